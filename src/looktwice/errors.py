@@ -1,0 +1,78 @@
+"""Every error that looktwice raises on purpose.
+
+    LooktwiceError                exit code 1
+    ├── UsageError                2   the call or its arguments are wrong, or what was asked is refused
+    │   ├── UnknownName           2   a model, prompt, column, codec… that does not exist; names the near ones
+    │   ├── Mismatch              2   an index or cache made with another encoder, MLLM, codec or preprocessing
+    │   └── MissingDependency     2   an optional package is not installed; says how to get it
+    ├── MediaError                1   one file cannot be read as a picture; becomes a ledger line
+    ├── StoreError                1   the table cannot be read or written
+    │   └── Locked                1   another process is writing
+    ├── TooManyFailures           3   --max-failures was reached
+    └── ModelError                1   a model gave no usable answer
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LooktwiceError(Exception):
+    """Base of all. The message is one plain sentence that says what to do."""
+
+    exit_code = 1
+
+
+class UsageError(LooktwiceError, ValueError):
+    """The call is wrong or what it asks for is refused."""
+
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    """A name that nothing answers to."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}."
+        super().__init__(f"There is no {kind} called {name!r}; {hint}")
+
+
+class Mismatch(UsageError):
+    """Two things that must be the same are not; the message names both."""
+
+
+class MissingDependency(UsageError):
+    """An optional package is needed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}: pip install 'looktwice[{extra}]'.")
+
+
+class MediaError(LooktwiceError):
+    """One file cannot be used. `reason` is a short fixed word for counting, `detail` says more."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+
+
+class StoreError(LooktwiceError):
+    """The table cannot be read or written."""
+
+
+class Locked(StoreError):
+    """Another process is writing to this table."""
+
+
+class TooManyFailures(LooktwiceError):
+    """More items failed than the user allows."""
+
+    exit_code = 3
+
+
+class ModelError(LooktwiceError):
+    """A model cannot be loaded as asked, or gave no usable answer."""

@@ -1,0 +1,151 @@
+"""The records that stages hand to one another, and the protocols where they meet.
+
+This module knows no model, no file format and no database. Records are frozen; arrays inside them are not copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:  # Pillow, NumPy and torch load where they are used: `looktwice --help` must stay fast
+    import numpy as np
+    from PIL.Image import Image
+    from torch import Tensor
+
+    FloatArray: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What is indexed, or asked: a picture, a text, or both.
+
+    `image` is upright RGB as `media.load` returns it. `sha256` is the hash of the file's bytes (hex) and `uri` says
+    where they lie; both are None for things that only live in memory. `tokens` carries stored visual tokens, in which
+    case `image` may be None although the item is a picture.
+    """
+
+    id: str
+    image: Image | None = None
+    text: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    uri: str | None = None
+    sha256: str | None = None
+    tokens: VisualTokens | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """An h × w rectangle of visual tokens, row by row."""
+
+    kind: Literal["global", "tile"]
+    h: int
+    w: int
+
+
+@dataclass(frozen=True, slots=True)
+class Newline:
+    """One learned end-of-row token that the model itself inserts."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextIds:
+    """Ordinary tokens between blocks, such as row and column markers."""
+
+    ids: tuple[int, ...]
+
+
+Layout: TypeAlias = tuple[Block | Newline | TextIds, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VisualTokens:
+    """What a vision tower hands the language model, already in its input space.
+
+    `features` is [T, d]; `levels` is [L, T, d] for models that feed further layers (DeepStack), else None. The blocks of
+    `layout`, in order, account for exactly T tokens: sum of h·w.
+    """
+
+    features: Tensor
+    levels: Tensor | None
+    layout: Layout
+
+
+Status: TypeAlias = Literal["ok", "missing", "failed", "parse_error"]
+
+
+@dataclass(frozen=True, slots=True)
+class PairScores:
+    """Scores of one query against n candidates, in the order given.
+
+    `p` [n] in [0, 1]; `label_logits` [n, l], log-sum-exp over each label's variants; `entropy` [n] in nats over the full
+    vocabulary (NaN: unknown); `off_mass` [n] in [0, 1]; `argmax_id` [n] int64; `status` says which rows hold a score: a
+    row that is not "ok" has p = NaN, never a number that looks like a score.
+    """
+
+    p: FloatArray
+    label_logits: FloatArray
+    entropy: FloatArray
+    off_mass: FloatArray
+    argmax_id: np.ndarray[Any, np.dtype[np.int64]]
+    status: tuple[Status, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One entry of a shortlist: an id and its coarse score (cosine)."""
+
+    id: str
+    coarse: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One row of an answer. `rank` counts from 1; `scored` says whether the second look saw this candidate."""
+
+    id: str
+    rank: int
+    score: float
+    coarse: float
+    p: float | None
+    scored: bool
+    explain: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInfo:
+    """What a table must remember of its encoder in order to refuse another."""
+
+    name: str
+    revision: str
+    preprocessing: str
+    dim: int
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns items into vectors."""
+
+    @property
+    def info(self) -> EncoderInfo: ...
+
+    def encode(self, items: Sequence[Item]) -> FloatArray:
+        """Return (n, d) float32 rows of unit length, in the order of `items`; n = 0 gives (0, d).
+
+        A row that could not be given a direction (zero or NaN) is returned as NaN: the caller ledgers it.
+        """
+        ...
+
+
+@runtime_checkable
+class PairScorer(Protocol):
+    """Looks at the query and each candidate together."""
+
+    def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
+        """Score every candidate against one query; permuting candidates permutes scores."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """What a run's manifest says of this scorer: model, revision, prompt name and hash, dtype, device, path."""
+        ...
