@@ -37,16 +37,29 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """An h × w rectangle of visual tokens, row by row."""
+    """An h × w rectangle of visual tokens, row by row.
+
+    Where a codec dropped tokens, each of those that are left keeps the position of the top-left corner of its `stride` ×
+    `stride` cell in the model's own `grid` (rows, columns); `grid` None says that nothing was dropped. With `newlines`
+    the model inserts one learned token after every row (at position `grid` columns of that row).
+    """
 
     kind: Literal["global", "tile"]
     h: int
     w: int
+    stride: int = 1
+    grid: tuple[int, int] | None = None
+    newlines: bool = False
+
+    @property
+    def rows_cols(self) -> tuple[int, int]:
+        """The model's own rows and columns: what positions are counted in."""
+        return self.grid or (self.h, self.w)
 
 
 @dataclass(frozen=True, slots=True)
 class Newline:
-    """One learned end-of-row token that the model itself inserts."""
+    """One learned end-of-row token that the model itself inserts, where it does not follow every row of a block."""
 
 
 @dataclass(frozen=True, slots=True)
