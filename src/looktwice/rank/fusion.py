@@ -1,0 +1,168 @@
+"""How the first and the second look become one ranking.
+
+Three blocks, always in this order: the candidates that got a score, by fused score; then everything that got none, by
+coarse score. A candidate whose scoring failed is one of the latter: it keeps its coarse place among them and is marked,
+and it never gets a number that looks like a probability. Knows candidates and numbers, no model and no file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from looktwice.errors import UnknownName, UsageError
+from looktwice.rank.ties import order, shared_ranks
+from looktwice.types import Candidate, Hit, PairScores
+
+RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher, SIGIR 2009
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """A rule that joins coarse score and probability; prints as its name, and the name parses back.
+
+    `linear`: λ·coarse + (1−λ)·p with λ = `weight` in [0, 1] (MLLM-ILR: λ = 0.5); λ = 0 is called `p-only`.
+    `rrf`: 1/(c + rank by coarse) + 1/(c + rank by p) with c = `weight` > 0; equal values share a rank.
+
+    >>> [str(Fusion.parse(name)) for name in ("0.5", "p-only", "rrf")]
+    ['0.5', 'p-only', 'rrf:60']
+    """
+
+    method: Literal["linear", "rrf"] = "linear"
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.method == "linear" and not 0 <= self.weight <= 1:
+            raise UsageError(f"The fusion weight must lie between 0 (p only) and 1 (coarse only), not {self.weight:g}.")
+        if self.method == "rrf" and not 0 < self.weight < math.inf:
+            raise UsageError(f"The constant of reciprocal rank fusion must be above 0, not {self.weight:g}.")
+
+    @classmethod
+    def parse(cls, name: str | Fusion) -> Fusion:
+        """Read `0.5`, `p-only`, `rrf` (= `rrf:60`) or `rrf:C`. Raises UnknownName or, out of range, UsageError."""
+        if isinstance(name, Fusion):
+            return name
+        method, _, constant = name.strip().partition(":")
+        try:
+            if method == "rrf":
+                return cls("rrf", float(constant) if ":" in name else float(RRF_CONSTANT))
+            return cls("linear", 0.0 if name.strip() == "p-only" else float(name))
+        except ValueError as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UnknownName("fusion", name, ("a weight such as 0.5", "p-only", "rrf", "rrf:60")) from None
+
+    def __str__(self) -> str:
+        number = repr(float(self.weight)).removesuffix(".0")
+        if self.method == "rrf":
+            return f"rrf:{number}"
+        return "p-only" if self.weight == 0 else number
+
+    def scores(self, coarse: Sequence[float], p: Sequence[float]) -> list[float]:
+        """Return one fused score per candidate; both sequences have the same length and hold finite numbers."""
+        if self.method == "linear":
+            return [self.weight * c + (1 - self.weight) * q for c, q in zip(coarse, p, strict=True)]
+        ranks = zip(shared_ranks(coarse), shared_ranks(p), strict=True)
+        return [1 / (self.weight + a) + 1 / (self.weight + b) for a, b in ranks]
+
+
+def fuse(
+    shortlist: Sequence[Candidate], scores: PairScores | None, fusion: Fusion | str = "0.5", *, explain: bool = False
+) -> list[Hit]:
+    """Rank a shortlist: every candidate once, best first, ranks 1…n, scores never rising from one hit to the next.
+
+    `scores` covers the first `len(scores.p)` candidates; None means that nobody looked twice, and coarse order stands.
+    Where part of the list has a score, `score` of the rest is its coarse score lowered by one constant per query, so
+    that the best of them lies 1 below the worst scored hit: sorting by `score` and by `rank` is the same thing, and a
+    raw cosine is never compared with a fused score. A row counts as scored when its status is "ok" and p is finite;
+    any other row of `scores` carries its status in `explain`. With `explain=True` every hit says what it was made of.
+    Raises UsageError for repeated ids, a coarse score that is not finite, or more scores than candidates.
+    """
+    fusion = Fusion.parse(fusion)
+    _check(shortlist, scores)
+    seen = [i for i in range(len(scores.p)) if _usable(scores, i)] if scores is not None else []
+    p = {i: float(scores.p[i]) for i in seen} if scores is not None else {}
+    fused = fusion.scores([shortlist[i].coarse for i in seen], [p[i] for i in seen])
+    unseen = [i for i in range(len(shortlist)) if i not in p]
+    value = dict(zip(seen, fused, strict=True)) | _lowered(shortlist, unseen, fused)
+    ranked = [*_sorted(shortlist, seen, fused), *_sorted(shortlist, unseen, [shortlist[i].coarse for i in unseen])]
+    coarse_rank = {
+        i: r for r, i in enumerate(_sorted(shortlist, range(len(shortlist)), [c.coarse for c in shortlist]), 1)
+    }
+    return [
+        Hit(
+            id=shortlist[i].id,
+            rank=rank,
+            score=value[i],
+            coarse=float(shortlist[i].coarse),
+            p=p.get(i),
+            scored=i in p,
+            explain=_explanation(scores, i, coarse_rank[i], fusion, full=explain),
+        )
+        for rank, i in enumerate(ranked, start=1)
+    ]
+
+
+def _check(shortlist: Sequence[Candidate], scores: PairScores | None) -> None:
+    repeated = [name for name, n in Counter(c.id for c in shortlist).items() if n > 1]
+    if repeated:
+        raise UsageError(f"The shortlist names {repeated[0]!r} more than once; each candidate may stand in it once.")
+    for candidate in shortlist:
+        if not math.isfinite(candidate.coarse):
+            raise UsageError(
+                f"Candidate {candidate.id!r} has the coarse score {candidate.coarse}; give a finite number."
+            )
+    if scores is not None and len(scores.p) > len(shortlist):
+        raise UsageError(
+            f"There are {len(scores.p)} scores for {len(shortlist)} candidates; pass the shortlist they belong to."
+        )
+
+
+def _usable(scores: PairScores, i: int) -> bool:
+    return scores.status[i] == "ok" and math.isfinite(scores.p[i])
+
+
+def _status(scores: PairScores | None, i: int) -> str:
+    if scores is None or i >= len(scores.p):
+        return "not scored"
+    return "failed" if scores.status[i] == "ok" and not _usable(scores, i) else scores.status[i]
+
+
+def _sorted(shortlist: Sequence[Candidate], rows: Sequence[int], values: Sequence[float]) -> list[int]:
+    places = order(values, [shortlist[i].coarse for i in rows], [shortlist[i].id for i in rows])
+    return [rows[place] for place in places]
+
+
+def _lowered(shortlist: Sequence[Candidate], unseen: Sequence[int], fused: Sequence[float]) -> dict[int, float]:
+    """Scores of the rows that nobody looked at: coarse, moved below the scored block where there is one."""
+    if not fused or not unseen:
+        return {i: float(shortlist[i].coarse) for i in unseen}
+    ceiling = min(fused) - 1
+    shift = max(shortlist[i].coarse for i in unseen) - ceiling
+    return {i: min(shortlist[i].coarse - shift, ceiling) for i in unseen}  # min: rounding must not lift a row over it
+
+
+def _explanation(
+    scores: PairScores | None, i: int, coarse_rank: int, fusion: Fusion, *, full: bool
+) -> Mapping[str, Any] | None:
+    status = _status(scores, i)
+    if not full:
+        return None if status in ("ok", "not scored") else {"status": status}
+    made_of: dict[str, Any] = {"status": status, "coarse_rank": coarse_rank}
+    if scores is None or status == "not scored":
+        return made_of
+    return made_of | {
+        "fusion": str(fusion),
+        "entropy": _finite(scores.entropy[i]),
+        "off_mass": _finite(scores.off_mass[i]),
+        "label_logits": [_finite(x) for x in scores.label_logits[i]],
+        "argmax_id": int(scores.argmax_id[i]),
+    }
+
+
+def _finite(value: Any) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None
