@@ -1,0 +1,101 @@
+"""From logits to a score: pure maths on numbers and token ids. Nothing here has heard of images, prompts or models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from looktwice.errors import ModelError, UsageError
+from looktwice.types import PairScores, Status
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelIds:
+    """The token ids that spell each label, and each label's value in [0, 1]. No id may stand for two labels."""
+
+    ids: tuple[tuple[int, ...], ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        flat = [i for variants in self.ids for i in variants]
+        if len(self.ids) != len(self.values) or not all(self.ids) or len(set(flat)) != len(flat):
+            raise UsageError("Every label needs a value and token ids of its own.")
+
+
+def read(logits: Tensor, labels: LabelIds) -> PairScores:
+    """Read `logits` [n, V], one row per pair, of the next token.
+
+    p = Σ value · p(label) / Σ p(label), where p(label) sums the probabilities of the label's variants (log-sum-exp).
+    Entropy (nats) and off-mass (1 − Σ p(label)) are over the full vocabulary. Rows with a NaN, with +inf or without any
+    finite label logit have the status "failed" and no numbers.
+    """
+    import torch
+
+    if logits.ndim != 2 or logits.shape[1] <= max(i for variants in labels.ids for i in variants):
+        raise ModelError(f"Logits of shape {tuple(logits.shape)} do not hold the label tokens {labels.ids}.")
+    with torch.no_grad():
+        z = logits.detach().to(torch.float64 if logits.device.type == "cpu" else torch.float32)
+        per_label = torch.stack([z[:, list(variants)].logsumexp(-1) for variants in labels.ids], dim=-1)
+        total = z.logsumexp(-1)
+        logp = z - total[:, None]
+        # 0 · −inf is 0 here: a token that is impossible adds nothing
+        entropy = -torch.where(logp.isneginf(), 0.0, logp.exp() * logp).sum(-1)
+        on = per_label.logsumexp(-1)
+        off = torch.where(total.isfinite(), -torch.expm1(on - total), torch.nan)
+        argmax = z.argmax(-1)
+    rows, spread, away = (x.double().cpu().numpy() for x in (per_label, entropy, off))
+    return assemble(rows, spread, away, argmax.cpu().numpy(), labels.values)
+
+
+def assemble(
+    label_logits: Array, entropy: Array, off_mass: Array, argmax_id: Any, values: Sequence[float]
+) -> PairScores:
+    """Records of n pairs from label logits [n, l] (any common offset) and what is known of the rest."""
+    bad = ~np.isfinite(label_logits).any(-1) | np.isnan(label_logits).any(-1) | np.isposinf(label_logits).any(-1)
+    bad |= np.isnan(off_mass)
+    p = expected_value(np.where(bad[:, None], 0.0, label_logits), values)
+    void = np.where(bad, np.nan, 0.0)
+    return PairScores(
+        p=(p + void).astype(np.float32),
+        label_logits=(label_logits + void[:, None]).astype(np.float32),
+        entropy=(np.maximum(entropy, 0.0) + void).astype(np.float32),
+        off_mass=(np.clip(off_mass, 0.0, 1.0) + void).astype(np.float32),
+        argmax_id=np.where(bad, -1, argmax_id).astype(np.int64),
+        status=tuple("failed" if b else "ok" for b in bad),
+    )
+
+
+def expected_value(label_logits: Array, values: Sequence[float]) -> Array:
+    """Σ value · softmax(label_logits) along the last axis; [n, l] to [n], in [0, 1] for values in [0, 1]."""
+    z = label_logits - label_logits.max(-1, keepdims=True)
+    weights = np.exp(z)
+    value: Array = (weights @ np.asarray(values, dtype=np.float64)) / weights.sum(-1)
+    return np.clip(value, min(values), max(values))
+
+
+def blank(n: int, labels: int, status: Status) -> PairScores:
+    """n rows without a score, all of one status."""
+    nan = np.full(n, np.nan, dtype=np.float32)
+    rows = np.full((n, labels), np.nan, dtype=np.float32)
+    return PairScores(nan, rows, nan.copy(), nan.copy(), np.full(n, -1, dtype=np.int64), (status,) * n)
+
+
+def scatter(n: int, labels: int, parts: Sequence[tuple[Sequence[int], PairScores]], rest: Status) -> PairScores:
+    """Put rows scored in any order back in their places; rows that no part covers get the status `rest`."""
+    out = blank(n, labels, rest)
+    status = list(out.status)
+    for rows, part in parts:
+        index = list(rows)
+        for name in ("p", "label_logits", "entropy", "off_mass", "argmax_id"):
+            getattr(out, name)[index] = getattr(part, name)
+        for row, value in zip(index, part.status, strict=True):
+            status[row] = value
+    return PairScores(out.p, out.label_logits, out.entropy, out.off_mass, out.argmax_id, tuple(status))
