@@ -1,0 +1,274 @@
+"""Tiny random checkpoints of real architectures, laid out as on the model hub: configuration, weights, tokenizer, image
+processor, chat template.
+
+    build("qwen3_vl", tmp_path / "m")      # AutoModelForImageTextToText.from_pretrained(folder) works
+
+Weights are drawn with standard deviation `std` (default 0.2): transformers' own initialisation leaves logits so flat
+that wrong positions go unnoticed. Nothing here needs torchvision. Sizes are chosen so that tiles, windows, grids and
+DeepStack levels all occur on pictures of about 64 px.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tiny_wording as wording
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerFast
+
+Config = dict[str, Any]
+WIDTH = 32
+WINDOW = 16  # tokens of text that the tiny CLIP and SigLIP models read
+
+
+def build(family: str, folder: Path, *, std: float = 0.2, seed: int = 0) -> Path:
+    """Write a tiny checkpoint of `family`, a key of FAMILIES (hyphens read as underscores), and return its folder."""
+    family = family.replace("-", "_")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    config = FAMILIES[family](folder)
+    auto = AutoModelForImageTextToText if family in MLLMS else AutoModel
+    randomise(auto.from_config(AutoConfig.for_model(**config)), std).save_pretrained(folder)
+    return folder
+
+
+def randomise(model: PreTrainedModel, std: float) -> PreTrainedModel:
+    """Matrices ~ N(0, std); norm scales near 1; biases and single vectors ~ N(0, std / 2)."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn_like(parameter)
+            is_scale = parameter.dim() == 1 and "norm" in name and name.endswith("weight")
+            parameter.copy_(1 + 0.1 * noise if is_scale else noise * (std if parameter.dim() > 1 else std / 2))
+    return model.eval()
+
+
+# --- tokenizers and files ---------------------------------------------------------------------------------------------
+
+
+def byte_tokenizer(special: list[str], *, split: str | None = None, **options: Any) -> PreTrainedTokenizerFast:
+    """Byte-level BPE in which single digits and every label word are one token; `special` come first, in order."""
+    tokenizer = Tokenizer(models.BPE())
+    words = pre_tokenizers.Split(Regex(split), "isolated") if split else pre_tokenizers.Digits(individual_digits=True)
+    pieces = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pieces])
+    tokenizer.decoder = decoders.ByteLevel()
+    labels = [form for word in wording.LABELS for form in (word, f" {word}") for _ in range(50)]
+    tokenizer.train_from_iterator([wording.CORPUS, *labels], trainer(640, special))
+    return PreTrainedTokenizerFast(**{"model_max_length": 4096, **options}, tokenizer_object=tokenizer)
+
+
+def trainer(size: int, special: list[str], **options: Any) -> trainers.BpeTrainer:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    return trainers.BpeTrainer(
+        vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False, **options
+    )
+
+
+def write(folder: Path, name: str, content: Config | str) -> None:
+    text = content if isinstance(content, str) else json.dumps(content, indent=2)
+    (folder / name).write_text(text, encoding="utf-8")
+
+
+def images(folder: Path, kind: str, **settings: Any) -> None:
+    defaults = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_convert_rgb": True, "resample": 3}
+    write(folder, "preprocessor_config.json", {"image_processor_type": kind, **defaults, **settings})
+
+
+def chat(folder: Path, tokenizer: PreTrainedTokenizerFast, processor: str, template: str, **settings: Any) -> None:
+    tokenizer.save_pretrained(folder)
+    write(folder, "processor_config.json", {"processor_class": processor, **settings})
+    write(folder, "chat_template.jinja", template)
+
+
+def layers(**settings: Any) -> Config:
+    shape = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return {**shape, **settings}
+
+
+def decoder(kind: str, tokenizer: PreTrainedTokenizerFast, **settings: Any) -> Config:
+    heads = {"num_hidden_layers": 3, "num_key_value_heads": 1, "head_dim": WIDTH // 2, "max_position_embeddings": 4096}
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    return layers(model_type=kind, vocab_size=len(tokenizer), **heads, **ids, **settings)
+
+
+# --- multimodal language models ---------------------------------------------------------------------------------------
+
+
+def idefics3(folder: Path) -> Config:
+    """Tiles of 32 px; 4 tokens a tile; a picture is split into up to 2 × 2 tiles and a global view."""
+    markers = ["<fake_token_around_image>", "<image>", "<global-img>"]
+    markers += [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
+    names = {"bos_token": "<|begin_of_text|>", "pad_token": "<|pad|>", "eos_token": "<end_of_utterance>"}
+    tokenizer = byte_tokenizer([*names.values(), *markers], **names, additional_special_tokens=markers)
+    chat(folder, tokenizer, "Idefics3Processor", wording.IDEFICS3_TEMPLATE, image_seq_len=4)
+    size = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}
+    images(folder, "Idefics3ImageProcessor", **size, do_image_splitting=True, resample=1)
+    return {
+        "model_type": "idefics3",
+        "vision_config": layers(image_size=32, patch_size=8),
+        "text_config": decoder("llama", tokenizer),
+        "scale_factor": 2,
+        "image_token_id": tokenizer.convert_tokens_to_ids("<image>"),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+TURNS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+QWEN_IDS = {
+    "image_token_id": "<|image_pad|>",
+    "video_token_id": "<|video_pad|>",
+    "vision_start_token_id": "<|vision_start|>",
+    "vision_end_token_id": "<|vision_end|>",
+}
+
+
+def qwen_tokenizer(special: list[str], **options: Any) -> PreTrainedTokenizerFast:
+    names = {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
+    return byte_tokenizer([*TURNS, *special], split=wording.QWEN_SPLIT, padding_side="left", **names, **options)
+
+
+def qwen_config(kind: str, tokenizer: PreTrainedTokenizerFast, vision: Config, rope: Config) -> Config:
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in QWEN_IDS.items()}
+    tower = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_heads": 2, "out_hidden_size": WIDTH, **vision}
+    text = decoder(f"{kind}_text", tokenizer, rope_parameters={"rope_type": "default", **rope})
+    return {"model_type": kind, "vision_config": tower, "text_config": text, **ids}
+
+
+def qwen2_5_vl(folder: Path) -> Config:
+    """One token per 28 × 28 px; windows of 2 × 2 tokens; 4 to 64 tokens a picture."""
+    tokenizer = qwen_tokenizer([*QWEN_IDS.values()])
+    chat(folder, tokenizer, "Qwen2_5_VLProcessor", wording.QWEN2_5_TEMPLATE)
+    patches = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
+    images(folder, "Qwen2VLImageProcessor", **patches, min_pixels=4 * 28**2, max_pixels=64 * 28**2)
+    vision = {"depth": 2, "patch_size": 14, "window_size": 56, "fullatt_block_indexes": [1]}
+    return qwen_config("qwen2_5_vl", tokenizer, vision, {"mrope_section": [2, 3, 3], "rope_theta": 1e6})
+
+
+def qwen3_vl(folder: Path) -> Config:
+    """One token per 32 × 32 px; two DeepStack levels; 4 to 64 tokens a picture."""
+    tokenizer = qwen_tokenizer([*QWEN_IDS.values()])
+    chat(folder, tokenizer, "Qwen3VLProcessor", wording.QWEN3_TEMPLATE)
+    patches = {"patch_size": 16, "merge_size": 2, "temporal_patch_size": 2}
+    size = {"shortest_edge": 4 * 32**2, "longest_edge": 64 * 32**2}
+    images(folder, "Qwen2VLImageProcessorFast", **patches, size=size)
+    vision = {"depth": 3, "patch_size": 16, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]}
+    rope = {"mrope_section": [3, 3, 2], "mrope_interleaved": True, "rope_theta": 5e6}
+    return qwen_config("qwen3_vl", tokenizer, vision, rope)
+
+
+def internvl(folder: Path) -> Config:
+    """Tiles of 32 px; 4 tokens a tile; 1 to 4 tiles, and a thumbnail when there are several."""
+    named = {"start_image_token": "<img>", "end_image_token": "</img>"}
+    named |= {"context_image_token": "<IMG_CONTEXT>", "video_token": "<video>"}
+    tokenizer = qwen_tokenizer([*named.values()], extra_special_tokens=named)
+    chat(folder, tokenizer, "InternVLProcessor", wording.INTERNVL_TEMPLATE, image_seq_length=4)
+    size = {"height": 32, "width": 32}
+    images(folder, "GotOcr2ImageProcessorFast", size=size, crop_to_patches=False, min_patches=1, max_patches=4)
+    return {
+        "model_type": "internvl",
+        "vision_config": layers(image_size=[32, 32], patch_size=[8, 8]),
+        "text_config": decoder("qwen3", tokenizer),
+        "image_seq_length": 4,
+        "image_token_id": tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        "tie_word_embeddings": False,
+    }
+
+
+def llava_onevision(folder: Path) -> Config:
+    """Base view of 32 px (16 tokens) and any-resolution views of up to 64 × 64 px, unpadded, with row newlines."""
+    tokenizer = qwen_tokenizer(["<image>", "<video>"])
+    views: Config = {"image_grid_pinpoints": [[32, 32], [32, 64], [64, 32], [64, 64]]}
+    aspect: Config = {"vision_aspect_ratio": "anyres_max_9", "vision_feature_select_strategy": "full"}
+    tokens: Config = {"image_token": "<image>", "video_token": "<video>", "num_image_tokens": 16}
+    chat(folder, tokenizer, "LlavaOnevisionProcessor", wording.LLAVA_TEMPLATE, **aspect, **tokens)
+    images(folder, "LlavaOnevisionImageProcessor", size={"height": 32, "width": 32}, do_pad=True, **views)
+    vision = layers(model_type="siglip_vision_model", image_size=32, patch_size=8, vision_use_head=False)
+    return {
+        "model_type": "llava_onevision",
+        "vision_config": vision,
+        "text_config": decoder("qwen2", tokenizer),
+        "image_token_index": tokenizer.convert_tokens_to_ids("<image>"),
+        "video_token_index": tokenizer.convert_tokens_to_ids("<video>"),
+        **views,
+        **aspect,
+    }
+
+
+# --- encoders ---------------------------------------------------------------------------------------------------------
+
+
+def clip(folder: Path) -> Config:
+    """28 px pictures cropped from their middle; 16 tokens of text, lower case, words end in `</w>`."""
+    start, end, suffix = "<|startoftext|>", "<|endoftext|>", "</w>"
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix=suffix, unk_token=end))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    pieces = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pieces])
+    letters = [chr(code) for code in range(33, 127)]  # every ASCII character must also exist as the end of a word
+    corpus = [wording.CORPUS, *letters * 9]
+    tokenizer.train_from_iterator(corpus, trainer(900, [start, end], end_of_word_suffix=suffix))
+    tokenizer.post_processor = processors.RobertaProcessing((end, 1), (start, 0), False, False)
+    names = {"bos_token": start, "eos_token": end, "pad_token": end, "unk_token": end}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=WINDOW, **names)
+    fast.save_pretrained(folder)
+    write(folder, "processor_config.json", {"processor_class": "CLIPProcessor"})
+    sides = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+    images(folder, "CLIPImageProcessor", **sides, do_center_crop=True)
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    return {
+        "model_type": "clip",
+        "text_config": layers(vocab_size=len(fast), max_position_embeddings=WINDOW, **ids),
+        "vision_config": layers(image_size=28, patch_size=7),
+        "projection_dim": 24,
+    }
+
+
+def siglip_text(folder: Path, processor: str) -> Config:
+    names = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    tokenizer = byte_tokenizer([*names.values()], **names, model_max_length=WINDOW)
+    ending = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
+    tokenizer.backend_tokenizer.post_processor = ending
+    tokenizer.save_pretrained(folder)
+    write(folder, "processor_config.json", {"processor_class": processor})
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+    return layers(vocab_size=len(tokenizer), max_position_embeddings=WINDOW, projection_size=WIDTH, **ids)
+
+
+def siglip(folder: Path) -> Config:
+    """32 px pictures, squeezed square; 16 tokens of text, always padded."""
+    text = siglip_text(folder, "SiglipProcessor")
+    images(folder, "SiglipImageProcessor", size={"height": 32, "width": 32})
+    return {"model_type": "siglip", "text_config": text, "vision_config": layers(image_size=32, patch_size=8)}
+
+
+def siglip2(folder: Path) -> Config:
+    """NaFlex: up to 16 patches of 8 px in the picture's own aspect ratio; 16 tokens of text, always padded."""
+    text = siglip_text(folder, "Siglip2Processor")
+    images(folder, "Siglip2ImageProcessor", patch_size=8, max_num_patches=16, resample=2)
+    return {"model_type": "siglip2", "text_config": text, "vision_config": layers(num_patches=16, patch_size=8)}
+
+
+def dinov2(folder: Path) -> Config:
+    """28 px cropped from 32 px; class token first."""
+    sides = {"size": {"shortest_edge": 32}, "crop_size": {"height": 28, "width": 28}}
+    images(folder, "BitImageProcessor", **sides, do_center_crop=True)
+    return {"model_type": "dinov2", **layers(image_size=28, patch_size=7, mlp_ratio=2)}
+
+
+def dinov3(folder: Path) -> Config:
+    """32 px, class token and two registers, rotary positions."""
+    images(folder, "DINOv3ViTImageProcessorFast", size={"height": 32, "width": 32}, resample=2)
+    return {"model_type": "dinov3_vit", **layers(image_size=32, patch_size=8, num_register_tokens=2)}
+
+
+Builder = Callable[[Path], Config]
+MLLMS: dict[str, Builder] = {
+    builder.__name__: builder for builder in (idefics3, qwen2_5_vl, qwen3_vl, internvl, llava_onevision)
+}
+ENCODERS: dict[str, Builder] = {builder.__name__: builder for builder in (clip, siglip, siglip2, dinov2, dinov3)}
+FAMILIES = {**MLLMS, **ENCODERS}
