@@ -1,0 +1,59 @@
+# make demo · make test · make check · make bench · make test-slow
+# PYTHON picks the interpreter that makes .venv (3.11 or newer); PIP_ARGS is handed to pip install.
+
+PYTHON ?= python3
+VENV   ?= .venv
+PIP_ARGS ?=
+PY     := $(VENV)/bin/python
+SYSTEM := chromium=chromium pdftoppm=poppler-utils
+
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test test-slow test-gpu check bench docs clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.ready
+	@$(VENV)/bin/looktwice demo
+
+test: $(VENV)/.ready-test
+	@scripts/system-packages.sh $(SYSTEM)
+	$(PY) -m pytest
+
+test-slow: $(VENV)/.ready-test
+	@scripts/system-packages.sh $(SYSTEM)
+	$(PY) -m pytest -m slow
+
+test-gpu: $(VENV)/.ready-test
+	$(PY) -m pytest -m gpu
+
+check: $(VENV)/.ready-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(PY) scripts/cli_docs.py --check
+
+bench: $(VENV)/.ready
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PY) "$$script" || exit 1; done
+
+docs: $(VENV)/.ready
+	$(PY) scripts/cli_docs.py
+
+clean:
+	rm -rf build dist *.egg-info demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: pyproject.toml constraints.txt | $(PY)
+	$(PY) -m pip install -q $(PIP_ARGS) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.ready-test: pyproject.toml constraints.txt | $(PY)
+	$(PY) -m pip install -q $(PIP_ARGS) -c constraints.txt -e '.[test]'
+	@touch $@ $(VENV)/.ready
+
+$(VENV)/.ready-dev: pyproject.toml constraints.txt | $(PY)
+	$(PY) -m pip install -q $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.ready $(VENV)/.ready-test
