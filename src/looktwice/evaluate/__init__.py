@@ -1,0 +1,19 @@
+"""Rankings against labels: files in, measures with confidence intervals out. Knows ids and numbers, no model."""
+
+from looktwice.evaluate.bootstrap import Interval, difference, interval
+from looktwice.evaluate.measures import Measure, Result, measure
+from looktwice.evaluate.trec import Qrels, Run, read_qrels, read_run, write_run
+
+__all__ = [
+    "Interval",
+    "Measure",
+    "Qrels",
+    "Result",
+    "Run",
+    "difference",
+    "interval",
+    "measure",
+    "read_qrels",
+    "read_run",
+    "write_run",
+]

@@ -1,0 +1,214 @@
+"""Runs and relevance labels as the files that other people's tools read and write.
+
+A run in memory is `{query: [(document, score), …]}`, best first. Its file form is TREC's six columns
+`query Q0 document rank score tag`, or JSON `{query: {document: score}}` (ILIAS). Labels are TREC's four columns
+`query 0 document relevance`, or BEIR's three tab-separated ones under a header.
+
+TREC columns end at white space, which file names may contain. White space, control characters and undecodable bytes in
+an id are therefore written as `\\uXXXX` and read back; every other id stands in the file as it is.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from looktwice.errors import UsageError
+
+Run: TypeAlias = dict[str, list[tuple[str, float]]]
+Qrels: TypeAlias = dict[str, dict[str, int]]
+
+_Rows: TypeAlias = dict[str, list[tuple[str, float, float]]]  # query: (document, rank in the file, score)
+
+_log = logging.getLogger(__name__)
+_UNSAFE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]|\\(?=u[0-9a-f]{4})")
+_ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
+_COLUMNS = re.compile(r"[ \t\v\f\r]+")  # what C's isspace ends a column at; a no-break space stays part of an id
+
+
+def escape(name: str) -> str:
+    r"""Return an id as one TREC column. Raises UsageError for the empty id, which no column can hold.
+
+    >>> print(escape("my photo.jpg"), escape("C:\\u.jpg"))
+    my\u0020photo.jpg C:\u.jpg
+    """
+    if not name:
+        raise UsageError("An empty id cannot be written to a TREC file; give every query and item a name.")
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", name)
+
+
+def unescape(column: str) -> str:
+    """Undo `escape`; any other text comes back unchanged."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), column)
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a TREC run or a JSON shortlist (`.gz` too); each query's documents come back best first.
+
+    Scores decide the order, as in trec_eval; equal scores keep the file's rank (JSON: the file's order). Where ranks
+    and scores disagree, that is logged with the number of queries. Raises UsageError, with the line, for a file that
+    is neither format, a score that is not finite, and a document named twice for one query.
+    """
+    text = _read(path)
+    is_json = _looks_like_json(text)
+    found = _json_rows(path, text) if is_json else _trec_rows(path, text)
+    _refuse_repeats(path, ((query, document) for query, rows in found.items() for document, _, _ in rows))
+    for rows in found.values():
+        rows.sort(key=lambda row: (-row[2], row[1]))
+    odd = sum(any(below[1] < above[1] for above, below in pairwise(rows)) for rows in found.values())
+    if odd and not is_json:
+        _log.warning("%s: ranks and scores disagree for %d of %d queries; the scores decide.", path, odd, len(found))
+    return {query: [(document, score) for document, _, score in rows] for query, rows in found.items()}
+
+
+def write_run(path: str | Path, run: Mapping[str, Sequence[tuple[str, float]]], tag: str = "looktwice") -> None:
+    """Write a TREC run: ranks 1…n, scores strictly falling, so that every reader finds the order that was meant.
+
+    trec_eval holds scores as 32-bit floats and breaks ties by document id. A score that would tie with the one above is
+    therefore written as the next smaller 32-bit number; the others are only rounded to 32 bits. The file appears whole
+    or not at all. Raises UsageError for a document listed twice, a score that is not finite, one above its predecessor.
+    """
+    label = escape(tag)
+    lines = [
+        f"{escape(query)} Q0 {escape(document)} {rank} {score} {label}\n"
+        for query, documents in run.items()
+        for rank, (document, score) in enumerate(_falling(query, documents), start=1)
+    ]
+    _refuse_repeats(path, ((query, document) for query, documents in run.items() for document, _ in documents))
+    _replace(Path(path), "".join(lines))
+
+
+def read_qrels(path: str | Path) -> Qrels:
+    """Read relevance labels: TREC's `query 0 document relevance`, or BEIR's tab-separated `query document relevance`.
+
+    Relevance is a whole number; above 0 is relevant. BEIR ids are taken as they stand. Raises UsageError, with the
+    line, for anything else and for two different labels of one pair.
+    """
+    text = _read(path)
+    qrels: Qrels = {}
+    tabs = _first_line(text).count("\t") == 2
+    for number, line in _lines(text):
+        columns = line.split("\t") if tabs else _COLUMNS.split(line.strip())
+        if tabs and number == 1 and _whole(columns[-1]) is None:
+            continue  # BEIR's header: query-id, corpus-id, score
+        relevance = _whole(columns[-1])
+        if len(columns) != (3 if tabs else 4) or relevance is None:
+            raise UsageError(f"{path}, line {number}: expected `query 0 document relevance`, found {line[:80]!r}.")
+        query, document = (columns[0], columns[1]) if tabs else (unescape(columns[0]), unescape(columns[2]))
+        if qrels.setdefault(query, {}).setdefault(document, relevance) != relevance:
+            raise UsageError(f"{path}, line {number}: {document!r} has two different labels for query {query!r}.")
+    return qrels
+
+
+def _read(path: str | Path) -> str:
+    reader: Callable[..., Any] = gzip.open if str(path).endswith(".gz") else open
+    try:
+        with reader(path, "rb") as file:
+            data: bytes = file.read()
+    except (OSError, EOFError) as error:  # gzip reports a cut-off file as EOFError
+        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    return data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines that hold something; only a line feed ends a line, since ids may hold Unicode's other ones."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, line.removesuffix("\r")
+
+
+def _first_line(text: str) -> str:
+    return next((line for _, line in _lines(text)), "")
+
+
+def _looks_like_json(text: str) -> bool:
+    columns = _COLUMNS.split(_first_line(text).strip())  # a query's own name may begin with a brace
+    return text.lstrip().startswith("{") and not (len(columns) == 6 and columns[1] == "Q0")
+
+
+def _trec_rows(path: str | Path, text: str) -> _Rows:
+    found: _Rows = {}
+    for number, line in _lines(text):
+        columns = _COLUMNS.split(line.strip())
+        try:
+            query, _, document, rank, score, _ = columns
+            place, value = float(rank), float(score)
+        except ValueError:
+            raise UsageError(
+                f"{path}, line {number}: expected `query Q0 document rank score tag`, found {line[:80]!r}."
+            ) from None
+        if not math.isfinite(value) or math.isnan(place):
+            raise UsageError(f"{path}, line {number}: rank and score must be numbers, found {line[:80]!r}.")
+        found.setdefault(unescape(query), []).append((unescape(document), place, value))
+    return found
+
+
+def _json_rows(path: str | Path, text: str) -> _Rows:
+    try:
+        shortlists = json.loads(text, object_pairs_hook=list)  # pairs, so that a repeated key is seen and not dropped
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid JSON: {error}.") from None
+    found: _Rows = {}
+    for query, documents in shortlists:
+        if not isinstance(documents, list) or not all(isinstance(entry, tuple) for entry in documents):
+            raise UsageError(f"{path}: expected {{query: {{document: score}}}}, but {query!r} holds something else.")
+        rows = found.setdefault(query, [])
+        for document, score in documents:
+            if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+                raise UsageError(f"{path}: the score of {document!r} for query {query!r} is {score!r}; give a number.")
+            rows.append((document, float(len(rows)), float(score)))
+    return found
+
+
+def _falling(query: str, documents: Sequence[tuple[str, float]]) -> Iterator[tuple[str, str]]:
+    limit, above = np.float32(np.inf), math.inf
+    for document, score in documents:
+        value = np.float32(score) if math.isfinite(score) and abs(score) <= 3e38 else None
+        if value is None or score > above:
+            problem = "is not a finite 32-bit number" if value is None else "is higher than the one above it"
+            raise UsageError(
+                f"Query {query!r}: the score {score} of {document!r} {problem}; list finite scores, best first."
+            )
+        limit, above = min(value, np.nextafter(limit, np.float32(-np.inf))), score
+        yield document, str(limit)
+
+
+def _refuse_repeats(path: str | Path, pairs: Iterator[tuple[str, str]]) -> None:
+    for (query, document), n in Counter(pairs).items():
+        if n > 1:
+            raise UsageError(
+                f"{path}: query {query!r} lists {document!r} {n} times; each document may stand there once."
+            )
+
+
+def _whole(column: str) -> int | None:
+    try:
+        number = float(column)
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() else None
+
+
+def _replace(path: Path, text: str) -> None:
+    data = text.encode("utf-8")
+    if path.exists() and not path.is_file():  # /dev/stdout, a named pipe: nothing to replace
+        path.write_bytes(data)
+        return
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
