@@ -1,0 +1,144 @@
+"""Product quantisation and int8: agreement with FAISS, error bounds, codebooks that are kept, shared and refused."""
+
+import faiss
+import numpy as np
+import pytest
+import torch
+
+from looktwice.errors import Mismatch, StoreError, UsageError
+from looktwice.tokens import Codebook, load_codebook, parse_codec, train_codebook
+from looktwice.tokens.int8 import Int8
+from looktwice.tokens.pq import PQ, nearest_centroids, pack_codes, unpack_codes
+
+torch.set_num_threads(1)
+faiss.omp_set_num_threads(1)
+
+
+def clumpy(count: int, dim: int, seed: int = 0) -> torch.Tensor:
+    """Tokens with some structure to learn: 20 clumps and noise. Shape [count, dim]."""
+    torch.manual_seed(seed)
+    return torch.randn(20, dim)[torch.randint(0, 20, (count,))] + 0.3 * torch.randn(count, dim)
+
+
+@pytest.mark.parametrize(
+    ("spec", "dim", "bytes_each"),
+    [("pq8", 64, 8), ("pq16", 64, 4), ("pq:4x5", 48, 3), ("pq8x12", 16, 3), ("pq4x3", 8, 1), ("opq8x4", 32, 2)],
+)
+def test_codes_and_vectors_are_those_of_faiss(spec: str, dim: int, bytes_each: int) -> None:
+    quantiser = parse_codec(spec).quantiser
+    rows = clumpy(4200 if "x12" in spec else 600, dim)
+    book = train_codebook(quantiser, rows[None])
+    codes = quantiser.encode(rows[:50], book, 0)
+    assert codes.shape == (50, bytes_each) == (50, quantiser.row_bytes(dim, 4))
+    decoded = quantiser.decode(codes, torch.float32, torch.float32, book, 0)
+    wanted = torch.from_numpy(book.quantiser(0).decode(codes.numpy()))
+    torch.testing.assert_close(decoded, book.rotate_back(wanted, 0))
+    assert (decoded - rows[:50]).square().mean() < rows.var() / 2
+
+
+@pytest.mark.parametrize("bits", [2, 5, 8, 11])
+def test_the_encoder_for_accelerators_gives_the_codes_of_faiss(bits: int) -> None:
+    rows = clumpy(2100, 24)
+    book = train_codebook(PQ(8, bits=bits), rows[None])
+    index = nearest_centroids(rows, book.centroids[0])
+    assert (unpack_codes(pack_codes(index, bits), 3, bits) == index).all()
+    agree = (pack_codes(index, bits) == PQ(8, bits=bits).encode(rows, book, 0)).float().mean()
+    assert agree > 0.999  # a tie may fall either way
+
+
+def test_the_released_shape() -> None:
+    """Width 3,584 in 448 sub-vectors of 8: pq8 and pq:448 are the same bytes."""
+    rows = clumpy(80, 3584)
+    book = train_codebook(PQ(8, bits=4), rows[None])
+    by_number = Codebook("pq:448x4", book.centroids)
+    codes = PQ(8, bits=4).encode(rows, book, 0)
+    assert codes.shape == (80, 224)
+    assert PQ(None, 448, 4).encode(rows, by_number, 0).equal(codes)
+    decoded = PQ(8, bits=4).decode(codes, torch.float32, torch.bfloat16, book, 0)
+    assert decoded.dtype == torch.bfloat16 and decoded.shape == (80, 3584)
+    assert (decoded.float() - rows).square().mean() < rows.var() / 2
+
+
+def test_smaller_sub_vectors_and_rotation_help() -> None:
+    """Correlated dimensions: what OPQ is for."""
+    torch.manual_seed(2)
+    mix = torch.randn(4, 32)
+    rows = torch.randn(1500, 4) @ mix + 0.05 * torch.randn(1500, 32)
+    error = {}
+    for spec in ("pq16x4", "pq8x4", "opq8x4"):
+        quantiser = parse_codec(spec).quantiser
+        book = train_codebook(quantiser, rows[None])
+        decoded = quantiser.decode(quantiser.encode(rows, book, 0), torch.float32, torch.float32, book, 0)
+        error[spec] = float((decoded - rows).square().mean())
+    assert error["opq8x4"] < error["pq8x4"] < error["pq16x4"]
+
+
+def test_training_is_repeatable_and_the_seed_matters() -> None:
+    sample = clumpy(300, 16)[None]
+    books = [train_codebook(PQ(4, bits=4), sample, seed=seed) for seed in (5, 5, 6)]
+    assert books[0] == books[1] != books[2]
+    assert books[0].trained == {"tokens": 300, "seed": 5}
+
+
+def test_every_stream_has_its_own_codebook() -> None:
+    sample = torch.stack([clumpy(300, 16), 100 * clumpy(300, 16, seed=1)])
+    book = train_codebook(PQ(4, bits=4), sample)
+    assert book.streams == 2
+    for stream in range(2):
+        codes = PQ(4, bits=4).encode(sample[stream], book, stream)
+        decoded = PQ(4, bits=4).decode(codes, torch.float32, torch.float32, book, stream)
+        assert (decoded - sample[stream]).square().mean() < sample[stream].var() / 2
+
+
+def test_too_few_tokens_are_refused_in_words() -> None:
+    with pytest.raises(UsageError, match="255 tokens are too few to train on; pq16 needs 256"):
+        train_codebook(PQ(16), torch.randn(1, 255, 16))
+
+
+@pytest.mark.parametrize("spec", ["pq4x4", "opq4x4"])
+def test_a_codebook_comes_back_from_disk(tmp_path, spec: str) -> None:
+    book = train_codebook(parse_codec(spec).quantiser, clumpy(200, 8)[None], seed=3)
+    path = book.save(tmp_path / "codebooks" / f"{book.sha256}.safetensors")
+    loaded = load_codebook(path, book.sha256)
+    assert loaded == book and loaded.trained == book.trained and loaded.centroids.equal(book.centroids)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_damaged_and_foreign_codebooks_are_refused(tmp_path) -> None:
+    book = train_codebook(PQ(4, bits=4), clumpy(200, 8)[None])
+    path = book.save(tmp_path / "b.safetensors")
+    whole = path.read_bytes()
+    with pytest.raises(UsageError, match="no codebook at"):
+        load_codebook(tmp_path / "none.safetensors")
+    for broken in (b"", whole[:40], whole[:-3], b"\xff" * 100, whole.replace(b'"format":"1"', b'"format":"9"')):
+        path.write_bytes(broken)
+        with pytest.raises(StoreError):
+            load_codebook(path)
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(StoreError, match="damaged"):
+        load_codebook(path, book.sha256)
+    with pytest.raises(Mismatch, match="trained for pq4x4, not for pq8x4"):
+        parse_codec("pq8x4").with_codebook(book)
+    with pytest.raises(Mismatch, match="width 8 with 0 further levels, the model gives width 8 with 2"):
+        book.check(PQ(4, bits=4), 8, 3)
+    with pytest.raises(UsageError, match="no use for a codebook"):
+        parse_codec("int8").with_codebook(book)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 1e6])
+def test_int8_is_within_half_a_step(size: float) -> None:
+    rows = size * torch.randn(40, 64)
+    rows[3] = 0
+    decoded = Int8().decode(Int8().encode(rows, None, 0), torch.float32, torch.float32, None, 0)
+    assert ((decoded - rows).abs() <= rows.abs().amax(1, keepdim=True) / 253).all()
+    assert not decoded[3].any()
+
+
+def test_faiss_packs_bits_the_way_we_do() -> None:
+    torch.manual_seed(0)
+    index = torch.randint(0, 32, (7, 5), dtype=torch.int32)
+    packed = pack_codes(index, 5).numpy()
+    quantiser = faiss.ProductQuantizer(10, 5, 5)
+    faiss.copy_array_to_vector(np.arange(5 * 32 * 2, dtype=np.float32), quantiser.centroids)
+    wanted = quantiser.decode(packed)[:, ::2] / 2 - np.arange(5) * 32
+    assert (wanted == index.numpy()).all()
