@@ -1,0 +1,195 @@
+"""Bytes of a picture in, an upright RGB picture out; every way that this can fail has one fixed word.
+
+Whatever is shown to a model, at indexing time or at query time, passes through `load`: the same file always gives the
+same pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from looktwice.errors import MediaError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Size: TypeAlias = tuple[int, int]
+
+MAX_PIXELS = 178_956_970
+"""Pictures with more pixels than this are refused before they are decoded (where Pillow itself assumes an attack)."""
+
+WORKING_PIXELS = 2**25
+"""Larger pictures are reduced by a whole factor while or after decoding: no model here looks at 33 megapixels."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"])
+
+REASONS = {
+    "empty": "the file has no bytes",
+    "not-an-image": "the bytes are none of " + ", ".join(FORMATS),
+    "truncated": "the picture ends early",
+    "corrupt": "the decoder gave up",
+    "too-large": f"more than {MAX_PIXELS:,} pixels, or more memory than there is",
+    "unsupported": "pixel values that have no agreed white, such as heights in metres",
+}
+"""What `MediaError.reason` can be when it comes from this module."""
+
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+
+
+def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, Size]:
+    """Decode the first frame of `data` to upright RGB, alpha over white.
+
+    Returns the picture and the upright (width, height) that the file states; the picture itself is smaller where that
+    is above `WORKING_PIXELS`. Raises MediaError with a word from `REASONS`.
+    """
+    if not data:
+        raise MediaError("empty", "the file has no bytes")
+    image = _open(data)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise MediaError("too-large", f"{width} x {height} pixels; the limit is {max_pixels:,}")
+    return _decode(image, data)
+
+
+def thumbnail(image: Image, side: int) -> bytes:
+    """Return `image` as JPEG bytes that fit into a `side` x `side` square; a small picture is not enlarged."""
+    small = image.convert("RGB")
+    small.thumbnail((side, side))
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=82, optimize=True)
+    return out.getvalue()
+
+
+@cache
+def _pillow() -> Any:
+    from PIL import Image
+
+    # Between its two limits Pillow warns on standard error; our own cap says the same in an error that names the file.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    return Image
+
+
+def _open(data: bytes) -> Image:
+    pillow = _pillow()
+    try:
+        image: Image = pillow.open(io.BytesIO(data), formats=FORMATS)
+        return image
+    except pillow.UnidentifiedImageError:
+        if data.startswith(_MAGIC) or data[4:12] == b"ftypavif" or _cut_webp(data):
+            raise MediaError("truncated", "the header of the picture is incomplete or damaged") from None
+        raise MediaError("not-an-image", _begins_with(data)) from None
+    except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
+        raise MediaError("too-large", str(error)) from None
+    except Exception as error:  # hostile headers make parsers raise anything, from struct.error to KeyError
+        raise _broken(error, data) from None
+
+
+def _decode(image: Image, data: bytes) -> tuple[Image, Size]:
+    try:
+        orientation = _orientation(image)
+        width, height = image.size
+        size = (height, width) if orientation >= 5 else (width, height)
+        _shrink_while_decoding(image)
+        image.load()
+        return _upright(_reduced(_rgb(image)), orientation), size
+    except MediaError:
+        raise
+    except MemoryError:
+        raise MediaError("too-large", "there is not enough memory to decode it") from None
+    except Exception as error:  # hostile data makes decoders raise anything, from zlib.error to SyntaxError
+        raise _broken(error, data) from None
+
+
+def _broken(error: Exception, data: bytes) -> MediaError:
+    text = str(error) or type(error).__name__
+    early = isinstance(error, EOFError) or "truncated" in text.lower() or _cut_webp(data)
+    return MediaError("truncated" if early else "corrupt", text.splitlines()[0][:300])
+
+
+def _cut_webp(data: bytes) -> bool:
+    """The WebP decoder does not say why it gave up, but the container states its own length."""
+    return data[:4] == b"RIFF" and data[8:12] == b"WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little")
+
+
+def _begins_with(data: bytes) -> str:
+    head = data[:24]
+    if all(32 <= byte < 127 or byte in b"\r\n\t" for byte in head):
+        return f"it is text that begins with {head.decode('ascii')!r}"
+    return f"it begins with the bytes {data[:8].hex(' ')}"
+
+
+def _orientation(image: Image) -> int:
+    """EXIF orientation 1-8; a damaged EXIF block does not make the picture unreadable, so it counts as upright."""
+    try:
+        value = image.getexif().get(0x0112)
+    except Exception:  # as hostile as the rest of the file
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _upright(image: Image, orientation: int) -> Image:
+    how = _pillow().Transpose
+    turns = {
+        2: how.FLIP_LEFT_RIGHT,
+        3: how.ROTATE_180,
+        4: how.FLIP_TOP_BOTTOM,
+        5: how.TRANSPOSE,
+        6: how.ROTATE_270,
+        7: how.TRANSVERSE,
+        8: how.ROTATE_90,
+    }
+    return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def _excess(image: Image) -> float:
+    return math.sqrt(image.size[0] * image.size[1] / WORKING_PIXELS)
+
+
+def _shrink_while_decoding(image: Image) -> None:
+    """JPEG can be decoded at 1/2, 1/4 or 1/8 of its size for a fraction of the memory."""
+    if image.format in ("JPEG", "MPO") and _excess(image) >= 2:
+        factor = 2 ** min(3, int(math.log2(_excess(image))))
+        image.draft(None, (image.size[0] // factor, image.size[1] // factor))
+
+
+def _reduced(image: Image) -> Image:
+    factor = math.ceil(_excess(image))
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _rgb(image: Image) -> Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _from_deep(image).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        coloured = image.convert("RGBA")
+        white: Image = _pillow().new("RGBA", image.size, "white")
+        white.alpha_composite(coloured)
+        return white.convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep(image: Image) -> Image:
+    """Bring 16-bit, 32-bit and float grey to 8 bits by scaling; Pillow's own conversion clips at 255."""
+    import numpy as np
+
+    values = np.asarray(image).astype(np.float32)
+    if isinstance(clear := image.info.get("transparency"), int):
+        values[values == clear] = 65535
+    white = _white_point(image.mode, float(values.min()), float(values.max()))
+    grey: Image = _pillow().fromarray(np.rint(values * (255 / white)).astype(np.uint8))
+    return grey
+
+
+def _white_point(mode: str, low: float, high: float) -> float:
+    if mode.startswith("I;16"):
+        return 65535
+    if low >= 0:  # also False for NaN
+        for white in (1, 255, 65535) if mode == "F" else (255, 65535):
+            if high <= white:
+                return white
+    raise MediaError("unsupported", f"grey values from {low:g} to {high:g}: convert it to 8 or 16 bits first")

@@ -1,0 +1,128 @@
+"""Where items come from: folders, files, globs, `.jsonl` lists and webdataset `.tar` archives.
+
+    scan(["~/Pictures", "list.jsonl"])  ->  Source, Source, Unreadable, Source, …
+    source.read()  /  read_uri(source.uri)  ->  bytes
+
+Scanning is lazy and in a fixed order; what cannot be read is yielded too, as `Unreadable`, and never stops the scan.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from looktwice.errors import UsageError
+from looktwice.sources.folders import Walk, scan_file
+from looktwice.sources.jsonl import scan_jsonl
+from looktwice.sources.records import REASONS as _SCAN_REASONS
+from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
+from looktwice.sources.tar import is_archive
+from looktwice.sources.uri import REASONS as _READ_REASONS
+from looktwice.sources.uri import display, file_uri, parse_uri, read_uri
+
+__all__ = ["REASONS", "Scan", "Scope", "Source", "Unreadable", "display", "file_uri", "name_to_id", "read_uri", "scan"]
+
+REASONS = {**_SCAN_REASONS, **_READ_REASONS}
+"""Every word that a scan or a read can give as its reason."""
+
+_WILDCARD = re.compile(rb"[*?\[]")
+
+
+@dataclass(slots=True)
+class Scan:
+    """The items below the given paths; iterate it as often as needed.
+
+    `roots` are the uris of what was named (folders with a closing slash), for the manifest; `scopes` say which items of
+    a table this scan accounts for. `ignored` counts, after iterating, the files in folders that are no pictures.
+    """
+
+    roots: tuple[str, ...]
+    scopes: tuple[Scope, ...]
+    ignored: int = 0
+    _parts: list[Iterable[Source | Unreadable]] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Source | Unreadable]:
+        self.ignored = 0
+        for part in self._parts:
+            yield from part
+            self.ignored += part.ignored if isinstance(part, Walk) else 0
+
+
+def scan(paths: Iterable[str | os.PathLike[str]], *, roots: Sequence[str] = (), allow_urls: bool = False) -> Scan:
+    """Look at `paths` (folders, files, globs, .jsonl, .tar) and return what lies there.
+
+    `roots` are those that a table knows already: what lies in one of them gets ids relative to it, so that a part of a
+    collection can be indexed again. Raises UsageError for a path that does not exist and a pattern without a match.
+    """
+    named = [match for path in paths for match in _expand(os.path.abspath(os.path.expanduser(os.fsencode(path))))]
+    if not named:
+        raise UsageError("Nothing to index was named; give a folder, a file, a .jsonl list or a .tar archive.")
+    known = [parse_uri(root).path.rstrip(b"/") or b"/" for root in roots if root.endswith("/")]
+    bases = _Bases(known, [path for path, own in named if path == own])
+    plan = Scan((), ())
+    for path, own in named:
+        _add(plan, path, bases.of(path, own), own, allow_urls)
+    return plan
+
+
+def _expand(path: bytes) -> list[tuple[bytes, bytes]]:
+    """Return (path, folder that ids are relative to) for a path or every match of a pattern."""
+    if os.path.isdir(path):
+        return [(path, path)]
+    if os.path.lexists(path):
+        return [(path, os.path.dirname(path))]
+    shown = os.fsdecode(path)
+    if (wild := _WILDCARD.search(path)) is None:
+        raise UsageError(f"{shown!r} does not exist; check the spelling.")
+    matches = sorted(glob.glob(path, recursive=True))
+    if not matches:
+        raise UsageError(f"Nothing matches {shown!r}; check the pattern.")
+    return [(match, os.path.dirname(path[: wild.start()])) for match in matches]
+
+
+@dataclass(slots=True)
+class _Bases:
+    """Which folder ids are relative to: the nearest one the table knows, else the outermost one named, else its own."""
+
+    known: list[bytes]
+    named: list[bytes]
+
+    def of(self, path: bytes, own: bytes) -> bytes:
+        known = [base for base in self.known if _inside(path, base)]
+        named = [base for base in self.named if _inside(path, base)]
+        return max(known, key=len) if known else min(named, key=len) if named else own
+
+
+def _inside(path: bytes, folder: bytes) -> bool:
+    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
+
+
+def _add(plan: Scan, path: bytes, base: bytes, own: bytes, allow_urls: bool) -> None:
+    uri, root = file_uri(path), file_uri(base, folder=True)
+    if os.path.isdir(path):
+        walk = Walk(path, base)
+        plan._parts.append(walk)
+        plan.scopes += (Scope(root, file_uri(path, folder=True)),)
+        plan.roots += (root,) if base == own == path else ()
+    elif path.lower().endswith(b".jsonl"):
+        plan._parts.append(_Lazily(partial(scan_jsonl, path, allow_urls)))
+        plan.scopes += (Scope(uri, ""),)
+        plan.roots += (uri,)
+    else:
+        plan._parts.append(_Lazily(partial(scan_file, path, base)))
+        plan.scopes += (Scope(root, f"{uri}#"),) if is_archive(path) else ()
+        plan.roots += (uri,) if is_archive(path) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Lazily:
+    """A generator function with its arguments, so that a scan can be iterated again."""
+
+    start: Callable[[], Iterator[Source | Unreadable]]
+
+    def __iter__(self) -> Iterator[Source | Unreadable]:
+        return self.start()

@@ -1,0 +1,105 @@
+"""Folders: pictures and `.tar` archives below them, in the order of their names' bytes.
+
+Names that begin with a dot are passed over. Links to files are followed; a link to a folder is followed where it leads
+out of the scanned folder, and passed over where it leads to another place in it, which is scanned under its own name.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from looktwice.errors import MediaError
+from looktwice.media import SUFFIXES
+from looktwice.sources.records import Source, Unreadable, name_to_id
+from looktwice.sources.tar import is_archive, scan_tar
+from looktwice.sources.uri import failure, file_uri
+
+
+@dataclass(slots=True)
+class Walk:
+    """One scanned folder. `base` is the folder that ids are relative to; `ignored` counts files of other kinds."""
+
+    folder: bytes
+    base: bytes
+    ignored: int = 0
+    _seen: set[tuple[int, int]] = field(default_factory=set)
+
+    def __iter__(self) -> Iterator[Source | Unreadable]:
+        self.ignored = 0
+        self._seen = {_identity(os.stat(self.folder))}
+        pending = list(reversed(self._names(self.folder)))
+        while pending:
+            path = pending.pop()
+            if isinstance(path, Unreadable):
+                yield path
+            elif (mode := self._mode(path)) is None:
+                continue
+            elif isinstance(mode, Unreadable):
+                yield mode
+            elif stat.S_ISDIR(mode):
+                pending.extend(reversed(self._names(path)))
+            else:
+                yield from self._file(path, mode)
+
+    def _names(self, folder: bytes) -> list[bytes | Unreadable]:
+        try:
+            names = sorted(name for name in os.listdir(folder) if not name.startswith(b"."))
+        except OSError as error:
+            uri = file_uri(folder, folder=True)
+            return [Unreadable.of(uri, failure(error, folder), hides=uri)]
+        return [os.path.join(folder, name) for name in names]
+
+    def _mode(self, path: bytes) -> int | Unreadable | None:
+        """Return the kind of file, or None for what is to be passed over."""
+        try:
+            status = os.stat(path)
+            if stat.S_ISDIR(status.st_mode):
+                return self._enter(path, status)
+            return status.st_mode
+        except OSError as error:
+            suffix = os.path.splitext(path)[1]
+            if suffix and not _wanted(path):
+                return None  # a broken link to something that would not have been read anyway
+            uri = file_uri(path)
+            return Unreadable.of(uri, failure(error, path), hides=uri)
+
+    def _enter(self, path: bytes, status: os.stat_result) -> int | Unreadable | None:
+        uri = file_uri(path, folder=True)
+        if os.path.islink(path):
+            target, home = os.path.realpath(path), os.path.realpath(self.folder)
+            if (os.path.realpath(os.path.dirname(path)) + b"/").startswith(target.rstrip(b"/") + b"/"):
+                return Unreadable(uri, "link-loop", "a link to a folder that it lies in itself")
+            if target.startswith(home.rstrip(b"/") + b"/"):
+                return None
+        if _identity(status) in self._seen:
+            return Unreadable(uri, "link-loop", "the same folder has been scanned under another name")
+        self._seen.add(_identity(status))
+        return status.st_mode
+
+    def _file(self, path: bytes, mode: int) -> Iterator[Source | Unreadable]:
+        if not _wanted(path):
+            self.ignored += 1
+        elif not stat.S_ISREG(mode):
+            yield Unreadable.of(file_uri(path), MediaError("not-a-file", "it is a pipe, socket or device"))
+        else:
+            yield from scan_file(path, self.base)
+
+
+def scan_file(path: bytes, base: bytes) -> Iterator[Source | Unreadable]:
+    """Yield what one file holds: a picture, or the items of a `.tar`."""
+    name, root = os.path.relpath(path, base), file_uri(base, folder=True)
+    if is_archive(path):
+        yield from scan_tar(path, name, root)
+    else:
+        yield Source(name_to_id(name), file_uri(path), root)
+
+
+def _wanted(path: bytes) -> bool:
+    return path.lower().endswith(b".tar") or os.fsdecode(os.path.splitext(path)[1]).lower() in SUFFIXES
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

@@ -1,0 +1,91 @@
+"""`.jsonl`: one JSON object per line, `{"id": …, "image": …, "text": …, "metadata": {…}}`.
+
+`image` is a path relative to the list, a `file:` uri or a URL; without it the item is its text. Keys that are none of
+the four count as metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from looktwice.errors import MediaError
+from looktwice.sources.records import Source, Unreadable, text_is_clean
+from looktwice.sources.uri import failure, file_uri, is_url, range_uri
+
+MAX_LINE = 2**24
+
+
+def scan_jsonl(path: bytes, allow_urls: bool = False) -> Iterator[Source | Unreadable]:
+    """Yield one item per line, in order; a line that cannot be used is yielded as Unreadable and hides the list."""
+    root = file_uri(path)
+    try:
+        with open(path, "rb") as file:
+            offset = 0
+            while line := file.readline(MAX_LINE):
+                where = range_uri(root, offset, len(line))
+                long = len(line) == MAX_LINE and not line.endswith(b"\n")
+                offset += len(line) + (_skip_line(file) if long else 0)
+                try:
+                    if long:
+                        raise MediaError("bad-record", f"the line is longer than {MAX_LINE:,} bytes")
+                    if record := parse_object(line.removeprefix(b"\xef\xbb\xbf")):
+                        yield _source(record, path, root, where, allow_urls)
+                except MediaError as error:
+                    yield Unreadable.of(where, error, hides=root)
+    except OSError as error:
+        yield Unreadable.of(root, failure(error, path), hides=root)
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """Return a JSON object; nothing but white space gives an empty one. Raises MediaError (`bad-record`)."""
+    try:
+        value = json.loads(data.decode("utf-8"), parse_constant=_refuse) if data.strip() else {}
+    except UnicodeDecodeError as error:
+        raise MediaError("bad-record", f"it is not UTF-8 (byte {error.start})") from None
+    except (ValueError, RecursionError) as error:
+        raise MediaError("bad-record", f"it is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise MediaError("bad-record", "it is JSON, but no object of the form {…}")
+    if not text_is_clean(value):
+        raise MediaError("bad-record", "it holds half a character (a lone surrogate)")
+    return value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _skip_line(file: Any) -> int:
+    skipped = 0
+    while part := file.readline(MAX_LINE):
+        skipped += len(part)
+        if part.endswith(b"\n"):
+            break
+    return skipped
+
+
+def _source(record: dict[str, Any], path: bytes, root: str, where: str, allow_urls: bool) -> Source:
+    item_id, image, text, metadata = (record.pop(key, None) for key in ("id", "image", "text", "metadata"))
+    if isinstance(item_id, int) and not isinstance(item_id, bool):
+        item_id = str(item_id)
+    if not isinstance(item_id, str) or not item_id:
+        raise MediaError("bad-record", '"id" must be a text that is not empty, or a whole number')
+    if not isinstance(text, str | None) or not isinstance(image, str | None):
+        raise MediaError("bad-record", '"image" and "text" must be texts')
+    if not image and not (text or "").strip():
+        raise MediaError("bad-record", "it has neither image nor text")
+    if not isinstance(metadata, dict | None):
+        raise MediaError("bad-record", '"metadata" must be an object')
+    uri = _image_uri(image, path) if image else where
+    return Source(item_id, uri, root, text, {**record, **(metadata or {})}, bool(image), allow_urls)
+
+
+def _image_uri(image: str, path: bytes) -> str:
+    if is_url(image) or image.startswith("file:///"):
+        return image
+    if "\0" in image:
+        raise MediaError("bad-record", '"image" holds a NUL character')
+    return file_uri(os.path.join(os.path.dirname(path), os.fsencode(image)))

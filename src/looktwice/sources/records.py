@@ -1,0 +1,95 @@
+"""What a scan yields, and how ids are made from names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from looktwice.errors import MediaError
+from looktwice.sources.uri import read_uri
+
+REASONS = {
+    "bad-record": "a line of a .jsonl file, or the .txt and .json beside a picture in a .tar, that cannot be used",
+    "bad-archive": "a .tar file that cannot be read from here on",
+}
+"""Reasons that only a scan gives; those of `uri.REASONS` come on top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One item to be: where its bytes lie, and what came with them. Nothing is read before `read` is called.
+
+    `picture` says whether the bytes are a picture; where they are not, the item is `text` alone. `root` is the folder
+    (its uri, closing slash) or the .jsonl file that the id belongs to.
+    """
+
+    id: str
+    uri: str
+    root: str
+    text: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    picture: bool = True
+    allow_urls: bool = False
+
+    def read(self) -> bytes:
+        """Return the bytes that identify this item: the picture's, else those of the text. Raises MediaError."""
+        if not self.picture:
+            return (self.text or "").encode()
+        return read_uri(self.uri, allow_urls=self.allow_urls)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Something met while scanning that cannot become an item.
+
+    `hides` is the beginning of the uris, or the root, of items that may still exist although this scan could not see
+    them: they must not be taken for gone.
+    """
+
+    uri: str
+    reason: str
+    detail: str
+    hides: str | None = None
+
+    @classmethod
+    def of(cls, uri: str, error: MediaError, hides: str | None = None) -> Unreadable:
+        return cls(uri, error.reason, error.detail, hides)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What one scanned folder, archive or list accounts for: an item in scope that the scan did not yield is gone."""
+
+    root: str
+    prefix: str
+
+    def covers(self, root: str, uri: str) -> bool:
+        return root == self.root and uri.startswith(self.prefix)
+
+
+def name_to_id(name: bytes) -> str:
+    """Return a file name or relative path as an id: valid, distinct UTF-8 for any bytes.
+
+    A name that is UTF-8 is its own id. Any other is escaped byte by byte behind `//`, which no relative path begins
+    with, so that no two names share an id.
+
+    >>> name_to_id("été/1%.jpg".encode()), name_to_id(b"caf\\xe9 1%.jpg")
+    ('été/1%.jpg', '//caf%E9 1%25.jpg')
+    """
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        escaped = name.decode("utf-8", "surrogateescape").replace("%", "%25")
+        return "//" + "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in escaped)
+
+
+def text_is_clean(value: object) -> bool:
+    """Whether every string inside a JSON value can be stored as UTF-8: JSON can smuggle in lone surrogates."""
+    if isinstance(value, str):
+        return not any(0xD800 <= ord(char) <= 0xDFFF for char in value)
+    if isinstance(value, dict):
+        return all(text_is_clean(part) for pair in value.items() for part in pair)
+    if isinstance(value, list):
+        return all(text_is_clean(part) for part in value)
+    return True

@@ -1,0 +1,166 @@
+"""Webdataset `.tar`: members that share a key (the path up to the first dot of the file name) are one item.
+
+A picture, a `.txt` (its text) and a `.json` (its metadata). Only headers are read while scanning; pictures are read
+later, by offset, straight from the archive. Nothing is ever extracted, so a member's name is only a name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+from looktwice.errors import MediaError
+from looktwice.media import SUFFIXES
+from looktwice.sources.jsonl import parse_object
+from looktwice.sources.records import Source, Unreadable, name_to_id
+from looktwice.sources.uri import failure, file_uri, range_uri
+
+MAX_SIDECAR = 2**24
+_OTHER = (".txt", ".json")
+_ARCHIVE = re.compile(rb"\.(tar(\.(gz|bz2|xz|zst))?|tgz)\Z", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class _Group:
+    key: bytes
+    members: dict[str, tuple[int, int]] = field(default_factory=dict)  # suffix -> offset, size
+    problem: MediaError | None = None
+
+
+def is_archive(path: bytes) -> bool:
+    """Whether a name is that of a .tar; compressed ones count, so that they can be refused with a reason."""
+    return _ARCHIVE.search(path) is not None
+
+
+def scan_tar(path: bytes, name: bytes, root: str) -> Iterator[Source | Unreadable]:
+    """Yield one item per key, in the order of the archive; `name` is what ids begin with, before `/key`."""
+    uri = file_uri(path)
+    try:
+        with open(path, "rb") as file:
+            yield from _items(file, name, root, uri)
+    except OSError as error:
+        yield Unreadable.of(uri, failure(error, path), hides=uri)
+
+
+def _items(file: BinaryIO, name: bytes, root: str, uri: str) -> Iterator[Source | Unreadable]:
+    size = os.fstat(file.fileno()).st_size
+    groups = _groups(file, size)
+    while True:
+        try:
+            group = next(groups, None)
+        except MediaError as error:
+            yield Unreadable.of(uri, error, hides=uri)
+            return
+        if group is None:
+            return
+        try:
+            if (source := _source(group, file, name, root, uri)) is not None:
+                yield source
+        except MediaError as error:
+            where = range_uri(uri, *next(iter(group.members.values()), (0, 0)))
+            yield Unreadable.of(where, error, hides=where)
+
+
+def _groups(file: BinaryIO, size: int) -> Iterator[_Group]:
+    group: _Group | None = None
+    damage: MediaError | None = None
+    members = _members(file, size)
+    while True:
+        try:
+            member = next(members, None)
+        except MediaError as error:  # what came before the damage is whole
+            damage, member = error, None
+        if member is None:
+            break
+        key, suffix = _split(member.name)
+        if not key or not (_is_picture(suffix) or suffix in _OTHER):
+            continue
+        if group is None or group.key != key:
+            if group is not None:
+                yield group
+            group = _Group(key)
+        _put(group, suffix, member, size)
+    if group is not None:
+        yield group
+    if damage is not None:
+        raise damage
+
+
+def _put(group: _Group, suffix: str, member: tarfile.TarInfo, size: int) -> None:
+    pictures = sum(map(_is_picture, group.members))
+    if not member.isreg() or member.issparse():
+        group.problem = MediaError("not-a-file", f"{member.name!r} is a link, device or sparse file")
+    elif member.offset_data + member.size > size:
+        group.problem = MediaError("truncated", f"the archive ends inside {member.name!r}")
+    elif suffix in group.members or (pictures and _is_picture(suffix)):
+        group.problem = MediaError("bad-record", f"two files of one kind under one key: {member.name!r}")
+    group.members.setdefault(suffix, (member.offset_data, member.size))
+
+
+def _members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
+    try:
+        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # tarfile remembers every header; a shard may have millions
+                if not member.isdir():
+                    yield member
+            end = archive.offset
+    except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
+        hint = "; a compressed archive has no random access: decompress it first" if _compressed(file) else ""
+        raise MediaError("bad-archive", f"{error}{hint}") from None
+    if end >= size:
+        raise MediaError("truncated", "the archive has no end marker: it was probably cut off")
+
+
+def _compressed(file: BinaryIO) -> bool:
+    file.seek(0)
+    return file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
+
+
+def _split(name: str) -> tuple[bytes, str]:
+    folder, slash, base = name.rpartition("/")
+    stem, dot, suffix = base.partition(".")
+    return (folder + slash + stem).encode("utf-8", "surrogateescape") if stem else b"", (dot + suffix).lower()
+
+
+def _is_picture(suffix: str) -> bool:
+    return PurePosixPath(f"x{suffix}").suffix in SUFFIXES
+
+
+def _source(group: _Group, file: BinaryIO, name: bytes, root: str, uri: str) -> Source | None:
+    if group.problem is not None:
+        raise group.problem
+    picture = next((where for suffix, where in group.members.items() if _is_picture(suffix)), None)
+    text, metadata = _text(group, file), _metadata(group, file)
+    where = picture or group.members.get(".txt")
+    if where is None:
+        return None
+    if picture is None and not text:
+        raise MediaError("bad-record", "it has no picture, and its .txt is empty")
+    item_id = name_to_id(name + b"/" + group.key)
+    return Source(item_id, range_uri(uri, *where), root, text, metadata, picture is not None)
+
+
+def _text(group: _Group, file: BinaryIO) -> str | None:
+    if ".txt" not in group.members:
+        return None
+    try:
+        return _sidecar(group, ".txt", file).decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise MediaError("bad-record", "its .txt is not UTF-8") from None
+
+
+def _metadata(group: _Group, file: BinaryIO) -> dict[str, Any]:
+    return parse_object(_sidecar(group, ".json", file)) if ".json" in group.members else {}
+
+
+def _sidecar(group: _Group, suffix: str, file: BinaryIO) -> bytes:
+    offset, size = group.members[suffix]
+    if size > MAX_SIDECAR:
+        raise MediaError("bad-record", f"its {suffix} is larger than {MAX_SIDECAR:,} bytes")
+    return os.pread(file.fileno(), size, offset)
