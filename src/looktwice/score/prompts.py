@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from looktwice.errors import UnknownName, UsageError
-from looktwice.score.prompt import PARTS, Label, Prompt, Segment, parts_of
+from looktwice.score.prompt import PARTS, Label, Prompt, Segment
 from looktwice.types import Item
 
 
 def fitting(query: Item, candidate: Item) -> list[str]:
-    """Names of built-in prompts that can show this pair, the one made for it first."""
-    shown = parts_of("query", query) | parts_of("candidate", candidate)
-    fit = [p for p in PROMPTS.values() if p.misfit(query, candidate) is None]
-    return [p.name for p in sorted(fit, key=lambda p: (len(shown - set(p.parts)), p.name == "mixed"))]
+    """Names of the built-in prompts that can show this pair, the first being the one to take; `mixed` comes last."""
+    return [p.name for p in PROMPTS.values() if p.misfit(query, candidate) is None]
 
 
 def check(prompt: Prompt, query: Item, candidate: Item) -> None:

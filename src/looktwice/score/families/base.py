@@ -1,0 +1,189 @@
+"""What all families have in common: from a picture to visual tokens, from a layout to a row of ids and positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from looktwice.errors import ModelError, UsageError
+from looktwice.types import Block, Layout, Newline, TextIds, VisualTokens
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the model's own processor makes of one picture: its tensors, and the ids that stand for it in the text.
+
+    `pictures`: how many the prompt shows, itself included.
+    """
+
+    tensors: Mapping[str, Tensor]
+    ids: tuple[int, ...]
+    pictures: int
+
+    @property
+    def size(self) -> int:
+        """Numbers in the pixel tensor: what a batch through the tower is measured by."""
+        return self.tensors["pixel_values"].numel()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One pair as a row of T tokens.
+
+    `ids` [T] (placeholders where visual tokens go); `visual` [T] and `newline` [T] say which; `positions` [axes, T];
+    `starts`: where each picture begins.
+    """
+
+    ids: Tensor
+    visual: Tensor
+    newline: Tensor
+    positions: Tensor
+    starts: tuple[int, ...]
+
+
+class Family:
+    """The differences of one family, bound to a loaded model. The base class is a one-axis family without extras."""
+
+    decoder_name: ClassVar[str] = "language_model"
+    native_resolution: ClassVar[bool] = False
+    depends_on_pictures: ClassVar[bool] = False
+    levels: int = 0
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model = model
+        self.processor = processor
+        self.image_token_id = int(model.config.image_token_id)
+
+    @property
+    def decoder(self) -> Any:
+        """The language model without its head."""
+        return getattr(self.model.model, self.decoder_name)
+
+    @property
+    def width(self) -> int:
+        """d, the width of a visual token."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @classmethod
+    def limit_tiles(cls, processor: Any, most: int) -> None:
+        """Let the processor cut a picture into at most `most` tiles."""
+        raise UsageError("This model does not cut pictures into tiles; leave the number of tiles out.")
+
+    def prepare(self, image: Image, pictures: int) -> Prepared:
+        """Run the model's own processor on one picture of a prompt that shows so many."""
+        made = self.processor(
+            text=[self.processor.image_token], images=[[image]], add_special_tokens=False, return_tensors="pt"
+        )
+        return Prepared(made, tuple(made["input_ids"][0].tolist()), pictures)
+
+    def look(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
+        """Run the vision tower on a batch of pictures."""
+        raise NotImplementedError
+
+    def newline(self) -> Tensor | None:
+        """The learned end-of-row vector [d] of families that have one."""
+        return None
+
+    def extras(self, visual: Tensor, levels: Sequence[Tensor]) -> dict[str, Any]:
+        """Further arguments of the decoder: rows with the mask `visual` [n, C] and these `levels` ([L, T, d] each)."""
+        return {}
+
+    def lay_out(self, ids: Sequence[int], shape: tuple[int, int]) -> Layout:
+        """The layout that a picture's ids spell: h·w placeholders are a block, the last block is the whole view."""
+        area = shape[0] * shape[1]
+        parts: list[Block | Newline | TextIds] = []
+        for placeholder, run in groupby(ids, key=lambda i: i == self.image_token_id):
+            members = tuple(run)
+            if not placeholder:
+                parts.append(TextIds(members))
+                continue
+            if len(members) % area:
+                raise ModelError(f"A picture has {len(members)} tokens where tiles of {area} were expected.")
+            parts += [Block("tile", *shape)] * (len(members) // area)
+        last = max(i for i, part in enumerate(parts) if isinstance(part, Block))
+        parts[last] = Block("global", *shape)
+        return tuple(parts)
+
+    def spread(self, ids: Sequence[int], layouts: Sequence[Layout]) -> Row:
+        """Expand the placeholders in `ids` by the layouts, in order."""
+        walk = _Walk(self)
+        left = iter(layouts)
+        if sum(i == self.image_token_id for i in ids) != len(layouts):
+            raise ModelError(
+                "The chat template shows another number of pictures than the prompt; choose another model."
+            )
+        for token in ids:
+            if token == self.image_token_id:
+                walk.picture(next(left))
+            else:
+                walk.text([token])
+        return walk.row()
+
+    def place(self, block: Block, start: int) -> tuple[Tensor, int]:
+        """Positions [axes, tokens and newlines] of a block that starts at position `start`, and where the next one is.
+
+        Tokens that a codec has dropped leave their positions empty.
+        """
+        rows, columns = block.rows_cols
+        stretch = columns + block.newlines
+        across = torch.arange(block.w) * block.stride
+        if block.newlines:
+            across = torch.cat([across, torch.tensor([columns])])
+        down = torch.arange(block.h) * block.stride * stretch
+        return (start + down[:, None] + across).reshape(1, -1), start + rows * stretch
+
+
+class _Walk:
+    """Writes one row from left to right."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.ids: list[int] = []
+        self.kinds: list[int] = []  # 0 text, 1 visual token, 2 newline
+        self.positions: list[Tensor] = []
+        self.starts: list[int] = []
+        self.next = 0
+
+    def text(self, ids: Sequence[int]) -> None:
+        self._put(ids, [0] * len(ids), torch.arange(self.next, self.next + len(ids))[None])
+        self.next += len(ids)
+
+    def picture(self, layout: Layout) -> None:
+        self.starts.append(len(self.ids))
+        for part in layout:
+            if isinstance(part, TextIds):
+                self.text(part.ids)
+            elif isinstance(part, Newline):
+                self._put([self.family.image_token_id], [2], torch.tensor([[self.next]]))
+                self.next += 1
+            else:
+                positions, self.next = self.family.place(part, self.next)
+                kinds = ([1] * part.w + [2] * part.newlines) * part.h
+                self._put([self.family.image_token_id] * len(kinds), kinds, positions)
+
+    def _put(self, ids: Sequence[int], kinds: Sequence[int], positions: Tensor) -> None:
+        self.ids += ids
+        self.kinds += kinds
+        self.positions.append(positions)
+
+    def row(self) -> Row:
+        axes = max(p.shape[0] for p in self.positions)
+        kinds = torch.tensor(self.kinds)
+        positions = torch.cat([p.expand(axes, -1) for p in self.positions], dim=1)
+        return Row(torch.tensor(self.ids), kinds == 1, kinds == 2, positions, tuple(self.starts))
+
+
+def split(features: Tensor, layouts: Sequence[Layout]) -> list[VisualTokens]:
+    """Cut a tower's output for a batch [ΣT, d] into pictures."""
+    counts = [sum(p.h * p.w for p in layout if isinstance(p, Block)) for layout in layouts]
+    if sum(counts) != features.shape[0]:
+        raise ModelError(f"The vision tower gave {features.shape[0]} tokens where {sum(counts)} were expected.")
+    return [VisualTokens(f, None, layout) for f, layout in zip(torch.split(features, counts), layouts, strict=True)]

@@ -1,0 +1,161 @@
+"""From a name to a scorer."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from looktwice.errors import ModelError, UsageError
+from looktwice.score import chat, prompts
+from looktwice.score.mllm import Mllm, keep_budget
+from looktwice.score.prompt import Prompt
+
+if TYPE_CHECKING:
+    from looktwice.checkpoints import Checkpoint
+    from looktwice.device import Placement
+    from looktwice.score.engine import Engine
+    from looktwice.score.reference import Reference
+
+log = logging.getLogger(__name__)
+
+
+def load_scorer(
+    mllm: str = "tiny-vl",
+    *,
+    prompt: str | Path | Prompt = "object",
+    device: str = "auto",
+    dtype: str = "auto",
+    batch_size: int | None = None,
+    path: Literal["auto", "fast", "reference"] = "auto",
+    resolution: int | None = None,
+    max_tiles: int | None = None,
+    revision: str | None = None,
+    as_released: bool = False,
+    cache_bytes: int = 1 << 30,
+) -> Engine | Reference:
+    """Load a multimodal LLM and return its PairScorer.
+
+    `path` "auto" takes the fast path where the model's family has one and says so in the log where it has not; "fast"
+    insists. `resolution`: the longer side pictures are scaled to (families with native resolution); `max_tiles` is for
+    those that cut pictures into tiles. `as_released` applies the checkpoint's repetition penalty, as the code of
+    2604.13268 does. Raises UnknownName, UsageError for what is refused, ModelError where weights cannot be loaded.
+    """
+    from looktwice import checkpoints
+    from looktwice.device import place
+
+    if path not in ("auto", "fast", "reference"):
+        raise UsageError(f"The path is auto, fast or reference, not {path!r}.")
+    if batch_size is not None and batch_size < 1:
+        raise UsageError("The batch size must be at least 1.")
+    asked = prompts.get(prompt)
+    checkpoint = checkpoints.resolve(mllm, revision)
+    loaded = load_mllm(checkpoint, place(device, dtype), resolution, max_tiles)
+    return scorer(loaded, asked, path=path, batch_size=batch_size, as_released=as_released, cache_bytes=cache_bytes)
+
+
+def scorer(
+    mllm: Mllm,
+    prompt: Prompt,
+    *,
+    path: Literal["auto", "fast", "reference"] = "auto",
+    batch_size: int | None = None,
+    as_released: bool = False,
+    cache_bytes: int = 1 << 30,
+) -> Engine | Reference:
+    """The PairScorer of a loaded model."""
+    from looktwice.score import families
+    from looktwice.score.engine import Engine
+    from looktwice.score.reference import Reference
+
+    family = families.find(mllm.model.config)
+    why = families.why_not(mllm.model.config)
+    if path == "fast" and family is None:
+        raise UsageError(f"{mllm.name} has no fast path: {why}; leave the path at auto.")
+    if path == "reference" or family is None:
+        if why is not None and path == "auto":
+            log.warning("%s runs on the slow reference path: %s.", mllm.name, why)
+        return Reference(mllm, prompt, reason=why if path == "auto" else None, as_released=as_released)
+    return Engine(
+        mllm,
+        family(mllm.model, mllm.processor),
+        prompt,
+        batch_size=batch_size,
+        as_released=as_released,
+        cache_bytes=cache_bytes,
+    )
+
+
+def load_mllm(
+    checkpoint: Checkpoint, placement: Placement, resolution: int | None = None, max_tiles: int | None = None
+) -> Mllm:
+    """Load model and processor and refuse what cannot be asked for a score."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    from looktwice.processors import load_processor
+
+    where = {"revision": checkpoint.revision} if not checkpoint.local else {}
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.source, **where)
+        if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+            raise UsageError(
+                f"{checkpoint.name} is a {config.model_type} model, which has no image input and text output."
+            )
+        processor = load_processor(checkpoint)
+        check_processor(checkpoint.name, processor)
+        budget(config, processor, resolution, max_tiles)
+        model = AutoModelForImageTextToText.from_pretrained(
+            checkpoint.source, dtype=placement.dtype, attn_implementation="sdpa", **where
+        )
+    except (OSError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise ModelError(f"{checkpoint.name} cannot be loaded: {error}") from error
+    model = model.to(torch.device(placement.device)).eval().requires_grad_(False)
+    widen_head(model)
+    return Mllm(checkpoint.name, str(checkpoint.revision), model, processor, resolution)
+
+
+def check_processor(name: str, processor: Any) -> None:
+    """Refuse a model that takes no pictures, has no chat template or thinks before it answers."""
+    if getattr(processor, "image_processor", None) is None:
+        raise UsageError(
+            f"{name} has no image processor, so it cannot be shown a picture; choose a vision-language model."
+        )
+    chat.check_template(processor)
+
+
+def budget(config: Any, processor: Any, resolution: int | None, max_tiles: int | None) -> None:
+    """Set how much of a picture the model sees, in the terms of its family."""
+    from looktwice.score import families
+
+    family = families.find(config)
+    if resolution is not None:
+        if family is not None and not family.native_resolution:
+            raise UsageError(
+                "This model cuts pictures into tiles of one size; set the number of tiles, not a resolution."
+            )
+        if family is not None:
+            keep_budget(processor, resolution)
+    if max_tiles is not None:
+        if family is None or max_tiles < 1:
+            raise UsageError("The number of tiles must be at least 1, and the model of a family that has tiles.")
+        family.limit_tiles(processor, max_tiles)
+
+
+def widen_head(model: Any) -> None:
+    """Give a half-precision model a head in float32, so that scores near 0 and 1 do not all become the same number."""
+    import torch
+
+    head = model.get_output_embeddings()
+    if head.weight.dtype == torch.float32:
+        return
+    wide = torch.nn.Linear(head.in_features, head.out_features, bias=head.bias is not None, device="meta")
+    wide.weight = torch.nn.Parameter(head.weight.float(), requires_grad=False)
+    if head.bias is not None:
+        wide.bias = torch.nn.Parameter(head.bias.float(), requires_grad=False)
+    # the model's own forward hands its head half-precision states
+    wide.register_forward_pre_hook(lambda module, args: (args[0].to(module.weight.dtype),))
+    model.set_output_embeddings(wide)

@@ -1,0 +1,102 @@
+"""How much goes through a model at once, and what to do when it was too much."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from looktwice.errors import ModelError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
+
+TOWER_NUMBERS = (3 << 24, 3 << 20)  # numbers in the pixels of one tower batch: GPU, CPU (about 21 pictures of 224 px)
+BATCH_TOKENS = (1 << 15, 1 << 12)  # new tokens of one decoder batch: GPU, CPU; beyond these nothing gets faster
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Bytes that a decoder batch needs at its peak, from the model's configuration."""
+
+    per_token: int
+    per_key: int
+    per_row: int
+
+    @classmethod
+    def of(cls, text_config: Any, itemsize: int) -> Cost:
+        heads = int(text_config.num_attention_heads)
+        kv_heads = int(getattr(text_config, "num_key_value_heads", None) or heads)
+        head = int(getattr(text_config, "head_dim", None) or text_config.hidden_size // heads)
+        token = 3 * int(text_config.intermediate_size) + 6 * int(text_config.hidden_size) + 3 * heads * head
+        # keys and values of one layer: as cached, with the prefix in front, and repeated for grouped heads
+        key = 2 * head * (2 * kv_heads + heads)
+        return cls(token * itemsize, key * itemsize, int(text_config.vocab_size) * 4 * 8)
+
+    def rows(self, length: int, prefix: int, room: int, tokens: int) -> int:
+        """How many rows of `length` new tokens after `prefix` shared ones fit, at least 1."""
+        row = length * self.per_token + (prefix + length) * self.per_key + self.per_row
+        mask = 5 * length * (prefix + length)
+        return max(1, min((room - mask) // row, tokens // length))
+
+
+def plan(lengths: Sequence[int], rows_for: Callable[[int], int], waste: float = 0.15) -> list[list[int]]:
+    """Group rows of these lengths into batches: longest first, no more than `rows_for(longest)` rows in a batch.
+
+    A batch ends early where padding would exceed the share `waste` of its tokens. Every index occurs exactly once.
+    """
+    batches: list[list[int]] = []
+    used = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        batch = batches[-1] if batches else []
+        if batch:
+            longest, total = lengths[batch[0]], used + lengths[index]
+            padded = longest * (len(batch) + 1)
+            if len(batch) < rows_for(longest) and padded - total <= waste * padded:
+                batch.append(index)
+                used = total
+                continue
+        batches.append([index])
+        used = lengths[index]
+    return batches
+
+
+def room(device: torch.device) -> int:
+    """Bytes that a batch may use: half of what a GPU has free, else a quarter of free memory, at most 4 GiB."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) // 2
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # not Linux
+        free = 4 << 30
+    return min(4 << 30, free // 4)
+
+
+def halving(run: Callable[[Sequence[T]], R], batch: Sequence[T]) -> Iterator[tuple[Sequence[T], R]]:
+    """Run a batch, or, where memory does not suffice, its halves; yields each part with its result.
+
+    Raises ModelError where a single one does not fit.
+    """
+    try:
+        result = run(batch)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "memory" not in str(error):
+            raise
+        if len(batch) == 1:
+            raise ModelError(
+                "There is not enough memory for a single pair; lower the resolution or choose a smaller model."
+            ) from error
+        log.warning("Not enough memory for a batch of %d; going on with halves.", len(batch))
+    else:
+        yield batch, result
+        return
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    middle = len(batch) // 2
+    yield from halving(run, batch[:middle])
+    yield from halving(run, batch[middle:])

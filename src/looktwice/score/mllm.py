@@ -1,0 +1,63 @@
+"""A loaded multimodal LLM with its processor, and what must be remembered of both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from looktwice.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class TokensInfo:
+    """What a table must remember of stored visual tokens in order to refuse others.
+
+    `width` is d; `levels` the number of DeepStack levels that travel with the tokens.
+    """
+
+    mllm: str
+    revision: str
+    preprocessing: str
+    width: int
+    levels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mllm:
+    """A model in evaluation mode and its processor. `resolution`: pictures are scaled to this longer side first."""
+
+    name: str
+    revision: str
+    model: Any
+    processor: Any
+    resolution: int | None = None
+
+    def scale(self, image: Image) -> Image:
+        """The picture with its longer side at `resolution`, up or down (2604.13268, image preparation)."""
+        if self.resolution is None or max(image.size) == self.resolution:
+            return image
+        width, height = image.size
+        ratio = self.resolution / max(width, height)
+        return image.resize((max(1, int(width * ratio)), max(1, int(height * ratio))))
+
+    @property
+    def preprocessing(self) -> str:
+        """Name and hash of everything that happens to a picture before the tower."""
+        processor = self.processor.image_processor
+        kind = type(processor).__name__.removesuffix("Pil").removesuffix("Fast")
+        settings = {k: v for k, v in processor.to_dict().items() if not k.startswith("_") and "type" not in k}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
+        return f"{kind}:{digest}" + (f"@{self.resolution}" if self.resolution else "")
+
+
+def keep_budget(processor: Any, resolution: int) -> None:
+    """Stop a native-resolution processor from scaling a picture whose longer side is `resolution` once more."""
+    if resolution < 1:
+        raise UsageError("The resolution is the longer side in pixels; give a number above zero.")
+    patch = processor.image_processor.patch_size * processor.image_processor.merge_size
+    processor.image_processor.size = {"shortest_edge": patch**2, "longest_edge": (resolution + patch) ** 2}
