@@ -1,0 +1,265 @@
+"""What a model's `config.json` says about cost: weights, FLOP, and how many visual tokens a picture becomes.
+
+The symbols are those of docs/performance.md. Reads JSON only: no torch, no transformers, no network.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from looktwice.errors import UnknownName, UsageError
+from looktwice.types import Block, Layout, Newline, TextIds
+
+Config: TypeAlias = Mapping[str, Any]
+
+# What the configuration classes of transformers assume where config.json says nothing (tests hold the two together).
+_LLAMA = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+_QWEN = {**_LLAMA, "intermediate_size": 22016, "vocab_size": 151_936, "num_key_value_heads": 32}
+TEXT_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "llama": {**_LLAMA, "vocab_size": 32_000},
+    "qwen2": _QWEN,
+    "qwen3": {**_QWEN, "head_dim": 128},
+    "qwen3_vl_text": {**_QWEN, "head_dim": 128},
+    "qwen2_5_vl_text": {
+        "hidden_size": 8192, "intermediate_size": 29_568, "num_hidden_layers": 80, "num_attention_heads": 64,
+        "num_key_value_heads": 8, "vocab_size": 152_064,
+    },
+}  # fmt: skip
+_IDEFICS = {
+    "num_hidden_layers": 12,
+    "hidden_size": 1152,
+    "intermediate_size": 3072,
+    "patch_size": 32,
+    "image_size": 224,
+}
+FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "qwen2_5_vl": (
+        "qwen2_5_vl_text",
+        {
+            "depth": 32, "hidden_size": 3584, "intermediate_size": 3420, "patch_size": 14, "spatial_merge_size": 2,
+            "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],
+        },
+    ),
+    "qwen3_vl": (
+        "qwen3_vl_text",
+        {
+            "depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "patch_size": 16, "spatial_merge_size": 2,
+            "deepstack_visual_indexes": [8, 16, 24],
+        },
+    ),
+    "idefics3": ("llama", _IDEFICS),
+    "smolvlm": ("llama", _IDEFICS),
+    "internvl": (
+        "qwen2",
+        {
+            "num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "patch_size": [14, 14],
+            "image_size": [448, 448],
+        },
+    ),
+    "llava_onevision": (
+        "qwen2",
+        {
+            "num_hidden_layers": 26, "hidden_size": 1152, "intermediate_size": 4304, "patch_size": 14,
+            "image_size": 384,
+        },
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The numbers that cost follows from. `tile` is None where pictures keep their own shape (native resolution).
+
+    All but `full_layers` of the tower's layers attend within windows of `window` patches, where there are windows.
+    """
+
+    family: str
+    layers: int
+    width: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    vision_layers: int
+    vision_width: int
+    vision_ffn: int
+    vision_gated: bool
+    patch: int
+    merge: int
+    tile: int | None
+    levels: int
+    full_layers: int
+    window: int
+
+    @property
+    def weights(self) -> int:
+        """W: weights of the language model's matrices, without embeddings and head."""
+        attention = self.width * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        return self.layers * (attention + 3 * self.width * self.ffn)
+
+    @property
+    def vision_weights(self) -> int:
+        """Wv: weights of the vision tower's matrices, without patch embedding and merger."""
+        ffn = (3 if self.vision_gated else 2) * self.vision_width * self.vision_ffn
+        return self.vision_layers * (4 * self.vision_width**2 + ffn)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of keys and values that one token leaves behind, at 16 bits."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * 2
+
+    def forward(self, new: float, cached: float = 0) -> float:
+        """F(T|S): FLOP of `new` tokens after `cached` ones through the language model, without its head."""
+        attended = new * cached + new * (new + 1) / 2
+        return 2 * self.weights * new + 4 * self.layers * self.heads * self.head_dim * attended
+
+    def head(self, positions: float = 1) -> float:
+        """H: FLOP of projecting so many positions to the vocabulary."""
+        return 2 * self.width * self.vocab * positions
+
+    def tower(self, patches: int) -> float:
+        """Fv: FLOP of the vision tower for one view of `patches` patches."""
+        seen = self.full_layers * patches + (self.vision_layers - self.full_layers) * min(patches, self.window)
+        return 2 * self.vision_weights * patches + 4 * self.vision_width * patches * seen
+
+
+def load_config(model: str | Path | Config) -> Config:
+    """Return a config.json as a mapping: from one, from a folder or file, or the bundled shape of a public model.
+
+    Raises UnknownName for a name that is none of these, UsageError for a file that cannot be read.
+    """
+    if isinstance(model, Mapping):
+        return model
+    path = Path(model)
+    path = path / "config.json" if path.is_dir() else path
+    if not path.is_file():
+        return _public(str(model))
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(config, dict):
+        raise UsageError(f"{path} is not a model's configuration.")
+    return config
+
+
+@cache
+def public_shapes() -> Mapping[str, Config]:
+    """Return the bundled shapes by model name: the parts of public config.json files that cost depends on."""
+    table: dict[str, Config] = json.loads((resources.files("looktwice") / "assets/mllm_shapes.json").read_text("utf-8"))
+    return table
+
+
+def _public(name: str) -> Config:
+    table = public_shapes()
+    short = {full.rsplit("/", 1)[-1].lower(): full for full in table} | {full.lower(): full for full in table}
+    if name.lower() not in short:
+        raise UnknownName("model with a known shape (a folder with a config.json will do)", name, table)
+    return table[short[name.lower()]]
+
+
+def shape(config: Config) -> Shape:
+    """Read the symbols out of a configuration. Raises UsageError for a family that is not known here."""
+    family = str(config.get("model_type"))
+    if family not in FAMILIES:
+        raise UsageError(f"Costs of the family {family!r} are not known; known are {', '.join(FAMILIES)}.")
+    text_type, vision_defaults = FAMILIES[family]
+    text: Config = config.get("text_config") or config  # older Qwen2.5-VL files are flat
+    text = {**TEXT_DEFAULTS.get(text.get("model_type", text_type), TEXT_DEFAULTS[text_type]), **_stated(text)}
+    vision = {**vision_defaults, **_stated(config.get("vision_config") or {})}
+    heads = text["num_attention_heads"]
+    by_heads = text["hidden_size"] // heads
+    patch, tile = _side(vision["patch_size"]), vision.get("image_size")
+    layers = vision["depth" if family.startswith("qwen") else "num_hidden_layers"]
+    return Shape(
+        family=family,
+        layers=text["num_hidden_layers"],
+        width=text["hidden_size"],
+        ffn=text["intermediate_size"],
+        heads=heads,
+        kv_heads=text.get("num_key_value_heads", heads),
+        head_dim=by_heads if family == "qwen2_5_vl" else text.get("head_dim", by_heads),
+        vocab=text["vocab_size"],
+        vision_layers=layers,
+        vision_width=vision["hidden_size"],
+        vision_ffn=vision["intermediate_size"],
+        vision_gated=family == "qwen2_5_vl",
+        patch=patch,
+        merge=_merge(family, config, vision),
+        tile=None if family.startswith("qwen") or tile is None else _side(tile),
+        levels=len(vision.get("deepstack_visual_indexes", ())) if family == "qwen3_vl" else 0,
+        full_layers=len(vision.get("fullatt_block_indexes", range(layers))),
+        window=(vision.get("window_size", 0) // patch) ** 2,
+    )
+
+
+def _stated(part: Config) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if value is not None}
+
+
+def _side(value: Any) -> int:
+    return int(value if isinstance(value, int) else value[0])
+
+
+def _merge(family: str, config: Config, vision: Config) -> int:
+    """Patches per side of a token."""
+    if family.startswith("qwen"):
+        return int(vision["spatial_merge_size"])
+    if family in ("idefics3", "smolvlm"):
+        return int(config.get("scale_factor", 2))
+    return round(1 / config.get("downsample_ratio", 0.5)) if family == "internvl" else 1
+
+
+def picture_layout(
+    model: Shape, size: tuple[int, int] = (1024, 768), *, resolution: int | None = None, max_tiles: int | None = None
+) -> Layout:
+    """Return the layout of a picture of `size` (width, height) when two are shown in one prompt.
+
+    `resolution` is the longer side for families with native resolution, `max_tiles` the budget of tiled ones (default:
+    the model's own). Ids of text markers are zeros: only their number matters here.
+    """
+    width, height = size
+    if model.tile is None:
+        if resolution is not None:
+            width, height = (max(1, side * resolution // max(size)) for side in size)
+        step = model.patch * model.merge
+        return (Block("global", max(1, round(height / step)), max(1, round(width / step))),)
+    side = model.tile // model.patch // model.merge
+    view, tile = Block("global", side, side), Block("tile", side, side)
+    if model.family == "llava_onevision":
+        return (view, Newline())
+    if model.family == "internvl":
+        count = math.prod(_canvas(size, model.tile, 12 if max_tiles is None else max_tiles))
+        return (TextIds((0,)), *[tile] * (count if count > 1 else 0), view, TextIds((0,)))
+    edge = math.isqrt(16 if max_tiles is None else max_tiles)
+    if edge < 2:
+        return (TextIds((0, 0)), view, TextIds((0,)))
+    columns, rows = (max(1, math.ceil(edge * one / max(size))) for one in size)
+    line = (TextIds((0, 0)), tile) * columns
+    return (*(*line, TextIds((0,))) * rows, TextIds((0, 0, 0)), view, TextIds((0,)))
+
+
+def patches(model: Shape, layout: Layout) -> list[int]:
+    """Return the patches of each view that the tower runs on."""
+    return [part.h * part.w * model.merge**2 for part in layout if isinstance(part, Block)]
+
+
+def _canvas(size: tuple[int, int], tile: int, most: int) -> tuple[int, int]:
+    """InternVL's columns × rows: the nearest aspect ratio, of equals the largest that is not twice too large."""
+    grids = sorted(
+        ((c, r) for c in range(1, most + 1) for r in range(1, most + 1) if c * r <= most), key=lambda g: g[0] * g[1]
+    )
+    best, least = (1, 1), math.inf
+    for columns, rows in grids:
+        off = abs(size[0] / size[1] - columns / rows)
+        if off < least or (off == least and math.prod(size) > 0.5 * tile**2 * columns * rows):
+            best, least = (columns, rows), off
+    return best
