@@ -106,7 +106,7 @@ def _members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # tarfile remembers every header; a shard may have millions
+                archive.members.clear()  # type: ignore[attr-defined]  # or every header of a shard stays in memory
                 if not member.isdir():
                     yield member
             end = archive.offset

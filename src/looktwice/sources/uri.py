@@ -94,10 +94,7 @@ def read_uri(uri: str, *, allow_urls: bool = False, sha256: str | None = None) -
 
     With `sha256` (hex) the bytes must still be those that were indexed. Raises MediaError with a word from `REASONS`.
     """
-    if is_url(uri):
-        data = _fetch(uri, allow_urls)
-    else:
-        data = _read(parse_uri(uri))
+    data = _fetch(uri, allow_urls) if is_url(uri) else _read(parse_uri(uri))
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise MediaError("changed", f"{display(uri)} is not what was indexed; index it again")
     return data

@@ -1,0 +1,28 @@
+"""The table on disk: items with vectors, their visual tokens, and the ledger of failures.
+
+    table = Table.create("photos.lt", encoder.info, columns={"year": int})
+    table.add([Row(...)])
+    table.search(vector, k=100, where="year > 2020")  ->  [Candidate(id, coarse), …]
+
+Importing this package loads neither LanceDB nor Arrow; opening a table does.
+"""
+
+from looktwice.store.ann import EXACT_ROWS, IndexInfo
+from looktwice.store.ledger import Ledger, LedgerEntry
+from looktwice.store.maintenance import Version
+from looktwice.store.manifest import Manifest
+from looktwice.store.schema import Row, TokenRow, parse_columns
+from looktwice.store.table import Table
+
+__all__ = [
+    "EXACT_ROWS",
+    "IndexInfo",
+    "Ledger",
+    "LedgerEntry",
+    "Manifest",
+    "Row",
+    "Table",
+    "TokenRow",
+    "Version",
+    "parse_columns",
+]

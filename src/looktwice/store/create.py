@@ -1,0 +1,96 @@
+"""Making and finding a table's folder. The manifest is written last: without it nothing has ever been added."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from looktwice.errors import StoreError, UsageError
+from looktwice.store import lock, manifest
+from looktwice.store.lance import connect, plain_errors
+from looktwice.store.ledger import ledger_schema
+from looktwice.store.lock import WriterLock
+from looktwice.store.manifest import Manifest
+from looktwice.store.schema import check_columns, items_schema, tokens_schema
+from looktwice.types import EncoderInfo
+
+_TABLES = ("items", "tokens", "ledger")
+_OWN = {*(f"{name}.lance" for name in _TABLES), lock.NAME, f"{manifest.NAME}.tmp"}
+
+
+def open_folder(path: Path, encoder: EncoderInfo | None) -> tuple[Path, Manifest]:
+    """Return a table's folder and manifest. Raises UsageError, Mismatch or StoreError as `Manifest.read` does."""
+    if not path.exists():
+        raise UsageError(f"{path} does not exist; make it with: looktwice index {path} FOLDER")
+    if path.is_dir() and not (path / manifest.NAME).exists() and _is_unfinished(path):
+        raise UsageError(f"{path} was never finished; index into it again and it will be made anew.")
+    found = Manifest.read(path)
+    if encoder is not None:
+        found.check(encoder, path)
+    return path, found
+
+
+def create_tables(
+    path: Path, encoder: EncoderInfo, columns: Mapping[str, type], roots: Sequence[str]
+) -> tuple[Path, Manifest]:
+    """Make the folder, its three empty tables and the manifest; leftovers of a killed attempt are cleared first."""
+    check_columns(columns)
+    if encoder.dim < 1:
+        raise UsageError(f"Vectors need at least one dimension, not {encoder.dim}.")
+    _demand_free(path)
+    with plain_errors(path, "making the table"):
+        path.mkdir(parents=True, exist_ok=True)
+        with WriterLock(path).hold():
+            _demand_free(path)
+            _clear_leftovers(path)
+            _create(connect(path), encoder, columns)
+            made = Manifest(encoder, tuple(roots))
+            made.write(path)
+    return path, made
+
+
+def _create(database: Any, encoder: EncoderInfo, columns: Mapping[str, type]) -> None:
+    schemas = {
+        "items": (items_schema(encoder.dim, columns), "id"),
+        "tokens": (tokens_schema(), "key"),
+        "ledger": (ledger_schema(), "key"),
+    }
+    for name, (schema, key) in schemas.items():
+        # Without a declared key two processes that merge the same ids double rows silently (LanceDB 0.40).
+        database.create_table(name, schema=schema).set_unenforced_primary_key([key])
+
+
+def _demand_free(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise UsageError(f"{path} is a link that points to nothing; choose another place.")
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise UsageError(f"{path} is a file; a table is a folder, so choose another name.")
+    if (path / manifest.NAME).exists():
+        raise UsageError(f"{path} is a table already; open it, or choose another name.")
+    if any(path.iterdir()) and not _is_unfinished(path):
+        raise UsageError(f"{path} holds other files; choose a new folder for the table.")
+
+
+def _is_unfinished(path: Path) -> bool:
+    names = {entry.name for entry in path.iterdir()}
+    return bool(names) and names <= _OWN
+
+
+def _clear_leftovers(path: Path) -> None:
+    database = connect(path)
+    for name in _TABLES:
+        if (path / f"{name}.lance").exists():
+            _demand_empty(database, name, path)
+            shutil.rmtree(path / f"{name}.lance")
+
+
+def _demand_empty(database: Any, name: str, path: Path) -> None:
+    committed = any((path / f"{name}.lance" / "_versions").glob("*.manifest"))
+    if committed and database.open_table(name).count_rows():
+        raise StoreError(
+            f"{path} has rows but no {manifest.NAME}: restore that file from a copy, or move the folder away."
+        )

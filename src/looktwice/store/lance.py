@@ -1,0 +1,90 @@
+"""What the rest of the store needs around LanceDB: late import, plain errors, safe SQL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from looktwice.errors import LooktwiceError, StoreError, UnknownName, UsageError
+
+T = TypeVar("T")
+
+_RUST_PLACE = re.compile(r",? ?(at )?/\S*\.rs:\d+(:\d+)?")
+_NO_COLUMN = re.compile(r"No field named \"?([^.,\s\"]+)\"?")
+
+
+def connect(path: Path) -> Any:
+    """Open the database folder. LanceDB takes more than a second to import, so it is imported here, not above."""
+    import lancedb
+
+    return lancedb.connect(path)
+
+
+@contextmanager
+def plain_errors(path: Path, doing: str) -> Iterator[None]:
+    """Turn whatever LanceDB, Arrow or the disk raise while `doing` something into a StoreError of one sentence."""
+    try:
+        yield
+    except LooktwiceError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        raise StoreError(_sentence(path, doing, error)) from error
+
+
+@contextmanager
+def filtering(where: str | None, columns: Sequence[str]) -> Iterator[None]:
+    """Turn what the SQL parser says of the user's filter into a UsageError that names the columns there are."""
+    try:
+        yield
+    except ValueError as error:
+        if where is None or isinstance(error, LooktwiceError):
+            raise
+        text = " ".join(_RUST_PLACE.sub("", str(error)).split())
+        if found := _NO_COLUMN.search(text):
+            raise UnknownName("column", found[1], columns) from None
+        cause = re.split("sql parser error: |user input: |Invalid input, ", text)[-1].rstrip(")., ")
+        raise UsageError(f"The filter {where!r} cannot be used ({cause}); columns: {', '.join(columns)}.") from None
+
+
+def condition(where: str | None) -> str | None:
+    """Return the user's filter so that it stays one condition whatever it holds (a comment, a second statement)."""
+    if where is None:
+        return None
+    if not where.strip():
+        raise UsageError("The filter is empty; leave it out or write one such as: year > 2020")
+    return f"({where}\n)"
+
+
+def quote(value: str) -> str:
+    """Return a SQL string literal; a quote is doubled and nothing else is special.
+
+    >>> print(quote("it's a \\\\ "))
+    'it''s a \\ '
+    """
+    return "'" + value.replace("'", "''") + "'"
+
+
+def is_in(column: str, values: Iterable[str]) -> str:
+    """Return `column IN ('…', '…')`; with no values, what is never true."""
+    literals = ",".join(map(quote, values))
+    return f"{column} IN ({literals})" if literals else "false"
+
+
+def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of at most `size` values."""
+    iterator = iter(values)
+    while part := list(islice(iterator, size)):
+        yield part
+
+
+def _sentence(path: Path, doing: str, error: Exception) -> str:
+    text = _RUST_PLACE.sub("", str(error)).strip() or type(error).__name__
+    if "No space left" in text or "os error 28" in text or getattr(error, "errno", None) == 28:
+        return f"The disk is full, so {doing} failed; {path} is as it was before: free some space and run it again."
+    if "Permission denied" in text or "Read-only file system" in text:
+        return f"{path} may not be written, so {doing} failed; check its permissions."
+    return f"{doing} failed in {path}: {text.splitlines()[0][:300]}"

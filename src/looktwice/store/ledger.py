@@ -1,0 +1,81 @@
+"""The ledger: what could not be read, encoded or scored, and why. One line per uri and stage; the latest one counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from looktwice.store.lance import batched, is_in, plain_errors
+
+STAGES = ("scan", "read", "decode", "encode", "tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One failure. `stage` is one of STAGES, `reason` a fixed word to count by, `at` an ISO 8601 time in UTC."""
+
+    uri: str
+    stage: str
+    reason: str
+    detail: str = ""
+    at: str = ""
+
+
+class Ledger:
+    """The failures of one table. Writing demands the table's lock, as everything does that changes it."""
+
+    def __init__(self, folder: Path, open_table: Callable[[], Any], demand_lock: Callable[[], Any]) -> None:
+        self._folder, self._open, self._writing = folder, open_table, demand_lock
+
+    def put(self, entries: Sequence[LedgerEntry]) -> None:
+        """Write entries, replacing those of the same uri and stage."""
+        import pyarrow as pa
+
+        latest = {f"{entry.uri}|{entry.stage}": entry for entry in entries}
+        if not latest:
+            return
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        rows = [
+            {"key": key, "uri": e.uri, "stage": e.stage, "reason": e.reason, "detail": e.detail, "at": e.at or now}
+            for key, e in latest.items()
+        ]
+        with self._writing(), plain_errors(self._folder, "writing the ledger"):
+            table = self._open()
+            upsert = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
+            upsert.execute(pa.Table.from_pylist(rows, schema=ledger_schema()))
+
+    def clear(self, uris: Iterable[str], stages: Sequence[str] = STAGES) -> int:
+        """Forget the failures of these uris; returns how many there were."""
+        removed = 0
+        with self._writing(), plain_errors(self._folder, "clearing the ledger"):
+            table = self._open()
+            for part in batched(uris, 2000):
+                if table.count_rows() == 0:
+                    break
+                where = f"{is_in('uri', part)} AND {is_in('stage', stages)}"
+                if table.count_rows(where):
+                    removed += table.delete(where).num_deleted_rows
+        return removed
+
+    def __len__(self) -> int:
+        with plain_errors(self._folder, "reading the ledger"):
+            return int(self._open().count_rows())
+
+    def __iter__(self) -> Iterator[LedgerEntry]:
+        """Entries in the order of uri and stage."""
+        with plain_errors(self._folder, "reading the ledger"):
+            columns = ["uri", "stage", "reason", "detail", "at"]
+            rows = (
+                self._open().search().select(columns).to_arrow().sort_by([("uri", "ascending"), ("stage", "ascending")])
+            )
+        return (LedgerEntry(**row) for row in rows.to_pylist())
+
+
+def ledger_schema() -> Any:
+    import pyarrow as pa
+
+    names = ("uri", "stage", "reason", "detail", "at")
+    return pa.schema([pa.field("key", pa.string(), nullable=False), *(pa.field(name, pa.string()) for name in names)])

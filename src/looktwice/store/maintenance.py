@@ -1,0 +1,103 @@
+"""Housekeeping on a whole table: compacting, erasing for good, sizes on disk, export."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from looktwice.errors import UsageError
+from looktwice.store.lance import plain_errors
+from looktwice.store.schema import vectors_of
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One state of the items that can still be read."""
+
+    number: int
+    at: datetime
+    items: int
+
+
+KEEP_VERSIONS = timedelta(days=7)
+_BATCH = 4096
+
+
+def tidy(table: Any) -> None:
+    """Merge small fragments, bring the index up to date and drop versions older than KEEP_VERSIONS."""
+    table.optimize(cleanup_older_than=KEEP_VERSIONS)
+
+
+def rewrite(database: Any, table: Any) -> Any:
+    """Write a table anew with only its live rows and drop all its older versions and indices; returns the new handle.
+
+    Compaction alone keeps a deleted row's bytes while few rows of its fragment are deleted; deletions, too, live on
+    in transaction files. The new version is committed before the old files go.
+    """
+    rows = table.search().to_batches(_BATCH)
+    # The schema's metadata carries the declared key along.
+    fresh = database.create_table(table.name, data=rows, schema=table.schema, mode="overwrite")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it warns of other processes' readers; docs do the same
+        fresh.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+    return fresh
+
+
+def versions(items: Any) -> list[Version]:
+    """Return the versions of the items that can still be read, oldest first."""
+    known = items.list_versions()
+    return [Version(one["version"], one["timestamp"], int(one["metadata"]["total_rows"])) for one in known]
+
+
+def sizes(folder: Path, items: Any, rows: int) -> dict[str, int]:
+    """Return bytes on disk by part; they add up to all files of the table.
+
+    `vectors` are the float16 numbers, `items` the rest of the live item data, `versions` what only older versions
+    still need.
+    """
+    total = _bytes_below(folder)
+    in_items = _bytes_below(folder / "items.lance")
+    live = int(items.list_versions()[-1]["metadata"]["total_files_size"])
+    vectors = min(live, rows * items.schema.field("vector").type.list_size * 2)
+    index = _bytes_below(folder / "items.lance" / "_indices")
+    parts = {
+        "items": live - vectors,
+        "vectors": vectors,
+        "index": index,
+        "versions": in_items - live - index,
+        "tokens": _bytes_below(folder / "tokens.lance") + _bytes_below(folder / "codebooks"),
+        "ledger": _bytes_below(folder / "ledger.lance"),
+    }
+    return {**parts, "manifest": total - sum(parts.values()), "total": total}
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def export(items: Any, target: Path, dim: int) -> Path:
+    """Write all items to `target`/items.parquet, vectors as float32 without padding; returns the file's path."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = target / "items.parquet"
+    if path.exists():
+        raise UsageError(f"{path} exists already; name another folder or remove it.")
+    with plain_errors(target, "exporting"):
+        target.mkdir(parents=True, exist_ok=True)
+        fields = [field for field in items.schema if field.name != "vector"]
+        schema = pa.schema([*fields, pa.field("vector", pa.list_(pa.float32(), dim))])
+        unfinished = path.with_name("items.parquet.tmp")
+        with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
+            for batch in items.search().to_batches(_BATCH):
+                flat = np.ascontiguousarray(vectors_of(batch, dim), np.float32).ravel()
+                columns = [batch[field.name] for field in fields]
+                vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat), dim)
+                writer.write_batch(pa.record_batch([*columns, vectors], schema=schema))
+        unfinished.rename(path)
+    return path

@@ -1,0 +1,104 @@
+"""`manifest.json`: what a table was made with, and the refusal of anything else.
+
+It is written to a temporary file, flushed to the disk and renamed, so that it is always one whole version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from looktwice.errors import Mismatch, StoreError, UsageError
+from looktwice.types import EncoderInfo
+
+NAME = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """`roots`: uris that were indexed. `index`: what `build_index` measured, None while search is exact. `tokens`: one
+    mapping per token set, with at least its `tokens_key`."""
+
+    encoder: EncoderInfo
+    roots: tuple[str, ...] = ()
+    index: Mapping[str, Any] | None = None
+    tokens: tuple[Mapping[str, Any], ...] = ()
+    format: int = FORMAT
+
+    def write(self, folder: Path) -> None:
+        """Replace the manifest of a table, all or nothing. Raises OSError."""
+        write_whole(folder / NAME, json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False).encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read a table's manifest. Raises UsageError where there is none, or one of another format."""
+        try:
+            values = json.loads((folder / NAME).read_bytes())
+        except FileNotFoundError:
+            raise UsageError(
+                f"{folder} is no looktwice table (it has no {NAME}); make one with: looktwice index"
+            ) from None
+        except NotADirectoryError:
+            raise UsageError(f"{folder} is a file, not a looktwice table; a table is a folder.") from None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{folder / NAME} cannot be read: {error}") from error
+        found = values.get("format") if isinstance(values, dict) else None
+        if found != FORMAT:
+            raise UsageError(
+                f"{folder} has on-disk format {found!r} and this looktwice reads format {FORMAT}; {_way(found)}."
+            )
+        return cls._from(values, folder)
+
+    @classmethod
+    def _from(cls, values: dict[str, Any], folder: Path) -> Manifest:
+        try:
+            encoder = EncoderInfo(**values["encoder"])
+            return cls(encoder, tuple(values["roots"]), values["index"], tuple(values["tokens"]))
+        except (KeyError, TypeError) as error:
+            raise StoreError(
+                f"{folder / NAME} is damaged ({error}); restore it from a copy, or index again."
+            ) from error
+
+    def check(self, encoder: EncoderInfo, folder: Path) -> None:
+        """Refuse any encoder but the one whose vectors are in the table. Raises Mismatch with both names."""
+        for what in ("name", "revision", "preprocessing", "dim"):
+            mine, theirs = getattr(self.encoder, what), getattr(encoder, what)
+            if mine != theirs:
+                raise Mismatch(
+                    f"{folder} was made with encoder {self.encoder.name} ({what} {mine}), not with "
+                    f"{encoder.name} ({what} {theirs}); open it with the first or index into a new table."
+                )
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, a crash or a full disk sees the old or the new one, never a part."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _way(found: object) -> str:
+    newer = isinstance(found, int) and found > FORMAT
+    return "install a newer looktwice" if newer else "index the pictures again into a new table"

@@ -1,0 +1,211 @@
+"""Records of the store and their columns on disk. docs/on-disk-format.md is the contract."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from looktwice.errors import UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from looktwice.types import FloatArray
+
+COLUMN_TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
+
+_FIXED = ("id", "uri", "root", "sha256", "width", "height", "text", "metadata", "vector", "indexed_at")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One item. `sha256` is the hash (hex) of the picture's bytes, or of the text where there is no picture, in which
+    case width and height are 0. `vector` is [d] float32; it is stored as float16. `root` is what the id is relative to.
+    """
+
+    id: str
+    uri: str
+    sha256: str
+    width: int
+    height: int
+    text: str | None
+    metadata: Mapping[str, Any]
+    vector: FloatArray
+    root: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """Compressed visual tokens of one picture. `layout` is JSON; `sha256` is that of the bytes they were made from."""
+
+    id: str
+    sha256: str
+    tokens_key: str
+    layout: str
+    codes: bytes
+    levels: int
+
+
+def parse_columns(specs: Sequence[str]) -> dict[str, type]:
+    """Read declarations of metadata columns to filter on.
+
+    >>> parse_columns(["year:int", "shop"])
+    {'year': <class 'int'>, 'shop': <class 'str'>}
+    """
+    columns: dict[str, type] = {}
+    for spec in specs:
+        name, colon, kind = spec.partition(":")
+        if colon and kind not in COLUMN_TYPES:
+            raise UnknownName("column type", kind, COLUMN_TYPES)
+        columns[name] = COLUMN_TYPES[kind or "str"]
+    check_columns(columns)
+    return columns
+
+
+def check_columns(columns: Mapping[str, type]) -> None:
+    """Refuse columns that SQL could not name or that are there already (its names do not tell case apart)."""
+    taken = set(_FIXED)
+    for name, kind in columns.items():
+        if not _NAME.match(name):
+            raise UsageError(f"A column cannot be called {name!r}; use letters, digits and underscores.")
+        if name.lower() in taken:
+            raise UsageError(f"The column {name!r} exists already; choose another name.")
+        if kind not in COLUMN_TYPES.values():
+            raise UsageError(f"The column {name!r} has type {kind!r}; use one of {', '.join(COLUMN_TYPES)}.")
+        taken.add(name.lower())
+
+
+def stored_dim(dim: int) -> int:
+    """Vectors are padded with zeros to a multiple of 8, which the 1-bit index needs and cosine does not notice."""
+    return -(-dim // 8) * 8
+
+
+def items_schema(dim: int, columns: Mapping[str, type]) -> Any:
+    import pyarrow as pa
+
+    kinds = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("uri", pa.string()),
+            pa.field("root", pa.string()),
+            pa.field("sha256", pa.string()),
+            pa.field("width", pa.int32()),
+            pa.field("height", pa.int32()),
+            pa.field("text", pa.string()),
+            pa.field("metadata", pa.string()),
+            *(pa.field(name, kinds[kind]) for name, kind in columns.items()),
+            pa.field("vector", pa.list_(pa.float16(), stored_dim(dim))),
+            pa.field("indexed_at", pa.timestamp("ms", tz="UTC")),
+        ]
+    )
+
+
+def tokens_schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("key", pa.string(), nullable=False),
+            pa.field("id", pa.string()),
+            pa.field("sha256", pa.string()),
+            pa.field("tokens_key", pa.string()),
+            pa.field("layout", pa.string()),
+            pa.field("codes", pa.large_binary()),
+            pa.field("levels", pa.int8()),
+        ]
+    )
+
+
+def declared(schema: Any) -> dict[str, type]:
+    """Return the metadata columns of a table from its schema."""
+    kinds = {"int64": int, "double": float, "string": str, "bool": bool}
+    return {field.name: kinds[str(field.type)] for field in schema if field.name not in _FIXED}
+
+
+def metadata_json(metadata: Mapping[str, Any]) -> str:
+    """Return metadata as it is stored: JSON with sorted keys. Raises UsageError for what JSON cannot hold."""
+    try:
+        text = json.dumps(dict(metadata), ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":"))
+        text.encode()
+        return text
+    except (TypeError, ValueError) as error:  # UnicodeEncodeError is a ValueError
+        raise UsageError(f"Metadata must be plain JSON: {error}") from None
+
+
+def column_values(metadata: Mapping[str, Any], columns: Mapping[str, type]) -> dict[str, Any]:
+    """Return the declared columns of one item, None where metadata has none. Raises UsageError for a wrong type."""
+    values = {}
+    for name, kind in columns.items():
+        value = metadata.get(name)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if value is not None and type(value) is not kind:
+            raise UsageError(f"Column {name} holds {kind.__name__}, and this item has {value!r}.")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise UsageError(f"Column {name} holds 64-bit whole numbers, and this item has {value!r}.")
+        values[name] = value
+    return values
+
+
+def check_rows(rows: Sequence[Row], dim: int) -> None:
+    """Refuse rows that would be stored wrongly or would not be found again. Raises UsageError."""
+    seen: set[str] = set()
+    for row in rows:
+        if not row.id or not text_is_utf8(row.id):
+            raise UsageError(f"An id must be text that is not empty, not {row.id!r}.")
+        if row.id in seen:
+            raise UsageError(f"The id {row.id!r} stands twice in one batch; ids must differ.")
+        seen.add(row.id)
+        if row.vector.shape != (dim,):
+            raise UsageError(f"The vector of {row.id!r} has shape {row.vector.shape}; this table needs ({dim},).")
+        if not np.all(np.isfinite(stored := row.vector.astype(np.float16))) or not stored.any():
+            raise UsageError(f"The vector of {row.id!r} is zero or not finite, so it could never be found.")
+
+
+def text_is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def rows_to_arrow(rows: Sequence[Row], schema: Any, columns: Mapping[str, type]) -> Any:
+    import pyarrow as pa
+
+    now = datetime.now(UTC)
+    vectors = np.zeros((len(rows), schema.field("vector").type.list_size), np.float16)
+    for vector, row in zip(vectors, rows, strict=True):
+        vector[: len(row.vector)] = row.vector
+    names = ("id", "uri", "root", "sha256", "width", "height", "text")
+    data: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in names}
+    data["metadata"] = [metadata_json(row.metadata) for row in rows]
+    extra = [column_values(row.metadata, columns) for row in rows]
+    data.update({name: [values[name] for values in extra] for name in columns})
+    data["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    data["indexed_at"] = [now] * len(rows)
+    return pa.table(data, schema=schema)
+
+
+def arrow_to_rows(table: Any, dim: int) -> list[Row]:
+    vectors = vectors_of(table, dim).astype(np.float32)
+    names = ("id", "uri", "sha256", "width", "height", "text", "metadata", "root")
+    columns = [table[name].to_pylist() for name in names]
+    return [
+        Row(id_, uri, sha256, width, height, text, json.loads(metadata), vector, root)
+        for id_, uri, sha256, width, height, text, metadata, root, vector in zip(*columns, vectors, strict=True)
+    ]
+
+
+def vectors_of(table: Any, dim: int) -> np.ndarray[Any, np.dtype[np.float16]]:
+    """Return the vector column of an Arrow table or batch as (n, dim) float16, padding cut off."""
+    column = table["vector"]
+    column = column.combine_chunks() if hasattr(column, "combine_chunks") else column
+    flat: np.ndarray[Any, np.dtype[np.float16]] = column.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(table), -1 if len(table) else dim)[:, :dim]

@@ -1,0 +1,126 @@
+"""Nearest neighbours by cosine: exact, or through the 1-bit index with refinement.
+
+LanceDB proposes candidates; their scores are computed again from the stored vectors in float64 and rounded to float32,
+so that equal vectors have equal scores and a score does not depend on the path or on the other queries. Order: score
+descending, then id ascending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from looktwice.errors import UsageError
+from looktwice.store.lance import condition, filtering, plain_errors
+from looktwice.store.schema import vectors_of
+from looktwice.types import Candidate
+
+SLACK = 32
+"""Rows asked for beyond k, so that ties and LanceDB's own rounding at the cut can be settled here."""
+
+ROUNDING = 1e-4
+"""How far LanceDB's distance of float16 vectors may be off; 2.4e-5 is the most that was seen (d = 512)."""
+
+STREAM_FROM = 8
+"""From this many queries on, one pass over all vectors beats one exact search per query."""
+
+_BLOCK = 8192
+
+Vectors = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What a search needs to know of a table: its LanceDB handle, true dimension, filter columns and index settings."""
+
+    table: Any
+    folder: Path
+    dim: int
+    columns: Sequence[str]
+    index: Mapping[str, Any] | None
+
+    def search(self, queries: Any, k: int, where: str | None = None) -> list[list[Candidate]]:
+        """Return the k nearest rows of each query [q, d] among those that fulfil `where`."""
+        units = _units(queries, self.dim)
+        if k <= 0:
+            raise UsageError(f"k must be at least 1, not {k}.")
+        with plain_errors(self.folder, "searching"), filtering(where, self.columns):
+            sql = condition(where)
+            if self.index is None and len(units) >= STREAM_FROM:
+                return self.stream(units, k, sql)
+            return [self._one(unit, k, sql) for unit in units]
+
+    def _one(self, unit: Any, k: int, where: str | None) -> list[Candidate]:
+        """Ask for more and more rows until the k-th is clearly better than any that LanceDB may have left out."""
+        wanted = k + SLACK
+        while True:
+            found = self._propose(unit, wanted, where)
+            best = _ranked(found["id"].to_pylist(), _cosine(vectors_of(found, self.dim), unit), k)
+            if len(found) < wanted or 1 - found["_distance"][-1].as_py() < best[-1].coarse - ROUNDING:
+                return best
+            wanted *= 4
+
+    def _propose(self, unit: Any, wanted: int, where: str | None) -> Any:
+        stored = self.table.schema.field("vector").type.list_size
+        query = np.pad(unit, (0, stored - self.dim)).astype(np.float32)
+        builder = self.table.search(query, vector_column_name="vector").distance_type("cosine").limit(wanted)
+        if self.index is not None:
+            # With both bounds equal a selective filter would return too few rows; 0 lifts the upper one.
+            builder = builder.minimum_nprobes(self.index["nprobes"]).maximum_nprobes(0)
+            builder = builder.refine_factor(self.index["refine"])
+        if where is not None:
+            builder = builder.where(where, prefilter=True)
+        return builder.select(["id", "vector", "_distance"]).to_arrow()
+
+    def stream(self, units: Vectors, k: int, where: str | None = None) -> list[list[Candidate]]:
+        """Exact search of many queries in one pass over the vectors, with memory for one block at a time."""
+        ids: list[np.ndarray[Any, Any]] = [np.empty(0, object) for _ in units]
+        scores = [np.empty(0, np.float32) for _ in units]
+        scan = self.table.search().select(["id", "vector"])
+        for batch in (scan if where is None else scan.where(where)).to_batches(_BLOCK):
+            names = batch["id"].to_numpy(zero_copy_only=False)
+            block = _cosine(vectors_of(batch, self.dim), units.T)
+            for number, column in enumerate(np.ascontiguousarray(block.T)):
+                enough = scores[number][-1] if len(scores[number]) == k else -np.inf
+                if (better := np.flatnonzero(column >= enough)).size:
+                    both = np.append(ids[number], names[better]), np.append(scores[number], column[better])
+                    ids[number], scores[number] = _best(*both, k)
+        return [_candidates(*pair) for pair in zip(ids, scores, strict=True)]
+
+
+def _units(queries: Any, dim: int) -> Vectors:
+    units: Vectors = np.asarray(queries, np.float64)
+    if units.ndim != 2 or (len(units) and units.shape[1] != dim):
+        raise UsageError(f"A query vector must have {dim} numbers, as this table's do; this has shape {units.shape}.")
+    norms = np.linalg.norm(units, axis=1, keepdims=True)
+    if not np.all(np.isfinite(norms)) or np.any(norms == 0):
+        raise UsageError("A query vector is zero or not finite, so nothing is nearest to it; encode another query.")
+    units = units / norms
+    return units
+
+
+def _cosine(rows: Any, unit: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    exact = rows.astype(np.float64)
+    norms = np.sqrt(np.einsum("nd,nd->n", exact, exact))
+    scores = (exact @ unit) / (norms if unit.ndim == 1 else norms[:, None])
+    return np.asarray(scores, np.float32)
+
+
+def _best(ids: Any, scores: Any, k: int) -> tuple[Any, Any]:
+    if len(scores) > k:  # everything as good as the k-th stays in, or ties would be cut before they are ordered
+        keep = scores >= np.partition(scores, -k)[-k]
+        ids, scores = ids[keep], scores[keep]
+    order = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))[:k]
+    return ids[order], scores[order]
+
+
+def _candidates(ids: Any, scores: Any) -> list[Candidate]:
+    return [Candidate(id_, float(score)) for id_, score in zip(ids, scores, strict=True)]
+
+
+def _ranked(ids: Sequence[str], scores: Any, k: int) -> list[Candidate]:
+    return _candidates(*_best(np.array(ids, dtype=object), scores, k))

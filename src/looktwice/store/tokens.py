@@ -1,0 +1,86 @@
+"""Compressed visual tokens beside the items: one row per item and token set, read back in the order asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from looktwice.errors import StoreError
+from looktwice.store.lance import batched, is_in, plain_errors, quote
+from looktwice.store.manifest import write_whole
+from looktwice.store.schema import TokenRow, tokens_schema
+
+CODEBOOKS = "codebooks"
+_FIELDS = ("id", "sha256", "tokens_key", "layout", "codes", "levels")
+
+
+def put_codes(table: Any, folder: Path, rows: Sequence[TokenRow]) -> None:
+    """Write token rows in one commit, replacing those of the same item and token set."""
+    import pyarrow as pa
+
+    if not rows:
+        return
+    data = [{"key": _key(row.id, row.tokens_key), **{name: getattr(row, name) for name in _FIELDS}} for row in rows]
+    with plain_errors(folder, "writing tokens"):
+        upsert = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
+        upsert.execute(pa.Table.from_pylist(data, schema=tokens_schema()))
+
+
+def read_codes(table: Any, folder: Path, ids: Sequence[str], tokens_key: str) -> list[TokenRow | None]:
+    """Return one row per id, in the order of `ids`; None where an item has no tokens of this set."""
+    found: dict[str, TokenRow] = {}
+    with plain_errors(folder, "reading tokens"):
+        for part in batched(dict.fromkeys(ids), 2000):
+            where = is_in("key", [_key(id_, tokens_key) for id_ in part])
+            rows = table.search().where(where).select(list(_FIELDS)).to_arrow().to_pylist()
+            found.update({row["id"]: TokenRow(**row) for row in rows})
+    return [found.get(id_) for id_ in ids]
+
+
+def pending(items: Any, tokens: Any, folder: Path, tokens_key: str) -> Iterator[list[str]]:
+    """Yield, in batches, the ids of pictures whose tokens of this set are missing or older than the picture."""
+    with plain_errors(folder, "comparing items and tokens"):
+        for batch in items.search().where("width > 0").select(["id", "sha256"]).to_batches(2000):
+            wanted = dict(zip(batch["id"].to_pylist(), batch["sha256"].to_pylist(), strict=True))
+            where = is_in("key", [_key(id_, tokens_key) for id_ in wanted])
+            have = tokens.search().where(where).select(["id", "sha256"]).to_arrow().to_pylist()
+            done = {row["id"] for row in have if wanted[row["id"]] == row["sha256"]}
+            if left := [id_ for id_ in wanted if id_ not in done]:
+                yield left
+
+
+def drop_stale(tokens: Any, fresh: dict[str, str]) -> None:
+    """Delete the tokens of items (id -> sha256) that were made from other bytes."""
+    if tokens.count_rows() == 0:
+        return
+    for part in batched(fresh.items(), 500):
+        stale = " OR ".join(f"(id = {quote(id_)} AND sha256 <> {quote(sha256)})" for id_, sha256 in part)
+        if tokens.count_rows(stale):
+            tokens.delete(stale)
+
+
+def put_codebook(folder: Path, data: bytes) -> str:
+    """Store a codebook under its hash (hex SHA-256), which is returned."""
+    name = hashlib.sha256(data).hexdigest()
+    with plain_errors(folder, "writing a codebook"):
+        (folder / CODEBOOKS).mkdir(exist_ok=True)
+        write_whole(folder / CODEBOOKS / name, data)
+    return name
+
+
+def read_codebook(folder: Path, sha256: str) -> bytes:
+    """Return a stored codebook. Raises StoreError where it is missing or damaged."""
+    with plain_errors(folder, "reading a codebook"):
+        try:
+            data = (folder / CODEBOOKS / sha256).read_bytes()
+        except FileNotFoundError:
+            raise StoreError(f"{folder} has lost its codebook {sha256[:12]}; make the tokens again.") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise StoreError(f"The codebook {sha256[:12]} of {folder} is damaged; make the tokens again.")
+    return data
+
+
+def _key(item_id: str, tokens_key: str) -> str:
+    return f"{item_id}|{tokens_key}"
