@@ -1,0 +1,6 @@
+"""One self-contained HTML file that shows what the second look changed."""
+
+from looktwice.report.report import write_report
+from looktwice.report.views import QueryView, ResultView, paired
+
+__all__ = ["QueryView", "ResultView", "paired", "write_report"]

@@ -1,0 +1,226 @@
+"""Write the report: records in, one HTML file out that opens from disk and asks the network for nothing.
+
+Pictures stand once in the file, in a sheet at its end, and are shown by reference wherever they occur. All text passes
+through the template's escaping; ids never become addresses, names of elements, or style.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from looktwice.errors import UsageError
+from looktwice.report import drawing
+from looktwice.report.views import QueryView, ResultView
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_SIGNATURES = {
+    b"\xff\xd8\xff": "image/jpeg",
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"GIF8": "image/gif",
+    b"RIFF": "image/webp",
+    b"ftypavif": "image/avif",
+}
+# Control characters, half surrogate pairs, direction overrides: they cannot be written, or change what stands beside.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+
+@dataclass(slots=True)
+class _Sheet:
+    """The pictures of the file, each once."""
+
+    numbers: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, picture: bytes | None) -> int | None:
+        return None if picture is None else self.numbers.setdefault(picture, len(self.numbers))
+
+    def addresses(self) -> Iterator[str]:
+        for picture in self.numbers:
+            yield f"data:{_mime(picture)};base64,{base64.b64encode(picture).decode('ascii')}"
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    manifest: Mapping[str, Any],
+    queries: Sequence[QueryView],
+    summary: Sequence[Mapping[str, Any]] | None = None,
+    columns: int = 10,
+) -> None:
+    """Write one self-contained HTML file; the same arguments give the same bytes.
+
+    `summary` is a table, one mapping per row, the keys of the first being its head; `manifest` may be nested. `columns`
+    is how many candidates stand side by side; the numbers below list twice as many and every relevant one. Where all
+    queries carry measures of both orders, those that gained most come first and those that lost most last. The file
+    appears whole or not at all. Raises UsageError for a thumbnail that is no picture or a path that cannot be written.
+    """
+    if columns < 1:
+        raise UsageError(f"A report shows at least one column, not {columns}.")
+    measure = _shared_measure(queries)
+    ranked = sorted(queries, key=lambda view: -_gain(view, measure)) if measure else list(queries)
+    sheet = _Sheet()
+    given = {id(view): place for place, view in enumerate(queries)}
+    blocks = [_block(view, given[id(view)], measure, sheet, columns) for view in ranked]
+    script, style = (_package_text(name) for name in ("report.js", "report.css"))
+    page = _environment().get_template("template.html").render(
+        title=title,
+        manifest=_sections(manifest),
+        summary=_table(summary),
+        queries=blocks,
+        measure=measure,
+        tally=_tally(blocks),
+        opened=len(blocks) if len(blocks) <= 12 else 6,
+        pictures=list(sheet.addresses()),
+        height=drawing.HEIGHT,
+        style=style,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )  # fmt: skip
+    _replace(Path(path), page.encode("utf-8"))
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("looktwice", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = _number
+    return environment
+
+
+def _printable(value: Any) -> Any:
+    """Make every string that the template prints one that a file can hold; markup of our own passes unchanged."""
+    if type(value) is not str:
+        return value
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+
+
+def _block(view: QueryView, given: int, measure: str | None, sheet: _Sheet, columns: int) -> dict[str, Any]:
+    """Everything the template shows of one query. Texts need room: without any picture five stand side by side."""
+    columns = columns if any(r.thumbnail for r in view.results) else min(columns, 5)
+    before = sorted((r for r in view.results if r.before <= columns), key=lambda r: r.before)
+    after = sorted((r for r in view.results if r.after <= columns), key=lambda r: r.after)
+    rows = _telling(view.results, 2 * columns)
+    shown = max(len(before), len(after))
+    return {
+        "id": view.id,
+        "text": view.text,
+        "picture": sheet.add(view.thumbnail),
+        "given": given,
+        "before": [_cell(r, sheet) for r in before],
+        "after": [_cell(r, sheet) for r in after],
+        "columns": shown,
+        "width": shown * drawing.COLUMN,
+        "threads": drawing.threads(view.results, shown),
+        "ticks": drawing.ticks(view.results),
+        "length": min(len(view.results), 20),
+        "labelled": any(r.relevant is not None for r in view.results),
+        "looked": any(r.p is not None for r in view.results),
+        "relevant": view.relevant,
+        "found": sum(bool(r.relevant) for r in view.results),
+        "rows": rows,
+        "omitted": len(view.results) - len(rows),
+        "measures": [(name, view.before[name], view.after[name]) for name in view.before if name in view.after],
+        "value": (view.before[measure], view.after[measure], _gain(view, measure)) if measure else None,
+        "moved": sum(abs(r.before - r.after) for r in after),
+    }
+
+
+def _cell(result: ResultView, sheet: _Sheet) -> dict[str, Any]:
+    return {"result": result, "picture": sheet.add(result.thumbnail), "move": drawing.move(result)}
+
+
+def _telling(results: Sequence[ResultView], depth: int) -> list[ResultView]:
+    rows = [r for r in results if r.relevant or min(r.before, r.after) <= depth]
+    return sorted(rows, key=lambda r: r.after)
+
+
+def _shared_measure(queries: Sequence[QueryView]) -> str | None:
+    """The first measure that every query has for both orders."""
+    if not queries:
+        return None
+    return next((n for n in queries[0].before if all(n in v.before and n in v.after for v in queries)), None)
+
+
+def _gain(view: QueryView, measure: str | None) -> float:
+    return view.after[measure] - view.before[measure] if measure else 0.0
+
+
+def _tally(blocks: Sequence[Mapping[str, Any]]) -> tuple[int, int, int]:
+    """How many queries gained, lost, and stayed."""
+    gains = [block["value"][2] for block in blocks if block["value"]]
+    return sum(g > 0 for g in gains), sum(g < 0 for g in gains), sum(g == 0 for g in gains)
+
+
+def _table(rows: Sequence[Mapping[str, Any]] | None) -> tuple[list[str], list[list[Any]]] | None:
+    if not rows:
+        return None
+    head = list(rows[0])
+    return head, [[row.get(name, "") for name in head] for row in rows]
+
+
+def _sections(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The manifest as titled lists: plain values first, then one list for each nested mapping."""
+    plain = {key: value for key, value in manifest.items() if not isinstance(value, Mapping)}
+    nested = [(str(key), list(_flat(value))) for key, value in manifest.items() if isinstance(value, Mapping)]
+    return [*([("run", list(_flat(plain)))] if plain else []), *nested]
+
+
+def _flat(mapping: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _number(value)
+
+
+def _number(value: Any) -> str:
+    """Whole numbers with thin spaces between thousands, others to about four digits, anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return ", ".join(map(_number, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    if value and not 0.001 <= abs(value) < 100_000:
+        return f"{value:.4g}"
+    return f"{value:.{3 if abs(value) < 10 else 1}f}"
+
+
+def _mime(picture: bytes) -> str:
+    for signature, mime in _SIGNATURES.items():
+        if picture.startswith(signature) or (signature == b"ftypavif" and picture[4:12] == signature):
+            return mime
+    raise UsageError(f"A thumbnail of {len(picture)} bytes is no JPEG, PNG, GIF, WebP or AVIF; use media.thumbnail.")
+
+
+def _package_text(name: str) -> str:
+    return Path(__file__).with_name(name).read_text("utf-8")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    if path.exists() and not path.is_file():  # /dev/stdout, a named pipe: nothing to replace
+        path.write_bytes(data)
+        return
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
