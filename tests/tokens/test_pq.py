@@ -1,12 +1,14 @@
 """Product quantisation and int8: agreement with FAISS, error bounds, codebooks that are kept, shared and refused."""
 
+import hashlib
+
 import faiss
 import numpy as np
 import pytest
 import torch
 
 from looktwice.errors import Mismatch, StoreError, UsageError
-from looktwice.tokens import Codebook, load_codebook, parse_codec, train_codebook
+from looktwice.tokens import Codebook, codebook_from_bytes, load_codebook, parse_codec, train_codebook
 from looktwice.tokens.int8 import Int8
 from looktwice.tokens.pq import PQ, nearest_centroids, pack_codes, unpack_codes
 
@@ -98,25 +100,24 @@ def test_too_few_tokens_are_refused_in_words() -> None:
 @pytest.mark.parametrize("spec", ["pq4x4", "opq4x4"])
 def test_a_codebook_comes_back_from_disk(tmp_path, spec: str) -> None:
     book = train_codebook(parse_codec(spec).quantiser, clumpy(200, 8)[None], seed=3)
-    path = book.save(tmp_path / "codebooks" / f"{book.sha256}.safetensors")
-    loaded = load_codebook(path, book.sha256)
+    (tmp_path / "book").write_bytes(book.to_bytes())
+    loaded = load_codebook(tmp_path / "book")
     assert loaded == book and loaded.trained == book.trained and loaded.centroids.equal(book.centroids)
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert loaded.to_bytes() == book.to_bytes() and hashlib.sha256(book.to_bytes()).hexdigest() == book.sha256
 
 
 def test_damaged_and_foreign_codebooks_are_refused(tmp_path) -> None:
     book = train_codebook(PQ(4, bits=4), clumpy(200, 8)[None])
-    path = book.save(tmp_path / "b.safetensors")
-    whole = path.read_bytes()
+    whole = book.to_bytes()
     with pytest.raises(UsageError, match="no codebook at"):
-        load_codebook(tmp_path / "none.safetensors")
-    for broken in (b"", whole[:40], whole[:-3], b"\xff" * 100, whole.replace(b'"format":"1"', b'"format":"9"')):
-        path.write_bytes(broken)
-        with pytest.raises(StoreError):
-            load_codebook(path)
-    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(StoreError, match="damaged"):
-        load_codebook(path, book.sha256)
+        load_codebook(tmp_path / "none")
+    later = whole.replace(b'format\\": 1', b'format\\": 9')
+    assert later != whole
+    for broken in (b"", whole[:40], whole[:-3], b"\xff" * 100, later, whole.replace(b"centroids", b"centrxids")):
+        (tmp_path / "b").write_bytes(broken)
+        with pytest.raises(StoreError, match="not a codebook"):
+            load_codebook(tmp_path / "b")
+    assert codebook_from_bytes(whole[:-1] + bytes([whole[-1] ^ 1])) != book
     with pytest.raises(Mismatch, match="trained for pq4x4, not for pq8x4"):
         parse_codec("pq8x4").with_codebook(book)
     with pytest.raises(Mismatch, match="width 8 with 0 further levels, the model gives width 8 with 2"):

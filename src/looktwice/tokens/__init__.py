@@ -4,7 +4,7 @@
 names, the rules and the bytes. Knows no model and no table.
 """
 
-from looktwice.tokens.codebook import Codebook, load_codebook, train_codebook
+from looktwice.tokens.codebook import Codebook, codebook_from_bytes, load_codebook, train_codebook
 from looktwice.tokens.codec import Codec
 from looktwice.tokens.layout import from_json as layout_from_json
 from looktwice.tokens.layout import to_json as layout_to_json
@@ -15,6 +15,7 @@ __all__ = [
     "EXAMPLES",
     "Codebook",
     "Codec",
+    "codebook_from_bytes",
     "layout_from_json",
     "layout_to_json",
     "load_codebook",

@@ -1,13 +1,12 @@
 """Codebooks of product quantisers: trained once per collection (or brought along), kept as safetensors.
 
-A codebook's name is the SHA-256 of its numbers, so that two tables can share one and a damaged file is noticed.
+A codebook's name is the SHA-256 of its file, so that two tables can share one and a damaged one is noticed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-FORMAT = "1"
+FORMAT = 1
+METADATA = "looktwice.codebook"
 MOST_TOKENS = 65_536
 """FAISS uses no more than 256 tokens per centroid of an 8-bit code."""
 FEW_TOKENS = 10_000
@@ -54,13 +54,9 @@ class Codebook:
 
     @property
     def sha256(self) -> str:
-        """Hash of the quantiser's name and all numbers, hex."""
+        """Hash of `to_bytes()`, hex."""
         if "sha256" not in self._cache:
-            digest = hashlib.sha256(f"{FORMAT} {self.quantiser_spec} {tuple(self.centroids.shape)}".encode())
-            for tensor in (self.centroids, self.rotations):
-                if tensor is not None:
-                    digest.update(tensor.numpy().tobytes())
-            self._cache["sha256"] = digest.hexdigest()
+            self._cache["sha256"] = hashlib.sha256(self.to_bytes()).hexdigest()
         return str(self._cache["sha256"])
 
     def __eq__(self, other: object) -> bool:
@@ -125,47 +121,45 @@ class Codebook:
         rotation: Tensor = self._cache[key][stream]
         return rotation
 
-    def save(self, path: str | Path) -> Path:
-        """Write a safetensors file in one step (a temporary name first), flushed to disk. Returns the path."""
+    def to_bytes(self) -> bytes:
+        """Return the codebook as a safetensors file; the same codebook always gives the same bytes."""
         from safetensors.torch import save
 
-        path = Path(path)
         tensors = {"centroids": self.centroids} | ({} if self.rotations is None else {"rotations": self.rotations})
-        about = {"format": FORMAT, "quantiser": self.quantiser_spec, "trained": json.dumps(dict(self.trained))}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
-            file.write(save(tensors, metadata=about))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        return path
+        about = {"format": FORMAT, "quantiser": self.quantiser_spec, "trained": dict(self.trained)}
+        # one entry of metadata, because safetensors writes several in any order
+        data: bytes = save(tensors, metadata={METADATA: json.dumps(about, sort_keys=True)})
+        return data
 
 
-def load_codebook(path: str | Path, sha256: str | None = None) -> Codebook:
-    """Read a codebook. Raises UsageError without such a file, StoreError when it is damaged or not the one named."""
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"There is no codebook at {path}.")
+def load_codebook(path: str | Path) -> Codebook:
+    """Read a codebook from a file. Raises UsageError without one, StoreError when it is damaged."""
     try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-            codebook = _from_tensors(about, tensors)
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
-        raise StoreError(f"{path} is not a codebook that can be read: {error}.") from error
-    if sha256 is not None and codebook.sha256 != sha256:
-        raise StoreError(f"{path} is damaged: its numbers are not the ones that this table was made with.")
-    return codebook
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"There is no codebook at {path} that can be read ({error.strerror}).") from error
+    return codebook_from_bytes(data, str(path))
 
 
-def _from_tensors(about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Codebook:
+def codebook_from_bytes(data: bytes, name: str = "This") -> Codebook:
+    """Undo `Codebook.to_bytes`. Raises StoreError, saying `name`, for anything else."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(data)
+        length = int.from_bytes(data[:8], "little")
+        about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][METADATA])
+        return _from_tensors(about, tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{name} is not a codebook that can be read: {error}.") from error
+
+
+def _from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Codebook:
     if about.get("format") != FORMAT:
         raise ValueError(f"format {about.get('format')!r} is not {FORMAT!r}")
     codebook = Codebook(
-        about["quantiser"], tensors["centroids"].float(), tensors.get("rotations"), json.loads(about["trained"])
+        str(about["quantiser"]), tensors["centroids"].float(), tensors.get("rotations"), dict(about["trained"])
     )
     rotations = codebook.rotations
     if codebook.centroids.ndim != 4 or not codebook.centroids.isfinite().all():
