@@ -56,6 +56,17 @@ def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, Size]:
     return _decode(image, data)
 
 
+def upright(image: Image) -> Image:
+    """Return a picture from memory as `load` would return its file: upright RGB, alpha over white, not huge."""
+    try:
+        image.load()
+        return _turned(_reduced(_rgb(image)), _orientation(image))
+    except MediaError:
+        raise
+    except Exception as error:  # a picture opened lazily is only read now, and may be as hostile as any file
+        raise _broken(error, b"") from None
+
+
 def thumbnail(image: Image, side: int) -> bytes:
     """Return `image` as JPEG bytes that fit into a `side` x `side` square; a small picture is not enlarged."""
     small = image.convert("RGB")
@@ -96,7 +107,7 @@ def _decode(image: Image, data: bytes) -> tuple[Image, Size]:
         size = (height, width) if orientation >= 5 else (width, height)
         _shrink_while_decoding(image)
         image.load()
-        return _upright(_reduced(_rgb(image)), orientation), size
+        return _turned(_reduced(_rgb(image)), orientation), size
     except MediaError:
         raise
     except MemoryError:
@@ -132,7 +143,7 @@ def _orientation(image: Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _upright(image: Image, orientation: int) -> Image:
+def _turned(image: Image, orientation: int) -> Image:
     how = _pillow().Transpose
     turns = {
         2: how.FLIP_LEFT_RIGHT,
