@@ -112,6 +112,15 @@ def test_what_was_not_scored_says_so(page):
     assert "failed" in text and "p nan" not in text.lower() and "p 0.000" in text
 
 
+def test_without_a_second_look_one_row_is_shown(page):
+    results = [ResultView(f"i{n}", n, n, 0.9 - n / 10, 0.9, None, note="not scored") for n in range(1, 4)]
+    seen = page([query(results=results, before={}, after={})])
+    assert len(seen.all("ol")) == 1 and not seen.all("svg", class_="threads")
+    assert "no second look was taken" in seen.text()
+    failed = [ResultView("i", 1, 1, 0.9, 0.9, None, note="failed")]
+    assert len(page([query(results=failed)]).all("ol")) == 2
+
+
 def test_queries_that_gained_most_come_first_and_the_lead_counts_them(page):
     seen = page([query("worse", -0.3), query("same", 0.0), query("better", 0.4)])
     headings = [text for tag, text in seen.texts if tag == "bdi"]
@@ -125,7 +134,7 @@ def test_without_labels_the_given_order_stands(page):
     plain = [query(name, before={}, after={}, relevant=None, results=[]) for name in "zya"]
     seen = page(plain)
     assert [a["data-given"] for a in seen.all("details", class_="query")] == ["0", "1", "2"]
-    assert "3 queries, before and after" in seen.text() and "The shortlist was empty" in seen.text()
+    assert "3 queries; no second look" in seen.text() and "The shortlist was empty" in seen.text()
     assert "relevant" not in seen.text()
 
 
@@ -151,7 +160,14 @@ def test_the_manifest_and_the_summary_are_shown_whole(page):
     text = page([], summary=[{"": "coarse", "mAP@20": 0.41234, "bytes": 20412}, {"": "second", "mAP@20": None}]).text()
     for expected in ("tiny-vl", "prompt.name", "object", "prompt.hash", "ab12", "0.412", "20\u202f412", "second"):
         assert expected in text
-    assert "No query was asked" in text
+    assert "No query was asked" in text and "None" not in text and "–" in text
+
+
+def test_a_manifest_with_lists_of_records_is_spelled_out(page):
+    looks = [{"mllm": "tiny-vl", "labels": ["0", "1"]}, {"mllm": "other"}]
+    assert "1.mllm" in page([], manifest={"looks": looks}).text()
+    text = page([], manifest={"looks": looks[:1], "empty": [], "nothing": None}).text()
+    assert "mllm" in text and "1.mllm" not in text and "0, 1" in text and "{" not in text
 
 
 def test_left_out_candidates_are_counted(page):

@@ -132,7 +132,7 @@ def _block(view: QueryView, given: int, measure: str | None, sheet: _Sheet, colu
         "ticks": drawing.ticks(view.results),
         "length": min(len(view.results), 20),
         "labelled": any(r.relevant is not None for r in view.results),
-        "looked": any(r.p is not None for r in view.results),
+        "looked": any(r.p is not None or r.note not in ("", "not scored") for r in view.results),
         "relevant": view.relevant,
         "found": sum(bool(r.relevant) for r in view.results),
         "rows": rows,
@@ -169,22 +169,32 @@ def _tally(blocks: Sequence[Mapping[str, Any]]) -> tuple[int, int, int]:
     return sum(g > 0 for g in gains), sum(g < 0 for g in gains), sum(g == 0 for g in gains)
 
 
-def _table(rows: Sequence[Mapping[str, Any]] | None) -> tuple[list[str], list[list[Any]]] | None:
+def _table(rows: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | None:
+    """The summary as its head, its rows, and which columns hold words and stand on the left."""
     if not rows:
         return None
     head = list(rows[0])
-    return head, [[row.get(name, "") for name in head] for row in rows]
+    words = [place == 0 or all(isinstance(row.get(name), str) for row in rows) for place, name in enumerate(head)]
+    return {"head": head, "words": words, "rows": [[row.get(name) for name in head] for row in rows]}
 
 
 def _sections(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """The manifest as titled lists: plain values first, then one list for each nested mapping."""
-    plain = {key: value for key, value in manifest.items() if not isinstance(value, Mapping)}
-    nested = [(str(key), list(_flat(value))) for key, value in manifest.items() if isinstance(value, Mapping)]
+    entries = {str(key): _named(value) for key, value in manifest.items()}
+    plain = {key: value for key, value in entries.items() if not isinstance(value, Mapping)}
+    nested = [(key, list(_flat(value))) for key, value in entries.items() if isinstance(value, Mapping)]
     return [*([("run", list(_flat(plain)))] if plain else []), *nested]
 
 
+def _named(value: Any) -> Any:
+    """A list of mappings as one mapping: the only one itself, several under their numbers."""
+    if isinstance(value, list | tuple) and value and all(isinstance(entry, Mapping) for entry in value):
+        return value[0] if len(value) == 1 else {str(n): entry for n, entry in enumerate(value, start=1)}
+    return value
+
+
 def _flat(mapping: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in mapping.items():
+    for key, value in ((key, _named(value)) for key, value in mapping.items()):
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
@@ -192,7 +202,9 @@ def _flat(mapping: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _number(value: Any) -> str:
-    """Whole numbers with thin spaces between thousands, others to about four digits, anything else as it is."""
+    """Whole numbers with thin spaces between thousands, others to about four digits, a dash for nothing."""
+    if value is None:
+        return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ", ".join(map(_number, value)) if isinstance(value, list | tuple) else str(value)
     if isinstance(value, int):
