@@ -1,0 +1,137 @@
+"""Candidates of a shortlist, read for the second look: pictures decoded beside the model's work, a few at a time.
+
+Knows where pictures lie (`Entry`), no model and no table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from looktwice import media
+from looktwice.errors import MediaError
+from looktwice.sources import Source, read_uri, scan
+from looktwice.types import Item
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from looktwice.store import Table
+
+CHUNK = 32  # candidates read and scored together: a decoded photo takes up to 100 MB, a shortlist may hold thousands
+CACHE_BYTES = 2**28
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What must be known of a candidate to show it: where its picture lies (None: it has none), and its text."""
+
+    id: str
+    uri: str | None
+    sha256: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What stands in the place of a candidate that could not be read."""
+
+    id: str
+    why: MediaError
+
+
+Found: TypeAlias = Item | Unreadable
+Find: TypeAlias = Callable[[Sequence[str]], "list[Entry | Unreadable]"]
+
+
+class Reader:
+    """Turns entries into items. The last `cache_bytes` of decoded pictures are kept, for the next query's shortlist."""
+
+    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
+        self._limit = cache_bytes
+        self._held = 0
+        self._cache: OrderedDict[tuple[str, str | None], Image] = OrderedDict()
+        self._lock = Lock()
+
+    def read(self, entries: Sequence[Item | Entry | Unreadable], chunk: int = CHUNK) -> Iterator[list[Found]]:
+        """Yield the items of `entries` in order, in lists of at most `chunk`; the next list is read meanwhile.
+
+        What has no file to read passes through. A picture that cannot be read, or that is not the one that was indexed,
+        makes an Unreadable.
+        """
+        pieces = [entries[start : start + chunk] for start in range(0, len(entries), chunk)]
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="read") as pool:
+            ahead: list[list[Future[Found]]] = []
+            for piece in pieces:
+                ahead.append([pool.submit(self._item, entry) for entry in piece])
+                if len(ahead) > 1:
+                    yield [future.result() for future in ahead.pop(0)]
+            for rest in ahead:
+                yield [future.result() for future in rest]
+
+    def _item(self, entry: Item | Entry | Unreadable) -> Found:
+        if not isinstance(entry, Entry):
+            return entry
+        try:
+            image = None if entry.uri is None else self._picture(entry.uri, entry.sha256)
+        except MediaError as error:
+            return Unreadable(entry.id, error)
+        return Item(entry.id, image, entry.text, uri=entry.uri, sha256=entry.sha256)
+
+    def _picture(self, uri: str, sha256: str | None) -> Image:
+        key = (uri, sha256)
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        image, _ = media.load(read_uri(uri, sha256=sha256))
+        with self._lock:
+            self._keep(key, image)
+        return image
+
+    def _keep(self, key: tuple[str, str | None], image: Image) -> None:
+        cost = _bytes(image)
+        if cost > self._limit or key in self._cache:
+            return
+        self._cache[key] = image
+        self._held += cost
+        while self._held > self._limit:
+            self._held -= _bytes(self._cache.popitem(last=False)[1])
+
+
+def in_table(table: Table) -> Find:
+    """Find candidates among the rows of a table."""
+
+    def find(ids: Sequence[str]) -> list[Entry | Unreadable]:
+        rows = {row["id"]: row for row in table.lookup(ids, ["id", "uri", "sha256", "width", "text"])}
+        return [_entry(rows[name]) if name in rows else _absent(name, "the table") for name in ids]
+
+    return find
+
+
+def in_folder(folder: str | Path) -> Find:
+    """Find candidates among the files of a folder (or list, or archive), by the ids that indexing it would give."""
+    there = {
+        source.id: Entry(source.id, source.uri if source.picture else None, None, source.text)
+        for source in scan([folder])
+        if isinstance(source, Source)
+    }
+    return lambda ids: [there[name] if name in there else _absent(name, str(folder)) for name in ids]
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    return Entry(row["id"], row["uri"] if row["width"] else None, row["sha256"], row["text"])
+
+
+def _absent(name: str, where: str) -> Unreadable:
+    return Unreadable(name, MediaError("unknown-id", f"{where} has no item called {name!r}"))
+
+
+def _bytes(image: Image) -> int:
+    return image.width * image.height * 3

@@ -1,0 +1,208 @@
+"""The story: encode the query, search the table, look twice at the shortlist, fuse, hits.
+
+Joins the stages and knows none of their insides; nothing here prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from looktwice.candidates import Entry, Find, Reader, Unreadable, in_table
+from looktwice.encode import load_encoder
+from looktwice.errors import UsageError
+from looktwice.inputs import Asked, as_item
+from looktwice.manifest import Tally, run_manifest
+from looktwice.rank import Fusion, fuse
+from looktwice.second_look import SecondLook
+from looktwice.store import Table
+from looktwice.types import Candidate, Encoder, Hit, Item, PairScorer
+
+if TYPE_CHECKING:
+    from looktwice.evaluate import Run
+    from looktwice.types import FloatArray
+
+BATCH = 32  # queries encoded and searched together
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One query answered.
+
+    `ranking` is the whole shortlist in its new order, candidates that were not looked at below; `hits` are its first k.
+    `shortlist` is the same in the order of the first look. `manifest` says what it was made with and what it took.
+    """
+
+    query: Item
+    shortlist: list[Candidate] = field(repr=False)
+    ranking: list[Hit] = field(repr=False)
+    k: int
+    conditions: Mapping[str, Any] = field(repr=False)
+    tally: Tally = field(repr=False)
+
+    @property
+    def hits(self) -> list[Hit]:
+        """The first k of the ranking."""
+        return self.ranking[: self.k]
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Models and revisions, prompt and its hash, dtype, device, k, fusion, counts, seconds, versions."""
+        return run_manifest(self.conditions, self.tally)
+
+
+class Retriever:
+    """Searches one table, with a second look where a scorer is given.
+
+    `table` is a Table or the folder of one; `encoder` is made from what the table remembers unless it is given, and is
+    refused (Mismatch) where it is not the one that filled the table. `scorer` is an MLLM's name, a SecondLook with
+    settings, or any PairScorer. The best `shortlist` candidates get the second look. Weights load at the first search.
+    """
+
+    def __init__(
+        self,
+        table: Table | str | Path,
+        encoder: Encoder | None = None,
+        scorer: PairScorer | SecondLook | str | None = None,
+        *,
+        fusion: Fusion | str = "0.5",
+        shortlist: int = 100,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> None:
+        self.table = table if isinstance(table, Table) else Table.open(table)
+        self.fusion = Fusion.parse(fusion)
+        self.shortlist = _positive(shortlist, "shortlist")
+        self.look = SecondLook.of(scorer, device=device, dtype=dtype)
+        self._encoder = encoder
+        self._device, self._dtype = device, dtype
+        self._reader = Reader()
+        if encoder is not None:
+            self.table.manifest.check(encoder.info, self.table.path)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of the table, loaded at first use."""
+        if self._encoder is None:
+            made_by = self.table.manifest.encoder
+            self._encoder = load_encoder(
+                made_by.name, revision=made_by.revision, device=self._device, dtype=self._dtype
+            )
+            self.table.manifest.check(self._encoder.info, self.table.path)
+        return self._encoder
+
+    def search(self, query: Asked, *, k: int = 10, where: str | None = None, rerank: bool = True) -> Answer:
+        """Return the answer to one query: a path, a PIL image, a text, a dict of both or an Item (see `inputs`).
+
+        `where` is a filter in SQL over the table's columns. Raises UsageError for a query that cannot be read, k < 1, a
+        filter that cannot be used, and a prompt that cannot show this query.
+        """
+        return next(self.search_many([as_item(query, "query")], k=k, where=where, rerank=rerank))
+
+    def search_many(
+        self, queries: Iterable[Item], *, k: int = 10, where: str | None = None, rerank: bool = True
+    ) -> Iterator[Answer]:
+        """Answer queries one after the other, in order; encoding and search run in batches of them."""
+        _positive(k, "k")
+        look = self.look if rerank else None
+        waiting = iter(queries)
+        while batch := list(islice(waiting, BATCH)):
+            spent = Tally()
+            with spent.time("encode"):
+                vectors = self._vectors(batch)
+            with spent.time("search"):
+                shortlists = self.table.search_many(vectors, max(k, self.shortlist), where)
+            for query, shortlist in zip(batch, shortlists, strict=True):
+                tally = Tally(queries=1, retrieved=len(shortlist), seconds=spent.share(len(batch)))
+                ranking = look_twice(
+                    query, shortlist, look, in_table(self.table), self.fusion, self.shortlist, self._reader, tally
+                )
+                yield Answer(query, shortlist, ranking, k, self._conditions(k, where, look), tally)
+
+    def _conditions(self, k: int, where: str | None, look: SecondLook | None) -> dict[str, Any]:
+        made_by = self.table.manifest.encoder
+        encoder = {"name": made_by.name, "revision": made_by.revision, "preprocessing": made_by.preprocessing}
+        asked = {"items": len(self.table), "k": k, "shortlist": self.shortlist, "where": where}
+        return {"encoder": encoder, **asked, **_look_conditions(look, self.fusion)}
+
+    def _vectors(self, queries: Sequence[Item]) -> FloatArray:
+        import numpy as np
+
+        encoder: Encoder = getattr(self.encoder, "for_queries", self.encoder)  # some take queries at another size
+        vectors = encoder.encode(queries)
+        for query, vector in zip(queries, vectors, strict=True):
+            if not np.isfinite(vector).all():
+                raise UsageError(f"The encoder finds nothing to go by in the query {query.id!r}; ask with another one.")
+        return vectors
+
+
+def rerank_run(
+    run: Run,
+    queries: Iterable[Item],
+    find: Find,
+    look: SecondLook,
+    *,
+    fusion: Fusion | str = "0.5",
+    shortlist: int = 100,
+    k: int = 10,
+) -> Iterator[Answer]:
+    """Look twice at somebody else's shortlists: for every query that `run` has one for, in the order of `queries`.
+
+    Raises UsageError where scores that are no cosines would be weighed against probabilities, and where no candidate of
+    a whole run is to be found.
+    """
+    rule = Fusion.parse(fusion)
+    _check_scale(run, rule)
+    asked = {"k": _positive(k, "k"), "shortlist": _positive(shortlist, "shortlist")}
+    reader = Reader()
+    for query in queries:
+        if query.id not in run:
+            continue
+        candidates = [Candidate(document, score) for document, score in run[query.id]]
+        tally = Tally(queries=1, retrieved=len(candidates))
+        ranking = look_twice(query, candidates, look, find, rule, shortlist, reader, tally)
+        yield Answer(query, candidates, ranking, k, asked | _look_conditions(look, rule), tally)
+
+
+def look_twice(
+    query: Item,
+    shortlist: Sequence[Candidate],
+    look: SecondLook | None,
+    find: Find,
+    fusion: Fusion,
+    depth: int,
+    reader: Reader,
+    tally: Tally,
+) -> list[Hit]:
+    """Rank one shortlist: its best `depth` by both looks, the rest below them as the first look had it."""
+    scores = None
+    if look is not None:
+        with tally.time("read"):
+            entries: list[Entry | Unreadable] = find([candidate.id for candidate in shortlist[:depth]])
+        scores = look.score(query, entries, reader, tally)
+    return fuse(shortlist, scores, fusion, explain=True)
+
+
+def _look_conditions(look: SecondLook | None, fusion: Fusion) -> dict[str, Any]:
+    if look is None:
+        return {"second_look": None}
+    return {"fusion": str(fusion), "second_look": [dict(record) for record in look.describe()]}
+
+
+def _positive(value: int, name: str) -> int:
+    if value < 1:
+        raise UsageError(f"{name} must be at least 1, not {value}.")
+    return value
+
+
+def _check_scale(run: Run, fusion: Fusion) -> None:
+    """A weighted sum of a BM25 score of 17 and a probability would be the BM25 order with a mark of quality on it."""
+    scores = [score for documents in run.values() for _, score in documents]
+    if scores and fusion.method == "linear" and fusion.weight and not -1.01 <= min(scores) <= max(scores) <= 1.01:
+        raise UsageError(
+            f"The shortlist's scores run from {min(scores):g} to {max(scores):g}; a weighted fusion needs cosines. Use "
+            "--fusion rrf (ranks) or --fusion p-only."
+        )

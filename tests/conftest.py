@@ -1,0 +1,46 @@
+"""What every test may rely on: one thread per library, no network, and a small collection with an answer one can compute."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would download must fail, not wait
+os.environ["TERM"] = "dumb"
+os.environ.pop("COLUMNS", None)
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import Colours, make_pictures
+from hypothesis import settings
+
+settings.register_profile("few", max_examples=25, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Threads make tiny models slower, and beside other work far slower."""
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of 12 flat pictures, three shades each of red, green, blue and grey, named red-0.png … grey-2.png."""
+    return make_pictures(tmp_path / "pictures")
+
+
+@pytest.fixture
+def colours() -> Colours:
+    """An encoder whose vectors are mean colours."""
+    return Colours()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
