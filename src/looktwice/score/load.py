@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from looktwice.errors import ModelError, UsageError
+from looktwice.errors import UsageError
 from looktwice.score import chat, prompts
 from looktwice.score.mllm import Mllm, keep_budget
 from looktwice.score.prompt import Prompt
@@ -68,8 +68,7 @@ def scorer(
     from looktwice.score.engine import Engine
     from looktwice.score.reference import Reference
 
-    family = families.find(mllm.model.config)
-    why = families.why_not(mllm.model.config)
+    family, why = families.find(mllm.model.config)
     if path == "fast" and family is None:
         raise UsageError(f"{mllm.name} has no fast path: {why}; leave the path at auto.")
     if path == "reference" or family is None:
@@ -90,32 +89,23 @@ def load_mllm(
     checkpoint: Checkpoint, placement: Placement, resolution: int | None = None, max_tiles: int | None = None
 ) -> Mllm:
     """Load model and processor and refuse what cannot be asked for a score."""
-    import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     from looktwice.processors import load_processor
+    from looktwice.weights import load_weights, plain_errors
 
-    where = {"revision": checkpoint.revision} if not checkpoint.local else {}
-    try:
-        config = AutoConfig.from_pretrained(checkpoint.source, **where)
-        if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-            raise UsageError(
-                f"{checkpoint.name} is a {config.model_type} model, which has no image input and text output."
-            )
-        processor = load_processor(checkpoint)
-        check_processor(checkpoint.name, processor)
-        budget(config, processor, resolution, max_tiles)
-        model = AutoModelForImageTextToText.from_pretrained(
-            checkpoint.source, dtype=placement.dtype, attn_implementation="sdpa", **where
-        )
-    except (OSError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise ModelError(f"{checkpoint.name} cannot be loaded: {error}") from error
-    model = model.to(torch.device(placement.device)).eval().requires_grad_(False)
+    name, kind = checkpoint.name, checkpoint.model_type
+    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise UsageError(f"{name} is a {kind} model, not one that reads pictures and writes text; name another.")
+    processor = load_processor(checkpoint)
+    check_processor(name, processor)
+    with plain_errors(checkpoint, "configuration"):
+        config = AutoConfig.from_pretrained(checkpoint.source, local_files_only=True, trust_remote_code=False)
+    budget(config, processor, resolution, max_tiles)
+    model = load_weights(checkpoint, placement, "AutoModelForImageTextToText")
     widen_head(model)
-    return Mllm(checkpoint.name, str(checkpoint.revision), model, processor, resolution)
+    return Mllm(name, checkpoint.revision, model, processor, resolution)
 
 
 def check_processor(name: str, processor: Any) -> None:
@@ -131,7 +121,7 @@ def budget(config: Any, processor: Any, resolution: int | None, max_tiles: int |
     """Set how much of a picture the model sees, in the terms of its family."""
     from looktwice.score import families
 
-    family = families.find(config)
+    family, _ = families.find(config)
     if resolution is not None:
         if family is not None and not family.native_resolution:
             raise UsageError(

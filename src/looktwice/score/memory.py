@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
+from looktwice.device import memory
 from looktwice.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -68,13 +68,8 @@ def plan(lengths: Sequence[int], rows_for: Callable[[int], int], waste: float = 
 
 def room(device: torch.device) -> int:
     """Bytes that a batch may use: half of what a GPU has free, else a quarter of free memory, at most 4 GiB."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0]) // 2
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # not Linux
-        free = 4 << 30
-    return min(4 << 30, free // 4)
+    free = memory(str(device)).free or 4 << 30
+    return free // 2 if device.type == "cuda" else min(4 << 30, free // 4)
 
 
 def halving(run: Callable[[Sequence[T]], R], batch: Sequence[T]) -> Iterator[tuple[Sequence[T], R]]:

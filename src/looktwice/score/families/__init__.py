@@ -21,21 +21,17 @@ FAMILIES = {
 }
 
 
-def find(config: Any) -> type[Family] | None:
-    """The family of a model's configuration, or None where it must take the reference path."""
-    name = FAMILIES.get(config.model_type)
-    if name is None or why_not(config):
-        return None
-    module, _, cls = name.partition(":")
-    found: type[Family] = getattr(importlib.import_module(module), cls)
-    return found
-
-
-def why_not(config: Any) -> str | None:
-    """Why a model cannot take the fast path, in words, or None."""
+def find(config: Any) -> tuple[type[Family] | None, str | None]:
+    """The family of a model with this configuration; or None, and in words why it must take the reference path."""
     if config.model_type not in FAMILIES:
-        return f"the family {config.model_type!r} is not one of {', '.join(FAMILIES)}"
-    kinds = set(getattr(config.get_text_config(), "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        return f"its language model has layers of the kind {', '.join(sorted(kinds - {'full_attention'}))}"
-    return None
+        return None, f"the family {config.model_type!r} is not one of {', '.join(FAMILIES)}"
+    text_config = config.get_text_config()
+    kinds = set(getattr(text_config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
+    if kinds:
+        return None, f"its language model has layers of the kind {', '.join(sorted(kinds))}"
+    attention = getattr(text_config, "_attn_implementation", None) or "sdpa"
+    if attention != "sdpa":
+        return None, f"it was loaded with the attention {attention!r}, not 'sdpa'"
+    module, _, cls = FAMILIES[config.model_type].partition(":")
+    found: type[Family] = getattr(importlib.import_module(module), cls)
+    return found, None

@@ -1,0 +1,337 @@
+"""The engine around the maths: batches, memory, failures, what is remembered and what is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from looktwice.errors import ModelError, UsageError
+from looktwice.score import memory, prompts
+from looktwice.score.engine import Engine
+from looktwice.score.families.base import Family
+from looktwice.score.load import budget, load_scorer, scorer
+from looktwice.score.mllm import Mllm
+from looktwice.types import Block, Item, Newline, PairScorer, TextIds, VisualTokens
+
+FAMILIES = list(tiny_models.MLLMS)
+Get = Callable[[str], Mllm]
+
+
+def engine(mllm: Mllm, prompt: str = "object", **options: Any) -> Engine:
+    fast = scorer(mllm, prompts.get(prompt), path="fast", **options)
+    assert isinstance(fast, Engine) and isinstance(fast, PairScorer)
+    return fast
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.integers(1, 900), max_size=70), st.integers(1, 5000))
+def test_a_plan_covers_every_row_once_within_its_limits(lengths: list[int], tokens: int) -> None:
+    batches = memory.plan(lengths, lambda longest: max(1, tokens // longest))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        longest = max(lengths[i] for i in batch)
+        assert len(batch) == 1 or longest * len(batch) <= tokens
+        assert sum(lengths[i] for i in batch) >= 0.84 * longest * len(batch)
+
+
+def test_equal_lengths_fill_their_batches() -> None:
+    assert [len(b) for b in memory.plan([10] * 25, lambda n: 8)] == [8, 8, 8, 1]
+
+
+def test_batches_are_halved_until_they_fit(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    fast = engine(mllm("idefics3"))
+    expected = fast.score(query["image"], candidates).p
+    run, sizes = Engine._run, []
+
+    def small(self: Engine, part: Sequence[Any], *rest: Any) -> Any:
+        sizes.append(len(part))
+        if len(part) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, part, *rest)
+
+    monkeypatch.setattr(Engine, "_run", small)
+    assert fast.score(query["image"], candidates).p == pytest.approx(expected, abs=1e-5)
+    assert max(sizes) > 2 and "halves" in caplog.text
+    with pytest.raises(ModelError, match="single pair"):
+        list(memory.halving(lambda part: (_ for _ in ()).throw(RuntimeError("can't allocate memory")), [1, 2]))
+    with pytest.raises(RuntimeError, match="shape"):
+        list(memory.halving(lambda part: (_ for _ in ()).throw(RuntimeError("shape mismatch")), [1, 2]))
+
+
+# --- what is remembered -----------------------------------------------------------------------------------------------
+
+
+def test_pictures_meet_the_tower_once(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
+    fast = engine(mllm("qwen3_vl"))
+    first = fast.score(query["image"], candidates)
+    assert fast.tower.pictures_seen == len(candidates) + 1
+    again = fast.score(query["image"], [replace(c, id="other name") for c in candidates])
+    assert fast.tower.pictures_seen == len(candidates) + 1 and again.p.tolist() == first.p.tolist()
+    fast.with_prompt("landmark").score(query["image"], candidates)
+    assert fast.tower.pictures_seen == len(candidates) + 1
+    by_hash = [Item("a", image=candidates[0].image, sha256="aa"), Item("b", image=candidates[1].image, sha256="bb")]
+    fast.score(query["image"], [*by_hash, *by_hash])
+    assert fast.tower.pictures_seen == len(candidates) + 3
+
+
+def test_memory_of_pictures_has_a_limit(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
+    expected = engine(mllm("qwen3_vl")).score(query["image"], candidates).p
+    forgetful = engine(mllm("qwen3_vl"), cache_bytes=0)
+    assert forgetful.score(query["image"], candidates).p.tolist() == expected.tolist()
+    assert not forgetful.tower._kept and forgetful.tower._bytes == 0
+    small = engine(mllm("qwen3_vl"), cache_bytes=30_000)
+    small.score(query["image"], candidates)
+    assert 0 < small.tower._bytes <= 30_000 and len(small.tower._kept) < len(candidates)
+
+
+def test_the_query_runs_once_for_all_its_candidates(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = engine(mllm("internvl"), batch_size=2)
+    tokens: list[int] = []
+    decode = Engine._decode
+
+    def counted(self: Engine, batch: Any, *rest: Any) -> Any:
+        tokens.append(batch.embeds.shape[0] * batch.embeds.shape[1])
+        return decode(self, batch, *rest)
+
+    monkeypatch.setattr(Engine, "_decode", counted)
+    whole = fast.score(query["image"], candidates)
+    once = len(tokens)
+    parts = [fast.score(query["image"], candidates[i : i + 2]).p for i in range(0, len(candidates), 2)]
+    assert np.concatenate(parts) == pytest.approx(whole.p, abs=1e-5)
+    assert len(tokens) == once + len(parts), "the shared prefix is known from the first call"
+    other = fast.score(replace(query["image"], image=candidates[0].image), candidates)
+    assert abs(other.p - whole.p).max() > 1e-4, "another query is another prefix"
+    stored = Item("q", tokens=fast.visual_tokens([query["image"]])[0])
+    assert fast.score(stored, candidates).p == pytest.approx(whole.p, abs=1e-5)
+
+
+# --- rows without a score ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["fast", "reference"])
+def test_what_a_candidate_lacks_is_missing_and_nothing_shifts(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], path: Any
+) -> None:
+    judge = scorer(mllm("idefics3"), prompts.get("object"), path=path)
+    whole = judge.score(query["image"], candidates[:3])
+    holes = judge.score(
+        query["image"], [candidates[0], Item("none"), candidates[1], Item("t", text="x"), candidates[2]]
+    )
+    assert holes.status == ("ok", "missing", "ok", "missing", "ok")
+    assert holes.p[[0, 2, 4]] == pytest.approx(whole.p, abs=1e-5) and np.isnan(holes.p[[1, 3]]).all()
+    with pytest.raises(UsageError, match="caption"):
+        judge.score(query["image"], [Item("t", text="x")])
+    empty = judge.score(query["image"], [])
+    assert empty.p.shape == (0,) and empty.label_logits.shape == (0, 2)
+
+
+@pytest.mark.parametrize("path", ["fast", "reference"])
+def test_a_picture_that_the_processor_refuses_fails_alone(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], path: Any, caplog: Any
+) -> None:
+    judge = scorer(mllm("qwen2_5_vl"), prompts.get("object"), path=path)
+    strip = Item("strip", image=Image.new("RGB", (900, 3)))
+    scores = judge.score(query["image"], [candidates[0], strip, candidates[1]])
+    assert scores.status == ("ok", "failed", "ok") and "strip" in caplog.text
+    if path == "fast":
+        with pytest.raises(ModelError, match="aspect ratio"):
+            judge.score(strip, candidates[:1])
+
+
+def test_tokens_that_do_not_fit_fail_alone(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
+    fast = engine(mllm("qwen3_vl"))
+    good = fast.visual_tokens([candidates[0]])[0]
+    bad = [
+        replace(good, features=good.features[:-1]),
+        replace(good, features=good.features[:, :-1], levels=good.levels),
+        replace(good, levels=None),
+        replace(good, levels=good.levels[:1] if good.levels is not None else None),
+        replace(good, layout=(Block("global", 1, 1),)),
+    ]
+    scores = fast.score(query["image"], [Item("good", tokens=good), *(Item("bad", tokens=t) for t in bad)])
+    assert scores.status == ("ok", *["failed"] * len(bad))
+    with pytest.raises(ModelError, match="index the item again"):
+        fast.score(Item("q", tokens=bad[0]), candidates)
+
+
+def test_numbers_that_are_none_fail(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
+    fast = engine(mllm("idefics3"))
+    tokens = fast.visual_tokens([candidates[0]])[0]
+    poisoned = replace(tokens, features=tokens.features.clone().index_fill(0, torch.tensor([1]), torch.nan))
+    scores = fast.score(query["image"], [candidates[0], Item("nan", tokens=poisoned), candidates[1]])
+    assert scores.status == ("ok", "failed", "ok")
+    assert scores.p[[0, 2]] == pytest.approx(fast.score(query["image"], candidates[:2]).p, abs=1e-5)
+
+
+def test_a_pair_beyond_the_models_positions_fails_with_the_reason(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], caplog: Any
+) -> None:
+    fast = engine(mllm("idefics3"), "mixed")
+    long = replace(candidates[0], id="novel", text="word " * 5000)
+    assert fast.score(query["image"], [candidates[1], long]).status == ("ok", "failed")
+    assert "novel" in caplog.text and "4096" in caplog.text
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain() -> Family:
+    family = Family.__new__(Family)
+    family.image_token_id = 9
+    return family
+
+
+def test_positions_by_hand(plain: Family) -> None:
+    layout = (TextIds((5,)), Block("tile", 2, 2), TextIds((6,)), Block("global", 1, 2), Newline())
+    row = plain.spread([1, 9, 2], [layout])
+    assert row.ids.tolist() == [1, 5, 9, 9, 9, 9, 6, 9, 9, 9, 2]
+    assert row.visual.tolist() == [i in (2, 3, 4, 5, 7, 8) for i in range(11)]
+    assert row.newline.nonzero().flatten().tolist() == [9]
+    assert row.positions.tolist() == [list(range(11))] and row.starts == (1,)
+
+
+def test_positions_of_what_a_codec_left(plain: Family) -> None:
+    """A 3 × 5 block thinned to 1 × 2: rows of 5 and a newline; the next text stands where it always stood."""
+    whole = plain.spread([9, 2], [(Block("global", 3, 5, newlines=True),)])
+    thin = plain.spread([9, 2], [(Block("global", 1, 2, stride=2, grid=(3, 5), newlines=True),)])
+    assert whole.positions.tolist() == [list(range(19))]
+    assert thin.positions.tolist() == [[0, 2, 5, 18]] and thin.newline.tolist() == [False, False, True, False]
+
+
+def test_rotary_grids_by_hand(mllm: Get) -> None:
+    family = engine(mllm("qwen3_vl")).family
+    token = family.image_token_id
+    row = family.spread([1, token, 2], [(Block("global", 2, 3),)])
+    assert row.positions.tolist() == [
+        [0, 1, 1, 1, 1, 1, 1, 4],
+        [0, 1, 1, 1, 2, 2, 2, 4],
+        [0, 1, 2, 3, 1, 2, 3, 4],
+    ]
+    thin = family.spread([1, token, 2], [(Block("global", 2, 2, stride=2, grid=(5, 4)),)])
+    assert thin.positions.tolist() == [[0, 1, 1, 1, 1, 6], [0, 1, 1, 3, 3, 6], [0, 1, 3, 1, 3, 6]]
+
+
+def test_a_template_that_loses_a_picture_is_refused(plain: Family) -> None:
+    with pytest.raises(ModelError, match="number of pictures"):
+        plain.spread([1, 2], [(Block("global", 1, 1),)])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("prompt", ["object", "match"])
+def test_layouts_account_for_every_token(mllm: Get, candidates: list[Item], family: str, prompt: str) -> None:
+    fast = engine(mllm(family), prompt)
+    info = fast.tokens_info()
+    for tokens in fast.visual_tokens(candidates):
+        count = sum(part.h * part.w for part in tokens.layout if isinstance(part, Block))
+        assert tokens.features.shape == (count, info.width)
+        assert (0 if tokens.levels is None else len(tokens.levels)) == info.levels
+        assert [p.kind for p in tokens.layout if isinstance(p, Block)].count("global") == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokens_of_a_block_stand_row_by_row(mllm: Get, family: str) -> None:
+    """A bright spot at the top right moves tokens of the top right: pooling relies on neighbours being neighbours."""
+    fast = engine(mllm(family))
+    dark = Image.new("RGB", (128, 128), (90, 90, 90))
+    spot = dark.copy()
+    spot.paste((250, 20, 20), (104, 4, 124, 24))
+    a, b = fast.visual_tokens([Item("a", image=dark), Item("b", image=spot)])
+    moved = (a.features - b.features).abs().sum(-1)
+    start = 0
+    for part in a.layout:
+        if isinstance(part, Block) and part.kind == "global":
+            block = moved[start : start + part.h * part.w].reshape(part.h, part.w)
+            row, column = divmod(int(block.argmax()), part.w)
+            assert row < part.h / 2 <= column + 0.5
+        start += part.h * part.w if isinstance(part, Block) else 0
+
+
+# --- what is said, and how much of a picture is seen ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_descriptions_hold_what_a_manifest_needs(mllm: Get, family: str) -> None:
+    said = engine(mllm(family), "match-query-first").describe()
+    assert said["prompt_hash"] == prompts.get("match-query-first").hash and said["path"] == "fast"
+    assert said["shared"] == "query" and said["dtype"] == "float32" and said["device"] == "cpu"
+    assert "candidate first" in engine(mllm(family), "match").describe()["shared"]
+
+
+def test_token_infos_tell_preprocessings_apart(mllm: Get, candidates: list[Item]) -> None:
+    llava = mllm("llava_onevision")
+    assert engine(llava, "object").tokens_info() != engine(llava, "match").tokens_info()
+    assert engine(mllm("idefics3"), "object").tokens_info() == engine(mllm("idefics3"), "match").tokens_info()
+
+
+def folder_of(mllm: Mllm) -> str:
+    return mllm.name
+
+
+def test_resolution_sets_the_longer_side(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
+    """2604.13268, section 5, item 7: up as well as down, then snapped; 756 × 567 becomes 27 × 20 tokens."""
+    fast = load_scorer(folder_of(mllm("qwen2_5_vl")), resolution=140, device="cpu", dtype="float32")
+    slow = load_scorer(folder_of(mllm("qwen2_5_vl")), resolution=140, device="cpu", dtype="float32", path="reference")
+    assert isinstance(fast, Engine)
+    sizes = [(70, 35), (300, 200), (30, 31)]
+    tokens = fast.visual_tokens([Item("x", image=Image.new("RGB", size)) for size in sizes])
+    assert [(t.layout[0].h, t.layout[0].w) for t in tokens if isinstance(t.layout[0], Block)] == [
+        (2, 5),
+        (3, 5),
+        (5, 5),
+    ]
+    assert fast.score(query["image"], candidates).p == pytest.approx(slow.score(query["image"], candidates).p, abs=1e-4)
+    assert fast.tokens_info().preprocessing.endswith("@140")
+    assert fast.tokens_info() != engine(mllm("qwen2_5_vl")).tokens_info()
+    with pytest.raises(UsageError, match="tiles"):
+        load_scorer(folder_of(mllm("idefics3")), resolution=140, device="cpu")
+    with pytest.raises(UsageError, match="above zero"):
+        load_scorer(folder_of(mllm("qwen2_5_vl")), resolution=0, device="cpu")
+
+
+@pytest.mark.parametrize(("family", "most"), [("idefics3", 1), ("idefics3", 4), ("internvl", 1), ("internvl", 2)])
+def test_tiles_are_limited(mllm: Get, query: dict[str, Item], candidates: list[Item], family: str, most: int) -> None:
+    fast = load_scorer(folder_of(mllm(family)), max_tiles=most, device="cpu", dtype="float32")
+    slow = load_scorer(folder_of(mllm(family)), max_tiles=most, device="cpu", dtype="float32", path="reference")
+    assert isinstance(fast, Engine)
+    for tokens in fast.visual_tokens(candidates):
+        tiles = [p for p in tokens.layout if isinstance(p, Block) and p.kind == "tile"]
+        assert len(tiles) <= most and (most > 1 or not tiles)
+    assert fast.score(query["image"], candidates).p == pytest.approx(slow.score(query["image"], candidates).p, abs=1e-4)
+    with pytest.raises(UsageError, match="tiles"):
+        load_scorer(folder_of(mllm("qwen2_5_vl")), max_tiles=2, device="cpu")
+    with pytest.raises(UsageError, match="at least 1"):
+        budget(mllm(family).model.config, mllm(family).processor, None, 0)
+
+
+def test_load_scorer_checks_its_words(mllm: Get) -> None:
+    with pytest.raises(UsageError, match="auto, fast or reference"):
+        load_scorer(folder_of(mllm("idefics3")), path="quick")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="at least 1"):
+        load_scorer(folder_of(mllm("idefics3")), batch_size=0)
+
+
+def test_stored_tokens_may_be_in_half_precision(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
+    fast = engine(mllm("qwen3_vl"))
+    items = []
+    for candidate, tokens in zip(candidates, fast.visual_tokens(candidates), strict=True):
+        assert tokens.levels is not None
+        half = VisualTokens(tokens.features.half(), tokens.levels.half(), tokens.layout)
+        items.append(Item(candidate.id, tokens=half))
+    assert fast.score(query["image"], items).p == pytest.approx(fast.score(query["image"], candidates).p, abs=0.01)

@@ -1,0 +1,285 @@
+"""The fast path gives the reference path's logits, for every family, and the suite notices when it does not.
+
+Weights have standard deviation 0.2, so that logits spread (their std is at least 1) and errors of position, order or
+level move them by far more than the tolerance; the tests at the end prove that they would be seen.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from torch import Tensor
+
+from looktwice.score import prompts
+from looktwice.score.engine import Engine
+from looktwice.score.families.base import Family
+from looktwice.score.load import scorer, widen_head
+from looktwice.score.mllm import Mllm
+from looktwice.score.reference import Reference
+from looktwice.types import Block, Item, VisualTokens
+
+FAMILIES = list(tiny_models.MLLMS)
+TOLERANCE = 1e-4
+Get = Callable[[str], Mllm]
+DIRECTIONS = [
+    ("object", "image"),
+    ("match", "text"),
+    ("match-query-first", "text"),
+    ("caption", "image"),
+    ("composed", "both"),
+    ("composed-query-first", "both"),
+    ("mixed", "both"),
+    ("mixed", "text"),
+]
+
+
+def engine(mllm: Mllm, prompt: str, **options: Any) -> Engine:
+    fast = scorer(mllm, prompts.get(prompt), path="fast", **options)
+    assert isinstance(fast, Engine)
+    return fast
+
+
+def fast_logits(fast: Engine, query: Item, candidates: Sequence[Item]) -> Tensor:
+    out = torch.full((len(candidates), fast.mllm.model.config.get_text_config().vocab_size), torch.nan)
+    for rows, logits in fast.logits(query, candidates):
+        out[rows] = logits
+    assert not out.isnan().any(), "a candidate was left out"
+    return out
+
+
+def oracle(mllm: Mllm, prompt: str, query: Item, candidates: Sequence[Item]) -> Tensor:
+    slow = Reference(mllm, prompts.get(prompt))
+    return torch.stack([slow.logits(query, candidate) for candidate in candidates])
+
+
+def shown(prompt: str, candidates: Sequence[Item]) -> list[Item]:
+    """Candidates without what the prompt would not show anyway."""
+    return [Item(c.id, text=c.text) if prompt == "caption" else c for c in candidates]
+
+
+def gap(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max())
+
+
+def rms(a: Tensor, b: Tensor) -> float:
+    return float((a - b).square().mean().sqrt())
+
+
+@pytest.mark.parametrize(("prompt", "kind"), DIRECTIONS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fast_equals_reference(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], family: str, prompt: str, kind: str
+) -> None:
+    model, items = mllm(family), shown(prompt, candidates)
+    expected = oracle(model, prompt, query[kind], items)
+    fast = engine(model, prompt)
+    found = fast_logits(fast, query[kind], items)
+    assert expected.std() >= 1 and expected.std(0).mean() > 0.1, "logits must spread, or nothing is tested"
+    assert gap(found, expected) <= TOLERANCE
+    labels = [i for variants in fast.labels.ids for i in variants]
+    assert gap(found[:, labels], expected[:, labels]) <= TOLERANCE
+    slow = Reference(model, prompts.get(prompt)).score(query[kind], items)
+    scores = fast.score(query[kind], items)
+    for name in ("p", "entropy", "off_mass", "label_logits"):
+        assert getattr(scores, name) == pytest.approx(getattr(slow, name), abs=TOLERANCE)
+    assert scores.argmax_id.tolist() == slow.argmax_id.tolist() and scores.status == slow.status
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_alone_among_sixty_four_and_in_any_order(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], family: str
+) -> None:
+    many = [replace(candidates[i % len(candidates)], id=f"m{i}") for i in range(64)]
+    together = fast_logits(engine(mllm(family), "object"), query["image"], many)
+    alone = engine(mllm(family), "object", batch_size=1)
+    for i in range(len(candidates)):
+        assert gap(together[i], fast_logits(alone, query["image"], [many[i]])[0]) <= TOLERANCE
+    order = np.random.default_rng(0).permutation(64).tolist()
+    shuffled = fast_logits(engine(mllm(family), "object", batch_size=5), query["image"], [many[i] for i in order])
+    assert gap(shuffled, together[order]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_of_any_length_alone_and_together(mllm: Get, query: dict[str, Item], family: str) -> None:
+    items = [Item(f"t{i}", text="a red cup " * (i + 1)) for i in range(6)] + [Item("t", text="a red cup " * 3)]
+    together = fast_logits(engine(mllm(family), "caption"), query["image"], items)
+    for i, item in enumerate(items):
+        alone = fast_logits(engine(mllm(family), "caption"), query["image"], [item])
+        assert gap(alone[0], together[i]) <= TOLERANCE
+    assert gap(together[2], together[6]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_stays_near_itself_and_near_float32(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], family: str
+) -> None:
+    """Two paths of one bfloat16 model round differently: 0.02 apart, 0.2 from float32, at a logit std of 1.1."""
+    exact = mllm(family)
+    half = replace(exact, model=copy.deepcopy(exact.model).to(torch.bfloat16))
+    widen_head(half.model)
+    fast = fast_logits(engine(half, "object"), query["image"], candidates)
+    assert gap(fast, oracle(half, "object", query["image"], candidates)) <= 0.05
+    assert rms(fast, oracle(exact, "object", query["image"], candidates)) <= 0.06
+    assert len(fast.unique()) > 0.9 * fast.numel(), "the head is float32: logits are not rounded to bfloat16"
+
+
+# --- stored tokens ----------------------------------------------------------------------------------------------------
+
+
+def decoded(tokens: VisualTokens, seed: int) -> VisualTokens:
+    """What a coarse codec would give back."""
+    noise = torch.Generator().manual_seed(seed)
+    levels = tokens.levels
+    return replace(
+        tokens,
+        features=tokens.features + 0.3 * torch.randn(tokens.features.shape, generator=noise),
+        levels=None if levels is None else levels + 0.3 * torch.randn(levels.shape, generator=noise),
+    )
+
+
+def encoder_outputs(fast: Engine, pair: Sequence[VisualTokens]) -> Any:
+    """The pair's tokens in the shape in which each family's stock forward takes them."""
+    out = SimpleNamespace(pooler_output=[packed(fast.family, tokens) for tokens in pair])
+    if fast.family.levels:
+        out.deepstack_features = list(
+            zip(*[tokens.levels for tokens in pair if tokens.levels is not None], strict=True)
+        )
+    if type(fast.family).__name__ == "InternVL":
+        out.pooler_output = torch.cat(out.pooler_output)[None]
+    return out
+
+
+def packed(family: Family, tokens: VisualTokens) -> Tensor:
+    newline = family.newline()
+    return tokens.features if newline is None else torch.cat([tokens.features, newline[None]])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_decoded_tokens_against_the_reference_fed_the_same(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], family: str
+) -> None:
+    model = mllm(family)
+    fast, slow = engine(model, "object"), Reference(model, prompts.get("object"))
+    own = fast.visual_tokens([query["image"], *candidates])
+    stored = [decoded(tokens, i) for i, tokens in enumerate(own)]
+    expected = []
+    for candidate, tokens in zip(candidates, stored[1:], strict=True):
+        inputs = slow.inputs(query["image"], candidate)
+        inputs.pop("pixel_values")
+        fed = {"image": encoder_outputs(fast, (stored[0], tokens))}
+        with torch.no_grad():
+            expected.append(model.model(**inputs, mm_encoder_outputs=fed, logits_to_keep=1).logits[0, -1])
+    items = [Item(c.id, tokens=t) for c, t in zip(candidates, stored[1:], strict=True)]
+    seen = fast.tower.pictures_seen
+    found = fast_logits(fast, Item("q", tokens=stored[0]), items)
+    assert fast.tower.pictures_seen == seen, "stored tokens must not meet the vision tower"
+    assert gap(found, torch.stack(expected)) <= TOLERANCE
+    assert gap(found, fast_logits(fast, query["image"], candidates)) > 100 * TOLERANCE
+
+
+def thin(tokens: VisualTokens) -> tuple[VisualTokens, list[int]]:
+    """Every second row and column of every block; odd ends dropped. Also the indices that are left."""
+    parts, kept, start = [], [], 0
+    for part in tokens.layout:
+        if isinstance(part, Block):
+            h, w = max(part.h // 2, 1), max(part.w // 2, 1)
+            kept += [start + (2 * r) * part.w + 2 * c for r in range(h) for c in range(w)]
+            start += part.h * part.w
+            part = replace(part, h=h, w=w, stride=2, grid=(part.h, part.w))
+        parts.append(part)
+    levels = tokens.levels[:, kept] if tokens.levels is not None else None
+    return VisualTokens(tokens.features[kept], levels, tuple(parts)), kept
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dropped_tokens_keep_the_positions_of_those_that_stay(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], family: str
+) -> None:
+    """Against the stock decoder run on the whole row with the dropped tokens, and their positions, cut out."""
+    model = mllm(family)
+    fast, slow = engine(model, "object"), Reference(model, prompts.get("object"))
+    own = fast.visual_tokens([query["image"], *candidates])
+    items, expected = [], []
+    for candidate, tokens in zip(candidates, own[1:], strict=True):
+        short, kept = thin(tokens)
+        items.append(Item(candidate.id, tokens=short))
+        inputs = slow.inputs(query["image"], candidate)
+        ids = inputs["input_ids"]
+        slots = (ids[0] == fast.family.image_token_id).nonzero()[:, 0]
+        newlines = fast.family.newline() is not None
+        first = len(own[0].features) + newlines
+        keep = torch.ones(ids.shape[1], dtype=torch.bool)
+        keep[slots[first : first + len(tokens.features)]] = False
+        keep[slots[first : first + len(tokens.features)][kept]] = True
+        grids = inputs.get("image_grid_thw")
+        positions = torch.arange(ids.shape[1])[None]
+        if grids is not None:
+            positions = model.model.model.get_rope_index(ids, inputs["mm_token_type_ids"], grids)[0]
+        fed = {"image": encoder_outputs(fast, (own[0], short))}
+        with torch.no_grad():
+            out = model.model(
+                input_ids=ids[:, keep],
+                position_ids=positions[..., keep],
+                attention_mask=torch.ones(1, int(keep.sum()), dtype=torch.long),
+                mm_encoder_outputs=fed,
+                logits_to_keep=1,
+            )
+        expected.append(out.logits[0, -1])
+    assert gap(fast_logits(fast, query["image"], items), torch.stack(expected)) <= TOLERANCE
+
+
+# --- tests of the tests -----------------------------------------------------------------------------------------------
+
+
+def test_a_lost_deepstack_level_is_noticed(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = mllm("qwen3_vl")
+    fast = engine(model, "object")
+    monkeypatch.setattr(fast.family, "extras", lambda visual, levels: {})
+    assert (
+        gap(fast_logits(fast, query["image"], candidates), oracle(model, "object", query["image"], candidates)) > 0.05
+    )
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_positions_on_one_axis_are_noticed(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = mllm(family)
+    fast = engine(model, "object")
+
+    def flat(block: Block, start: int) -> tuple[Tensor, int]:
+        positions, after = Family.place(fast.family, block, start)
+        return positions.expand(3, -1), after
+
+    monkeypatch.setattr(fast.family, "place", flat)
+    assert (
+        gap(fast_logits(fast, query["image"], candidates), oracle(model, "object", query["image"], candidates)) > 0.05
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_swapped_pictures_are_noticed(mllm: Get, query: dict[str, Item], candidates: list[Item], family: str) -> None:
+    model = mllm(family)
+    swapped = [fast_logits(engine(model, "object"), c, [query["image"]])[0] for c in candidates]
+    assert gap(torch.stack(swapped), oracle(model, "object", query["image"], candidates)) > 0.05
+
+
+def test_a_lost_newline_is_noticed(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = mllm("llava_onevision")
+    fast = engine(model, "match")
+    spread = fast.family.spread
+    forget = lambda ids, layouts: replace(row := spread(ids, layouts), newline=torch.zeros_like(row.newline))  # noqa: E731
+    monkeypatch.setattr(fast.family, "spread", forget)
+    assert gap(fast_logits(fast, query["text"], candidates), oracle(model, "match", query["text"], candidates)) > 0.01
