@@ -1,0 +1,203 @@
+"""What a codec costs and what it changes, on a sample of a table's own pictures, before anybody commits to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from looktwice.candidates import Entry
+from looktwice.errors import LooktwiceError, MediaError, UsageError
+from looktwice.token_index.pictures import Progress, draw_pictures, look_at, sample_tokens
+from looktwice.token_index.sets import TokenScorer, demand_tokens
+from looktwice.tokens import Codec, load_codebook, parse_codec, token_count, train_codebook
+from looktwice.tokens.codebook import FEW_TOKENS, MOST_TOKENS
+from looktwice.tokens.pq import PQ
+from looktwice.types import Item, PairScorer, VisualTokens
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from looktwice.store import Table
+
+
+@dataclass(frozen=True, slots=True)
+class CodecRow:
+    """One codec on the sample.
+
+    `bytes_per_image` mean size of the codes; `tokens` mean visual tokens shown to the language model; `error`
+    Σ|x − x̂|² / Σ|x|² over all tokens, each against the vector that stands for it; `delta_p` mean |p − p of uncompressed
+    tokens| over the pairs; `tau` mean Kendall τ-b of the rankings against uncompressed, NaN where none has an order;
+    `pairs` and `pictures` that were measured.
+    """
+
+    codec: str
+    bytes_per_image: float
+    tokens: float
+    error: float
+    delta_p: float
+    tau: float
+    pairs: int
+    pictures: int
+
+    def record(self) -> dict[str, Any]:
+        """Return the row as plain data."""
+        return asdict(self)
+
+
+def compare_codecs(
+    table: Table,
+    scorer: PairScorer,
+    specs: Sequence[str],
+    *,
+    queries: int = 8,
+    depth: int = 24,
+    asymmetric: bool = False,
+    codebooks: Sequence[str] = (),
+    train_tokens: int = MOST_TOKENS,
+    seed: int = 0,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> tuple[list[CodecRow], list[str]]:
+    """Compare codecs on real pairs: pictures of the table against the `depth` nearest others by vector.
+
+    Codebooks are trained on other pictures of the table, unless `codebooks` (files) has one that fits. Returns one row
+    per spec in order, and warnings. Raises UsageError for a table with fewer than two readable pictures, and what
+    parsing and training raise.
+    """
+    maker = demand_tokens(scorer)
+    codecs = [parse_codec(spec) for spec in specs]
+    pairs = _draw_pairs(table, maker, queries, depth, seed)
+    used = sorted({id_ for query, others in pairs for id_ in (query.id, *(item.id for item in others))})
+    given = [load_codebook(path) for path in codebooks]
+    warnings: list[str] = []
+    ready = []
+    for codec in codecs:
+        found = next((book for book in given if book.quantiser_spec == str(codec.quantiser)), None)
+        if found is not None:
+            ready.append(codec.with_codebook(found))
+        else:
+            ready.append(_trained(table, maker, codec, train_tokens, seed, progress, used, warnings))
+    plain = [_scores(scorer, query, others) for query, others in pairs]
+    return [_row(scorer, codec, pairs, plain, asymmetric) for codec in ready], warnings
+
+
+Pairs = list[tuple[Item, list[Item]]]
+
+
+def _draw_pairs(table: Table, maker: TokenScorer, queries: int, depth: int, seed: int) -> Pairs:
+    """Pictures and their nearest others, all with the tokens that the tower gives."""
+    chosen = [entry.id for entry in draw_pictures(table, queries, seed)]
+    near = {
+        row.id: [hit.id for hit in table.search(row.vector, depth + 1, "width > 0") if hit.id != row.id][:depth]
+        for row in table.get(chosen)
+    }
+    needed = list(dict.fromkeys(id_ for id_, others in near.items() for id_ in (id_, *others)))
+    items = {item.id: item for item in _with_tokens(table, maker, needed)}
+    pairs = [(items[id_], [items[o] for o in others if o in items]) for id_, others in near.items() if id_ in items]
+    pairs = [(query, others) for query, others in pairs if others]
+    if not pairs:
+        raise UsageError(f"{table.path} has no two pictures that can be read; index some first.")
+    return pairs
+
+
+def _with_tokens(table: Table, maker: TokenScorer, ids: Sequence[str]) -> list[Item]:
+    entries = [Entry(row.id, row.uri, row.sha256, row.text) for row in table.get(ids)]
+    seen = [(entry, tokens) for entry, tokens in look_at(maker, entries) if not isinstance(tokens, LooktwiceError)]
+    return [Item(e.id, text=e.text, uri=e.uri, sha256=e.sha256, tokens=tokens) for e, tokens in seen]
+
+
+def _trained(
+    table: Table,
+    maker: TokenScorer,
+    codec: Codec,
+    count: int,
+    seed: int,
+    progress: Callable[[Progress], None],
+    used: Sequence[str],
+    warnings: list[str],
+) -> Codec:
+    if not isinstance(codec.quantiser, PQ):
+        return codec
+    spare = table.count("width > 0") > len(used) + 1
+    sample = sample_tokens(table, maker, codec, count, seed, progress, used if spare else ())
+    if not spare:
+        warnings.append(f"The table is so small that {codec} was trained on the pictures it is measured on.")
+    if sample.shape[1] < FEW_TOKENS:
+        warnings.append(f"The codebook of {codec} was trained on only {sample.shape[1]:,} tokens.")
+    return codec.with_codebook(train_codebook(codec.quantiser, sample, seed=seed))
+
+
+def _row(
+    scorer: PairScorer, codec: Codec, pairs: Pairs, plain: list[NDArray[np.float32]], asymmetric: bool
+) -> CodecRow:
+    import numpy as np
+
+    pictures = {item.id: item for query, others in pairs for item in (query, *others)}
+    coded = {id_: _coded(codec, item) for id_, item in pictures.items()}
+    deltas, taus = [], []
+    for (query, others), before in zip(pairs, plain, strict=True):
+        asked = query if asymmetric else coded[query.id][0]
+        after = _scores(scorer, asked, [coded[item.id][0] for item in others])
+        deltas.append(np.abs(after - before))
+        taus.append(kendall_tau(before, after))
+    squares = np.array([_squares(codec, item.tokens) for item in pictures.values() if item.tokens is not None])
+    return CodecRow(
+        codec=str(codec),
+        bytes_per_image=float(np.mean([size for _, size in coded.values()])),
+        tokens=float(np.mean([token_count(item.tokens.layout) for item, _ in coded.values() if item.tokens])),
+        error=float(squares[:, 0].sum() / squares[:, 1].sum()),
+        delta_p=_mean([float(delta) for part in deltas for delta in part]),
+        tau=_mean(taus),
+        pairs=sum(len(others) for _, others in pairs),
+        pictures=len(pictures),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean of those that are numbers; NaN where none is."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _scores(scorer: PairScorer, query: Item, candidates: Sequence[Item]) -> NDArray[np.float32]:
+    return scorer.score(query, candidates).p
+
+
+def _coded(codec: Codec, item: Item) -> tuple[Item, int]:
+    """The item as the codec gives it back, and its bytes; a picture that the codec cannot take stays as it is."""
+    assert item.tokens is not None
+    try:
+        data = codec.encode(item.tokens)
+    except MediaError as error:
+        raise UsageError(f"{codec} cannot take the picture {item.id!r}: {error.detail}.") from error
+    device = item.tokens.features.device
+    return replace(item, tokens=codec.decode(data, item.tokens.layout, device=device)), len(data)
+
+
+def _squares(codec: Codec, tokens: VisualTokens) -> tuple[float, float]:
+    """Σ|x − x̂|² and Σ|x|² of one picture, every token against what stands for it."""
+    import torch
+
+    if codec.cells is not None:
+        codec = replace(codec, cells=replace(codec.cells, replacement="replicate"))
+    result = codec.round_trip(tokens)
+    pairs = [(tokens.features, result.features)]
+    if tokens.levels is not None and result.levels is not None:
+        pairs.append((tokens.levels, result.levels))
+    off = sum(float((a.float() - b.float()).square().sum(dtype=torch.float64)) for a, b in pairs)
+    return off, sum(float(a.float().square().sum(dtype=torch.float64)) for a, _ in pairs)
+
+
+def kendall_tau(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Return Kendall's τ-b of two score lists [n] over the entries that are numbers in both; NaN without an order.
+
+    Kendall, Biometrika 1945: concordant minus discordant pairs, over the geometric mean of the pairs untied in each.
+    """
+    import numpy as np
+
+    both = np.isfinite(a) & np.isfinite(b)
+    first, second = (np.sign(np.subtract.outer(x[both], x[both])) for x in (a, b))
+    untied = math.sqrt(float((first**2).sum()) * float((second**2).sum()))
+    return float((first * second).sum()) / untied if untied else math.nan

@@ -1,0 +1,225 @@
+"""The flow of `looktwice add-tokens`: pictures of a table → vision tower → codec → token rows, in atomic batches.
+
+What has no token row of this set, or one of other bytes, is the work; so the same call goes on after any interruption,
+and a picture that changed is done again. One bad picture becomes a ledger line (stage `tokens`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from looktwice.candidates import Entry
+from looktwice.errors import LooktwiceError, MediaError, TooManyFailures
+from looktwice.store import LedgerEntry, TokenRow
+from looktwice.token_index.pictures import Encoded, Progress, encode_pictures, sample_tokens
+from looktwice.token_index.sets import TokenScorer, TokenSet, demand_tokens, load_set, make_set, matching
+from looktwice.tokens import Codec, load_codebook, parse_codec, train_codebook
+from looktwice.tokens.codebook import FEW_TOKENS, MOST_TOKENS
+from looktwice.tokens.pq import PQ
+
+if TYPE_CHECKING:
+    from looktwice.store import Table
+
+COMMIT_ROWS, COMMIT_BYTES, COMMIT_SECONDS = 256, 2**26, 30.0  # whichever comes first: what an interruption may cost
+MANY_COMMITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TokensReport:
+    """What a run did. `bytes` are codes written now; `pictures` of the table had tokens already or were `encoded`."""
+
+    tokens_key: str
+    codec: str
+    codebook_sha256: str | None
+    pictures: int
+    encoded: int
+    failed: int
+    bytes: int
+    seconds: float
+    warnings: tuple[str, ...]
+
+    @property
+    def bytes_per_picture(self) -> float:
+        """Mean size of the codes written in this run; NaN where nothing was written."""
+        return self.bytes / self.encoded if self.encoded else math.nan
+
+
+def add_tokens(
+    table: Table,
+    scorer: object,
+    codec: str | Codec,
+    *,
+    codebook: str | Path | None = None,
+    train_tokens: int = MOST_TOKENS,
+    seed: int = 0,
+    max_failures: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> TokensReport:
+    """Store compressed visual tokens for every picture of `table` that has none of this model and codec yet.
+
+    A codec that needs a codebook takes, in this order: the file `codebook`; the one that this table was begun with; one
+    trained on up to `train_tokens` tokens of a sample of the table's own pictures (drawn by `seed`).
+
+    Raises UsageError for a scorer without visual tokens and for too few tokens to train on, Mismatch for a codec or
+    codebook that does not fit the model, Locked, TooManyFailures once more than `max_failures` pictures have failed
+    (what was done until then is kept).
+    """
+    maker = demand_tokens(scorer)
+    codec = parse_codec(codec) if isinstance(codec, str) else codec
+    codec.quantiser.row_bytes(maker.tokens_info().width, 2)  # a width that does not divide is refused before any work
+    with table.writer():
+        run = _Run(table, maker, progress or (lambda _: None), max_failures)
+        run.begin(codec, codebook, train_tokens, seed)
+        run.encode()
+        if run.commits > MANY_COMMITS:
+            table.compact()
+    return run.report()
+
+
+@dataclass
+class _Run:
+    table: Table
+    scorer: TokenScorer
+    progress: Callable[[Progress], None]
+    max_failures: int | None
+    commits: int = 0
+    encoded: int = 0
+    failed: int = 0
+    bytes: int = 0
+    warnings: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    set: TokenSet | None = None
+
+    def begin(self, codec: Codec, codebook: str | Path | None, train_tokens: int, seed: int) -> None:
+        """Find or make the token set, its codebook stored before the first row that needs it."""
+        info = self.scorer.tokens_info()
+        known = matching(self.table, info, str(codec))
+        if codebook is not None:
+            self.set = self._kept(codec.with_codebook(load_codebook(codebook)), {"codebook": "given"})
+        elif codec.codebook is not None or not codec.needs_codebook:
+            self.set = self._kept(codec, {})
+        elif known:
+            self.set = load_set(self.table, info, known[-1])
+        else:
+            self.set = self._trained(codec, train_tokens, seed)
+
+    def _kept(self, codec: Codec, about: dict[str, Any]) -> TokenSet:
+        made = make_set(self.scorer.tokens_info(), codec, about)
+        info = self.scorer.tokens_info()
+        if codec.codebook is not None and isinstance(codec.quantiser, PQ):
+            codec.codebook.check(codec.quantiser, info.width, info.levels + 1)
+            self.table.put_codebook(codec.codebook.to_bytes())
+        if made.key not in [entry["tokens_key"] for entry in self.table.manifest.tokens]:
+            self.table.note_tokens(made.entry)
+        return made
+
+    def _trained(self, codec: Codec, train_tokens: int, seed: int) -> TokenSet:
+        assert isinstance(codec.quantiser, PQ)
+        sample = sample_tokens(self.table, self.scorer, codec, train_tokens, seed, self.progress)
+        count = sample.shape[1]
+        if count < FEW_TOKENS:
+            self.warnings.append(
+                f"The codebook was trained on only {count:,} tokens; below {FEW_TOKENS:,} it fits badly. "
+                "Train it again when there are more pictures, or load the codebook of a larger table."
+            )
+        self.progress(Progress("train", 0, count))
+        begun = time.monotonic()
+        trained = train_codebook(codec.quantiser, sample, seed=seed)
+        self.progress(Progress("train", count, count, seconds=time.monotonic() - begun))
+        return self._kept(codec.with_codebook(trained), {"trained": dict(trained.trained)})
+
+    def encode(self) -> None:
+        """Encode what is missing, committing as it goes."""
+        assert self.set is not None
+        total = sum(map(len, self.table.pending_tokens(self.set.key)))
+        batch = _Batch(self.table, self.set.key)
+        for entries in _entries(self.table, self.table.pending_tokens(self.set.key)):
+            for entry, done in encode_pictures(self.scorer, self.set.codec, entries):
+                batch.add(entry, done)
+                self._count(done)
+                if batch.full:
+                    self.commits += batch.commit()
+                self.progress(self._progress(total))
+                if self.max_failures is not None and self.failed > self.max_failures:
+                    batch.commit()
+                    raise TooManyFailures(
+                        f"{self.failed} pictures gave no tokens, more than the {self.max_failures} allowed; see "
+                        f"looktwice ledger {self.table.path}."
+                    )
+        self.commits += batch.commit()
+
+    def _count(self, done: Encoded | LooktwiceError) -> None:
+        if isinstance(done, LooktwiceError):
+            self.failed += 1
+        else:
+            self.encoded += 1
+            self.bytes += len(done.codes)
+
+    def _progress(self, total: int) -> Progress:
+        seconds = time.monotonic() - self.started
+        return Progress("encode", self.encoded + self.failed, total, self.failed, self.bytes, seconds)
+
+    def report(self) -> TokensReport:
+        assert self.set is not None
+        book = self.set.entry["codebook_sha256"]
+        seconds = time.monotonic() - self.started
+        pictures = self.table.count("width > 0")
+        return TokensReport(
+            self.set.key, str(self.set.codec), book, pictures, self.encoded, self.failed, self.bytes, seconds,
+            tuple(self.warnings),
+        )  # fmt: skip
+
+
+@dataclass
+class _Batch:
+    """Rows and ledger lines that wait for the next commit."""
+
+    table: Table
+    key: str
+    rows: list[TokenRow] = field(default_factory=list)
+    uris: list[str] = field(default_factory=list)
+    failures: list[LedgerEntry] = field(default_factory=list)
+    bytes: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+    def add(self, entry: Entry, done: Encoded | LooktwiceError) -> None:
+        uri = entry.uri or entry.id
+        if isinstance(done, LooktwiceError):
+            reason = done.reason if isinstance(done, MediaError) else "model"
+            self.failures.append(LedgerEntry(uri, "tokens", reason, _detail(done)))
+            return
+        self.uris.append(uri)
+        self.rows.append(TokenRow(entry.id, entry.sha256 or "", self.key, done.layout, done.codes, done.levels))
+        self.bytes += len(done.codes)
+
+    @property
+    def full(self) -> bool:
+        waiting = len(self.rows) + len(self.failures)
+        old = waiting > 0 and time.monotonic() - self.since > COMMIT_SECONDS
+        return waiting >= COMMIT_ROWS or self.bytes >= COMMIT_BYTES or old
+
+    def commit(self) -> int:
+        """Write what waits; returns the number of commits. The ledger is cleared first: a row without a clean ledger
+        would stay listed as failed, a picture without a row is simply done again."""
+        written = bool(self.rows or self.failures)
+        self.table.ledger.clear(self.uris, ["tokens"])
+        self.table.put_codes(self.rows)
+        self.table.ledger.put(self.failures)
+        self.rows, self.uris, self.failures, self.bytes = [], [], [], 0
+        self.since = time.monotonic()
+        return int(written)
+
+
+def _detail(error: LooktwiceError) -> str:
+    return error.detail if isinstance(error, MediaError) else str(error)
+
+
+def _entries(table: Table, batches: Iterator[list[str]]) -> Iterator[list[Entry]]:
+    for ids in batches:
+        found = {row["id"]: row for row in table.lookup(ids, ["id", "uri", "sha256"])}
+        yield [Entry(id_, found[id_]["uri"], found[id_]["sha256"]) for id_ in ids if id_ in found]

@@ -1,0 +1,148 @@
+"""Pictures of a table → visual tokens → bytes: what filling a table and comparing codecs share.
+
+One picture that cannot be read or used comes out as its reason; it never stops the others and never shifts them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from looktwice.candidates import Entry, Reader, Unreadable
+from looktwice.errors import LooktwiceError, MediaError, ModelError, UsageError
+from looktwice.token_index.sets import TokenScorer
+from looktwice.tokens import Codec, layout_to_json
+from looktwice.tokens.codebook import MOST_TOKENS
+from looktwice.types import Item, VisualTokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from looktwice.store import Table
+
+CHUNK = 32  # pictures read while the ones before them are in the tower
+SAMPLE_PICTURES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is. `stage` "sample": tokens for the codebook; "train": the codebook; "encode": pictures."""
+
+    stage: Literal["sample", "train", "encode"]
+    done: int
+    total: int
+    failed: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """What is counted, per second."""
+        return self.done / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One picture's tokens as bytes, with the layout they were encoded from."""
+
+    layout: str
+    codes: bytes
+    levels: int
+
+
+def encode_pictures(
+    scorer: TokenScorer, codec: Codec, entries: Sequence[Entry]
+) -> Iterator[tuple[Entry, Encoded | LooktwiceError]]:
+    """Yield every entry with its tokens as bytes, or with the reason why it has none, in order."""
+    for entry, tokens in look_at(scorer, entries):
+        if isinstance(tokens, LooktwiceError):
+            yield entry, tokens
+            continue
+        try:
+            codes = codec.encode(tokens)
+        except (MediaError, ModelError) as error:
+            yield entry, error
+            continue
+        levels = 0 if tokens.levels is None else len(tokens.levels)
+        yield entry, Encoded(layout_to_json(tokens.layout), codes, levels)
+
+
+def look_at(scorer: TokenScorer, entries: Sequence[Entry]) -> Iterator[tuple[Entry, VisualTokens | LooktwiceError]]:
+    """Yield every entry with the tokens that the vision tower gives for it, or with the reason why not, in order."""
+    chunks = Reader(cache_bytes=0).read(entries, CHUNK)
+    start = 0
+    for found in chunks:
+        part = entries[start : start + len(found)]
+        start += len(found)
+        pictures = [item for item in found if isinstance(item, Item)]
+        seen = iter(_tokens(scorer, pictures))
+        for entry, item in zip(part, found, strict=True):
+            yield entry, item.why if isinstance(item, Unreadable) else next(seen)
+
+
+def _tokens(scorer: TokenScorer, items: Sequence[Item]) -> Sequence[VisualTokens | LooktwiceError]:
+    """Tokens of all; where one picture cannot be used, of each alone, so that it is the only one to fail."""
+    try:
+        return scorer.visual_tokens(items) if items else []
+    except (MediaError, ModelError) as error:
+        if len(items) == 1:
+            return [error]
+        return [tokens for item in items for tokens in _tokens(scorer, [item])]
+
+
+def draw_pictures(table: Table, count: int, seed: int, leave_out: Sequence[str] = ()) -> list[Entry]:
+    """Draw `count` pictures of a table: the same ones for the same seed, in whatever order the rows lie."""
+
+    def lot(row: dict[str, Any]) -> bytes:
+        return hashlib.sha256(f"{seed} {row['id']}".encode()).digest()
+
+    known = set(leave_out)
+    rows = (row for row in table.rows(["id", "uri", "sha256"], where="width > 0") if row["id"] not in known)
+    return [Entry(row["id"], row["uri"], row["sha256"]) for row in heapq.nsmallest(count, rows, key=lot)]
+
+
+def sample_tokens(
+    table: Table,
+    scorer: TokenScorer,
+    codec: Codec,
+    count: int,
+    seed: int,
+    progress: Callable[[Progress], None] = lambda _: None,
+    leave_out: Sequence[str] = (),
+) -> Tensor:
+    """Return up to `count` stored vectors [S, n, d] (after the codec's cells and groups) of randomly drawn pictures.
+
+    Each picture gives equally many, so that at least SAMPLE_PICTURES of them are seen where there are so many. Raises
+    UsageError where no picture gives any.
+    """
+    import torch
+
+    if not 1 <= count <= MOST_TOKENS:
+        raise UsageError(f"A codebook is trained on 1 to {MOST_TOKENS:,} tokens, not {count:,}.")
+    entries = draw_pictures(table, 4 * SAMPLE_PICTURES, seed, leave_out)
+    each = math.ceil(count / max(1, min(len(entries), SAMPLE_PICTURES)))
+    generator = torch.Generator().manual_seed(seed)
+    parts: list[Tensor] = []
+    have, begun = 0, time.monotonic()
+    for _, tokens in look_at(scorer, entries):
+        try:
+            values = None if isinstance(tokens, LooktwiceError) else codec.reduce(tokens).values
+        except MediaError:
+            values = None  # such a picture is reported when its turn to be encoded comes
+        if values is not None:
+            chosen = torch.randperm(values.shape[1], generator=generator)[: min(each, count - have)]
+            parts.append(values[:, chosen.to(values.device)].cpu())
+            have += len(chosen)
+            progress(Progress("sample", have, count, seconds=time.monotonic() - begun))
+        if have >= count:
+            break
+    if not parts:
+        raise UsageError(
+            f"{table.path} has no picture to train a codebook on; index pictures first, or load a codebook."
+        )
+    return torch.cat(parts, dim=1)

@@ -1,0 +1,172 @@
+"""Candidates of a shortlist with their stored visual tokens, in place of their picture files.
+
+What happens to a candidate whose tokens are missing, older than its picture, or damaged is the user's choice, and every
+case is counted for the run's manifest: never a silent zero.
+
+error    the call stops and says what to do;
+encode   the picture is read and goes through the vision tower;
+skip     the candidate counts as missing and keeps its place in the tail.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from looktwice.candidates import CACHE_BYTES, Entry, Found, Reader, Unreadable
+from looktwice.errors import MediaError, Mismatch, StoreError, UnknownName, UsageError
+from looktwice.token_index.sets import demand_tokens, open_set
+from looktwice.tokens import layout_from_json
+from looktwice.types import Item, Layout, VisualTokens
+
+if TYPE_CHECKING:
+    import torch
+
+    from looktwice.store import Table, TokenRow
+
+Policy: TypeAlias = Literal["error", "encode", "skip"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+CHUNK = 128  # candidates whose tokens are decoded and scored together
+
+REASONS = {
+    "no-tokens": "the table holds no visual tokens of this model and codec for it",
+    "old-tokens": "its visual tokens were made from other bytes than the picture has now",
+    "damaged-tokens": "its visual tokens cannot be decoded",
+}
+"""What `MediaError.reason` can be when it comes from this module."""
+
+
+class TokenReader(Reader):
+    """Reads tokens from `table` for `scorer`; `codec` names the set where there are several.
+
+    Tokens are decoded on the scorer's device and in its dtype. `asymmetric` leaves the query's tokens uncompressed; the
+    paper compresses both sides (2604.13268: `asymmetry.apply` is off). `counts` adds up "stored", "missing", "old",
+    "damaged" and, of the last three, those "encoded" or "skipped". Raises what `open_set` raises.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        scorer: object,
+        codec: str | None = None,
+        *,
+        policy: Policy = "error",
+        asymmetric: bool = False,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        super().__init__(cache_bytes)
+        if policy not in POLICIES:
+            raise UnknownName("policy for missing tokens", policy, POLICIES)
+        self.table = table
+        self.scorer = demand_tokens(scorer)
+        self.policy = policy
+        self.asymmetric = asymmetric
+        self.set = open_set(table, self.scorer.tokens_info(), codec)
+        self.counts: Counter[str] = Counter()
+
+    def read(self, entries: Sequence[Item | Entry | Unreadable], chunk: int = CHUNK) -> Iterator[list[Found]]:
+        """Yield items with their tokens, in order, in lists of at most `chunk`; the next list is decoded meanwhile."""
+        pieces = [entries[start : start + chunk] for start in range(0, len(entries), chunk)]
+        with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
+            ahead: list[Future[list[Item | Entry | Unreadable]]] = []
+            for piece in pieces:
+                ahead.append(pool.submit(self.attach, piece))
+                if len(ahead) > 1:
+                    yield self._files(ahead.pop(0).result())
+            for rest in ahead:
+                yield self._files(rest.result())
+
+    def attach(self, entries: Sequence[Item | Entry | Unreadable]) -> list[Item | Entry | Unreadable]:
+        """Replace each entry that has a picture by an item with its tokens, or by what `policy` says.
+
+        Items, texts and what is unreadable already pass through. Raises UsageError under "error".
+        """
+        wanted = [entry for entry in entries if isinstance(entry, Entry) and entry.uri is not None]
+        rows = self.table.read_codes([entry.id for entry in wanted], self.set.key)
+        problems: dict[str, str] = {}
+        good: list[tuple[Entry, TokenRow]] = []
+        for entry, row in zip(wanted, rows, strict=True):
+            if row is None:
+                problems[entry.id] = "no-tokens"
+            elif entry.sha256 not in (None, row.sha256):
+                problems[entry.id] = "old-tokens"
+            else:
+                good.append((entry, row))
+        tokens = self._decode([row for _, row in good])
+        problems |= {row.id: "damaged-tokens" for (_, row), one in zip(good, tokens, strict=True) if one is None}
+        self._count(len(wanted), problems)
+        ready = {entry.id: one for (entry, _), one in zip(good, tokens, strict=True) if one is not None}
+        return [self._place(entry, ready, problems) for entry in entries]
+
+    def query(self, item: Item) -> Item:
+        """Return a query as it should be shown: symmetric, its picture's tokens go through the codec too."""
+        if self.asymmetric or item.image is None or item.tokens is not None:
+            return item
+        return replace(item, tokens=self.set.codec.round_trip(self.scorer.visual_tokens([item])[0]))
+
+    def describe(self) -> Mapping[str, Any]:
+        """What a run's manifest says: the token set, the policy, and what became of the candidates so far."""
+        kept = ("tokens_key", "codec", "codebook_sha256")
+        return {
+            **{name: self.set.entry[name] for name in kept},
+            "asymmetric": self.asymmetric,
+            "missing_tokens": self.policy,
+            "counts": dict(self.counts),
+        }
+
+    def _place(
+        self, entry: Item | Entry | Unreadable, ready: Mapping[str, VisualTokens], problems: Mapping[str, str]
+    ) -> Item | Entry | Unreadable:
+        if not isinstance(entry, Entry) or entry.uri is None:
+            return entry
+        if entry.id in ready:
+            return Item(entry.id, text=entry.text, uri=entry.uri, sha256=entry.sha256, tokens=ready[entry.id])
+        if self.policy == "encode":
+            return entry
+        reason = problems[entry.id]
+        return Unreadable(entry.id, MediaError(reason, REASONS[reason]))
+
+    def _count(self, wanted: int, problems: Mapping[str, str]) -> None:
+        kinds = Counter({"no-tokens": "missing", "old-tokens": "old"}.get(why, "damaged") for why in problems.values())
+        self.counts += Counter({"stored": wanted - len(problems)}) + kinds
+        if not problems:
+            return
+        if self.policy == "error":
+            first = next(iter(problems))
+            raise UsageError(
+                f"{len(problems)} of {wanted} candidates cannot be taken from stored tokens ({first!r}: "
+                f"{REASONS[problems[first]]}); run looktwice add-tokens {self.table.path}, or choose --missing-tokens "
+                "encode or skip."
+            )
+        self.counts["encoded" if self.policy == "encode" else "skipped"] += len(problems)
+
+    def _files(self, entries: Sequence[Item | Entry | Unreadable]) -> list[Found]:
+        """Read the picture files of what is still an entry."""
+        if not any(isinstance(entry, Entry) for entry in entries):
+            return [entry for entry in entries if not isinstance(entry, Entry)]
+        return [found for part in Reader.read(self, entries, len(entries)) for found in part]
+
+    def _decode(self, rows: Sequence[TokenRow]) -> list[VisualTokens | None]:
+        """Decode all at once; where one is damaged, each alone, so that it is the only one to fail."""
+        device, dtype = _placement(self.scorer)
+        try:
+            layouts = [_layout(row) for row in rows]
+            codes = [row.codes for row in rows]
+            return [*self.set.codec.decode_batch(codes, layouts, device=device, dtype=dtype)]
+        except (StoreError, Mismatch):
+            if len(rows) == 1:
+                return [None]
+            return [one for row in rows for one in self._decode([row])]
+
+
+def _layout(row: TokenRow) -> Layout:
+    return layout_from_json(row.layout)
+
+
+def _placement(scorer: object) -> tuple[torch.device | str, torch.dtype | None]:
+    """Where and in which numbers the scorer's model computes; a scorer without a model takes tokens as they come."""
+    model = getattr(getattr(scorer, "mllm", None), "model", None)
+    return ("cpu", None) if model is None else (model.device, model.dtype)

@@ -1,0 +1,120 @@
+"""Token sets of a table: which model, preprocessing, codec and codebook its stored visual tokens were made with.
+
+A set's key is a hash of exactly these, so that several live side by side and none is read as another. Joins `tokens`
+(codecs), `store` (the table's manifest) and what a scorer says of itself; knows no pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from looktwice.errors import Mismatch, UnknownName, UsageError
+from looktwice.tokens import Codec, codebook_from_bytes, parse_codec
+from looktwice.types import Item, VisualTokens
+
+if TYPE_CHECKING:
+    from looktwice.score.mllm import TokensInfo
+    from looktwice.store import Table
+
+
+@runtime_checkable
+class TokenScorer(Protocol):
+    """The part of a scorer that makes visual tokens; scorers on the fast path have it."""
+
+    def visual_tokens(self, items: Sequence[Item]) -> list[VisualTokens]:
+        """Return each picture's tokens as the model's own vision tower makes them."""
+        ...
+
+    def tokens_info(self) -> TokensInfo:
+        """Say what a table of these tokens must remember."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSet:
+    """One set of a table: its key, the codec ready to decode, and its entry in the manifest."""
+
+    key: str
+    codec: Codec
+    entry: Mapping[str, Any]
+
+
+def make_set(info: TokensInfo, codec: Codec, about: Mapping[str, Any]) -> TokenSet:
+    """Name the set that `codec`, with its codebook if it needs one, makes of this model's tokens.
+
+    `about` goes into the manifest beside what the key is made of: how the codebook was trained, for instance.
+    """
+    identity = {
+        "mllm": info.mllm,
+        "revision": info.revision,
+        "preprocessing": info.preprocessing,
+        "codec": str(codec),
+        "codebook_sha256": codec.codebook.sha256 if codec.codebook else None,
+    }
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return TokenSet(key, codec, {"tokens_key": key, **identity, "width": info.width, "levels": info.levels, **about})
+
+
+def demand_tokens(scorer: object) -> TokenScorer:
+    """Return the scorer if it can give visual tokens. Raises UsageError if it runs on the reference path."""
+    if isinstance(scorer, TokenScorer):
+        return scorer
+    raise UsageError(
+        "This model runs on the reference path, which keeps no visual tokens; choose a family with a fast path."
+    )
+
+
+def matching(table: Table, info: TokensInfo, codec: str | None = None) -> list[Mapping[str, Any]]:
+    """Return the table's sets that this model made (with this codec), oldest first."""
+    mine = {"mllm": info.mllm, "revision": info.revision, "preprocessing": info.preprocessing}
+    if codec is not None:
+        mine["codec"] = codec
+    return [entry for entry in table.manifest.tokens if mine.items() <= entry.items()]
+
+
+def open_set(table: Table, info: TokensInfo, codec: str | None = None) -> TokenSet:
+    """Open the set of `table` that fits this model: the only one, or the latest one of the codec named.
+
+    Raises UsageError when there is none or the choice is open, Mismatch when all are another model's, UnknownName for a
+    codec that the table does not have, StoreError for a codebook that is damaged or gone.
+    """
+    found = matching(table, info)
+    if not found:
+        raise _no_set(table, info)
+    if codec is None and len({entry["codec"] for entry in found}) > 1:
+        names = ", ".join(sorted(entry["codec"] for entry in found))
+        raise UsageError(f"{table.path} holds visual tokens in several codecs; choose one with --codec: {names}.")
+    name = found[-1]["codec"] if codec is None else str(parse_codec(codec))
+    named = [entry for entry in found if entry["codec"] == name]
+    if not named:
+        raise UnknownName("stored codec", name, {entry["codec"] for entry in found})
+    return load_set(table, info, named[-1])
+
+
+def load_set(table: Table, info: TokensInfo, entry: Mapping[str, Any]) -> TokenSet:
+    """Make a set's codec ready to decode, with the codebook from the table."""
+    codec = parse_codec(entry["codec"])
+    if entry["codebook_sha256"] is not None:
+        data = table.codebook(entry["codebook_sha256"])
+        codec = codec.with_codebook(codebook_from_bytes(data, f"A codebook of {table.path}"))
+    if codec.codebook is not None and (codec.codebook.dim, codec.codebook.streams - 1) != (info.width, info.levels):
+        raise Mismatch(
+            f"The codebook in {table.path} is for tokens of width {codec.codebook.dim} with "
+            f"{codec.codebook.streams - 1} levels, {info.mllm} has {info.width} with {info.levels}; make them again."
+        )
+    return TokenSet(entry["tokens_key"], codec, entry)
+
+
+def _no_set(table: Table, info: TokensInfo) -> UsageError:
+    known = [f"{e['mllm']} (revision {e['revision']}, {e['preprocessing']})" for e in table.manifest.tokens]
+    advice = f"run looktwice add-tokens {table.path} --mllm {info.mllm}"
+    if not known:
+        return UsageError(f"{table.path} holds no visual tokens; {advice}, or score its pictures without.")
+    return Mismatch(
+        f"{table.path} holds visual tokens of {'; '.join(dict.fromkeys(known))}, not of {info.mllm} (revision "
+        f"{info.revision}, {info.preprocessing}); {advice}."
+    )
