@@ -20,11 +20,26 @@ from looktwice.sources.folders import Walk, scan_file
 from looktwice.sources.jsonl import scan_jsonl
 from looktwice.sources.records import REASONS as _SCAN_REASONS
 from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
+from looktwice.sources.scopes import Hidden, Scopes
 from looktwice.sources.tar import is_archive
 from looktwice.sources.uri import REASONS as _READ_REASONS
 from looktwice.sources.uri import display, file_uri, parse_uri, read_uri
 
-__all__ = ["REASONS", "Scan", "Scope", "Source", "Unreadable", "display", "file_uri", "name_to_id", "read_uri", "scan"]
+__all__ = [
+    "REASONS",
+    "Hidden",
+    "Scan",
+    "Scope",
+    "Scopes",
+    "Source",
+    "Unreadable",
+    "display",
+    "file_uri",
+    "name_to_id",
+    "parse_uri",
+    "read_uri",
+    "scan",
+]
 
 REASONS = {**_SCAN_REASONS, **_READ_REASONS}
 """Every word that a scan or a read can give as its reason."""

@@ -27,6 +27,10 @@ class Walk:
     ignored: int = 0
     _seen: set[tuple[int, int]] = field(default_factory=set)
 
+    @property
+    def root(self) -> str:
+        return file_uri(self.base, folder=True)
+
     def __iter__(self) -> Iterator[Source | Unreadable]:
         self.ignored = 0
         self._seen = {_identity(os.stat(self.folder))}
@@ -49,7 +53,7 @@ class Walk:
             names = sorted(name for name in os.listdir(folder) if not name.startswith(b"."))
         except OSError as error:
             uri = file_uri(folder, folder=True)
-            return [Unreadable.of(uri, failure(error, folder), hides=uri)]
+            return [Unreadable.of(uri, self.root, failure(error, folder), hides=uri)]
         return [os.path.join(folder, name) for name in names]
 
     def _mode(self, path: bytes) -> int | Unreadable | None:
@@ -64,18 +68,18 @@ class Walk:
             if suffix and not _wanted(path):
                 return None  # a broken link to something that would not have been read anyway
             uri = file_uri(path)
-            return Unreadable.of(uri, failure(error, path), hides=uri)
+            return Unreadable.of(uri, self.root, failure(error, path), hides=uri)
 
     def _enter(self, path: bytes, status: os.stat_result) -> int | Unreadable | None:
         uri = file_uri(path, folder=True)
         if os.path.islink(path):
             target, home = os.path.realpath(path), os.path.realpath(self.folder)
             if (os.path.realpath(os.path.dirname(path)) + b"/").startswith(target.rstrip(b"/") + b"/"):
-                return Unreadable(uri, "link-loop", "a link to a folder that it lies in itself")
+                return Unreadable(uri, self.root, "link-loop", "a link to a folder that it lies in itself")
             if target.startswith(home.rstrip(b"/") + b"/"):
                 return None
         if _identity(status) in self._seen:
-            return Unreadable(uri, "link-loop", "the same folder has been scanned under another name")
+            return Unreadable(uri, self.root, "link-loop", "the same folder has been scanned under another name")
         self._seen.add(_identity(status))
         return status.st_mode
 
@@ -83,7 +87,8 @@ class Walk:
         if not _wanted(path):
             self.ignored += 1
         elif not stat.S_ISREG(mode):
-            yield Unreadable.of(file_uri(path), MediaError("not-a-file", "it is a pipe, socket or device"))
+            error = MediaError("not-a-file", "it is a pipe, socket or device")
+            yield Unreadable.of(file_uri(path), self.root, error)
         else:
             yield from scan_file(path, self.base)
 

@@ -34,9 +34,9 @@ def scan_jsonl(path: bytes, allow_urls: bool = False) -> Iterator[Source | Unrea
                     if record := parse_object(line.removeprefix(b"\xef\xbb\xbf")):
                         yield _source(record, path, root, where, allow_urls)
                 except MediaError as error:
-                    yield Unreadable.of(where, error, hides=root)
+                    yield Unreadable.of(where, root, error, hides=root)
     except OSError as error:
-        yield Unreadable.of(root, failure(error, path), hides=root)
+        yield Unreadable.of(root, root, failure(error, path), hides=root)
 
 
 def parse_object(data: bytes) -> dict[str, Any]:

@@ -48,24 +48,22 @@ class Unreadable:
     """
 
     uri: str
+    root: str
     reason: str
     detail: str
     hides: str | None = None
 
     @classmethod
-    def of(cls, uri: str, error: MediaError, hides: str | None = None) -> Unreadable:
-        return cls(uri, error.reason, error.detail, hides)
+    def of(cls, uri: str, root: str, error: MediaError, hides: str | None = None) -> Unreadable:
+        return cls(uri, root, error.reason, error.detail, hides)
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What one scanned folder, archive or list accounts for: an item in scope that the scan did not yield is gone."""
+    """What one scanned folder, archive or list accounts for: the items of `root` whose uri begins with `prefix`."""
 
     root: str
     prefix: str
-
-    def covers(self, root: str, uri: str) -> bool:
-        return root == self.root and uri.startswith(self.prefix)
 
 
 def name_to_id(name: bytes) -> str:

@@ -44,7 +44,7 @@ def scan_tar(path: bytes, name: bytes, root: str) -> Iterator[Source | Unreadabl
         with open(path, "rb") as file:
             yield from _items(file, name, root, uri)
     except OSError as error:
-        yield Unreadable.of(uri, failure(error, path), hides=uri)
+        yield Unreadable.of(uri, root, failure(error, path), hides=f"{uri}#")
 
 
 def _items(file: BinaryIO, name: bytes, root: str, uri: str) -> Iterator[Source | Unreadable]:
@@ -54,7 +54,7 @@ def _items(file: BinaryIO, name: bytes, root: str, uri: str) -> Iterator[Source 
         try:
             group = next(groups, None)
         except MediaError as error:
-            yield Unreadable.of(uri, error, hides=uri)
+            yield Unreadable.of(uri, root, error, hides=f"{uri}#")
             return
         if group is None:
             return
@@ -63,7 +63,7 @@ def _items(file: BinaryIO, name: bytes, root: str, uri: str) -> Iterator[Source 
                 yield source
         except MediaError as error:
             where = range_uri(uri, *next(iter(group.members.values()), (0, 0)))
-            yield Unreadable.of(where, error, hides=where)
+            yield Unreadable.of(where, root, error, hides=f"{uri}#")
 
 
 def _groups(file: BinaryIO, size: int) -> Iterator[_Group]:

@@ -8,10 +8,11 @@ Importing this package loads neither LanceDB nor Arrow; opening a table does.
 """
 
 from looktwice.store.ann import EXACT_ROWS, IndexInfo
+from looktwice.store.lance import batched
 from looktwice.store.ledger import Ledger, LedgerEntry
 from looktwice.store.maintenance import Version
 from looktwice.store.manifest import Manifest
-from looktwice.store.schema import Row, TokenRow, parse_columns
+from looktwice.store.schema import Row, TokenRow, check_metadata, metadata_json, parse_columns
 from looktwice.store.table import Table
 
 __all__ = [
@@ -24,5 +25,8 @@ __all__ = [
     "Table",
     "TokenRow",
     "Version",
+    "batched",
+    "check_metadata",
+    "metadata_json",
     "parse_columns",
 ]

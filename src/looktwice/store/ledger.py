@@ -10,17 +10,20 @@ from typing import Any
 
 from looktwice.store.lance import batched, is_in, plain_errors
 
+_FIELDS = ("uri", "root", "stage", "reason", "detail", "at")
 STAGES = ("scan", "read", "decode", "encode", "tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """One failure. `stage` is one of STAGES, `reason` a fixed word to count by, `at` an ISO 8601 time in UTC."""
+    """One failure, at the item or place `uri` of `root`. `stage` is one of STAGES, `reason` a fixed word to count by,
+    `at` an ISO 8601 time in UTC."""
 
     uri: str
     stage: str
     reason: str
     detail: str = ""
+    root: str = ""
     at: str = ""
 
 
@@ -39,8 +42,8 @@ class Ledger:
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         rows = [
-            {"key": key, "uri": e.uri, "stage": e.stage, "reason": e.reason, "detail": e.detail, "at": e.at or now}
-            for key, e in latest.items()
+            {"key": key, **{name: getattr(entry, name) for name in _FIELDS}, "at": entry.at or now}
+            for key, entry in latest.items()
         ]
         with self._writing(), plain_errors(self._folder, "writing the ledger"):
             table = self._open()
@@ -67,15 +70,13 @@ class Ledger:
     def __iter__(self) -> Iterator[LedgerEntry]:
         """Entries in the order of uri and stage."""
         with plain_errors(self._folder, "reading the ledger"):
-            columns = ["uri", "stage", "reason", "detail", "at"]
-            rows = (
-                self._open().search().select(columns).to_arrow().sort_by([("uri", "ascending"), ("stage", "ascending")])
-            )
-        return (LedgerEntry(**row) for row in rows.to_pylist())
+            rows = self._open().search().select(list(_FIELDS)).to_arrow()
+        order = [("uri", "ascending"), ("stage", "ascending")]
+        return (LedgerEntry(**row) for row in rows.sort_by(order).to_pylist())
 
 
 def ledger_schema() -> Any:
     import pyarrow as pa
 
-    names = ("uri", "stage", "reason", "detail", "at")
-    return pa.schema([pa.field("key", pa.string(), nullable=False), *(pa.field(name, pa.string()) for name in names)])
+    texts = [pa.field(name, pa.string()) for name in _FIELDS]
+    return pa.schema([pa.field("key", pa.string(), nullable=False), *texts])

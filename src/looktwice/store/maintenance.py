@@ -25,12 +25,21 @@ class Version:
 
 
 KEEP_VERSIONS = timedelta(days=7)
+SMALL_FRAGMENTS = 32
 _BATCH = 4096
 
 
 def tidy(table: Any) -> None:
     """Merge small fragments, bring the index up to date and drop versions older than KEEP_VERSIONS."""
     table.optimize(cleanup_older_than=KEEP_VERSIONS)
+
+
+def is_untidy(table: Any) -> bool:
+    """Whether searching has become slower than it need be; a few small fragments are not worth a rewrite."""
+    if table.stats()["fragment_stats"]["num_small_fragments"] > SMALL_FRAGMENTS:
+        return True
+    known = [index for index in table.list_indices() if "vector" in index.columns]
+    return any(index.num_unindexed_rows > max(10_000, index.num_indexed_rows // 20) for index in known)
 
 
 def rewrite(database: Any, table: Any) -> Any:

@@ -153,6 +153,12 @@ def column_values(metadata: Mapping[str, Any], columns: Mapping[str, type]) -> d
     return values
 
 
+def check_metadata(metadata: Mapping[str, Any], columns: Mapping[str, type]) -> None:
+    """Raise UsageError where metadata is no JSON or does not fit the declared columns."""
+    metadata_json(metadata)
+    column_values(metadata, columns)
+
+
 def check_rows(rows: Sequence[Row], dim: int) -> None:
     """Refuse rows that would be stored wrongly or would not be found again. Raises UsageError."""
     seen: set[str] = set()

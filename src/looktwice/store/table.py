@@ -128,6 +128,13 @@ class Table:
             if self.manifest.index is not None:
                 self.build_index()
 
+    def tidy(self) -> None:
+        """Compact where it pays: many small files, or many rows that the index does not know yet."""
+        with self.writer(), plain_errors(self.path, "tidying up"):
+            for handle in (self._items, self._tokens, self._failures):
+                if maintenance.is_untidy(handle):
+                    maintenance.tidy(handle)
+
     def build_index(self) -> ann.IndexInfo:
         """Build the approximate index and measure its recall; a table below `ann.EXACT_ROWS` rows stays exact."""
         with self.writer(), plain_errors(self.path, "building the index"):

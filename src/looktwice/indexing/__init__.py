@@ -1,0 +1,70 @@
+"""The flow of `looktwice index`: scan → read and hash → decode → encode → commit.
+
+One bad file becomes a ledger line and never shifts a row. Rows are committed in batches, each of them atomic, so an
+interruption loses at most what was in flight, and the same call goes on from there: what is in the table with the same
+bytes is not encoded again. Memory does not grow with the number of items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import closing
+
+from looktwice.errors import TooManyFailures, UsageError
+from looktwice.indexing.report import IndexReport
+from looktwice.indexing.run import Run
+from looktwice.indexing.settle import settle
+from looktwice.sources import Scan, Source, Unreadable
+from looktwice.store import Table
+from looktwice.types import Encoder
+
+__all__ = ["REASONS", "IndexReport", "index"]
+
+
+def index(
+    table: Table,
+    sources: Iterable[Source | Unreadable],
+    encoder: Encoder,
+    *,
+    batch_size: int = 64,
+    max_failures: int | None = None,
+    prune: bool = False,
+    progress: Callable[[IndexReport], None] | None = None,
+    threads: int = 2,
+) -> IndexReport:
+    """Bring a table up to date with `sources`, usually what `sources.scan` returned.
+
+    `batch_size` pictures are encoded at a time (fewer where they are large) and `threads` read ahead. `progress` is
+    called with the report so far. `prune` removes items that the scanned folders, archives and lists no longer hold,
+    except where nothing at all is left of one: a disk that is not mounted looks the same.
+
+    Raises Locked, Mismatch (another encoder), StoreError (disk full), TooManyFailures beyond `max_failures`. Whatever
+    it raises, KeyboardInterrupt included, the table is whole and the same call goes on from there.
+    """
+    table.manifest.check(encoder.info, table.path)
+    if batch_size < 1 or threads < 1:
+        raise UsageError("The batch size and the number of threads must be at least 1.")
+    scan = sources if isinstance(sources, Scan) else None
+    if prune and scan is None:
+        raise UsageError(
+            "Only what scan() returned can be pruned: a list of sources does not say what it accounts for."
+        )
+    with table.writer(), closing(Run(table, encoder, batch_size, max_failures, progress, threads)) as run:
+        table.note_roots(scan.roots if scan else ())
+        try:
+            run.take(sources)
+        except (KeyboardInterrupt, TooManyFailures):
+            run.flush()  # what is encoded need not be encoded again
+            raise
+        if scan is not None:
+            settle(run, scan, prune)
+        table.tidy()
+        return run.report()
+
+
+REASONS = {
+    "duplicate-id": "another item has this id already",
+    "no-direction": "the encoder gave a vector that is zero or not finite",
+    "encoder": "the encoder refused this item",
+}
+"""The ledger's words for failures that only arise while indexing; media.REASONS and sources.REASONS are the others."""

@@ -1,0 +1,51 @@
+"""What a run has met: ids exactly, on disk; hashes of bytes approximately, in eight bytes each."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+class Seen:
+    """Ids and where each was met. It lives in a temporary file, so that memory does not grow with the collection."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, uri TEXT) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+
+    def add(self, item_id: str, uri: str) -> str | None:
+        """Note an id; returns the uri where it was met before, None where it is new."""
+        if self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (item_id, uri)).rowcount:
+            return None
+        (earlier,) = self._database.execute("SELECT uri FROM seen WHERE id = ?", (item_id,)).fetchone()
+        return str(earlier)
+
+    def __contains__(self, item_id: object) -> bool:
+        return self._database.execute("SELECT 1 FROM seen WHERE id = ?", (item_id,)).fetchone() is not None
+
+    def close(self) -> None:
+        self._database.close()
+
+
+class Hashes:
+    """A set of SHA-256 sums by their first 64 bits: what is not in it is certainly new, the rest is to be looked up."""
+
+    def __init__(self, sums: Iterable[str] = ()) -> None:
+        self._known = np.sort(_prefixes(sums))
+
+    def add(self, sums: Iterable[str]) -> None:
+        self._known = np.union1d(self._known, _prefixes(sums))
+
+    def __contains__(self, sha256: str) -> bool:
+        wanted = np.uint64(int(sha256[:16], 16))
+        place = int(np.searchsorted(self._known, wanted))
+        return place < len(self._known) and bool(self._known[place] == wanted)
+
+
+def _prefixes(sums: Iterable[str]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    return np.fromiter((int(one[:16], 16) for one in sums), np.uint64)

@@ -1,0 +1,45 @@
+"""The end of a complete scan: what is gone, and failures that are no more."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from looktwice.indexing.run import Run
+from looktwice.sources import Scan, Scope, Scopes, display
+
+_STAGES = ("scan", "read", "decode", "encode")
+
+
+def settle(run: Run, scan: Scan, prune: bool) -> None:
+    """Count, and with `prune` delete, items that this scan accounts for and did not meet; forget their failures too."""
+    run.count["ignored"] = scan.ignored
+    scopes = Scopes(scan.scopes)
+    kept: Counter[Scope] = Counter()
+    gone: dict[Scope, list[str]] = defaultdict(list)
+    for row in run.table.rows(["id", "uri", "root"]):
+        scope = scopes.find(row["root"], row["uri"])
+        if scope is None or run.hidden.covers(row["root"], row["uri"]):
+            continue
+        if row["id"] in run.seen:
+            kept[scope] += 1
+        else:
+            gone[scope].append(row["id"])
+    run.count["gone"] = sum(map(len, gone.values()))
+    for scope, ids in gone.items() if prune else ():
+        if kept[scope]:
+            run.count["pruned"] += run.table.delete(ids)
+        else:
+            run.withheld.append(display(scope.prefix.rstrip("#") or scope.root))
+    _forget_failures(run, scopes)
+
+
+def _forget_failures(run: Run, scopes: Scopes) -> None:
+    old = [
+        entry.uri
+        for entry in run.table.ledger
+        if entry.at != run.started
+        and entry.stage in _STAGES
+        and not run.hidden.covers(entry.root, entry.uri)
+        and (scopes.accounts_for(entry.root, entry.uri) or not run.still_there(entry.root))
+    ]
+    run.table.ledger.clear(old, _STAGES)

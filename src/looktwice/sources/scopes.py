@@ -1,0 +1,45 @@
+"""What is gone: items in the table that a scan should have met and did not."""
+
+from __future__ import annotations
+
+import bisect
+from collections import defaultdict
+from collections.abc import Iterable
+
+from looktwice.sources.records import Scope
+
+
+class Scopes:
+    """Finds the scope that accounts for an item, among any number of them."""
+
+    def __init__(self, scopes: Iterable[Scope]) -> None:
+        self._prefixes: dict[str, list[str]] = defaultdict(list)
+        for scope in sorted(scopes, key=lambda scope: (scope.root, scope.prefix)):
+            known = self._prefixes[scope.root]
+            # Sorted, a scope inside another comes after it; without those, the last one before a uri is the only one.
+            if not known or not scope.prefix.startswith(known[-1]):
+                known.append(scope.prefix)
+
+    def find(self, root: str, uri: str) -> Scope | None:
+        """Return the outermost scope that covers an item, or None."""
+        prefixes = self._prefixes.get(root, [])
+        place = bisect.bisect_right(prefixes, uri) - 1
+        return Scope(root, prefixes[place]) if place >= 0 and uri.startswith(prefixes[place]) else None
+
+    def accounts_for(self, root: str, uri: str) -> bool:
+        """Whether a failure at `uri` would have been met again, an archive's own included."""
+        return self.find(root, uri) is not None or self.find(root, f"{uri}#") is not None
+
+
+class Hidden:
+    """Places that a scan could not see into, so that nothing in them may be called gone."""
+
+    def __init__(self) -> None:
+        self._places: tuple[str, ...] = ()
+
+    def add(self, place: str | None) -> None:
+        if place is not None and place not in self._places:
+            self._places += (place,)
+
+    def covers(self, root: str, uri: str) -> bool:
+        return root in self._places or uri.startswith(self._places)
