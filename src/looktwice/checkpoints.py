@@ -1,0 +1,223 @@
+"""From a name to a folder with weights: bundled models, local folders, the model hub.
+
+    tiny-clip                     comes with looktwice
+    qwen3-vl-4b                   a short name of `catalog`: its checkpoint on the hub
+    ./folder  ~/models/mine       a folder with config.json and safetensors weights
+    org/name                      any checkpoint of the hub, downloaded because it was named, never otherwise
+    NAME#REVISION                 the same, pinned: a commit, branch or tag of the hub, the content hash of a folder
+
+Knows files, not what the weights are for. Weights are read from safetensors only, and no code that comes with a
+checkpoint is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from looktwice.catalog import BY_NAME, ENTRIES
+from looktwice.errors import Mismatch, ModelError, UnknownName, UsageError
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_REVISION = re.compile(r"[\w][\w./-]*")
+_SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
+_WANTED = [*_SMALL, "*.safetensors"]
+_UNWANTED = ["*/*", "consolidated*", "*onnx*"]
+_SAMPLE = 4096
+_HEADER_LIMIT = 100 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint that lies on this machine.
+
+    `name` is what it was asked for by (a folder as an absolute path), `source` the folder, `revision` the hub's commit
+    or, for a folder, a hash of its contents (see `fingerprint`); `local` says that it does not come from the hub.
+    """
+
+    name: str
+    source: Path
+    revision: str
+    local: bool
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What config.json says. Raises ModelError where it is no JSON object."""
+        return read_json(self.source / "config.json")
+
+    @property
+    def model_type(self) -> str:
+        """The architecture as transformers names it ("clip", "qwen3_vl"), or "timm"."""
+        config = self.config
+        return str(config.get("model_type") or ("timm" if "architecture" in config else "unknown"))
+
+
+def bundled_names() -> list[str]:
+    """Return the names of the models that come with looktwice."""
+    return [entry.name for entry in ENTRIES if entry.bundled]
+
+
+def bundled_folder(name: str) -> Path:
+    """Return where a bundled model lies, whether or not it is there."""
+    return Path(str(resources.files("looktwice"))) / "assets" / "tiny" / name
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """Split `NAME#REVISION`; a `#` that no revision can follow belongs to the name.
+
+    >>> split_revision("org/name#v1.0"), split_revision("org/name"), split_revision("./a#b c")
+    (('org/name', 'v1.0'), ('org/name', None), ('./a#b c', None))
+    """
+    head, mark, tail = name.rpartition("#")
+    return (head, tail) if mark and head and _REVISION.fullmatch(tail) else (name, None)
+
+
+def resolve(name: str, revision: str | None = None) -> Checkpoint:
+    """Find the checkpoint of this name, downloading it if it is the hub's and not here yet.
+
+    `revision` pins it, as `NAME#REVISION` does. Raises UnknownName for a name that is no model, folder or hub name;
+    UsageError for a folder or a hub name that cannot be had; Mismatch for a folder that no longer holds `revision`;
+    ModelError for weights that are missing or pickled.
+    """
+    plain, pinned = (name, None) if _is_folder(name) else split_revision(name)
+    if pinned and revision and pinned != revision:
+        raise UsageError(f"Two revisions are named, {pinned!r} and {revision!r}; name one.")
+    revision = pinned or revision
+    entry = BY_NAME.get(plain)
+    if entry is not None and not entry.bundled:
+        return _from_hub(plain, next(iter(entry.hub.values())), revision)
+    if entry is not None:
+        return _from_folder(plain, bundled_folder(plain), revision)
+    if _is_folder(plain) or _looks_like_path(plain):
+        folder = Path(_expand(plain)).resolve()
+        return _from_folder(str(folder), folder, revision)
+    if _HUB_NAME.fullmatch(plain):
+        return _from_hub(plain, plain, revision)
+    raise UnknownName("model, folder or hub name (org/name)", plain, BY_NAME)
+
+
+def _expand(name: str) -> str:
+    return os.path.expanduser(name)
+
+
+def _is_folder(name: str) -> bool:
+    return name not in BY_NAME and os.path.isdir(_expand(name))
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or "\\" in name
+
+
+def _from_folder(name: str, folder: Path, revision: str | None) -> Checkpoint:
+    if not folder.is_dir():
+        if name in BY_NAME:
+            raise ModelError(f"The bundled model {name!r} is not in this installation; install looktwice again.")
+        kind = "a file, not a folder; name the folder around it" if folder.is_file() else "missing; check the path"
+        raise UsageError(f"The model folder {str(folder)!r} is {kind}.")
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"The folder {str(folder)!r} holds no config.json; name one that a model was saved to.")
+    _require_safetensors(name, folder)
+    try:
+        found = fingerprint(folder)
+    except OSError as error:
+        raise UsageError(f"The model folder {name!r} cannot be read ({first_line(error)}).") from error
+    if revision is not None and not found.startswith(revision):
+        raise Mismatch(f"The model folder {name!r} now holds {found}, not {revision}; put those weights back.")
+    return Checkpoint(name, folder, found, local=True)
+
+
+def _require_safetensors(name: str, folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+    if pickled:
+        raise ModelError(
+            f"The model {name!r} has only pickled weights ({pickled[0]}), which can run code when they are read; "
+            "convert them to safetensors, or name a revision that holds safetensors (NAME#REVISION)."
+        )
+    raise ModelError(f"The model {name!r} has no weights in safetensors form; name a complete checkpoint.")
+
+
+def _from_hub(name: str, hub_name: str, revision: str | None) -> Checkpoint:
+    from huggingface_hub import errors, snapshot_download
+
+    at = f"{hub_name} (revision {revision})" if revision else hub_name
+    try:
+        folder = Path(snapshot_download(hub_name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+    except errors.GatedRepoError as error:
+        raise UsageError(
+            f"The model {at} asks for its licence to be accepted: do so at https://huggingface.co/{hub_name}, "
+            "then log in with `hf auth login`."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise UsageError(f"The model {hub_name} has no revision {revision!r}; name one of its hub page.") from error
+    except errors.RepositoryNotFoundError as error:
+        raise UsageError(
+            f"The model hub has no {hub_name}, or it is private; check the name, or log in with `hf auth login`."
+        ) from error
+    except Exception as error:  # offline, proxy, full disk: several libraries' own classes, all told the same way
+        raise UsageError(
+            f"The model {at} is not on this machine and could not be downloaded ({first_line(error)}); connect to the "
+            "model hub, or download it elsewhere and name its folder."
+        ) from error
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"The model {at} holds no config.json at its top; name a checkpoint that transformers reads.")
+    _require_safetensors(at, folder)
+    return Checkpoint(name, folder, folder.name, local=False)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a foreign error's message, for use inside a sentence."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".:")[:200]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises ModelError where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"The model file {str(path)!r} cannot be read ({first_line(error)}).") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"The model file {str(path)!r} holds no JSON object.")
+    return content
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a content hash (16 hex digits) of a checkpoint's settings, tokenizer and weights.
+
+    Of weights it takes the header and the first 4 KiB of every tensor: training changes all of a tensor, and a
+    checkpoint of many gigabytes is told from another in well under a second.
+    """
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in _SMALL for path in folder.glob(pattern)}):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.name.encode() + b"\0" + struct.pack("<Q", path.stat().st_size))
+        for piece in _samples(path):
+            digest.update(piece)
+    return digest.hexdigest()[:16]
+
+
+def _samples(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(_HEADER_LIMIT, path.stat().st_size):
+            raise ModelError(f"The weights {str(path)!r} are damaged or no safetensors; get them again.")
+        header = file.read(length)
+        yield header
+        try:
+            starts = sorted(value["data_offsets"][0] for key, value in json.loads(header).items() if key[:2] != "__")
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ModelError(f"The weights {str(path)!r} are damaged or no safetensors; get them again.") from error
+        for start in starts:
+            file.seek(8 + length + start)
+            yield file.read(_SAMPLE)

@@ -1,0 +1,219 @@
+"""Where a model runs, in which number format, on how many threads: each choice with its reason.
+
+torch loads only when a device is really chosen.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from looktwice.errors import UnknownName, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = {
+    "float32": "float32",
+    "fp32": "float32",
+    "bfloat16": "bfloat16",
+    "bf16": "bfloat16",
+    "float16": "float16",
+    "fp16": "float16",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A device ("cpu", "cuda:0", "mps"), a number format ("float32", "bfloat16", "float16"), and why."""
+
+    device: str
+    dtype: str
+    reason: str
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The number format as torch's own object."""
+        import torch
+
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of memory of a device: what it has, and what is free now (None where the system does not say)."""
+
+    total: int | None
+    free: int | None
+
+
+def place(device: str = "auto", dtype: str = "auto") -> Placement:
+    """Choose a device and a number format.
+
+    `device` is "auto" (CUDA, then Apple's MPS, then CPU), "cpu", "cuda", "cuda:N" or "mps"; `dtype` is "auto" or one of
+    DTYPES. Raises UsageError for a device that is not there, UnknownName for a number format that does not exist.
+    """
+    chosen, why = _find_device(device)
+    if dtype != "auto":
+        if dtype not in DTYPES:
+            raise UnknownName("number format", dtype, ["auto", *DTYPES])
+        return Placement(chosen, DTYPES[dtype], f"{why}; {DTYPES[dtype]} as asked")
+    name, because = _default_dtype(chosen)
+    return Placement(chosen, name, f"{why}; {because}")
+
+
+def _find_device(device: str) -> tuple[str, str]:
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda:0", "CUDA is available"
+        if torch.backends.mps.is_available():
+            return "mps", "Apple's MPS is available"
+        return "cpu", "no GPU is available"
+    kind, _, index = device.partition(":")
+    if kind == "cpu" and not index:
+        return "cpu", "CPU as asked"
+    if kind == "mps" and not index:
+        if torch.backends.mps.is_available():
+            return "mps", "MPS as asked"
+        raise UsageError("There is no MPS device here; use --device cpu, or auto.")
+    if kind == "cuda" and (not index or index.isdecimal()):
+        return _find_cuda(int(index or 0)), f"{device} as asked"
+    raise UnknownName("device", device, ["auto", "cpu", "cuda", "cuda:0", "cuda:1", "mps"])
+
+
+def _find_cuda(index: int) -> str:
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise UsageError("There is no CUDA device here that torch can use; use --device cpu, or auto.")
+    if index >= count:
+        raise UsageError(f"There is no CUDA device {index}; use one of 0 to {count - 1}.")
+    return f"cuda:{index}"
+
+
+def _default_dtype(device: str) -> tuple[str, str]:
+    import torch
+
+    if device.startswith("cuda"):
+        if torch.cuda.get_device_capability(device) >= (8, 0):
+            return "bfloat16", "bfloat16 runs at full speed on it"
+        return "float16", "it is too old for bfloat16"
+    if device == "mps":
+        return "float32", "float32, because several model families overflow in float16"
+    capabilities = torch.cpu.get_capabilities()
+    for feature, label in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512_BF16")):
+        if capabilities.get(feature):
+            return "bfloat16", f"the CPU multiplies bfloat16 natively ({label})"
+    return "float32", "float32, because this CPU has no bfloat16 arithmetic and emulates it slowly"
+
+
+def set_threads(count: int | None = None) -> int:
+    """Set how many CPU threads torch and FAISS use, and return it.
+
+    None takes OMP_NUM_THREADS where it is set, else the physical cores that this process may use and that are not busy
+    with something else (at least 1). Raises UsageError for a count below 1.
+    """
+    import torch
+
+    if count is None:
+        count = default_threads()
+    if count < 1:
+        raise UsageError(f"The number of threads must be 1 or more, not {count}.")
+    torch.set_num_threads(count)
+    os.environ["OMP_NUM_THREADS"] = str(count)  # for libraries that are loaded later
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(count)
+    return count
+
+
+def default_threads() -> int:
+    """Return the number of threads that `set_threads(None)` takes."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    cores = min(physical_cores(), usable_cpus())
+    return max(1, cores - round(_load()))
+
+
+def usable_cpus() -> int:
+    """Return the logical CPUs this process may use: its affinity, cut down to a container's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _read_line("/sys/fs/cgroup/cpu.max").split()
+    if len(quota) == 2 and quota[0].isdecimal() and quota[1].isdecimal():
+        allowed = min(allowed, max(1, int(quota[0]) // max(1, int(quota[1]))))
+    return allowed
+
+
+def physical_cores() -> int:
+    """Return the machine's cores, hyper-threads not counted where the system tells them apart."""
+    cores, package = set(), "0"
+    for line in _read_text("/proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "physical id":
+            package = value.strip()
+        elif key.strip() == "core id":
+            cores.add((package, value.strip()))
+    return len(cores) or os.cpu_count() or 1
+
+
+def _load() -> float:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def memory(device: str = "cpu") -> Memory:
+    """Return the memory of a device; the CPU's is cut down to a container's limit."""
+    if device.startswith("cuda"):
+        import torch
+
+        free, total = torch.cuda.mem_get_info(device)
+        return Memory(total, free)
+    sizes = {}
+    for line in _read_text("/proc/meminfo").splitlines():
+        key, _, value = line.partition(":")
+        sizes[key] = int(value.split()[0]) * 1024
+    return _within_container(Memory(sizes.get("MemTotal") or _installed(), sizes.get("MemAvailable")))
+
+
+def _within_container(machine: Memory) -> Memory:
+    limit = _read_line("/sys/fs/cgroup/memory.max")
+    used = _read_line("/sys/fs/cgroup/memory.current")
+    if not (limit.isdecimal() and used.isdecimal()):
+        return machine
+    total, free = int(limit), max(0, int(limit) - int(used))
+    return Memory(min(machine.total or total, total), free if machine.free is None else min(machine.free, free))
+
+
+def _installed() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):  # Windows, or a system that keeps it to itself
+        return None
+
+
+def process_memory() -> int:
+    """Return the bytes of memory this process holds now (its peak where the system tells only that)."""
+    resident = _read_line("/proc/self/statm").split()
+    if len(resident) > 1:
+        return int(resident[1]) * os.sysconf("SC_PAGE_SIZE")
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _read_text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:  # a system without it
+        return ""
+
+
+def _read_line(path: str) -> str:
+    return _read_text(path).strip()

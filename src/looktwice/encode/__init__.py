@@ -1,0 +1,8 @@
+"""Encoders by name: items in, float32 unit rows out. Importing this loads neither torch nor transformers."""
+
+from __future__ import annotations
+
+from looktwice.encode.name import EncoderName, parse
+from looktwice.encode.registry import load_encoder
+
+__all__ = ["EncoderName", "load_encoder", "parse"]

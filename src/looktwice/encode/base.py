@@ -1,0 +1,192 @@
+"""What every encoder shares: sorting items out, batching, unit rows, mixing picture and text.
+
+A subclass turns one batch of model inputs, or of texts, into vectors; it never sees items.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from looktwice.catalog import text_encoders
+from looktwice.checkpoints import Checkpoint
+from looktwice.device import Placement
+from looktwice.encode.linear import Linear
+from looktwice.errors import ModelError, UsageError
+from looktwice.types import EncoderInfo, Item
+from looktwice.weights import load_weights
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from looktwice.types import FloatArray
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class BaseEncoder(ABC):
+    """An encoder over one checkpoint; the weights are read at the first batch.
+
+    An item with a picture and a text becomes the unit vector of (1 − text_weight) · picture + text_weight · text, both
+    of unit length. `truncated` counts texts that were longer than the model reads, `unread` texts that stood beside a
+    picture and that the model cannot read; each is logged once. `for_queries` encodes queries: itself, unless the name
+    gave a size of their own.
+    """
+
+    auto = "AutoModel"
+    reads_text = False
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        placement: Placement,
+        *,
+        name: str,
+        preprocessing: str,
+        dim: int,
+        linear: Linear | None,
+        batch_size: int,
+        text_weight: float,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.placement = placement
+        self.linear = linear
+        self.batch_size = batch_size
+        self.text_weight = text_weight
+        self.truncated = 0
+        self.unread = 0
+        self.info = EncoderInfo(name, checkpoint.revision, preprocessing, linear.dim if linear else dim)
+        self.for_queries: BaseEncoder = self
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The weights, read at first use."""
+        return load_weights(self.checkpoint, self.placement, self.auto)
+
+    def encode(self, items: Sequence[Item]) -> FloatArray:
+        """Return (n, d) float32 rows of unit length in the order of `items`; n = 0 gives (0, d).
+
+        A row that has no direction is NaN: zero or NaN out of the model, or an item with neither picture nor text.
+        Raises UsageError for an item that is only text where the model reads none.
+        """
+        import numpy as np
+
+        pictures = [i for i, item in enumerate(items) if item.image is not None]
+        texts = [i for i, item in enumerate(items) if item.text and self._can_read(item)]
+        mixed = np.zeros((len(items), self.info.dim), np.float32)
+        self._add(mixed, pictures, self._encode_pictures([_picture(items[i]) for i in pictures]), set(texts), 1)
+        self._add(mixed, texts, self._encode_texts([items[i].text or "" for i in texts]), set(pictures), 0)
+        return unit(mixed)
+
+    def _can_read(self, item: Item) -> bool:
+        if self.reads_text:
+            return True
+        if item.image is None:
+            raise UsageError(
+                f"The encoder {self.info.name} reads no text, but {item.id!r} is only text; use one that does, such as "
+                f"{', '.join(text_encoders()[:4])} (all: looktwice models)."
+            )
+        self.unread += 1
+        if self.unread == 1:
+            log.warning("The encoder %s reads no text: items with both go by their picture.", self.info.name)
+        return False
+
+    def _add(self, mixed: FloatArray, rows: list[int], vectors: FloatArray, both: set[int], picture: int) -> None:
+        weight = 1 - self.text_weight if picture else self.text_weight
+        for row, vector in zip(rows, vectors, strict=True):
+            mixed[row] += vector * (weight if row in both else 1)
+
+    def _encode_pictures(self, images: list[Image]) -> FloatArray:
+        return self._adapted(self._run(images, self._key, self._pictures))
+
+    def _encode_texts(self, texts: list[str]) -> FloatArray:
+        return self._adapted(self._run(texts, lambda _: None, self._texts))
+
+    def _adapted(self, rows: FloatArray) -> FloatArray:
+        rows = unit(rows)
+        return rows if self.linear is None else unit(self.linear.apply(rows))
+
+    def _run(self, inputs: list[T], key: Callable[[T], Hashable], forward: Callable[[list[T]], Tensor]) -> FloatArray:
+        import numpy as np
+        import torch
+
+        width = self.linear.weight.shape[1] if self.linear else self.info.dim
+        rows = np.empty((len(inputs), width), np.float32)
+        with torch.inference_mode():
+            for chosen in self._batches([key(value) for value in inputs]):
+                rows[chosen] = self._forward([inputs[i] for i in chosen], forward)
+        return rows
+
+    def _batches(self, keys: list[Hashable]) -> Iterator[list[int]]:
+        groups = defaultdict(list)
+        for index, key in enumerate(keys):
+            groups[key].append(index)
+        for group in groups.values():
+            for start in range(0, len(group), self.batch_size):
+                yield group[start : start + self.batch_size]
+
+    def _forward(self, batch: list[T], forward: Callable[[list[T]], Tensor]) -> FloatArray:
+        import numpy as np
+        import torch
+
+        try:
+            vectors = forward(batch).float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise ModelError(
+                    f"{self.placement.device} has too little memory for one item with {self.info.name}; "
+                    "choose a smaller size or --device cpu."
+                ) from error
+            half = len(batch) // 2
+            self.batch_size = max(1, half)
+            return np.concatenate([self._forward(batch[:half], forward), self._forward(batch[half:], forward)])
+        checked: FloatArray = vectors
+        return checked
+
+    def to_device(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Move model inputs to the model's device; numbers with a fraction also take its number format."""
+        dtype = self.placement.torch_dtype
+        return {
+            name: value.to(self.placement.device, dtype if value.is_floating_point() else None)
+            for name, value in inputs.items()
+        }
+
+    @abstractmethod
+    def _key(self, image: Image) -> Hashable:
+        """Pictures with equal keys go into one batch."""
+
+    @abstractmethod
+    def _pictures(self, images: list[Image]) -> Tensor:
+        """Vectors [n, d] of pictures with equal keys, of any length."""
+
+    def _texts(self, texts: list[str]) -> Tensor:
+        """Vectors [n, d] of texts, of any length."""
+        raise NotImplementedError
+
+
+def unit(rows: FloatArray) -> FloatArray:
+    """Scale rows to unit length; rows without a direction become NaN. Norms are taken in float64.
+
+    >>> import numpy as np
+    >>> unit(np.float32([[3, 4], [0, 0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929], [nan, nan]]
+    """
+    import numpy as np
+
+    wide = rows.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    usable = np.isfinite(lengths) & (lengths > 1e-12)
+    scaled: FloatArray = np.where(usable, wide / np.where(usable, lengths, 1), np.nan).astype(np.float32)
+    return scaled
+
+
+def _picture(item: Item) -> Image:
+    assert item.image is not None
+    return item.image

@@ -1,0 +1,92 @@
+"""How an encoder is named. Syntax only: knows no file and no model.
+
+    [tower:]MODEL[#REVISION][@SIZE[/QUERY]][+linear:FILE]
+
+    siglip2-so400m@384      a short name, at 384 px
+    clip-l@336/512          indexed at 336 px, queries at 512 px
+    org/name#v1.0           a checkpoint of the model hub, pinned
+    tower:tiny-vl           the mean of a multimodal LLM's own visual tokens
+    ./mine@512              a folder; `@`, `#` and `%` in its path are %40, %23 and %25 where they could be misread
+    pe-l@512+linear:ilias.pt   followed by a linear adaptation from a file
+
+SIZE is the side that the checkpoint was made for (its own preprocessing is then used) or any other: then the picture's
+larger side is made that long, its aspect kept (ILIAS, arXiv 2502.11748, transform `RESIZE_LARGE`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from looktwice.errors import UsageError
+
+TOWER = "tower:"
+LINEAR = "+linear:"
+SIDES = range(16, 4097)
+
+_TAIL = re.compile(r"(?P<model>.*?)(?:#(?P<revision>\w[\w./-]*))?(?:@(?P<size>\d+)(?:/(?P<query>\d+))?)?", re.DOTALL)
+_MISREAD = re.compile(r"%(?=25|23|40|2B)|#|@(?=\d)|\+(?=linear:)")
+_ESCAPED = re.compile(r"%(25|23|40|2B)")
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderName:
+    """A parsed name; `str()` prints it back, and parsing that gives an equal one.
+
+    `model` is a short name, a folder or a hub name; `tower` says that it is a multimodal LLM whose visual tokens are
+    averaged; `size` and `query_size` are in pixels, None for the model's own. Raises UsageError for a part that cannot
+    be.
+    """
+
+    model: str
+    tower: bool = False
+    revision: str | None = None
+    size: int | None = None
+    query_size: int | None = None
+    linear: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.model or (not self.tower and self.model.startswith(TOWER)):
+            raise UsageError("The encoder's name lacks a model; write, say, tiny-clip or tower:tiny-vl.")
+        if self.linear == "":
+            raise UsageError("+linear: lacks its file; write +linear:FILE (.npz, .safetensors or .pt).")
+        if self.revision is not None and not re.fullmatch(r"\w[\w./-]*", self.revision):
+            raise UsageError(f"{self.revision!r} is no revision; give a commit, a branch or a tag.")
+        for side in (self.size, self.query_size):
+            if side is not None and side not in SIDES:
+                raise UsageError(f"{side} px is no size to encode at; choose {SIDES[0]} to {SIDES[-1]}.")
+        if self.query_size is not None and self.size is None:
+            raise UsageError("A query size needs a size to index at before it; write @SIZE/QUERY.")
+
+    def __str__(self) -> str:
+        model = _MISREAD.sub(lambda found: f"%{ord(found[0]):02X}", self.model)
+        size = "" if self.size is None else f"@{self.size}"
+        query = "" if self.query_size is None else f"/{self.query_size}"
+        revision = "" if self.revision is None else f"#{self.revision}"
+        linear = "" if self.linear is None else f"{LINEAR}{self.linear}"
+        return f"{TOWER * self.tower}{model}{revision}{size}{query}{linear}"
+
+
+def parse(text: str | EncoderName) -> EncoderName:
+    """Parse an encoder's name. Raises UsageError for one that breaks the syntax; whether it exists is found out later.
+
+    >>> parse("pe-l@512+linear:ilias.pt")
+    EncoderName(model='pe-l', tower=False, revision=None, size=512, query_size=None, linear='ilias.pt')
+    >>> str(parse("tower:org/name#v1.0@336/512"))
+    'tower:org/name#v1.0@336/512'
+    """
+    if isinstance(text, EncoderName):
+        return text
+    front, mark, linear = text.partition(LINEAR)
+    tower = front.startswith(TOWER)
+    found = _TAIL.fullmatch(front.removeprefix(TOWER))
+    assert found is not None  # every part of the pattern is optional
+    size, query = found["size"], found["query"]
+    return EncoderName(
+        model=_ESCAPED.sub(lambda code: chr(int(code[1], 16)), found["model"]),
+        tower=tower,
+        revision=found["revision"],
+        size=None if size is None else int(size[:9]),
+        query_size=None if query is None else int(query[:9]),
+        linear=linear if mark else None,
+    )

@@ -1,0 +1,118 @@
+"""What kind of encoder a checkpoint makes, read off its configuration; one small function per kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from looktwice.checkpoints import Checkpoint
+from looktwice.encode import clip, vision
+from looktwice.encode.pixels import LargerSide, OwnPixels, Pixels
+from looktwice.errors import ModelError, UsageError
+from looktwice.processors import load_image_processor
+from looktwice.weights import plain_errors, quiet
+
+if TYPE_CHECKING:
+    from looktwice.encode.base import BaseEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to make the encoder: `make(checkpoint, placement, **settings)`, the length of its vectors before adaptation,
+    the size its own preprocessing gives (None: no fixed one), and how pictures and text are prepared, by name."""
+
+    make: Callable[..., BaseEncoder]
+    dim: int
+    own_side: int | None
+    pixels: str
+    text: str = "text=none"
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the encoder reads text."""
+        return self.text != "text=none"
+
+
+def recipe(checkpoint: Checkpoint, *, tower: bool, side: int | None) -> Recipe:
+    """Return the recipe for this checkpoint with pictures at `side` (None: the checkpoint's own size).
+
+    Raises UsageError for a model that is no encoder, ModelError for settings that cannot be read.
+    """
+    kind = checkpoint.model_type
+    if kind == "timm" and not tower:
+        return _timm(checkpoint, side)
+    config = _config(checkpoint)
+    if tower:
+        return _tower(checkpoint, config, side)
+    if kind in clip.STYLES:
+        return _clip(checkpoint, config, side)
+    if kind in vision.POOLING:
+        return _vision(checkpoint, config, side)
+    if hasattr(config, "vision_config") and hasattr(config, "text_config"):
+        raise UsageError(f"{checkpoint.name} is a multimodal LLM; write tower:{checkpoint.name} to encode with it.")
+    known = ", ".join(sorted([*clip.STYLES, *vision.POOLING, "timm"]))
+    raise UsageError(f"{checkpoint.name} is of the kind {kind!r}, which is not known as an encoder; known: {known}.")
+
+
+def _config(checkpoint: Checkpoint) -> Any:
+    from transformers import AutoConfig
+
+    with plain_errors(checkpoint, "configuration"), quiet():
+        return AutoConfig.from_pretrained(checkpoint.source, local_files_only=True, trust_remote_code=False)
+
+
+def _clip(checkpoint: Checkpoint, config: Any, side: int | None) -> Recipe:
+    own, pixels = _pixels(checkpoint, getattr(config.vision_config, "patch_size", None), side)
+    make = partial(clip.ClipEncoder, pixels=pixels, config=config)
+    return Recipe(make, clip.dim_of(config), own, pixels.description, clip.STYLES[config.model_type].description)
+
+
+def _vision(checkpoint: Checkpoint, config: Any, side: int | None) -> Recipe:
+    own, pixels = _pixels(checkpoint, getattr(config, "patch_size", None), side)
+    make = partial(vision.VisionEncoder, pixels=pixels, config=config)
+    return Recipe(make, vision.dim_of(config), own, f"{pixels.description},{vision.POOLING[config.model_type]}")
+
+
+def _tower(checkpoint: Checkpoint, config: Any, side: int | None) -> Recipe:
+    from looktwice.encode.tower import TowerEncoder
+
+    if not (hasattr(config, "vision_config") and hasattr(config, "text_config")) or config.model_type in clip.STYLES:
+        raise UsageError(f"{checkpoint.name} is no multimodal LLM ({checkpoint.model_type}); write it without tower:.")
+    prepared = "own" if side is None else f"larger-side={side}"
+    make = partial(TowerEncoder, side=side)
+    return Recipe(make, int(config.text_config.hidden_size), None, f"pictures={prepared},mean-of-visual-tokens")
+
+
+def _timm(checkpoint: Checkpoint, side: int | None) -> Recipe:
+    from looktwice.encode import timm_tower
+
+    timm_tower.require_timm(checkpoint.name)
+    own, dim, pixels = timm_tower.describe(checkpoint, side)
+    return Recipe(partial(timm_tower.TimmEncoder, pixels=pixels), dim, own, pixels.description)
+
+
+def _pixels(checkpoint: Checkpoint, patch: Any, side: int | None) -> tuple[int | None, Pixels]:
+    processor = load_image_processor(checkpoint)
+    own = _own_side(processor)
+    if hasattr(processor, "max_num_patches"):  # NaFlex keeps the aspect by itself
+        return None, _naflex(processor, side)
+    if side is None or side == own:
+        return own, OwnPixels(processor, f"pictures=own@{own}", {})
+    mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+    if len(mean) != 3 or len(std) != 3:
+        raise ModelError(f"The image processor of {checkpoint.name!r} is not for RGB; name another model.")
+    return own, LargerSide(side, int(patch or 1), mean, std)
+
+
+def _naflex(processor: Any, side: int | None) -> OwnPixels:
+    patches = processor.max_num_patches if side is None else (side // processor.patch_size) ** 2
+    if patches < 1:
+        raise UsageError(f"{side} px is less than one patch of this model; choose {processor.patch_size} or more.")
+    return OwnPixels(processor, f"pictures=naflex,{patches}", {"max_num_patches": patches})
+
+
+def _own_side(processor: Any) -> int | None:
+    size = processor.crop_size if getattr(processor, "do_center_crop", False) else getattr(processor, "size", None)
+    return getattr(size, "height", None)

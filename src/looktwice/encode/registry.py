@@ -1,0 +1,104 @@
+"""From an encoder's name to an encoder: finds the checkpoint, reads its settings, picks the class. No weights yet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from looktwice.catalog import BY_NAME, Entry
+from looktwice.checkpoints import Checkpoint, resolve
+from looktwice.device import Placement, place
+from looktwice.encode.name import EncoderName, parse
+from looktwice.errors import UsageError
+
+if TYPE_CHECKING:
+    from looktwice.encode.base import BaseEncoder
+
+
+def load_encoder(
+    name: str | EncoderName,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    batch_size: int | None = None,
+    text_weight: float = 0.5,
+) -> BaseEncoder:
+    """Return the encoder of this name (see `name` for the syntax); weights are read when the first item is encoded.
+
+    `revision` pins the checkpoint as `#REVISION` does; `batch_size` None is 16 on a CPU and 64 on a GPU; `text_weight`
+    in [0, 1] is the text's share in items with a picture too. The result's `for_queries` encodes at the query size that
+    the name gives; it is the encoder itself if the name gives none. Raises UsageError (and its kinds) for a name that
+    cannot be had, ModelError for a checkpoint that cannot be read.
+    """
+    spec = parse(name)
+    if not 0 <= text_weight <= 1:
+        raise UsageError(f"The weight of text must be from 0 to 1, not {text_weight}.")
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"The batch size must be 1 or more, not {batch_size}.")
+    if spec.linear is not None:
+        spec = replace(spec, linear=str(Path(spec.linear).expanduser().resolve()))
+    placement = place(device, dtype)
+    checkpoint = _find(spec, revision)
+    batch = batch_size or (16 if placement.device == "cpu" else 64)
+    encoder = _build(spec, checkpoint, placement, batch, text_weight)
+    if spec.query_size is not None:
+        at_query_size = replace(spec, size=spec.query_size)
+        encoder.for_queries = _build(at_query_size, checkpoint, placement, batch, text_weight)
+        encoder.for_queries.info = encoder.info  # a table knows its encoder by what it indexes with
+    return encoder
+
+
+def _find(spec: EncoderName, revision: str | None) -> Checkpoint:
+    if spec.revision and revision and spec.revision != revision:
+        raise UsageError(f"Two revisions are named, {spec.revision!r} and {revision!r}; name one.")
+    revision = spec.revision or revision
+    entry = BY_NAME.get(spec.model)
+    if entry is None:
+        return resolve(spec.model, revision)
+    if entry.kind == "mllm" and not spec.tower:
+        raise UsageError(f"{entry.name} is a multimodal LLM; write tower:{entry.name} to encode with its tokens.")
+    if entry.kind == "encoder" and spec.tower:
+        raise UsageError(f"{entry.name} is an encoder by itself; write it without tower:.")
+    if entry.bundled:
+        return resolve(entry.name, revision)
+    return replace(resolve(_made_for(entry, spec.size), revision), name=entry.name)
+
+
+def _made_for(entry: Entry, side: int | None) -> str:
+    """The checkpoint made for this size, else for the next smaller one."""
+    if side is None:
+        return next(iter(entry.hub.values()))
+    smaller = [made for made in entry.hub if made <= side]
+    return entry.hub[max(smaller) if smaller else min(entry.hub)]
+
+
+def _build(
+    spec: EncoderName, checkpoint: Checkpoint, placement: Placement, batch_size: int, text_weight: float
+) -> BaseEncoder:
+    from looktwice.encode.linear import load_linear
+    from looktwice.encode.recipe import recipe
+
+    made = recipe(checkpoint, tower=spec.tower, side=spec.size)
+    linear = load_linear(spec.linear, made.dim) if spec.linear else None
+    prepared = [made.pixels, made.text]
+    prepared += [f"text-weight={text_weight:g}"] if made.reads_text else []
+    prepared += [f"linear={linear.sha256}"] if linear else []
+    return made.make(
+        checkpoint,
+        placement,
+        name=_canonical(spec, checkpoint, made.own_side),
+        preprocessing="; ".join(prepared),
+        dim=made.dim,
+        linear=linear,
+        batch_size=batch_size,
+        text_weight=text_weight,
+    )
+
+
+def _canonical(spec: EncoderName, checkpoint: Checkpoint, own_side: int | None) -> str:
+    entry = BY_NAME.get(spec.model)
+    default = next(iter(entry.hub)) if entry and entry.hub else own_side
+    size = None if spec.size == default else spec.size
+    return str(replace(spec, model=checkpoint.name, revision=None, size=size, query_size=None))

@@ -1,0 +1,65 @@
+"""A multimodal LLM's own eyes as an encoder: the mean of the visual tokens that it would read.
+
+One picture at a time, prepared by the model's own processor exactly as for a question about that picture alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from looktwice.encode.base import BaseEncoder
+from looktwice.encode.pixels import presentable, resize_larger_side
+from looktwice.processors import load_processor
+from looktwice.weights import quiet
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+    from transformers import ProcessorMixin
+
+
+class TowerEncoder(BaseEncoder):
+    """Mean of the visual tokens, all tiles and views together, without learned newlines; reads no text.
+
+    With `side`, the picture's larger side is first made that many pixels long (arXiv 2604.13268). Of models that feed
+    further layers (DeepStack), only the tokens that enter the first one count.
+    """
+
+    auto = "AutoModelForImageTextToText"
+
+    def __init__(self, *args: Any, side: int | None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.side = side
+
+    @cached_property
+    def processor(self) -> ProcessorMixin:
+        """The model's processor, read at first use."""
+        return load_processor(self.checkpoint)
+
+    def _key(self, image: Image) -> Hashable:
+        return None
+
+    def _pictures(self, images: list[Image]) -> Tensor:
+        import torch
+
+        return torch.stack([self._tokens(presentable(image)).float().mean(0) for image in images])
+
+    def _tokens(self, image: Image) -> Tensor:
+        import torch
+
+        if self.side is not None:
+            image = resize_larger_side(image, self.side)
+        with quiet():  # transformers warns of pictures 1 or 3 pixels high
+            prompt = self.processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
+            inputs = self.processor(text=[prompt], images=[[image]], return_tensors="pt")
+        wanted = {name: inputs[name] for name in self.processor.image_processor.model_input_names if name in inputs}
+        found = self.model.get_image_features(**self.to_device(wanted)).pooler_output
+        tokens = found if isinstance(found, torch.Tensor) else torch.cat(list(found))
+        return _without_newlines(self.model, tokens.flatten(0, -2))
+
+
+def _without_newlines(model: Any, tokens: Tensor) -> Tensor:
+    newline = getattr(model.model, "image_newline", None)
+    return tokens if newline is None else tokens[(tokens != newline).any(-1)]

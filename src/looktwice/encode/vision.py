@@ -1,0 +1,56 @@
+"""Vision-only encoders of transformers: DINOv2, DINOv3, plain ViT, ConvNeXt, image towers of CLIP and SigLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+from looktwice.encode.base import BaseEncoder
+from looktwice.encode.pixels import LargerSide, Pixels
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+POOLING = {  # which vector stands for the picture: the class token after the last norm, or the model's own pooling
+    "dinov2": "class-token",
+    "dinov2_with_registers": "class-token",
+    "dinov3_vit": "class-token",
+    "dinov3_convnext": "pooled",
+    "vit": "class-token",
+    "convnext": "pooled",
+    "convnextv2": "pooled",
+    "swin": "pooled",
+    "clip_vision_model": "pooled",
+    "siglip_vision_model": "pooled",
+}
+_INTERPOLATES = {"vit", "clip_vision_model", "siglip_vision_model"}  # the others take any size without being told
+
+
+def dim_of(config: Any) -> int:
+    """Length of the vectors that a configuration of one of these families gives."""
+    return int(getattr(config, "hidden_size", None) or config.hidden_sizes[-1])
+
+
+class VisionEncoder(BaseEncoder):
+    """One vector per picture; reads no text."""
+
+    def __init__(self, *args: Any, pixels: Pixels, config: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.pixels = pixels
+        self.family = str(config.model_type)
+
+    def _key(self, image: Image) -> Hashable:
+        return self.pixels.key(image)
+
+    def _pictures(self, images: list[Image]) -> Tensor:
+        inputs = self.to_device(self.pixels.inputs(images))
+        if isinstance(self.pixels, LargerSide) and self.family in _INTERPOLATES:
+            outputs = self.model(**inputs, interpolate_pos_encoding=True)
+        else:
+            outputs = self.model(**inputs)
+        if POOLING[self.family] == "pooled":
+            pooled: Tensor = outputs.pooler_output
+            return pooled.flatten(1)
+        first: Tensor = outputs.last_hidden_state[:, 0]
+        return first
