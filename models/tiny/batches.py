@@ -1,0 +1,222 @@
+"""Batches of labelled pictures and pairs. Everything is drawn from one seed and the step number, so a stop loses
+nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+import numpy as np
+import torch
+from scenes import COLOURS, Scene, Sprite, Sprites, clutter, portrait
+from torch import Tensor
+from wordings import answer, draw
+
+from looktwice.score.prompts import Prompt
+from looktwice.types import Item
+
+VISIBLE = 0.35  # below this share of its pixels an object counts as neither shown nor absent
+
+
+@dataclass
+class Pair:
+    """One question. `query` and `candidate` are rows of the batch's pictures, or None where that side has only
+    words."""
+
+    prompt: Prompt
+    query: int | None
+    candidate: int | None
+    query_text: str | None
+    candidate_text: str | None
+    answer: str
+
+    def items(self) -> tuple[Item, Item]:
+        """Stand-ins for laying the prompt out; any object serves as a picture."""
+        shown = [Item("", image=None if row is None else "picture", text=text)  # type: ignore[arg-type]
+                 for row, text in ((self.query, self.query_text), (self.candidate, self.candidate_text))]  # fmt: skip
+        return shown[0], shown[1]
+
+
+@dataclass
+class Regions:
+    """Every sufficiently visible object of every picture of a batch; r regions, the first n are the portraits' own."""
+
+    picture: Tensor  # [r] row of the batch's pictures
+    cover: Tensor  # [r, cells]
+    drawing: Tensor  # [r] sprite row
+    name: Tensor  # [r] the same number where the object is the same
+    labels: list[str]
+    figure: Tensor  # [2n, cells] share of each cell that shows any object
+
+
+@dataclass
+class Batch:
+    """n cases: pictures [0, n) are portraits, [n, 2n) scenes; scene i shows the object of portrait i."""
+
+    pictures: Tensor
+    captions: list[str]
+    same_drawing: Tensor  # [n, n] bool: the object of portrait i is in scene j
+    same_object: Tensor  # [n, n] bool: something of that name is in scene j, by whatever vendor
+    regions: Regions
+    portraits: list[Scene] = field(default_factory=list)
+    scenes: list[Scene] = field(default_factory=list)
+
+
+def pixels(scenes: list[Scene]) -> Tensor:
+    """[n, 3, side, side] float32 in [-1, 1]."""
+    stack = np.stack([np.asarray(s.image, dtype=np.float32) for s in scenes])
+    return torch.from_numpy(stack / 127.5 - 1).permute(0, 3, 1, 2).contiguous()
+
+
+def choose(sprites: Sprites, n: int, rng: Random) -> list[Sprite]:
+    """n different objects; half of them in families of four that look alike."""
+    chosen: list[Sprite] = []
+    while len(chosen) < n:
+        first = rng.choice(sprites.all)
+        family = [first] if rng.random() < 0.5 else [first, *(sprites.lookalike(first, rng) for _ in range(3))]
+        chosen += [s for s in family if s.object not in {c.object for c in chosen}]
+    return chosen[:n]
+
+
+def plain_label(label: str, rng: Random) -> str:
+    return rng.choice((label, label, f"a {label}", f"the {label}"))
+
+
+def caption(scene: Scene, first: Sprite, rng: Random) -> str:
+    """Words that are true of the scene: its main object, sometimes a second one, a keyword instead, or the ground."""
+    named = plain_label(rng.choice(first.words) if first.words and rng.random() < 0.15 else first.label, rng)
+    others = [
+        p.sprite.label for p in scene.placed if p.visible > 0.6 and p.scale > 0.2 and p.sprite.object != first.object
+    ]
+    if others and rng.random() < 0.25:
+        return f"{named} and {plain_label(rng.choice(others), rng)}"
+    if scene.ground and rng.random() < 0.3:
+        return f"{named} on {scene.ground}"
+    return named
+
+
+def shows(scene: Scene, sprite: Sprite, drawing: bool) -> bool:
+    return any((p.sprite.row == sprite.row) if drawing else (p.sprite.object == sprite.object) for p in scene.placed)
+
+
+def regions(scenes: list[Scene]) -> Regions:
+    rows, covers, drawings, labels, names = [], [], [], [], {}
+    for picture, scene in enumerate(scenes):
+        for p in scene.placed:
+            if p.visible >= VISIBLE and p.cover.max() > 0.1:
+                rows.append(picture)
+                covers.append(p.cover.reshape(-1))
+                drawings.append(p.sprite.row)
+                labels.append(p.sprite)
+    number = [names.setdefault(s.object, len(names)) for s in labels]
+    figure = [np.clip(sum(p.cover for p in scene.placed), 0, 1).reshape(-1) for scene in scenes]
+    return Regions(
+        torch.tensor(rows), torch.from_numpy(np.stack(covers)), torch.tensor(drawings), torch.tensor(number),
+        [s.label for s in labels], torch.from_numpy(np.stack(figure).astype(np.float32)),
+    )  # fmt: skip
+
+
+def make_batch(sprites: Sprites, n: int, side: int, hard: float, plain: float, seed: int, step: int) -> Batch:
+    """`hard` in [0, 1] moves from one large object to clutter; `plain` is the share of pictures on a grey ground."""
+    rng = Random(seed * 1_000_003 + step)
+    chosen = choose(sprites, n, rng)
+    portraits = [portrait(s, side, rng, sprites, plain) for s in chosen]
+    scenes = []
+    for sprite in chosen:
+        level = hard * rng.uniform(0.2, 1.0)
+        scenes.append(clutter([sprite], rng.randint(0, 1 + round(6 * level)), side, rng, sprites, level, plain))
+    return Batch(
+        pixels(portraits + scenes),
+        [caption(scene, sprite, rng) for scene, sprite in zip(scenes, chosen, strict=True)],
+        torch.tensor([[shows(scene, s, True) for scene in scenes] for s in chosen]),
+        torch.tensor([[shows(scene, s, False) for scene in scenes] for s in chosen]),
+        regions(portraits + scenes),
+        portraits,
+        scenes,
+    )
+
+
+def negative(row: Tensor, taken: Tensor, rng: Random) -> int | None:
+    """A column that is not `taken`; mostly one of the three with the highest likeness in `row`."""
+    order = [j for j in row.argsort(descending=True).tolist() if not taken[j]]
+    if not order:
+        return None
+    return rng.choice(order[:3]) if rng.random() < 0.6 else rng.choice(order)
+
+
+def make_pairs(batch: Batch, looks: Tensor, reads: Tensor, long: float, seed: int, step: int) -> list[Pair]:
+    """Questions over one batch. `looks` and `reads` [n, n] are likenesses used to pick hard negatives."""
+    rng, n, pairs = Random(seed * 7_000_003 + step), len(batch.scenes), []
+    for i in range(n):
+        sprite = batch.portraits[i].placed[0].sprite
+        prompt = draw("object", long, rng)
+        pairs.append(Pair(prompt, i, n + i, None, None, answer(prompt, True)))
+        for _ in range(1 if rng.random() < 0.6 else 2):
+            j = negative(looks[i], batch.same_object[i], rng)
+            if j is not None:
+                pairs.append(Pair(prompt, i, n + j, None, None, answer(prompt, False)))
+        j = negative(reads[i], batch.same_object[i], rng)
+        if rng.random() < 0.6:
+            pairs += _match_pairs(batch, i, j, long, rng)
+        if rng.random() < 0.15 and j is not None:
+            pairs += _class_pairs(batch, i, rng.randrange(n), long, rng)
+        if rng.random() < 0.2 and j is not None:
+            pairs += _composed_pairs(batch, i, j, sprite, long, rng)
+        if rng.random() < 0.12 and j is not None:
+            pairs += _score_pairs(batch, i, j, rng)
+    return pairs
+
+
+def _text_pair(prompt: Prompt, text: str, picture: int, reply: str) -> Pair:
+    if "query.image" in prompt.parts:  # image -> text: the caption is the candidate
+        return Pair(prompt, picture, None, None, text, reply)
+    return Pair(prompt, None, picture, text, None, reply)
+
+
+def _match_pairs(batch: Batch, i: int, j: int | None, long: float, rng: Random) -> list[Pair]:
+    prompt, n = draw("match", long, rng), len(batch.scenes)
+    text = batch.captions[i]
+    pairs = [_text_pair(prompt, text, n + i, answer(prompt, True))]
+    if j is not None:
+        pairs.append(_text_pair(prompt, text, n + j, answer(prompt, False)))
+    return pairs
+
+
+def _class_pairs(batch: Batch, i: int, j: int, long: float, rng: Random) -> list[Pair]:
+    prompt, n = draw("class", long, rng), len(batch.scenes)
+    group = batch.portraits[i].placed[0].sprite.group
+    same = any(p.sprite.group == group for p in batch.scenes[j].placed)
+    return [Pair(prompt, i, n + j, None, None, answer(prompt, same))]
+
+
+def _composed_pairs(batch: Batch, i: int, j: int, sprite: Sprite, long: float, rng: Random) -> list[Pair]:
+    """The same object, with something else or on some colour; a negative breaks the picture's half or the words'
+    half."""
+    prompt, n, scene = draw("composed", long, rng), len(batch.scenes), batch.scenes[i]
+    others = [p.sprite.label for p in scene.placed if p.visible > 0.6 and p.sprite.object != sprite.object]
+    if others and (scene.ground is None or rng.random() < 0.5):
+        true = f"with {plain_label(rng.choice(others), rng)}"
+        false = f"with {plain_label(batch.portraits[j].placed[0].sprite.label, rng)}"
+    elif scene.ground:
+        true = f"on {scene.ground}"
+        false = f"on {rng.choice([c for c in COLOURS if c != scene.ground])}"
+    else:
+        return []
+    wrong = (n + j, true) if rng.random() < 0.5 else (n + i, false)
+    if wrong[0] == n + j and bool(batch.same_object[i, j]):
+        return []
+    return [
+        Pair(prompt, i, n + i, true, None, answer(prompt, True)),
+        Pair(prompt, i, wrong[0], wrong[1], None, answer(prompt, False)),
+    ]
+
+
+def _score_pairs(batch: Batch, i: int, j: int, rng: Random) -> list[Pair]:
+    """A written score: how much of what the caption names is shown. Two decimals, no halves rounded away."""
+    prompt, n = draw("score", 1.0, rng), len(batch.scenes)
+    mine, other = batch.portraits[i].placed[0].sprite.label, batch.portraits[j].placed[0].sprite.label
+    if rng.random() < 0.34:
+        return [Pair(prompt, None, n + i, f"{mine} and {other}", None, f"0.{rng.randint(45, 55)}")]
+    right = rng.random() < 0.5
+    number = f"0.{rng.randint(90, 99)}" if right else f"0.0{rng.randint(0, 9)}"
+    return [Pair(prompt, None, n + i, mine if right else other, None, number)]

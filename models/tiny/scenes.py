@@ -1,0 +1,198 @@
+"""Compose pictures from sprites: grounds, clutter, occlusion, photographic damage. Everything follows from one
+`Random`.
+
+A scene keeps an account of what it shows, so that labels never have to be guessed: which sprites, how large, how
+much of
+each is still visible.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+
+COLOURS = {
+    "red": (214, 48, 49), "orange": (240, 147, 43), "yellow": (249, 214, 76), "green": (56, 158, 84),
+    "blue": (52, 108, 214), "purple": (132, 70, 180), "pink": (242, 150, 190), "brown": (128, 84, 52),
+    "white": (248, 248, 248), "grey": (136, 138, 142), "black": (24, 24, 28),
+}  # fmt: skip
+
+
+GRID = 4  # tiny-vl sees a picture as 4 x 4 visual tokens
+
+
+@dataclass(frozen=True)
+class Sprite:
+    row: int
+    object: str
+    label: str
+    words: tuple[str, ...]
+    group: str
+    vendor: str
+
+
+@dataclass(frozen=True)
+class Placed:
+    sprite: Sprite
+    scale: float  # longer side, as a share of the frame's side
+    visible: float  # share of its own opaque pixels that nothing covers
+    cover: np.ndarray  # [GRID, GRID] share of each cell that it fills, visibly
+
+
+@dataclass(frozen=True)
+class Scene:
+    image: Image.Image
+    placed: tuple[Placed, ...]
+    ground: str | None  # colour name of a flat ground, else None
+
+
+class Sprites:
+    """All drawings of one split."""
+
+    def __init__(self, data: Path, split: str) -> None:
+        archive = np.load(data / "sprites.npz")
+        self._pixels, self._offsets, self._shapes = archive["pixels"], archive["offsets"], archive["shapes"]
+        self.all: list[Sprite] = []
+        for row, line in enumerate((data / "sprites.jsonl").read_text().splitlines()):
+            r = json.loads(line)
+            if r["split"] == split:
+                self.all.append(Sprite(row, r["object"], r["label"], tuple(r["words"]), r["group"], r["vendor"]))
+        self.by_group: dict[str, list[Sprite]] = defaultdict(list)
+        self.by_object: dict[str, list[Sprite]] = defaultdict(list)
+        for sprite in self.all:
+            self.by_group[sprite.group].append(sprite)
+            self.by_object[sprite.object].append(sprite)
+
+    @lru_cache(maxsize=4096)  # noqa: B019  (one instance per process)
+    def picture(self, row: int) -> Image.Image:
+        h, w = self._shapes[row]
+        return Image.fromarray(self._pixels[self._offsets[row] : self._offsets[row + 1]].reshape(h, w, 4), "RGBA")
+
+    def lookalike(self, sprite: Sprite, rng: Random) -> Sprite:
+        """Another object of the same group, often of the same colour; any object where the group has no other."""
+        others = [s for s in self.by_group[sprite.group] if s.object != sprite.object]
+        return rng.choice(others) if others else rng.choice(self.all)
+
+
+def flat_colour(rng: Random) -> tuple[str, tuple[int, int, int]]:
+    name = rng.choice(list(COLOURS))
+    r, g, b = COLOURS[name]
+    return name, tuple(max(0, min(255, c + rng.randint(-14, 14))) for c in (r, g, b))  # type: ignore[return-value]
+
+
+def coverage(mask: np.ndarray) -> np.ndarray:
+    """[size, size] bool -> [GRID, GRID] share of each cell."""
+    side = mask.shape[0] // GRID
+    cells = mask[: side * GRID, : side * GRID].reshape(GRID, side, GRID, side)
+    return np.asarray(cells.mean((1, 3)), dtype=np.float32)
+
+
+def ground(size: int, rng: Random, sprites: Sprites, plain: float = 0.0) -> tuple[Image.Image, str | None]:
+    """A frame to put things on: flat, gradient, noise, stripes or a blurred crop of another drawing."""
+    name, first = flat_colour(rng)
+    if rng.random() < plain:
+        return Image.new("RGB", (size, size), COLOURS["grey"]), "grey"
+    kind = rng.random()
+    if kind < 0.35:
+        return Image.new("RGB", (size, size), first), name
+    _, second = flat_colour(rng)
+    if kind < 0.55:
+        ramp = Image.linear_gradient("L").resize((size, size)).rotate(rng.choice((0, 90, 180, 270)))
+        return Image.composite(
+            Image.new("RGB", (size, size), first), Image.new("RGB", (size, size), second), ramp
+        ), None
+    if kind < 0.70:
+        cells = rng.choice((4, 8, 24, size))
+        noise = np.random.default_rng(rng.getrandbits(32)).normal(0, 28, (cells, cells, 3)) + np.array(first)
+        return Image.fromarray(noise.clip(0, 255).astype(np.uint8)).resize(
+            (size, size), Image.Resampling.BILINEAR
+        ), None
+    if kind < 0.85:
+        canvas = Image.new("RGB", (size, size), first)
+        draw, step = ImageDraw.Draw(canvas), rng.randint(max(3, size // 16), size // 4)
+        for x in range(0, size, 2 * step):
+            draw.rectangle((x, 0, x + step - 1, size), fill=second)
+        return canvas.rotate(rng.choice((0, 90))), None
+    crop = sprites.picture(rng.choice(sprites.all).row).resize((2 * size, 2 * size))
+    canvas = Image.new("RGB", (2 * size, 2 * size), first)
+    canvas.paste(crop, (0, 0), crop)
+    x, y = rng.randint(0, size), rng.randint(0, size)
+    return canvas.crop((x, y, x + size, y + size)).filter(ImageFilter.GaussianBlur(size / 32)), None
+
+
+def place(canvas: Image.Image, art: Image.Image, scale: float, turn: float, rng: Random, inside: bool) -> np.ndarray:
+    """Paste `art`; returns its alpha over the whole frame as bool [size, size]."""
+    size = canvas.width
+    factor = scale * size / max(art.size)
+    art = art.resize((max(2, round(art.width * factor)), max(2, round(art.height * factor))), Image.Resampling.BILINEAR)
+    art = art.rotate(turn, Image.Resampling.BILINEAR, expand=True)
+    slack = 0.0 if inside else 0.15
+    x, y = (
+        rng.randint(round(-slack * side), max(round(-slack * side), size - round((1 - slack) * side)))
+        for side in art.size
+    )
+    canvas.paste(art, (x, y), art)
+    mask = Image.new("L", canvas.size)
+    mask.paste(art.getchannel("A"), (x, y))
+    return np.asarray(mask) > 96
+
+
+def damage(image: Image.Image, rng: Random, strength: float) -> Image.Image:
+    """Brightness, contrast, colour, blur and JPEG, each only sometimes."""
+    for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        if rng.random() < 0.3:
+            image = enhancer(image).enhance(rng.uniform(1 - 0.4 * strength, 1 + 0.4 * strength))
+    if rng.random() < 0.15:
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.0) * strength * image.width / 96))
+    if rng.random() < 0.3:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=rng.randint(35, 90))
+        image = Image.open(buffer).convert("RGB")
+    return image
+
+
+def portrait(sprite: Sprite, size: int, rng: Random, sprites: Sprites, plain: float = 0.0) -> Scene:
+    """One large object: what a person would hand in as a query."""
+    canvas, name = ground(size, rng, sprites, plain)
+    scale = rng.uniform(0.6, 0.92)
+    mask = place(canvas, sprites.picture(sprite.row), scale, rng.uniform(-15, 15), rng, inside=True)
+    return Scene(damage(canvas, rng, 0.7), (Placed(sprite, scale, 1.0, coverage(mask)),), name)
+
+
+def clutter(
+    targets: list[Sprite], others: int, size: int, rng: Random, sprites: Sprites, hard: float, plain: float = 0.0
+) -> Scene:
+    """A scene that shows `targets` among `others` further objects. `hard` in [0, 1]: smaller, turned, occluded."""
+    for _ in range(6):
+        canvas, name = ground(size, rng, sprites, plain)
+        shown = list(targets)
+        for _ in range(others):
+            near = rng.random() < 0.3 and bool(targets)
+            shown.append(sprites.lookalike(rng.choice(targets), rng) if near else rng.choice(sprites.all))
+        rng.shuffle(shown)
+        largest = 0.9 - 0.35 * hard if len(shown) == 1 else 0.75 - 0.25 * hard
+        scales, masks = [], []
+        for sprite in shown:
+            wanted = sprite in targets
+            smallest = (0.55 - 0.37 * hard) if wanted else (0.30 - 0.20 * hard)
+            scales.append(rng.uniform(min(smallest, largest), largest))
+            turn = rng.uniform(-1, 1) * (10 + 35 * hard)
+            masks.append(
+                place(canvas, sprites.picture(sprite.row), scales[-1], turn, rng, inside=rng.random() > 0.3 * hard)
+            )
+        visible = [m & ~np.any(masks[i + 1 :], axis=0) if i + 1 < len(masks) else m for i, m in enumerate(masks)]
+        shares = [float(v.sum()) / max(1, int(m.sum())) for v, m in zip(visible, masks, strict=True)]
+        enough = 0.8 - 0.4 * hard
+        if all(share >= enough for share, s in zip(shares, shown, strict=True) if s in targets):
+            break
+    account = zip(shown, scales, shares, visible, strict=True)
+    placed = tuple(Placed(sprite, scale, share, coverage(mask)) for sprite, scale, share, mask in account)
+    return Scene(damage(canvas, rng, 0.5 + 0.5 * hard), placed, name)

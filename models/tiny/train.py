@@ -1,0 +1,264 @@
+"""Train tiny-vl. Resumable: run the same command again and it goes on from the last checkpoint.
+
+    python models/tiny/train.py --data DATA --out RUN [--steps 1900] [--look 500] [--workers 2]
+
+Scenes are composed, so it is known which visual tokens show which object. Steps before `--look` train sight alone:
+which tokens
+are figure and which ground; regions of the same drawing alike and all others not; regions near their names;
+portraits near the
+scenes that show them by late interaction (mean over query tokens of the best likeness to a scene token). After that
+every step also asks questions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from architecture import ONE_IMAGE, corpus, make_model, make_processor, train_tokenizer, whiten_patches
+from batches import Batch, Pair, Regions, make_batch, make_pairs
+from scenes import Sprites
+from torch import Tensor, nn
+from transformers import Idefics3ForConditionalGeneration, PreTrainedTokenizerFast
+
+TEMPERATURE = 1 / 14
+
+
+class TinyVL(nn.Module):
+    """The shipped model plus two small heads that only training uses."""
+
+    def __init__(self, model: Idefics3ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
+        super().__init__()
+        self.model, self.tokenizer = model, tokenizer
+        width = model.config.text_config.hidden_size
+        self.weigh = nn.Linear(width, 1)
+        self.speak = nn.Linear(width, width)
+        self.image_id = model.config.image_token_id
+
+    def look(self, pictures: Tensor) -> Tensor:
+        """[n, 3, s, s] -> visual tokens [n, 16, d]."""
+        vision = self.model.model.vision_model
+        side = pictures.shape[-1] // vision.patch_size
+        mask = torch.ones(len(pictures), side, side, dtype=torch.bool, device=pictures.device)
+        return self.model.model.connector(vision(pixel_values=pictures, patch_attention_mask=mask).last_hidden_state)
+
+    def likeness(self, query: Tensor, scene: Tensor) -> Tensor:
+        """[n, t, d] × [m, t, d] -> [n, m]; each query token finds its best scene token, weighed by a learned
+        importance."""
+        q, s = F.normalize(query, dim=-1), F.normalize(scene, dim=-1)
+        best = torch.einsum("ntd,mud->nmtu", q, s).amax(-1)
+        return torch.einsum("nmt,nt->nm", best, self.weigh(query).squeeze(-1).softmax(-1))
+
+    def objects(self, tokens: Tensor, regions: Regions) -> Tensor:
+        """Unit vectors [r, d] of regions: the mean of their tokens, weighed by how much of each they fill."""
+        cover = regions.cover.to(tokens.device)
+        return F.normalize(torch.einsum("rt,rtd->rd", cover, tokens[regions.picture.to(tokens.device)]), dim=-1)
+
+    def read(self, texts: list[str]) -> Tensor:
+        """Unit vectors [n, d] of captions: the language model's last state."""
+        ids = [self.tokenizer.encode(" " + t) for t in texts]
+        states, last = self._run(ids, None, None)
+        return F.normalize(self.speak(states[torch.arange(len(ids)), last]), dim=-1)
+
+    def answers(self, pairs: list[Pair], tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(mean cross-entropy of the answers, first-token correctness [pairs])."""
+        ids, spans, rows = [], [], []
+        for pair in pairs:
+            head, reply = self.tokenizer.encode(render(pair)), self.tokenizer.encode(pair.answer)
+            ids.append(head + reply[:-1])
+            spans.append((len(head) - 1, reply))
+            rows.append(pictures_in_order(pair))
+        states, _ = self._run(ids, rows, tokens)
+        where = [(i, start + k) for i, (start, reply) in enumerate(spans) for k in range(len(reply))]
+        goal = torch.tensor([t for _, reply in spans for t in reply], device=states.device)
+        logits = self.model.lm_head(states[[i for i, _ in where], [k for _, k in where]])
+        first = torch.tensor([k == spans[i][0] for i, k in where], device=states.device)
+        return F.cross_entropy(logits, goal), (logits.argmax(-1) == goal)[first]
+
+    def _run(
+        self, ids: list[list[int]], rows: list[list[int]] | None, tokens: Tensor | None
+    ) -> tuple[Tensor, list[int]]:
+        device = self.weigh.weight.device
+        longest = max(map(len, ids))
+        padded = torch.tensor([i + [0] * (longest - len(i)) for i in ids], device=device)
+        text = self.model.model.text_model
+        embeds = text.embed_tokens(padded)
+        if rows is not None and tokens is not None:
+            wanted = torch.tensor([r for row in rows for r in row], device=device)
+            embeds = embeds.masked_scatter((padded == self.image_id).unsqueeze(-1), tokens[wanted])
+        # right-padded and causal: what stands after the last real token cannot reach it, so no mask is needed
+        states = text(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        return states, [len(i) - 1 for i in ids]
+
+
+def pictures_in_order(pair: Pair) -> list[int]:
+    rows = {"query": pair.query, "candidate": pair.candidate}
+    return [
+        row
+        for piece in pair.prompt.lay_out(*pair.items())
+        if piece.text is None and (row := rows[str(piece.side)]) is not None
+    ]
+
+
+def render(pair: Pair) -> str:
+    """The very string that the processor makes of this conversation."""
+    body = "".join(ONE_IMAGE if p.text is None else p.text for p in pair.prompt.lay_out(*pair.items()))
+    return f"<|im_start|>User:{body}<end_of_utterance>\nAssistant:"
+
+
+def contrast(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
+    """Cross-entropy of rows against any of their positives (SupCon); ignored columns leave the denominator."""
+    logits = logits.masked_fill(ignore & ~positive, -1e4)
+    some = positive.any(1)
+    logp = logits.log_softmax(1)
+    return -((logp * positive).sum(1) / positive.sum(1).clamp(min=1))[some].mean()
+
+
+def losses(net: TinyVL, batch: Batch, ask: bool, long: float, seed: int, step: int) -> dict[str, Tensor]:
+    device = net.weigh.weight.device
+    n, regions = len(batch.scenes), batch.regions
+    tokens = net.look(batch.pictures.to(device))
+    seen, scale = net.objects(tokens, regions), 1 / TEMPERATURE
+    drawing, name = regions.drawing.to(device), regions.name.to(device)
+    same_drawing, same_name = drawing[:, None] == drawing[None], name[:, None] == name[None]
+    itself = torch.eye(len(seen), dtype=torch.bool, device=device)
+    said = net.read(regions.labels)
+    looks = net.likeness(tokens[:n], tokens[n:])
+    shown, related = batch.same_drawing.to(device), batch.same_object.to(device)
+    out = {
+        "figure": F.binary_cross_entropy_with_logits(net.weigh(tokens).squeeze(-1), regions.figure.to(device)),
+        "region": contrast(scale * seen @ seen.T, same_drawing & ~itself, same_name | itself),
+        "name": contrast(scale * said @ seen.T, same_name, same_name) / 2
+        + contrast(scale * seen @ said.T, same_name, same_name) / 2,
+        "look": contrast(scale * looks, shown, related) / 2 + contrast(scale * looks.T, shown.T, related.T) / 2,
+    }
+    if ask:
+        voice = net.read(batch.captions).detach()
+        reads = torch.einsum("nd,mtd->nmt", voice, F.normalize(tokens[n:], dim=-1)).amax(-1)
+        pairs = make_pairs(batch, looks.detach().cpu(), reads.detach().cpu(), long, seed, step)
+        out["answer"], right = net.answers(pairs, tokens)
+        out["right"] = right.float().mean().detach()
+    return out
+
+
+def rate(step: int, steps: int, peak: float) -> float:
+    """Warm up over 60 steps, then a cosine down to 2 %."""
+    return peak * min(1.0, (step + 1) / 60) * (0.02 + 0.49 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+
+
+def share_gradients(net: nn.Module) -> None:
+    flat = torch.cat([p.grad.reshape(-1) if p.grad is not None else torch.zeros(p.numel()) for p in net.parameters()])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    at = 0
+    for p in net.parameters():
+        p.grad = flat[at : at + p.numel()].view_as(p)
+        at += p.numel()
+
+
+def save(out: Path, net: TinyVL, optimiser: torch.optim.Optimizer, step: int) -> None:
+    state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+    torch.save(state, out / "last.tmp")
+    (out / "last.tmp").rename(out / "last.pt")
+
+
+def worker(rank: int, args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    if args.workers > 1:
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", "29531")
+        dist.init_process_group("gloo", rank=rank, world_size=args.workers)
+    out, sprites = Path(args.out), Sprites(Path(args.data), "train")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(out / "tokenizer")
+    model = make_model(tokenizer, args.seed)
+    whiten_patches(model, make_batch(sprites, 64, 96, 0.5, 0.3, args.seed, 0).pictures)
+    net = TinyVL(model, tokenizer).to(args.device).train()
+    decay = [p for p in net.parameters() if p.ndim > 1]
+    plain = [p for p in net.parameters() if p.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}], betas=(0.9, 0.98)
+    )
+    start = 0
+    if (out / "last.pt").exists():
+        state = torch.load(out / "last.pt", map_location=args.device, weights_only=True)
+        net.load_state_dict(state["net"])
+        optimiser.load_state_dict(state["optimiser"])
+        start = state["step"]
+    seed, since, window = args.seed * 100 + rank, time.time(), {}
+    for step in range(start, args.until or args.steps):
+        done = step / args.steps
+        ask = step >= args.look
+        long = 0.1 if done < args.long_from else 0.7
+        batch = make_batch(
+            sprites,
+            args.cases_look if not ask else args.cases,
+            96,
+            min(1.0, 2.2 * done),
+            max(0.1, 0.9 - 4 * done),
+            seed,
+            step,
+        )
+        parts = losses(net, batch, ask, long, seed, step)
+        weight = 0.4 if ask else 1.0
+        loss = weight * sum(parts[k] for k in ("figure", "region", "name", "look")) + parts.get("answer", 0.0)
+        optimiser.zero_grad()
+        loss.backward()
+        if args.workers > 1:
+            share_gradients(net)
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        for group in optimiser.param_groups:
+            group["lr"] = rate(step, args.steps, args.lr)
+        optimiser.step()
+        for key, value in parts.items():
+            window[key] = window.get(key, 0.0) + value.item()
+        if rank == 0 and (step + 1) % 10 == 0:
+            line = {"step": step + 1, "seconds_per_step": round((time.time() - since) / 10, 3)}
+            line |= {k: round(v / 10, 4) for k, v in window.items()}
+            since, window = time.time(), {}
+            with (out / "curve.jsonl").open("a") as curve:
+                curve.write(json.dumps(line) + "\n")
+        if rank == 0 and (step + 1) % 60 == 0:
+            save(out, net, optimiser, step + 1)
+    if rank == 0:
+        save(out, net, optimiser, max(start, args.until or args.steps))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--steps", type=int, default=1900)
+    parser.add_argument("--until", type=int, help="stop after this step; the same command without it goes on")
+    parser.add_argument("--look", type=int, default=500, help="steps that train sight alone")
+    parser.add_argument("--cases", type=int, default=16)
+    parser.add_argument("--cases-look", type=int, default=32)
+    parser.add_argument(
+        "--long-from", type=float, default=0.6, help="share of training after which long prompts dominate"
+    )
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "tokenizer").exists():
+        tokenizer = train_tokenizer(corpus(Path(args.data)))
+        make_processor(tokenizer).save_pretrained(out / "processor")
+        tokenizer.save_pretrained(out / "tokenizer")
+    if args.workers == 1:
+        worker(0, args)
+    else:
+        torch.multiprocessing.spawn(worker, args=(args,), nprocs=args.workers)
+
+
+if __name__ == "__main__":
+    main()
