@@ -91,8 +91,8 @@ def test_the_written_text_is_plain(tmp_path):
     ("run", "message"),
     [
         ({"q": [("a", 0.1), ("b", 0.2)]}, "'b' is higher than the one above"),
-        ({"q": [("a", float("nan"))]}, "not a finite"),
-        ({"q": [("a", float("inf"))]}, "not a finite"),
+        ({"q": [("a", float("nan"))]}, "'a' is not a finite 32-bit"),
+        ({"q": [("a", float("inf"))]}, "finite 32-bit"),
         ({"q": [("a", 1e39)]}, "32-bit"),
         ({"q": [("a", 0.2), ("a", 0.1)]}, "lists 'a' 2 times"),
         ({"q": [("", 0.2)]}, "empty id"),

@@ -33,8 +33,8 @@ _Rows: TypeAlias = dict[str, list[tuple[str, float, float]]]  # query: (document
 
 _log = logging.getLogger(__name__)
 _UNSAFE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]|\\(?=u[0-9a-f]{4})")
+_LARGEST = 3e38  # a little below the largest 32-bit float, which leaves room for smaller neighbours
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
-_COLUMNS = re.compile(r"[ \t\v\f\r]+")  # what C's isspace ends a column at; a no-break space stays part of an id
 
 
 def escape(name: str) -> str:
@@ -50,6 +50,8 @@ def escape(name: str) -> str:
 
 def unescape(column: str) -> str:
     """Undo `escape`; any other text comes back unchanged."""
+    if "\\u" not in column:
+        return column
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), column)
 
 
@@ -60,10 +62,10 @@ def read_run(path: str | Path) -> Run:
     and scores disagree, that is logged with the number of queries. Raises UsageError, with the line, for a file that
     is neither format, a score that is not finite, and a document named twice for one query.
     """
-    text = _read(path)
-    is_json = _looks_like_json(text)
-    found = _json_rows(path, text) if is_json else _trec_rows(path, text)
-    _refuse_repeats(path, ((query, document) for query, rows in found.items() for document, _, _ in rows))
+    data = _read(path)
+    is_json = _looks_like_json(data)
+    found = _json_rows(path, data) if is_json else _trec_rows(path, data)
+    _refuse_repeats(path, {query: [row[0] for row in rows] for query, rows in found.items()})
     for rows in found.values():
         rows.sort(key=lambda row: (-row[2], row[1]))
     odd = sum(any(below[1] < above[1] for above, below in pairwise(rows)) for rows in found.values())
@@ -80,12 +82,12 @@ def write_run(path: str | Path, run: Mapping[str, Sequence[tuple[str, float]]], 
     or not at all. Raises UsageError for a document listed twice, a score that is not finite, one above its predecessor.
     """
     label = escape(tag)
-    lines = [
+    _refuse_repeats(path, {query: [document for document, _ in documents] for query, documents in run.items()})
+    lines = (
         f"{escape(query)} Q0 {escape(document)} {rank} {score} {label}\n"
         for query, documents in run.items()
-        for rank, (document, score) in enumerate(_falling(query, documents), start=1)
-    ]
-    _refuse_repeats(path, ((query, document) for query, documents in run.items() for document, _ in documents))
+        for rank, ((document, _), score) in enumerate(zip(documents, _falling(query, documents), strict=True), start=1)
+    )
     _replace(Path(path), "".join(lines))
 
 
@@ -95,68 +97,75 @@ def read_qrels(path: str | Path) -> Qrels:
     Relevance is a whole number; above 0 is relevant. BEIR ids are taken as they stand. Raises UsageError, with the
     line, for anything else and for two different labels of one pair.
     """
-    text = _read(path)
+    data = _read(path)
     qrels: Qrels = {}
-    tabs = _first_line(text).count("\t") == 2
-    for number, line in _lines(text):
-        columns = line.split("\t") if tabs else _COLUMNS.split(line.strip())
+    tabs = _first_line(data).count(b"\t") == 2
+    for number, line in _lines(data):
+        columns = [_text(column) for column in (line.rstrip(b"\r").split(b"\t") if tabs else line.split())]
         if tabs and number == 1 and _whole(columns[-1]) is None:
             continue  # BEIR's header: query-id, corpus-id, score
         relevance = _whole(columns[-1])
         if len(columns) != (3 if tabs else 4) or relevance is None:
-            raise UsageError(f"{path}, line {number}: expected `query 0 document relevance`, found {line[:80]!r}.")
+            raise UsageError(
+                f"{path}, line {number}: expected `query 0 document relevance`, found {_text(line[:80])!r}."
+            )
         query, document = (columns[0], columns[1]) if tabs else (unescape(columns[0]), unescape(columns[2]))
         if qrels.setdefault(query, {}).setdefault(document, relevance) != relevance:
             raise UsageError(f"{path}, line {number}: {document!r} has two different labels for query {query!r}.")
     return qrels
 
 
-def _read(path: str | Path) -> str:
+def _read(path: str | Path) -> bytes:
     reader: Callable[..., Any] = gzip.open if str(path).endswith(".gz") else open
     try:
         with reader(path, "rb") as file:
             data: bytes = file.read()
     except (OSError, EOFError) as error:  # gzip reports a cut-off file as EOFError
         raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    return data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    return data.removeprefix(b"\xef\xbb\xbf")
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines that hold something; only a line feed ends a line, since ids may hold Unicode's other ones."""
-    for number, line in enumerate(text.split("\n"), start=1):
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines that hold something. Bytes: only ASCII white space ends lines and columns, as it does in C."""
+    for number, line in enumerate(data.split(b"\n"), start=1):
         if line.strip():
-            yield number, line.removesuffix("\r")
+            yield number, line
 
 
-def _first_line(text: str) -> str:
-    return next((line for _, line in _lines(text)), "")
+def _first_line(data: bytes) -> bytes:
+    return next((line for _, line in _lines(data)), b"")
 
 
-def _looks_like_json(text: str) -> bool:
-    columns = _COLUMNS.split(_first_line(text).strip())  # a query's own name may begin with a brace
-    return text.lstrip().startswith("{") and not (len(columns) == 6 and columns[1] == "Q0")
+def _looks_like_json(data: bytes) -> bool:
+    columns = _first_line(data).split()  # a query's own name may begin with a brace
+    return data.lstrip().startswith(b"{") and not (len(columns) == 6 and columns[1] == b"Q0")
 
 
-def _trec_rows(path: str | Path, text: str) -> _Rows:
+def _trec_rows(path: str | Path, data: bytes) -> _Rows:
     found: _Rows = {}
-    for number, line in _lines(text):
-        columns = _COLUMNS.split(line.strip())
+    for number, line in _lines(data):
         try:
-            query, _, document, rank, score, _ = columns
+            query, _, document, rank, score, _ = line.split()
             place, value = float(rank), float(score)
         except ValueError:
             raise UsageError(
-                f"{path}, line {number}: expected `query Q0 document rank score tag`, found {line[:80]!r}."
+                f"{path}, line {number}: expected `query Q0 document rank score tag`, found {_text(line[:80])!r}."
             ) from None
         if not math.isfinite(value) or math.isnan(place):
-            raise UsageError(f"{path}, line {number}: rank and score must be numbers, found {line[:80]!r}.")
-        found.setdefault(unescape(query), []).append((unescape(document), place, value))
+            raise UsageError(f"{path}, line {number}: rank and score must be numbers, found {_text(line[:80])!r}.")
+        found.setdefault(unescape(_text(query)), []).append((unescape(_text(document)), place, value))
     return found
 
 
-def _json_rows(path: str | Path, text: str) -> _Rows:
+def _json_rows(path: str | Path, data: bytes) -> _Rows:
     try:
-        shortlists = json.loads(text, object_pairs_hook=list)  # pairs, so that a repeated key is seen and not dropped
+        shortlists = json.loads(
+            _text(data), object_pairs_hook=list
+        )  # pairs, so that a repeated key is seen and not dropped
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not valid JSON: {error}.") from None
     found: _Rows = {}
@@ -171,22 +180,30 @@ def _json_rows(path: str | Path, text: str) -> _Rows:
     return found
 
 
-def _falling(query: str, documents: Sequence[tuple[str, float]]) -> Iterator[tuple[str, str]]:
-    limit, above = np.float32(np.inf), math.inf
-    for document, score in documents:
-        value = np.float32(score) if math.isfinite(score) and abs(score) <= 3e38 else None
-        if value is None or score > above:
-            problem = "is not a finite 32-bit number" if value is None else "is higher than the one above it"
+def _falling(query: str, documents: Sequence[tuple[str, float]]) -> list[str]:
+    scores = np.array([score for _, score in documents], np.float64)
+    for wrong, problem in (
+        (~(np.abs(scores) <= _LARGEST), "is not a finite 32-bit number"),
+        (np.r_[False, scores[1:] > scores[:-1]], "is higher than the one above it"),
+    ):
+        if wrong.any():
+            document, score = documents[int(wrong.argmax())]
             raise UsageError(
                 f"Query {query!r}: the score {score} of {document!r} {problem}; list finite scores, best first."
             )
-        limit, above = min(value, np.nextafter(limit, np.float32(-np.inf))), score
-        yield document, str(limit)
+    rounded = scores.astype(np.float32)
+    for i in np.flatnonzero(rounded[1:] >= rounded[:-1]) + 1:
+        for place in range(i, len(rounded)):  # on until the list falls by itself again
+            if rounded[place] < rounded[place - 1]:
+                break
+            rounded[place] = np.nextafter(rounded[place - 1], np.float32(-np.inf))
+    return list(map(str, rounded))
 
 
-def _refuse_repeats(path: str | Path, pairs: Iterator[tuple[str, str]]) -> None:
-    for (query, document), n in Counter(pairs).items():
-        if n > 1:
+def _refuse_repeats(path: str | Path, lists: Mapping[str, Sequence[str]]) -> None:
+    for query, documents in lists.items():
+        if len(set(documents)) < len(documents):
+            document, n = Counter(documents).most_common(1)[0]
             raise UsageError(
                 f"{path}: query {query!r} lists {document!r} {n} times; each document may stand there once."
             )
