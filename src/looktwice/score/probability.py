@@ -94,6 +94,8 @@ def scatter(n: int, labels: int, parts: Sequence[tuple[Sequence[int], PairScores
     status = list(out.status)
     for rows, part in parts:
         index = list(rows)
+        if not index:
+            continue
         for name in ("p", "label_logits", "entropy", "off_mass", "argmax_id"):
             getattr(out, name)[index] = getattr(part, name)
         for row, value in zip(index, part.status, strict=True):

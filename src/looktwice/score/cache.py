@@ -1,0 +1,204 @@
+"""Scores that outlive the process: a million-pair run that was interrupted goes on where it stopped.
+
+One SQLite file. A row is known by everything that its number depends on: both items' contents, the stored tokens they
+came as, and all that the scorer says of itself but for where it ran. Every call is one transaction, so that a killed
+process loses at most the call in flight and never leaves half a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from looktwice.errors import StoreError
+from looktwice.score import probability
+from looktwice.types import Item, PairScorer, PairScores
+
+ENGINE_VERSION = 1  # raise it when the numbers of an unchanged model, prompt and picture change
+NOT_PART_OF_THE_SCORE = ("device", "path", "batch_size", "shared", "reason")
+APPLICATION_ID = 0x4C545343  # "LTSC"
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS scopes (id INTEGER PRIMARY KEY, described TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS scores (
+    scope INTEGER NOT NULL, query BLOB NOT NULL, candidate BLOB NOT NULL,
+    p REAL NOT NULL, label_logits BLOB NOT NULL, entropy REAL, off_mass REAL, argmax_id INTEGER NOT NULL,
+    PRIMARY KEY (scope, query, candidate)
+) WITHOUT ROWID;
+"""
+Row: TypeAlias = tuple[float, bytes, float | None, float | None, int]
+
+
+class ScoreCache:
+    """Scores in a file. Several processes may share it. Raises StoreError for a file that is none of ours."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        with self._plain_errors():
+            self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
+            self._open()
+
+    def _open(self) -> None:
+        found = self._db.execute("PRAGMA application_id").fetchone()[0]
+        foreign = found == 0 and self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
+        if foreign or found not in (0, APPLICATION_ID):
+            raise StoreError(f"{self.path} is a database of something else; name another file for the score cache.")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self._db.executescript(SCHEMA)
+
+    def scope(self, described: Mapping[str, Any]) -> int:
+        """The number of a setting under which scores are comparable."""
+        text = json.dumps(described, sort_keys=True, default=str)
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO scopes (described) VALUES (?)", (text,))
+            return int(db.execute("SELECT id FROM scopes WHERE described = ?", (text,)).fetchone()[0])
+
+    def get(self, scope: int, query: bytes, candidates: Sequence[bytes]) -> dict[bytes, Row]:
+        """Rows that are known, by candidate."""
+        found: dict[bytes, Row] = {}
+        wanted = list(dict.fromkeys(candidates))
+        with self._plain_errors(), self._lock:
+            for start in range(0, len(wanted), 500):
+                some = wanted[start : start + 500]
+                marks = ",".join("?" * len(some))
+                rows = self._db.execute(
+                    "SELECT candidate, p, label_logits, entropy, off_mass, argmax_id FROM scores "
+                    f"WHERE scope = ? AND query = ? AND candidate IN ({marks})",
+                    (scope, query, *some),
+                )
+                found.update({row[0]: row[1:] for row in rows})
+        return found
+
+    def put(self, scope: int, query: bytes, rows: Iterable[tuple[bytes, Row]]) -> None:
+        """Remember rows, all or none."""
+        values = [(scope, query, candidate, *row) for candidate, row in rows]
+        with self._transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def __len__(self) -> int:
+        with self._plain_errors(), self._lock:
+            return int(self._db.execute("SELECT count(*) FROM scores").fetchone()[0])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._plain_errors(), self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    @contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"The score cache {self.path} cannot be used: {error}; name another file.") from error
+
+
+class Cached:
+    """A PairScorer that asks a ScoreCache first.
+
+    `tokens_key` says which stored tokens the candidates' pictures are shown as ("" for pixels). An item is known by its
+    `sha256` and its text; one without a hash by its pixels or tokens. Only scores are remembered, never failures.
+    """
+
+    def __init__(self, scorer: PairScorer, cache: ScoreCache, tokens_key: str = "") -> None:
+        self.scorer = scorer
+        self.cache = cache
+        self.tokens_key = tokens_key
+        self.hits = 0
+        own = {k: v for k, v in scorer.describe().items() if k not in NOT_PART_OF_THE_SCORE}
+        self._scope = cache.scope({**own, "tokens_key": tokens_key, "engine": ENGINE_VERSION})
+
+    def lookup(self, query: Item, candidates: Sequence[Item]) -> PairScores:
+        """What is known; the rest is "missing". Candidates need no picture here, only their `sha256` and text."""
+        return self._read(fingerprint(query), [fingerprint(c) for c in candidates])
+
+    def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
+        """Score what is not known; see PairScorer."""
+        asked, keys = fingerprint(query), [fingerprint(c) for c in candidates]
+        known = self._read(asked, keys)
+        left = [i for i, status in enumerate(known.status) if status != "ok"]
+        self.hits += len(candidates) - len(left)
+        if not left:
+            return known
+        new = self.scorer.score(query, [candidates[i] for i in left])
+        good = [j for j, status in enumerate(new.status) if status == "ok"]
+        self.cache.put(self._scope, asked, [(keys[left[j]], _row(new, j)) for j in good])
+        done = [i for i, status in enumerate(known.status) if status == "ok"]
+        parts = [(done, _select(known, done)), (left, new)]
+        return probability.scatter(len(candidates), new.label_logits.shape[1], parts, "missing")
+
+    def describe(self) -> Mapping[str, Any]:
+        """See PairScorer; with the number of scores that were known."""
+        return {**self.scorer.describe(), "cached": self.hits}
+
+    def with_prompt(self, prompt: Any) -> Cached:
+        """The same model and file, asked another question."""
+        return Cached(self.scorer.with_prompt(prompt), self.cache, self.tokens_key)  # type: ignore[attr-defined]
+
+    def _read(self, query: bytes, keys: Sequence[bytes]) -> PairScores:
+        found = self.cache.get(self._scope, query, keys)
+        labels = max((len(row[1]) // 4 for row in found.values()), default=0)
+        out = probability.blank(len(keys), labels, "missing")
+        for i, key in enumerate(keys):
+            if key in found:
+                p, logits, entropy, off_mass, argmax_id = found[key]
+                out.p[i], out.label_logits[i] = p, np.frombuffer(logits, dtype="<f4")
+                out.entropy[i] = np.nan if entropy is None else entropy
+                out.off_mass[i] = np.nan if off_mass is None else off_mass
+                out.argmax_id[i] = argmax_id
+        return replace(out, status=tuple("ok" if key in found else "missing" for key in keys))
+
+
+def fingerprint(item: Item) -> bytes:
+    """32 bytes that stand for what an item shows."""
+    digest = hashlib.sha256()
+    if item.sha256 is not None:
+        digest.update(f"sha256 {item.sha256}".encode())
+    elif item.image is not None:
+        digest.update(f"pixels {item.image.mode} {item.image.size}".encode() + item.image.tobytes())
+    elif item.tokens is not None:
+        tokens = item.tokens
+        for tensor in (tokens.features, tokens.levels):
+            if tensor is not None:
+                digest.update(f"tokens {tuple(tensor.shape)}".encode() + tensor.float().cpu().numpy().tobytes())
+        digest.update(repr(tokens.layout).encode())
+    digest.update(b"\0text" + item.text.encode("utf-8", "surrogatepass") if item.text is not None else b"\0")
+    return digest.digest()
+
+
+def _row(scores: PairScores, i: int) -> Row:
+    entropy, off_mass = (None if np.isnan(x) else float(x) for x in (scores.entropy[i], scores.off_mass[i]))
+    logits = scores.label_logits[i].astype("<f4").tobytes()
+    return float(scores.p[i]), logits, entropy, off_mass, int(scores.argmax_id[i])
+
+
+def _select(scores: PairScores, rows: Sequence[int]) -> PairScores:
+    at = list(rows)
+    return PairScores(
+        p=scores.p[at],
+        label_logits=scores.label_logits[at],
+        entropy=scores.entropy[at],
+        off_mass=scores.off_mass[at],
+        argmax_id=scores.argmax_id[at],
+        status=tuple(scores.status[i] for i in at),
+    )
