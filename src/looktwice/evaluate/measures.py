@@ -1,8 +1,9 @@
 """Measures of a ranking against labels; `docs/measures.md` has every formula and its source.
 
-Standard measures are computed by ir-measures. Ours are the two of the instance-retrieval papers that it does not have:
-`mAP@k` with the divisor min(k, |G|), and `oracle@k`. Names are exact where habits differ: `success@1` is what papers on
-image and text print as R@1, `recall@k` is TREC's; a bare `R@k` is refused. Knows ids and ranks, no file and no model.
+Standard measures are computed by ir-measures. Ours are those of the instance-retrieval papers that it does not have:
+`mAP@k` with the divisor min(k, |G|), `oracle@k`, and `trapAP`, ROxford's trapezoids. Names are exact where habits
+differ: `success@1` is what papers on image and text print as R@1, `recall@k` is TREC's; a bare `R@k` is refused. Knows
+ids and ranks, no file and no model.
 """
 
 from __future__ import annotations
@@ -140,7 +141,29 @@ def oracle(hits: Sequence[bool], relevant: int, k: int | None = None) -> float:
     return sum(hits[:k]) / _divisor(relevant, k)
 
 
-_OWN: dict[str, Callable[[Sequence[bool], int, int | None], float]] = {"mAP": average_precision, "oracle": oracle}
+def trapezoidal(hits: Sequence[bool], relevant: int, k: int | None = None) -> float:
+    """Return the area under the precision-recall curve by trapezoids: 1/|G| · Σ over hits of (P(i−1) + P(i)) / 2.
+
+    Source: Revisiting Oxford and Paris (CVPR 2018), `compute_ap` of its evaluation script. P(0) = 1.
+    Leave junk out of `hits`.
+
+    >>> trapezoidal([False, True], relevant=1)
+    0.25
+    """
+    found, total = 0, 0.0
+    for rank, hit in enumerate(hits[:k], start=1):
+        if hit:
+            before = found / (rank - 1) if rank > 1 else 1.0
+            found += 1
+            total += (before + found / rank) / 2
+    return total / relevant
+
+
+_OWN: dict[str, Callable[[Sequence[bool], int, int | None], float]] = {
+    "mAP": average_precision,
+    "oracle": oracle,
+    "trapAP": trapezoidal,
+}
 
 
 def _divisor(relevant: int, k: int | None) -> int:
