@@ -1,0 +1,166 @@
+"""Shortlists with stored tokens: what is read, what is missing, and who decides what happens then."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from token_fakes import ToyScorer, draw, make_table, row_of
+
+from looktwice.candidates import Entry, Reader, Unreadable, in_table
+from looktwice.errors import MediaError, Mismatch, StoreError, UnknownName, UsageError
+from looktwice.store import Table, TokenRow
+from looktwice.token_index import POLICIES, TokenReader, add_tokens, open_set
+from looktwice.types import Item
+
+IDS = [f"p{n:03}.png" for n in range(12)]
+
+
+def entries(table: Table, ids=IDS) -> list[Entry | Unreadable]:
+    return in_table(table)(ids)
+
+
+def flat(reader: Reader, wanted, chunk: int = 5) -> list[Item | Unreadable]:
+    return [found for part in reader.read(wanted, chunk) for found in part]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Table:
+    table = make_table(tmp_path)
+    add_tokens(table, ToyScorer(), "int8")
+    return table
+
+
+def spoil(table: Table, id_: str, **changes) -> None:
+    key = open_set(table, ToyScorer().info).key
+    (row,) = table.read_codes([id_], key)
+    values = {name: getattr(row, name) for name in TokenRow.__dataclass_fields__}
+    table.put_codes([TokenRow(**(values | changes))])
+
+
+def test_tokens_come_instead_of_pictures_in_the_order_asked_for(table: Table) -> None:
+    scorer = ToyScorer()
+    reader = TokenReader(table, scorer)
+    order = [IDS[n] for n in np.random.default_rng(0).permutation(12)]
+    for path in Path(table.path.parent / "pictures").iterdir():
+        path.unlink()  # the picture files are not needed any more
+    found = flat(reader, [*entries(table, order), *entries(table, ["text"])])
+    assert [item.id for item in found] == [*order, "text"]
+    assert all(item.image is None and item.tokens is not None for item in found[:-1])
+    assert found[-1].text == "words" and found[-1].tokens is None
+    assert reader.counts == {"stored": 12} and scorer.looked == []
+    assert reader.describe()["counts"] == {"stored": 12} and reader.describe()["codec"] == "int8"
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_scores_from_codes_are_near_those_from_pictures(table: Table, chunk: int) -> None:
+    scorer = ToyScorer()
+    (query,) = flat(Reader(), entries(table, IDS[:1]))
+    from_files = scorer.score(query, flat(Reader(), entries(table)))
+    from_codes = scorer.score(query, flat(TokenReader(table, scorer), entries(table), chunk))
+    np.testing.assert_allclose(from_codes.p, from_files.p, atol=0.01)
+    assert not np.array_equal(from_codes.p, from_files.p)
+
+
+def broken(table: Table) -> dict[str, str]:
+    """Make one item of each kind of trouble; returns what is counted for each."""
+    table.add([row_of(draw(table.path.parent / "pictures", "fresh.png", 50))])
+    spoil(table, IDS[1], sha256="0" * 64)
+    spoil(table, IDS[2], codes=b"LT\x01rubbish")
+    spoil(table, IDS[3], layout='[{"global":[1,1]}]')
+    spoil(table, IDS[4], layout="[[[")
+    return {"fresh.png": "no-tokens", IDS[1]: "old-tokens", **dict.fromkeys(IDS[2:5], "damaged-tokens")}
+
+
+COUNTS = {"stored": 8, "missing": 1, "old": 1, "damaged": 3}
+
+
+def test_skip_keeps_the_place_and_says_why(table: Table) -> None:
+    trouble = broken(table)
+    reader = TokenReader(table, ToyScorer(), policy="skip")
+    found = flat(reader, entries(table, [*IDS, "fresh.png"]))
+    assert {item.id: item.why.reason for item in found if isinstance(item, Unreadable)} == trouble
+    assert [item.id for item in found] == [*IDS, "fresh.png"]
+    assert reader.counts == {**COUNTS, "skipped": 5}
+
+
+def test_encode_reads_the_pictures_of_exactly_those(table: Table) -> None:
+    trouble = broken(table)
+    reader = TokenReader(table, ToyScorer(), policy="encode")
+    found = flat(reader, entries(table, [*IDS, "fresh.png"]))
+    assert {item.id for item in found if item.image is not None} == set(trouble)
+    assert reader.counts == {**COUNTS, "encoded": 5}
+
+
+def test_error_stops_and_says_what_to_do(table: Table) -> None:
+    broken(table)
+    reader = TokenReader(table, ToyScorer())
+    with pytest.raises(UsageError, match=r"1 of 1 .*'fresh.png': the table holds no.*add-tokens.*--missing-tokens"):
+        flat(reader, entries(table, ["fresh.png"]))
+    with pytest.raises(UsageError, match="its visual tokens cannot be decoded"):
+        flat(reader, entries(table, IDS[2:3]))
+
+
+def test_what_is_unreadable_already_and_what_has_its_picture_pass_through(table: Table) -> None:
+    item, gone = Item("mine"), Unreadable("gone", MediaError("missing"))
+    assert flat(TokenReader(table, ToyScorer()), [item, gone]) == [item, gone]
+
+
+def test_no_candidates_are_no_candidates(table: Table) -> None:
+    assert flat(TokenReader(table, ToyScorer()), []) == []
+
+
+def test_the_query_goes_through_the_codec_unless_asymmetric(tmp_path: Path) -> None:
+    table, scorer = make_table(tmp_path), ToyScorer()
+    add_tokens(table, scorer, "pool2")
+    (query,) = flat(Reader(), entries(table, IDS[:1]))
+    (plain,) = scorer.visual_tokens([query])
+    symmetric = TokenReader(table, scorer).query(query)
+    assert symmetric.image is query.image and len(symmetric.tokens.features) < len(plain.features)
+    assert TokenReader(table, scorer, asymmetric=True).query(query) is query
+    text = Item("q", text="words")
+    assert TokenReader(table, scorer).query(text) is text
+    assert TokenReader(table, scorer, asymmetric=True).describe()["asymmetric"] is True
+
+
+def test_which_set(tmp_path: Path) -> None:
+    table, scorer = make_table(tmp_path), ToyScorer()
+    with pytest.raises(UsageError, match="holds no visual tokens; run looktwice add-tokens"):
+        TokenReader(table, scorer)
+    keys = {spec: add_tokens(table, scorer, spec).tokens_key for spec in ("int8", "pq8x4")}
+    with pytest.raises(UsageError, match="choose one with --codec: int8, pq8x4"):
+        TokenReader(table, scorer)
+    assert TokenReader(table, scorer, "pq8x4").set.key == keys["pq8x4"]
+    with pytest.raises(UnknownName, match="no stored codec called 'pq16x4'; did you mean pq8x4"):
+        TokenReader(table, scorer, "pq16x4")
+    with pytest.raises(UnknownName, match="policy"):
+        TokenReader(table, scorer, "int8", policy="ignore")
+    assert set(POLICIES) == {"error", "encode", "skip"}
+    from dataclasses import replace
+
+    other = ToyScorer(replace(scorer.info, revision="2"))
+    with pytest.raises(Mismatch, match=r"tokens of toy \(revision 1, patch8\), not of toy \(revision 2, patch8\)"):
+        TokenReader(table, other, "int8")
+    with pytest.raises(Mismatch, match="width 16 with 0 levels, toy has 16 with 3"):
+        TokenReader(table, scorer.with_levels(3), "pq8x4")
+
+
+def test_a_lost_codebook_is_an_error_that_names_it(tmp_path: Path) -> None:
+    table, scorer = make_table(tmp_path), ToyScorer()
+    add_tokens(table, scorer, "pq8x4")
+    (file,) = (table.path / "codebooks").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b"\x00\x01")
+    with pytest.raises(StoreError, match="damaged"):
+        TokenReader(table, scorer)
+    file.unlink()
+    with pytest.raises(StoreError, match="lost its codebook"):
+        TokenReader(table, scorer)
+
+
+def test_tokens_come_in_the_models_own_numbers(table: Table) -> None:
+    from types import SimpleNamespace
+
+    scorer = ToyScorer()
+    scorer.mllm = SimpleNamespace(model=SimpleNamespace(device=torch.device("cpu"), dtype=torch.bfloat16))
+    assert flat(TokenReader(table, scorer), entries(table, IDS[:1]))[0].tokens.features.dtype == torch.bfloat16
