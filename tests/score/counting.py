@@ -1,4 +1,4 @@
-"""A scorer whose scores can be worked out by hand and that counts what it is asked. Imports no torch: it starts fast."""
+"""A scorer whose scores can be worked out by hand and that counts what it is asked. Imports no torch: it is quick."""
 
 from __future__ import annotations
 
