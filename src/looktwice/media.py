@@ -80,8 +80,8 @@ def thumbnail(image: Image, side: int) -> bytes:
 def _pillow() -> Any:
     from PIL import Image
 
-    # Between its two limits Pillow warns on standard error; our own cap says the same in an error that names the file.
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    # Pillow warns on standard error of damaged metadata and large pictures, without saying in which file.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     return Image
 
 
@@ -102,11 +102,12 @@ def _open(data: bytes) -> Image:
 
 def _decode(image: Image, data: bytes) -> tuple[Image, Size]:
     try:
-        orientation = _orientation(image)
         width, height = image.size
-        size = (height, width) if orientation >= 5 else (width, height)
         _shrink_while_decoding(image)
         image.load()
+        # Only now: asking a PNG for its EXIF decodes it, and a second `load` of a broken one no longer fails.
+        orientation = _orientation(image)
+        size = (height, width) if orientation >= 5 else (width, height)
         return _turned(_reduced(_rgb(image)), orientation), size
     except MediaError:
         raise

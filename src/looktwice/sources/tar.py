@@ -113,8 +113,11 @@ def _members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
     except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
         hint = "; a compressed archive has no random access: decompress it first" if _compressed(file) else ""
         raise MediaError("bad-archive", f"{error}{hint}") from None
-    if end >= size:
+    # tarfile ends in silence at a damaged header; only a block of zeros is the real end.
+    if end + 512 > size:
         raise MediaError("truncated", "the archive has no end marker: it was probably cut off")
+    if os.pread(file.fileno(), 512, end) != bytes(512):
+        raise MediaError("bad-archive", f"the header at byte {end:,} is damaged")
 
 
 def _compressed(file: BinaryIO) -> bool:

@@ -1,0 +1,241 @@
+"""Every format in, upright RGB out; everything broken gives one of the fixed words."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from looktwice import media
+from looktwice.errors import MediaError
+
+RNG = np.random.default_rng(0)
+NOISE = Image.fromarray(RNG.integers(0, 255, (48, 64, 3), dtype=np.uint8))
+
+
+def as_bytes(image: Image.Image, kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def load_array(data: bytes) -> np.ndarray:
+    return np.asarray(media.load(data)[0]).astype(int)
+
+
+def reason(data: bytes, **options: int) -> str:
+    with pytest.raises(MediaError) as caught:
+        media.load(data, **options)
+    assert caught.value.reason in media.REASONS
+    assert caught.value.detail
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("kind", media.FORMATS)
+def test_formats(kind: str) -> None:
+    image, size = media.load(as_bytes(NOISE, kind))
+    assert (image.mode, image.size, size) == ("RGB", (64, 48), (64, 48))
+    if kind in ("PNG", "BMP", "TIFF"):
+        assert np.array_equal(np.asarray(image), np.asarray(NOISE))
+
+
+@pytest.mark.parametrize("kind", media.FORMATS)
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+def test_cut_off(kind: str, share: float) -> None:
+    data = as_bytes(NOISE, kind)
+    assert reason(data[: int(len(data) * share)]) in ("truncated", "corrupt", "not-an-image")
+    if share > 0.1:
+        assert reason(data[: int(len(data) * share)]) == "truncated"
+
+
+@pytest.mark.parametrize(
+    "data, word",
+    [
+        (b"", "empty"),
+        (b"Not a picture at all, whatever its name says.", "not-an-image"),
+        (b"\x00\x01\x02\x03" * 40, "not-an-image"),
+        (b"%PDF-1.7\n" + b"x" * 100, "not-an-image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not-an-image"),  # Pillow would start Ghostscript
+        (b"\x89PNG\r\n\x1a\n", "truncated"),
+        (b"RIFF\x10\x00\x00\x00WAVEfmt " + b"\0" * 40, "not-an-image"),
+    ],
+)
+def test_not_a_picture(data: bytes, word: str) -> None:
+    assert reason(data) == word
+
+
+@pytest.mark.parametrize("place", [41, 60, 5000])
+def test_broken_data_is_never_half_a_picture(place: int) -> None:
+    data = bytearray(as_bytes(NOISE, "PNG", compress_level=1))
+    data[place] ^= 255
+    assert reason(bytes(data)) in ("corrupt", "truncated")
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has hardly any data."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [13_400, 20_000, 60_000])
+def test_decompression_bomb(side: int) -> None:
+    assert side * side > media.MAX_PIXELS
+    assert reason(png(side, side)) == "too-large"
+
+
+def test_pixel_cap_is_exact() -> None:
+    data = as_bytes(NOISE, "PNG")
+    assert media.load(data, max_pixels=64 * 48)[1] == (64, 48)
+    assert reason(data, max_pixels=64 * 48 - 1) == "too-large"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation(orientation: int) -> None:
+    """The corner that EXIF says is upper left ends up there; sizes 5 to 8 are turned on their side."""
+    upright = np.zeros((4, 6, 3), np.uint8)
+    upright[0, 0] = 255
+    stored = {  # what a camera held that way would have written
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.swapaxes(0, 1),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image, size = media.load(as_bytes(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif))
+    assert size == image.size == (6, 4)
+    assert np.array_equal(np.asarray(image), upright)
+
+
+@pytest.mark.parametrize("value", [0, 9, 77])
+def test_senseless_orientation_counts_as_upright(value: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    assert media.load(as_bytes(NOISE, "JPEG", exif=exif))[1] == (64, 48)
+
+
+def test_damaged_exif_does_not_cost_the_picture() -> None:
+    data = as_bytes(NOISE, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\xff" * 20)
+    assert media.load(data)[1] == (64, 48)
+
+
+def test_alpha_is_over_white() -> None:
+    image = Image.new("RGBA", (2, 1))
+    image.putpixel((0, 0), (200, 0, 0, 0))
+    image.putpixel((1, 0), (0, 0, 200, 128))
+    assert load_array(as_bytes(image, "PNG")).tolist() == [[[255, 255, 255], [127, 127, 227]]]
+
+
+def test_grey_with_alpha() -> None:
+    image = Image.new("LA", (2, 1), (10, 255))
+    image.putpixel((0, 0), (10, 0))
+    assert load_array(as_bytes(image, "PNG")).tolist() == [[[255] * 3, [10] * 3]]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_palette_with_a_transparent_entry(kind: str) -> None:
+    image = Image.new("P", (2, 1), 0)
+    image.putpalette([9, 9, 9, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    assert load_array(as_bytes(image, kind, transparency=0)).tolist() == [[[255] * 3, [200, 100, 50]]]
+
+
+def test_transparent_colour_without_alpha_channel() -> None:
+    image = Image.new("RGB", (2, 1), (1, 2, 3))
+    image.putpixel((1, 0), (4, 5, 6))
+    assert load_array(as_bytes(image, "PNG", transparency=(1, 2, 3))).tolist() == [[[255] * 3, [4, 5, 6]]]
+
+
+@pytest.mark.parametrize("mode, value, rgb", [("1", 1, 255), ("L", 99, 99), ("P", 0, 0)])
+def test_grey_modes(mode: str, value: int, rgb: int) -> None:
+    assert load_array(as_bytes(Image.new(mode, (2, 2), value), "PNG")).tolist() == [[[rgb] * 3] * 2] * 2
+
+
+def test_cmyk() -> None:
+    cyan = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    red, green, blue = load_array(as_bytes(cyan, "JPEG", quality=95))[8, 8]
+    assert red < 10 and green > 245 and blue > 245
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_is_scaled_not_clipped(kind: str) -> None:
+    values = np.array([[0, 257, 128 * 257, 65535]], np.uint16)
+    assert load_array(as_bytes(Image.fromarray(values), kind))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize(
+    "values, grey",
+    [
+        (np.array([[0, 51, 255]], np.int32), [0, 51, 255]),
+        (np.array([[0, 65535]], np.int32), [0, 255]),
+        (np.array([[0, 0.2, 1]], np.float32), [0, 51, 255]),
+        (np.array([[0, 51.0, 255]], np.float32), [0, 51, 255]),
+    ],
+)
+def test_deep_grey(values: np.ndarray, grey: list[int]) -> None:
+    assert load_array(as_bytes(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == grey
+
+
+@pytest.mark.parametrize("worst", [-1.0, 70_000.0, float("nan"), float("inf")])
+def test_heights_in_metres_are_refused(worst: float) -> None:
+    assert reason(as_bytes(Image.fromarray(np.array([[0, worst]], np.float32)), "TIFF")) == "unsupported"
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_first_frame_of_several(kind: str) -> None:
+    red, blue = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
+    options = {} if kind == "TIFF" else {"duration": 100}
+    if kind == "WEBP":
+        options["lossless"] = True
+    assert load_array(as_bytes(red, kind, save_all=True, append_images=[blue], **options))[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_huge_pictures_are_reduced_and_keep_their_stated_size(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "WORKING_PIXELS", 64 * 48 // 20)
+    left_half = np.zeros((48, 64, 3), np.uint8)
+    left_half[:, :32] = 255
+    image, size = media.load(as_bytes(Image.fromarray(left_half), kind))
+    assert size == (64, 48)
+    assert image.width * image.height <= media.WORKING_PIXELS
+    pixels = np.asarray(image).astype(int)
+    assert pixels[:, 0].min() > 250 and pixels[:, -1].max() < 5
+
+
+def test_thumbnail_fits_and_never_enlarges() -> None:
+    for side, expected in [(32, (32, 24)), (200, (64, 48))]:
+        small = Image.open(io.BytesIO(media.thumbnail(NOISE, side)))
+        assert (small.format, small.size) == ("JPEG", expected)
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", *(as_bytes(NOISE, kind)[:60] for kind in media.FORMATS)]))
+def test_any_bytes_give_a_picture_or_a_reason(tail: bytes, head: bytes) -> None:
+    try:
+        assert media.load(head + tail)[0].mode == "RGB"
+    except MediaError as error:
+        assert error.reason in media.REASONS
+
+
+@given(st.sampled_from(media.FORMATS), st.data())
+def test_any_damage_gives_a_picture_or_a_reason(kind: str, data: st.DataObject) -> None:
+    broken = bytearray(as_bytes(NOISE, kind))
+    for _ in range(data.draw(st.integers(1, 8))):
+        broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        assert media.load(bytes(broken))[0].mode == "RGB"
+    except MediaError as error:
+        assert error.reason in media.REASONS

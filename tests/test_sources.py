@@ -1,0 +1,535 @@
+"""Folders, globs, lists and archives, hostile ones included: all is met once, in order, and read again by uri."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from colour_encoder import picture
+from hypothesis import given
+from hypothesis import strategies as st
+
+from looktwice.errors import MediaError, UsageError
+from looktwice.sources import REASONS, Scope, Scopes, Source, Unreadable, display, file_uri, name_to_id, read_uri, scan
+from looktwice.sources.uri import range_uri
+
+ROOT = os.geteuid() == 0
+
+
+def met(*paths: object, **options: object) -> list[Source | Unreadable]:
+    found = list(scan([os.fspath(path) for path in paths], **options))
+    for one in found:
+        if isinstance(one, Unreadable):
+            assert one.reason in REASONS and one.detail
+    return found
+
+
+def ids(*paths: object, **options: object) -> list[str]:
+    return [one.id for one in met(*paths, **options) if isinstance(one, Source)]
+
+
+def troubles(*paths: object, **options: object) -> list[tuple[str, str]]:
+    return [(display(one.uri), one.reason) for one in met(*paths, **options) if isinstance(one, Unreadable)]
+
+
+def make(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture() + name.encode())  # every file's bytes differ
+    return folder
+
+
+# Folders
+
+
+def test_folder_is_walked_in_the_order_of_its_names(tmp_path: Path) -> None:
+    make(tmp_path, "b.png", "a/2.JPG", "a/10.jpeg", "a.webp", "c/d/e.tiff", "notes.txt", ".hidden.png", ".git/x.png")
+    assert ids(tmp_path) == ["a/10.jpeg", "a/2.JPG", "a.webp", "b.png", "c/d/e.tiff"]
+    found = scan([tmp_path])
+    assert [one.read() for one in found] == [read_uri(one.uri) for one in found]
+    assert found.ignored == 1
+    assert found.roots == (file_uri(tmp_path, folder=True),)
+
+
+def test_reading_is_lazy(tmp_path: Path) -> None:
+    (one,) = met(make(tmp_path, "a.png"))
+    (tmp_path / "a.png").write_bytes(b"later")
+    assert one.read() == b"later"
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(MediaError, match="missing"):
+        one.read()
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    assert met(tmp_path) == []
+
+
+@pytest.fixture
+def deep_folder(tmp_path: Path) -> Iterator[Path]:
+    """A picture 1,200 folders down, which neither shutil nor pytest could remove again."""
+    subprocess.run(["mkdir", "-p", tmp_path / "deep" / ("d/" * 1200)], check=True)
+    (tmp_path / "deep" / ("d/" * 1200) / "a.png").write_bytes(picture())
+    yield tmp_path / "deep"
+    subprocess.run(["rm", "-rf", tmp_path / "deep"], check=True)
+
+
+def test_deep_folders_do_not_exhaust_the_stack(deep_folder: Path) -> None:
+    assert ids(deep_folder) == ["d/" * 1200 + "a.png"]
+
+
+def test_links(tmp_path: Path) -> None:
+    shelf = make(tmp_path / "shelf", "in/a.png", "z.png")
+    outside = make(tmp_path / "outside", "o.png", "more/p.png")
+    (shelf / "file.png").symlink_to(outside / "o.png")
+    (shelf / "out").symlink_to(outside)
+    (shelf / "again").symlink_to(shelf / "in")  # its pictures have names of their own
+    (shelf / "broken.png").symlink_to("nowhere")
+    (shelf / "broken.txt").symlink_to("nowhere")
+    (shelf / "in" / "up").symlink_to("..")
+    (shelf / "self").symlink_to("self")
+    assert ids(shelf) == ["file.png", "in/a.png", "out/more/p.png", "out/o.png", "z.png"]
+    assert troubles(shelf) == [
+        (f"{shelf}/broken.png", "dangling-link"),
+        (f"{shelf}/in/up/", "link-loop"),
+        (f"{shelf}/self", "link-loop"),
+    ]
+
+
+def test_links_that_fan_out_are_entered_once(tmp_path: Path) -> None:
+    """Ten folders with two links each to the next would be 1,024 ways to one picture."""
+    rooms = [tmp_path / "rooms" / str(number) for number in range(11)]
+    for room, after in pairwise(rooms):
+        after.mkdir(parents=True)
+        room.mkdir(exist_ok=True)
+        for name in "ab":
+            (room / name).symlink_to(after)
+    make(rooms[-1], "x.png")
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "go").symlink_to(rooms[0])
+    found = met(tmp_path / "start")
+    assert len([one for one in found if isinstance(one, Source)]) == 1
+    assert len(found) < 15
+
+
+def test_scanning_twice_gives_the_same(tmp_path: Path) -> None:
+    (make(tmp_path, "a/1.png", "b.png") / "l").symlink_to(tmp_path / "a")
+    again = scan([tmp_path])
+    assert list(again) == list(again) == met(tmp_path)
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    assert troubles(tmp_path) == [(f"{tmp_path}/pipe.png", "not-a-file")]
+    for name in ("pipe.png", "folder.png"):
+        with pytest.raises(MediaError, match="not-a-file"):  # and does not wait for a writer
+            read_uri(file_uri(tmp_path / name))
+
+
+@pytest.mark.skipif(ROOT, reason="root may read everything")
+def test_what_may_not_be_read(tmp_path: Path) -> None:
+    make(tmp_path, "open/a.png", "shut/b.png", "c.png")
+    (tmp_path / "shut").chmod(0)
+    (tmp_path / "c.png").chmod(0)
+    try:
+        assert troubles(tmp_path) == [(f"{tmp_path}/shut/", "permission")]
+        with pytest.raises(MediaError, match="permission"):
+            read_uri(file_uri(tmp_path / "c.png"))
+    finally:
+        (tmp_path / "shut").chmod(0o700)
+
+
+def test_unlistable_folder_is_reported_and_hides_what_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "open/a.png", "shut/b.png")
+    listdir = os.listdir
+
+    def refuse(path: bytes) -> list[bytes]:
+        if path.endswith(b"shut"):
+            raise PermissionError(13, "Permission denied")
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    source, trouble = met(tmp_path)
+    assert source.id == "open/a.png"
+    assert (trouble.reason, trouble.hides) == ("permission", file_uri(tmp_path / "shut", folder=True))
+
+
+NAMES = [
+    "ü.png",
+    "日本 語.png",
+    "a\nb.png",
+    'it\'s "x".png',
+    "%41.png",
+    "#1?.png",
+    "back\\slash.png",
+    "-rf.png",
+    "[x].png",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_odd_names_are_their_own_ids(tmp_path: Path, name: str) -> None:
+    (one,) = met(make(tmp_path, name))
+    assert one.id == name
+    assert one.read() == picture() + name.encode() == read_uri(one.uri)
+    assert display(one.uri) == f"{tmp_path}/{name}"
+    assert met(tmp_path / name) == [one]  # wild cards in a name that exists are not wild
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    raw = os.fsencode(tmp_path)
+    names = [b"caf\xe9.png", b"caf%E9.png", b"\xff.png", b"\xfe.png", b"\xff\xff/x.png"]
+    for number, name in enumerate(names):
+        os.makedirs(os.path.dirname(raw + b"/" + name), exist_ok=True)
+        with open(raw + b"/" + name, "wb") as file:
+            file.write(b"%d" % number)
+    found = {one.id: one for one in met(tmp_path)}
+    assert set(found) == {"//caf%E9.png", "caf%E9.png", "//%FF.png", "//%FE.png", "//%FF%FF/x.png"}
+    for one in found.values():
+        one.id.encode(), one.uri.encode("ascii")
+    assert sorted(read_uri(one.uri) for one in found.values()) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+@given(st.binary(min_size=1), st.binary(min_size=1))
+def test_ids_are_valid_and_distinct(one: bytes, other: bytes) -> None:
+    def path(name: bytes) -> bytes:  # what a relative path can be
+        return b"/".join(part for part in name.replace(b"\0", b"").split(b"/") if part) or b"x"
+
+    one, other = path(one), path(other)
+    name_to_id(one).encode()
+    assert (name_to_id(one) == name_to_id(other)) == (one == other)
+
+
+@given(st.binary(min_size=1))
+def test_uris_are_ascii_and_lead_back(name: bytes) -> None:
+    from looktwice.sources import parse_uri
+
+    path = b"/" + name.replace(b"\0", b"")
+    uri = file_uri(path)
+    assert uri.isascii() and uri.isprintable() and " " not in uri
+    assert parse_uri(uri).path == os.path.abspath(path)
+    assert parse_uri(range_uri(uri, 5, 7)).size == 7
+
+
+# Several paths
+
+
+def test_files_and_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "a/1.png", "a/2.png", "b/3.png", "b/c/4.jpg", "5.txt")
+    assert ids(tmp_path / "b" / "c" / "4.jpg") == ["4.jpg"]
+    assert ids(tmp_path / "*" / "*.png") == ["a/1.png", "a/2.png", "b/3.png"]
+    assert ids(tmp_path / "**" / "*.jpg") == ["b/c/4.jpg"]
+    assert ids(tmp_path / "a*") == ["a/1.png", "a/2.png"]
+    monkeypatch.chdir(tmp_path / "a")
+    assert ids("1.png", "../b") == ["1.png", "3.png", "c/4.jpg"]
+
+
+def test_a_named_file_is_taken_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "picture").write_bytes(picture())
+    assert ids(tmp_path / "picture") == ["picture"]
+    assert ids(tmp_path) == []
+
+
+@pytest.mark.parametrize("path", ["nowhere", "nowhere.png", "*.nothing", "a.png/b", ""])
+def test_paths_that_do_not_exist(tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(make(tmp_path, "a.png"))
+    if path == "":
+        with pytest.raises(UsageError, match="Nothing to index"):
+            scan([])
+    else:
+        with pytest.raises(UsageError, match=r"does not exist|Nothing matches"):
+            scan([path])
+
+
+def test_part_of_a_known_root_keeps_its_ids(tmp_path: Path) -> None:
+    make(tmp_path, "a/b/1.png", "a/2.png")
+    roots = scan([tmp_path]).roots
+    assert ids(tmp_path / "a" / "b", roots=roots) == ["a/b/1.png"]
+    assert ids(tmp_path / "a" / "b" / "1.png", roots=roots) == ["a/b/1.png"]
+    assert ids(tmp_path / "a" / "b") == ["1.png"]
+    assert ids(tmp_path, tmp_path / "a") == ["a/2.png", "a/b/1.png"] * 1 + ["a/2.png", "a/b/1.png"]
+    sibling = make(tmp_path.with_name(tmp_path.name + "x"), "3.png")
+    assert ids(sibling, roots=roots) == ["3.png"]
+
+
+# .jsonl
+
+
+def write_list(path: Path, *lines: object) -> Path:
+    texts = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+    path.write_bytes(b"\n".join(texts))
+    return path
+
+
+def test_jsonl(tmp_path: Path) -> None:
+    make(tmp_path, "p/a.png", "b.png")
+    listed = write_list(
+        tmp_path / "p" / "list.jsonl",
+        {"id": "one", "image": "a.png", "text": "red", "metadata": {"year": 1999}},
+        b"   ",
+        {"id": "two", "image": "../b.png", "shop": "x", "metadata": {"shop": "y"}},
+        {"id": 3, "text": "only words é"},
+        {"id": "four", "image": str(tmp_path / "b.png"), "text": None, "metadata": None},
+    )
+    one, two, three, four = met(listed)
+    assert [one.id, two.id, three.id, four.id] == ["one", "two", "3", "four"]
+    assert (one.text, one.metadata, one.picture, one.root) == ("red", {"year": 1999}, True, file_uri(listed))
+    assert two.metadata == {"shop": "y"}
+    assert one.read() == (tmp_path / "p" / "a.png").read_bytes()
+    assert two.uri == four.uri == file_uri(tmp_path / "b.png")
+    assert (three.picture, three.read()) == (False, "only words é".encode())
+    assert json.loads(read_uri(three.uri)) == {"id": 3, "text": "only words é"}
+
+
+BAD_LINES = [
+    b"{",
+    b"[1]",
+    b"5",
+    b'"x"',
+    b'{"id": "x"}',
+    b'{"id": "x", "text": "  "}',
+    b'{"image": "a.png"}',
+    b'{"id": "", "text": "t"}',
+    b'{"id": true, "text": "t"}',
+    b'{"id": ["x"], "text": "t"}',
+    b'{"id": "x", "text": 5}',
+    b'{"id": "x", "image": {"path": "a.png"}}',
+    b'{"id": "x", "text": "t", "metadata": [1]}',
+    b'{"id": "x", "text": "t", "metadata": {"a": NaN}}',
+    b'{"id": "x\\ud800", "text": "t"}',
+    b'{"id": "x", "text": "t", "metadata": {"\\udc00": 1}}',
+    b'{"id": "x", "text": "\xff"}',
+    b'{"id": "x", "image": "a\\u0000.png"}',
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("bad", BAD_LINES, ids=range(len(BAD_LINES)))
+def test_bad_lines_do_not_stop_the_list(tmp_path: Path, bad: bytes) -> None:
+    listed = write_list(tmp_path / "l.jsonl", {"id": "a", "text": "t"}, bad, {"id": "b", "text": "t"})
+    first, trouble, last = met(listed)
+    assert (first.id, trouble.reason, last.id) == ("a", "bad-record", "b")
+    assert read_uri(trouble.uri).strip() == bad
+    assert trouble.hides == file_uri(listed)
+
+
+def test_list_with_byte_order_mark_and_dos_line_ends(tmp_path: Path) -> None:
+    (tmp_path / "l.jsonl").write_bytes(b'\xef\xbb\xbf{"id": "a", "text": "t"}\r\n{"id": "b", "text": "t"}\r\n')
+    assert ids(tmp_path / "l.jsonl") == ["a", "b"]
+
+
+def test_endless_line_is_one_bad_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("looktwice.sources.jsonl.MAX_LINE", 100)
+    listed = write_list(tmp_path / "l.jsonl", {"id": "a", "text": "x" * 1000}, {"id": "b", "text": "t"})
+    trouble, last = met(listed)
+    assert (trouble.reason, last.id) == ("bad-record", "b")
+
+
+def test_missing_picture_of_a_list_is_found_when_it_is_read(tmp_path: Path) -> None:
+    (one,) = met(write_list(tmp_path / "l.jsonl", {"id": "a", "image": "no.png"}))
+    with pytest.raises(MediaError, match="missing"):
+        one.read()
+
+
+# .tar
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_tar(tmp_path: Path) -> None:
+    shard = write_tar(
+        tmp_path / "s-0.tar",
+        [
+            ("a/01.jpg", b"picture 1"),
+            ("a/01.txt", b"  a caption\n"),
+            ("a/01.json", b'{"year": 2001}'),
+            ("a/01.cls", b"7"),
+            ("a/02.png", b"picture 2"),
+            ("words.txt", b"only words"),
+            ("alone.json", b"{}"),
+            (".hidden.png", b"x"),
+            ("c.seg.png", b"picture 3"),
+        ],
+    )
+    one, two, words, c = met(shard)
+    assert [one.id, two.id, words.id, c.id] == ["s-0.tar/a/01", "s-0.tar/a/02", "s-0.tar/words", "s-0.tar/c"]
+    assert (one.text, one.metadata) == ("a caption", {"year": 2001})
+    assert [one.read(), two.read(), c.read()] == [b"picture 1", b"picture 2", b"picture 3"]
+    assert read_uri(c.uri) == b"picture 3"
+    assert (words.picture, words.text) == (False, "only words")
+    assert ids(tmp_path) == [one.id, two.id, words.id, c.id]  # the same archive inside a folder
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s-0.tar"]  # nothing was extracted
+
+
+HOSTILE = ["/etc/passwd.png", "../../up.png", "a" * 300 + ".png", "n\nl'.png", "日本.png", "x/../y.png", "//z.png"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_member_names_are_only_names(tmp_path: Path, name: str) -> None:
+    (one,) = met(write_tar(tmp_path / "t.tar", [(name, b"data")]))
+    assert one.id == f"t.tar/{name.removesuffix('.png')}"
+    assert one.read() == b"data" == read_uri(one.uri)
+    assert display(one.uri).startswith(f"{tmp_path}/t.tar#")
+
+
+def test_member_names_that_are_not_utf8(tmp_path: Path) -> None:
+    shard = tmp_path / "t.tar"
+    with tarfile.open(shard, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        member = tarfile.TarInfo("café.png")
+        member.size = 4
+        archive.addfile(member, io.BytesIO(b"data"))
+    (one,) = met(shard)
+    assert one.id == "//t.tar/caf%E9" and read_uri(one.uri) == b"data"
+
+
+def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "t.tar", "w") as archive:
+        for kind, name in ((tarfile.SYMTYPE, "a.png"), (tarfile.LNKTYPE, "b.png"), (tarfile.CHRTYPE, "c.png")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            archive.addfile(member)
+    assert [reason for _, reason in troubles(tmp_path / "t.tar")] == ["not-a-file"] * 3
+    assert ids(tmp_path / "t.tar") == []
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("a.png", b"1"), ("a.jpg", b"2")],
+        [("a.png", b"1"), ("a.png", b"2")],
+        [("a.png", b"1"), ("a.json", b"{")],
+        [("a.png", b"1"), ("a.json", b"[]")],
+        [("a.png", b"1"), ("a.txt", b"\xff")],
+        [("a.txt", b"  ")],
+    ],
+)
+def test_bad_record_in_a_tar(tmp_path: Path, members: list[tuple[str, bytes]]) -> None:
+    trouble, fine = met(write_tar(tmp_path / "t.tar", [*members, ("b.png", b"3")]))
+    assert (trouble.reason, fine.id) == ("bad-record", "t.tar/b")
+
+
+def test_cut_off_tar_keeps_what_is_whole(tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "t.tar", [(f"{n}.png", bytes([n]) * 1000) for n in range(4)]).read_bytes()
+    for end in range(512, 4 * 1536 + 1, 256):
+        (tmp_path / "t.tar").write_bytes(whole[:end])
+        found = met(tmp_path / "t.tar")
+        complete = (end - 1512) // 1536 + 1 if end >= 1512 else 0
+        sources = [one for one in found if isinstance(one, Source)]
+        assert [one.id for one in sources] == [f"t.tar/{n}" for n in range(complete)], end
+        assert [one.read() for one in sources] == [bytes([n]) * 1000 for n in range(complete)]
+        assert isinstance(found[-1], Unreadable) and found[-1].hides == file_uri(tmp_path / "t.tar") + "#"
+
+
+def test_damaged_header_in_the_middle_is_told(tmp_path: Path) -> None:
+    data = bytearray(write_tar(tmp_path / "t.tar", [(f"{n}.png", b"x") for n in range(3)]).read_bytes())
+    data[1024 + 150] ^= 255  # the checksum of the second header
+    (tmp_path / "t.tar").write_bytes(data)
+    one, trouble = met(tmp_path / "t.tar")
+    assert (one.id, trouble.reason) == ("t.tar/0", "bad-archive")
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"x" * 5000, b"\x1f\x8b" + b"x" * 600])
+def test_what_is_no_tar(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "t.tar").write_bytes(data)
+    assert [reason for _, reason in troubles(tmp_path / "t.tar")] in (["bad-archive"], ["truncated"])
+
+
+def test_compressed_tar_says_what_to_do(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "t.tar.gz", "w:gz"):
+        pass
+    (trouble,) = met(tmp_path / "t.tar.gz")
+    assert "decompress it first" in trouble.detail
+
+
+def test_tar_that_shrank_since_it_was_scanned(tmp_path: Path) -> None:
+    (one,) = met(write_tar(tmp_path / "t.tar", [("a.png", b"x" * 600)]))
+    (tmp_path / "t.tar").write_bytes(b"x" * 700)
+    with pytest.raises(MediaError, match="truncated"):
+        one.read()
+
+
+# Reading again by uri
+
+
+def test_changed_bytes_are_noticed(tmp_path: Path) -> None:
+    uri = file_uri(make(tmp_path, "a.png") / "a.png")
+    from hashlib import sha256
+
+    right = sha256(read_uri(uri)).hexdigest()
+    assert read_uri(uri, sha256=right)
+    (tmp_path / "a.png").write_bytes(b"other")
+    with pytest.raises(MediaError, match="changed"):
+        read_uri(uri, sha256=right)
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "a.png", "/a.png", "file://host/a.png", "file:///a%00", "file:///a#x", "ftp://h/a"]
+)
+def test_uris_that_looktwice_does_not_write(uri: str) -> None:
+    with pytest.raises(MediaError, match="bad-uri"):
+        read_uri(uri)
+
+
+def test_too_many_bytes(tmp_path: Path) -> None:
+    with open(tmp_path / "a.png", "wb") as file:
+        file.truncate(2**29 + 1)  # sparse: it takes no disk
+    with pytest.raises(MediaError, match="too-large"):
+        read_uri(file_uri(tmp_path / "a.png"))
+
+
+@pytest.fixture
+def server() -> object:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/a.png" else 404)
+            self.end_headers()
+            self.wfile.write(picture("blue"))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    running = HTTPServer(("127.0.0.1", 0), Answer)
+    Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}"
+    running.shutdown()
+    running.server_close()
+
+
+def test_urls_are_refused_unless_allowed(tmp_path: Path, server: str) -> None:
+    listed = write_list(tmp_path / "l.jsonl", {"id": "a", "image": f"{server}/a.png"})
+    (refused,) = met(listed)
+    with pytest.raises(MediaError, match="url-refused"):
+        refused.read()
+    (allowed,) = met(listed, allow_urls=True)
+    assert allowed.read() == picture("blue") == read_uri(allowed.uri, allow_urls=True)
+    with pytest.raises(MediaError, match="download"):
+        read_uri(f"{server}/none.png", allow_urls=True)
+    with pytest.raises(MediaError, match="download"):
+        read_uri("http://127.0.0.1:1/a.png", allow_urls=True)
+
+
+# What a scan accounts for
+
+
+@given(st.lists(st.text("ab/", max_size=4), max_size=6), st.text("ab/", max_size=6))
+def test_scopes_find_as_a_plain_loop_does(prefixes: list[str], uri: str) -> None:
+    found = Scopes(Scope("r", prefix) for prefix in prefixes).find("r", uri)
+    plain = [prefix for prefix in prefixes if uri.startswith(prefix)]
+    assert found == (Scope("r", min(plain, key=len)) if plain else None)
+    assert Scopes(Scope("r", prefix) for prefix in prefixes).find("other", uri) is None
