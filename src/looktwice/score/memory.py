@@ -51,18 +51,16 @@ def plan(lengths: Sequence[int], rows_for: Callable[[int], int], waste: float = 
     A batch ends early where padding would exceed the share `waste` of its tokens. Every index occurs exactly once.
     """
     batches: list[list[int]] = []
-    used = 0
+    longest = limit = used = 0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        batch = batches[-1] if batches else []
-        if batch:
-            longest, total = lengths[batch[0]], used + lengths[index]
-            padded = longest * (len(batch) + 1)
-            if len(batch) < rows_for(longest) and padded - total <= waste * padded:
-                batch.append(index)
-                used = total
-                continue
-        batches.append([index])
-        used = lengths[index]
+        used += lengths[index]
+        rows = len(batches[-1]) + 1 if batches else 0
+        if batches and rows <= limit and longest * rows - used <= waste * longest * rows:
+            batches[-1].append(index)
+        else:
+            longest = used = lengths[index]
+            limit = rows_for(longest)
+            batches.append([index])
     return batches
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from looktwice.errors import LooktwiceError, ModelError
 from looktwice.score.families.base import Family, Prepared
@@ -26,6 +26,7 @@ class Tower:
         self.family = family
         self.room = room
         self.pictures_seen = 0
+        self._place = (mllm.model.device, mllm.model.dtype)  # asking the model walks through all of its modules
         self._kept: OrderedDict[Key, VisualTokens] = OrderedDict()
         self._bytes = 0
 
@@ -64,7 +65,7 @@ class Tower:
                 f"Stored visual tokens of shapes {shapes} do not fit their layout and this model, which ask for "
                 f"{((count, self.family.width), deep)}; index the item again."
             )
-        return _on(tokens, self.mllm.model)
+        return self._on(tokens)
 
     def _see(self, waiting: dict[Key, Item], pictures: int) -> Found:
         found: Found = {}
@@ -78,11 +79,11 @@ class Tower:
         for batch in self._batches(ready):
             for done in halving(lambda part: self.family.look([p for _, p in part]), batch):
                 for (key, _), tokens in zip(*done, strict=True):
-                    found[key] = self._keep(key, _on(tokens, self.mllm.model))
+                    found[key] = self._keep(key, self._on(tokens))
         return found
 
     def _batches(self, ready: Sequence[tuple[Key, Prepared]]) -> Iterator[list[tuple[Key, Prepared]]]:
-        limit = TOWER_NUMBERS[self.mllm.model.device.type == "cpu"]
+        limit = TOWER_NUMBERS[self._place[0].type == "cpu"]
         batch: list[tuple[Key, Prepared]] = []
         for entry in ready:
             if batch and sum(p.size for _, p in batch) + entry[1].size > limit:
@@ -106,11 +107,10 @@ class Tower:
             self._bytes -= _size(self._kept.popitem(last=False)[1])
         return tokens
 
+    def _on(self, tokens: VisualTokens) -> VisualTokens:
+        levels = tokens.levels.to(*self._place) if tokens.levels is not None else None
+        return replace(tokens, features=tokens.features.to(*self._place), levels=levels)
+
 
 def _size(tokens: VisualTokens) -> int:
     return tokens.features.nbytes + (tokens.levels.nbytes if tokens.levels is not None else 0)
-
-
-def _on(tokens: VisualTokens, model: Any) -> VisualTokens:
-    levels = tokens.levels.to(model.device, model.dtype) if tokens.levels is not None else None
-    return replace(tokens, features=tokens.features.to(model.device, model.dtype), levels=levels)
