@@ -59,6 +59,14 @@ class Reader:
         self._cache: OrderedDict[tuple[str, str | None], Image] = OrderedDict()
         self._lock = Lock()
 
+    def query(self, item: Item) -> Item:
+        """The query as it is to be shown beside what this reader reads: here, as it is."""
+        return item
+
+    def describe(self) -> Mapping[str, Any]:
+        """What a run's manifest says of this reader."""
+        return {"codec": "pictures"}
+
     def read(self, entries: Sequence[Item | Entry | Unreadable], chunk: int = CHUNK) -> Iterator[list[Found]]:
         """Yield the items of `entries` in order, in lists of at most `chunk`; the next list is read meanwhile.
 

@@ -48,8 +48,8 @@ class Reranker:
             raise UsageError(f"top_k must be at least 1, not {top_k}.")
         asked = as_item(query, "the query")
         items = [as_candidate(document, f"document {i}") for i, document in enumerate(documents)]
-        tally = Tally()
-        scores = self._look.score(asked, items, Reader(cache_bytes=0), tally)
+        tally, reader = Tally(), Reader(cache_bytes=0)
+        scores = self._look.score(asked, items, lambda _: reader, tally)
         if scores is None:
             return []
         order = sorted(range(len(items)), key=lambda i: (scores.status[i] != "ok", -scores.p[i], i))
@@ -70,11 +70,11 @@ class Reranker:
         import numpy as np
 
         p = np.full(len(pairs), np.nan, dtype=np.float32)
-        tally = Tally()
+        tally, reader = Tally(), Reader(cache_bytes=0)
         for rows in _progress(_by_query(pairs), show_progress_bar, len(pairs)):
             asked = as_item(pairs[rows[0]][0], f"the query of pair {rows[0]}")
             items = [as_candidate(pairs[i][1], f"the document of pair {i}") for i in rows]
-            scores = self._look.score(asked, items, Reader(cache_bytes=0), tally)
+            scores = self._look.score(asked, items, lambda _: reader, tally)
             p[rows] = scores.p if scores is not None else np.nan
         if missed := int(np.isnan(p).sum()):
             first = next((f"; {name}: {why}" for name, why in tally.unreadable.items()), "")

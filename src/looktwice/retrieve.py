@@ -5,7 +5,7 @@ Joins the stages and knows none of their insides; nothing here prints.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.candidates import Entry, Find, Reader, Unreadable, in_table
 from looktwice.encode import load_encoder
-from looktwice.errors import UsageError
+from looktwice.errors import UnknownName, UsageError
 from looktwice.inputs import Asked, as_item
 from looktwice.manifest import Tally, run_manifest
 from looktwice.rank import Fusion, fuse
 from looktwice.second_look import SecondLook
 from looktwice.store import Table
+from looktwice.token_index import TokenReader, TokenScorer
+from looktwice.token_index.reader import POLICIES, Policy
+from looktwice.token_index.sets import matching
 from looktwice.types import Candidate, Encoder, Hit, Item, PairScorer
 
 if TYPE_CHECKING:
@@ -60,6 +63,10 @@ class Retriever:
     `table` is a Table or the folder of one; `encoder` is made from what the table remembers unless it is given, and is
     refused (Mismatch) where it is not the one that filled the table. `scorer` is an MLLM's name, a SecondLook with
     settings, or any PairScorer. The best `shortlist` candidates get the second look. Weights load at the first search.
+
+    `codec` says what the second look sees of a candidate: "auto" takes the visual tokens that the table holds for this
+    MLLM, and its picture where it holds none; "pictures" always the picture; a codec's name insists on those tokens.
+    `missing_tokens` is what happens to a candidate without them: "error", "encode" (its picture instead) or "skip".
     """
 
     def __init__(
@@ -70,6 +77,8 @@ class Retriever:
         *,
         fusion: Fusion | str = "0.5",
         shortlist: int = 100,
+        codec: str = "auto",
+        missing_tokens: str = "error",
         device: str = "auto",
         dtype: str = "auto",
     ) -> None:
@@ -79,7 +88,7 @@ class Retriever:
         self.look = SecondLook.of(scorer, device=device, dtype=dtype)
         self._encoder = encoder
         self._device, self._dtype = device, dtype
-        self._reader = Reader()
+        self._readers = Readers(self.table, codec, missing_tokens)
         if encoder is not None:
             self.table.manifest.check(encoder.info, self.table.path)
 
@@ -117,16 +126,16 @@ class Retriever:
                 shortlists = self.table.search_many(vectors, max(k, self.shortlist), where)
             for query, shortlist in zip(batch, shortlists, strict=True):
                 tally = Tally(queries=1, retrieved=len(shortlist), seconds=spent.share(len(batch)))
-                ranking = look_twice(
-                    query, shortlist, look, in_table(self.table), self.fusion, self.shortlist, self._reader, tally
-                )
+                find = in_table(self.table)
+                ranking = look_twice(query, shortlist, look, find, self._readers, self.fusion, self.shortlist, tally)
                 yield Answer(query, shortlist, ranking, k, self._conditions(k, where, look), tally)
 
     def _conditions(self, k: int, where: str | None, look: SecondLook | None) -> dict[str, Any]:
         made_by = self.table.manifest.encoder
         encoder = {"name": made_by.name, "revision": made_by.revision, "preprocessing": made_by.preprocessing}
         asked = {"items": len(self.table), "k": k, "shortlist": self.shortlist, "where": where}
-        return {"encoder": encoder, **asked, **_look_conditions(look, self.fusion)}
+        seen = self._readers.describe() if look is not None else {}
+        return {"encoder": encoder, **asked, **_look_conditions(look, self.fusion), **seen}
 
     def _vectors(self, queries: Sequence[Item]) -> FloatArray:
         import numpy as np
@@ -139,12 +148,40 @@ class Retriever:
         return vectors
 
 
+class Readers:
+    """What reads candidates of a table for a scorer: its stored tokens or its pictures; see Retriever's `codec`."""
+
+    def __init__(self, table: Table, codec: str = "auto", missing: str = "error") -> None:
+        self._table, self._codec, self._missing = table, codec, _policy(missing)
+        self._pictures = Reader()
+        self._made: dict[int, Reader] = {}
+
+    def __call__(self, scorer: PairScorer) -> Reader:
+        """The reader for this scorer, the same one each time."""
+        if id(scorer) not in self._made:
+            self._made[id(scorer)] = self._make(scorer)
+        return self._made[id(scorer)]
+
+    def _make(self, scorer: PairScorer) -> Reader:
+        stored = (
+            self._codec == "auto" and isinstance(scorer, TokenScorer) and matching(self._table, scorer.tokens_info())
+        )
+        if self._codec == "pictures" or (self._codec == "auto" and not stored):
+            return self._pictures
+        return TokenReader(self._table, scorer, None if stored else self._codec, policy=self._missing)
+
+    def describe(self) -> Mapping[str, Any]:
+        """What the manifest says: where candidates came from."""
+        return {"candidates_from": [dict(reader.describe()) for reader in self._made.values()]}
+
+
 def rerank_run(
     run: Run,
     queries: Iterable[Item],
     find: Find,
     look: SecondLook,
     *,
+    reader_for: Callable[[PairScorer], Reader] | None = None,
     fusion: Fusion | str = "0.5",
     shortlist: int = 100,
     k: int = 10,
@@ -163,7 +200,7 @@ def rerank_run(
             continue
         candidates = [Candidate(document, score) for document, score in run[query.id]]
         tally = Tally(queries=1, retrieved=len(candidates))
-        ranking = look_twice(query, candidates, look, find, rule, shortlist, reader, tally)
+        ranking = look_twice(query, candidates, look, find, reader_for or (lambda _: reader), rule, shortlist, tally)
         yield Answer(query, candidates, ranking, k, asked | _look_conditions(look, rule), tally)
 
 
@@ -172,9 +209,9 @@ def look_twice(
     shortlist: Sequence[Candidate],
     look: SecondLook | None,
     find: Find,
+    reader_for: Callable[[PairScorer], Reader],
     fusion: Fusion,
     depth: int,
-    reader: Reader,
     tally: Tally,
 ) -> list[Hit]:
     """Rank one shortlist: its best `depth` by both looks, the rest below them as the first look had it."""
@@ -182,7 +219,7 @@ def look_twice(
     if look is not None:
         with tally.time("read"):
             entries: list[Entry | Unreadable] = find([candidate.id for candidate in shortlist[:depth]])
-        scores = look.score(query, entries, reader, tally)
+        scores = look.score(query, entries, reader_for, tally)
     return fuse(shortlist, scores, fusion, explain=True)
 
 
@@ -190,6 +227,13 @@ def _look_conditions(look: SecondLook | None, fusion: Fusion) -> dict[str, Any]:
     if look is None:
         return {"second_look": None}
     return {"fusion": str(fusion), "second_look": [dict(record) for record in look.describe()]}
+
+
+def _policy(name: str) -> Policy:
+    """What is to happen to candidates without stored tokens. Raises UnknownName."""
+    if name not in POLICIES:
+        raise UnknownName("policy for missing tokens", name, POLICIES)
+    return name
 
 
 def _positive(value: int, name: str) -> int:

@@ -5,31 +5,42 @@ Joins `score` (models) with `candidates` (files). Weights load when the first pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from looktwice.candidates import Entry, Found, Reader, Unreadable
+from looktwice.device import place
 from looktwice.errors import UsageError
 from looktwice.manifest import Tally
 from looktwice.score import load_scorer, prompts
-from looktwice.score.load import scorer as build_scorer
+from looktwice.score.cache import Cached, ScoreCache
 from looktwice.score.probability import scatter
 from looktwice.types import Item, PairScorer, PairScores
 
 AUTO = "auto"
-_OF_SCORER = ("path", "batch_size", "as_released", "cache_bytes")
 
 
 class SecondLook:
     """An MLLM by name with its settings; or a scorer that is already there, which then answers every pair.
 
     `prompt` "auto" takes, for each query, the first built-in prompt made for its kind (picture, text or both) and that
-    of its candidates; any other name holds for all. `options` go to `score.load_scorer`.
+    of its candidates; any other name holds for all. `cache` is a file that remembers scores, so that a run that was
+    interrupted goes on where it stopped. `options` go to `score.load_scorer`.
     """
 
-    def __init__(self, mllm: str | PairScorer = "tiny-vl", *, prompt: str = AUTO, **options: Any) -> None:
+    def __init__(
+        self,
+        mllm: str | PairScorer = "tiny-vl",
+        *,
+        prompt: str = AUTO,
+        cache: str | Path | None = None,
+        **options: Any,
+    ) -> None:
         if prompt != AUTO:
             prompts.get(prompt)  # a wrong name must fail before anything is loaded
+        self._cache = None if cache is None else ScoreCache(cache)
+        self._cached: dict[tuple[int, str], PairScorer] = {}
         self.mllm = mllm
         self.prompt = prompt
         self._options = options
@@ -49,8 +60,7 @@ class SecondLook:
             if known is None:
                 self._scorers[prompt] = load_scorer(self.mllm, prompt=prompt, **self._options)
             else:  # the same weights, another question
-                kept = {name: self._options[name] for name in _OF_SCORER if name in self._options}
-                self._scorers[prompt] = build_scorer(known.mllm, prompts.get(prompt), **kept)
+                self._scorers[prompt] = known.with_prompt(prompt)
         return cast(PairScorer, self._scorers[prompt])
 
     def scorer_for(self, query: Item, candidates: Sequence[Item | Entry]) -> PairScorer:
@@ -69,44 +79,76 @@ class SecondLook:
         return self.scorer(self.prompt)
 
     def score(
-        self, query: Item, candidates: Sequence[Item | Entry | Unreadable], reader: Reader, tally: Tally
+        self,
+        query: Item,
+        candidates: Sequence[Item | Entry | Unreadable],
+        reader_for: Callable[[PairScorer], Reader],
+        tally: Tally,
     ) -> PairScores | None:
         """Score the candidates in order, None where there are none. One that cannot be read is "missing".
 
-        Adds to `tally`: how many were asked for, what became of each, why some are missing, seconds.
+        `reader_for` gives what reads candidates for a scorer: picture files or stored tokens. Adds to `tally`: how many
+        were asked for, what became of each, why some are missing, seconds.
         """
         if not candidates:
             return None
-        shown = [candidate for candidate in candidates if not isinstance(candidate, Unreadable)]
-        parts: list[tuple[list[int], PairScores]] = []
-        for first, chunk in _timed(reader.read(candidates), tally):
-            tally.unreadable |= {e.id: e.why for e in chunk if isinstance(e, Unreadable)}
-            there = [(first + i, found) for i, found in enumerate(chunk) if isinstance(found, Item)]
-            if there:
-                scorer = self.scorer_for(query, shown)
-                with tally.time("score"):
-                    parts.append(([i for i, _ in there], scorer.score(query, [item for _, item in there])))
+        tally.requested += len(candidates)
+        tally.unreadable |= {c.id: c.why for c in candidates if isinstance(c, Unreadable)}
+        shown = [(row, c) for row, c in enumerate(candidates) if not isinstance(c, Unreadable)]
+        parts = list(self._parts(query, shown, reader_for, tally)) if shown else []
         labels = parts[0][1].label_logits.shape[1] if parts else 0
         scores = scatter(len(candidates), labels, parts, "missing")
-        tally.requested += len(candidates)
         tally.status.update(scores.status)
         return scores
 
+    def _parts(
+        self,
+        query: Item,
+        shown: Sequence[tuple[int, Item | Entry]],
+        reader_for: Callable[[PairScorer], Reader],
+        tally: Tally,
+    ) -> Iterator[tuple[list[int], PairScores]]:
+        """Rows and their scores, chunk by chunk as they are read."""
+        with tally.time("load"):
+            scorer = self.scorer_for(query, [candidate for _, candidate in shown])
+            reader = reader_for(scorer)
+            asked = self._remembering(scorer, reader)
+        with tally.time("score"):
+            query = reader.query(query)
+        rows = iter([row for row, _ in shown])
+        for chunk in _timed(reader.read([candidate for _, candidate in shown]), tally):
+            tally.unreadable |= {found.id: found.why for found in chunk if isinstance(found, Unreadable)}
+            there = [(row, found) for found, row in zip(chunk, rows, strict=False) if isinstance(found, Item)]
+            if there:
+                with tally.time("score"):
+                    scores = asked.score(query, [item for _, item in there])
+                yield [row for row, _ in there], scores
+
+    def _remembering(self, scorer: PairScorer, reader: Reader) -> PairScorer:
+        if self._cache is None:
+            return scorer
+        key = (id(scorer), str(reader.describe().get("tokens_key", "")))
+        if key not in self._cached:
+            self._cached[key] = Cached(scorer, self._cache, key[1])
+        return self._cached[key]
+
     def describe(self) -> list[Mapping[str, Any]]:
         """What a manifest says: one record per prompt that was used."""
-        return [scorer.describe() for scorer in self._scorers.values()]
+        if not isinstance(self.mllm, str):
+            return [self.mllm.describe()]
+        reason = place(self._options.get("device", "auto"), self._options.get("dtype", "auto")).reason
+        used = list(self._cached.values()) or list(self._scorers.values())
+        return [{**scorer.describe(), "dtype_reason": reason} for scorer in used]
 
 
-def _timed(chunks: Iterator[list[Found]], tally: Tally) -> Iterator[tuple[int, list[Found]]]:
-    """Number the chunks by their first row; waiting for one counts as reading."""
-    first = 0
+def _timed(chunks: Iterator[list[Found]], tally: Tally) -> Iterator[list[Found]]:
+    """The chunks; waiting for one counts as reading."""
     while True:
         with tally.time("read"):
             chunk = next(chunks, None)
         if chunk is None:
             return
-        yield first, chunk
-        first += len(chunk)
+        yield chunk
 
 
 def _common(query: Item, candidates: Sequence[Item]) -> str:

@@ -1,0 +1,148 @@
+"""What `search` and `rerank` do with their answers: hits, a run file, a report, one line of summary, the exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from looktwice.cli.console import emit, json_line, note, number, plural, progress, table
+from looktwice.errors import UsageError
+
+if TYPE_CHECKING:
+    from looktwice.candidates import Find
+    from looktwice.queries import Queries
+    from looktwice.report import QueryView
+    from looktwice.retrieve import Answer
+    from looktwice.show import Viewer
+    from looktwice.types import Hit
+
+MOST_IN_REPORT = 200
+
+
+@dataclass
+class Outputs:
+    """Where answers go. `find` fetches what a report shows; `queries` is the file that they came from, if one."""
+
+    json: bool
+    run: Path | None
+    report: Path | None
+    find: Find
+    queries: Queries | None = None
+    _run: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
+    _views: list[QueryView] = field(default_factory=list)
+
+    def write(self, answers: Iterable[Answer]) -> None:
+        """Consume the answers. Ends with exit code 3 where a query or a candidate could not be read or scored."""
+        from looktwice.manifest import Tally, run_manifest
+
+        total, conditions = Tally(), dict[str, Any]()
+        for answer in self._counted(answers):
+            total.add(answer.tally)
+            conditions = dict(answer.conditions)
+            self._one(answer)
+        manifest = run_manifest(conditions, total)
+        self._files(manifest)
+        summarise(manifest)
+        for name, why in list(total.unreadable.items())[:5]:
+            note(f"Not looked at: {name}: {why}")
+        if len(total.unreadable) > 5:
+            note(f"… and {len(total.unreadable) - 5:,} more that could not be read; they stand below the others.")
+        broken = self.queries.broken if self.queries is not None else {}
+        for name, why in broken.items():
+            note(f"The query {name} was left out: {why}.")
+        if broken or total.scored < total.requested:
+            raise typer.Exit(3)
+
+    def _counted(self, answers: Iterable[Answer]) -> Iterator[Answer]:
+        if self.queries is None:
+            yield from answers
+            return
+        with progress("queries", "queries", len(self.queries)) as bar:
+            for answer in answers:
+                yield answer
+                bar.advance()
+
+    def _one(self, answer: Answer) -> None:
+        name = answer.query.id
+        if self.run is not None:
+            self._run[name] = [(hit.id, hit.score) for hit in answer.ranking]
+        if self.report is not None and len(self._views) < MOST_IN_REPORT:
+            self._views.append(self._viewer.view(answer))
+        if self.json:
+            for hit in answer.hits:
+                emit(record(name, hit))
+        elif self.queries is None or (self.run is None and self.report is None):
+            title = None if self.queries is None else f"query {name}"
+            table(["#", "id", ">score", ">coarse", ">p", ">moved"], [_cells(hit) for hit in answer.hits], title=title)
+
+    @cached_property
+    def _viewer(self) -> Viewer:
+        from looktwice.show import Viewer
+
+        return Viewer(self.find)
+
+    def _files(self, manifest: Mapping[str, Any]) -> None:
+        if self.run is not None:
+            from looktwice.evaluate import write_run
+
+            write_run(self.run, self._run)
+            beside = self.run.with_name(f"{self.run.name}.json")
+            beside.write_text(json.dumps(json.loads(json_line(manifest)), indent=1) + "\n", encoding="utf-8")
+            note(f"{plural(len(self._run), 'ranking')} in {self.run}, what made them in {beside}.")
+        if self.report is not None:
+            from looktwice.report import write_report
+
+            write_report(self.report, title="looktwice", manifest=manifest, queries=self._views)
+            note(f"Report: {self.report}")
+
+
+def record(query: str, hit: Hit) -> dict[str, Any]:
+    """One line of --json."""
+    return {
+        "query": query,
+        "rank": hit.rank,
+        "id": hit.id,
+        "score": hit.score,
+        "coarse": hit.coarse,
+        "p": hit.p,
+        "scored": hit.scored,
+        "explain": hit.explain,
+    }
+
+
+def summarise(manifest: Mapping[str, Any]) -> None:
+    """Say on stderr what was done, with what, and how fast."""
+    looks = manifest.get("second_look") or []
+    for look in looks:
+        name = f"{look.get('mllm', 'scorer')}@{str(look.get('revision', ''))[:12]}"
+        prompt = f"prompt {look.get('prompt')} ({look.get('prompt_hash')})"
+        note(f"{name} · {prompt} · {look.get('dtype')} on {look.get('device')} · {look.get('path')} path")
+    counts = manifest["candidates"]
+    spent = sum(manifest["seconds"].values())
+    looked = (
+        f"{counts['scored']:,} of {counts['requested']:,} candidates looked at twice, fusion {manifest.get('fusion')}"
+    )
+    rate = f" · {manifest['pairs_per_second']:,} pairs/s" if manifest["pairs_per_second"] else ""
+    what = looked if looks else "no second look"
+    note(f"{plural(manifest['queries'], 'query', 'queries')} · {what} · {spent:.2f} s{rate}")
+
+
+def _cells(hit: Hit) -> tuple[object, ...]:
+    before = (hit.explain or {}).get("coarse_rank")
+    moved = "" if not before or before == hit.rank else f"{'↑' if before > hit.rank else '↓'}{abs(before - hit.rank)}"
+    return hit.rank, hit.id, number(hit.score), number(hit.coarse), number(hit.p), moved
+
+
+def check_outputs(run: Path | None, report: Path | None) -> None:
+    """Refuse output paths that could not be written, before the work begins."""
+    for path in (run, report):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UsageError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
+        if path is not None and path.is_dir():
+            raise UsageError(f"{path} is a folder; name a file.")

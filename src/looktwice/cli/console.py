@@ -1,0 +1,202 @@
+"""What reaches a terminal or a pipe, and how.
+
+Answers go to stdout (a table for people, JSON Lines with --json); progress, notes and warnings go to stderr, so that a
+pipe carries nothing but the answer. Names come from other people's files: control characters in them are shown as
+escapes, never sent.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+# C0 and C1 controls, half characters (undecodable file names), line separators, marks that reorder text on screen
+UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def safe(text: object) -> str:
+    r"""Return text that is harmless to print on one line.
+
+    >>> print(safe("a\x1b[2Jb"))
+    a\x1b[2Jb
+    """
+    return UNSAFE.sub(lambda found: _escape(ord(found[0])), str(text))
+
+
+def json_line(record: Mapping[str, Any]) -> str:
+    r"""Return one line of JSON: NaN becomes null, unsafe characters become \u escapes, other scripts stay readable.
+
+    >>> print(json_line({"id": "猫\x9b", "p": float("nan")}))
+    {"id": "猫\u009b", "p": null}
+    """
+    text = json.dumps(_plain(record), ensure_ascii=not _utf8(), allow_nan=False)
+    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def emit(record: Mapping[str, Any]) -> None:
+    """Write one record to stdout as JSON."""
+    sys.stdout.write(json_line(record) + "\n")
+
+
+def say(text: str) -> None:
+    """Write one line of the answer to stdout."""
+    stdout().print(safe(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Tell a person something on stderr."""
+    stderr().print(safe(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
+    """Write a table to stdout; a column whose name starts with `>` is right-aligned. Nothing is ever cut off."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, title=title and Text(safe(title)), title_justify="left", pad_edge=False
+    )
+    for column in columns:
+        right = column.startswith(">")
+        grid.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)
+    for row in rows:
+        grid.add_row(*(Text(safe("–" if cell is None else cell)) for cell in row))
+    stdout().print(grid)
+
+
+class Bar:
+    """A progress bar that can be told of its total late, as a folder is still being counted when work begins."""
+
+    def __init__(self, bar: Progress, task: TaskID, unit: str) -> None:
+        self._bar, self._task, self._unit = bar, task, unit
+
+    def advance(self, n: int = 1) -> None:
+        """Count n more as done."""
+        self.at(int(self._bar.tasks[0].completed) + n)
+
+    def at(self, done: int) -> None:
+        """Say how many are done."""
+        self._bar.update(self._task, completed=done)
+        speed = self._bar.tasks[0].finished_speed or self._bar.tasks[0].speed
+        self._bar.update(self._task, rate=f"{speed:.1f} {self._unit}/s" if speed else "")
+
+    def describe(self, what: str) -> None:
+        """Say what is being done now."""
+        self._bar.update(self._task, description=safe(what))
+
+    def total(self, n: int) -> None:
+        """Say how many there are."""
+        self._bar.update(self._task, total=n)
+
+
+@contextmanager
+def progress(what: str, unit: str, total: int | None = None) -> Iterator[Bar]:
+    """Show a bar with rate and time left on stderr. Nothing is shown where stderr is not a terminal."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr(), transient=True, disable=not sys.stderr.isatty()) as bar:
+        yield Bar(bar, bar.add_task(safe(what), total=total, rate=""), unit)
+
+
+def stdout() -> Console:
+    """The console for answers: as wide as the terminal, and wide enough not to fold where there is none."""
+    return _console(sys.stdout, 80 if sys.stdout.isatty() else 160)
+
+
+def stderr() -> Console:
+    """The console for everything that is not the answer."""
+    return _console(sys.stderr, 80 if sys.stderr.isatty() else 160)
+
+
+def show_warnings() -> None:
+    """Show the library's warnings as notes, each text once."""
+    import logging
+
+    said: set[str] = set()
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if (text := record.getMessage()) not in said:
+                said.add(text)
+                note(f"{record.levelname.capitalize()}: {text}")
+
+    logging.getLogger("looktwice").handlers[:] = [Notes(logging.WARNING)]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a table; a dash for what is not known."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def size(n: float) -> str:
+    """Bytes for people.
+
+    >>> size(1536)
+    '1.5 KiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1024:
+            return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1024
+    return f"{n:.1f} TiB"
+
+
+def plural(n: int, one: str, many: str | None = None) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "query", "queries"), plural(1200, "item")
+    ('1 query', '1,200 items')
+    """
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def _console(file: Any, width: int) -> Console:
+    from rich.console import Console
+
+    return Console(file=file, width=None if file.isatty() else width)
+
+
+def _utf8() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def _escape(code: int) -> str:
+    return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types: NaN and infinities become null, NumPy scalars become numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,32 @@
+"""`looktwice doctor`: what this machine offers, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import typer
+
+from looktwice.cli import options
+from looktwice.cli.console import emit, table
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("doctor", short_help="Check device, memory, models and optional packages.")(doctor)
+
+
+def doctor(json: options.Json = False) -> None:
+    """Check packages, device, number format, threads, memory, bundled models and optional parts; asks no network.
+
+    Ends with exit code 1 where something that is needed does not work.
+
+    Example: looktwice doctor
+    """
+    from looktwice.doctor import doctor as examine
+
+    checks = examine()
+    if json:
+        for check in checks:
+            emit({"name": check.name, "ok": check.ok, "value": check.value, "remedy": check.remedy or None})
+    else:
+        table(["", "", "found", "advice"], [("ok" if c.ok else "!!", c.name, c.value, c.remedy) for c in checks])
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)

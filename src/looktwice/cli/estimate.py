@@ -1,0 +1,99 @@
+"""`looktwice estimate`: what a collection would cost, from config.json alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from looktwice.cli import options
+from looktwice.cli.console import emit, size, table
+from looktwice.errors import UsageError
+
+if TYPE_CHECKING:
+    from looktwice.estimate import Estimate
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("estimate", short_help="Bytes, FLOPs and hours of an index, before it is made.")(estimate)
+
+
+def estimate(
+    mllm: Annotated[str, typer.Option(help="A short name, a hub name whose shape is known, a folder or config.json.")],
+    items: Annotated[str, typer.Option(help="Pictures, such as 100e6.")] = "1e6",
+    codec: Annotated[str, typer.Option(help="How tokens are kept: see `looktwice models codec`.")] = "pq16",
+    picture: Annotated[str, typer.Option(help="Width x height of a typical picture in pixels.")] = "1024x768",
+    resolution: options.Resolution = None,
+    max_tiles: options.MaxTiles = None,
+    shortlist: options.Shortlist = 100,
+    flops: Annotated[
+        str, typer.Option(help="Matmul FLOP/s of the device [default: an H100's 790e12 in bf16].")
+    ] = "790e12",
+    mfu: Annotated[float, typer.Option(help="Share of it that a run achieves.")] = 0.4,
+    json: options.Json = False,
+) -> None:
+    """Estimate bytes per picture, FLOPs per pair, pairs/s and hours. Computed, not measured; loads no weights.
+
+    Example: looktwice estimate --mllm qwen2.5-vl-7b --items 100e6 --codec pq16 --resolution 560
+    """
+    from looktwice.estimate import estimate as compute
+
+    result = compute(
+        _known(mllm),
+        items=int(_number("--items", items)),
+        codec=codec,
+        size=_size(picture),
+        resolution=resolution,
+        max_tiles=max_tiles,
+        k=shortlist,
+        flops=_number("--flops", flops),
+        mfu=mfu,
+    )
+    if json:
+        emit(result.record())
+        return
+    table(["", ""], list(_rows(result)))
+
+
+def _rows(e: Estimate) -> Iterator[tuple[str, str]]:
+    yield "pictures", f"{e.items:,}"
+    yield "codec", e.codec
+    yield "tokens per picture", f"{e.tokens:,} made, {e.candidate_tokens:,} shown to the language model"
+    yield "bytes per picture", f"{e.bytes_per_item:,} ({size(e.bytes_uncompressed)} uncompressed)"
+    yield "bytes in all", f"{size(e.bytes_total)}, and a codebook of {size(e.codebook_bytes)}"
+    yield "vision tower", f"{e.tower_flop:.3g} FLOP per picture"
+    yield "one pair", f"{e.pair_flop:.3g} FLOP ({e.naive_pair_flop:.3g} with both towers and no shared query)"
+    yield "pairs/s", f"{e.pairs_per_second:,.0f} at {e.mfu:.0%} of {e.flops:.3g} FLOP/s"
+    yield "pairs/s, ceiling", f"{e.pairs_per_second_ceiling:,.0f}"
+    yield "one query", f"{e.query_seconds:.3g} s for {e.k} candidates"
+    yield "making the index", f"{e.index_hours:,.3g} h on one such device"
+
+
+def _known(name: str) -> str:
+    """The hub name or the folder behind a short name; any other name as it is."""
+    from looktwice.catalog import BY_NAME
+    from looktwice.checkpoints import bundled_folder
+
+    entry = BY_NAME.get(name)
+    if entry is None:
+        return name
+    return str(bundled_folder(name)) if entry.bundled else next(iter(entry.hub.values()))
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        value = float(text.replace("_", "").replace(",", ""))
+    except ValueError:
+        raise UsageError(f"{option} must be a number such as 1e6, not {text!r}.") from None
+    if not 0 < value < 1e30:
+        raise UsageError(f"{option} must be above 0, not {text}.")
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise UsageError(f"--picture must be WIDTHxHEIGHT such as 1024x768, not {text!r}.")
+    return int(width), int(height)

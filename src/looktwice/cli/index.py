@@ -1,0 +1,164 @@
+"""`looktwice index`: fill a table, or bring it up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from looktwice.cli import options, tokens
+from looktwice.cli.console import Bar, emit, note, plural, progress, say, size
+from looktwice.errors import Mismatch
+
+if TYPE_CHECKING:
+    from looktwice.indexing import IndexReport
+    from looktwice.sources import Scan
+    from looktwice.store import Table
+    from looktwice.types import Encoder
+
+DEFAULT_ENCODER = "tiny-clip"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("index", short_help="Fill a table from folders and files, or bring it up to date.")(index)
+
+
+def index(
+    path: options.TablePath,
+    sources: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders, pictures, globs, .jsonl, .tar.")],
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help=f"A name (see `looktwice models`), a folder, a hub id [default: the table's, {DEFAULT_ENCODER}]."
+        ),
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="A metadata key to filter on, such as year:int (int, float, str, bool).")
+    ] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove items whose files are gone.")] = False,
+    max_failures: Annotated[int | None, typer.Option(min=0, help="Stop when more items than this fail.")] = None,
+    allow_urls: Annotated[bool, typer.Option("--allow-urls", help="Fetch URLs that a .jsonl list names.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures encoded at once.")] = 64,
+    mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,
+    codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = "pq8",
+    resolution: options.Resolution = None,
+    max_tiles: options.MaxTiles = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    threads: options.Threads = None,
+    json: options.Json = False,
+) -> None:
+    """Fill a table from folders (and what is below them), picture files, globs, .jsonl lists and .tar archives.
+
+    A .jsonl line is {"id", "image", "text", "metadata"}. What cannot be read goes to the ledger and stops nothing; the
+    exit code is then 3. Run the same command again after an interruption, or when files have changed: what is in the
+    table with the same bytes is not encoded again.
+
+    Example: looktwice index photos.lt ~/Pictures --column year:int
+    """
+    from looktwice.device import set_threads
+    from looktwice.indexing import index as bring_up_to_date
+    from looktwice.sources import scan
+    from looktwice.store import Table, parse_columns
+    from looktwice.tokens import parse_codec
+
+    columns = parse_columns(column or ())
+    if mllm is not None:
+        parse_codec(codec)  # a wrong name must fail before anything is indexed
+    known = Table.open(path) if (path / "manifest.json").exists() else None
+    found = scan(sources, roots=known.manifest.roots if known else (), allow_urls=allow_urls)
+    set_threads(threads)
+    encodes = _encoder(encoder, known, device, dtype)
+    opened = known or Table.create(path, encodes.info, columns)
+    _check_columns(opened, columns)
+    with progress("indexing", "items") as bar:
+        _count(scan(sources, allow_urls=allow_urls), bar)
+        report = bring_up_to_date(
+            opened,
+            found,
+            encodes,
+            batch_size=batch_size,
+            max_failures=max_failures,
+            prune=prune,
+            progress=lambda so_far: bar.at(so_far.met),
+        )
+    built = _build_index(opened)
+    if json:
+        emit(_record(opened, report, built))
+    else:
+        _tell(path, opened, report, built)
+    if mllm is not None:
+        settings = {"device": device, "dtype": dtype, "resolution": resolution, "max_tiles": max_tiles}
+        tokens.tell(opened, tokens.fill(opened, mllm, codec, settings, {"max_failures": max_failures}, threads), json)
+    if report.failed:
+        raise typer.Exit(3)
+
+
+def _encoder(name: str | None, known: Table | None, device: str, dtype: str) -> Encoder:
+    """The encoder asked for; where none was, the table's own, at the revision that filled it."""
+    from looktwice.encode import load_encoder
+
+    if known is None or name is not None:
+        made = load_encoder(name or DEFAULT_ENCODER, device=device, dtype=dtype)
+    else:
+        mine = known.manifest.encoder
+        made = load_encoder(mine.name, revision=mine.revision, device=device, dtype=dtype)
+    if known is not None:
+        known.manifest.check(made.info, known.path)
+    return made
+
+
+def _check_columns(table: Table, columns: Mapping[str, type]) -> None:
+    if columns and dict(columns) != dict(table.columns):
+        have = ", ".join(f"{name}:{kind.__name__}" for name, kind in table.columns.items()) or "none"
+        raise Mismatch(f"The columns of {table.path} were declared when it was made ({have}); index into a new table.")
+
+
+def _count(scan: Scan, bar: Bar) -> None:
+    """Count beside the work, so that the time left can be told; a daemon, as nobody waits for it."""
+    Thread(target=lambda: bar.total(sum(1 for _ in scan)), daemon=True).start()
+
+
+def _build_index(table: Table) -> Mapping[str, Any] | None:
+    """Build the approximate index where the table is large and has none, or has grown by half since."""
+    from looktwice.store import EXACT_ROWS
+
+    rows = len(table)
+    if rows < EXACT_ROWS or (table.manifest.index is not None and rows < 1.5 * table.manifest.index["rows"]):
+        return None
+    note(f"Building the search index of {rows:,} items …")
+    return table.build_index().as_mapping()
+
+
+def _record(table: Table, report: IndexReport, built: Mapping[str, Any] | None) -> dict[str, Any]:
+    per_item = table.info()["bytes_per_item"]
+    return {**asdict(report), "items": len(table), "bytes_per_item": per_item["total"], "index": built}
+
+
+def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any] | None) -> None:
+    rate = f", {report.met / report.seconds:,.0f} items/s" if report.seconds and report.met else ""
+    counts = (
+        (n, name) for name in ("added", "updated", "unchanged", "failed", "pruned") if (n := getattr(report, name))
+    )
+    done = ", ".join(f"{n:,} {name}" for n, name in counts) or "nothing to do"
+    say(f"{path}: {done} ({report.seconds:.1f} s{rate})")
+    per_item = table.info()["bytes_per_item"]
+    say(f"{plural(len(table), 'item')}, {size(per_item['total'])} each; encoder {table.manifest.encoder.name}")
+    if built:
+        say(f"search index: {built['kind']}, recall@100 {built['recall']:.4f} on {built['sample']} of its own rows")
+    if report.ignored:
+        note(f"{plural(report.ignored, 'file')} in folders are no pictures and were passed over.")
+    if gone := report.gone - report.pruned:
+        note(f"{plural(gone, 'item')} of the table are no longer where they were; --prune removes them.")
+    for place in report.withheld:
+        note(f"Not pruned: nothing at all is left of {place}; is it mounted?")
+    if report.failed:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(report.reasons.items(), key=lambda r: -r[1]))
+        note(f"{report.failed:,} failed: {reasons}. Which, and why: looktwice ledger {path}")
+    if not len(table):
+        note("The table is empty: no pictures were found.")

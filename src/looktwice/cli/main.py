@@ -1,0 +1,118 @@
+"""`looktwice`: the list of verbs, and the one place where errors become sentences and exit codes.
+
+0 ok · 1 internal · 2 usage or refused · 3 finished, but some items failed · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from looktwice import __version__
+from looktwice.cli import (
+    delete,
+    demo,
+    doctor,
+    estimate,
+    export,
+    index,
+    info,
+    ledger,
+    models,
+    rerank,
+    search,
+    tokens,
+)
+from looktwice.cli.console import note, show_warnings
+from looktwice.errors import LooktwiceError
+
+
+class Verbs(TyperGroup):
+    """A group that takes --debug anywhere and turns what verbs raise into one sentence and an exit code."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Verbs in the order in which a newcomer meets them, not by alphabet."""
+        return list(self.commands)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take --debug out of any place before `--`."""
+        own = args[: args.index("--")] if "--" in args else args
+        ctx.obj = {"debug": "--debug" in own}
+        return super().parse_args(ctx, [a for a in own if a != "--debug"] + args[len(own) :])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:  # the reader (head, less) has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except KeyboardInterrupt:
+            note("Interrupted. What was finished is kept; the same command goes on from there.")
+            raise typer.Exit(130) from None
+        except (LooktwiceError, OSError, MemoryError) as error:
+            if ctx.obj["debug"]:
+                raise
+            note(f"Error: {_sentence(error)}")
+            raise typer.Exit(getattr(error, "exit_code", 1)) from None
+        except Exception as error:
+            if ctx.obj["debug"] or isinstance(error, typer.TyperException | typer.Exit | typer.Abort):
+                raise
+            note(f"Internal error ({type(error).__name__}): {error}\nThis is a bug; --debug shows where.")
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=Verbs,
+    name="looktwice",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"looktwice {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def looktwice(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error; may stand anywhere."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Find things in image collections: a cheap shortlist, then a second look by a frozen multimodal LLM."""
+    show_warnings()
+
+
+for verb in (demo, index, search, rerank, info, ledger, delete, export, tokens, estimate, models, doctor):
+    verb.add_to(app)
+
+
+def verbs() -> list[str]:
+    """Names of all verbs, in the order of --help."""
+    return [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, LooktwiceError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "Not enough memory; use a smaller --batch-size, or a smaller model."
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}."
+    return f"{error}."
+
+
+def main() -> None:
+    """Entry point of the `looktwice` script."""
+    app()

@@ -1,0 +1,51 @@
+"""Options that mean the same thing in every verb: one spelling, one help text, one default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="The folder of the table, such as photos.lt.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout: one object, or one per line for lists.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16. auto takes what the device is fast in.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads [default: one per core].", show_default=False)]
+Encoder = Annotated[str, typer.Option(help="The encoder: a name (see `looktwice models`), a folder, a hub id.")]
+Mllm = Annotated[str, typer.Option(help="The MLLM of the second look: a name, a folder, a hub id.")]
+Prompt = Annotated[
+    str,
+    typer.Option(help="The question: a name (see `looktwice models`) or a .toml or .json file; auto fits the pair."),
+]
+FusionRule = Annotated[
+    str,
+    typer.Option("--fusion", help="0.5 is λ in λ·coarse + (1−λ)·p; p-only; rrf (reciprocal ranks)."),
+]
+Shortlist = Annotated[int, typer.Option(help="How many candidates get the second look.")]
+K = Annotated[int, typer.Option("-k", "--k", help="How many hits to show.")]
+Where = Annotated[str | None, typer.Option(help='Only items that pass this SQL filter, such as "year > 2020".')]
+BatchSize = Annotated[int | None, typer.Option(help="Pairs scored at once [default: what fits].", show_default=False)]
+Queries = Annotated[
+    Path | None,
+    typer.Option(help='Many queries: JSON Lines of {"id", "image", "text"}; paths relative to the file.'),
+]
+RunFile = Annotated[
+    Path | None,
+    typer.Option("--run", help="Write whole rankings as a TREC run, and what it was made with beside it as .json."),
+]
+ReportFile = Annotated[Path | None, typer.Option("--report", help="Write one HTML file that shows both orders.")]
+Codec = Annotated[
+    str, typer.Option(help="Stored visual tokens to use: auto (where there are any), pictures (never), or a codec.")
+]
+MissingTokens = Annotated[
+    str, typer.Option(help="A candidate without stored tokens: error, encode (look at its picture) or skip.")
+]
+ScoreCache = Annotated[
+    Path | None, typer.Option(help="A file that remembers scores: an interrupted run goes on where it stopped.")
+]
+Resolution = Annotated[
+    int | None,
+    typer.Option(help="Longer side in pixels (Qwen-VL and others with native resolution).", show_default=False),
+]
+MaxTiles = Annotated[int | None, typer.Option(help="Tiles per picture (SmolVLM, InternVL, LLaVA).", show_default=False)]

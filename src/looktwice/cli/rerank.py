@@ -1,0 +1,92 @@
+"""`looktwice rerank`: the second look at somebody else's shortlists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from looktwice.cli import options
+from looktwice.cli.answers import Outputs, check_outputs
+from looktwice.cli.console import note, plural
+from looktwice.errors import UsageError
+
+if TYPE_CHECKING:
+    from looktwice.store import Table
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("rerank", short_help="Re-rank somebody else's shortlist.")(rerank)
+
+
+def rerank(
+    candidates: Annotated[Path, typer.Argument(metavar="SHORTLIST", help="A TREC run, or JSON {query: {id: score}}.")],
+    collection: Annotated[Path, typer.Argument(metavar="TABLE_OR_FOLDER", help="Where the ids' pictures are.")],
+    queries: Annotated[Path, typer.Option(help='JSON Lines of {"id", "image", "text"}; paths relative to the file.')],
+    run: options.RunFile = None,
+    report: options.ReportFile = None,
+    k: options.K = 10,
+    shortlist: options.Shortlist = 100,
+    mllm: options.Mllm = "tiny-vl",
+    prompt: options.Prompt = "auto",
+    fusion: options.FusionRule = "0.5",
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    threads: options.Threads = None,
+    batch_size: options.BatchSize = None,
+    resolution: options.Resolution = None,
+    max_tiles: options.MaxTiles = None,
+    codec: options.Codec = "auto",
+    missing_tokens: options.MissingTokens = "error",
+    score_cache: options.ScoreCache = None,
+    json: options.Json = False,
+) -> None:
+    """Re-rank a shortlist made elsewhere, against a table or a folder of pictures; no encoder is needed.
+
+    Ids are those of the table, or what indexing the folder would give: paths relative to it. Scores that are no cosines
+    need --fusion rrf or p-only.
+
+    Example: looktwice rerank bm25.trec pictures --queries queries.jsonl --fusion rrf --run out.trec
+    """
+    from looktwice.candidates import in_folder, in_table
+    from looktwice.device import set_threads
+    from looktwice.evaluate import read_run
+    from looktwice.queries import Queries
+    from looktwice.retrieve import Readers, rerank_run
+    from looktwice.second_look import SecondLook
+
+    check_outputs(run, report)
+    asked = Queries(queries)
+    shortlists = read_run(candidates)
+    known = [name for name in shortlists if name in asked]
+    if not known:
+        raise UsageError(
+            f"{candidates} and {queries} have no query id in common ({_some(shortlists)} against {_some(asked.ids)})."
+        )
+    if len(known) < len(shortlists):
+        lost = plural(len(shortlists) - len(known), "query", "queries")
+        note(f"Warning: {lost} of {candidates} are not in {queries} and are left out.")
+    set_threads(threads)
+    budget = {"batch_size": batch_size, "resolution": resolution, "max_tiles": max_tiles}
+    look = SecondLook(mllm, prompt=prompt, cache=score_cache, device=device, dtype=dtype, **budget)
+    table = _table(collection)
+    find = in_folder(collection) if table is None else in_table(table)
+    reader_for = None if table is None else Readers(table, codec, missing_tokens)
+    answers = rerank_run(shortlists, asked, find, look, reader_for=reader_for, fusion=fusion, shortlist=shortlist, k=k)
+    Outputs(json, run, report, find, asked).write(answers)
+
+
+def _table(path: Path) -> Table | None:
+    """The table at a path; None for a folder of pictures."""
+    from looktwice.store import Table
+
+    return Table.open(path) if (path / "manifest.json").exists() and (path / "items.lance").exists() else None
+
+
+def _some(names: Iterable[str]) -> str:
+    first = list(islice(names, 2))
+    return ", ".join(map(repr, first)) + ", …"

@@ -1,0 +1,133 @@
+"""`looktwice search`: ask a table with a picture, words or both; one query, or a file of them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from looktwice.cli import options
+from looktwice.cli.answers import Outputs, check_outputs
+from looktwice.cli.console import note
+from looktwice.errors import UsageError
+
+if TYPE_CHECKING:
+    from looktwice.types import Item
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("search", short_help="Ask a table with a picture, words or both.")(search)
+
+
+def search(
+    path: options.TablePath,
+    query: Annotated[str | None, typer.Argument(help="A picture file, or words.", show_default=False)] = None,
+    image: Annotated[Path | None, typer.Option(help="The query's picture.")] = None,
+    text: Annotated[str | None, typer.Option(help="The query's words; with --image, both together.")] = None,
+    queries: options.Queries = None,
+    k: options.K = 10,
+    shortlist: options.Shortlist = 100,
+    where: options.Where = None,
+    mllm: options.Mllm = "tiny-vl",
+    prompt: options.Prompt = "auto",
+    fusion: options.FusionRule = "0.5",
+    no_rerank: Annotated[bool, typer.Option("--no-rerank", help="The shortlist only, no second look.")] = False,
+    run: options.RunFile = None,
+    report: options.ReportFile = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    threads: options.Threads = None,
+    batch_size: options.BatchSize = None,
+    resolution: options.Resolution = None,
+    max_tiles: options.MaxTiles = None,
+    codec: options.Codec = "auto",
+    missing_tokens: options.MissingTokens = "error",
+    score_cache: options.ScoreCache = None,
+    json: options.Json = False,
+) -> None:
+    """Search a table: a shortlist by the table's encoder, then a second look by an MLLM.
+
+    A bare QUERY is a picture where it names a file, and words otherwise; what looks like a path but names no file is an
+    error. --image and --text say which.
+
+    Examples:
+
+      looktwice search photos.lt query.jpg
+
+      looktwice search photos.lt "a red bicycle" -k 5
+
+      looktwice search photos.lt --image query.jpg --text "but at night" --where "year > 2020"
+
+      looktwice search photos.lt --queries queries.jsonl --run out.trec --report out.html
+    """
+    from looktwice.candidates import in_table
+    from looktwice.device import set_threads
+    from looktwice.queries import Queries
+    from looktwice.retrieve import Retriever
+    from looktwice.second_look import SecondLook
+
+    if queries is not None and (query, image, text) != (None, None, None):
+        raise UsageError("Give one query, or a file of them with --queries; not both.")
+    check_outputs(run, report)
+    asked = Queries(queries) if queries is not None else None
+    single = [] if asked is not None else [_single(query, image, text)]
+    set_threads(threads)
+    budget = {"batch_size": batch_size, "resolution": resolution, "max_tiles": max_tiles}
+    look = (
+        None if no_rerank else SecondLook(mllm, prompt=prompt, cache=score_cache, device=device, dtype=dtype, **budget)
+    )
+    retriever = Retriever(
+        path,
+        scorer=look,
+        fusion=fusion,
+        shortlist=shortlist,
+        codec=codec,
+        missing_tokens=missing_tokens,
+        device=device,
+        dtype=dtype,
+    )
+    if len(retriever.table) == 0:
+        note(f"The table {path} is empty; fill it with: looktwice index {path} FOLDER")
+    answers = retriever.search_many(single if asked is None else asked, k=k, where=where)
+    Outputs(json, run, report, in_table(retriever.table), asked).write(answers)
+
+
+def _single(query: str | None, image: Path | None, text: str | None) -> Item:
+    from looktwice.inputs import picture
+    from looktwice.types import Item
+
+    if query is not None and (image is not None or text is not None):
+        raise UsageError("Give the query either bare or with --image and --text, not both.")
+    if query is not None:
+        return _bare(query)
+    if text is not None and not text.strip():
+        raise UsageError("The query's text is empty; give words.")
+    if image is not None:
+        return picture(image, str(image), text)
+    if text is None:
+        raise UsageError("What to search for? Give a picture file, words, or --queries FILE.")
+    return Item(text, text=text)
+
+
+def _bare(query: str) -> Item:
+    """A picture where the word names a file, else words; never words where it was meant as a path."""
+    from looktwice.inputs import looks_like_path, picture
+    from looktwice.types import Item
+
+    path = Path(query)
+    try:
+        there, folder = path.exists(), path.is_dir()
+    except (OSError, ValueError):  # too long for a file name, or with a NUL in it: words
+        there = folder = False
+    if folder:
+        raise UsageError(f"{query!r} is a folder; name a picture in it, or say --text {shlex.quote(query)} for words.")
+    if there:
+        return picture(path, query)
+    if looks_like_path(query):
+        raise UsageError(f"There is no file {query!r}; check the path, or say --text {shlex.quote(query)} for words.")
+    if not query.strip():
+        raise UsageError("The query is empty; give a picture file or words.")
+    return Item(query, text=query)
