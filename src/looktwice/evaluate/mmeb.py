@@ -39,8 +39,8 @@ def averages(scores: Mapping[str, float]) -> dict[str, float]:
     """Return the mean of each group, of IND and OOD, and both overall means of per-data-set P@1.
 
     `overall by data set` is the mean of the 36 scores; `overall by group` is the mean of the four group means, which
-    gives a grounding set three times the weight of a retrieval set. Tables print either as "Overall". Raises UnknownName
-    for a data set that MMEB does not have, UsageError where one is missing, since neither mean is then comparable.
+    gives a grounding set three times the weight of a retrieval set. Tables print either as "Overall". Raises
+    UnknownName for a data set that MMEB does not have, UsageError where one is missing, since nothing compares then.
     """
     for name in scores:
         if name not in NAMES:

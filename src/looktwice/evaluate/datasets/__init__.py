@@ -1,0 +1,96 @@
+"""Readers for the files of published benchmarks.
+
+Nothing is downloaded: each reader says what to fetch and checks what is there.
+
+    open_dataset("roxford5k+1m", "data")     open_dataset("flickr30k:i2t", "data/flickr30k")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from looktwice.errors import UnknownName, UsageError
+from looktwice.evaluate.datasets import (
+    beir,
+    captions,
+    composed,
+    folder,
+    gldv2,
+    hub,
+    ilias,
+    instre,
+    met,
+    mmeb,
+    product1m,
+    revisited,
+    sugarcrepe,
+)
+from looktwice.evaluate.datasets.base import Dataset, Query
+from looktwice.evaluate.mmeb import NAMES as MMEB_NAMES
+
+__all__ = ["Dataset", "Query", "dataset_names", "open_dataset"]
+
+_Open = Callable[[Path, Path, bool], Dataset]
+_READERS: dict[str, _Open] = {
+    "ilias": lambda root, work, partial: ilias.read(root, "full", partial=partial),
+    "ilias:text": lambda root, work, partial: ilias.read(root, "full", "text", partial),
+    "ilias-mini": lambda root, work, partial: ilias.read(root, "mini", partial=partial),
+    "ilias-mini:text": lambda root, work, partial: ilias.read(root, "mini", "text", partial),
+    "ilias-core": lambda root, work, partial: ilias.read(root, "core", partial=partial),
+    "instre": lambda root, work, partial: instre.read(root, partial),
+    "gldv2": lambda root, work, partial: gldv2.read(root, "private", partial),
+    "gldv2:public": lambda root, work, partial: gldv2.read(root, "public", partial),
+    "product1m": lambda root, work, partial: product1m.read(root, partial),
+    "roxford5k": lambda root, work, partial: revisited.read(root, "roxford5k", False, partial),
+    "roxford5k+1m": lambda root, work, partial: revisited.read(root, "roxford5k", True, partial),
+    "rparis6k": lambda root, work, partial: revisited.read(root, "rparis6k", False, partial),
+    "rparis6k+1m": lambda root, work, partial: revisited.read(root, "rparis6k", True, partial),
+    "met": lambda root, work, partial: met.read(root, "full", "test", partial),
+    "met:val": lambda root, work, partial: met.read(root, "full", "val", partial),
+    "met-mini": lambda root, work, partial: met.read(root, "mini", "test", partial),
+    "sugarcrepe": lambda root, work, partial: sugarcrepe.read(root, partial),
+    "cirr": lambda root, work, partial: composed.read_cirr(root, partial),
+    "circo": lambda root, work, partial: composed.read_circo(root, partial),
+    "folder": lambda root, work, partial: folder.read(root, partial),
+}
+_WITH_VARIANT: dict[str, tuple[str, Callable[[Path, Path, bool, str], Dataset]]] = {
+    "beir": ("test", lambda root, work, partial, split: beir.read(root, split, partial)),
+    "hub": ("", lambda root, work, partial, split: hub.read(root, work, split, partial)),
+}
+
+
+def _caption_reader(which: str, direction: str) -> _Open:
+    return lambda root, work, partial: captions.read(root, which, direction, partial)
+
+
+def _mmeb_reader(which: str) -> _Open:
+    return lambda root, work, partial: mmeb.read(root, which, partial)
+
+
+_READERS |= {f"{w}:{d}": _caption_reader(w, d) for w in captions.PICTURES for d in ("t2i", "i2t")}
+_READERS |= {f"mmeb:{which}": _mmeb_reader(which) for which in MMEB_NAMES}
+
+
+def dataset_names() -> list[str]:
+    """Every name that `open_dataset` takes; `beir` and `hub` also take `:SPLIT`."""
+    return sorted([*_READERS, *_WITH_VARIANT])
+
+
+def open_dataset(name: str, root: str | Path, *, work: str | Path | None = None, partial: bool = False) -> Dataset:
+    """Read a benchmark's files below `root`; `work` is where pictures are unpacked to that lie in tables.
+
+    With `partial`, counts that differ from the published ones are notes instead of errors. Raises UnknownName,
+    UsageError with a list of what is missing, or with the place where a file is not what it should be.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UsageError(f"There is no folder {root}; --root names the folder that holds the benchmark's files.")
+    work = Path(work) if work is not None else root
+    base, _, variant = name.partition(":")
+    if base in _WITH_VARIANT:
+        default, read = _WITH_VARIANT[base]
+        return read(root, work, partial, variant or default)
+    if name not in _READERS:
+        raise UnknownName("benchmark", name, dataset_names())
+    return _READERS[name](root, work, partial)

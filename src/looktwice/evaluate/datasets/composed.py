@@ -1,0 +1,78 @@
+"""A picture and words together ask for another picture: CIRR (ICCV 2021) and CIRCO (ICCV 2023), validation.
+
+    cirr    ROOT/cirr/captions/cap.rc2.val.json      [{"pairid", "reference", "target_hard", "caption"}]
+            ROOT/cirr/image_splits/split.rc2.val.json      {name: "./dev/NAME.png"}, relative to ROOT
+    circo   ROOT/annotations/val.json      [{"id", "reference_img_id", "relative_caption", "gt_img_ids"}]
+            ROOT/COCO2017_unlabeled/annotations/image_info_unlabeled2017.json, …/unlabeled2017/FILE_NAME
+
+Layouts from the CIRR and CIRCO repositories. Test labels are not public. CIRR: the reference picture is junk, as in its
+evaluation; R@k is `success@k`, the subset variant is not computed. CIRCO: mAP@k with min(k, |G|), the reference stays.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from looktwice.evaluate.datasets.base import Dataset, Query
+from looktwice.evaluate.datasets.layout import Layout
+
+FETCH_CIRR = "Clone the branch cirr_dataset of github.com/Cuberick-Orion/CIRR as cirr; the pictures are NLVR2's."
+FETCH_CIRCO = "Labels are in github.com/miccunifi/CIRCO; the pictures are COCO's unlabeled2017."
+COUNTS = {"cirr": (2297, 4181), "circo": (123403, 220)}
+
+
+def read_cirr(root: Path, partial: bool = False) -> Dataset:
+    """Read CIRR's validation split."""
+    layout = Layout("CIRR val", root, FETCH_CIRR, partial)
+    captions = layout.file("cirr", "captions", "cap.rc2.val.json")
+    split = layout.file("cirr", "image_splits", "split.rc2.val.json")
+    layout.check()
+    paths = layout.json(split, dict)
+    items = {name: layout.picture(root / layout.get(paths, name, str, split, name), name) for name in paths}
+    queries, qrels = [], {}
+    for number, entry in enumerate(layout.json(captions, list)):
+        where = f"entry {number}"
+        name = str(layout.get(entry, "pairid", int, captions, where))
+        reference, target, text = (
+            layout.get(entry, key, str, captions, where) for key in ("reference", "target_hard", "caption")
+        )
+        if not {reference, target} <= items.keys():
+            layout.broken(captions, where, "pictures of the split", (reference, target))
+        queries.append(Query(layout.picture(root / paths[reference], name, text)))
+        qrels[name] = {target: 1, reference: -1}
+    layout.count("pictures", len(items), COUNTS["cirr"][0])
+    layout.count("queries", len(queries), COUNTS["cirr"][1])
+    measures = ("success@1", "success@5", "success@10", "success@50")
+    notes = tuple(layout.notes)
+    return layout.finish(
+        Dataset(layout.name, [*items.values()], queries, qrels, measures, prompt="composed", notes=notes)
+    )
+
+
+def read_circo(root: Path, partial: bool = False) -> Dataset:
+    """Read CIRCO's validation split."""
+    layout = Layout("CIRCO val", root, FETCH_CIRCO, partial)
+    labels = layout.file("annotations", "val.json")
+    info = layout.file("COCO2017_unlabeled", "annotations", "image_info_unlabeled2017.json")
+    folder = layout.folder("COCO2017_unlabeled", "unlabeled2017")
+    layout.check()
+    files = {
+        str(layout.get(entry, "id", int, info, f"image {i}")): layout.get(entry, "file_name", str, info, f"image {i}")
+        for i, entry in enumerate(layout.get(layout.json(info, dict), "images", list, info, "the top"))
+    }
+    items = [layout.picture(folder / file, name) for name, file in files.items()]
+    queries, qrels = [], {}
+    for number, entry in enumerate(layout.json(labels, list)):
+        where = f"entry {number}"
+        name, reference = (str(layout.get(entry, key, int, labels, where)) for key in ("id", "reference_img_id"))
+        targets = [str(target) for target in layout.get(entry, "gt_img_ids", list, labels, where)]
+        if not {reference, *targets} <= files.keys():
+            layout.broken(labels, where, "pictures of unlabeled2017", [reference, *targets])
+        text = layout.get(entry, "relative_caption", str, labels, where)
+        queries.append(Query(layout.picture(folder / files[reference], name, text)))
+        qrels[name] = dict.fromkeys(targets, 1)
+    layout.count("pictures", len(items), COUNTS["circo"][0])
+    layout.count("queries", len(queries), COUNTS["circo"][1])
+    measures = ("mAP@5", "mAP@10", "mAP@25", "mAP@50")
+    notes = tuple(layout.notes)
+    return layout.finish(Dataset(layout.name, items, queries, qrels, measures, prompt="composed", notes=notes))

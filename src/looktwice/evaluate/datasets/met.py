@@ -1,0 +1,57 @@
+"""The Met dataset (NeurIPS 2021): photographs of artworks taken by visitors, against the museum's own.
+
+    ROOT/ground_truth/MET_database.json     [{"id": label, "path": …}]     (mini: mini_MET_database.json)
+    ROOT/ground_truth/testset.json          [{"path": …, "MET_id": label}]; entries without MET_id show no Met artwork
+    ROOT/images/PATH
+
+Layout from the nikosips/met repository (code/utils/datasets.py). A picture with the query's label is relevant, as in
+ELViS; queries that show no Met artwork have no answer to retrieve and are left out, with their number.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from looktwice.evaluate.datasets.base import Dataset, Query
+from looktwice.evaluate.datasets.layout import Layout, by_label
+
+FETCH = "Images and ground truth are linked from cmp.felk.cvut.cz/met."
+COUNTS = {"full": 397121, "mini": 38307, "test": 1003, "val": 129}
+
+
+def read(root: Path, database: str = "full", split: str = "test", partial: bool = False) -> Dataset:
+    """Read Met queries of a `split` (test, val) against the full or mini `database`."""
+    layout = Layout(f"MET ({database})", root, FETCH, partial)
+    listed = layout.file("ground_truth", "MET_database.json" if database == "full" else "mini_MET_database.json")
+    asked = layout.file("ground_truth", f"{split}set.json")
+    images = layout.folder("images")
+    layout.check()
+    entries = layout.json(listed, list)
+    rows = [
+        (layout.get(entry, "path", str, listed, f"entry {i}"), _label(layout, listed, entry, "id", i))
+        for i, entry in enumerate(entries)
+    ]
+    items = [layout.picture(images / path, path) for path, _ in rows]
+    all_queries = layout.json(asked, list)
+    queries, labels = [], {}
+    for i, entry in enumerate(all_queries):
+        if isinstance(entry, dict) and "MET_id" in entry:
+            path = layout.get(entry, "path", str, asked, f"entry {i}")
+            queries.append(Query(layout.picture(images / path, path)))
+            labels[path] = _label(layout, asked, entry, "MET_id", i)
+    layout.count("pictures", len(items), COUNTS[database])
+    layout.count("queries", len(queries), COUNTS[split])
+    layout.notes.append(f"queries that show no Met artwork, left out: {len(all_queries) - len(queries):,}")
+    of = by_label(rows)
+    qrels = {query: dict.fromkeys(of.get(label, []), 1) for query, label in labels.items()}
+    measures = ("mAP@100", "oracle@100", "success@1")
+    return layout.finish(
+        Dataset(layout.name, items, queries, qrels, measures, prompt="object", notes=tuple(layout.notes))
+    )
+
+
+def _label(layout: Layout, path: Path, entry: object, key: str, number: int) -> str:
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).lstrip("-").isdigit():
+        layout.broken(path, f"entry {number}", f"{key!r} to be a whole number", value)
+    return str(int(value))

@@ -1,0 +1,42 @@
+"""Product1M (ICCV 2021), instance level: pictures of several products ask, pictures of single ones answer.
+
+    ROOT/product1m_gallery_ossurl_v2.txt, product1m_test_ossurl_v2.txt     id#####title#####url#####url#####labels
+    ROOT/product1m_gallery_ossurl_v2/ID.jpg                                ROOT/product1m_test_ossurl_v2/ID.jpg
+
+Layout from the Product1M repository and the evaluation scripts written for it; pictures are in one folder per list. A
+gallery picture is relevant where it shares a label with the query. The published counts could not be confirmed, so they
+are noted and not checked. Several labels are separated by `#;#`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from looktwice.evaluate.datasets.base import Dataset, Query
+from looktwice.evaluate.datasets.layout import Layout, by_label
+
+FETCH = "The lists are linked from github.com/zhanxlin/Product1M; the pictures are at the addresses in them."
+LISTS = {part: f"product1m_{part}_ossurl_v2" for part in ("gallery", "test")}
+
+
+def read(root: Path, partial: bool = False) -> Dataset:
+    """Read Product1M's test queries and gallery."""
+    layout = Layout("Product1M", root, FETCH, partial)
+    files = {part: layout.file(f"{name}.txt") for part, name in LISTS.items()}
+    folders = {part: layout.folder(name) for part, name in LISTS.items()}
+    layout.check()
+    rows = {part: _rows(layout, path) for part, path in files.items()}
+    items = [layout.picture(folders["gallery"] / f"{name}.jpg", name) for name, _ in rows["gallery"]]
+    queries = [Query(layout.picture(folders["test"] / f"{name}.jpg", name)) for name, _ in rows["test"]]
+    layout.count("gallery", len(items), None)
+    layout.count("queries", len(queries), None)
+    shows = by_label((name, label) for name, labels in rows["gallery"] for label in labels)
+    qrels = {name: {item: 1 for label in labels for item in shows.get(label, [])} for name, labels in rows["test"]}
+    measures = ("mAP@100", "oracle@100", "success@1")
+    return layout.finish(
+        Dataset("Product1M", items, queries, qrels, measures, prompt="object", notes=tuple(layout.notes))
+    )
+
+
+def _rows(layout: Layout, path: Path) -> list[tuple[str, list[str]]]:
+    return [(row[0], row[4].strip().split("#;#")) for row in layout.columns(path, "#####", 5)]

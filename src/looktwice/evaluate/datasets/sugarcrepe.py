@@ -1,0 +1,67 @@
+"""SugarCrepe (NeurIPS 2023): a picture, its caption and one that was changed a little; which is right?
+
+    ROOT/add_att.json … swap_obj.json     {"0": {"filename", "caption", "negative_caption"}}
+    ROOT/val2017/FILENAME                 COCO
+
+Layout from the RAIVNLab/sugar-crepe repository. Every question is asked in both orders of its captions: the released
+RetLLM code always has the right one second. The options are items of their own, named by their place, so that a scorer
+that cannot tell them apart gets one order right and the other wrong: one half, not one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from looktwice.evaluate.datasets.base import Dataset, Query
+from looktwice.evaluate.datasets.layout import Layout, relevant
+from looktwice.evaluate.groups import by_query
+from looktwice.sources import Source
+
+FETCH = "The JSON files are in github.com/RAIVNLab/sugar-crepe (data/), the pictures in val2017.zip of cocodataset.org."
+COUNTS: dict[str, int | None] = {
+    "add_att": 692, "add_obj": 2062, "replace_att": 788, "replace_obj": 1652, "replace_rel": 1406, "swap_att": 666,
+    "swap_obj": None,  # 246 in the paper, 245 in the files
+}  # fmt: skip
+
+
+def read(root: Path, partial: bool = False) -> Dataset:
+    """Read all seven files; groups are Add, Replace and Swap, and each kind, over both orders."""
+    layout = Layout("SugarCrepe", root, FETCH, partial)
+    paths = {kind: layout.file(f"{kind}.json") for kind in COUNTS}
+    layout.folder("val2017")
+    layout.check()
+    items: list[Source] = []
+    queries: list[Query] = []
+    right: dict[str, str] = {}
+    options: dict[str, tuple[str, ...]] = {}
+    kinds: dict[str, str] = {}
+    for kind, path in paths.items():
+        entries = layout.json(path, dict)
+        layout.count(kind, len(entries), COUNTS[kind])
+        for key, entry in entries.items():
+            where = f"entry {key}"
+            right_one, wrong_one, file = (
+                layout.get(entry, field, str, path, where) for field in ("caption", "negative_caption", "filename")
+            )
+            for order, texts in ((1, (right_one, wrong_one)), (2, (wrong_one, right_one))):
+                name = f"{kind}/{key}/right-{order}"
+                offered = [layout.words(path, len(items) + i, f"{name}/{i + 1}", text) for i, text in enumerate(texts)]
+                items += offered
+                queries.append(Query(layout.picture(root / "val2017" / file, name)))
+                right[name], options[name], kinds[name] = f"{name}/{order}", tuple(o.id for o in offered), kind
+    qrels = relevant(right.items())
+    groups = by_query(qrels, {name: kind.split("_")[0].capitalize() for name, kind in kinds.items()})
+    groups |= by_query(qrels, kinds)
+    return layout.finish(
+        Dataset(
+            "SugarCrepe",
+            items,
+            queries,
+            qrels,
+            ("success@1",),
+            depth=2,
+            groups=groups,
+            candidates=options,
+            notes=tuple(layout.notes),
+        )
+    )
