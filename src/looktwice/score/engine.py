@@ -9,51 +9,37 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from looktwice.errors import LooktwiceError, ModelError
-from looktwice.score import chat, labels, memory, pairs, prefix, probability, prompts, released
+from looktwice.errors import LooktwiceError
+from looktwice.score import chat, labels, memory, modes, pairs, prefix, probability, prompts, released, rows
 from looktwice.score.families.base import Family, Row
 from looktwice.score.mllm import Mllm, TokensInfo
 from looktwice.score.prompt import Piece, Prompt
+from looktwice.score.retrace import Retrace
+from looktwice.score.retracer import Evidence, Retracer
+from looktwice.score.rows import Batch, Pair
 from looktwice.score.tower import Tower
 from looktwice.types import Item, PairScores, VisualTokens
 
 BLOCK = 512  # candidates whose tokens are held at once
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One pair ready to run: where the candidate stood in the call, its row, and its pictures in the row's order."""
-
-    index: int
-    row: Row
-    pictures: tuple[VisualTokens, ...]
-    prefix_limit: int
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """n rows of C new tokens: `embeds` [n, C, d], `visual` [n, C], `positions` [(axes,) n, C], `last` [n]."""
-
-    embeds: Tensor
-    visual: Tensor
-    positions: Tensor
-    last: Tensor
-    extras: Mapping[str, Any]
+R = TypeVar("R")
+Run: TypeAlias = Callable[[Sequence[Pair], int, Any], R]  # (pairs, how many of their first tokens are shared, those)
 
 
 class Engine:
     """Scores pairs on the fast path.
 
     `batch_size` limits the rows of a batch (None: as memory allows), `cache_bytes` the visual tokens remembered between
-    calls. With `as_released`, the checkpoint's repetition penalty is applied before the read-out.
+    calls. With `as_released`, the checkpoint's repetition penalty is applied before the read-out. `mode` says what is
+    read from the next token's distribution; `retrace` shows the pictures once more while the model answers.
     """
 
     def __init__(
@@ -65,15 +51,20 @@ class Engine:
         batch_size: int | None = None,
         cache_bytes: int = 1 << 30,
         as_released: bool = False,
+        mode: str = modes.P_LABEL,
+        retrace: Retrace | None = None,
     ) -> None:
         self.mllm = mllm
         self.family = family
         self.prompt = prompt
+        self.mode = mode
+        self.retracer = Retracer(retrace, mllm, family) if retrace is not None and retrace.alpha else None
         self.batch_size = batch_size
         self.penalty = released.penalty(mllm.model) if as_released else 1.0
         self.labels = labels.resolve(prompt, mllm.processor.tokenizer)
+        self.read = modes.reader(mode, prompt, mllm.processor.tokenizer)
         self.tower = Tower(mllm, family, cache_bytes)
-        self._clean = chat.cleaner(mllm.processor)
+        self.clean = chat.cleaner(mllm.processor)
         self._ids: OrderedDict[tuple[Piece, ...], list[int]] = OrderedDict()
         self._shared: tuple[Any, Any] | None = None
         self._query: tuple[VisualTokens, VisualTokens] | None = None
@@ -87,8 +78,8 @@ class Engine:
         parts: list[tuple[Sequence[int], PairScores]] = []
         fit = pairs.showable(self.prompt, query, candidates)
         parts.append((fit, probability.blank(len(fit), count, "failed")))
-        for rows, logits in self.logits(query, candidates, fit):
-            parts.append((rows, probability.read(logits, self.labels)))
+        for which, logits in self.logits(query, candidates, fit):
+            parts.append((which, self.read(logits, self.labels)))
         return probability.scatter(len(candidates), count, parts, "missing")
 
     @torch.no_grad()
@@ -99,13 +90,19 @@ class Engine:
 
         A candidate that cannot be used is logged and left out. Raises ModelError where the query cannot be used.
         """
+        yield from self.each(query, candidates, self.run, which)
+
+    def each(
+        self, query: Item, candidates: Sequence[Item], run: Run[R], which: Sequence[int] | None = None
+    ) -> Iterator[tuple[list[int], R]]:
+        """What `run` makes of each batch, with the indices of its candidates; see `logits`."""
         which = range(len(candidates)) if which is None else which
         for start in range(0, len(which), BLOCK):
             groups: dict[int, list[int]] = {}
             for index in which[start : start + BLOCK]:
                 groups.setdefault(len(self._sides(query, candidates[index])), []).append(index)
             for pictures, members in groups.items():
-                yield from self._group(query, candidates, members, pictures)
+                yield from self.batches(self._pairs(query, candidates, members, pictures), run)
 
     @torch.no_grad()
     def visual_tokens(self, items: Sequence[Item]) -> list[VisualTokens]:
@@ -126,14 +123,26 @@ class Engine:
         """See PairScorer."""
         shared = "query" if self.prompt.shares_query else "nothing: this prompt shows the candidate first"
         return pairs.describe(
-            self.mllm, self.prompt, "fast", shared=shared, batch_size=self.batch_size, repetition_penalty=self.penalty
+            self.mllm,
+            self.prompt,
+            "fast",
+            mode=self.mode,
+            retrace=str(self.retracer.spec) if self.retracer else "off",
+            shared=shared,
+            batch_size=self.batch_size,
+            repetition_penalty=self.penalty,
         )
+
+    def statistics(self) -> Mapping[str, Any]:
+        """What was counted on the way: how often retrace fired, and where."""
+        return {"retrace": self.retracer.report()} if self.retracer else {}
 
     def with_prompt(self, prompt: str | Prompt) -> Engine:
         """The same model, and the same remembered visual tokens, asked another question."""
         other = copy.copy(self)
         other.prompt = prompts.get(prompt)
         other.labels = labels.resolve(other.prompt, self.mllm.processor.tokenizer)
+        other.read = modes.reader(self.mode, other.prompt, self.mllm.processor.tokenizer)
         return other
 
     # --- from items to rows --------------------------------------------------------------------------------------
@@ -156,26 +165,24 @@ class Engine:
             self._query = (query.tokens, seen)
         return self._query[1]
 
-    def _encode(self, pieces: tuple[Piece, ...]) -> list[int]:
+    def encode(self, pieces: tuple[Piece, ...]) -> list[int]:
+        """Token ids of a laid-out pair."""
         if pieces not in self._ids:
             self._ids[pieces] = chat.encode(self.mllm.processor, chat.render(self.mllm.processor, pieces))
             if len(self._ids) > BLOCK:
                 self._ids.popitem(last=False)
         return self._ids[pieces]
 
-    def _group(
-        self, query: Item, candidates: Sequence[Item], members: Sequence[int], pictures: int
-    ) -> Iterator[tuple[list[int], Tensor]]:
-        ready = self._pairs(query, candidates, members, pictures)
+    def batches(self, ready: Sequence[Pair], run: Run[R]) -> Iterator[tuple[list[int], R]]:
+        """Run pairs whose beginnings show the same, and what `run` makes of each batch with their indices."""
         if not ready:
             return
-        length = _shared_length(ready)
+        length = 0 if self.retracer and not self.retracer.spec.shares_prefix else rows.shared_length(ready)
         cache = self._prefix(ready[0], length)
         lengths = [len(pair.row.ids) - length for pair in ready]
         for batch in memory.plan(lengths, lambda n: self._rows(n, length)):
-            run = memory.halving(lambda part: self._run(part, length, cache), [ready[i] for i in batch])
-            for part, logits in run:
-                yield [pair.index for pair in part], logits
+            for part, result in memory.halving(lambda part: run(part, length, cache), [ready[i] for i in batch]):
+                yield [pair.index for pair in part], result
 
     def _pairs(self, query: Item, candidates: Sequence[Item], members: Sequence[int], pictures: int) -> list[Pair]:
         sides = self._sides(query, candidates[members[0]])
@@ -186,24 +193,35 @@ class Engine:
         if "candidate" in sides:
             found = self.tower.look([candidates[i] for i in members], pictures)
         ready: list[Pair] = []
-        rows: dict[Any, Row] = {}
+        spread: dict[Any, Row] = {}
         for index, tokens in zip(members, found, strict=True):
             if isinstance(tokens, LooktwiceError):
                 pairs.report(candidates[index], tokens)
                 continue
             own = {"query": seen[0] if seen else None, "candidate": tokens}
             shown = tuple(t for t in (own[side] for side in sides) if t is not None)
-            pieces = self.prompt.lay_out(query, candidates[index], self._clean)
+            pieces = self.prompt.lay_out(query, candidates[index], self.clean)
             key = (pieces, *(t.layout for t in shown))
-            if key not in rows:
-                rows[key] = self.family.spread(self._encode(pieces), [t.layout for t in shown])
-            row = rows[key]
+            if key not in spread:
+                spread[key] = self.family.spread(self.encode(pieces), [t.layout for t in shown])
+            row = spread[key]
             if int(row.positions.max()) >= self._longest:
-                pairs.report(candidates[index], _too_long(int(row.positions.max()) + 1, self._longest))
+                pairs.report(candidates[index], rows.too_long(int(row.positions.max()) + 1, self._longest))
                 continue
-            limit = row.starts[sides.index("candidate")] if "candidate" in sides else len(row.ids) - 1
-            ready.append(Pair(index, row, shown, limit))
+            begins = row.starts[sides.index("candidate")] if "candidate" in sides else len(row.ids) - 1
+            if self.retracer and "candidate.text" in self.prompt.parts:
+                begins = min(begins, self._begins(query, candidates[index], row, shown))
+            ready.append(Pair(index, row, shown, tuple(sides), begins))
         return ready
+
+    def _begins(self, query: Item, candidate: Item, row: Row, shown: Sequence[VisualTokens]) -> int:
+        """Where the candidate's text begins, whichever candidates stand beside it."""
+        begins = len(row.ids) - 1
+        for text in ("a", "7"):
+            stand_in = self.prompt.lay_out(query, replace(candidate, text=text), self.clean)
+            other = self.family.spread(self.encode(stand_in), [t.layout for t in shown])
+            begins = min(begins, rows.in_common([row, other], begins))
+        return begins
 
     # --- from rows to logits -------------------------------------------------------------------------------------
 
@@ -222,21 +240,29 @@ class Engine:
         if length == 0:
             return None
         cache = DynamicCache(config=self.mllm.model.config.get_text_config())
-        self._decode(self._batch([pair], 0, length), prefix.mask(0, length, self.mllm.model.device), cache)
+        self.decode(self.batch([pair], 0, length), prefix.mask(0, length, self.mllm.model.device), cache)
         shared = prefix.share(cache)
         self._shared = (key, (shared, shown))  # `shown` keeps the ids in the key from being given away again
         return shared
 
-    def _run(self, part: Sequence[Pair], length: int, cache: Any) -> Tensor:
-        batch = self._batch(part, length)
+    def run(self, part: Sequence[Pair], length: int, cache: Any) -> Tensor:
+        """Next-token logits [n, V] of pairs whose first `length` tokens are in `cache`."""
+        batch = self.batch(part, length)
         mask = prefix.mask(length, batch.embeds.shape[1], batch.embeds.device)
-        hidden = self._decode(batch, mask, cache)
-        rows = torch.arange(len(part), device=hidden.device)
-        head = self.mllm.model.get_output_embeddings()
-        logits: Tensor = head(hidden[rows, batch.last].to(head.weight.dtype))
-        return released.penalise(logits.float(), [pair.row.ids for pair in part], self.penalty)
+        with self.watching(batch, part):
+            hidden = self.decode(batch, mask, cache)
+        return self.project(hidden[torch.arange(len(part), device=hidden.device), batch.last], part)
 
-    def _decode(self, batch: Batch, mask: Tensor, cache: Any) -> Tensor:
+    def batch(self, part: Sequence[Pair], start: int, stop: int | None = None) -> Batch:
+        """The tokens [start, stop) of every pair, padded on the right."""
+        return rows.collate(self.mllm.model, self.family, part, start, stop)
+
+    def watching(self, batch: Batch, part: Sequence[Pair]) -> AbstractContextManager[Evidence | None]:
+        """Inside it, `decode` shows the pictures of these pairs once more, where retrace was asked for."""
+        return self.retracer.watching(batch, part) if self.retracer else nullcontext()
+
+    def decode(self, batch: Batch, mask: Tensor, cache: Any) -> Tensor:
+        """Hidden states [n, C, d] of a batch after the tokens in `cache`."""
         out = self.family.decoder(
             inputs_embeds=batch.embeds,
             position_ids=batch.positions,
@@ -248,50 +274,11 @@ class Engine:
         hidden: Tensor = out.last_hidden_state
         return hidden
 
-    def _batch(self, part: Sequence[Pair], start: int, stop: int | None = None) -> Batch:
-        """The tokens [start, stop) of every pair, padded on the right."""
-        device = self.mllm.model.device
-        rows = [pair.row for pair in part]
-        cut = slice(start, stop)
-        ids = _pad([row.ids[cut] for row in rows]).to(device)
-        visual = _pad([row.visual[cut] for row in rows]).to(device)
-        newline = _pad([row.newline[cut] for row in rows]).to(device)
-        positions = torch.stack(
-            [_pad([row.positions[axis, cut] for row in rows]) for axis in range(len(rows[0].positions))]
-        )
-        shown = [
-            tokens
-            for pair in part
-            for at, tokens in zip(pair.row.starts, pair.pictures, strict=True)
-            if start <= at and (stop is None or at < stop)
-        ]
-        embeds = self.mllm.model.get_input_embeddings()(ids)
-        if shown:
-            embeds[visual] = torch.cat([tokens.features for tokens in shown])
-        vector = self.family.newline()
-        if vector is not None:
-            embeds[newline] = vector.to(embeds)
-        extras = self.family.extras(visual, [t.levels for t in shown if t.levels is not None])
-        last = torch.tensor([len(row.ids[cut]) - 1 for row in rows], device=device)
-        positions = positions.to(device)
-        return Batch(embeds, visual, positions if len(positions) > 1 else positions[0], last, extras)
-
-
-def _pad(rows: Sequence[Tensor]) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-
-
-def _shared_length(ready: Sequence[Pair]) -> int:
-    """How many first tokens all rows have in common, before the first one that belongs to a candidate's picture."""
-    limit = min(min(pair.prefix_limit, len(pair.row.ids) - 1) for pair in ready)
-    first = ready[0].row.ids
-    for row in {id(pair.row): pair.row for pair in ready}.values():
-        differs = (row.ids[:limit] != first[:limit]).nonzero()
-        limit = int(differs[0]) if len(differs) else limit
-    return limit
-
-
-def _too_long(length: int, most: int) -> ModelError:
-    return ModelError(
-        f"This pair takes {length} positions and the model has {most}; lower the resolution or shorten the text."
-    )
+    def project(self, hidden: Tensor, part: Sequence[Pair], more: Sequence[Sequence[int]] = ()) -> Tensor:
+        """Logits [n, V] in float32 of last states [n, d]; `more` are the ids each row has written so far."""
+        head = self.mllm.model.get_output_embeddings()
+        logits: Tensor = head(hidden.to(head.weight.dtype))
+        said = [pair.row.ids for pair in part]
+        if more:
+            said = [torch.cat([ids, torch.tensor(own, dtype=ids.dtype)]) for ids, own in zip(said, more, strict=True)]
+        return released.penalise(logits.float(), said, self.penalty)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from looktwice.errors import UsageError
-from looktwice.score import chat, prompts
+from looktwice.score import chat, modes, prompts
 from looktwice.score.mllm import Mllm, keep_budget
 from looktwice.score.prompt import Prompt
+from looktwice.score.retrace import Retrace
 
 if TYPE_CHECKING:
     from looktwice.checkpoints import Checkpoint
     from looktwice.device import Placement
+    from looktwice.score.choice import Choice
     from looktwice.score.engine import Engine
+    from looktwice.score.prior import Prior
     from looktwice.score.reference import Reference
+    from looktwice.score.written import Written
+
+    Scorer: TypeAlias = Engine | Reference | Written | Choice | Prior
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +39,18 @@ def load_scorer(
     revision: str | None = None,
     as_released: bool = False,
     cache_bytes: int = 1 << 30,
-) -> Engine | Reference:
+    score_mode: str = "p-label",
+    retrace: str | Retrace | None = None,
+    prior: str = "off",
+) -> Scorer:
     """Load a multimodal LLM and return its PairScorer.
 
     `path` "auto" takes the fast path where the model's family has one and says so in the log where it has not; "fast"
     insists. `resolution`: the longer side pictures are scaled to (families with native resolution); `max_tiles` is for
     those that cut pictures into tiles. `as_released` applies the checkpoint's repetition penalty, as the code of
-    2604.13268 does. Raises UnknownName, UsageError for what is refused, ModelError where weights cannot be loaded.
+    2604.13268 does. `score_mode`: what is read or written (`score.modes`); `retrace`: show pictures once more
+    (`score.retrace`); `prior`: candidate or query, whose absence is divided out (`score.prior`). Raises UnknownName,
+    UsageError for what is refused, ModelError where weights cannot be loaded.
     """
     from looktwice import checkpoints
     from looktwice.device import place
@@ -49,9 +60,21 @@ def load_scorer(
     if batch_size is not None and batch_size < 1:
         raise UsageError("The batch size must be at least 1.")
     asked = prompts.get(prompt)
+    modes.check(score_mode)
+    again = Retrace.parse(retrace)
     checkpoint = checkpoints.resolve(mllm, revision)
     loaded = load_mllm(checkpoint, place(device, dtype), resolution, max_tiles)
-    return scorer(loaded, asked, path=path, batch_size=batch_size, as_released=as_released, cache_bytes=cache_bytes)
+    return scorer(
+        loaded,
+        asked,
+        path=path,
+        batch_size=batch_size,
+        as_released=as_released,
+        cache_bytes=cache_bytes,
+        score_mode=score_mode,
+        retrace=again,
+        prior=prior,
+    )
 
 
 def scorer(
@@ -62,11 +85,21 @@ def scorer(
     batch_size: int | None = None,
     as_released: bool = False,
     cache_bytes: int = 1 << 30,
-) -> Engine | Reference:
+    score_mode: str = "p-label",
+    retrace: str | Retrace | None = None,
+    prior: str = "off",
+) -> Scorer:
     """The PairScorer of a loaded model."""
     from looktwice.score import families
+    from looktwice.score.choice import Choice
     from looktwice.score.engine import Engine
+    from looktwice.score.prior import Prior
     from looktwice.score.reference import Reference
+    from looktwice.score.written import Written
+
+    modes.check(score_mode)
+    again = Retrace.parse(retrace)
+    read = score_mode if score_mode in modes.READ_AT_ONCE else modes.P_LABEL
 
     family, why = families.find(mllm.model.config)
     if path == "fast" and family is None:
@@ -74,15 +107,30 @@ def scorer(
     if path == "reference" or family is None:
         if why is not None and path == "auto":
             log.warning("%s runs on the slow reference path: %s.", mllm.name, why)
-        return Reference(mllm, prompt, reason=why if path == "auto" else None, as_released=as_released)
-    return Engine(
+        if again is not None or score_mode != read:
+            raise UsageError(
+                f"{mllm.name} on the reference path has no retrace and no mode {score_mode}; leave them out."
+            )
+        reason = why if path == "auto" else None
+        slow = Reference(mllm, prompt, reason=reason, as_released=as_released, mode=read)
+        return slow if prior == "off" else Prior(slow, prior)
+    engine = Engine(
         mllm,
         family(mllm.model, mllm.processor),
         prompt,
         batch_size=batch_size,
         as_released=as_released,
         cache_bytes=cache_bytes,
+        mode=read,
+        retrace=again,
     )
+    if prior != "off":
+        if score_mode != modes.P_LABEL:
+            raise UsageError(f"A prior can be divided out of label probabilities only, not in the mode {score_mode}.")
+        return Prior(engine, prior)
+    if score_mode == modes.CHOICE:
+        return Choice(engine)
+    return Written(engine, score_mode) if score_mode != read else engine
 
 
 def load_mllm(

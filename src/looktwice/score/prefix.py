@@ -41,3 +41,12 @@ def mask(prefix: int, length: int, device: torch.device) -> Tensor:
     """
     own = torch.ones(length, length, dtype=torch.bool, device=device).tril()
     return torch.cat([own.new_ones(length, prefix), own], dim=1)[None, None]
+
+
+def grow(shared: Cache | None, n: int, text_config: Any) -> DynamicCache:
+    """A cache of its own for n rows that go on for several steps after the tokens in `shared`."""
+    cache = DynamicCache(config=text_config)
+    for layer, filled in zip(cache.layers, shared.layers if shared is not None else (), strict=False):
+        layer.lazy_initialization(filled.keys, filled.values)
+        layer.keys, layer.values = filled.keys.expand(n, -1, -1, -1), filled.values.expand(n, -1, -1, -1)
+    return cache

@@ -228,6 +228,19 @@ _BUILT_IN = (
         DIGITS,
     ),
     Prompt(
+        "score-mixed",
+        (
+            Segment(text="Query:"),
+            Segment(part="query.image", before=" ", optional=True),
+            Segment(part="query.text", before=" <", after=">", optional=True),
+            Segment(text="\nCandidate:"),
+            Segment(part="candidate.image", before=" ", optional=True),
+            Segment(part="candidate.text", before=" <", after=">", optional=True),
+            Segment(text="\nHow well does it answer the query? Write only a number from 0 to 1, such as 0.42."),
+        ),
+        DIGITS,
+    ),
+    Prompt(
         "mixed",
         (
             Segment(text="Query:"),

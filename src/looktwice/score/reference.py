@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from looktwice.errors import LooktwiceError, ModelError
-from looktwice.score import chat, labels, pairs, probability, prompts, released
+from looktwice.score import chat, labels, modes, pairs, probability, prompts, released
 from looktwice.score.mllm import Mllm
 from looktwice.score.prompt import Prompt
 from looktwice.types import Item, PairScores
@@ -23,15 +23,26 @@ from looktwice.types import Item, PairScores
 class Reference:
     """Scores pairs on the reference path. `reason` says why, where it was not asked for by name.
 
-    With `as_released`, the checkpoint's repetition penalty is applied before the read-out.
+    With `as_released`, the checkpoint's repetition penalty is applied before the read-out. `mode` is p-label, p-true or
+    digit.
     """
 
-    def __init__(self, mllm: Mllm, prompt: Prompt, *, reason: str | None = None, as_released: bool = False) -> None:
+    def __init__(
+        self,
+        mllm: Mllm,
+        prompt: Prompt,
+        *,
+        reason: str | None = None,
+        as_released: bool = False,
+        mode: str = modes.P_LABEL,
+    ) -> None:
         self.mllm = mllm
         self.prompt = prompt
         self.reason = reason
         self.penalty = released.penalty(mllm.model) if as_released else 1.0
+        self.mode = mode
         self.labels = labels.resolve(prompt, mllm.processor.tokenizer)
+        self.read = modes.reader(mode, prompt, mllm.processor.tokenizer)
         self._clean = chat.cleaner(mllm.processor)
         self._keep = (
             {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(mllm.model.forward).parameters else {}
@@ -50,7 +61,7 @@ class Reference:
             except LooktwiceError as error:
                 pairs.report(candidates[index], error)
             else:
-                parts.append(([index], probability.read(logits[None], self.labels)))
+                parts.append(([index], self.read(logits[None], self.labels)))
         return probability.scatter(len(candidates), count, parts, "missing")
 
     @torch.no_grad()
@@ -80,11 +91,19 @@ class Reference:
     def describe(self) -> Mapping[str, Any]:
         """See PairScorer."""
         reason = self.reason or "asked for"
-        return pairs.describe(self.mllm, self.prompt, "reference", reason=reason, repetition_penalty=self.penalty)
+        return pairs.describe(
+            self.mllm, self.prompt, "reference", mode=self.mode, reason=reason, repetition_penalty=self.penalty
+        )
+
+    def statistics(self) -> Mapping[str, Any]:
+        """What was counted on the way: nothing."""
+        return {}
 
     def with_prompt(self, prompt: str | Prompt) -> Reference:
         """The same model, asked another question."""
-        return Reference(self.mllm, prompts.get(prompt), reason=self.reason, as_released=self.penalty != 1.0)
+        return Reference(
+            self.mllm, prompts.get(prompt), reason=self.reason, as_released=self.penalty != 1.0, mode=self.mode
+        )
 
     def _picture(self, item: Item) -> Any:
         self._needs_pixels(item)
