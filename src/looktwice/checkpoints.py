@@ -117,10 +117,12 @@ def _looks_like_path(name: str) -> bool:
 
 
 def _from_folder(name: str, folder: Path, revision: str | None) -> Checkpoint:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises on a name that is too long
         if name in BY_NAME:
             raise ModelError(f"The bundled model {name!r} is not in this installation; install looktwice again.")
-        kind = "a file, not a folder; name the folder around it" if folder.is_file() else "missing; check the path"
+        kind = (
+            "a file, not a folder; name the folder around it" if os.path.isfile(folder) else "missing; check the path"
+        )
         raise UsageError(f"The model folder {str(folder)!r} is {kind}.")
     if not (folder / "config.json").is_file():
         raise UsageError(f"The folder {str(folder)!r} holds no config.json; name one that a model was saved to.")

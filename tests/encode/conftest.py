@@ -1,0 +1,38 @@
+"""Tiny checkpoints, built once per session, and pictures that have broken preprocessing elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import build
+
+from looktwice.types import Item
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the folder of a family's tiny checkpoint; do not write into it."""
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    def folder(family: str) -> Path:
+        place = root / family
+        return place if (place / "config.json").exists() else build(family, place)
+
+    return folder
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A picture of random colours."""
+    rng = np.random.default_rng((seed, width, height))
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="session")
+def items() -> list[Item]:
+    """Wide, tall, square, 1 px, heights that look like a channel count, and one as thin as a hair."""
+    sizes = [(120, 70), (50, 64), (33, 33), (1, 1), (5, 3), (3, 3), (3000, 2), (120, 70)]
+    return [Item(f"p{n}", noise(*size, seed=n)) for n, size in enumerate(sizes)]

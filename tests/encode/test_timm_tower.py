@@ -1,0 +1,69 @@
+"""timm towers, on a tiny random Perception Encoder; runs where the extra `timm` is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from looktwice.encode import load_encoder
+from looktwice.encode.timm_tower import keeps_head
+from looktwice.errors import MissingDependency
+from looktwice.types import Item
+
+SHAPE = {"depth": 2, "embed_dim": 32, "num_heads": 2, "attn_pool_num_heads": 2}
+CONFIG = {
+    "architecture": "vit_pe_core_base_patch16_224",
+    "num_classes": 24,
+    "model_args": SHAPE,
+    "pretrained_cfg": {
+        "input_size": [3, 64, 64],
+        "fixed_input_size": True,
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "num_classes": 24,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+    },
+}
+
+
+def write(folder: Path, weights: dict[str, torch.Tensor]) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+def test_without_timm_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("looktwice.encode.timm_tower.find_spec", lambda package: None)
+    folder = write(tmp_path / "pe", {"a": torch.zeros(1)})
+    with pytest.raises(MissingDependency, match=r"needs timm: pip install 'looktwice\[timm\]'"):
+        load_encoder(str(folder), device="cpu")
+
+
+def test_only_projections_are_kept() -> None:
+    """PE and CLIP end in a projection, ImageNet models in a classifier whose logits are no embedding."""
+    assert keeps_head("vit_pe_core_large_patch14_336") and keeps_head("vit_large_patch14_clip_336")
+    assert not keeps_head("vit_base_patch16_224") and not keeps_head("resnet50")
+
+
+@pytest.mark.parametrize("size", ["", "@48", "@80"])
+def test_a_perception_encoder_gives_what_timm_gives(size: str, tmp_path: Path, items: list[Item]) -> None:
+    timm = pytest.importorskip("timm", reason="the optional extra timm is not installed", exc_type=ImportError)
+    torch.manual_seed(0)
+    model = timm.create_model(CONFIG["architecture"], num_classes=24, img_size=64, **SHAPE)
+    folder = write(tmp_path / "pe", model.state_dict())
+    encoder = load_encoder(f"{folder}{size}", device="cpu")
+    rows = encoder.encode(items)
+    assert rows.shape == (len(items), 24) and encoder.info.dim == 24
+    by_hand = timm.create_model(f"local-dir:{folder}", pretrained=True, dynamic_img_size=bool(size)).eval()
+    with torch.no_grad():
+        vector = by_hand(encoder.pixels.inputs([items[0].image])["pixel_values"])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(rows[0], torch.nn.functional.normalize(vector)[0].numpy(), atol=2e-6)

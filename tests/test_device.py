@@ -1,0 +1,134 @@
+"""Devices, number formats, threads and memory, with their reasons."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from looktwice import device
+from looktwice.device import Memory, Placement, memory, place, process_memory, set_threads
+from looktwice.errors import UnknownName, UsageError
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Pretend to be a machine: `machine(cuda=(8, 0), mps=False, cpu={"amx_bf16"})`."""
+
+    def pretend(cuda: tuple[int, int] | None = None, mps: bool = False, cpu: frozenset[str] = frozenset()) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda is not None)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 if cuda else 0)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(cpu, True))
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("has", "chosen", "dtype", "reason"),
+    [
+        ({"cuda": (8, 0), "mps": True}, "cuda:0", "bfloat16", "CUDA is available"),
+        ({"cuda": (7, 5)}, "cuda:0", "float16", "too old for bfloat16"),
+        ({"mps": True}, "mps", "float32", "overflow in float16"),
+        ({}, "cpu", "float32", "emulates it slowly"),
+        ({"cpu": {"avx512_bf16"}}, "cpu", "bfloat16", "AVX512_BF16"),
+        ({"cpu": {"amx_bf16"}}, "cpu", "bfloat16", "AMX"),
+    ],
+)
+def test_the_choice_and_its_reason(has: dict, chosen: str, dtype: str, reason: str, machine) -> None:  # type: ignore[no-untyped-def]
+    machine(**has)
+    placement = place()
+    assert (placement.device, placement.dtype) == (chosen, dtype)
+    assert reason in placement.reason
+    assert placement.torch_dtype is getattr(torch, dtype)
+
+
+def test_what_is_asked_for_is_taken(machine) -> None:  # type: ignore[no-untyped-def]
+    machine(cuda=(8, 0))
+    assert place("cuda:1", "fp32") == Placement("cuda:1", "float32", "cuda:1 as asked; float32 as asked")
+    assert place("cuda").device == "cuda:0"
+    assert place("cpu", "bf16").dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "says"),
+    [
+        ("cuda:2", "auto", "no CUDA device 2; use one of 0 to 1"),
+        ("mps", "auto", "no MPS device"),
+        ("gpu", "auto", "no device called 'gpu'"),
+        ("cuda:-1", "auto", "no device called"),
+        ("cuda:x", "auto", "no device called"),
+        ("cpu:0", "auto", "no device called"),
+        ("cpu", "int8", "no number format called 'int8'"),
+    ],
+)
+def test_what_is_not_there_is_said(device: str, dtype: str, says: str, machine) -> None:  # type: ignore[no-untyped-def]
+    machine(cuda=(8, 0))
+    with pytest.raises(UsageError, match=says):
+        place(device, dtype)
+    machine()
+    with pytest.raises((UsageError, UnknownName)):
+        place("cuda" if device.startswith("cuda") else device, dtype)
+
+
+def test_threads_are_set_for_torch_and_for_later_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    try:
+        assert set_threads() == 3 == torch.get_num_threads()
+        assert set_threads(2) == 2 == torch.get_num_threads()
+        assert os.environ["OMP_NUM_THREADS"] == "2"
+        with pytest.raises(UsageError, match="1 or more, not 0"):
+            set_threads(0)
+    finally:
+        torch.set_num_threads(before)
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.floats(0, 200))
+def test_busy_cores_are_left_alone(cores: int, allowed: int, load: float) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "")
+        patch.setattr(device, "physical_cores", lambda: cores)
+        patch.setattr(device, "usable_cpus", lambda: allowed)
+        patch.setattr(device, "_load", lambda: load)
+        threads = device.default_threads()
+    assert 1 <= threads <= min(cores, allowed)
+    assert threads == max(1, min(cores, allowed) - round(load))
+
+
+FILES = {
+    "/proc/cpuinfo": "\n".join(f"physical id : {n // 4}\ncore id : {n % 2}" for n in range(8)),
+    "/proc/meminfo": "MemTotal: 4096 kB\nMemAvailable: 1024 kB\n",
+    "/sys/fs/cgroup/cpu.max": "150000 100000\n",
+    "/sys/fs/cgroup/memory.max": "2097152\n",
+    "/sys/fs/cgroup/memory.current": "1572864\n",
+}
+
+
+def test_containers_and_hyper_threads_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_read_text", lambda path: FILES.get(path, ""))
+    assert device.physical_cores() == 4
+    assert device.usable_cpus() == 1
+    assert memory() == Memory(total=2 * 1024**2, free=512 * 1024)
+    unlimited = FILES | {"/sys/fs/cgroup/memory.max": "max", "/sys/fs/cgroup/cpu.max": "max 100000"}
+    monkeypatch.setattr(device, "_read_text", lambda path: unlimited.get(path, ""))
+    assert memory() == Memory(total=4 * 1024**2, free=1024**2)
+    assert device.usable_cpus() >= 1
+
+
+def test_a_system_that_tells_nothing_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_read_text", lambda path: "")
+    assert device.physical_cores() >= 1 and device.usable_cpus() >= 1
+    assert memory().free is None
+    assert process_memory() > 10 * 1024**2
+
+
+def test_memory_is_measured() -> None:
+    before = process_memory()
+    block = torch.ones(64 * 1024**2 // 4)
+    assert process_memory() - before > 48 * 1024**2
+    assert block.sum() > 0
