@@ -32,8 +32,8 @@ OPQ_ROUNDS = 8
 class Codebook:
     """`centroids` [S, M, 2^bits, width] and, for OPQ, `rotations` [S, d, d], float32; one of S per stream of tokens.
 
-    Stream 0 is the features, the others the DeepStack levels, whose values are distributed differently (one shared
-    codebook for all of them doubles the error or worse: docs/tokens.md). `trained` says on what: count of tokens, seed.
+    Stream 0 is the features, the others the DeepStack levels, whose values are distributed differently (sharing one
+    codebook cost 13 to 25 % more error: docs/tokens.md). `trained` says on what: count of tokens, seed.
     """
 
     quantiser_spec: str

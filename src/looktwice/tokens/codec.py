@@ -9,17 +9,18 @@ Decoding goes the other way and ends in tokens that a scorer takes in place of t
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from looktwice.errors import MediaError, Mismatch, ModelError, StoreError, UsageError
+from looktwice.errors import Mismatch, StoreError, UsageError
 from looktwice.tokens import wire
 from looktwice.tokens.clustering import Clustering
 from looktwice.tokens.grouping import Grouping
 from looktwice.tokens.int8 import Int8
-from looktwice.tokens.layout import blocks, to_json, token_count
-from looktwice.tokens.members import reduce_members
+from looktwice.tokens.layout import to_json, token_count
+from looktwice.tokens.members import reduce_members, stack_streams
 from looktwice.tokens.plain import Plain
 from looktwice.tokens.pooling import Pooling
 from looktwice.tokens.pq import PQ
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from looktwice.tokens.codebook import Codebook
+
+
+PORTION = 1 << 22
+"""Numbers decoded together on a CPU. Tensors of more than 32 MiB always get fresh pages from the system, and touching
+those first takes several times longer than decoding; smaller ones reuse memory that the last query gave back."""
 
 
 class Reduced(NamedTuple):
@@ -90,7 +96,7 @@ class Codec:
 
     def reduce(self, tokens: VisualTokens) -> Reduced:
         """Take the first two steps only: what a codebook is trained on."""
-        values = _streams(tokens)
+        values = stack_streams(tokens)
         if self.cells is not None:
             cell, first = self.cells.divide(tokens.layout)
             if self.cells.representative == "mean":
@@ -142,25 +148,32 @@ class Codec:
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
     ) -> list[VisualTokens]:
-        """Turn many images' bytes into tokens at once: one copy of the codes, one transfer to `device`, one gather.
+        """Turn many images' bytes into tokens; on an accelerator with one copy of the codes, one transfer, one gather.
 
         `layouts` are the ones encoded; the tokens come back with `shown(layout)`, in `dtype` or else in the dtype in
-        which the model made them, and are views of one tensor. Raises StoreError for damaged bytes and for a layout
+        which the model made them, and may be views of one tensor. Raises StoreError for damaged bytes and for a layout
         that is not the one of the codes, Mismatch for codes of another codec or codebook.
         """
-        records = [self._open(one, layout) for one, layout in zip(data, layouts, strict=True)]
-        if len({(r.header.dtype, r.header.dim, r.header.levels) for r in records}) > 1:
-            return [
-                self.decode(one, layout, device=device, dtype=dtype) for one, layout in zip(data, layouts, strict=True)
-            ]
-        return self._decode_alike(records, layouts, device, dtype) if records else []
+        pairs = [(self._open(one, layout), layout) for one, layout in zip(data, layouts, strict=True)]
+        decoded: list[VisualTokens] = []
+        for _, alike in groupby(
+            pairs, key=lambda pair: (pair[0].header.dtype, pair[0].header.dim, pair[0].header.levels)
+        ):
+            for part in _portions([*alike], whole=str(device) != "cpu"):
+                records, shapes = [record for record, _ in part], [layout for _, layout in part]
+                decoded += self._decode_alike(records, shapes, device, dtype)
+        return decoded
 
     def round_trip(self, tokens: VisualTokens) -> VisualTokens:
         """Return what decoding would give for `tokens`: how the symmetric setting treats the query."""
         return self.decode(self.encode(tokens), tokens.layout, device=tokens.features.device)
 
     def _decode_alike(
-        self, records: list[Record], layouts: Sequence[Layout], device: torch.device | str, dtype: torch.dtype | None
+        self,
+        records: Sequence[Record],
+        layouts: Sequence[Layout],
+        device: torch.device | str,
+        dtype: torch.dtype | None,
     ) -> list[VisualTokens]:
         import numpy as np
         import torch
@@ -180,7 +193,7 @@ class Codec:
         levels = torch.split(torch.stack(streams[1:]), sizes, dim=1) if header.levels else [None] * len(sizes)
         return [VisualTokens(*parts) for parts in zip(features, levels, shown, strict=True)]
 
-    def _spread(self, streams: list[Tensor], records: list[Record], layouts: Sequence[Layout]) -> list[Tensor]:
+    def _spread(self, streams: list[Tensor], records: Sequence[Record], layouts: Sequence[Layout]) -> list[Tensor]:
         """Give every token its stored vector, where one stands for several, and zeros where the codec says so."""
         import numpy as np
         import torch
@@ -254,24 +267,20 @@ class Codec:
         return zlib.crc32(f"{self}@{self.codebook.sha256 if self.codebook else ''}".encode())
 
 
+def _portions(pairs: list[tuple[Record, Layout]], whole: bool) -> Iterator[list[tuple[Record, Layout]]]:
+    """Cut a batch into portions of at most PORTION numbers, unless it shall stay whole; one image is never cut."""
+    part: list[tuple[Record, Layout]] = []
+    numbers = 0
+    for record, layout in pairs:
+        more = (record.header.levels + 1) * token_count(layout) * record.header.dim
+        if part and not whole and numbers + more > PORTION:
+            yield part
+            part, numbers = [], 0
+        part.append((record, layout))
+        numbers += more
+    if part:
+        yield part
+
+
 def _layout_crc(layout: Layout) -> int:
     return zlib.crc32(to_json(layout).encode())
-
-
-def _streams(tokens: VisualTokens) -> Tensor:
-    """Return [S, T, d]: features and levels, checked against the layout."""
-    import torch
-
-    features, levels = tokens.features, tokens.levels
-    if features.ndim != 2 or len(features) != token_count(tokens.layout) or not len(features):
-        raise ModelError(
-            f"The model gave tokens of shape {tuple(features.shape)} for a layout of {token_count(tokens.layout)}."
-        )
-    if any(block.grid is not None for block in blocks(tokens.layout)):
-        raise UsageError("These tokens have been through a codec that skips tokens; give it the model's own tokens.")
-    if levels is not None and levels.shape[1:] != features.shape:
-        raise ModelError(f"Levels of shape {tuple(levels.shape)} do not go with features {tuple(features.shape)}.")
-    values = features[None] if levels is None else torch.cat([features[None], levels])
-    if not values.isfinite().all():
-        raise MediaError("non-finite", "the model's vision tower gave NaN or infinity for this picture")
-    return values

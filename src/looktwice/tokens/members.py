@@ -1,8 +1,12 @@
-"""One vector in place of several: what pooling, grouping and clustering do with the tokens they put together."""
+"""Tokens as one tensor, and one vector in place of several: what pooling, grouping and clustering share."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
+
+from looktwice.errors import MediaError, ModelError, UsageError
+from looktwice.tokens.layout import blocks, token_count
+from looktwice.types import VisualTokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -11,6 +15,29 @@ if TYPE_CHECKING:
 
 Reduction = Literal["mean", "nearest", "median"]
 REDUCTIONS: tuple[Reduction, ...] = ("mean", "nearest", "median")
+
+
+def stack_streams(tokens: VisualTokens) -> Tensor:
+    """Return [S, T, d]: features and levels, checked against the layout and found finite.
+
+    Raises ModelError for shapes that disagree, UsageError for tokens that a codec has thinned out already, MediaError for
+    NaN and infinity.
+    """
+    import torch
+
+    features, levels = tokens.features, tokens.levels
+    if features.ndim != 2 or len(features) != token_count(tokens.layout) or not len(features):
+        raise ModelError(
+            f"The model gave tokens of shape {tuple(features.shape)} for a layout of {token_count(tokens.layout)}."
+        )
+    if any(block.grid is not None for block in blocks(tokens.layout)):
+        raise UsageError("These tokens have been through a codec that skips tokens; give it the model's own tokens.")
+    if levels is not None and levels.shape[1:] != features.shape:
+        raise ModelError(f"Levels of shape {tuple(levels.shape)} do not go with features {tuple(features.shape)}.")
+    values = features[None] if levels is None else torch.cat([features[None], levels])
+    if not values.isfinite().all():
+        raise MediaError("non-finite", "the model's vision tower gave NaN or infinity for this picture")
+    return values
 
 
 def reduce_members(values: Tensor, label: NDArray[np.int64], count: int, how: Reduction) -> Tensor:
