@@ -20,8 +20,8 @@ REDUCTIONS: tuple[Reduction, ...] = ("mean", "nearest", "median")
 def stack_streams(tokens: VisualTokens) -> Tensor:
     """Return [S, T, d]: features and levels, checked against the layout and found finite.
 
-    Raises ModelError for shapes that disagree, UsageError for tokens that a codec has thinned out already, MediaError for
-    NaN and infinity.
+    Raises ModelError for shapes that disagree, UsageError for tokens that a codec has thinned out already, MediaError
+    for NaN and infinity.
     """
     import torch
 
