@@ -10,7 +10,7 @@ SYSTEM := chromium=chromium pdftoppm=poppler-utils
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow test-gpu check bench docs clean
+.PHONY: demo test test-slow test-gpu check bench docs constraints clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready
@@ -38,6 +38,10 @@ bench: $(VENV)/.ready
 
 docs: $(VENV)/.ready
 	$(PY) scripts/cli_docs.py
+
+constraints: $(VENV)/.ready-dev
+	{ sed -n '/^#/p' constraints.txt; $(PY) -m pip freeze --exclude-editable | sed -E 's/\+[A-Za-z0-9.]+$$//'; } > constraints.new
+	mv constraints.new constraints.txt
 
 clean:
 	rm -rf build dist *.egg-info demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Write docs/cli.md from `looktwice --help`, or with --check say whether it is current (exit code 1 where it is not)."""
+"""Write docs/cli.md from `looktwice --help`; with --check, say whether it is current (exit code 1 if not)."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ Answers go to stdout: a table for people, JSON Lines with `--json`. Progress, no
 | 130 | interrupted; the same command goes on from there |
 
 A bare query that names a file is a picture; one that looks like a path but names none is refused; all else is words.
-It looks like a path where it ends like a picture (`.jpg`, `.png`, …), or has no white space and holds a `/`, begins with
-`~`, or ends in a file suffix. `--image` and `--text` say which.
+It looks like a path where it ends like a picture (`.jpg`, `.png`, …), or has no white space and holds a `/`, begins
+with `~`, or ends in a file suffix. `--image` and `--text` say which.
 """
 
 

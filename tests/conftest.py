@@ -1,4 +1,4 @@
-"""What every test may rely on: one thread per library, no network, and a small collection with an answer one can compute."""
+"""What every test may rely on: one thread per library, no network, and a small collection with known answers."""
 
 from __future__ import annotations
 

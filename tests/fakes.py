@@ -1,7 +1,7 @@
 """Stand-ins whose answers can be worked out on paper.
 
-    Colours   encoder: the mean colour of a picture, or the colour that a text names
-    Brighter  scorer: p is how bright the candidate is; counts what it was shown
+Colours   encoder: the mean colour of a picture, or the colour that a text names
+Brighter  scorer: p is how bright the candidate is; counts what it was shown
 """
 
 from __future__ import annotations

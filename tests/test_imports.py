@@ -48,7 +48,9 @@ def imported(path: Path) -> Iterator[str]:
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names = [f"{node.module}.{a.name}" for a in node.names] if node.module == "looktwice" else [str(node.module)]
+            names = (
+                [f"{node.module}.{a.name}" for a in node.names] if node.module == "looktwice" else [str(node.module)]
+            )
         yield from (name.split(".")[1] for name in names if name.startswith("looktwice."))
 
 
@@ -74,7 +76,9 @@ def test_imports_point_downwards() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["models"], ["models", "--json"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["search", "--help"], ["models"], ["models", "--json"], ["--version"]]
+)
 def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; from looktwice.cli.main import main\n"

@@ -1,3 +1,54 @@
-"""Look once to find candidates, look twice to rank them."""
+"""Look once to find candidates, look twice to rank them.
+
+    from looktwice import Item, Reranker, Retriever, SecondLook, Table, index, load_encoder, load_scorer, scan
+
+Names load when they are first used, so that `import looktwice` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from looktwice.encode import load_encoder
+    from looktwice.indexing import index
+    from looktwice.rerank import Reranker
+    from looktwice.retrieve import Retriever
+    from looktwice.score import load_scorer
+    from looktwice.second_look import SecondLook
+    from looktwice.sources import scan
+    from looktwice.store import Table
+    from looktwice.types import Item
 
 __version__ = "0.1.0"
+__all__ = [
+    "Item",
+    "Reranker",
+    "Retriever",
+    "SecondLook",
+    "Table",
+    "__version__",
+    "index",
+    "load_encoder",
+    "load_scorer",
+    "scan",
+]
+
+_HOME = {
+    "Item": "types",
+    "Reranker": "rerank",
+    "Retriever": "retrieve",
+    "SecondLook": "second_look",
+    "Table": "store",
+    "index": "indexing",
+    "load_encoder": "encode",
+    "load_scorer": "score",
+    "scan": "sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"looktwice.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'looktwice' has no attribute {name!r}")

@@ -193,6 +193,7 @@ def rerank_run(
     """
     rule = Fusion.parse(fusion)
     _check_scale(run, rule)
+    _check_ids(run, find)
     asked = {"k": _positive(k, "k"), "shortlist": _positive(shortlist, "shortlist")}
     reader = Reader()
     for query in queries:
@@ -240,6 +241,15 @@ def _positive(value: int, name: str) -> int:
     if value < 1:
         raise UsageError(f"{name} must be at least 1, not {value}.")
     return value
+
+
+def _check_ids(run: Run, find: Find) -> None:
+    """Ids that are all unknown are spelled another way; nobody wants to wait for a run of nothing but "missing"."""
+    some = list(dict.fromkeys(document for documents in run.values() for document, _ in documents[:10]))[:1000]
+    if some and all(isinstance(found, Unreadable) for found in find(some)):
+        raise UsageError(
+            f"None of the shortlist's ids is in the collection ({some[0]!r}, …); ids must be spelled as there."
+        )
 
 
 def _check_scale(run: Run, fusion: Fusion) -> None:

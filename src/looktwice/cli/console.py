@@ -63,15 +63,24 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     from rich.table import Table
     from rich.text import Text
 
+    heading = Text(safe(title)) if title else None
     grid = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, title=title and Text(safe(title)), title_justify="left", pad_edge=False
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        show_header=any(columns),
+        title=heading,
+        title_justify="left",
     )
     for column in columns:
         right = column.startswith(">")
         grid.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)
     for row in rows:
         grid.add_row(*(Text(safe("–" if cell is None else cell)) for cell in row))
-    stdout().print(grid)
+    console = stdout()
+    with console.capture() as drawn:
+        console.print(grid)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
 
 
 class Bar:

@@ -154,7 +154,8 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
     if report.ignored:
         note(f"{plural(report.ignored, 'file')} in folders are no pictures and were passed over.")
     if gone := report.gone - report.pruned:
-        note(f"{plural(gone, 'item')} of the table are no longer where they were; --prune removes them.")
+        where = "is no longer where it was" if gone == 1 else "are no longer where they were"
+        note(f"{plural(gone, 'item')} of the table {where}; --prune removes what is gone.")
     for place in report.withheld:
         note(f"Not pruned: nothing at all is left of {place}; is it mounted?")
     if report.failed:

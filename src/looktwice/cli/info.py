@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def info(path: options.TablePath, json: options.Json = False) -> None:
-    """Show what a table holds: items, encoder, columns, bytes per item, part by part.
+    """Show what a table holds: items, encoder, columns, visual tokens, bytes part by part.
 
     Example: looktwice info photos.lt
     """
@@ -26,27 +26,30 @@ def info(path: options.TablePath, json: options.Json = False) -> None:
     facts = Table.open(path).info()
     if json:
         emit(facts)
-    else:
-        table(["", ""], list(_rows(facts)))
+        return
+    table(["", ""], list(_facts(facts)))
+    parts = [(part, size(n), size(facts["bytes_per_item"][part])) for part, n in facts["bytes"].items()]
+    table(["part", ">on disk", ">per item"], parts)
 
 
-def _rows(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in facts.items():
-        label = f"{prefix}{name.replace('_', ' ')}"
-        if isinstance(value, Mapping):
-            yield from _rows(value, f"{label} · ")
-        elif isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value):
-            for place, entry in enumerate(value, start=1):
-                yield from _rows(entry, f"{label} {place} · ")
-        else:
-            yield label, _cell(name, value)
+def _facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    from looktwice.sources import display
+
+    yield "items", f"{facts['items']:,}"
+    yield "failed", f"{facts['failed']:,}" + (f" (looktwice ledger {facts['path']})" if facts["failed"] else "")
+    encoder = facts["encoder"]
+    yield "encoder", f"{encoder['name']}, revision {encoder['revision'][:12]}, {encoder['dim']} dimensions"
+    yield "search", _search(facts["index"])
+    yield "columns", ", ".join(f"{name}:{kind}" for name, kind in facts["columns"].items()) or "none"
+    for root in facts["roots"]:
+        yield "indexed", display(root)
+    for entry in facts["token_sets"]:
+        made_by = f"{entry['mllm']}, revision {entry['revision'][:12]}, {entry['preprocessing']}"
+        yield f"tokens {entry['codec']}", made_by
 
 
-def _cell(name: str, value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "none"
-    if "bytes" in name and isinstance(value, int | float):
-        return size(value)
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+def _search(index: Mapping[str, Any]) -> str:
+    if index["kind"] == "exact":
+        return "exact"
+    settings = f"{index['partitions']} partitions, {index['nprobes']} probed, refine {index['refine']}"
+    return f"{index['kind']}: recall@100 {index['recall']:.4f} on {index['sample']} of its own rows; {settings}"

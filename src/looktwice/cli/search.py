@@ -117,6 +117,8 @@ def _bare(query: str) -> Item:
     from looktwice.inputs import looks_like_path, picture
     from looktwice.types import Item
 
+    if not query.strip():
+        raise UsageError("The query is empty; give a picture file or words.")
     path = Path(query)
     try:
         there, folder = path.exists(), path.is_dir()
@@ -128,6 +130,4 @@ def _bare(query: str) -> Item:
         return picture(path, query)
     if looks_like_path(query):
         raise UsageError(f"There is no file {query!r}; check the path, or say --text {shlex.quote(query)} for words.")
-    if not query.strip():
-        raise UsageError("The query is empty; give a picture file or words.")
     return Item(query, text=query)

@@ -1,0 +1,136 @@
+"""index, info, ledger, delete, compact, export."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import Looktwice
+from PIL import Image
+
+
+def test_index_twice_then_change_remove_and_prune(looktwice: Looktwice, pictures: Path) -> None:
+    first = looktwice("index", "t.lt", pictures, "--json")
+    assert first.code == 0 and len(first.records) == 1
+    assert (first.records[0]["added"], first.records[0]["items"], first.records[0]["failed"]) == (12, 12, 0)
+    assert first.records[0]["bytes_per_item"] > 0
+
+    Image.new("RGB", (5, 5), (9, 9, 9)).save(pictures / "red-0.png")
+    (pictures / "red-1.png").unlink()
+    again = looktwice("index", "t.lt", pictures)
+    assert again.code == 0
+    assert "1 updated, 10 unchanged" in again.out
+    assert "1 item of the table is no longer where it was" in again.err
+    pruned = looktwice("index", "t.lt", pictures, "--prune", "--json").records[0]
+    assert (pruned["pruned"], pruned["items"]) == (1, 11)
+
+
+def test_bad_files_go_to_the_ledger_and_give_exit_code_3(looktwice: Looktwice, pictures: Path) -> None:
+    (pictures / "empty.jpg").write_bytes(b"")
+    (pictures / "text.jpg").write_text("not a picture")
+    (pictures / "a\x1b[31mb\n.png").write_bytes((pictures / "red-0.png").read_bytes()[:30])
+    done = looktwice("index", "t.lt", pictures)
+    assert done.code == 3
+    assert "3 failed" in done.err and "looktwice ledger t.lt" in done.err
+    listed = looktwice("ledger", "t.lt", "--json")
+    assert listed.code == 0
+    assert {entry["reason"] for entry in listed.records} == {"empty", "not-an-image", "truncated"}
+    assert len(looktwice("ledger", "t.lt", "--json", "--reason", "empty").records) == 1
+    shown = looktwice("ledger", "t.lt")
+    assert "\x1b" not in shown.out and "empty" in shown.out
+    unknown = looktwice("ledger", "t.lt", "--reason", "emty")
+    assert unknown.code == 2 and "did you mean empty" in unknown.err
+
+    facts = looktwice("info", "t.lt", "--json").records[0]
+    assert (facts["items"], facts["failed"]) == (12, 3)
+    assert facts["bytes_per_item"]["total"] > 0
+
+
+def test_max_failures_stops(looktwice: Looktwice, pictures: Path) -> None:
+    for i in range(5):
+        (pictures / f"a{i}.jpg").write_bytes(b"")
+    done = looktwice("index", "t.lt", pictures, "--max-failures", "2")
+    assert done.code == 3 and "more than the 2 allowed" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["index", "t.lt", "nowhere"], "nowhere"),
+        (["index", "t.lt", "pictures", "--column", "year:integer"], "did you mean int"),
+        (["index", "t.lt", "pictures", "--column", "year:int"], "declared when it was made"),
+        (["index", "t.lt", "pictures", "--mllm", "tiny-vl", "--codec", "pq0"], "pq0"),
+        (["index", "pictures", "pictures"], "holds other files"),
+        (["info", "nowhere.lt"], "does not exist"),
+        (["info", "pictures"], "no looktwice table"),
+        (["delete", "t.lt"], "Say which"),
+        (["delete", "t.lt", "red-0.png", "--where", "id = 'x'"], "one of the two"),
+        (["delete", "t.lt", "--where", "colour = 'red'"], "colour"),
+        (["delete", "t.lt", "--where", "((("], "filter"),
+        (["export", "t.lt", "pictures"], "not empty"),
+        (["ledger", "t.lt", "--json", "extra"], "extra"),
+        (["indx"], "index"),
+    ],
+)
+def test_what_is_refused_says_so_in_a_sentence(
+    looktwice: Looktwice, table: Path, arguments: list[str], message: str
+) -> None:
+    done = looktwice(*arguments)
+    assert done.code == 2, done
+    assert message in done.err and "Traceback" not in done.err
+    assert done.out == ""
+
+
+def test_empty_folder_is_said_plainly(looktwice: Looktwice, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    done = looktwice("index", "t.lt", "nothing")
+    assert done.code == 0 and "no pictures were found" in done.err
+    found = looktwice("search", "t.lt", "red")
+    assert found.code == 0 and "is empty" in found.err
+
+
+def test_delete_by_id_and_filter_then_purge(looktwice: Looktwice, own_table: Path) -> None:
+    strange = 'it\'s "red"\n.png'
+    Image.new("RGB", (8, 8), (250, 9, 9)).save(Path("pictures") / strange)
+    assert looktwice("index", own_table, "pictures").code == 0
+    assert looktwice("delete", own_table, strange, "red-0.png", "--json").records == [{"deleted": 2, "items": 11}]
+    gone = looktwice("delete", own_table, "--where", "id LIKE 'blue-%'", "--json").records[0]
+    assert gone == {"deleted": 3, "items": 8}
+    unknown = looktwice("delete", own_table, "nothing-like-it", "--json").records[0]
+    assert unknown["deleted"] == 0
+    purged = looktwice("compact", own_table, "--purge", "--json").records[0]
+    assert purged["bytes_after"] < purged["bytes_before"] and purged["items"] == 8
+
+
+def test_metadata_columns_and_filters_from_a_list(looktwice: Looktwice, pictures: Path, tmp_path: Path) -> None:
+    lines = [
+        {"id": "a'b", "image": "pictures/red-0.png", "metadata": {"year": 2021, "shop": "O'Hara"}},
+        {"id": "猫", "image": "pictures/red-1.png", "metadata": {"year": 1999}},
+        {"id": "words", "text": "something green"},
+    ]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    columns = ["--column", "year:int", "--column", "shop"]
+    assert looktwice("index", "t.lt", "list.jsonl", *columns).code == 0
+    recent = looktwice("search", "t.lt", "red", "--where", "year > 2020", "--json", "--no-rerank").records
+    assert [hit["id"] for hit in recent] == ["a'b"]
+    quoted = looktwice("search", "t.lt", "red", "--where", "shop = 'O''Hara'", "--json", "--no-rerank").records
+    assert [hit["id"] for hit in quoted] == ["a'b"]
+    everything = looktwice("search", "t.lt", "red", "--json", "--no-rerank")
+    assert {hit["id"] for hit in everything.records} == {"a'b", "猫", "words"}
+    assert "猫" in everything.out
+
+
+def test_export_holds_everything(looktwice: Looktwice, table: Path) -> None:
+    done = looktwice("export", table, "out")
+    assert done.code == 0 and done.out.strip() == "out/items.parquet"
+    rows = pq.read_table("out/items.parquet").to_pylist()
+    assert {row["id"] for row in rows} >= {"red-0.png", "grey-2.png"} and len(rows) == 12
+    assert all(len(row["vector"]) == 8 for row in rows)
+
+
+def test_a_table_is_found_again_after_its_folder_moved(looktwice: Looktwice, own_table: Path) -> None:
+    shutil.move("t.lt", "moved.lt")
+    assert looktwice("info", "moved.lt", "--json").records[0]["items"] == 12

@@ -1,0 +1,199 @@
+"""search and rerank: what is asked, what comes out where, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Looktwice
+from fakes import Brighter
+from PIL import Image
+
+
+def queries(folder: Path, *lines: dict[str, str]) -> Path:
+    path = folder / "queries.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_json_is_one_line_per_hit_and_nothing_else_on_stdout(looktwice: Looktwice, table: Path) -> None:
+    done = looktwice("search", table, "pictures/red-1.png", "-k", "5", "--json", "--fusion", "p-only")
+    assert done.code == 0
+    assert [hit["rank"] for hit in done.records] == [1, 2, 3, 4, 5]
+    first = done.records[0]
+    assert set(first) == {"query", "rank", "id", "score", "coarse", "p", "scored", "explain"}
+    assert first["id"] == "red-0.png" and first["query"] == "pictures/red-1.png" and first["scored"]
+    assert "12 of 12 candidates looked at twice" in done.err and "prompt object" in done.err
+
+
+def test_people_get_a_table(looktwice: Looktwice, table: Path) -> None:
+    done = looktwice("search", table, "something blue", "-k", "2")
+    head, _, *rows = done.out.splitlines()
+    assert head.split() == ["#", "id", "score", "coarse", "p", "moved"]
+    assert [row.split()[1] for row in rows] == ["blue-0.png", "blue-1.png"]
+
+
+def test_no_rerank_and_shortlist(looktwice: Looktwice, table: Path, scorer: Brighter) -> None:
+    done = looktwice("search", table, "red", "--no-rerank", "--json")
+    assert scorer.shown == [] and all(hit["p"] is None for hit in done.records)
+    looktwice("search", table, "red", "--shortlist", "3", "-k", "12", "--json")
+    assert len(scorer.shown) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.jpg"], "There is no file 'missing.jpg'"),
+        (["no/such/thing"], "There is no file"),
+        (["~/pictures"], "There is no file"),
+        (["photo.heic"], "There is no file"),
+        (["my holiday photo.PNG"], "There is no file"),
+        (["pictures"], "is a folder"),
+        ([""], "empty"),
+        ([], "What to search for"),
+        (["red", "--text", "blue"], "not both"),
+        (["--image", "nowhere.jpg"], "nowhere.jpg"),
+        (["--text", "  "], "empty"),
+        (["red", "-k", "0"], "k must be at least 1"),
+        (["red", "-k", "-3"], "k must be at least 1"),
+        (["red", "--shortlist", "0"], "shortlist must be at least 1"),
+        (["red", "--fusion", "2"], "between 0"),
+        (["red", "--fusion", "rrrf"], "did you mean rrf"),
+        (["red", "--prompt", "objekt"], "did you mean object"),
+        (["red", "--prompt", "object"], "does not fit"),
+        (["red", "--where", "yeer > 2000"], "yeer"),
+        (["red", "--missing-tokens", "ignore"], "ignore"),
+        (["red", "--queries", "q.jsonl"], "not both"),
+        (["--queries", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--queries", "queries.txt"], ".jsonl"),
+        (["red", "--report", "no-folder/r.html"], "no-folder"),
+        (["red", "--run", "."], "is a folder"),
+        (["red", "--threads", "0"], "threads"),
+    ],
+)
+def test_what_is_refused(looktwice: Looktwice, table: Path, arguments: list[str], message: str) -> None:
+    done = looktwice("search", table, *arguments)
+    assert done.code == 2, done
+    assert message in done.err and "Traceback" not in done.err and done.out == ""
+
+
+def test_words_that_are_no_paths(looktwice: Looktwice, table: Path) -> None:
+    for words in ("a red and/or blue thing", "red. blue", "red"):
+        assert looktwice("search", table, words).code == 0
+    assert looktwice("search", table, "--text", "red/blue").code == 0
+
+
+def test_a_broken_query_is_named_with_its_reason(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing follows")
+    done = looktwice("search", table, "broken.jpg")
+    assert done.code == 2 and "broken.jpg" in done.err and "cannot be read" in done.err
+
+
+def test_escapes_never_reach_the_terminal(looktwice: Looktwice, pictures: Path) -> None:
+    Image.new("RGB", (8, 8), (250, 0, 0)).save(pictures / "evil\x1b]0;owned\x07\u202egpj.png")
+    looktwice("index", "t.lt", pictures)
+    shown = looktwice("search", "t.lt", "red", "-k", "20")
+    raw = looktwice("search", "t.lt", "red", "-k", "20", "--json")
+    for text in (shown.out, shown.err, raw.out, raw.err):
+        assert not set(text) & {"\x1b", "\x07", "\u202e"}
+    assert "evil\x1b]0;owned\x07\u202egpj.png" in {hit["id"] for hit in raw.records}
+
+
+def test_vanished_candidates_are_said_and_give_exit_code_3(looktwice: Looktwice, own_table: Path) -> None:
+    Path("pictures/red-0.png").unlink()
+    done = looktwice("search", own_table, "red", "--json", "-k", "12")
+    assert done.code == 3
+    assert "11 of 12 candidates" in done.err and "red-0.png" in done.err
+    assert done.records[-1]["id"] == "red-0.png" and done.records[-1]["p"] is None
+    assert done.records[-1]["explain"]["status"] == "missing"
+
+
+def test_many_queries_run_report_and_manifest(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:
+    asked = queries(
+        tmp_path,
+        {"id": "q 1", "image": "pictures/red-0.png"},
+        {"id": "q2", "text": "blue"},
+        {"id": "both", "image": "pictures/red-0.png", "text": "but blue"},
+        {"id": "broken", "image": "nowhere.png"},
+    )
+    done = looktwice("search", table, "--queries", asked, "--run", "out.trec", "--report", "out.html", "-k", "2")
+    assert done.code == 3 and "broken" in done.err
+    lines = [line.split() for line in Path("out.trec").read_text().splitlines()]
+    assert len(lines) == 3 * 12 and all(len(line) == 6 for line in lines)
+    assert lines[0][:2] == ["q\\u00201", "Q0"]
+    manifest = json.loads(Path("out.trec.json").read_text())
+    assert manifest["queries"] == 3 and manifest["candidates"]["scored"] == 36
+    assert manifest["second_look"][0]["mllm"] == "brighter" and manifest["fusion"] == "0.5"
+    assert manifest["encoder"]["name"] == "colours" and manifest["versions"]["torch"]
+    page = Path("out.html").read_text()
+    assert "blue-0.png" in page and "<script src" not in page
+    listed = looktwice("search", table, "--queries", asked, "--json", "-k", "2").records
+    assert [hit["query"] for hit in listed] == ["q 1", "q 1", "q2", "q2", "both", "both"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "occurs twice"),
+        ('{"id": "a", "text": "x"}\n{"id": "b"\n', "entry 2"),
+        ("", "holds no queries"),
+        ('{"text": "x"}\n', "id"),
+    ],
+)
+def test_bad_query_files(looktwice: Looktwice, table: Path, tmp_path: Path, lines: str, message: str) -> None:
+    (tmp_path / "q.jsonl").write_text(lines)
+    done = looktwice("search", table, "--queries", "q.jsonl")
+    assert done.code == 2 and message in done.err
+
+
+def test_score_cache_goes_on_where_it_stopped(looktwice: Looktwice, table: Path, scorer: Brighter) -> None:
+    first = looktwice("search", table, "red", "--score-cache", "scores.db", "--json")
+    assert len(scorer.shown) == 12
+    second = looktwice("search", table, "red", "--score-cache", "scores.db", "--json")
+    assert len(scorer.shown) == 12 and first.out == second.out
+
+
+# --- rerank -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("collection", ["t.lt", "pictures"])
+@pytest.mark.parametrize("form", ["trec", "json"])
+def test_rerank(looktwice: Looktwice, table: Path, tmp_path: Path, collection: str, form: str) -> None:
+    asked = queries(tmp_path, {"id": "q", "text": "red"}, {"id": "other", "text": "blue"})
+    scores = {"red-2.png": 0.9, "red-0.png": 0.8, "red-1.png": 0.7}
+    if form == "json":
+        Path("run").write_text(json.dumps({"q": scores}))
+    else:
+        Path("run").write_text("".join(f"q Q0 {name} {i} {s} x\n" for i, (name, s) in enumerate(scores.items(), 1)))
+    done = looktwice("rerank", "run", collection, "--queries", asked, "--fusion", "p-only", "--run", "o.trec", "--json")
+    assert done.code == 0, done.err
+    assert [hit["id"] for hit in done.records] == ["red-0.png", "red-1.png", "red-2.png"]
+    assert [line.split()[2] for line in Path("o.trec").read_text().splitlines()] == [hit["id"] for hit in done.records]
+
+
+@pytest.mark.parametrize(
+    ("run", "collection", "message"),
+    [
+        ('{"q": {"red-0.png": 17.5}}', "pictures", "rrf"),
+        ('{"z": {"red-0.png": 0.5}}', "pictures", "no query id in common"),
+        ('{"q": {"red-0.png": "high"}}', "pictures", "give a number"),
+        ("not a run", "pictures", "line 1"),
+        ('{"q": {"red-0.png": 0.5}}', "nowhere", "nowhere"),
+    ],
+)
+def test_what_rerank_refuses(
+    looktwice: Looktwice, table: Path, tmp_path: Path, run: str, collection: str, message: str
+) -> None:
+    asked = queries(tmp_path, {"id": "q", "text": "red"})
+    Path("run").write_text(run)
+    done = looktwice("rerank", "run", collection, "--queries", asked)
+    assert done.code == 2, done
+    assert message in done.err and done.out == ""
+
+
+def test_rerank_of_ids_that_are_nowhere_says_so(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:
+    asked = queries(tmp_path, {"id": "q", "text": "red"})
+    Path("run").write_text('{"q": {"x/red-0.jpg": 0.5, "x/red-1.jpg": 0.4}}')
+    done = looktwice("rerank", "run", "pictures", "--queries", asked)
+    assert done.code == 2 and "x/red-0.jpg" in done.err
