@@ -7,6 +7,7 @@ mean.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
@@ -36,7 +37,14 @@ def measure_group(run: Run, qrels: Qrels, names: Iterable[str | Measure]) -> Res
 
 
 def by_value(qrels: Qrels, values: Mapping[str, float], edges: Sequence[float], axis: str) -> dict[str, Qrels]:
-    """Split relevant documents by a value of theirs into half-open intervals [edge, next edge), the last one open.
+    """Split relevant documents by a value of theirs; see `by_pair_value`."""
+    return by_pair_value(qrels, dict.fromkeys(qrels, values), edges, axis)
+
+
+def by_pair_value(
+    qrels: Qrels, values: Mapping[str, Mapping[str, float]], edges: Sequence[float], axis: str
+) -> dict[str, Qrels]:
+    """Split relevant documents by a value of query and document into intervals [edge, next edge), the last one open.
 
     Inside one interval the relevant documents of all others are junk (ILIAS, CVPR 2025, evaluation script). Names read
     `axis [low, high)`. Relevant documents without a value are junk in every interval. Intervals that no query has
@@ -68,10 +76,12 @@ def by_query(qrels: Qrels, group_of: Mapping[str, str]) -> dict[str, Qrels]:
     return groups
 
 
-def _only(qrels: Qrels, values: Mapping[str, float], low: float, high: float) -> Qrels:
-    inside = {name for name, value in values.items() if low <= value < high}
+def _only(qrels: Qrels, values: Mapping[str, Mapping[str, float]], low: float, high: float) -> Qrels:
+    def kept(query: str, name: str) -> bool:
+        return low <= values.get(query, {}).get(name, math.nan) < high
+
     return {
-        query: {name: JUNK if grade > 0 and name not in inside else grade for name, grade in labels.items()}
+        query: {name: JUNK if grade > 0 and not kept(query, name) else grade for name, grade in labels.items()}
         for query, labels in qrels.items()
     }
 

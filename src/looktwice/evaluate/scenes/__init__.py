@@ -1,0 +1,126 @@
+"""A benchmark that needs no download: scenes composed by a seeded script from bundled drawings.
+
+    full    5,000 scenes, 1,550 picture and 450 word queries          small    500 scenes, 150 and 50
+
+A picture query shows one drawing, large; every scene that shows the same drawing, at least 35 % of it uncovered, is
+relevant. A word query is the drawing's label; every drawing of that label is relevant, and others of its kind are junk,
+because their labels may be incomplete. Whatever shows too little of the right drawing is junk. Only drawings with a label
+are asked for, each in the same number of scenes; all others distract. Scenes are files below `folder`, made once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from looktwice.evaluate.datasets.base import Dataset, Query
+from looktwice.evaluate.datasets.layout import Layout
+from looktwice.evaluate.groups import by_query
+from looktwice.evaluate.scenes.compose import Scene, clutter, portrait
+from looktwice.evaluate.scenes.cutouts import Cutout, Cutouts
+from looktwice.evaluate.scenes.labels import Account
+
+__all__ = ["FULL", "SMALL", "Size", "build"]
+
+VERSION, SEED, SIDE = 1, 2026, 192
+WORDINGS = ("{}", "a {}", "a picture of a {}")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many scenes, of which `each` for every drawing that is asked for; how many queries."""
+
+    name: str
+    scenes: int
+    each: int
+    pictures: int
+    words: int
+
+
+FULL = Size("full", 5000, 8, 1550, 450)
+SMALL = Size("small", 500, 2, 150, 50)
+
+
+def build(folder: Path, size: Size = FULL, cutouts: Cutouts | None = None) -> Dataset:
+    """Compose the benchmark below `folder`, unless it is there already, and return it."""
+    cutouts = cutouts or Cutouts.bundled()
+    asked = [cutout for cutout in cutouts.all if cutout.label]
+    others = [cutout for cutout in cutouts.all if not cutout.label]
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = _scenes(folder, size, asked, others, cutouts)
+    account = Account(scenes, cutouts.all)
+    layout = Layout(f"scenes ({size.name})", folder, "Remove the folder to have the scenes made again.")
+    items = [layout.picture(folder / "scenes" / name, name) for name in scenes]
+    queries, of = [], {}
+    for name, cutout, text in _queries(size, asked):
+        of[name] = (cutout, text is not None)
+        if text is None:
+            queries.append(Query(layout.picture(_portrait(folder, name, cutout, others, cutouts), name)))
+        else:
+            queries.append(Query(layout.words(folder / "words", len(queries), name, text)))
+    qrels = {name: account.labels(*what) for name, what in of.items()}
+    kinds = {name: "word queries" if words else "picture queries" for name, (_, words) in of.items()}
+    groups = by_query(qrels, kinds) | account.groups(qrels, of)
+    counts = f"{len(items):,} scenes, {len(queries):,} queries, {len(asked)} drawings asked for"
+    notes = (f"version {VERSION}, seed {SEED}, {counts}",)
+    return layout.finish(
+        Dataset(layout.name, items, queries, qrels, ("mAP@50", "success@1", "oracle@50"), 50, groups, notes=notes)
+    )
+
+
+def _scenes(
+    folder: Path, size: Size, asked: list[Cutout], others: list[Cutout], cutouts: Cutouts
+) -> dict[str, list[dict[str, Any]]]:
+    """Write what is not written yet; the account of all scenes: which drawings, how large, how visible."""
+    ledger = folder / "scenes.jsonl"
+    (folder / "scenes").mkdir(exist_ok=True)
+    stamp = {"version": VERSION, "seed": SEED, "size": size.name, "scenes": size.scenes, "cutouts": len(cutouts.all)}
+    lines = ledger.read_text("utf-8").splitlines() if ledger.exists() else []
+    if not lines or json.loads(lines[0]) != stamp or len(lines) != size.scenes + 1:
+        made = (_written(folder, number, _scene(number, size, asked, others, cutouts)) for number in range(size.scenes))
+        lines = [json.dumps(stamp), *made]
+        draft = ledger.with_suffix(".part")
+        draft.write_text("\n".join(lines) + "\n", "utf-8")
+        draft.replace(ledger)
+    return {record["id"]: record["shows"] for record in map(json.loads, lines[1:])}
+
+
+def _written(folder: Path, number: int, scene: Scene) -> str:
+    """Write one scene; returns its line of the account."""
+    name = f"scene-{number:05d}.jpg"
+    scene.image.save(folder / "scenes" / name, quality=88)
+    shows = [{"id": p.cutout.id, "scale": round(p.scale, 5), "visible": round(p.visible, 5)} for p in scene.placed]
+    return json.dumps({"id": name, "shows": shows})
+
+
+def _scene(number: int, size: Size, asked: list[Cutout], others: list[Cutout], cutouts: Cutouts) -> Scene:
+    """Scene `number`, whatever was made before it; the first `each` × |asked| show what is asked for."""
+    rng = Random(f"scene {SEED} {number}")
+    wanted = number < size.each * len(asked)
+    target = asked[number % len(asked)] if wanted else rng.choice(others)
+    return clutter(target, rng.choices(others, k=rng.randint(0, 6)), SIDE, rng, cutouts, others)
+
+
+def _queries(size: Size, asked: list[Cutout]) -> Iterator[tuple[str, Cutout, str | None]]:
+    """Query id, drawing, and words or None: every drawing and label equally often, as far as the numbers allow."""
+    for number in range(size.pictures):
+        yield f"p{number:04d}", asked[number % len(asked)], None
+    labelled = [*{cutout.label: cutout for cutout in asked}.values()]
+    for number in range(min(size.words, len(labelled) * len(WORDINGS))):
+        cutout = labelled[number % len(labelled)]
+        yield f"w{number:04d}", cutout, WORDINGS[number // len(labelled)].format(cutout.label)
+
+
+def _portrait(folder: Path, name: str, cutout: Cutout, others: list[Cutout], cutouts: Cutouts) -> Path:
+    path = folder / "queries" / f"{name}.jpg"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        scene = portrait(cutout, SIDE, Random(f"query {SEED} {name}"), cutouts, others)
+        draft = path.with_suffix(".part")
+        scene.image.save(draft, "JPEG", quality=88)
+        draft.replace(path)
+    return path

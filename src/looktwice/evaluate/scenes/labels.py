@@ -1,0 +1,67 @@
+"""Labels of composed scenes: they follow from what was placed, and are never guessed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from looktwice.evaluate.groups import JUNK, by_pair_value
+from looktwice.evaluate.scenes.cutouts import Cutout
+from looktwice.evaluate.trec import Qrels
+
+VISIBLE = 0.35
+EDGES = {"size": (0.0, 0.25, 0.4, 0.6), "clutter": (0.0, 1.0, 3.0, 5.0), "covered": (0.0, 0.01, 0.25)}
+"""Longer side as a share of the frame's; how many other drawings there are; share of the drawing that is covered."""
+
+Shows: TypeAlias = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One drawing in one scene."""
+
+    scene: str
+    scale: float
+    visible: float
+    others: int
+
+
+class Account:
+    """What all scenes show, by drawing."""
+
+    def __init__(self, scenes: Mapping[str, Shows], cutouts: Iterable[Cutout]) -> None:
+        self.sights: dict[str, list[Sight]] = defaultdict(list)
+        for scene, shows in scenes.items():
+            for one in shows:
+                self.sights[one["id"]].append(Sight(scene, one["scale"], one["visible"], len(shows) - 1))
+        self._cutouts = list(cutouts)
+
+    def same(self, cutout: Cutout, words: bool) -> list[Sight]:
+        """Where the drawing is; with `words`, where any drawing of its label is. The most visible one per scene."""
+        names = [c.id for c in self._cutouts if c.label == cutout.label] if words else [cutout.id]
+        best: dict[str, Sight] = {}
+        for sight in (sight for name in names for sight in self.sights.get(name, ())):
+            known = best.get(sight.scene)
+            best[sight.scene] = sight if known is None or sight.visible > known.visible else known
+        return [*best.values()]
+
+    def labels(self, cutout: Cutout, words: bool) -> dict[str, int]:
+        """1 where enough of it can be seen, JUNK where too little; with `words`, JUNK for others of its kind."""
+        kin = [c.id for c in self._cutouts if words and c.group == cutout.group and c.label != cutout.label]
+        junk = {sight.scene: JUNK for name in kin for sight in self.sights.get(name, ())}
+        return junk | {s.scene: 1 if s.visible >= VISIBLE else JUNK for s in self.same(cutout, words)}
+
+    def groups(self, qrels: Qrels, asked: Mapping[str, tuple[Cutout, bool]]) -> dict[str, Qrels]:
+        """The labels split by size, clutter and occlusion of what is asked for."""
+        groups: dict[str, Qrels] = {}
+        sights = {query: self.same(*what) for query, what in asked.items()}
+        for axis, edges in EDGES.items():
+            values = {query: {s.scene: _value(s, axis) for s in found} for query, found in sights.items()}
+            groups |= by_pair_value(qrels, values, edges, axis)
+        return groups
+
+
+def _value(sight: Sight, axis: str) -> float:
+    return {"size": sight.scale, "clutter": float(sight.others), "covered": max(0.0, 1.0 - sight.visible)}[axis]

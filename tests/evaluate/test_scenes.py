@@ -1,0 +1,148 @@
+"""The benchmark that comes along: seeded, labelled by construction, small enough to ship."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from looktwice import media
+from looktwice.errors import UsageError
+from looktwice.evaluate import scenes
+from looktwice.evaluate.scenes import SMALL, Size, build
+from looktwice.evaluate.scenes.compose import clutter, portrait
+from looktwice.evaluate.scenes.cutouts import Cutout, Cutouts
+from looktwice.evaluate.scenes.labels import VISIBLE, Account
+
+TINY = Size("tiny", 30, 1, 12, 8)
+
+
+@pytest.fixture(scope="module")
+def cutouts() -> Cutouts:
+    everything = Cutouts.bundled()
+    labelled = [c for c in everything.all if c.label][:12]
+    everything.all = labelled + [c for c in everything.all if not c.label][:12]
+    return everything
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, cutouts):
+    folder = tmp_path_factory.mktemp("scenes")
+    return folder, build(folder, TINY, cutouts)
+
+
+def test_the_bundled_cutouts_are_small_and_free():
+    bundled = Cutouts.bundled()
+    folder = bundled._folder
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 3_000_000
+    assert "CC0" in (folder / "LICENCE.md").read_text()
+    assert len(bundled.all) >= 300 and len({cutout.id for cutout in bundled.all}) == len(bundled.all)
+    picture = bundled.picture(bundled.all[0].id)
+    assert picture.mode == "RGBA" and max(picture.size) <= 96
+
+
+def test_the_sizes_that_are_promised():
+    assert (scenes.FULL.scenes, scenes.FULL.pictures + scenes.FULL.words) == (5000, 2000)
+    assert (SMALL.scenes, SMALL.pictures + SMALL.words) == (500, 200)
+    asked = [cutout for cutout in Cutouts.bundled().all if cutout.label]
+    for size in (scenes.FULL, SMALL):
+        assert size.each * len(asked) < size.scenes
+        assert len(list(scenes._queries(size, asked))) == size.pictures + size.words
+
+
+def test_the_same_seed_makes_the_same_bytes(built, cutouts, tmp_path):
+    folder, first = built
+    second = build(tmp_path, TINY, cutouts)
+    assert [i.read() for i in first.items] == [i.read() for i in second.items]
+    assert [q.source.read() for q in first.queries] == [q.source.read() for q in second.queries]
+    assert first.qrels == second.qrels and first.groups == second.groups
+    assert (folder / "scenes.jsonl").read_bytes() == (tmp_path / "scenes.jsonl").read_bytes()
+
+
+def test_scenes_are_made_once_and_again_where_the_work_was_cut_off(built, cutouts):
+    folder, _ = built
+    scene = folder / "scenes" / "scene-00000.jpg"
+    before = scene.stat().st_mtime_ns
+    build(folder, TINY, cutouts)
+    assert scene.stat().st_mtime_ns == before
+    (folder / "scenes.jsonl").unlink()  # it is written last
+    data = scene.read_bytes()
+    scene.write_bytes(b"half")
+    build(folder, TINY, cutouts)
+    assert scene.read_bytes() == data
+
+
+def test_a_scene_that_is_gone_is_said(cutouts, tmp_path):
+    build(tmp_path, TINY, cutouts)
+    (tmp_path / "scenes/scene-00003.jpg").unlink()
+    with pytest.raises(UsageError, match=r"scenes/scene-00003\.jpg.*made again"):
+        build(tmp_path, TINY, cutouts)
+
+
+def test_labels_follow_from_the_account(built, cutouts):
+    folder, dataset = built
+    lines = [json.loads(line) for line in (folder / "scenes.jsonl").read_text().splitlines()[1:]]
+    of = {cutout.id: cutout for cutout in cutouts.all}
+    asked = [cutout for cutout in cutouts.all if cutout.label]
+    for number in range(TINY.pictures):
+        drawing = asked[number % len(asked)].id
+        shown = [(r["id"], s["visible"]) for r in lines for s in r["shows"] if s["id"] == drawing]
+        seen = {scene: max(v for name, v in shown if name == scene) for scene, _ in shown}
+        expected = {scene: 1 if visible >= VISIBLE else -1 for scene, visible in seen.items()}
+        assert dataset.qrels[f"p{number:04d}"] == expected
+    for query in dataset.queries:
+        if query.id.startswith("w"):
+            words = query.load().text
+            for scene, grade in dataset.qrels[query.id].items():
+                shown = [of[s["id"]] for r in lines if r["id"] == scene for s in r["shows"]]
+                assert grade != 1 or any(cutout.label == words for cutout in shown)
+
+
+def test_every_query_has_an_answer_and_groups_split_the_relevant_ones(built):
+    _, dataset = built
+    for query in dataset.queries:
+        item = query.load()
+        assert (item.image is None) == query.id.startswith("w")
+    assert all(1 in labels.values() for query, labels in dataset.qrels.items() if query.startswith("p"))
+    for axis in ("size", "clutter", "covered"):
+        split = [group for name, group in dataset.groups.items() if name.startswith(axis)]
+        for query, labels in dataset.qrels.items():
+            parts = [name for group in split for name, grade in group[query].items() if grade > 0]
+            assert sorted(parts) == sorted(name for name, grade in labels.items() if grade > 0)
+    assert {"picture queries", "word queries"} <= dataset.groups.keys()
+
+
+def test_others_of_the_kind_are_junk_for_words_but_not_for_pictures():
+    duck, goose, plane = Cutout("a", "birds", "duck"), Cutout("b", "birds", None), Cutout("c", "sky", "plane")
+    shows = {
+        "1": [{"id": "a", "scale": 0.5, "visible": 0.9}],
+        "2": [{"id": "b", "scale": 0.5, "visible": 0.9}],
+        "3": [{"id": "a", "scale": 0.5, "visible": 0.1}, {"id": "c", "scale": 0.5, "visible": 0.9}],
+        "4": [{"id": "a", "scale": 0.5, "visible": 0.9}, {"id": "b", "scale": 0.5, "visible": 0.9}],
+    }
+    account = Account(shows, [duck, goose, plane])
+    assert account.labels(duck, words=True) == {"1": 1, "2": -1, "3": -1, "4": 1}
+    assert account.labels(duck, words=False) == {"1": 1, "3": -1, "4": 1}
+
+
+def test_the_account_counts_what_is_covered(cutouts):
+    rng, others = Random(5), cutouts.all[12:]
+    scene = clutter(cutouts.all[0], others[:5], 192, rng, cutouts, others)
+    assert scene.image.size == (192, 192) and scene.image.mode == "RGB" and len(scene.placed) == 6
+    assert all(0 <= placed.visible <= 1 for placed in scene.placed)
+    assert scene.placed[-1].visible == 1  # nothing lies above the last one
+    assert portrait(cutouts.all[0], 192, rng, cutouts, others).placed[0].scale >= 0.6
+
+
+def test_scenes_differ(built):
+    _, dataset = built
+    small = [np.asarray(media.load(item.read())[0].resize((16, 16)), dtype=float) for item in list(dataset.items)[:8]]
+    assert min(abs(a - b).mean() for i, a in enumerate(small) for b in small[:i]) > 2
+
+
+def test_missing_cutouts_are_said(tmp_path: Path):
+    with pytest.raises(UsageError, match="install looktwice again"):
+        Cutouts(tmp_path)
