@@ -223,3 +223,13 @@ def test_no_torch_is_loaded() -> None:
         "assert not {'torch', 'transformers', 'faiss'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_model_of_the_catalogue_has_a_shape() -> None:
+    from looktwice.catalog import BY_NAME
+
+    models = [entry for entry in BY_NAME.values() if entry.kind == "mllm" and entry.hub]
+    assert models
+    for entry in models:
+        for name in entry.hub.values():
+            assert shape(load_config(name)).width == entry.dim, name
