@@ -65,7 +65,7 @@ class Trap:
 
 
 def test_pickled_code_is_not_run(tmp_path: Path) -> None:
-    (tmp_path / "a.pt").write_bytes(pickle.dumps({"weight": Trap()}))
+    (tmp_path / "a.pt").write_bytes(pickle.dumps({"weight": Trap()}, protocol=2))
     torch.save({"weight": Trap()}, tmp_path / "b.pt")
     np.savez(tmp_path / "c.npz", weight=np.array([Trap()], dtype=object))
     for name in ("a.pt", "b.pt", "c.npz"):

@@ -45,7 +45,7 @@ def test_padding_is_zero_shared_by_both_ends_and_fills_whole_patches(width: int,
     picture = Image.new("RGB", (width, height), (255, 128, 0))
     tensor = pixels.inputs([picture])["pixel_values"]
     wide, high = larger_side((width, height), 32)
-    rows, columns = pixels.key(picture)
+    columns, rows = pixels.key(picture)
     assert tensor.shape == (1, 3, rows * patch, columns * patch) and tensor.dtype == torch.float32
     top, left = (rows * patch - high) // 2, (columns * patch - wide) // 2
     inside = tensor[0, :, top : top + high, left : left + wide]
