@@ -34,13 +34,10 @@ def test_text_and_picture_towers(family: str, tiny: Tiny, items: list[Item]) -> 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if family == "clip":
         tokens = tokenizer(TEXTS, padding=True, return_tensors="pt")
-    else:
+    else:  # as SigLIP is trained: lower case, padded on the right, no mask (convert_siglip2_to_hf.py)
+        options = {"padding": "max_length", "truncation": True, "max_length": 16, "padding_side": "right"}
         lower = [text.lower() for text in TEXTS]
-        tokens = {
-            "input_ids": tokenizer(lower, padding="max_length", truncation=True, max_length=16, return_tensors="pt")[
-                "input_ids"
-            ]
-        }
+        tokens = {"input_ids": tokenizer(lower, return_tensors="pt", **options)["input_ids"]}
     with torch.no_grad():
         out = model(**tokens, **processor(images=[item.image for item in items], return_tensors="pt"))
     encoder = load_encoder(str(folder), device="cpu")

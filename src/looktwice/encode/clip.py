@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.encode.base import BaseEncoder, log
 from looktwice.encode.pixels import LargerSide, Pixels
-from looktwice.errors import ModelError
 from looktwice.processors import load_tokenizer
 from looktwice.weights import quiet
 
@@ -21,22 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TextStyle:
-    """How a family was taught to read: whether texts are padded to the full window, and put in lower case first."""
+    """How a family was taught to read: SigLIP's lower case and full window of 64 tokens, or the tokenizer's own way."""
 
     full_window: bool
-    lower: bool
 
     @property
     def description(self) -> str:
         """By name, for the table."""
-        return f"text={'lower' if self.lower else 'as-is'},{'full-window' if self.full_window else 'padded'}"
+        return "text=lower-case,full-window" if self.full_window else "text=own"
 
 
 STYLES = {
-    "clip": TextStyle(full_window=False, lower=False),
-    "metaclip_2": TextStyle(full_window=False, lower=False),
-    "siglip": TextStyle(full_window=True, lower=True),
-    "siglip2": TextStyle(full_window=True, lower=True),
+    "clip": TextStyle(full_window=False),
+    "metaclip_2": TextStyle(full_window=False),
+    "siglip": TextStyle(full_window=True),
+    "siglip2": TextStyle(full_window=True),
 }
 
 
@@ -61,9 +59,7 @@ class ClipEncoder(BaseEncoder):
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, read at first use."""
-        tokenizer = load_tokenizer(self.checkpoint)
-        tokenizer.padding_side = "right"  # both families read from the first position on
-        return tokenizer
+        return load_tokenizer(self.checkpoint)
 
     def _key(self, image: Image) -> Hashable:
         return self.pixels.key(image)
@@ -75,28 +71,32 @@ class ClipEncoder(BaseEncoder):
         return vectors
 
     def _texts(self, texts: list[str]) -> Tensor:
-        if self.style.lower:
-            texts = [text.lower() for text in texts]
-        self._count_truncated(texts)
-        inputs = self.tokenizer(
-            texts,
-            padding="max_length" if self.style.full_window else True,
-            truncation=True,
-            max_length=self.window,
-            return_tensors="pt",
-        )
-        if (inputs["input_ids"] != self.tokenizer.eos_token_id).all(1).any():
-            raise ModelError(
-                f"The tokenizer of {self.checkpoint.name!r} does not end texts with its end mark; get it anew."
-            )
-        # SigLIP attends to its padding, so its mask is left out
-        names = ["input_ids"] if self.style.full_window else ["input_ids", "attention_mask"]
-        vectors: Tensor = self.model.get_text_features(**self.to_device({n: inputs[n] for n in names})).pooler_output
+        rows = self._sticky(texts) if self.style.full_window else self._padded(texts)
+        vectors: Tensor = self.model.get_text_features(**self.to_device(rows)).pooler_output
         return vectors
 
-    def _count_truncated(self, texts: list[str]) -> None:
+    def _padded(self, texts: list[str]) -> dict[str, Tensor]:
         with quiet():
-            lengths = [len(ids) for ids in self.tokenizer(texts)["input_ids"]]
+            self._count_truncated([len(ids) for ids in self.tokenizer(texts)["input_ids"]])
+        options = {"padding": True, "truncation": True, "max_length": self.window, "return_tensors": "pt"}
+        rows = self.tokenizer(texts, **options)
+        return {name: rows[name] for name in ("input_ids", "attention_mask")}
+
+    def _sticky(self, texts: list[str]) -> dict[str, Tensor]:
+        """Lower case, no begin mark, the end mark kept on cut texts, padded to the right and attended to: as trained.
+
+        Spelt out because the tokenizers that are published with SigLIP differ in what they do by default.
+        """
+        import torch
+
+        end, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        with quiet():
+            found = self.tokenizer([text.lower() for text in texts], add_special_tokens=False)["input_ids"]
+        self._count_truncated([len(ids) + 1 for ids in found])
+        rows = [[*ids[: self.window - 1], end] for ids in found]
+        return {"input_ids": torch.tensor([row + [pad] * (self.window - len(row)) for row in rows])}
+
+    def _count_truncated(self, lengths: list[int]) -> None:
         longer = sum(length > self.window for length in lengths)
         if longer and not self.truncated:
             log.warning("%s reads %d tokens of text; what is longer is cut.", self.info.name, self.window)
