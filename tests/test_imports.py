@@ -28,6 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"retrieve", "rerank"}),
     frozenset({"report"}),
     frozenset({"show"}),
+    frozenset({"experiment"}),
     frozenset({"demo"}),
     frozenset({"cli"}),
 )

@@ -13,9 +13,10 @@ from looktwice.candidates import Entry, Found, Reader, Unreadable
 from looktwice.device import place
 from looktwice.errors import UsageError
 from looktwice.manifest import Tally
-from looktwice.score import load_scorer, prompts
+from looktwice.score import load_scorer, modes, prompts
 from looktwice.score.cache import Cached, ScoreCache
 from looktwice.score.probability import scatter
+from looktwice.score.retrace import Retrace
 from looktwice.types import Item, PairScorer, PairScores
 
 AUTO = "auto"
@@ -39,11 +40,14 @@ class SecondLook:
     ) -> None:
         if prompt != AUTO:
             prompts.get(prompt)  # a wrong name must fail before anything is loaded
+        modes.check(options.get("score_mode", modes.P_LABEL))
+        Retrace.parse(options.get("retrace"))
         self._cache = None if cache is None else ScoreCache(cache)
         self._cached: dict[tuple[int, str], PairScorer] = {}
         self.mllm = mllm
         self.prompt = prompt
         self._options = options
+        self._writes = str(options.get("score_mode", "")).startswith("written")
         self._scorers: dict[str, Any] = {}
 
     @classmethod
@@ -73,7 +77,7 @@ class SecondLook:
         kinds = list(dict.fromkeys(_kind(candidate) for candidate in candidates))
         shown = [_stand_in(*kind) for kind in kinds]
         if self.prompt == AUTO:
-            return self.scorer(_common(query, shown))
+            return self.scorer(_common(query, shown, self._writes))
         for candidate in shown:
             prompts.check(prompts.get(self.prompt), query, candidate)
         return self.scorer(self.prompt)
@@ -151,10 +155,11 @@ def _timed(chunks: Iterator[list[Found]], tally: Tally) -> Iterator[list[Found]]
         yield chunk
 
 
-def _common(query: Item, candidates: Sequence[Item]) -> str:
+def _common(query: Item, candidates: Sequence[Item], writes: bool) -> str:
+    """The first prompt that shows all pairs; those that ask for a written number are for the modes that read one."""
     lists = [prompts.fitting(query, candidate) for candidate in candidates]
     for name in lists[0]:
-        if all(name in names for names in lists):
+        if all(name in names for names in lists) and name.startswith("score") == writes:
             return name
     raise UsageError("No built-in prompt can show this query with these candidates; write one and pass it as --prompt.")
 

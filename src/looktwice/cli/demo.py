@@ -19,7 +19,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where table, runs and report go.")] = Path("demo-out"),
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where table, runs and report go.")] = Path(
+        "demo-out"
+    ),
     gallery: Annotated[
         Path | None, typer.Option(help="Another gallery: images/, queries.jsonl, qrels.txt.", show_default="bundled")
     ] = None,

@@ -38,7 +38,8 @@ def index(
         ),
     ] = None,
     column: Annotated[
-        list[str] | None, typer.Option(help="A metadata key to filter on, such as year:int (int, float, str, bool).")
+        list[str] | None,
+        typer.Option(metavar="NAME:TYPE", help="A metadata key to filter on: int, float, str or bool. Repeatable."),
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove items whose files are gone.")] = False,
     max_failures: Annotated[int | None, typer.Option(min=0, help="Stop when more items than this fail.")] = None,

@@ -30,7 +30,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def models(
-    option: Annotated[str | None, typer.Argument(help="Only one: encoder, mllm, prompt, codec, fusion.")] = None,
+    option: Annotated[
+        str | None, typer.Argument(metavar="[OPTION]", help="Only one, such as encoder or prompt.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """List what --encoder, --mllm, --prompt, --codec and --fusion take, and what each needs.
@@ -39,7 +41,15 @@ def models(
 
     Example: looktwice models mllm
     """
-    lists = {"encoder": _encoders, "mllm": _mllms, "prompt": _prompts, "codec": _codecs, "fusion": _fusions}
+    lists = {
+        "encoder": _encoders,
+        "mllm": _mllms,
+        "prompt": _prompts,
+        "fusion": _fusions,
+        "score-mode": _modes,
+        "retrace": _retraces,
+        "codec": _codecs,
+    }
     wanted = (option or "").removeprefix("--")
     if wanted and wanted not in lists:
         raise UnknownName("option", wanted, lists)
@@ -93,6 +103,26 @@ def _prompts() -> Iterator[tuple[str, str, str]]:
 def _codecs() -> Iterator[tuple[str, str, str]]:
     for name, what in CODECS:
         yield name, what, "visual tokens: index --mllm"
+
+
+def _modes() -> Iterator[tuple[str, str, str]]:
+    yield "p-label", "probability of the labels, over all their spellings", ""
+    yield "p-true", "probability of the one token True over the whole vocabulary", "a prompt with True and False"
+    yield "digit", "the answer itself, 0 or 1, as if it had been written", "a prompt with 0 and 1"
+    yield "written", "the number that the model writes", "the prompts score, score-mixed"
+    yield "written-expected", "its expected value over the digits", "the prompts score, score-mixed"
+    yield "choice", "probability of each candidate's letter in one list of all", ""
+
+
+def _retraces() -> Iterator[tuple[str, str, str]]:
+    from looktwice.score.retrace import PRESETS
+
+    yield "off", "every picture is shown once", ""
+    for name, preset in PRESETS.items():
+        fires = (
+            f"at {', '.join(f'{x:.2f}' for x in preset.layers)} of depth" if preset.layers else "where entropy is high"
+        )
+        yield name, f"α = {preset.alpha:g}, {fires}; NAME,alpha=0.2 changes it", "the fast path"
 
 
 def _fusions() -> Iterator[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="The folder of 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout: one object, or one per line for lists.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16. auto takes what the device is fast in.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads [default: one per core].", show_default=False)]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads [default: idle cores].", show_default=False)]
 Encoder = Annotated[str, typer.Option(help="The encoder: a name (see `looktwice models`), a folder, a hub id.")]
 Mllm = Annotated[str, typer.Option(help="The MLLM of the second look: a name, a folder, a hub id.")]
 Prompt = Annotated[
@@ -49,3 +49,13 @@ Resolution = Annotated[
     typer.Option(help="Longer side in pixels (Qwen-VL and others with native resolution).", show_default=False),
 ]
 MaxTiles = Annotated[int | None, typer.Option(help="Tiles per picture (SmolVLM, InternVL, LLaVA).", show_default=False)]
+ScoreMode = Annotated[str, typer.Option(help="What is read of the answer: see `looktwice models score-mode`.")]
+Retrace = Annotated[
+    str, typer.Option(help="Show pictures once more while the model answers: see `looktwice models retrace`.")
+]
+Prior = Annotated[
+    str,
+    typer.Option(
+        help="Divide out what the model says without the candidate, or without the query: off, candidate, query."
+    ),
+]

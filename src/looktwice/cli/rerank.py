@@ -33,6 +33,9 @@ def rerank(
     shortlist: options.Shortlist = 100,
     mllm: options.Mllm = "tiny-vl",
     prompt: options.Prompt = "auto",
+    score_mode: options.ScoreMode = "p-label",
+    retrace: options.Retrace = "off",
+    prior: options.Prior = "off",
     fusion: options.FusionRule = "0.5",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -72,7 +75,8 @@ def rerank(
         note(f"Warning: {lost} of {candidates} are not in {queries} and are left out.")
     set_threads(threads)
     budget = {"batch_size": batch_size, "resolution": resolution, "max_tiles": max_tiles}
-    look = SecondLook(mllm, prompt=prompt, cache=score_cache, device=device, dtype=dtype, **budget)
+    method = {"score_mode": score_mode, "retrace": retrace, "prior": prior}
+    look = SecondLook(mllm, prompt=prompt, cache=score_cache, device=device, dtype=dtype, **budget, **method)
     table = _table(collection)
     find = in_folder(collection) if table is None else in_table(table)
     reader_for = None if table is None else Readers(table, codec, missing_tokens)

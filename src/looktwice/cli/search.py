@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
 
 def search(
     path: options.TablePath,
-    query: Annotated[str | None, typer.Argument(help="A picture file, or words.", show_default=False)] = None,
+    query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="A picture file, or words.")] = None,
     image: Annotated[Path | None, typer.Option(help="The query's picture.")] = None,
     text: Annotated[str | None, typer.Option(help="The query's words; with --image, both together.")] = None,
     queries: options.Queries = None,
@@ -33,6 +33,9 @@ def search(
     where: options.Where = None,
     mllm: options.Mllm = "tiny-vl",
     prompt: options.Prompt = "auto",
+    score_mode: options.ScoreMode = "p-label",
+    retrace: options.Retrace = "off",
+    prior: options.Prior = "off",
     fusion: options.FusionRule = "0.5",
     no_rerank: Annotated[bool, typer.Option("--no-rerank", help="The shortlist only, no second look.")] = False,
     run: options.RunFile = None,
@@ -76,8 +79,11 @@ def search(
     single = [] if asked is not None else [_single(query, image, text)]
     set_threads(threads)
     budget = {"batch_size": batch_size, "resolution": resolution, "max_tiles": max_tiles}
+    method = {"score_mode": score_mode, "retrace": retrace, "prior": prior}
     look = (
-        None if no_rerank else SecondLook(mllm, prompt=prompt, cache=score_cache, device=device, dtype=dtype, **budget)
+        None
+        if no_rerank
+        else SecondLook(mllm, prompt=prompt, cache=score_cache, device=device, dtype=dtype, **budget, **method)
     )
     retriever = Retriever(
         path,

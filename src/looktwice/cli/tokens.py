@@ -103,7 +103,9 @@ def codec(
     asymmetric: Annotated[bool, typer.Option("--asymmetric", help="Leave the query's tokens uncompressed.")] = False,
     resolution: options.Resolution = None,
     max_tiles: options.MaxTiles = None,
-    codebook: Annotated[list[str] | None, typer.Option(help="Use these codebooks where they fit.")] = None,
+    codebook: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="Use this codebook where it fits. Repeatable.")
+    ] = None,
     train_tokens: TrainTokens = 65_536,
     seed: Annotated[int, typer.Option(help="Of the sample and the training.")] = 0,
     device: options.Device = "auto",

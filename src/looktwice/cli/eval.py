@@ -1,0 +1,238 @@
+"""`looktwice eval`: run a benchmark, or compare runs that are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from looktwice.cli import options
+from looktwice.cli.console import emit, note, number, plural, progress, say, size, table
+from looktwice.errors import UsageError
+
+if TYPE_CHECKING:
+    from looktwice.evaluate.datasets import Dataset
+    from looktwice.experiment import Plan
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("eval", short_help="Run a benchmark, or compare two runs.")(evaluate)
+
+
+def evaluate(
+    dataset: Annotated[
+        str | None, typer.Argument(help="A benchmark's name; scenes needs no files.", show_default=False)
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="The folder that holds the benchmark's files.")] = None,
+    into: Annotated[Path | None, typer.Option("--out", help="Where everything goes [default: eval-DATASET].")] = None,
+    taken: Annotated[
+        Path | None, typer.Option("--table", help="A table that is there already, or is to be made.")
+    ] = None,
+    small: Annotated[bool, typer.Option("--small", help="scenes: 500 scenes and 200 queries.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Allow counts that differ from the published ones.")
+    ] = False,
+    encoder: Annotated[str, typer.Option(help="The encoder of a table that is made.")] = "tiny-clip",
+    mllm: options.Mllm = "tiny-vl",
+    prompt: options.Prompt = "auto",
+    fusion: options.FusionRule = "0.5",
+    tune_on: Annotated[
+        str | None,
+        typer.Option(help="Choose λ on these queries and leave them out of the figures: 20%, or a file of ids."),
+    ] = None,
+    shortlist: options.Shortlist = 50,
+    codec: Annotated[
+        str, typer.Option(help="What is shown of candidates: auto, pictures, or a codec in the table.")
+    ] = "auto",
+    no_rerank: Annotated[bool, typer.Option("--no-rerank", help="The shortlist only, no second look.")] = False,
+    runs: Annotated[list[Path] | None, typer.Option("--run", help="A run to measure; twice: before, after.")] = None,
+    qrels: Annotated[Path | None, typer.Option(help="Labels, for --run.")] = None,
+    measures: Annotated[list[str] | None, typer.Option("--measure", help="mAP@100, success@1, nDCG@10, …")] = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    threads: options.Threads = None,
+    batch_size: options.BatchSize = None,
+    json: options.Json = False,
+) -> None:
+    """Run a benchmark (index, shortlist, second look, measures) into a folder; run again, it goes on where it stopped.
+
+    Figures come with 95 % bootstrap intervals. What the shortlist lost is kept apart from what the second look lost,
+    and queries that the second look hurt are listed in result.json and shown in report.html.
+
+    Examples:
+
+      looktwice eval scenes --small
+
+      looktwice eval roxford5k --root ~/data --encoder siglip2-so400m@384 --mllm qwen2.5-vl-7b --tune-on 20%
+
+      looktwice eval --run shortlist.trec --run second-look.trec --qrels qrels.txt --measure mAP@100
+    """
+    if runs:
+        if dataset is not None or qrels is None:
+            raise UsageError("--run is measured against --qrels FILE, without a benchmark's name.")
+        _compare(runs, qrels, measures or ["mAP@100", "success@1"], json)
+        return
+    if dataset is None:
+        raise UsageError(f"Name a benchmark (scenes, {_names()}), or give --run and --qrels.")
+    from looktwice.device import set_threads
+    from looktwice.experiment import Plan
+    from looktwice.second_look import SecondLook
+
+    set_threads(threads)
+    settings = {"device": device, "dtype": dtype, "batch_size": batch_size}
+    look = None if no_rerank else SecondLook(mllm, prompt=prompt, **settings)
+    if look is None and tune_on is not None:
+        raise UsageError("--tune-on weighs two looks; leave out --no-rerank.")
+    plan = Plan(encoder, look, fusion, shortlist, codec, tune_on, device, dtype)
+    folder = into or Path(f"eval-{dataset.replace(':', '-')}{'-small' if small else ''}")
+    _run(_opened(dataset, root, folder, small, partial), folder, plan, taken, json)
+
+
+def _opened(name: str, root: Path | None, folder: Path, small: bool, partial: bool) -> Dataset:
+    if name == "scenes":
+        from looktwice.evaluate.scenes import FULL, SMALL, build
+
+        if root is not None:
+            raise UsageError("scenes are composed, not read; leave out --root.")
+        return build(folder / "dataset", SMALL if small else FULL)
+    from looktwice.evaluate.datasets import open_dataset
+
+    if small:
+        raise UsageError("--small is for scenes; other benchmarks have one size.")
+    if root is None:
+        raise UsageError(f"--root names the folder that holds the files of {name}; nothing is downloaded.")
+    return open_dataset(name, root, work=folder, partial=partial)
+
+
+def _run(dataset: Dataset, folder: Path, plan: Plan, given: Path | None, json: bool) -> None:
+    from looktwice.experiment import run_benchmark
+
+    with progress("indexing", "items") as indexing, progress("asking", "queries") as searching:
+        done = run_benchmark(dataset, folder, plan, table=given, indexing=indexing, searching=searching)
+    record = done.outcome.record
+    if json:
+        emit(record)
+    else:
+        _tell(record)
+        say(str(folder / "report.html"))
+    _problems(record)
+    if done.failed:
+        raise typer.Exit(3)
+
+
+def _tell(record: Mapping[str, Any]) -> None:
+    names = record["dataset"]["measures"]
+    head = ["ranking", *(f">{name}" for name in names), ">pairs/query", ">s/query", ">pairs/s", ">bytes/item"]
+    for title, rows in ((record["dataset"]["name"], record["systems"]), ("other settings", record["sweep"])):
+        if rows:
+            table(head, [_cells(row, names) for row in rows], title=f"{title} · {rows[0]['queries']:,} queries")
+    if "loss" in record:
+        _tell_loss(record["loss"], record["second_look"])
+    if record["tuning"]:
+        tuned = record["tuning"]
+        say(
+            f"λ = {tuned['fusion']} was chosen on {tuned['queries']:,} queries ({tuned['rule']}) that are not reported."
+        )
+    if record["groups"]:
+        _tell_groups(record["groups"], names[0], [row["system"] for row in record["systems"]])
+
+
+def _tell_loss(loss: Mapping[str, float], second: Mapping[str, Any]) -> None:
+    change = second["difference"]
+    say(
+        f"{loss['measure']}: best possible {number(loss['best_possible'])} · lost by the shortlist "
+        f"{number(loss['lost_by_the_shortlist'])} · lost by the second look {number(loss['lost_by_the_second_look'])}"
+    )
+    say(
+        f"The second look changed it by {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}], p = "
+        f"{second['p']:.4f}: {second['helped']:,} queries gained, {second['hurt']:,} lost, {second['same']:,} stayed."
+    )
+    if second["hurt_queries"]:
+        worst = ", ".join(f"{query} ({change:+.2f})" for query, change in second["hurt_queries"][:5])
+        say(f"Lost most: {worst}")
+
+
+def _tell_groups(groups: Mapping[str, Any], measure: str, systems: list[str]) -> None:
+    rows = [
+        [name, group["queries"], *(_interval(group[s][measure]) for s in systems)] for name, group in groups.items()
+    ]
+    table(["group", ">queries", *(f">{system}" for system in systems)], rows, title=measure)
+
+
+def _cells(row: Mapping[str, Any], names: list[str]) -> list[object]:
+    rate = number(row["pairs_per_second"], 1)
+    cost = [number(row["pairs_per_query"], 0), number(row["seconds_per_query"]), rate, size(row["bytes_per_item"])]
+    return [row["system"], *(_interval(row["measures"][name]) for name in names), *cost]
+
+
+def _interval(found: Mapping[str, float]) -> str:
+    return f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+def _problems(record: Mapping[str, Any]) -> None:
+    found = record["problems"]
+    for key, what in (
+        ("queries_without_relevant_items", "queries have nothing relevant and are left out"),
+        ("queries_without_an_answer", "queries have no answer and count as 0"),
+        ("relevant_items_outside_the_table", "relevant items are not in the table and can never be found"),
+    ):
+        if found[key]:
+            note(f"{found[key]:,} {what}.")
+    for query, why in list(record["unreadable_queries"].items())[:5]:
+        note(f"The query {query} cannot be read: {why}")
+    if record["unreadable_items"]:
+        note(f"{plural(record['unreadable_items'], 'item')} could not be indexed; see looktwice ledger.")
+
+
+def _compare(paths: list[Path], labels: Path, names: list[str], json: bool) -> None:
+    from looktwice.evaluate import read_qrels, read_run
+    from looktwice.evaluate.compare import compare
+    from looktwice.evaluate.groups import measure_group
+
+    if len(paths) > 2:
+        raise UsageError("Give one run to measure it, or two to compare them: --run BEFORE --run AFTER.")
+    qrels = read_qrels(labels)
+    found = [measure_group(read_run(path), qrels, names) for path in paths]
+    records = []
+    for name in names:
+        record: dict[str, Any] = {"measure": name, "queries": found[0].queries}
+        record["runs"] = {str(path): result.interval(name)._asdict() for path, result in zip(paths, found, strict=True)}
+        if len(paths) == 2:
+            change = compare(found[1].per_query[name], found[0].per_query[name])
+            record |= {"difference": change.difference._asdict(), "p": change.p}
+            record |= {"helped": len(change.helped), "hurt": len(change.hurt), "same": change.same}
+        records.append(record)
+    for record in records if json else ():
+        emit(record)
+    if not json:
+        _tell_comparison(records)
+    for path, result in zip(paths, found, strict=True):
+        for what, queries in (("lacks", result.missing), ("has unlabelled", result.unlabelled)):
+            if queries:
+                note(f"{path} {what} {plural(len(queries), 'query', 'queries')}, such as {queries[0]}.")
+    if found[0].without_relevant:
+        note(f"{plural(len(found[0].without_relevant), 'query', 'queries')} with nothing relevant are left out.")
+
+
+def _tell_comparison(records: list[dict[str, Any]]) -> None:
+    runs = list(records[0]["runs"])
+    head = ["measure", ">queries", *(f">{run}" for run in runs)]
+    two = "difference" in records[0]
+    rows = []
+    for record in records:
+        row = [record["measure"], record["queries"], *(_interval(record["runs"][run]) for run in runs)]
+        if two:
+            change = record["difference"]
+            row += [f"{change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]", f"{record['p']:.4f}"]
+            row += [record["helped"], record["hurt"]]
+        rows.append(row)
+    table([*head, *([">difference", ">p", ">gained", ">lost"] if two else [])], rows)
+
+
+def _names() -> str:
+    from looktwice.evaluate.datasets import dataset_names
+
+    return ", ".join(name for name in dataset_names() if not name.startswith("mmeb:")) + ", mmeb:NAME"

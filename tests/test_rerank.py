@@ -1,0 +1,137 @@
+"""Reranker: the conventions of sentence-transformers' CrossEncoder, and what it does with what cannot be scored."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import Brighter
+from PIL import Image
+
+from looktwice.errors import UsageError
+from looktwice.rerank import Reranker
+from looktwice.second_look import SecondLook
+
+
+@pytest.fixture
+def documents(pictures: Path) -> list[Path]:
+    return [pictures / name for name in ("red-2.png", "red-0.png", "red-1.png")]
+
+
+def test_rank_is_sorted_and_names_positions(documents: list[Path]) -> None:
+    ranked = Reranker(Brighter()).rank("something red", documents)
+    assert [row["corpus_id"] for row in ranked] == [1, 2, 0]
+    assert [row["score"] for row in ranked] == pytest.approx([250 / 255, 150 / 255, 60 / 255])
+    assert set(ranked[0]) == {"corpus_id", "score"}
+    assert Reranker(Brighter()).rank("something red", documents, top_k=1) == ranked[:1]
+
+
+def test_documents_of_every_kind_and_returned_as_given(documents: list[Path]) -> None:
+    mixed = [documents[0], str(documents[1]), Image.new("RGB", (2, 2), (128, 0, 0)), "just words", {"text": "more"}]
+    ranked = Reranker(Brighter()).rank("red", mixed, return_documents=True)
+    given = {row["corpus_id"]: {k: v for k, v in row.items() if k not in ("corpus_id", "score")} for row in ranked}
+    assert given[0] == {"image": documents[0]} and given[1] == {"image": str(documents[1])}
+    assert given[2]["image"] is mixed[2] and given[3] == {"text": "just words"} and given[4] == {"text": "more"}
+
+
+def test_ties_keep_the_order_given(pictures: Path) -> None:
+    same = [pictures / "red-0.png", pictures / "blue-0.png", pictures / "green-0.png"]
+    assert [row["corpus_id"] for row in Reranker(Brighter()).rank("x", same)] == [0, 1, 2]
+
+
+def test_unreadable_and_failed_documents_come_last_with_their_reason(documents: list[Path]) -> None:
+    documents[1].write_bytes(b"")
+    ranked = Reranker(Brighter(broken_below=0.5)).rank("red", documents)
+    assert [row["corpus_id"] for row in ranked] == [2, 0, 1]
+    assert math.isnan(ranked[1]["score"]) and ranked[1]["error"] == "failed"
+    assert math.isnan(ranked[2]["score"]) and "empty" in ranked[2]["error"]
+
+
+def test_predict_keeps_order_and_scores_equal_queries_together(
+    documents: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    scorer = Brighter()
+    pairs = [("red", documents[0]), (documents[1], documents[1]), ("red", documents[2]), ("red", "words")]
+    p = Reranker(scorer).predict(pairs)
+    assert p.dtype == np.float32 and p.tolist() == pytest.approx([60 / 255, 250 / 255, 150 / 255, 0.5])
+    assert scorer.shown == [f"the document of pair {i}" for i in (0, 2, 3, 1)]
+    documents[0].write_bytes(b"nothing")
+    with caplog.at_level(logging.WARNING, "looktwice"):
+        p = Reranker(Brighter()).predict(pairs)
+    assert np.isnan(p).tolist() == [True, False, False, False]
+    assert "1 of 4 pairs" in caplog.text and "document of pair 0" in caplog.text
+
+
+def test_nothing_to_rank() -> None:
+    assert Reranker(Brighter()).rank("red", []) == []
+    assert Reranker(Brighter()).predict([]).shape == (0,)
+
+
+def test_what_is_refused(documents: list[Path]) -> None:
+    reranker = Reranker(Brighter())
+    for wrong, message in (
+        (lambda: reranker.rank("red", documents, top_k=0), "top_k"),
+        (lambda: reranker.rank("missing.jpg", documents), r"missing\.jpg"),
+        (lambda: reranker.rank("red", [*documents, "gone.png"]), "document 3"),
+        (lambda: reranker.predict(["ab"]), "Pair 0"),
+        (lambda: reranker.predict([("red",)]), "Pair 0"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            wrong()
+
+
+@pytest.mark.parametrize(
+    ("query", "kinds", "prompt"),
+    [
+        ("picture", ["picture"], "object"),
+        ("words", ["picture"], "match"),
+        ("both", ["picture"], "composed"),
+        ("picture", ["words"], "caption"),
+        ("words", ["picture", "words"], "mixed"),
+    ],
+)
+def test_auto_takes_the_prompt_made_for_the_kinds(
+    monkeypatch: pytest.MonkeyPatch, documents: list[Path], query: str, kinds: list[str], prompt: str
+) -> None:
+    asked: list[str] = []
+
+    def load(mllm: str, *, prompt: str, **options: object) -> Brighter:
+        asked.append(prompt)
+        return Brighter()
+
+    monkeypatch.setattr("looktwice.second_look.load_scorer", load)
+    forms = {"picture": documents[0], "words": "some words", "both": {"image": documents[0], "text": "but blue"}}
+    Reranker("any").rank(forms[query], [forms[kind] for kind in kinds])
+    assert asked == [prompt]
+
+
+def test_a_prompt_that_does_not_fit_names_those_that_do(documents: list[Path]) -> None:
+    with pytest.raises(UsageError, match=r"'object' does not fit.*match"):
+        Reranker("tiny-vl", prompt="object").rank("words", documents)
+
+
+def test_weights_load_once_for_several_prompts(monkeypatch: pytest.MonkeyPatch, documents: list[Path]) -> None:
+    loads: list[str] = []
+
+    class Prompted(Brighter):
+        def with_prompt(self, prompt: str) -> Brighter:
+            return self
+
+    def load(mllm: str, *, prompt: str, **options: object) -> Prompted:
+        loads.append(prompt)
+        return Prompted()
+
+    monkeypatch.setattr("looktwice.second_look.load_scorer", load)
+    reranker = Reranker("any")
+    reranker.rank("words", documents)
+    reranker.rank(documents[0], documents)
+    assert loads == ["match"]
+
+
+def test_a_second_look_needs_no_model_to_be_made() -> None:
+    look = SecondLook("no-such-model")
+    with pytest.raises(UsageError, match="no-such-model"):
+        look.scorer("object")
