@@ -40,7 +40,7 @@ def main() -> None:
         print("  ".join(f"{show(row[name]):>22}" for name in COLUMNS))
     tokens = len(images[0].features)
     record = {"rows": rows, "width": args.width, "tokens": tokens, "levels": args.levels, "device": args.device}
-    record |= {"dtype": args.dtype, "threads": args.threads}
+    record |= {"dtype": args.dtype, "threads": args.threads, "clock": "cpu" if args.cpu_time else "wall"}
     if args.train:
         record["train"] = [time_training(spec, args) for spec in ("pq8", "pq16")]
         print("\n".join(f"{one['codec']}: {one['seconds']} s for {one['tokens']} tokens" for one in record["train"]))
@@ -57,6 +57,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--train", type=int, default=0, help="time the training of codebooks on so many tokens")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds, for a machine that is busy")
     parser.add_argument("--specs", nargs="*", default=SPECS)
     return parser.parse_args()
 
@@ -89,44 +90,48 @@ def measure(codec: Codec, images: list[VisualTokens], args: argparse.Namespace, 
     codec = with_centroids(codec, args)
     data = [codec.encode(image) for image in images]
     layouts = [image.layout for image in images]
-    many, many_layouts = data * 8, layouts * 8
     tokens = sum(len(image.features) for image in images)
-    back = codec.decode_batch(data, layouts, device=args.device)
-    same = all(len(a.features) == len(b.features) for a, b in zip(back, images, strict=True))
-    off = (
-        sum(float((a.features - b.features).float().square().sum()) for a, b in zip(back, images, strict=True))
-        if same
-        else None
-    )
-    energy = sum(float(image.features.float().square().sum()) for image in images)
+
+    def encode() -> object:
+        return [codec.encode(image) for image in images]
+
+    def decode() -> object:
+        return [codec.decode(one, layout, device=args.device) for one, layout in zip(data, layouts, strict=True)]
+
+    def decode_batch() -> object:
+        return codec.decode_batch(data * 8, layouts * 8, device=args.device)
+
     size = sum(map(len, data)) / len(data)
     return {
         "codec": str(codec),
         "bytes": size,
         "share": size / plain,
         "kept": codec.kept(layouts[0]),
-        "encode_tokens_s": rate(tokens, lambda: [codec.encode(image) for image in images], args.device),
-        "decode_tokens_s": rate(
-            tokens,
-            lambda: [codec.decode(d, y, device=args.device) for d, y in zip(data, layouts, strict=True)],
-            args.device,
-        ),
-        "decode_batch_tokens_s": rate(
-            8 * tokens, lambda: codec.decode_batch(many, many_layouts, device=args.device), args.device
-        ),
-        "error": None if off is None or codec.needs_codebook else off / energy,
+        "encode_tokens_s": rate(tokens, encode, args),
+        "decode_tokens_s": rate(tokens, decode, args),
+        "decode_batch_tokens_s": rate(8 * tokens, decode_batch, args),
+        "error": None if codec.needs_codebook else error(codec, images),
     }
 
 
-def rate(count: int, work: Callable[[], object], device: str) -> float:
+def error(codec: Codec, images: list[VisualTokens]) -> float | None:
+    """Squared error over squared length; unknown where tokens are dropped."""
+    pairs = [(image.features.float(), codec.round_trip(image).features.float()) for image in images]
+    if any(len(a) != len(b) for a, b in pairs):
+        return None
+    return sum(float((a - b).square().sum()) for a, b in pairs) / sum(float(a.square().sum()) for a, _ in pairs)
+
+
+def rate(count: int, work: Callable[[], object], args: argparse.Namespace) -> float:
     """Things per second, the best of at least three runs and half a second."""
+    clock = time.process_time if args.cpu_time else time.perf_counter
     best, begun, runs = 0.0, time.perf_counter(), 0
     while runs < 3 or time.perf_counter() - begun < 0.5:
-        start = time.perf_counter()
+        start = clock()
         work()
-        if device != "cpu":
+        if args.device != "cpu":
             torch.cuda.synchronize()
-        best = max(best, count / (time.perf_counter() - start))
+        best = max(best, count / max(clock() - start, 1e-9))
         runs += 1
     return round(best, 1)
 
