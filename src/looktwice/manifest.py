@@ -25,13 +25,15 @@ class Tally:
     """Counts and seconds of a run, added up over its queries.
 
     `requested` candidates were on the part of the shortlist to look at twice; each of them ended in exactly one of
-    `status`: "ok" (scored), "missing" (its picture could not be read), "failed", "parse_error". `unreadable` says of
+    `status`: "ok" (scored), "missing" (its picture could not be read), "failed", "parse_error".
+    `asked_again` of them got a second question because they were tied. `unreadable` says of
     each missing one why, by id. `seconds` are by stage: encode, search, read, score.
     """
 
     queries: int = 0
     retrieved: int = 0
     requested: int = 0
+    asked_again: int = 0
     status: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     unreadable: dict[str, MediaError] = field(default_factory=dict)
@@ -50,6 +52,7 @@ class Tally:
         self.queries += other.queries
         self.retrieved += other.retrieved
         self.requested += other.requested
+        self.asked_again += other.asked_again
         self.status += other.status
         for stage, spent in other.seconds.items():
             self.seconds[stage] += spent
@@ -80,6 +83,8 @@ class Tally:
                 "scored": self.scored,
                 "missing": self.status["missing"],
                 "failed": self.status["failed"] + self.status["parse_error"],
+                "parse_errors": self.status["parse_error"],
+                "asked_again": self.asked_again,
                 "reasons": dict(Counter(error.reason for error in self.unreadable.values())),
             },
             "seconds": {stage: round(spent, 4) for stage, spent in self.seconds.items()},

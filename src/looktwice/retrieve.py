@@ -16,7 +16,7 @@ from looktwice.encode import load_encoder
 from looktwice.errors import UnknownName, UsageError
 from looktwice.inputs import Asked, as_item
 from looktwice.manifest import Tally, run_manifest
-from looktwice.rank import Fusion, fuse
+from looktwice.rank import Fusion, Ties, fuse, tied_at_the_top
 from looktwice.second_look import SecondLook
 from looktwice.store import Table
 from looktwice.token_index import TokenReader, TokenScorer
@@ -57,6 +57,14 @@ class Answer:
         return run_manifest(self.conditions, self.tally)
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How two looks become one ranking."""
+
+    fusion: Fusion
+    ties: Ties
+
+
 class Retriever:
     """Searches one table, with a second look where a scorer is given.
 
@@ -76,6 +84,7 @@ class Retriever:
         scorer: PairScorer | SecondLook | str | None = None,
         *,
         fusion: Fusion | str = "0.5",
+        ties: Ties | str = "default",
         shortlist: int = 100,
         codec: str = "auto",
         missing_tokens: str = "error",
@@ -83,7 +92,7 @@ class Retriever:
         dtype: str = "auto",
     ) -> None:
         self.table = table if isinstance(table, Table) else Table.open(table)
-        self.fusion = Fusion.parse(fusion)
+        self.rules = Rules(Fusion.parse(fusion), Ties.parse(ties))
         self.shortlist = _positive(shortlist, "shortlist")
         self.look = SecondLook.of(scorer, device=device, dtype=dtype)
         self._encoder = encoder
@@ -127,7 +136,7 @@ class Retriever:
             for query, shortlist in zip(batch, shortlists, strict=True):
                 tally = Tally(queries=1, retrieved=len(shortlist), seconds=spent.share(len(batch)))
                 find = in_table(self.table)
-                ranking = look_twice(query, shortlist, look, find, self._readers, self.fusion, self.shortlist, tally)
+                ranking = look_twice(query, shortlist, look, find, self._readers, self.rules, self.shortlist, tally)
                 yield Answer(query, shortlist, ranking, k, self._conditions(k, where, look), tally)
 
     def _conditions(self, k: int, where: str | None, look: SecondLook | None) -> dict[str, Any]:
@@ -135,7 +144,7 @@ class Retriever:
         encoder = {"name": made_by.name, "revision": made_by.revision, "preprocessing": made_by.preprocessing}
         asked = {"items": len(self.table), "k": k, "shortlist": self.shortlist, "where": where}
         seen = self._readers.describe() if look is not None else {}
-        return {"encoder": encoder, **asked, **_look_conditions(look, self.fusion), **seen}
+        return {"encoder": encoder, **asked, **_look_conditions(look, self.rules), **seen}
 
     def _vectors(self, queries: Sequence[Item]) -> FloatArray:
         import numpy as np
@@ -183,6 +192,7 @@ def rerank_run(
     *,
     reader_for: Callable[[PairScorer], Reader] | None = None,
     fusion: Fusion | str = "0.5",
+    ties: Ties | str = "default",
     shortlist: int = 100,
     k: int = 10,
 ) -> Iterator[Answer]:
@@ -191,8 +201,8 @@ def rerank_run(
     Raises UsageError where scores that are no cosines would be weighed against probabilities, and where no candidate of
     a whole run is to be found.
     """
-    rule = Fusion.parse(fusion)
-    _check_scale(run, rule)
+    rules = Rules(Fusion.parse(fusion), Ties.parse(ties))
+    _check_scale(run, rules.fusion)
     _check_ids(run, find)
     asked = {"k": _positive(k, "k"), "shortlist": _positive(shortlist, "shortlist")}
     reader = Reader()
@@ -201,8 +211,8 @@ def rerank_run(
             continue
         candidates = [Candidate(document, score) for document, score in run[query.id]]
         tally = Tally(queries=1, retrieved=len(candidates))
-        ranking = look_twice(query, candidates, look, find, reader_for or (lambda _: reader), rule, shortlist, tally)
-        yield Answer(query, candidates, ranking, k, asked | _look_conditions(look, rule), tally)
+        ranking = look_twice(query, candidates, look, find, reader_for or (lambda _: reader), rules, shortlist, tally)
+        yield Answer(query, candidates, ranking, k, asked | _look_conditions(look, rules), tally)
 
 
 def look_twice(
@@ -211,23 +221,29 @@ def look_twice(
     look: SecondLook | None,
     find: Find,
     reader_for: Callable[[PairScorer], Reader],
-    fusion: Fusion,
+    rules: Rules,
     depth: int,
     tally: Tally,
 ) -> list[Hit]:
     """Rank one shortlist: its best `depth` by both looks, the rest below them as the first look had it."""
-    scores = None
+    scores = second = None
     if look is not None:
         with tally.time("read"):
             entries: list[Entry | Unreadable] = find([candidate.id for candidate in shortlist[:depth]])
         scores = look.score(query, entries, reader_for, tally)
-    return fuse(shortlist, scores, fusion, explain=True)
+        tied = [] if scores is None else tied_at_the_top(shortlist, scores, rules.fusion, rules.ties)
+        second = look.ask(query, entries, tied, reader_for, tally) if tied else None
+    return fuse(shortlist, scores, rules.fusion, ties=rules.ties, second=second, explain=True)
 
 
-def _look_conditions(look: SecondLook | None, fusion: Fusion) -> dict[str, Any]:
+def _look_conditions(look: SecondLook | None, rules: Rules) -> dict[str, Any]:
     if look is None:
         return {"second_look": None}
-    return {"fusion": str(fusion), "second_look": [dict(record) for record in look.describe()]}
+    return {
+        "fusion": str(rules.fusion),
+        "ties": str(rules.ties),
+        "second_look": [dict(record) for record in look.describe()],
+    }
 
 
 def _policy(name: str) -> Policy:

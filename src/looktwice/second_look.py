@@ -40,15 +40,15 @@ class SecondLook:
     ) -> None:
         if prompt != AUTO:
             prompts.get(prompt)  # a wrong name must fail before anything is loaded
-        modes.check(options.get("score_mode", modes.P_LABEL))
+        self._mode = modes.check(options.get("score_mode", modes.P_LABEL))
         Retrace.parse(options.get("retrace"))
         self._cache = None if cache is None else ScoreCache(cache)
-        self._cached: dict[tuple[int, str], PairScorer] = {}
+        self._cached: dict[tuple[int, str], Cached] = {}
         self.mllm = mllm
         self.prompt = prompt
         self._options = options
-        self._writes = str(options.get("score_mode", "")).startswith("written")
         self._scorers: dict[str, Any] = {}
+        self._askers: dict[str, Any] = {}
 
     @classmethod
     def of(cls, scorer: SecondLook | PairScorer | str | None, **options: Any) -> SecondLook | None:
@@ -77,10 +77,39 @@ class SecondLook:
         kinds = list(dict.fromkeys(_kind(candidate) for candidate in candidates))
         shown = [_stand_in(*kind) for kind in kinds]
         if self.prompt == AUTO:
-            return self.scorer(_common(query, shown, self._writes))
+            return self.scorer(_common(query, shown, self._mode))
         for candidate in shown:
             prompts.check(prompts.get(self.prompt), query, candidate)
         return self.scorer(self.prompt)
+
+    def asker_for(self, query: Item, candidates: Sequence[Item | Entry]) -> PairScorer:
+        """The scorer of a second, True-or-False question about candidates that the first one could not tell apart.
+
+        The same model, read by labels, without what `score_mode` and `prior` add. Raises UsageError for a scorer that
+        can ask nothing else.
+        """
+        name = _common(query, [_stand_in(*kind) for kind in dict.fromkeys(map(_kind, candidates))], modes.P_TRUE)
+        if name not in self._askers:
+            scorer: Any = self.scorer_for(query, candidates)
+            inner = getattr(scorer, "inner", scorer)
+            if not hasattr(inner, "with_prompt"):
+                raise UsageError("This scorer cannot be asked a second question; use --ties default or coarse.")
+            self._askers[name] = inner.with_prompt(name, modes.P_LABEL)
+        return cast(PairScorer, self._askers[name])
+
+    def ask(
+        self,
+        query: Item,
+        candidates: Sequence[Item | Entry | Unreadable],
+        which: Sequence[int],
+        reader_for: Callable[[PairScorer], Reader],
+        tally: Tally,
+    ) -> PairScores:
+        """Answers to the second question about the candidates in `which`; the others are "missing"."""
+        shown = [(i, c) for i in which if not isinstance(c := candidates[i], Unreadable)]
+        parts = list(self._parts(query, shown, reader_for, tally, self.asker_for))
+        tally.asked_again += len(shown)
+        return scatter(len(candidates), parts[0][1].label_logits.shape[1] if parts else 0, parts, "missing")
 
     def score(
         self,
@@ -99,7 +128,7 @@ class SecondLook:
         tally.requested += len(candidates)
         tally.unreadable |= {c.id: c.why for c in candidates if isinstance(c, Unreadable)}
         shown = [(row, c) for row, c in enumerate(candidates) if not isinstance(c, Unreadable)]
-        parts = list(self._parts(query, shown, reader_for, tally)) if shown else []
+        parts = list(self._parts(query, shown, reader_for, tally, self.scorer_for)) if shown else []
         labels = parts[0][1].label_logits.shape[1] if parts else 0
         scores = scatter(len(candidates), labels, parts, "missing")
         tally.status.update(scores.status)
@@ -111,10 +140,11 @@ class SecondLook:
         shown: Sequence[tuple[int, Item | Entry]],
         reader_for: Callable[[PairScorer], Reader],
         tally: Tally,
+        scorer_for: Callable[[Item, Sequence[Item | Entry]], PairScorer],
     ) -> Iterator[tuple[list[int], PairScores]]:
         """Rows and their scores, chunk by chunk as they are read."""
         with tally.time("load"):
-            scorer = self.scorer_for(query, [candidate for _, candidate in shown])
+            scorer = scorer_for(query, [candidate for _, candidate in shown])
             reader = reader_for(scorer)
             asked = self._remembering(scorer, reader)
         with tally.time("score"):
@@ -129,7 +159,7 @@ class SecondLook:
                 yield [row for row, _ in there], scores
 
     def _remembering(self, scorer: PairScorer, reader: Reader) -> PairScorer:
-        if self._cache is None:
+        if self._cache is None or getattr(scorer, "listwise", False):
             return scorer
         key = (id(scorer), str(reader.describe().get("tokens_key", "")))
         if key not in self._cached:
@@ -141,8 +171,12 @@ class SecondLook:
         if not isinstance(self.mllm, str):
             return [self.mllm.describe()]
         reason = place(self._options.get("device", "auto"), self._options.get("dtype", "auto")).reason
-        used = list(self._cached.values()) or list(self._scorers.values())
-        return [{**scorer.describe(), "dtype_reason": reason} for scorer in used]
+        remembering = {id(cached.scorer): cached for cached in self._cached.values()}
+        records: list[Mapping[str, Any]] = []
+        for scorer in (*self._scorers.values(), *self._askers.values()):
+            own = remembering.get(id(scorer), scorer).describe()
+            records.append({**own, **scorer.statistics(), "dtype_reason": reason})
+        return records
 
 
 def _timed(chunks: Iterator[list[Found]], tally: Tally) -> Iterator[list[Found]]:
@@ -155,11 +189,11 @@ def _timed(chunks: Iterator[list[Found]], tally: Tally) -> Iterator[list[Found]]
         yield chunk
 
 
-def _common(query: Item, candidates: Sequence[Item], writes: bool) -> str:
-    """The first prompt that shows all pairs; those that ask for a written number are for the modes that read one."""
+def _common(query: Item, candidates: Sequence[Item], mode: str) -> str:
+    """The first prompt that shows all pairs and asks for what the mode reads."""
     lists = [prompts.fitting(query, candidate) for candidate in candidates]
     for name in lists[0]:
-        if all(name in names for names in lists) and name.startswith("score") == writes:
+        if all(name in names for names in lists) and modes.suits(mode, prompts.get(name)):
             return name
     raise UsageError("No built-in prompt can show this query with these candidates; write one and pass it as --prompt.")
 

@@ -148,6 +148,7 @@ def test_explain_says_what_a_hit_was_made_of():
         "entropy": None,
         "off_mass": 0.0,
         "label_logits": [0.0, 0.0],
+        "labels": [0.5, 0.5],
         "argmax_id": 0,
     }
     assert second.explain == {"status": "not scored", "coarse_rank": 2}

@@ -53,6 +53,10 @@ ScoreMode = Annotated[str, typer.Option(help="What is read of the answer: see `l
 Retrace = Annotated[
     str, typer.Option(help="Show pictures once more while the model answers: see `looktwice models retrace`.")
 ]
+Ties = Annotated[
+    str,
+    typer.Option(help="Order of candidates that share a score: default, coarse, paper, repaired, released-code."),
+]
 Prior = Annotated[
     str,
     typer.Option(

@@ -36,6 +36,7 @@ def rerank(
     score_mode: options.ScoreMode = "p-label",
     retrace: options.Retrace = "off",
     prior: options.Prior = "off",
+    ties: options.Ties = "default",
     fusion: options.FusionRule = "0.5",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -80,7 +81,8 @@ def rerank(
     table = _table(collection)
     find = in_folder(collection) if table is None else in_table(table)
     reader_for = None if table is None else Readers(table, codec, missing_tokens)
-    answers = rerank_run(shortlists, asked, find, look, reader_for=reader_for, fusion=fusion, shortlist=shortlist, k=k)
+    rules = {"fusion": fusion, "ties": ties}
+    answers = rerank_run(shortlists, asked, find, look, reader_for=reader_for, shortlist=shortlist, k=k, **rules)
     Outputs(json, run, report, find, asked).write(answers)
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from looktwice.errors import UnknownName, UsageError
+from looktwice.rank.entropy import Ties
 from looktwice.rank.ties import order, shared_ranks
 from looktwice.types import Candidate, Hit, PairScores
 
@@ -70,7 +71,13 @@ class Fusion:
 
 
 def fuse(
-    shortlist: Sequence[Candidate], scores: PairScores | None, fusion: Fusion | str = "0.5", *, explain: bool = False
+    shortlist: Sequence[Candidate],
+    scores: PairScores | None,
+    fusion: Fusion | str = "0.5",
+    *,
+    ties: Ties | str = "coarse",
+    second: PairScores | None = None,
+    explain: bool = False,
 ) -> list[Hit]:
     """Rank a shortlist: every candidate once, best first, ranks 1…n, scores never rising from one hit to the next.
 
@@ -79,16 +86,26 @@ def fuse(
     that the best of them lies 1 below the worst scored hit: sorting by `score` and by `rank` is the same thing, and a
     raw cosine is never compared with a fused score. A row counts as scored when its status is "ok" and p is finite;
     any other row of `scores` carries its status in `explain`. With `explain=True` every hit says what it was made of.
+    `ties` says how candidates that share a score are ordered (they are all given the best score among them); `second`
+    holds the answers to its second question, in the order of `scores`.
     Raises UsageError for repeated ids, a coarse score that is not finite, or more scores than candidates.
     """
-    fusion = Fusion.parse(fusion)
+    fusion, ties = Fusion.parse(fusion), Ties.parse(ties)
     _check(shortlist, scores)
     seen = [i for i in range(len(scores.p)) if _usable(scores, i)] if scores is not None else []
     p = {i: float(scores.p[i]) for i in seen} if scores is not None else {}
-    fused = fusion.scores([shortlist[i].coarse for i in seen], [p[i] for i in seen])
+    fused = fusion.scores([shortlist[i].coarse for i in seen], [ties.cut(p[i]) for i in seen])
+    groups = ties.groups(fused)
+    for group in groups:
+        for place in group:
+            fused[place] = fused[group[0]]
+    answer = second if ties.by == "question" else scores
+    keys = {seen[place]: ties.key(answer, seen[place]) for place in range(len(seen))}
     unseen = [i for i in range(len(shortlist)) if i not in p]
     value = dict(zip(seen, fused, strict=True)) | _lowered(shortlist, unseen, fused)
-    ranked = [*_sorted(shortlist, seen, fused), *_sorted(shortlist, unseen, [shortlist[i].coarse for i in unseen])]
+    tied = {seen[place] for group in groups if len(group) > 1 for place in group}
+    scored = sorted(seen, key=lambda i: (-value[i], keys[i], -shortlist[i].coarse, shortlist[i].id))
+    ranked = [*scored, *_sorted(shortlist, unseen, [shortlist[i].coarse for i in unseen])]
     coarse_rank = {
         i: r for r, i in enumerate(_sorted(shortlist, range(len(shortlist)), [c.coarse for c in shortlist]), 1)
     }
@@ -100,7 +117,9 @@ def fuse(
             coarse=float(shortlist[i].coarse),
             p=p.get(i),
             scored=i in p,
-            explain=_explanation(scores, i, coarse_rank[i], fusion, full=explain),
+            explain=_explanation(scores, i, coarse_rank[i], fusion, full=explain)
+            | (_tie(ties, second, i) if explain and i in tied else {})
+            or None,
         )
         for rank, i in enumerate(ranked, start=1)
     ]
@@ -145,12 +164,10 @@ def _lowered(shortlist: Sequence[Candidate], unseen: Sequence[int], fused: Seque
     return {i: min(shortlist[i].coarse - shift, ceiling) for i in unseen}  # min: rounding must not lift a row over it
 
 
-def _explanation(
-    scores: PairScores | None, i: int, coarse_rank: int, fusion: Fusion, *, full: bool
-) -> Mapping[str, Any] | None:
+def _explanation(scores: PairScores | None, i: int, coarse_rank: int, fusion: Fusion, *, full: bool) -> dict[str, Any]:
     status = _status(scores, i)
     if not full:
-        return None if status in ("ok", "not scored") else {"status": status}
+        return {} if status in ("ok", "not scored") else {"status": status}
     made_of: dict[str, Any] = {"status": status, "coarse_rank": coarse_rank}
     if scores is None or status == "not scored":
         return made_of
@@ -159,8 +176,37 @@ def _explanation(
         "entropy": _finite(scores.entropy[i]),
         "off_mass": _finite(scores.off_mass[i]),
         "label_logits": [_finite(x) for x in scores.label_logits[i]],
+        "labels": _shares(scores.label_logits[i]),
         "argmax_id": int(scores.argmax_id[i]),
     }
+
+
+def tied_at_the_top(
+    shortlist: Sequence[Candidate], scores: PairScores, fusion: Fusion | str, ties: Ties | str
+) -> list[int]:
+    """Positions of the candidates that share the top score, where there are several and `ties` asks about them."""
+    fusion, ties = Fusion.parse(fusion), Ties.parse(ties)
+    seen = [i for i in range(len(scores.p)) if _usable(scores, i)]
+    if ties.by != "question" or not seen:
+        return []
+    p = [ties.cut(float(scores.p[i])) for i in seen]
+    top = ties.groups(fusion.scores([shortlist[i].coarse for i in seen], p))[0]
+    return [seen[place] for place in top] if len(top) > 1 else []
+
+
+def _tie(ties: Ties, second: PairScores | None, i: int) -> dict[str, Any]:
+    asked = second if second is not None and ties.by == "question" and second.status[i] == "ok" else None
+    own = {} if asked is None else {"second_entropy": _finite(asked.entropy[i]), "second_p": _finite(asked.p[i])}
+    return {"ties": str(ties), **own}
+
+
+def _shares(logits: Any) -> list[float]:
+    """Probabilities of the labels, renormalised over them; none where a logit is missing."""
+    numbers = [float(x) for x in logits]
+    if not numbers or any(math.isnan(x) or x == math.inf for x in numbers) or max(numbers) == -math.inf:
+        return []
+    weights = [math.exp(x - max(numbers)) for x in numbers]
+    return [weight / sum(weights) for weight in weights]
 
 
 def _finite(value: Any) -> float | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,6 +35,7 @@ class Choice(Around):
     candidate.
     """
 
+    listwise: ClassVar[bool] = True  # a score is worth nothing without the others of its call, so none is remembered
     inner: Engine
     orders: int = ORDERS
     seed: int = 0

@@ -21,6 +21,7 @@ from transformers import DynamicCache
 from looktwice.errors import LooktwiceError
 from looktwice.score import chat, labels, memory, modes, pairs, prefix, probability, prompts, released, rows
 from looktwice.score.families.base import Family, Row
+from looktwice.score.last import HOOKED, only_last
 from looktwice.score.mllm import Mllm, TokensInfo
 from looktwice.score.prompt import Piece, Prompt
 from looktwice.score.retrace import Retrace
@@ -137,12 +138,12 @@ class Engine:
         """What was counted on the way: how often retrace fired, and where."""
         return {"retrace": self.retracer.report()} if self.retracer else {}
 
-    def with_prompt(self, prompt: str | Prompt) -> Engine:
-        """The same model, and the same remembered visual tokens, asked another question."""
+    def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Engine:
+        """The same model, and the same remembered visual tokens, asked another question or read another way."""
         other = copy.copy(self)
-        other.prompt = prompts.get(prompt)
+        other.prompt, other.mode = prompts.get(prompt), mode or self.mode
         other.labels = labels.resolve(other.prompt, self.mllm.processor.tokenizer)
-        other.read = modes.reader(self.mode, other.prompt, self.mllm.processor.tokenizer)
+        other.read = modes.reader(other.mode, other.prompt, self.mllm.processor.tokenizer)
         return other
 
     # --- from items to rows --------------------------------------------------------------------------------------
@@ -249,7 +250,9 @@ class Engine:
         """Next-token logits [n, V] of pairs whose first `length` tokens are in `cache`."""
         batch = self.batch(part, length)
         mask = prefix.mask(length, batch.embeds.shape[1], batch.embeds.device)
-        with self.watching(batch, part):
+        # retrace looks at the last layer too, and at every position
+        short = nullcontext() if self.retracer else only_last(self.family.decoder, batch.last)
+        with HOOKED, self.watching(batch, part), short:
             hidden = self.decode(batch, mask, cache)
         return self.project(hidden[torch.arange(len(part), device=hidden.device), batch.last], part)
 

@@ -99,10 +99,14 @@ class Reference:
         """What was counted on the way: nothing."""
         return {}
 
-    def with_prompt(self, prompt: str | Prompt) -> Reference:
-        """The same model, asked another question."""
+    def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Reference:
+        """The same model, asked another question or read another way."""
         return Reference(
-            self.mllm, prompts.get(prompt), reason=self.reason, as_released=self.penalty != 1.0, mode=self.mode
+            self.mllm,
+            prompts.get(prompt),
+            reason=self.reason,
+            as_released=self.penalty != 1.0,
+            mode=mode or self.mode,
         )
 
     def _picture(self, item: Item) -> Any:
