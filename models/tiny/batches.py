@@ -29,6 +29,9 @@ class Pair:
     query_text: str | None
     candidate_text: str | None
     answer: str
+    find: Tensor | None = (
+        None  # [cells] how much of each cell of the candidate shows what is asked for; None: not asked
+    )
 
     def items(self) -> tuple[Item, Item]:
         """Stand-ins for laying the prompt out; any object serves as a picture."""
@@ -144,17 +147,29 @@ def negative(row: Tensor, taken: Tensor, rng: Random) -> int | None:
     return rng.choice(order[:3]) if rng.random() < 0.6 else rng.choice(order)
 
 
-def make_pairs(batch: Batch, looks: Tensor, reads: Tensor, long: float, seed: int, step: int) -> list[Pair]:
+def found(scene: Scene, sprite: Sprite, drawing: bool) -> Tensor:
+    """[cells] how much of each cell of the scene shows this drawing, or anything of that name."""
+    match = [
+        p.cover for p in scene.placed if (p.sprite.row == sprite.row if drawing else p.sprite.object == sprite.object)
+    ]
+    return torch.from_numpy(np.clip(sum(match, np.zeros_like(scene.placed[0].cover)), 0, 1).reshape(-1))
+
+
+def make_pairs(
+    batch: Batch, looks: Tensor, reads: Tensor, long: float, seed: int, step: int, negatives: float = 1.4
+) -> list[Pair]:
     """Questions over one batch. `looks` and `reads` [n, n] are likenesses used to pick hard negatives."""
     rng, n, pairs = Random(seed * 7_000_003 + step), len(batch.scenes), []
     for i in range(n):
         sprite = batch.portraits[i].placed[0].sprite
         prompt = draw("object", long, rng)
-        pairs.append(Pair(prompt, i, n + i, None, None, answer(prompt, True)))
-        for _ in range(1 if rng.random() < 0.6 else 2):
+        there = found(batch.scenes[i], sprite, True)
+        pairs.append(Pair(prompt, i, n + i, None, None, answer(prompt, True), there))
+        for _ in range(int(negatives) + (rng.random() < negatives % 1)):
             j = negative(looks[i], batch.same_object[i], rng)
             if j is not None:
-                pairs.append(Pair(prompt, i, n + j, None, None, answer(prompt, False)))
+                nowhere = torch.zeros_like(there)
+                pairs.append(Pair(prompt, i, n + j, None, None, answer(prompt, False), nowhere))
         j = negative(reads[i], batch.same_object[i], rng)
         if rng.random() < 0.6:
             pairs += _match_pairs(batch, i, j, long, rng)
@@ -167,18 +182,18 @@ def make_pairs(batch: Batch, looks: Tensor, reads: Tensor, long: float, seed: in
     return pairs
 
 
-def _text_pair(prompt: Prompt, text: str, picture: int, reply: str) -> Pair:
+def _text_pair(prompt: Prompt, text: str, picture: int, reply: str, find: Tensor) -> Pair:
     if "query.image" in prompt.parts:  # image -> text: the caption is the candidate
         return Pair(prompt, picture, None, None, text, reply)
-    return Pair(prompt, None, picture, text, None, reply)
+    return Pair(prompt, None, picture, text, None, reply, find if prompt.shares_query else None)
 
 
 def _match_pairs(batch: Batch, i: int, j: int | None, long: float, rng: Random) -> list[Pair]:
     prompt, n = draw("match", long, rng), len(batch.scenes)
-    text = batch.captions[i]
-    pairs = [_text_pair(prompt, text, n + i, answer(prompt, True))]
+    text, there = batch.captions[i], found(batch.scenes[i], batch.portraits[i].placed[0].sprite, False)
+    pairs = [_text_pair(prompt, text, n + i, answer(prompt, True), there)]
     if j is not None:
-        pairs.append(_text_pair(prompt, text, n + j, answer(prompt, False)))
+        pairs.append(_text_pair(prompt, text, n + j, answer(prompt, False), torch.zeros_like(there)))
     return pairs
 
 

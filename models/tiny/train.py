@@ -1,13 +1,13 @@
 """Train tiny-vl. Resumable: run the same command again and it goes on from the last checkpoint.
 
-    python models/tiny/train.py --data DATA --out RUN [--steps 1900] [--look 500] [--workers 2]
+    python models/tiny/train.py --data DATA --out RUN [--steps 1100] [--look 480] [--joint 780] [--workers 2]
 
-Scenes are composed, so it is known which visual tokens show which object. Steps before `--look` train sight alone:
-which tokens
-are figure and which ground; regions of the same drawing alike and all others not; regions near their names;
-portraits near the
-scenes that show them by late interaction (mean over query tokens of the best likeness to a scene token). After that
-every step also asks questions.
+Scenes are composed, so it is known which visual tokens show which object. Three stages:
+1. sight alone (until --look): which tokens are figure and which ground; regions of the same drawing alike, all others
+   not; regions near their names; portraits near the scenes that show them by late interaction (mean over query tokens
+   of the best likeness to a scene token);
+2. questions, with sight frozen (until --joint): answers, and where each token ought to look (`guide.py`);
+3. everything together, half of it with the long built-in prompts.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from architecture import ONE_IMAGE, corpus, make_model, make_processor, train_tokenizer, whiten_patches
 from batches import Batch, Pair, Regions, make_batch, make_pairs
+from guide import guidance
 from scenes import Sprites
 from torch import Tensor, nn
 from transformers import Idefics3ForConditionalGeneration, PreTrainedTokenizerFast
@@ -32,7 +33,7 @@ TEMPERATURE = 1 / 14
 
 
 class TinyVL(nn.Module):
-    """The shipped model plus two small heads that only training uses."""
+    """The shipped model plus three small heads that only training uses."""
 
     def __init__(self, model: Idefics3ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__()
@@ -40,6 +41,7 @@ class TinyVL(nn.Module):
         width = model.config.text_config.hidden_size
         self.weigh = nn.Linear(width, 1)
         self.speak = nn.Linear(width, width)
+        self.find = nn.Linear(width, 1)
         self.image_id = model.config.image_token_id
 
     def look(self, pictures: Tensor) -> Tensor:
@@ -67,8 +69,8 @@ class TinyVL(nn.Module):
         states, last = self._run(ids, None, None)
         return F.normalize(self.speak(states[torch.arange(len(ids)), last]), dim=-1)
 
-    def answers(self, pairs: list[Pair], tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean cross-entropy of the answers, first-token correctness [pairs])."""
+    def answers(self, pairs: list[Pair], tokens: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """(mean cross-entropy of the answers, losses of pointing and looking, first-token correctness [pairs])."""
         ids, spans, rows = [], [], []
         for pair in pairs:
             head, reply = self.tokenizer.encode(render(pair)), self.tokenizer.encode(pair.answer)
@@ -76,11 +78,22 @@ class TinyVL(nn.Module):
             spans.append((len(head) - 1, reply))
             rows.append(pictures_in_order(pair))
         states, _ = self._run(ids, rows, tokens)
+        guided = {"point": self._pointing(pairs, ids)}
+        guided |= guidance(self.model.model.text_model, self.hidden, pairs, ids, self.image_id)
         where = [(i, start + k) for i, (start, reply) in enumerate(spans) for k in range(len(reply))]
         goal = torch.tensor([t for _, reply in spans for t in reply], device=states.device)
         logits = self.model.lm_head(states[[i for i, _ in where], [k for _, k in where]])
         first = torch.tensor([k == spans[i][0] for i, k in where], device=states.device)
-        return F.cross_entropy(logits, goal), (logits.argmax(-1) == goal)[first]
+        return F.cross_entropy(logits, goal), guided, (logits.argmax(-1) == goal)[first]
+
+    def _pointing(self, pairs: list[Pair], ids: list[list[int]]) -> Tensor:
+        """Where in the candidate is it? Read one layer below the last, so that the answer can be drawn from it."""
+        rows = [i for i, pair in enumerate(pairs) if pair.find is not None]
+        at = [[k for k, t in enumerate(ids[i]) if t == self.image_id][-len(pairs[i].find) :] for i in rows]  # type: ignore[arg-type]
+        states = self.hidden[-2][torch.tensor(rows)[:, None], torch.tensor(at)]
+        goal = torch.stack([pairs[i].find for i in rows]).to(states.device)  # type: ignore[misc]
+        weight = torch.tensor(3.0, device=states.device)
+        return F.binary_cross_entropy_with_logits(self.find(states).squeeze(-1), goal, pos_weight=weight)
 
     def _run(
         self, ids: list[list[int]], rows: list[list[int]] | None, tokens: Tensor | None
@@ -94,7 +107,8 @@ class TinyVL(nn.Module):
             wanted = torch.tensor([r for row in rows for r in row], device=device)
             embeds = embeds.masked_scatter((padded == self.image_id).unsqueeze(-1), tokens[wanted])
         # right-padded and causal: what stands after the last real token cannot reach it, so no mask is needed
-        states = text(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        out = text(inputs_embeds=embeds, use_cache=False, output_hidden_states=True)
+        states, self.hidden = out.last_hidden_state, out.hidden_states
         return states, [len(i) - 1 for i in ids]
 
 
@@ -113,6 +127,13 @@ def render(pair: Pair) -> str:
     return f"<|im_start|>User:{body}<end_of_utterance>\nAssistant:"
 
 
+@torch.no_grad()
+def quieten(net: TinyVL, pictures: Tensor) -> None:
+    """Scale visual tokens to a mean norm of 3. Sight's losses ignore length; long ones drown what layers add."""
+    projection = net.model.model.connector.modality_projection.proj
+    projection.weight.mul_(3.0 / net.look(pictures).norm(dim=-1).mean())
+
+
 def contrast(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
     """Cross-entropy of rows against any of their positives (SupCon); ignored columns leave the denominator."""
     logits = logits.masked_fill(ignore & ~positive, -1e4)
@@ -121,10 +142,13 @@ def contrast(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
     return -((logp * positive).sum(1) / positive.sum(1).clamp(min=1))[some].mean()
 
 
-def losses(net: TinyVL, batch: Batch, ask: bool, long: float, seed: int, step: int) -> dict[str, Tensor]:
+def losses(
+    net: TinyVL, batch: Batch, ask: bool, long: float, seed: int, step: int, frozen: bool = False
+) -> dict[str, Tensor]:
     device = net.weigh.weight.device
     n, regions = len(batch.scenes), batch.regions
-    tokens = net.look(batch.pictures.to(device))
+    with torch.set_grad_enabled(not frozen):
+        tokens = net.look(batch.pictures.to(device))
     seen, scale = net.objects(tokens, regions), 1 / TEMPERATURE
     drawing, name = regions.drawing.to(device), regions.name.to(device)
     same_drawing, same_name = drawing[:, None] == drawing[None], name[:, None] == name[None]
@@ -142,10 +166,26 @@ def losses(net: TinyVL, batch: Batch, ask: bool, long: float, seed: int, step: i
     if ask:
         voice = net.read(batch.captions).detach()
         reads = torch.einsum("nd,mtd->nmt", voice, F.normalize(tokens[n:], dim=-1)).amax(-1)
-        pairs = make_pairs(batch, looks.detach().cpu(), reads.detach().cpu(), long, seed, step)
-        out["answer"], right = net.answers(pairs, tokens)
+        pairs = make_pairs(batch, looks.detach().cpu(), reads.detach().cpu(), long, seed, step, 2.0 if frozen else 1.4)
+        out["answer"], guided, right = net.answers(pairs, tokens)
+        out |= guided
         out["right"] = right.float().mean().detach()
     return out
+
+
+def weights(ask: bool, frozen: bool) -> dict[str, float]:
+    """How much each loss counts: sight alone; sight frozen, so that only names still move; everything together."""
+    sight = dict.fromkeys(("figure", "region", "name", "look"), 1.0 if not ask else 0.0 if frozen else 0.4)
+    asked = {"answer": 1.0, "point": 1.0, "match": 1.0, "words": 1.0, "decide": 1.0}
+    return sight | asked | ({"name": 0.4} if frozen else {})
+
+
+def curriculum(step: int, args: argparse.Namespace) -> tuple[float, float, float]:
+    """(how cluttered, share of plain grounds, share of the long built-in prompts); both stages start easy."""
+    if step < args.look:
+        return min(1.0, 0.9 * step / args.look), max(0.1, 0.9 - 0.8 * step / args.look), 0.0
+    asked = (step - args.look) / (args.joint - args.look)
+    return min(1.0, 0.3 + 0.7 * asked), 0.1, 0.1 if asked < 1 else 0.5
 
 
 def rate(step: int, steps: int, peak: float) -> float:
@@ -189,25 +229,18 @@ def worker(rank: int, args: argparse.Namespace) -> None:
     if (out / "last.pt").exists():
         state = torch.load(out / "last.pt", map_location=args.device, weights_only=True)
         net.load_state_dict(state["net"])
-        optimiser.load_state_dict(state["optimiser"])
+        if state["step"] != args.look:  # the first question is another task: its momentum starts from nothing
+            optimiser.load_state_dict(state["optimiser"])
+        else:
+            quieten(net, make_batch(sprites, 16, 96, 0.5, 0.3, args.seed, 0).pictures)
         start = state["step"]
     seed, since, window = args.seed * 100 + rank, time.time(), {}
     for step in range(start, args.until or args.steps):
-        done = step / args.steps
-        ask = step >= args.look
-        long = 0.1 if done < args.long_from else 0.7
-        batch = make_batch(
-            sprites,
-            args.cases_look if not ask else args.cases,
-            96,
-            min(1.0, 2.2 * done),
-            max(0.1, 0.9 - 4 * done),
-            seed,
-            step,
-        )
-        parts = losses(net, batch, ask, long, seed, step)
-        weight = 0.4 if ask else 1.0
-        loss = weight * sum(parts[k] for k in ("figure", "region", "name", "look")) + parts.get("answer", 0.0)
+        ask, frozen = step >= args.look, args.look <= step < args.joint
+        hard, plain, long = curriculum(step, args)
+        batch = make_batch(sprites, args.cases if ask else args.cases_look, 96, hard, plain, seed, step)
+        parts = losses(net, batch, ask, long, seed, step, frozen)
+        loss = sum(weights(ask, frozen)[name] * value for name, value in parts.items() if name != "right")
         optimiser.zero_grad()
         loss.backward()
         if args.workers > 1:
@@ -234,15 +267,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--steps", type=int, default=1900)
+    parser.add_argument("--steps", type=int, default=1100)
     parser.add_argument("--until", type=int, help="stop after this step; the same command without it goes on")
-    parser.add_argument("--look", type=int, default=500, help="steps that train sight alone")
+    parser.add_argument("--look", type=int, default=480, help="steps that train sight alone")
+    parser.add_argument(
+        "--joint", type=int, default=780, help="until this step sight rests while the questions are learnt"
+    )
     parser.add_argument("--cases", type=int, default=16)
     parser.add_argument("--cases-look", type=int, default=32)
-    parser.add_argument(
-        "--long-from", type=float, default=0.6, help="share of training after which long prompts dominate"
-    )
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)

@@ -39,7 +39,7 @@ class Item:
 class Block:
     """An h × w rectangle of visual tokens, row by row.
 
-    Where a codec dropped tokens, each of those that are left keeps the position of the top-left corner of its `stride` ×
+    Where a codec dropped tokens, each that is left keeps the position of the top-left corner of its `stride` ×
     `stride` cell in the model's own `grid` (rows, columns); `grid` None says that nothing was dropped. With `newlines`
     the model inserts one learned token after every row (at position `grid` columns of that row).
     """
@@ -76,8 +76,8 @@ Layout: TypeAlias = tuple[Block | Newline | TextIds, ...]
 class VisualTokens:
     """What a vision tower hands the language model, already in its input space.
 
-    `features` is [T, d]; `levels` is [L, T, d] for models that feed further layers (DeepStack), else None. The blocks of
-    `layout`, in order, account for exactly T tokens: sum of h·w.
+    `features` is [T, d]; `levels` is [L, T, d] for models that feed further layers (DeepStack), else None. The blocks
+    of `layout`, in order, account for exactly T tokens: sum of h·w.
     """
 
     features: Tensor
@@ -92,8 +92,8 @@ Status: TypeAlias = Literal["ok", "missing", "failed", "parse_error"]
 class PairScores:
     """Scores of one query against n candidates, in the order given.
 
-    `p` [n] in [0, 1]; `label_logits` [n, l], log-sum-exp over each label's variants; `entropy` [n] in nats over the full
-    vocabulary (NaN: unknown); `off_mass` [n] in [0, 1]; `argmax_id` [n] int64; `status` says which rows hold a score: a
+    `p` [n] in [0, 1]; `label_logits` [n, l], log-sum-exp over each label's variants; `entropy` [n] in nats over the
+    full vocabulary (NaN: unknown); `off_mass` [n] in [0, 1]; `argmax_id` [n] int64; `status` says which rows hold a score: a
     row that is not "ok" has p = NaN, never a number that looks like a score.
     """
 
