@@ -112,7 +112,7 @@ ENTRIES: tuple[Entry, ...] = (
     _encoder("pe-b", 1024, 94, {224: "timm/vit_pe_core_base_patch16_224.fb"}, extra="timm"),
     _encoder("pe-l", 1024, 317, {336: "timm/vit_pe_core_large_patch14_336.fb"}, extra="timm"),
     _encoder("pe-g", 1280, 1882, {448: "timm/vit_pe_core_gigantic_patch14_448.fb"}, extra="timm"),
-    Entry("tiny-vl", "mllm", 192, 6, 0.0, note="bundled; for trying out and for tests"),
+    Entry("tiny-vl", "mllm", 192, 5, 0.0, note="bundled; for trying out and for tests"),
     _mllm("smolvlm-256m", 576, 256, "HuggingFaceTB/SmolVLM-256M-Instruct"),
     _mllm("smolvlm-500m", 960, 507, "HuggingFaceTB/SmolVLM-500M-Instruct"),
     _mllm("smolvlm-2b", 2048, 2246, "HuggingFaceTB/SmolVLM-Instruct"),

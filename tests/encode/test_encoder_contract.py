@@ -20,7 +20,8 @@ PICTURES = ["{dinov2}", "{dinov3}"]
 SIZED = ["{clip}@42", "{siglip}@50", "{siglip2}@64", "{dinov2}@50", "{dinov3}@70", "tower:{internvl}@64"]
 TOWERS = [f"tower:{{{family}}}" for family in ("idefics3", "qwen2_5_vl", "qwen3_vl", "internvl", "llava_onevision")]
 ADAPTED = ["{clip}+linear:24", "{dinov2}@50+linear:32", "tower:{qwen3_vl}+linear:32"]
-ALL = TEXT + PICTURES + SIZED + TOWERS + ADAPTED
+BUNDLED = ["tiny-clip", "tower:tiny-vl"]
+ALL = TEXT + PICTURES + SIZED + TOWERS + ADAPTED + BUNDLED
 
 Loader = Callable[..., BaseEncoder]
 
