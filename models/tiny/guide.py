@@ -1,5 +1,5 @@
-"""Teach attention directly. Where a scene is composed, it is known which visual tokens ought to look where; the share of
-attention that goes there is trained as a yes or no, beside the answers. Nothing of this is in the shipped model.
+"""Teach attention directly. Where a scene is composed, it is known which visual tokens ought to look where; the share
+of attention that goes there is trained as a yes or no, beside the answers. Nothing of this is in the shipped model.
 
 Three steps of the second look are guided: in layer 1 the candidate's tokens look at the query where they show what
 it asks for (head 0 at a picture, head 1 at words); in the last layer the last token looks at the candidate where the

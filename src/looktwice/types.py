@@ -93,8 +93,8 @@ class PairScores:
     """Scores of one query against n candidates, in the order given.
 
     `p` [n] in [0, 1]; `label_logits` [n, l], log-sum-exp over each label's variants; `entropy` [n] in nats over the
-    full vocabulary (NaN: unknown); `off_mass` [n] in [0, 1]; `argmax_id` [n] int64; `status` says which rows hold a score: a
-    row that is not "ok" has p = NaN, never a number that looks like a score.
+    full vocabulary (NaN: unknown); `off_mass` [n] in [0, 1]; `argmax_id` [n] int64; `status` says which rows hold a
+    score: a row that is not "ok" has p = NaN, never a number that looks like a score.
     """
 
     p: FloatArray
