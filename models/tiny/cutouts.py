@@ -3,8 +3,8 @@
     python models/tiny/cutouts.py --data DATA --out src/looktwice/assets/tiny/cutouts
 
 Writes cutouts.jsonl (one {"id", "group", "label"} per line), cutouts.npz (their PNG bytes) and LICENCE.md. Of a label,
-only words are kept that emoji keywords know too: the rest is file name. Labels of more than MOST_ALIKE drawings are left
-out. Look-alikes of one series stay, since telling them apart is the task.
+only words are kept that emoji keywords know too: the rest is file name. Labels of more than MOST_ALIKE drawings are
+left out. Look-alikes of one series stay, since telling them apart is the task.
 """
 
 from __future__ import annotations
@@ -62,9 +62,8 @@ def main() -> None:
     pixels, offsets, shapes = archive["pixels"], archive["offsets"], archive["shapes"]
     records = [json.loads(line) for line in (args.data / "sprites.jsonl").read_text().splitlines()]
     emoji = [r for r in records if r["vendor"] in ("google", "twitter")]
-    known = {
-        word for r in emoji for text in (r["label"], *r["words"]) for word in text.lower().split() if len(word) > 2
-    }
+    texts = [text for r in emoji for text in (r["label"], *r["words"])]
+    known = {word for text in texts for word in text.lower().split() if len(word) > 2} - NO_NAMES
     lines, files = [], {}
     for row, r in enumerate(records):
         if r["split"] != "heldout" or r["vendor"] != args.vendor or len(files) >= args.limit:
@@ -87,9 +86,8 @@ def main() -> None:
     sizes = np.cumsum([0] + [len(data) for data in files.values()])
     np.savez(args.out / "cutouts.npz", bytes=np.frombuffer(b"".join(files.values()), np.uint8), offsets=sizes)
     (args.out / "LICENCE.md").write_text(LICENCE.format(colours=COLOURS))
-    print(
-        f"{len(files)} cut-outs, {sizes[-1]:,} bytes, {sum(x['label'] is not None for x in lines)} to ask for with words"
-    )
+    labelled = sum(line["label"] is not None for line in lines)
+    print(f"{len(files)} cut-outs, {sizes[-1]:,} bytes, {labelled} to ask for with words")
 
 
 def png(image: Image.Image) -> bytes:

@@ -82,8 +82,8 @@ def evaluate(
     from looktwice.second_look import SecondLook
 
     set_threads(threads)
-    settings = {"device": device, "dtype": dtype, "batch_size": batch_size}
-    look = None if no_rerank else SecondLook(mllm, prompt=prompt, **settings)
+    placed = {"device": device, "dtype": dtype}
+    look = None if no_rerank else SecondLook(mllm, prompt=prompt, batch_size=batch_size, **placed)
     if look is None and tune_on is not None:
         raise UsageError("--tune-on weighs two looks; leave out --no-rerank.")
     plan = Plan(encoder, look, fusion, shortlist, codec, tune_on, device, dtype)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -27,6 +28,7 @@ from looktwice.cli import (
     search,
     tokens,
 )
+from looktwice.cli import eval as evaluation
 from looktwice.cli.console import note, show_warnings
 from looktwice.errors import LooktwiceError
 
@@ -91,10 +93,13 @@ def looktwice(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Find things in image collections: a cheap shortlist, then a second look by a frozen multimodal LLM."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that cannot show a character gets its escape, not a crash
+            stream.reconfigure(errors="backslashreplace")
     show_warnings()
 
 
-for verb in (demo, index, search, rerank, info, ledger, delete, export, tokens, estimate, models, doctor):
+for verb in (demo, index, search, rerank, evaluation, info, ledger, delete, export, tokens, estimate, models, doctor):
     verb.add_to(app)
 
 

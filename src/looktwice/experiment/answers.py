@@ -1,0 +1,190 @@
+"""The answers of a run, one line per query on disk: written once, read by everything that comes after.
+
+A line holds the shortlist with its coarse scores, p where the second look gave one, and the seconds it took; so fusion
+and depth can be chosen afterwards without scoring again. A line is written whole and flushed: an interruption costs the
+query in flight. The settings stand beside the lines, and a run is only continued under the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from looktwice.errors import MediaError, Mismatch, StoreError, UsageError
+from looktwice.evaluate.datasets import Dataset, Query
+from looktwice.evaluate.trec import escape, unescape
+from looktwice.retrieve import Answer, Retriever
+from looktwice.types import Item
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One answered query: candidates in coarse order, their cosines, and p of the first `len(p)` (None: not scored)."""
+
+    query: str
+    ids: tuple[str, ...]
+    coarse: tuple[float, ...]
+    p: tuple[float | None, ...]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, answer: Answer, asked: int) -> Stored:
+        """What is kept of an answer whose first `asked` candidates were looked at twice."""
+        p = {hit.id: hit.p for hit in answer.ranking}
+        ids = tuple(candidate.id for candidate in answer.shortlist)
+        seconds = {stage: round(spent, 5) for stage, spent in answer.tally.seconds.items()}
+        return cls(
+            answer.query.id, ids, tuple(c.coarse for c in answer.shortlist), tuple(p[i] for i in ids[:asked]), seconds
+        )
+
+
+@dataclass
+class Answers:
+    """The file of answers. Raises Mismatch where it was begun under other settings."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    rows: dict[str, Stored] = field(default_factory=dict)
+    conditions: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        known = _read_json(self.folder / "settings.json")
+        settings = json.loads(json.dumps(dict(self.settings)))
+        if known is not None and known != settings:
+            names = sorted(name for name in known.keys() | settings.keys() if known.get(name) != settings.get(name))
+            changed = ", ".join(f"{name} {known.get(name)!r} → {settings.get(name)!r}" for name in names)
+            raise Mismatch(f"{self.folder} holds a run under other settings ({changed}); choose another --out.")
+        write_json(self.folder / "settings.json", settings)
+        self.conditions = _read_json(self.folder / "conditions.json") or {}
+        self._load()
+
+    @property
+    def path(self) -> Path:
+        """The file of lines."""
+        return self.folder / "answers.jsonl"
+
+    def add(self, answer: Answer, asked: int) -> Stored:
+        """Keep one answer, on disk first."""
+        row = Stored.of(answer, asked)
+        self._check(json.loads(json.dumps(dict(answer.conditions), default=str)))
+        record = {**asdict(row), "query": escape(row.query), "ids": [escape(name) for name in row.ids]}
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=True) + "\n")
+        self.rows[row.query] = row
+        return row
+
+    def _check(self, conditions: dict[str, Any]) -> None:
+        """The same models as before, whatever their names say."""
+        before, now = _models(self.conditions), _models(conditions)
+        if before and now != before:
+            raise Mismatch(f"{self.folder} holds scores of {sorted(before)}, not {sorted(now)}; choose another --out.")
+        if not self.conditions or len(conditions["second_look"] or ()) > len(self.conditions["second_look"] or ()):
+            self.conditions = conditions
+            write_json(self.folder / "conditions.json", conditions)
+
+    def _load(self) -> None:
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            _log.warning("%s ended inside a line; that query is asked again.", self.path)
+            os.truncate(self.path, len(whole))
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                record = json.loads(line)
+                ids = tuple(unescape(name) for name in record["ids"])
+                coarse, p = tuple(record["coarse"]), tuple(record["p"])
+                row = Stored(unescape(record["query"]), ids, coarse, p, record["seconds"])
+            except (ValueError, KeyError, TypeError):
+                raise StoreError(f"{self.path}, line {number} is damaged; remove that line, or the file.") from None
+            self.rows[row.query] = row
+
+
+def collect(
+    dataset: Dataset, retriever: Retriever, folder: Path, settings: Mapping[str, Any]
+) -> Iterator[Stored | tuple[Query, MediaError]]:
+    """Answer every query of a dataset that has no answer yet; yields all answers, then what could not be read.
+
+    Settings of the caller are joined with those of retriever and dataset. Lines go to `folder`/answers.jsonl.
+    """
+    store = Answers(folder, {**settings, **_settings(dataset, retriever)})
+    asked = [query for query in dataset.queries if query.id not in store.rows]
+    yield from (store.rows[query.id] for query in dataset.queries if query.id in store.rows)
+    broken: list[tuple[Query, MediaError]] = []
+    for answer in _answers(dataset, retriever, _loaded(asked, broken)):
+        yield store.add(answer, retriever.shortlist if retriever.look is not None else 0)
+    yield from broken
+
+
+def read_conditions(folder: Path) -> dict[str, Any]:
+    """What the answers in a folder were made with."""
+    return _read_json(folder / "conditions.json") or {}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that the file is there whole or not at all."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    draft.write_text(json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:
+    look = retriever.look
+    return {
+        "dataset": dataset.name,
+        "queries": len(dataset.queries),
+        "depth": dataset.depth,
+        "encoder": asdict(retriever.table.manifest.encoder),
+        "items": len(retriever.table),
+        "shortlist": retriever.shortlist,
+        "second_look": None if look is None else {"mllm": _name(look.mllm), "prompt": look.prompt},
+    }
+
+
+def _name(scorer: object) -> str:
+    return scorer if isinstance(scorer, str) else type(scorer).__name__
+
+
+def _models(conditions: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Names and revisions of what looked twice."""
+    looks = conditions.get("second_look") or []
+    return {(str(look.get("mllm")), str(look.get("revision"))) for look in looks}
+
+
+def _loaded(queries: Sequence[Query], broken: list[tuple[Query, MediaError]]) -> Iterator[Item]:
+    for query in queries:
+        try:
+            yield query.load()
+        except MediaError as error:
+            broken.append((query, error))
+
+
+def _answers(dataset: Dataset, retriever: Retriever, queries: Iterator[Item]) -> Iterator[Answer]:
+    if dataset.candidates is None:
+        yield from retriever.search_many(queries, k=dataset.depth)
+        return
+    for query in queries:
+        names = dataset.candidates[query.id]
+        if not names:
+            raise UsageError(f"The query {query.id!r} has no candidates.")
+        listed = ", ".join("'{}'".format(name.replace("'", "''")) for name in names)
+        yield from retriever.search_many([query], k=len(names), where=f"id IN ({listed})")
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        raise StoreError(f"{path} is damaged; remove the folder, or choose another --out.") from None
+    return value if isinstance(value, dict) else None

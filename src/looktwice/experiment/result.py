@@ -1,0 +1,145 @@
+"""What a benchmark run found, as plain data: systems, what was lost where, whether it ever hurt, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from looktwice.evaluate import Qrels, Result, Run
+from looktwice.evaluate.compare import Comparison, compare
+from looktwice.evaluate.datasets import Dataset
+from looktwice.evaluate.groups import measure_group
+from looktwice.experiment.answers import Stored
+from looktwice.experiment.systems import System, fused, ideal, perfect, seconds
+
+SHOWN = 50  # queries listed by name among those that gained or lost
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`record` is the JSON result; `runs` by system; `before` and `after` hold the main measure per query."""
+
+    record: dict[str, Any]
+    runs: Mapping[str, Run]
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The table: one row per system."""
+        return list(self.record["systems"])
+
+
+def summarise(
+    dataset: Dataset,
+    answers: Sequence[Stored],
+    systems: Sequence[System],
+    *,
+    known: set[str],
+    bytes_per_item: float,
+    sweep: Sequence[System] = (),
+) -> Outcome:
+    """Measure `systems` (the first is the shortlist, the second the one that is reported) and `sweep` on all answers.
+
+    `known` are the ids that the table holds. Queries without an answer count as 0. The dataset's labels decide which
+    queries are reported.
+    """
+    answers = [answer for answer in answers if answer.query in dataset.qrels]
+    runs = {system.name: fused(answers, system) for system in [*systems, *sweep]}
+    found = {name: measure_group(run, dataset.qrels, dataset.measures) for name, run in runs.items()}
+    main = dataset.measures[0]
+    first, last = systems[0], systems[-1]
+    before, after = (found[system.name].per_query[main] for system in (first, last))
+    record: dict[str, Any] = {
+        "dataset": {"name": dataset.name, "measures": list(dataset.measures), "notes": list(dataset.notes)},
+        "problems": _problems(dataset, found[first.name], known),
+        "systems": [_row(system, found[system.name], dataset, answers, bytes_per_item) for system in systems],
+        "sweep": [_row(system, found[system.name], dataset, answers, bytes_per_item) for system in sweep],
+    }
+    if last is not first:
+        record["loss"] = _loss(dataset, answers, last, found, main)
+        record["second_look"] = {"measure": main, **_compared(compare(after, before))}
+    record["groups"] = dict(_groups(dataset, runs, systems))
+    return Outcome(record, runs, before, after)
+
+
+def _row(
+    system: System, result: Result, dataset: Dataset, answers: Sequence[Stored], bytes_per_item: float
+) -> dict[str, Any]:
+    queries, spent = max(1, len(answers)), seconds(answers)
+    first = sum(spent.get(stage, 0.0) for stage in ("encode", "search"))
+    pairs = sum(len(answer.p[: system.depth]) for answer in answers) if system.fusion else 0
+    scored = sum(len(answer.p) for answer in answers)
+    second = sum(spent.get(stage, 0.0) for stage in ("read", "score")) * (pairs / scored if scored else 0)
+    return {
+        "system": system.name,
+        "fusion": None if system.fusion is None else str(system.fusion),
+        "shortlist": system.depth if system.fusion else 0,
+        "queries": result.queries,
+        "measures": {name: result.interval(name)._asdict() for name in dataset.measures},
+        "pairs_per_query": round(pairs / queries, 2),
+        "seconds_per_query": round((first + second) / queries, 5),
+        "pairs_per_second": round(pairs / second, 2) if second else None,
+        "bytes_per_item": bytes_per_item,
+    }
+
+
+def _problems(dataset: Dataset, result: Result, known: set[str]) -> dict[str, Any]:
+    relevant = {name for labels in dataset.qrels.values() for name, grade in labels.items() if grade > 0}
+    outside = sorted(relevant - known)
+    return {
+        "queries_without_relevant_items": len(result.without_relevant),
+        "queries_without_an_answer": len(result.missing),
+        "relevant_items_outside_the_table": len(outside),
+        "such_as": outside[:5],
+    }
+
+
+def _loss(
+    dataset: Dataset, answers: Sequence[Stored], last: System, found: Mapping[str, Result], main: str
+) -> dict[str, Any]:
+    """The way from the best possible value to the one reached, in two steps."""
+    best = measure_group(ideal(dataset.qrels), dataset.qrels, [main])[main]
+    oracle = measure_group(perfect(answers, dataset.qrels, last.depth), dataset.qrels, [main])[main]
+    reached = found[last.name][main]
+    return {
+        "measure": main,
+        "best_possible": best,
+        "perfect_second_look": oracle,
+        "lost_by_the_shortlist": best - oracle,
+        "lost_by_the_second_look": oracle - reached,
+    }
+
+
+def _compared(found: Comparison) -> dict[str, Any]:
+    return {
+        "difference": found.difference._asdict(),
+        "p": found.p,
+        "helped": len(found.helped),
+        "hurt": len(found.hurt),
+        "same": found.same,
+        "helped_queries": [list(row) for row in found.helped[:SHOWN]],
+        "hurt_queries": [list(row) for row in found.hurt[:SHOWN]],
+    }
+
+
+def _groups(dataset: Dataset, runs: Mapping[str, Run], systems: Sequence[System]) -> Iterator[tuple[str, Any]]:
+    for name, labels in dataset.groups.items():
+        if not _labelled(labels):
+            continue
+        results = {system.name: measure_group(runs[system.name], labels, dataset.measures) for system in systems}
+        yield (
+            name,
+            {
+                "queries": next(iter(results.values())).queries,
+                **{
+                    system: {m: result.interval(m)._asdict() for m in dataset.measures}
+                    for system, result in results.items()
+                },
+            },
+        )
+
+
+def _labelled(labels: Qrels) -> bool:
+    return any(grade > 0 for row in labels.values() for grade in row.values())

@@ -1,0 +1,262 @@
+"""One benchmark from files to figures, in a folder that says what was done.
+
+OUT/items.lt  the table, unless another was given      OUT/answers.jsonl  what was scored, query by query
+OUT/shortlist.trec, second-look.trec      OUT/result.json      OUT/report.html      OUT/pareto.svg
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from looktwice.candidates import in_table
+from looktwice.encode import load_encoder
+from looktwice.errors import MediaError, UsageError
+from looktwice.evaluate import write_run
+from looktwice.evaluate.datasets import Dataset, Query
+from looktwice.experiment.answers import Stored, collect, read_conditions, write_json
+from looktwice.experiment.plot import plot
+from looktwice.experiment.result import Outcome, summarise
+from looktwice.experiment.systems import System, scores_of, tune
+from looktwice.experiment.tuning import Split, split_queries
+from looktwice.indexing import IndexReport, index
+from looktwice.manifest import Tally, run_manifest
+from looktwice.rank import Fusion, fuse
+from looktwice.report import write_report
+from looktwice.retrieve import Answer, Retriever
+from looktwice.second_look import SecondLook
+from looktwice.show import Viewer
+from looktwice.store import Table
+from looktwice.types import Candidate, Encoder
+
+SWEEP = ("p-only", "0.25", "0.5", "0.75", "rrf")
+DEPTHS = (5, 10, 20, 50, 100, 200, 500, 1000)
+SHOWN = 20  # best and worst queries in the report
+
+
+class Bar(Protocol):
+    """What is told how far the run is."""
+
+    def at(self, done: int) -> None: ...
+
+    def total(self, n: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a benchmark is to be run. An encoder's name only counts where a table is made.
+
+    `look` None measures the shortlist alone; `tune_on` chooses the fusion weight on queries that are not reported.
+    """
+
+    encoder: str | Encoder = "tiny-clip"
+    look: SecondLook | None = None
+    fusion: str = "0.5"
+    shortlist: int = 50
+    codec: str = "auto"
+    tune_on: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came out, and how much could not be read."""
+
+    outcome: Outcome
+    folder: Path
+    failed: int
+
+
+def run_benchmark(
+    dataset: Dataset, folder: Path, plan: Plan, *, table: Path | None = None, indexing: Bar, searching: Bar
+) -> Done:
+    """Index, ask, look twice, measure; what is done already is not done again.
+
+    A table that is given and exists is taken as it is; otherwise it is filled from the dataset's items. Raises Mismatch
+    where `folder` holds answers under other settings, UsageError where the table holds nothing that is relevant, and
+    whatever indexing and searching raise.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    opened, failed = _table(dataset, table, folder / "items.lt", plan, indexing)
+    retriever = Retriever(
+        opened,
+        plan.encoder if not isinstance(plan.encoder, str) else None,
+        plan.look,
+        fusion=plan.fusion,
+        shortlist=plan.shortlist,
+        codec=plan.codec,
+        device=plan.device,
+        dtype=plan.dtype,
+    )
+    known = _known(dataset, opened)
+    answers, broken = _asked(dataset, retriever, folder, searching)
+    split = None if plan.tune_on is None else split_queries(plan.tune_on, dataset.qrels)
+    fusion, tuning = _tuned(dataset, answers, plan, split)
+    reported = dataset if split is None else _only(dataset, split.reported)
+    systems = [System("shortlist", None, plan.shortlist)]
+    if plan.look is not None:
+        systems.append(System("second look", fusion, plan.shortlist))
+    sweep = _sweep(plan, fusion) if plan.look is not None else []
+    outcome = summarise(reported, answers, systems, known=known, bytes_per_item=_bytes(opened), sweep=sweep)
+    conditions = read_conditions(folder)
+    outcome.record.update(
+        tuning=tuning,
+        unreadable_queries={query.id: str(error) for query, error in broken},
+        unreadable_items=failed,
+        manifest=run_manifest({**conditions, "fusion": str(fusion)}, _tally(answers)),
+    )
+    _write(folder, outcome, reported, answers, systems, retriever)
+    return Done(outcome, folder, failed + len(broken))
+
+
+def _table(dataset: Dataset, given: Path | None, own: Path, plan: Plan, bar: Bar) -> tuple[Table, int]:
+    if given is not None and (given / "manifest.json").exists():
+        return Table.open(given), 0
+    path = given or own
+    there = (path / "manifest.json").exists()
+    encoder: Encoder
+    if isinstance(plan.encoder, str):
+        encoder = load_encoder(plan.encoder, device=plan.device, dtype=plan.dtype)
+    else:
+        encoder = plan.encoder
+    table = Table.open(path, encoder.info) if there else Table.create(path, encoder.info)
+    if isinstance(dataset.items, list):
+        bar.total(len(dataset.items))
+    report: IndexReport = index(table, dataset.items, encoder, progress=lambda so_far: bar.at(so_far.met))
+    table.build_index()
+    return table, report.failed
+
+
+def _known(dataset: Dataset, table: Table) -> set[str]:
+    """The relevant items that the table holds."""
+    relevant = {name for labels in dataset.qrels.values() for name, grade in labels.items() if grade > 0}
+    known = {str(row["id"]) for row in table.lookup(relevant, ["id"])}
+    if not known:
+        raise UsageError(
+            f"{table.path} holds none of the {len(relevant):,} relevant items of {dataset.name}; is it the right table?"
+        )
+    return known
+
+
+def _asked(
+    dataset: Dataset, retriever: Retriever, folder: Path, bar: Bar
+) -> tuple[list[Stored], list[tuple[Query, MediaError]]]:
+    answers: list[Stored] = []
+    broken: list[tuple[Query, MediaError]] = []
+    bar.total(len(dataset.queries))
+    for one in collect(dataset, retriever, folder, {}):
+        if isinstance(one, Stored):
+            answers.append(one)
+        else:
+            broken.append(one)
+        bar.at(len(answers) + len(broken))
+    return answers, broken
+
+
+def _tuned(
+    dataset: Dataset, answers: Sequence[Stored], plan: Plan, split: Split | None
+) -> tuple[Fusion, dict[str, Any] | None]:
+    if split is None:
+        return Fusion.parse(plan.fusion), None
+    part = _only(dataset, split.tuned_on)
+    chosen = [answer for answer in answers if answer.query in split.tuned_on]
+    fusion, values = tune(chosen, part.qrels, dataset.measures[0], plan.shortlist)
+    about = {"rule": split.rule, "queries": len(split.tuned_on), "measure": dataset.measures[0]}
+    return fusion, {**about, "fusion": str(fusion), "values": values}
+
+
+def _only(dataset: Dataset, queries: frozenset[str]) -> Dataset:
+    """The dataset, with the labels of some queries only."""
+    groups = {
+        name: {query: labels for query, labels in group.items() if query in queries}
+        for name, group in dataset.groups.items()
+    }
+    qrels = {query: labels for query, labels in dataset.qrels.items() if query in queries}
+    return replace(dataset, qrels=qrels, groups=groups)
+
+
+def _sweep(plan: Plan, fusion: Fusion) -> list[System]:
+    weights = [Fusion.parse(name) for name in SWEEP]
+    depths = [depth for depth in DEPTHS if depth < plan.shortlist]
+    return [System(f"fusion {weight}", weight, plan.shortlist) for weight in weights if weight != fusion] + [
+        System(f"shortlist {depth}", fusion, depth) for depth in depths
+    ]
+
+
+def _bytes(table: Table) -> float:
+    return float(table.info()["bytes_per_item"]["total"])
+
+
+def _tally(answers: Iterable[Stored]) -> Tally:
+    total = Tally()
+    for answer in answers:
+        total.queries += 1
+        total.retrieved += len(answer.ids)
+        total.requested += len(answer.p)
+        total.status.update("failed" if p is None else "ok" for p in answer.p)
+        total.seconds.update(answer.seconds)
+    return total
+
+
+def _write(
+    folder: Path,
+    outcome: Outcome,
+    dataset: Dataset,
+    answers: Sequence[Stored],
+    systems: Sequence[System],
+    retriever: Retriever,
+) -> None:
+    for system in systems:
+        write_run(folder / f"{system.name.replace(' ', '-')}.trec", outcome.runs[system.name])
+    write_json(folder / "result.json", _finite(outcome.record))
+    (folder / "pareto.svg").write_text(_pareto(outcome, dataset.measures[0]), "utf-8")
+    shown = _telling(outcome)
+    viewer = Viewer(in_table(retriever.table), dataset.qrels, dataset.measures)
+    views = [viewer.view(answer) for answer in _rebuilt(dataset, answers, systems[-1], shown)]
+    summary = [_flat(row) for row in [*outcome.rows, *outcome.record["sweep"]]]
+    manifest = {
+        key: value for key, value in outcome.record.items() if key in ("manifest", "problems", "loss", "dataset")
+    }
+    write_report(folder / "report.html", title=dataset.name, manifest=manifest, queries=views, summary=summary)
+
+
+def _telling(outcome: Outcome) -> list[str]:
+    """The queries that gained and lost most."""
+    gains = sorted(outcome.after, key=lambda query: (outcome.after[query] - outcome.before[query], query))
+    return list(dict.fromkeys([*reversed(gains[-SHOWN:]), *gains[:SHOWN]]))
+
+
+def _rebuilt(dataset: Dataset, answers: Iterable[Stored], system: System, shown: Sequence[str]) -> Iterable[Answer]:
+    queries, stored = {query.id: query for query in dataset.queries}, {answer.query: answer for answer in answers}
+    for name in shown:
+        if name not in stored:
+            continue
+        answer = stored[name]
+        shortlist = [Candidate(*row) for row in zip(answer.ids, answer.coarse, strict=True)]
+        scores = None if system.fusion is None else scores_of(answer.p[: system.depth])
+        ranking = fuse(shortlist, scores, system.fusion or "0.5", explain=True)
+        yield Answer(queries[name].load(), shortlist, ranking, 10, {}, Tally())
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    measures = {name: value["mean"] for name, value in row["measures"].items()}
+    rest = ("pairs_per_query", "seconds_per_query", "pairs_per_second", "bytes_per_item")
+    return {"system": row["system"], **measures, **{name: "" if row[name] is None else row[name] for name in rest}}
+
+
+def _pareto(outcome: Outcome, measure: str) -> str:
+    rows = [*outcome.rows, *outcome.record["sweep"]]
+    points = {row["system"]: [(row["seconds_per_query"], row["measures"][measure]["mean"])] for row in rows}
+    return plot(points, title=f"{measure} against cost", x="seconds per query", y=measure, joined=False)
+
+
+def _finite(value: Any) -> Any:
+    """Plain JSON: infinities and NaN as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and value - value != 0 else value

@@ -1,0 +1,93 @@
+"""From stored answers to runs: any fusion, any depth up to the one that was scored, and a perfect second look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from looktwice.errors import UsageError
+from looktwice.evaluate import Qrels, Run
+from looktwice.evaluate.groups import measure_group
+from looktwice.experiment.answers import Stored
+from looktwice.rank import Fusion, fuse
+from looktwice.types import Candidate, PairScores
+
+WEIGHTS = tuple(Fusion("linear", round(0.1 * i, 1)) for i in range(11))
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """One way to rank: the shortlist alone (`fusion` None), or a second look at its first `depth`."""
+
+    name: str
+    fusion: Fusion | None
+    depth: int
+
+
+def fused(answers: Iterable[Stored], system: System) -> Run:
+    """Rank every answer as `system` would have: the same rules as a search, from stored scores."""
+    return {answer.query: _ranked(answer, system) for answer in answers}
+
+
+def perfect(answers: Iterable[Stored], qrels: Qrels, depth: int) -> Run:
+    """What a second look that is always right would make of the first `depth`; the rest stays below."""
+    run: Run = {}
+    for answer in answers:
+        labels = qrels.get(answer.query, {})
+        head = sorted(answer.ids[:depth], key=lambda name: -labels.get(name, 0))
+        names = [*head, *answer.ids[depth:]]
+        run[answer.query] = [(name, -float(rank)) for rank, name in enumerate(names)]
+    return run
+
+
+def ideal(qrels: Qrels) -> Run:
+    """Everything relevant, best first: what no system can beat."""
+    return {
+        query: [(name, float(grade)) for name, grade in sorted(labels.items(), key=lambda row: -row[1]) if grade > 0]
+        for query, labels in qrels.items()
+    }
+
+
+def tune(answers: Iterable[Stored], qrels: Qrels, measure: str, depth: int) -> tuple[Fusion, dict[str, float]]:
+    """Return the weight in 0, 0.1 … 1 that does best on these answers, and the value of each; a tie goes to 0.5's side.
+
+    Raises UsageError where the answers have no second look or no labels.
+    """
+    answers = list(answers)
+    if not any(answer.p for answer in answers):
+        raise UsageError("There is no second look to weigh; leave --tune-on out.")
+    values = {
+        fusion: measure_group(fused(answers, System("", fusion, depth)), qrels, [measure])[measure]
+        for fusion in WEIGHTS
+    }
+    best = max(values, key=lambda fusion: (values[fusion], -abs(fusion.weight - 0.5)))
+    return best, {str(fusion): round(value, 6) for fusion, value in values.items()}
+
+
+def _ranked(answer: Stored, system: System) -> list[tuple[str, float]]:
+    shortlist = [Candidate(name, cosine) for name, cosine in zip(answer.ids, answer.coarse, strict=True)]
+    if system.fusion is None:
+        return [(candidate.id, candidate.coarse) for candidate in shortlist]
+    hits = fuse(shortlist, scores_of(answer.p[: system.depth]), system.fusion)
+    return [(hit.id, hit.score) for hit in hits]
+
+
+def scores_of(p: tuple[float | None, ...]) -> PairScores:
+    """Stored probabilities as a scorer would have returned them; None is a pair that failed."""
+    n = len(p)
+    values = np.array([math.nan if value is None else value for value in p], dtype=np.float32)
+    unknown = np.full(n, np.nan, dtype=np.float32)
+    status = tuple("failed" if value is None else "ok" for value in p)
+    return PairScores(values, np.zeros((n, 0), np.float32), unknown, unknown, np.full(n, -1, np.int64), status)  # type: ignore[arg-type]
+
+
+def seconds(answers: Iterable[Stored]) -> Mapping[str, float]:
+    """Seconds by stage, summed."""
+    total: dict[str, float] = {}
+    for answer in answers:
+        for stage, spent in answer.seconds.items():
+            total[stage] = total.get(stage, 0.0) + spent
+    return total

@@ -1,0 +1,58 @@
+"""Which queries choose the fusion weight, and which are reported: never the same ones."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from looktwice.errors import UsageError
+from looktwice.evaluate import Qrels
+
+_SHARE = re.compile(r"(\d{1,2}(?:\.\d+)?)%")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Queries for tuning and queries for reporting, and the rule that parted them."""
+
+    rule: str
+    tuned_on: frozenset[str]
+    reported: frozenset[str]
+
+
+def split_queries(rule: str, qrels: Qrels) -> Split:
+    """Part queries by `rule`: a share such as `20%`, or a file with one query id per line.
+
+    A share is drawn by hash, and queries with the same relevant items stay together, so that no object that was tuned
+    on is reported. Raises UsageError for a rule that is neither, an unknown id, or a side that is left without queries.
+    """
+    labelled = {query for query, labels in qrels.items() if any(grade > 0 for grade in labels.values())}
+    share = _SHARE.fullmatch(rule)
+    chosen = _drawn(qrels, labelled, float(share[1]) / 100) if share else _listed(rule, qrels)
+    if not chosen & labelled or not labelled - chosen:
+        raise UsageError(f"--tune-on {rule} leaves one side without labelled queries; choose another split.")
+    return Split(rule, frozenset(chosen), frozenset(qrels.keys() - chosen))
+
+
+def _drawn(qrels: Qrels, labelled: set[str], share: float) -> set[str]:
+    return {query for query in labelled if _place(qrels[query]) < share}
+
+
+def _place(labels: dict[str, int]) -> float:
+    """A number in [0, 1) that follows from what is relevant."""
+    key = "\0".join(sorted(name for name, grade in labels.items() if grade > 0))
+    return int(hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:8], 16) / 2**32
+
+
+def _listed(rule: str, qrels: Qrels) -> set[str]:
+    path = Path(rule)
+    if not path.is_file():
+        raise UsageError(f"--tune-on takes a share such as 20% or a file of query ids; {rule!r} is neither.")
+    names = {line for line in path.read_text("utf-8", "surrogateescape").split("\n") if line.strip()}
+    if unknown := sorted(names - qrels.keys()):
+        raise UsageError(
+            f"{rule} names {len(unknown)} queries that the benchmark does not have, such as {unknown[0]!r}."
+        )
+    return names

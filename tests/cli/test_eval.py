@@ -1,0 +1,85 @@
+"""`looktwice eval`: a benchmark run into a folder, runs compared, and everything that is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fakes import Brighter, Colours
+from PIL import Image
+
+from looktwice.evaluate import write_run
+
+
+@pytest.fixture
+def things(tmp_path, monkeypatch):
+    """Three things, two pictures each."""
+    monkeypatch.setattr("looktwice.experiment.run.load_encoder", lambda name, **options: Colours())
+    monkeypatch.setattr(Brighter, "statistics", lambda self: {}, raising=False)
+    for i, colour in enumerate(["red", "green", "blue"]):
+        for j in (0, 1):
+            path = tmp_path / "things" / colour / f"{j}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (20, 20), tuple(200 + 20 * j if k == i else 30 for k in range(3))).save(path)
+    return tmp_path / "things"
+
+
+def test_a_benchmark_prints_a_table_with_intervals_and_ends_with_the_report(looktwice, things, tmp_path):
+    done = looktwice("eval", "folder", "--root", things, "--shortlist", 4)
+    assert done.code == 0, done.err
+    assert "shortlist" in done.out and "second look" in done.out and "lost by the shortlist" in done.out
+    assert done.out.splitlines()[-1] == "eval-folder/report.html"
+    assert {path.name for path in (tmp_path / "eval-folder").iterdir()} >= {
+        "answers.jsonl", "items.lt", "pareto.svg", "report.html", "result.json", "second-look.trec", "shortlist.trec",
+    }  # fmt: skip
+    again = looktwice("eval", "folder", "--root", things, "--shortlist", 4, "--json", "--fusion", "p-only")
+    (record,) = again.records
+    assert record["manifest"]["fusion"] == "p-only" and record["systems"][0]["queries"] == 6
+
+
+def test_tuning_is_said(looktwice, things):
+    done = looktwice("eval", "folder", "--root", things, "--shortlist", 4, "--tune-on", "40%")
+    assert done.code == 0, done.err
+    assert "that are not reported" in done.out
+
+
+def test_two_runs_are_compared(looktwice, tmp_path):
+    write_run(tmp_path / "a.trec", {f"q{i}": [("x", 2.0), ("y", 1.0)] for i in range(12)})
+    write_run(tmp_path / "b.trec", {f"q{i}": [("y", 2.0), ("x", 1.0)] for i in range(11)})
+    (tmp_path / "qrels.txt").write_text("".join(f"q{i} 0 y 1\n" for i in range(12)) + "none 0 z 0\n")
+    done = looktwice("eval", "--run", "a.trec", "--run", "b.trec", "--qrels", "qrels.txt", "--json")
+    first = done.records[0]
+    assert first["measure"] == "mAP@100" and first["helped"] == 11 and first["hurt"] == 1 and first["queries"] == 12
+    assert first["difference"]["mean"] == pytest.approx((11 * 0.5 - 0.5) / 12) and 0 < first["p"] < 0.05
+    table = looktwice("eval", "--run", "a.trec", "--run", "b.trec", "--qrels", "qrels.txt", "--measure", "success@1")
+    assert "gained" in table.out and "0.917" in table.out
+    assert "b.trec lacks 1 query" in table.err and "nothing relevant" in table.err
+    one = looktwice("eval", "--run", "a.trec", "--qrels", "qrels.txt")
+    assert one.code == 0 and "gained" not in one.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "Name a benchmark"),
+        (["roxford5k"], "--root"),
+        (["roxfrod5k", "--root", "."], "roxford5k"),
+        (["scenes", "--root", "."], "leave out --root"),
+        (["folder", "--small", "--root", "."], "one size"),
+        (["folder", "--root", ".", "--no-rerank", "--tune-on", "20%"], "leave out --no-rerank"),
+        (["--run", "a.trec"], "--qrels"),
+        (["scenes", "--run", "a.trec", "--qrels", "q"], "without a benchmark's name"),
+        (["--run", "a", "--run", "b", "--run", "c", "--qrels", "q"], "two to compare"),
+        (["roxford5k", "--root", "."], "Missing: "),
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_a_way_out(looktwice, arguments, complaint):
+    done = looktwice("eval", *arguments)
+    assert done.code == 2 and complaint in done.err
+
+
+def test_a_file_that_cannot_be_read_ends_with_exit_code_3(looktwice, things):
+    (things / "broken.jpg").write_bytes(b"no picture")
+    done = looktwice("eval", "folder", "--root", things, "--shortlist", 4)
+    assert done.code == 3 and "1 item could not be indexed" in done.err
+    assert json.loads((things.parent / "eval-folder/result.json").read_text())["unreadable_items"] == 1

@@ -1,0 +1,236 @@
+"""A benchmark from files to figures, with models that need no weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from looks import Colours, Histograms, Silent
+from PIL import Image, ImageDraw
+
+from looktwice.errors import Mismatch, StoreError, UsageError
+from looktwice.evaluate import read_run
+from looktwice.evaluate.datasets import open_dataset
+from looktwice.evaluate.groups import measure_group
+from looktwice.experiment import Plan, run_benchmark
+from looktwice.experiment.answers import Stored
+from looktwice.experiment.plot import plot
+from looktwice.experiment.systems import WEIGHTS, System, fused, ideal, perfect, tune
+from looktwice.experiment.tuning import split_queries
+from looktwice.rank import Fusion
+from looktwice.second_look import SecondLook
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Eight things in two colours each, three pictures of each at different places, one unreadable file."""
+    folder, rng = tmp_path_factory.mktemp("things"), Random(1)
+    for thing in range(8):
+        colours = [tuple(rng.randrange(256) for _ in range(3)) for _ in range(2)]
+        for number in range(3):
+            image = Image.new("RGB", (48, 48), colours[0])
+            x, y = rng.randrange(30), rng.randrange(30)
+            ImageDraw.Draw(image).rectangle((x, y, x + 16, y + 16), fill=colours[1])
+            path = folder / f"thing {thing}" / f"n°{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            image.save(path)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff half")
+    return folder
+
+
+def run(root: Path, out: Path, scorer: object | None = None, **changes: object):
+    dataset = open_dataset("folder", root)
+    look = SecondLook(scorer) if scorer is not None else None
+    plan = Plan(**{"encoder": Colours(), "look": look, "shortlist": 8, **changes})
+    return run_benchmark(dataset, out, plan, indexing=Silent(), searching=Silent())
+
+
+def test_everything_is_written_and_says_the_same(root, tmp_path):
+    done = run(root, tmp_path, Histograms())
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert record["systems"] == json.loads(json.dumps(done.outcome.rows))
+    dataset = open_dataset("folder", root)
+    for name, system in (("shortlist", 0), ("second-look", 1)):
+        found = measure_group(read_run(tmp_path / f"{name}.trec"), dataset.qrels, ["mAP@100"])["mAP@100"]
+        assert found == pytest.approx(record["systems"][system]["measures"]["mAP@100"]["mean"])
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/jpeg") > 10 and "thing 0" in page
+    assert ElementTree.fromstring((tmp_path / "pareto.svg").read_text()).tag.endswith("svg")
+    assert record["unreadable_items"] == 1 and done.failed == 1
+    assert record["systems"][1]["pairs_per_query"] == 8 and record["systems"][0]["pairs_per_query"] == 0
+    assert record["manifest"]["second_look"][0]["mllm"] == "histograms"
+
+
+def test_losses_add_up_and_the_sweep_shares_the_scores(root, tmp_path):
+    scorer = Histograms()
+    record = run(root, tmp_path, scorer).outcome.record
+    loss, reached = record["loss"], record["systems"][1]["measures"]["mAP@100"]["mean"]
+    assert loss["best_possible"] == 1.0
+    total = reached + loss["lost_by_the_second_look"] + loss["lost_by_the_shortlist"]
+    assert total == pytest.approx(1.0)
+    assert loss["lost_by_the_second_look"] >= 0 and loss["lost_by_the_shortlist"] >= 0
+    second = record["second_look"]
+    assert second["helped"] + second["hurt"] + second["same"] == 24
+    assert {row["system"] for row in record["sweep"]} == {
+        "fusion p-only",
+        "fusion 0.25",
+        "fusion 0.75",
+        "fusion rrf:60",
+        "shortlist 5",
+    }
+    assert scorer.pairs == 24 * 8
+
+
+def test_a_finished_run_is_read_and_not_asked_again(root, tmp_path):
+    first = run(root, tmp_path, Histograms())
+    scorer = Histograms()
+    second = run(root, tmp_path, scorer, fusion="p-only")  # another fusion needs no new scores
+    assert scorer.pairs == 0
+    assert first.outcome.runs["shortlist"] == second.outcome.runs["shortlist"]
+    assert first.outcome.runs["second look"] != second.outcome.runs["second look"]
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(root, tmp_path):
+    whole = run(root, tmp_path / "whole", Histograms())
+    with pytest.raises(KeyboardInterrupt):
+        run(root, tmp_path / "cut", Histograms(fail_after=50))
+    lines = (tmp_path / "cut/answers.jsonl").read_bytes()
+    assert 0 < lines.count(b"\n") < 24
+    (tmp_path / "cut/answers.jsonl").write_bytes(lines + b'{"query": "half a li')  # killed while writing
+    scorer = Histograms()
+    cut = run(root, tmp_path / "cut", scorer)
+    assert scorer.pairs == (24 - lines.count(b"\n")) * 8
+    assert cut.outcome.runs == whole.outcome.runs
+
+
+def test_other_settings_are_refused_with_what_changed(root, tmp_path):
+    run(root, tmp_path, Histograms())
+    with pytest.raises(Mismatch, match="shortlist 8 → 5"):
+        run(root, tmp_path, Histograms(), shortlist=5)
+    with pytest.raises(Mismatch, match="second_look"):
+        run(root, tmp_path)
+
+
+def test_other_weights_under_the_same_name_are_refused(root, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(root, tmp_path, Histograms(fail_after=50))
+    with pytest.raises(Mismatch, match="holds scores of"):
+        run(root, tmp_path, Histograms(revision="2"))
+
+
+def test_a_damaged_line_is_named(root, tmp_path):
+    run(root, tmp_path, Histograms())
+    path = tmp_path / "answers.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], '{"query": 1}\n', *lines[2:]]))
+    with pytest.raises(StoreError, match="line 2 is damaged"):
+        run(root, tmp_path, Histograms())
+
+
+def test_the_shortlist_alone(root, tmp_path):
+    record = run(root, tmp_path).outcome.record
+    assert [row["system"] for row in record["systems"]] == ["shortlist"]
+    assert "loss" not in record and record["sweep"] == []
+
+
+def test_tuning_never_reports_what_it_was_tuned_on(root, tmp_path):
+    record = run(root, tmp_path, Histograms(), tune_on="40%").outcome.record
+    tuned, reported = record["tuning"]["queries"], record["systems"][0]["queries"]
+    assert tuned + reported == 24 and tuned >= 3 and reported >= 3
+    assert record["tuning"]["rule"] == "40%" and set(record["tuning"]["values"]) == {str(w) for w in WEIGHTS}
+    assert record["manifest"]["fusion"] == record["tuning"]["fusion"] == record["systems"][1]["fusion"]
+
+
+def test_labels_and_files_with_trouble_are_counted(root, tmp_path):
+    from dataclasses import replace
+
+    dataset = open_dataset("folder", root)
+    first, second, third = list(dataset.qrels)[:3]
+    qrels = {**dataset.qrels, first: {**dataset.qrels[first], "not/there.png": 1}, second: {}}
+    gone = replace(dataset.queries[2], source=replace(dataset.queries[2].source, uri="file:///nowhere/x.png"))
+    assert dataset.queries[2].id == third
+    queries = [gone if query.id == third else query for query in dataset.queries]
+    plan = Plan(Colours(), SecondLook(Histograms()), shortlist=8)
+    changed = replace(dataset, qrels=qrels, queries=queries)
+    done = run_benchmark(changed, tmp_path, plan, indexing=Silent(), searching=Silent())
+    problems = done.outcome.record["problems"]
+    assert problems["relevant_items_outside_the_table"] == 1 and problems["such_as"] == ["not/there.png"]
+    assert problems["queries_without_relevant_items"] == 1
+    assert problems["queries_without_an_answer"] == 1 and done.outcome.after[third] == 0
+    assert list(done.outcome.record["unreadable_queries"]) == [third]
+
+
+def test_the_wrong_table_is_refused(root, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "other.png")
+    (tmp_path / "pictures/a").mkdir(parents=True)
+    for name in ("x", "y"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"pictures/a/{name}.png")
+    run(tmp_path / "pictures", tmp_path / "one")
+    plan = Plan(Colours())
+    dataset = open_dataset("folder", root)
+    table = tmp_path / "one/items.lt"
+    with pytest.raises(UsageError, match="is it the right table"):
+        run_benchmark(dataset, tmp_path / "two", plan, table=table, indexing=Silent(), searching=Silent())
+
+
+ANSWERS = st.builds(
+    lambda n, coarse, p, scored: Stored(
+        "q", tuple(f"d{i}" for i in range(n)), tuple(sorted(coarse[:n], reverse=True)), tuple(p[: min(n, scored)])
+    ),
+    st.integers(1, 9),
+    st.lists(st.floats(-1, 1, width=16), min_size=9, max_size=9),
+    st.lists(st.one_of(st.none(), st.floats(0, 1, width=16)), min_size=9, max_size=9),
+    st.integers(0, 9),
+)
+
+
+@given(ANSWERS, st.sets(st.integers(0, 12), min_size=1, max_size=5), st.integers(1, 9))
+@settings(max_examples=60, deadline=None)
+def test_no_second_look_beats_the_perfect_one(answer, relevant, depth):
+    qrels = {"q": {f"d{i}": 1 for i in relevant}}
+    bound = measure_group(perfect([answer], qrels, depth), qrels, ["mAP@9"])["mAP@9"]
+    assert measure_group(ideal(qrels), qrels, ["mAP@9"])["mAP@9"] == 1
+    for fusion in (Fusion.parse("0.5"), Fusion.parse("p-only"), Fusion.parse("rrf")):
+        run = fused([answer], System("x", fusion, depth))
+        assert sorted(name for name, _ in run["q"]) == sorted(answer.ids)
+        assert measure_group(run, qrels, ["mAP@9"])["mAP@9"] <= bound + 1e-12
+
+
+def test_tuning_finds_the_weight_that_is_best():
+    good = Stored("q", ("a", "b", "c"), (0.9, 0.8, 0.1), (0.1, 0.2, 0.9))
+    fusion, values = tune([good], {"q": {"c": 1}}, "mAP@3", 3)
+    assert values["p-only"] == 1.0 and values["1"] == pytest.approx(1 / 3)
+    assert fusion == Fusion.parse("0.4")  # the nearest to one half among the best
+    with pytest.raises(UsageError, match="no second look"):
+        tune([Stored("q", ("a",), (0.5,), ())], {"q": {"a": 1}}, "mAP@3", 3)
+
+
+def test_queries_with_the_same_answers_stay_on_one_side(tmp_path):
+    qrels = {f"q{i}": {f"thing {i // 3}": 1, f"q{i}": -1} for i in range(300)}
+    split = split_queries("30%", qrels)
+    assert not split.tuned_on & split.reported and 50 < len(split.tuned_on) < 130
+    for thing in range(100):
+        assert len({f"q{3 * thing + j}" in split.tuned_on for j in range(3)}) == 1
+    (tmp_path / "ids.txt").write_text("q1\nq2\n")
+    assert split_queries(str(tmp_path / "ids.txt"), qrels).tuned_on == {"q1", "q2"}
+
+
+@pytest.mark.parametrize(("rule", "complaint"), [("0%", "one side"), ("half", "neither"), ("120%", "neither")])
+def test_splits_that_make_no_sense_are_refused(rule, complaint, tmp_path):
+    with pytest.raises(UsageError, match=complaint):
+        split_queries(rule, {"a": {"x": 1}, "b": {"y": 1}})
+    (tmp_path / "ids").write_text("stranger\n")
+    with pytest.raises(UsageError, match="'stranger'"):
+        split_queries(str(tmp_path / "ids"), {"a": {"x": 1}, "b": {"y": 1}})
+
+
+def test_plots_are_valid_and_escape_names():
+    text = plot({"<a & b>": [(0, 0.5), (1, 0.2)], "empty": []}, title="t < u", x="x", y="y")
+    assert "<a & b>" not in text
+    assert len(ElementTree.fromstring(text).findall(".//{*}polyline")) == 2
+    ElementTree.fromstring(plot({}, title="", x="", y=""))
