@@ -75,15 +75,15 @@ def test_empty_folder(tmp_path: Path) -> None:
 
 @pytest.fixture
 def deep_folder(tmp_path: Path) -> Iterator[Path]:
-    """A picture 1,200 folders down, which neither shutil nor pytest could remove again."""
-    subprocess.run(["mkdir", "-p", tmp_path / "deep" / ("d/" * 1200)], check=True)
-    (tmp_path / "deep" / ("d/" * 1200) / "a.png").write_bytes(picture())
+    """A picture 1,050 folders down, which neither shutil nor pytest could remove again."""
+    subprocess.run(["mkdir", "-p", tmp_path / "deep" / ("d/" * 1050)], check=True)
+    (tmp_path / "deep" / ("d/" * 1050) / "a.png").write_bytes(picture())
     yield tmp_path / "deep"
     subprocess.run(["rm", "-rf", tmp_path / "deep"], check=True)
 
 
 def test_deep_folders_do_not_exhaust_the_stack(deep_folder: Path) -> None:
-    assert ids(deep_folder) == ["d/" * 1200 + "a.png"]
+    assert ids(deep_folder) == ["d/" * 1050 + "a.png"]
 
 
 def test_links(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def filtering(where: str | None, columns: Sequence[str]) -> Iterator[None]:
 
 
 def condition(where: str | None) -> str | None:
-    """Return the user's filter so that it stays one condition whatever it holds (a comment, a second statement)."""
+    """Return the user's filter so that a comment stays a comment and a second statement is an error, not ignored."""
     if where is None:
         return None
     if not where.strip():

@@ -1,8 +1,8 @@
 """Nearest neighbours by cosine: exact, or through the 1-bit index with refinement.
 
-LanceDB proposes candidates; their scores are computed again from the stored vectors in float64 and rounded to float32,
-so that equal vectors have equal scores and a score does not depend on the path or on the other queries. Order: score
-descending, then id ascending.
+LanceDB proposes candidates; their scores are computed again from the stored vectors in float64 and rounded to seven
+decimals, so that equal vectors have equal scores and a score depends neither on the path nor on the other queries.
+Order: score descending, then id ascending.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _cosine(rows: Any, unit: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
     exact = rows.astype(np.float64)
     norms = np.sqrt(np.einsum("nd,nd->n", exact, exact))
     scores = (exact @ unit) / (norms if unit.ndim == 1 else norms[:, None])
-    return np.asarray(scores, np.float32)
+    return np.asarray(np.round(scores, 7) + 0.0, np.float32)  # + 0.0 makes -0.0 print as what it is
 
 
 def _best(ids: Any, scores: Any, k: int) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from looktwice.errors import StoreError
+from looktwice.errors import StoreError, UsageError
 from looktwice.store.lance import batched, is_in, plain_errors, quote
 from looktwice.store.manifest import write_whole
 from looktwice.store.schema import TokenRow, tokens_schema
@@ -22,6 +22,8 @@ def put_codes(table: Any, folder: Path, rows: Sequence[TokenRow]) -> None:
 
     if not rows:
         return
+    if odd := [row.tokens_key for row in rows if "|" in row.tokens_key]:
+        raise UsageError(f"A tokens key may not hold '|', which ends the id in a row's key: {odd[0]!r}.")
     data = [{"key": _key(row.id, row.tokens_key), **{name: getattr(row, name) for name in _FIELDS}} for row in rows]
     with plain_errors(folder, "writing tokens"):
         upsert = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()

@@ -1,0 +1,102 @@
+"""Visual tokens beside the items, and the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from store_helpers import ENCODER, random_rows, row
+
+from looktwice.errors import StoreError, UsageError
+from looktwice.store import LedgerEntry, Table, TokenRow
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Table:
+    return Table.create(tmp_path / "t.lt", ENCODER)
+
+
+def codes(number: int, key: str = "k", data: bytes = b"") -> TokenRow:
+    return TokenRow(f"{number:05}", f"{number:064x}", key, '[{"h": 2}]', data or bytes([number % 256]) * 9, 3)
+
+
+def test_codes_come_back_in_the_order_asked_for(table: Table) -> None:
+    table.put_codes([codes(n) for n in range(100)])
+    table.put_codes([codes(n, "other", b"x") for n in range(50, 60)])
+    wanted = [7, 55, 7, 99, 0]
+    assert table.read_codes([f"{n:05}" for n in wanted], "k") == [codes(n) for n in wanted]
+    assert table.read_codes(["00055", "00007"], "other") == [codes(55, "other", b"x"), None]
+    assert table.read_codes(["00055", "nobody"], "third") == [None, None]
+    assert table.read_codes([], "k") == []
+
+
+def test_codes_are_replaced_not_doubled(table: Table) -> None:
+    table.put_codes([codes(1), codes(2)])
+    table.put_codes([codes(1, data=b"new")])
+    assert table.read_codes(["00001", "00002"], "k") == [codes(1, data=b"new"), codes(2)]
+    assert table.info()["tokens"] == 2
+
+
+@pytest.mark.parametrize("odd", ["a|b", "a'b", "a\n|", "日本"])
+def test_codes_of_odd_ids(table: Table, odd: str) -> None:
+    one = TokenRow(odd, "0", "k", "[]", b"1", 0)
+    table.put_codes([one])
+    assert table.read_codes([odd, "a"], "k") == [one, None]
+    with pytest.raises(UsageError):  # or it would be the row of another id
+        table.put_codes([TokenRow("a", "0", "b|k", "[]", b"2", 0)])
+
+
+def test_tokens_of_other_bytes_go_with_the_bytes(table: Table) -> None:
+    table.add(random_rows(10))
+    table.put_codes([codes(n) for n in range(10)])
+    table.add([row("00003", sha256="f" * 64), row("00004", sha256=f"{4:064x}", text="only the text is new")])
+    assert table.read_codes(["00003", "00004"], "k") == [None, codes(4)]
+    assert [sorted(part) for part in table.pending_tokens("k")] == [["00003"]]
+
+
+def test_pending_tokens(table: Table) -> None:
+    assert list(table.pending_tokens("k")) == []
+    table.add([*random_rows(5000), row("text", width=0, height=0)])
+    assert sum(map(len, table.pending_tokens("k"))) == 5000  # a text has no visual tokens
+    table.put_codes([codes(n) for n in range(4990)] + [TokenRow("04995", "old bytes", "k", "[]", b"", 0)])
+    left = sorted(one for part in table.pending_tokens("k") for one in part)
+    assert left == [f"{n:05}" for n in range(4990, 5000)]
+    assert sum(map(len, table.pending_tokens("other"))) == 5000
+
+
+def test_codebooks(table: Table) -> None:
+    name = table.put_codebook(b"book" * 99)
+    assert Table.open(table.path).codebook(name) == b"book" * 99
+    assert table.put_codebook(b"book" * 99) == name
+    with pytest.raises(StoreError, match="lost its codebook"):
+        table.codebook("0" * 64)
+    (table.path / "codebooks" / name).write_bytes(b"other")
+    with pytest.raises(StoreError, match="damaged"):
+        table.codebook(name)
+
+
+def test_ledger_keeps_one_line_per_place_and_stage(table: Table) -> None:
+    table.ledger.put(
+        [LedgerEntry("b", "read", "missing"), LedgerEntry("a", "read", "empty"), LedgerEntry("a", "read", "x")]
+    )
+    table.ledger.put([LedgerEntry("a", "read", "io-error", "d'é\n", "r"), LedgerEntry("a", "tokens", "odd")])
+    found = list(table.ledger)
+    assert [(one.uri, one.stage, one.reason) for one in found] == [
+        ("a", "read", "io-error"),
+        ("a", "tokens", "odd"),
+        ("b", "read", "missing"),
+    ]
+    assert (found[0].detail, found[0].root) == ("d'é\n", "r")
+    assert all(one.at > "2020" for one in found)
+    assert len(Table.open(table.path).ledger) == 3
+
+
+def test_ledger_forgets(table: Table) -> None:
+    odd = ["it's", "a\nb", "x|y", "日本"]
+    table.ledger.put([LedgerEntry(uri, stage, "r") for uri in odd for stage in ("read", "tokens")])
+    assert table.ledger.clear(["it's", "nobody"]) == 2
+    assert table.ledger.clear(odd, ["read"]) == 3
+    assert {one.stage for one in table.ledger} == {"tokens"}
+    assert table.ledger.clear(odd) == 3
+    assert (len(table.ledger), table.ledger.clear(odd), list(table.ledger)) == (0, 0, [])
+    table.ledger.put([])

@@ -1,0 +1,157 @@
+"""Compacting, erasing for good, versions, sizes on disk and export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from store_helpers import ENCODER, random_rows, row
+
+from looktwice.errors import UnknownName, UsageError
+from looktwice.store import LedgerEntry, Table, TokenRow, ann
+from looktwice.types import EncoderInfo
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Table:
+    return Table.create(tmp_path / "t.lt", ENCODER, {"year": int})
+
+
+def files_with(table: Table, needle: bytes) -> list[str]:
+    return [str(path) for path in table.path.rglob("*") if path.is_file() and needle in path.read_bytes()]
+
+
+@pytest.mark.parametrize("by_filter", [False, True])
+def test_purge_erases_every_byte_of_a_deleted_row(
+    table: Table, by_filter: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row of thousands: compaction alone would keep it."""
+    monkeypatch.setattr(ann, "EXACT_ROWS", 1000 if by_filter else 10_000)
+    monkeypatch.setattr(ann, "SAMPLE", 5)
+    secret = {"id": "SECRET-ID", "uri": "SECRET-URI", "text": "SECRET-TEXT", "sha256": "5EC8E7" * 10}
+    vector = np.arange(1, 9) / 7
+    table.add(random_rows(2000))
+    table.add(
+        [row(secret["id"], vector, secret["sha256"], uri=secret["uri"], text=secret["text"], metadata={"year": -5})]
+    )
+    table.put_codes([TokenRow(secret["id"], secret["sha256"], "k", "[]", b"SECRET-CODES", 0)])
+    table.ledger.put([LedgerEntry(secret["uri"], "tokens", "odd", "SECRET-DETAIL")])
+    table.build_index()
+    stored = vector.astype(np.float16).tobytes()
+    for needle in (b"SECRET-ID", b"SECRET-URI", b"SECRET-TEXT", b"SECRET-CODES", b"SECRET-DETAIL", b"5EC8E7", stored):
+        assert files_with(table, needle), needle  # the test can fail
+    table.delete(where="year = -5 AND id = 'SECRET-ID'") if by_filter else table.delete(["SECRET-ID"])
+    table.compact()
+    assert files_with(table, b"SECRET")
+    table.compact(purge=True)
+    for needle in (b"SECRET", b"5EC8E7", stored):
+        assert files_with(table, needle) == [], needle
+    assert len(table) == 2000
+    assert table.manifest.index is None or table.manifest.index["rows"] == 2000
+    again = Table.open(table.path)
+    query = random_rows(8)[7].vector
+    assert again.search(query, 5) == table.search(query, 5)
+    assert again.search(query, 1)[0].id == "00007"
+
+
+def test_purged_table_still_refuses_doubles(table: Table) -> None:
+    table.add(random_rows(10))
+    table.compact(purge=True)
+    table.add(random_rows(10, seed=1))
+    reopened = Table.open(table.path)
+    reopened.add(random_rows(10, seed=2))
+    assert len(reopened) == 10
+    for handle, key in ((reopened._items, "id"), (reopened._tokens, "key"), (reopened._failures, "key")):
+        field = handle.schema.field(key)
+        assert not field.nullable and field.metadata  # the declared primary key is in the metadata
+
+
+def test_compacting_changes_no_answer(table: Table) -> None:
+    for part in range(12):
+        table.add(random_rows(50, seed=part, start=50 * part))
+    table.delete(where="year < 100")
+    queries = np.random.default_rng(3).normal(size=(10, 8))
+    before = table.search_many(queries, 20)
+    table.compact()
+    assert table.search_many(queries, 20) == before
+    table.compact(purge=True)
+    assert table.search_many(queries, 20) == before
+    assert Table.open(table.path).search_many(queries, 20) == before
+
+
+def test_tidy_waits_until_it_pays(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("looktwice.store.maintenance.SMALL_FRAGMENTS", 3)
+    data = table.path / "items.lance" / "data"
+    for part in range(4):
+        table.tidy()
+        assert len(list(data.glob("*"))) == part
+        table.add(random_rows(5, start=5 * part))
+    table.tidy()
+    assert len(table.versions()) > 5 and len(table) == 20
+    assert table._items.stats()["fragment_stats"]["num_fragments"] == 1
+
+
+def test_versions(table: Table) -> None:
+    table.add(random_rows(5))
+    table.add(random_rows(5, start=5))
+    table.delete(["00000"])
+    counts = [known.items for known in table.versions()]
+    assert counts[-3:] == [5, 10, 9]
+    older = table.at(table.versions()[-2].number)
+    assert (len(older), len(table)) == (10, 9)
+    assert older.get(["00000"])[0].id == "00000"
+    with pytest.raises(UnknownName, match="version"):
+        table.at(999)
+
+
+def test_info_adds_up_to_the_files_on_disk(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ann, "EXACT_ROWS", 100)
+    monkeypatch.setattr(ann, "SAMPLE", 5)
+    table.add(random_rows(200))
+    table.add(random_rows(200, seed=1))
+    table.put_codes([TokenRow(f"{n:05}", "0", "k", "[]", bytes(500), 0) for n in range(50)])
+    table.put_codebook(b"book")
+    table.ledger.put([LedgerEntry("u", "read", "missing")])
+    table.build_index()
+    info = table.info()
+    on_disk = sum(path.stat().st_size for path in table.path.rglob("*") if path.is_file())
+    assert info["bytes"]["total"] == on_disk == sum(info["bytes"].values()) - on_disk
+    assert all(size > 0 for size in info["bytes"].values())
+    assert info["bytes"]["vectors"] == 200 * 8 * 2
+    assert (info["items"], info["failed"], info["tokens"]) == (200, 1, 50)
+    assert info["bytes_per_item"]["vectors"] == 16
+    assert json.loads(json.dumps(info)) == info
+    table.compact(purge=True)
+    assert table.info()["bytes"]["versions"] < info["bytes"]["versions"]
+
+
+def test_info_of_an_empty_table(table: Table) -> None:
+    info = table.info()
+    assert (info["items"], info["failed"], info["bytes"]["vectors"]) == (0, 0, 0)
+    assert info["index"] == {"kind": "exact"}
+
+
+def test_export(tmp_path: Path) -> None:
+    table = Table.create(tmp_path / "t.lt", EncoderInfo("toy", "1", "none", 5), {"year": int})
+    rows = random_rows(100, 5)
+    rows[7] = row("it's\n7", rows[7].vector, text="x", metadata={"year": 1, "more": ["é"]})
+    table.add(rows)
+    path = table.export(tmp_path / "new" / "out")
+    assert path == tmp_path / "new" / "out" / "items.parquet"
+    found = pq.read_table(path)
+    assert found.num_rows == 100
+    by_id = {one["id"]: one for one in found.to_pylist()}
+    assert json.loads(by_id["it's\n7"]["metadata"]) == {"year": 1, "more": ["é"]}
+    assert (by_id["it's\n7"]["year"], by_id["it's\n7"]["text"]) == (1, "x")
+    for one in table.get(sorted(by_id)):
+        assert np.array_equal(np.array(by_id[one.id]["vector"], np.float32), one.vector)
+    assert [entry.name for entry in path.parent.iterdir()] == ["items.parquet"]
+    with pytest.raises(UsageError, match="exists already"):
+        table.export(tmp_path / "new" / "out")
+
+
+def test_export_of_nothing(table: Table, tmp_path: Path) -> None:
+    assert pq.read_table(table.export(tmp_path)).num_rows == 0

@@ -1,0 +1,191 @@
+"""Making, opening, refusing: the folder, its manifest and its lock."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from store_helpers import ENCODER, random_rows, row
+
+from looktwice.errors import Locked, Mismatch, StoreError, UsageError
+from looktwice.store import Manifest, Table
+from looktwice.store.manifest import write_whole
+
+
+def test_manifest_comes_back(tmp_path: Path) -> None:
+    table = Table.create(tmp_path / "日本 t.lt", ENCODER, roots=["file:///a/"])
+    table.note_roots(["file:///b/", "file:///a/"])
+    table.note_tokens({"tokens_key": "k", "codec": "pq8"})
+    table.note_tokens({"tokens_key": "l", "codec": "int8"})
+    table.note_tokens({"tokens_key": "k", "codec": "pq16"})
+    found = Table.open(tmp_path / "日本 t.lt", ENCODER).manifest
+    assert found == table.manifest
+    assert found.roots == ("file:///a/", "file:///b/")
+    assert [(one["tokens_key"], one["codec"]) for one in found.tokens] == [("l", "int8"), ("k", "pq16")]
+    assert json.loads((table.path / "manifest.json").read_text())["format"] == 1
+
+
+@pytest.mark.parametrize("field, value", [("name", "other"), ("revision", "2"), ("preprocessing", "crop"), ("dim", 16)])
+def test_another_encoder_is_refused_with_both_names(tmp_path: Path, field: str, value: object) -> None:
+    Table.create(tmp_path / "t.lt", ENCODER)
+    other = replace(ENCODER, **{field: value})
+    with pytest.raises(Mismatch) as caught:
+        Table.open(tmp_path / "t.lt", other)
+    assert str(value) in str(caught.value) and str(getattr(ENCODER, field)) in str(caught.value)
+    assert "toy" in str(caught.value) and other.name in str(caught.value)
+
+
+def test_what_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.txt").write_text("x")
+    cases = {"nowhere": "does not exist", "file": "is a file", "folder": "no looktwice table", "file/t.lt": "file"}
+    for name, word in cases.items():
+        with pytest.raises(UsageError, match=word):
+            Table.open(tmp_path / name)
+    for name in ("file", "folder"):
+        with pytest.raises(UsageError):
+            Table.create(tmp_path / name, ENCODER)
+    with pytest.raises(StoreError, match="file"):
+        Table.create(tmp_path / "file" / "t.lt", ENCODER)
+    assert (tmp_path / "folder" / "mine.txt").read_text() == "x"
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_existing_tables_are_not_made_anew(tmp_path: Path) -> None:
+    Table.create(tmp_path / "t.lt", ENCODER).add(random_rows(3))
+    with pytest.raises(UsageError, match="is a table already"):
+        Table.create(tmp_path / "t.lt", ENCODER)
+    assert len(Table.open(tmp_path / "t.lt")) == 3
+
+
+@pytest.mark.parametrize("found, word", [(2, "newer looktwice"), (0, "index the pictures again"), (None, "again")])
+def test_other_formats_are_refused(tmp_path: Path, found: object, word: str) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    values = json.loads((table.path / "manifest.json").read_text())
+    (table.path / "manifest.json").write_text(json.dumps({**values, "format": found}))
+    with pytest.raises(UsageError, match=f"format {found!r}.*{word}"):
+        Table.open(table.path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "encoder": {"name": "x"}}', "\x00\xff"]
+)
+def test_damaged_manifest(tmp_path: Path, text: str) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    (table.path / "manifest.json").write_text(text)
+    with pytest.raises((StoreError, UsageError)):
+        Table.open(table.path)
+
+
+def test_half_made_tables_are_made_anew(tmp_path: Path) -> None:
+    whole = Table.create(tmp_path / "whole.lt", ENCODER).path
+    (whole / "manifest.json").rename(whole / "manifest.json.tmp")
+    with pytest.raises(UsageError, match="never finished"):
+        Table.open(whole)
+    torn = shutil.copytree(whole, tmp_path / "torn.lt")
+    shutil.rmtree(torn / "items.lance" / "_versions")
+    shutil.rmtree(torn / "ledger.lance")
+    for path in (whole, torn):
+        Table.create(path, ENCODER).add(random_rows(3))
+        assert len(Table.open(path)) == 3
+
+
+def test_rows_without_a_manifest_are_not_thrown_away(tmp_path: Path) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    table.add(random_rows(3))
+    (table.path / "manifest.json").unlink()
+    with pytest.raises(StoreError, match="has rows but no"):
+        Table.create(table.path, ENCODER)
+    Manifest(ENCODER).write(table.path)
+    assert len(Table.open(table.path)) == 3
+
+
+def test_lost_parts_are_told(tmp_path: Path) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    shutil.rmtree(table.path / "items.lance")
+    with pytest.raises(StoreError, match="opening the table failed"):
+        Table.open(table.path)
+
+
+def test_writing_whole_leaves_the_old_file_when_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_whole(tmp_path / "m", b"old")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError):
+        write_whole(tmp_path / "m", b"new")
+    assert os.listdir(tmp_path) == ["m"] and (tmp_path / "m").read_bytes() == b"old"
+
+
+HOLD = """
+import sys, time
+from looktwice.store import Table
+with Table.open(sys.argv[1]).writer():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_writers(tmp_path: Path) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    other = subprocess.Popen([sys.executable, "-c", HOLD, table.path], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        for write in (
+            lambda: table.add([row("a")]),
+            lambda: table.delete(["a"]),
+            lambda: table.compact(),
+            lambda: table.build_index(),
+            lambda: table.note_roots(["r"]),
+            lambda: table.ledger.clear(["u"]),
+            lambda: table.put_codes([]),
+        ):
+            with pytest.raises(Locked, match=f"Process {other.pid} is writing"):
+                write()
+        assert table.search(np.eye(8)[0], 3) == [] and len(table) == 0  # reading does not wait
+    finally:
+        other.kill()
+        other.wait()
+    table.add([row("a")])  # the lock died with its process
+    assert len(table) == 1
+
+
+def test_one_writer_may_write_many_things(tmp_path: Path) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    with table.writer():
+        table.add([row("a")])
+        with table.writer():
+            table.add([row("b")])
+        table.delete(["a"])
+    assert list(table.hashes()) == ["b"]
+
+
+def test_writers_start_from_the_newest_version(tmp_path: Path) -> None:
+    one = Table.create(tmp_path / "t.lt", ENCODER)
+    two = Table.open(one.path)
+    one.add([row("a")])
+    one.note_roots(["r"])
+    assert len(two) == 0  # what it saw when it was opened
+    with two.writer():
+        assert (len(two), two.manifest.roots) == (1, ("r",))
+    one.add([row("b")])
+    two.refresh()
+    assert len(two) == 2
+
+
+def test_importing_the_store_is_cheap() -> None:
+    code = "import sys, looktwice.store, looktwice.sources, looktwice.indexing, looktwice.media\n"
+    code += "sys.exit(any(name in sys.modules for name in ('lancedb', 'pyarrow', 'PIL', 'torch', 'faiss')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
