@@ -1,0 +1,157 @@
+"""What only a real process shows: pipes that close, ctrl-C, odd terminals; and how errors end a command."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Looktwice
+from fakes import make_pictures
+
+from looktwice.cli.main import app
+from looktwice.store import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"}
+MAIN = "from looktwice.cli.main import main; main()"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, "models", "--json"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+        text=True,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_terminal_without_the_characters_gets_escapes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, "models", "fusion"],
+        capture_output=True,
+        env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0 and b"\\u03bb" in done.stdout and done.stderr == b""
+
+
+SLOW = """
+import time, fakes, looktwice.encode
+from looktwice.cli.main import main
+
+class Slow(fakes.Colours):
+    def encode(self, items):
+        print("encoding", flush=True)
+        time.sleep(0.3)
+        return super().encode(items)
+
+looktwice.encode.load_encoder = lambda name, **options: Slow()
+main()
+"""
+
+
+def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "pictures")
+    command = [sys.executable, "-c", SLOW, "index", "t.lt", "pictures", "--batch-size", "2"]
+    running = subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert running.stdout is not None
+    for _ in range(3):
+        assert running.stdout.readline() == "encoding\n"
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=120)
+    assert running.returncode == 130, err
+    assert "Interrupted" in err and "Traceback" not in err
+    kept = len(Table.open(tmp_path / "t.lt"))
+    assert 0 < kept < 12
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert f"{12 - kept} added, {kept} unchanged" in done.stdout
+    assert len(Table.open(tmp_path / "t.lt")) == 12
+
+
+def test_two_writers_the_second_is_told(looktwice: Looktwice, own_table: Path) -> None:
+    with Table.open(own_table).writer():
+        started = time.monotonic()
+        done = looktwice("delete", own_table, "red-0.png")
+    assert done.code == 1 and "is writing to" in done.err and time.monotonic() - started < 30
+
+
+def raising(error: Exception) -> object:
+    def fail(*args: object, **options: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_a_bug_is_one_line_and_debug_shows_more(looktwice: Looktwice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("looktwice.store.Table.open", raising(KeyError("oops\x1b[31m")))
+    done = looktwice("info", "t.lt")
+    assert done.code == 1 and "KeyError" in done.err and "--debug" in done.err
+    assert "Traceback" not in done.err and "\x1b" not in done.err
+    with pytest.raises(KeyError):
+        looktwice("info", "t.lt", "--debug")
+    with pytest.raises(KeyError):
+        looktwice("--debug", "info", "t.lt")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "t.lt/x"), "No space left on device: t.lt/x."),
+        (PermissionError(errno.EACCES, "Permission denied", "t.lt"), "Permission denied: t.lt."),
+        (MemoryError(), "Not enough memory"),
+    ],
+)
+def test_errors_of_the_machine_are_sentences(
+    looktwice: Looktwice, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    monkeypatch.setattr("looktwice.store.Table.open", raising(error))
+    done = looktwice("info", "t.lt")
+    assert done.code == 1 and message in done.err and "Traceback" not in done.err
+
+
+def test_ctrl_c_in_process_is_130(looktwice: Looktwice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("looktwice.store.Table.open", raising(KeyboardInterrupt()))  # type: ignore[arg-type]
+    done = looktwice("info", "t.lt")
+    assert done.code == 130 and "Interrupted" in done.err
+
+
+def test_debug_after_a_double_dash_is_a_word(looktwice: Looktwice, own_table: Path) -> None:
+    done = looktwice("delete", own_table, "--json", "--", "--debug")
+    assert done.code == 0 and done.records[0]["deleted"] == 0
+
+
+def test_doctor_and_models_answer(looktwice: Looktwice) -> None:
+    checks = {row["name"]: row for row in looktwice("doctor", "--json").records}
+    assert checks["torch"]["ok"] and {"device", "threads", "tiny-clip"} <= set(checks)
+    listed = looktwice("models", "mllm", "--json").records
+    assert {"tiny-vl", "qwen2.5-vl-7b"} <= {row["name"] for row in listed}
+    assert looktwice("models", "mllms").code == 2
+
+
+def test_estimate(looktwice: Looktwice) -> None:
+    facts = looktwice("estimate", "--mllm", "qwen2.5-vl-7b", "--items", "100e6", "--codec", "pq8", "--json").records[0]
+    assert facts["items"] == 100_000_000 and facts["bytes_total"] == 100_000_000 * facts["bytes_per_item"]
+    shown = looktwice("estimate", "--mllm", "qwen2.5-vl-7b", "--resolution", "560")
+    assert shown.code == 0 and "300 made" in shown.out
+    for wrong in (["--items", "many"], ["--picture", "big"], ["--codec", "pq0"], ["--mfu", "2"], ["--mllm", "gpt"]):
+        done = looktwice("estimate", "--mllm", "qwen2.5-vl-7b", *wrong)
+        assert done.code == 2 and "Traceback" not in done.err
+
+
+def test_every_verb_has_a_sentence_and_an_example() -> None:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert "\n\n    Example" in (command.callback.__doc__ or ""), command.name
+        assert command.short_help and command.short_help.endswith("."), command.name
