@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -55,7 +56,7 @@ def test_batches_are_halved_until_they_fit(
 ) -> None:
     fast = engine(mllm("idefics3"))
     expected = fast.score(query["image"], candidates).p
-    run, sizes = Engine._run, []
+    run, sizes = Engine.run, []
 
     def small(self: Engine, part: Sequence[Any], *rest: Any) -> Any:
         sizes.append(len(part))
@@ -63,7 +64,7 @@ def test_batches_are_halved_until_they_fit(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return run(self, part, *rest)
 
-    monkeypatch.setattr(Engine, "_run", small)
+    monkeypatch.setattr(Engine, "run", small)
     assert fast.score(query["image"], candidates).p == pytest.approx(expected, abs=1e-5)
     assert max(sizes) > 2 and "halves" in caplog.text
     with pytest.raises(ModelError, match="single pair"):
@@ -93,9 +94,9 @@ def test_memory_of_pictures_has_a_limit(mllm: Get, query: dict[str, Item], candi
     forgetful = engine(mllm("qwen3_vl"), cache_bytes=0)
     assert forgetful.score(query["image"], candidates).p.tolist() == expected.tolist()
     assert not forgetful.tower._kept and forgetful.tower._bytes == 0
-    small = engine(mllm("qwen3_vl"), cache_bytes=30_000)
+    small = engine(mllm("qwen3_vl"), cache_bytes=16_000)
     small.score(query["image"], candidates)
-    assert 0 < small.tower._bytes <= 30_000 and len(small.tower._kept) < len(candidates)
+    assert 0 < small.tower._bytes <= 16_000 and len(small.tower._kept) < len(candidates)
 
 
 def test_the_query_runs_once_for_all_its_candidates(
@@ -103,13 +104,13 @@ def test_the_query_runs_once_for_all_its_candidates(
 ) -> None:
     fast = engine(mllm("internvl"), batch_size=2)
     tokens: list[int] = []
-    decode = Engine._decode
+    decode = Engine.decode
 
     def counted(self: Engine, batch: Any, *rest: Any) -> Any:
         tokens.append(batch.embeds.shape[0] * batch.embeds.shape[1])
         return decode(self, batch, *rest)
 
-    monkeypatch.setattr(Engine, "_decode", counted)
+    monkeypatch.setattr(Engine, "decode", counted)
     whole = fast.score(query["image"], candidates)
     once = len(tokens)
     parts = [fast.score(query["image"], candidates[i : i + 2]).p for i in range(0, len(candidates), 2)]
@@ -119,6 +120,19 @@ def test_the_query_runs_once_for_all_its_candidates(
     assert abs(other.p - whole.p).max() > 1e-4, "another query is another prefix"
     stored = Item("q", tokens=fast.visual_tokens([query["image"]])[0])
     assert fast.score(stored, candidates).p == pytest.approx(whole.p, abs=1e-5)
+
+
+def test_threads_may_share_a_model(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
+    model = mllm("internvl")
+    expected = engine(model).score(query["image"], candidates).p
+    shared = engine(model, batch_size=1)
+    slow = scorer(model, prompts.get("object"), path="reference")
+    judges = [shared, slow, shared, engine(model, batch_size=3), shared.with_prompt("object")]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda judge: judge.score(query["image"], candidates).p, judges * 2):
+            assert found == pytest.approx(expected, abs=1e-5)
+    for module in model.model.modules():
+        assert not module._forward_pre_hooks, "scoring leaves the model as it was"
 
 
 # --- rows without a score ---------------------------------------------------------------------------------------------

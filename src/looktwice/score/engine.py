@@ -266,14 +266,15 @@ class Engine:
 
     def decode(self, batch: Batch, mask: Tensor, cache: Any) -> Tensor:
         """Hidden states [n, C, d] of a batch after the tokens in `cache`."""
-        out = self.family.decoder(
-            inputs_embeds=batch.embeds,
-            position_ids=batch.positions,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            **batch.extras,
-        )
+        with HOOKED:
+            out = self.family.decoder(
+                inputs_embeds=batch.embeds,
+                position_ids=batch.positions,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                **batch.extras,
+            )
         hidden: Tensor = out.last_hidden_state
         return hidden
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from looktwice.errors import LooktwiceError, ModelError
 from looktwice.score import chat, labels, modes, pairs, probability, prompts, released
+from looktwice.score.last import HOOKED
 from looktwice.score.mllm import Mllm
 from looktwice.score.prompt import Prompt
 from looktwice.types import Item, PairScores
@@ -68,7 +69,8 @@ class Reference:
     def logits(self, query: Item, candidate: Item) -> Tensor:
         """Logits [V] of the next token after this pair, in float32, as the model gives them."""
         inputs = self.inputs(query, candidate)
-        out = self.mllm.model(**inputs, **self._keep, use_cache=False).logits[:, -1].float()
+        with HOOKED:  # a fast scorer may share this model
+            out = self.mllm.model(**inputs, **self._keep, use_cache=False).logits[:, -1].float()
         return released.penalise(out, list(inputs["input_ids"]), self.penalty)[0]
 
     def inputs(self, query: Item, candidate: Item) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ class Tower:
         self._place = (mllm.model.device, mllm.model.dtype)  # asking the model walks through all of its modules
         self._kept: OrderedDict[Key, VisualTokens] = OrderedDict()
         self._bytes = 0
+        self._lock = threading.Lock()
 
     def look(self, items: Sequence[Item], pictures: int) -> list[VisualTokens | LooktwiceError]:
         """Tokens of every item in order, on the model's device; an item that cannot be used gives its error instead.
@@ -36,17 +38,21 @@ class Tower:
         `pictures`: how many the prompt shows.
         """
         keys = [None if item.tokens is not None else self._key(item, pictures) for item in items]
+        with self._lock:
+            found = self._find(keys, items, pictures)
+        return [
+            found[key] if item.tokens is None else self._stored(item.tokens)
+            for key, item in zip(keys, items, strict=True)
+        ]
+
+    def _find(self, keys: Sequence[Key | None], items: Sequence[Item], pictures: int) -> Found:
         waiting = {key: item for key, item in zip(keys, items, strict=True) if key is not None}
         found: Found = {}
         for key in list(waiting):
             if (kept := self._recall(key)) is not None:
                 found[key] = kept
                 del waiting[key]
-        found.update(self._see(waiting, pictures))
-        return [
-            found[key] if item.tokens is None else self._stored(item.tokens)
-            for key, item in zip(keys, items, strict=True)
-        ]
+        return found | self._see(waiting, pictures)
 
     def _key(self, item: Item, pictures: int) -> Key:
         if item.image is None:
