@@ -18,6 +18,7 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -188,9 +189,23 @@ def curriculum(step: int, args: argparse.Namespace) -> tuple[float, float, float
     return min(1.0, 0.3 + 0.7 * asked), 0.1, 0.1 if asked < 1 else 0.5
 
 
-def rate(step: int, steps: int, peak: float) -> float:
-    """Warm up over 60 steps, then a cosine down to 2 %."""
-    return peak * min(1.0, (step + 1) / 60) * (0.02 + 0.49 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+def stage_start(step: int, args: argparse.Namespace) -> int:
+    return args.joint if step >= args.joint else args.look if step >= args.look else 0
+
+
+def rate(step: int, steps: int, peak: float, since: int | None = None) -> float:
+    """Warm up over 60 steps since the stage began, under a cosine down to 2 %."""
+    warm = min(1.0, ((step if since is None else since) + 1) / 60)
+    return peak * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+
+
+def parameter_groups(net: TinyVL) -> list[dict[str, Any]]:
+    """Sight apart from the rest, because it moves more slowly once questions depend on it; no decay on vectors."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in net.named_parameters():
+        sight = ".vision_model." in name or ".connector." in name
+        groups.setdefault((sight, parameter.ndim > 1), []).append(parameter)
+    return [{"params": ps, "weight_decay": 0.05 * matrix, "sight": sight} for (sight, matrix), ps in groups.items()]
 
 
 def share_gradients(net: nn.Module) -> None:
@@ -220,18 +235,14 @@ def worker(rank: int, args: argparse.Namespace) -> None:
     model = make_model(tokenizer, args.seed)
     whiten_patches(model, make_batch(sprites, 64, 96, 0.5, 0.3, args.seed, 0).pictures)
     net = TinyVL(model, tokenizer).to(args.device).train()
-    decay = [p for p in net.parameters() if p.ndim > 1]
-    plain = [p for p in net.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}], betas=(0.9, 0.98)
-    )
+    optimiser = torch.optim.AdamW(parameter_groups(net), betas=(0.9, 0.98))
     start = 0
     if (out / "last.pt").exists():
         state = torch.load(out / "last.pt", map_location=args.device, weights_only=True)
         net.load_state_dict(state["net"])
-        if state["step"] != args.look:  # the first question is another task: its momentum starts from nothing
+        if state["step"] not in (args.look, args.joint):  # each stage is another task: momentum starts from nothing
             optimiser.load_state_dict(state["optimiser"])
-        else:
+        if state["step"] == args.look:
             quieten(net, make_batch(sprites, 16, 96, 0.5, 0.3, args.seed, 0).pictures)
         start = state["step"]
     seed, since, window = args.seed * 100 + rank, time.time(), {}
@@ -247,7 +258,8 @@ def worker(rank: int, args: argparse.Namespace) -> None:
             share_gradients(net)
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         for group in optimiser.param_groups:
-            group["lr"] = rate(step, args.steps, args.lr)
+            slow = 0.3 if group["sight"] and step >= args.joint else 1.0
+            group["lr"] = slow * rate(step, args.steps, args.lr, since=step - stage_start(step, args))
         optimiser.step()
         for key, value in parts.items():
             window[key] = window.get(key, 0.0) + value.item()

@@ -58,6 +58,29 @@ def test_two_runs_are_compared(looktwice, tmp_path):
     assert one.code == 0 and "gained" not in one.out
 
 
+def test_a_table_of_ones_own_is_measured(looktwice, things, tmp_path):
+    assert looktwice("index", "mine.lt", things).code == 0
+    lines = [{"id": "q1", "image": str(things / "red/0.png")}, {"id": "q2", "image": str(things / "blue/1.png")}]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "labels.txt").write_text("q1 0 red/1.png 1\nq1 0 red/0.png -1\n")
+    arguments = ("eval", "table", "--table", "mine.lt", "--queries", "q.jsonl", "--qrels", "labels.txt", "--json")
+    (record,) = looktwice(*arguments).records
+    assert record["systems"][0]["queries"] == 1 and record["systems"][0]["measures"]["success@1"]["mean"] == 1
+    assert record["dataset"]["notes"] == ["queries: 1 with labels of 2"]
+
+
+def test_robustness_prints_a_row_per_condition(looktwice, things, monkeypatch):
+    from looktwice.experiment import robustness
+
+    kinds = {"blur": robustness.DEGRADATIONS["blur"]}
+    monkeypatch.setattr(robustness, "DEGRADATIONS", kinds)
+    arguments = ("eval", "robustness", "--on", "folder", "--root", things, "--shortlist", 3, "--side", "query")
+    done = looktwice(*arguments)
+    assert done.code == 0, done.err
+    assert done.out.count("blur") == 6 and "both orders" in done.out
+    assert done.out.splitlines()[-1] == "eval-robustness/robustness.json"
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -68,6 +91,8 @@ def test_two_runs_are_compared(looktwice, tmp_path):
         (["folder", "--small", "--root", "."], "one size"),
         (["folder", "--root", ".", "--no-rerank", "--tune-on", "20%"], "leave out --no-rerank"),
         (["--run", "a.trec"], "--qrels"),
+        (["table", "--table", "x.lt"], "--queries"),
+        (["robustness", "--on", "folder", "--root", ".", "--no-rerank"], "both looks"),
         (["scenes", "--run", "a.trec", "--qrels", "q"], "without a benchmark's name"),
         (["--run", "a", "--run", "b", "--run", "c", "--qrels", "q"], "two to compare"),
         (["roxford5k", "--root", "."], "Missing: "),
