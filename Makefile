@@ -38,6 +38,7 @@ bench: $(VENV)/.ready
 
 docs: $(VENV)/.ready
 	$(PY) scripts/cli_docs.py
+	$(PY) scripts/readme.py
 
 constraints: $(VENV)/.ready-dev
 	{ sed -n '/^#/p' constraints.txt; $(PY) -m pip freeze --exclude-editable | sed -E 's/\+[A-Za-z0-9.]+$$//'; } > constraints.new
