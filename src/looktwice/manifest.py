@@ -35,6 +35,7 @@ class Tally:
     requested: int = 0
     asked_again: int = 0
     status: Counter[str] = field(default_factory=Counter)
+    directions: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     unreadable: dict[str, MediaError] = field(default_factory=dict)
 
@@ -54,6 +55,7 @@ class Tally:
         self.requested += other.requested
         self.asked_again += other.asked_again
         self.status += other.status
+        self.directions += other.directions
         for stage, spent in other.seconds.items():
             self.seconds[stage] += spent
         self.unreadable |= other.unreadable
@@ -77,6 +79,7 @@ class Tally:
         """The tally as plain data."""
         return {
             "queries": self.queries,
+            "directions": dict(self.directions),
             "candidates": {
                 "retrieved": self.retrieved,
                 "requested": self.requested,

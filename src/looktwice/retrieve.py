@@ -11,17 +11,21 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from looktwice.candidates import Entry, Find, Reader, Unreadable, in_table
+from looktwice.calibration import Calibration, Sample, source_of
+from looktwice.candidates import Find, Reader, Unreadable, in_table
+from looktwice.directions import Direction
 from looktwice.encode import load_encoder
 from looktwice.errors import UnknownName, UsageError
 from looktwice.inputs import Asked, as_item
 from looktwice.manifest import Tally, run_manifest
-from looktwice.rank import Fusion, Ties, fuse, tied_at_the_top
+from looktwice.rank import Fusion, Ties
+from looktwice.rank.budget import Budget
 from looktwice.second_look import SecondLook
 from looktwice.store import Table
 from looktwice.token_index import TokenReader, TokenScorer
 from looktwice.token_index.reader import POLICIES, Policy
 from looktwice.token_index.sets import matching
+from looktwice.twice import Look, Rules, look_conditions
 from looktwice.types import Candidate, Encoder, Hit, Item, PairScorer
 
 if TYPE_CHECKING:
@@ -45,24 +49,27 @@ class Answer:
     k: int
     conditions: Mapping[str, Any] = field(repr=False)
     tally: Tally = field(repr=False)
+    least: float | None = None
 
     @property
     def hits(self) -> list[Hit]:
-        """The first k of the ranking."""
-        return self.ranking[: self.k]
+        """The first k of the ranking; with `least`, those alone whose p is at least that."""
+        first = self.ranking[: self.k]
+        return first if self.least is None else [hit for hit in first if hit.p is not None and hit.p >= self.least]
+
+    def samples(self, grades: Mapping[str, int]) -> list[Sample]:
+        """The pairs that were scored, with labels, for `calibration.fit`; what has no grade is not relevant."""
+        best = max((candidate.coarse for candidate in self.shortlist), default=0.0)
+        return [
+            Sample(self.query.id, hit.p, best - hit.coarse, grades.get(hit.id, 0) > 0)
+            for hit in self.ranking
+            if hit.p is not None
+        ]
 
     @property
     def manifest(self) -> dict[str, Any]:
         """Models and revisions, prompt and its hash, dtype, device, k, fusion, counts, seconds, versions."""
         return run_manifest(self.conditions, self.tally)
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How two looks become one ranking."""
-
-    fusion: Fusion
-    ties: Ties
 
 
 class Retriever:
@@ -75,6 +82,7 @@ class Retriever:
     `codec` says what the second look sees of a candidate: "auto" takes the visual tokens that the table holds for this
     MLLM, and its picture where it holds none; "pictures" always the picture; a codec's name insists on those tokens.
     `missing_tokens` is what happens to a candidate without them: "error", "encode" (its picture instead) or "skip".
+    `ties`, `direction`, `budget`, `calibration` and `sure`: see `twice.Rules`.
     """
 
     def __init__(
@@ -86,13 +94,17 @@ class Retriever:
         fusion: Fusion | str = "0.5",
         ties: Ties | str = "default",
         shortlist: int = 100,
+        direction: Direction | str = "auto",
+        budget: Budget | str = "all",
+        calibration: Calibration | str | Path | None = None,
+        sure: float | None = None,
         codec: str = "auto",
         missing_tokens: str = "error",
         device: str = "auto",
         dtype: str = "auto",
     ) -> None:
         self.table = table if isinstance(table, Table) else Table.open(table)
-        self.rules = Rules(Fusion.parse(fusion), Ties.parse(ties))
+        self.rules = Rules.of(fusion, ties, direction, budget, calibration, sure)
         self.shortlist = _positive(shortlist, "shortlist")
         self.look = SecondLook.of(scorer, device=device, dtype=dtype)
         self._encoder = encoder
@@ -127,7 +139,8 @@ class Retriever:
         _positive(k, "k")
         look = self.look if rerank else None
         waiting = iter(queries)
-        while batch := list(islice(waiting, BATCH)):
+        twice = self._twice(look)
+        while batch := [self.rules.direction.query(query) for query in islice(waiting, BATCH)]:
             spent = Tally()
             with spent.time("encode"):
                 vectors = self._vectors(batch)
@@ -135,16 +148,22 @@ class Retriever:
                 shortlists = self.table.search_many(vectors, max(k, self.shortlist), where)
             for query, shortlist in zip(batch, shortlists, strict=True):
                 tally = Tally(queries=1, retrieved=len(shortlist), seconds=spent.share(len(batch)))
-                find = in_table(self.table)
-                ranking = look_twice(query, shortlist, look, find, self._readers, self.rules, self.shortlist, tally)
-                yield Answer(query, shortlist, ranking, k, self._conditions(k, where, look), tally)
+                ranking = twice.rank(query, shortlist, k, tally)
+                yield Answer(query, shortlist, ranking, k, self._conditions(k, where, look), tally, twice.rules.least)
+
+    def _twice(self, look: SecondLook | None) -> Look:
+        def check() -> None:
+            if self.rules.calibration is not None:
+                self.rules.calibration.check(source_of(self._conditions(0, None, look)))
+
+        return Look(look, in_table(self.table), self._readers, self.rules, self.shortlist, check)
 
     def _conditions(self, k: int, where: str | None, look: SecondLook | None) -> dict[str, Any]:
         made_by = self.table.manifest.encoder
         encoder = {"name": made_by.name, "revision": made_by.revision, "preprocessing": made_by.preprocessing}
         asked = {"items": len(self.table), "k": k, "shortlist": self.shortlist, "where": where}
         seen = self._readers.describe() if look is not None else {}
-        return {"encoder": encoder, **asked, **_look_conditions(look, self.rules), **seen}
+        return {"encoder": encoder, **asked, **look_conditions(look, self.rules), **seen}
 
     def _vectors(self, queries: Sequence[Item]) -> FloatArray:
         import numpy as np
@@ -193,6 +212,7 @@ def rerank_run(
     reader_for: Callable[[PairScorer], Reader] | None = None,
     fusion: Fusion | str = "0.5",
     ties: Ties | str = "default",
+    direction: Direction | str = "auto",
     shortlist: int = 100,
     k: int = 10,
 ) -> Iterator[Answer]:
@@ -201,49 +221,20 @@ def rerank_run(
     Raises UsageError where scores that are no cosines would be weighed against probabilities, and where no candidate of
     a whole run is to be found.
     """
-    rules = Rules(Fusion.parse(fusion), Ties.parse(ties))
+    rules = Rules.of(fusion, ties, direction)
     _check_scale(run, rules.fusion)
     _check_ids(run, find)
     asked = {"k": _positive(k, "k"), "shortlist": _positive(shortlist, "shortlist")}
     reader = Reader()
+    twice = Look(look, find, reader_for or (lambda _: reader), rules, shortlist, lambda: None)
     for query in queries:
         if query.id not in run:
             continue
+        query = rules.direction.query(query)
         candidates = [Candidate(document, score) for document, score in run[query.id]]
         tally = Tally(queries=1, retrieved=len(candidates))
-        ranking = look_twice(query, candidates, look, find, reader_for or (lambda _: reader), rules, shortlist, tally)
-        yield Answer(query, candidates, ranking, k, asked | _look_conditions(look, rules), tally)
-
-
-def look_twice(
-    query: Item,
-    shortlist: Sequence[Candidate],
-    look: SecondLook | None,
-    find: Find,
-    reader_for: Callable[[PairScorer], Reader],
-    rules: Rules,
-    depth: int,
-    tally: Tally,
-) -> list[Hit]:
-    """Rank one shortlist: its best `depth` by both looks, the rest below them as the first look had it."""
-    scores = second = None
-    if look is not None:
-        with tally.time("read"):
-            entries: list[Entry | Unreadable] = find([candidate.id for candidate in shortlist[:depth]])
-        scores = look.score(query, entries, reader_for, tally)
-        tied = [] if scores is None else tied_at_the_top(shortlist, scores, rules.fusion, rules.ties)
-        second = look.ask(query, entries, tied, reader_for, tally) if tied else None
-    return fuse(shortlist, scores, rules.fusion, ties=rules.ties, second=second, explain=True)
-
-
-def _look_conditions(look: SecondLook | None, rules: Rules) -> dict[str, Any]:
-    if look is None:
-        return {"second_look": None}
-    return {
-        "fusion": str(rules.fusion),
-        "ties": str(rules.ties),
-        "second_look": [dict(record) for record in look.describe()],
-    }
+        ranking = twice.rank(query, candidates, k, tally)
+        yield Answer(query, candidates, ranking, k, {**asked, **look_conditions(look, rules)}, tally)
 
 
 def _policy(name: str) -> Policy:

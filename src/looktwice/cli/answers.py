@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from looktwice.cli.console import emit, json_line, note, number, plural, progress, table
+from looktwice.cli.console import emit, json_line, note, number, plural, progress, say, table
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Outputs:
     report: Path | None
     find: Find
     queries: Queries | None = None
+    explain: bool = False
     _run: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
     _views: list[QueryView] = field(default_factory=list)
 
@@ -80,6 +81,9 @@ class Outputs:
         elif self.queries is None or (self.run is None and self.report is None):
             title = None if self.queries is None else f"query {name}"
             table(["#", "id", ">score", ">coarse", ">p", ">moved"], [_cells(hit) for hit in answer.hits], title=title)
+            if self.explain:
+                for hit in answer.hits:
+                    say(f"{hit.rank} {hit.id}: {explained(hit)}")
 
     @cached_property
     def _viewer(self) -> Viewer:
@@ -100,6 +104,19 @@ class Outputs:
 
             write_report(self.report, title="looktwice", manifest=manifest, queries=self._views)
             note(f"Report: {self.report}")
+
+
+def explained(hit: Hit) -> str:
+    """What a hit's score is made of, on one line."""
+    made_of = dict(hit.explain or {})
+    parts = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in made_of.items() if name != "label_logits"]
+    return " · ".join(parts)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "/".join(_short(part) for part in value)
+    return number(value) if isinstance(value, float) else "unknown" if value is None else str(value)
 
 
 def record(query: str, hit: Hit) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from looktwice import __version__
 from looktwice.cli import (
+    calibrate,
     delete,
     demo,
     doctor,
@@ -99,7 +100,9 @@ def looktwice(
     show_warnings()
 
 
-for verb in (demo, index, search, rerank, evaluation, info, ledger, delete, export, tokens, estimate, models, doctor):
+SEARCHING = (demo, index, search, rerank, calibrate, evaluation)
+KEEPING = (info, ledger, delete, export, tokens, estimate, models, doctor)
+for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)
 
 

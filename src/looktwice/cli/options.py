@@ -57,6 +57,17 @@ Ties = Annotated[
     str,
     typer.Option(help="Order of candidates that share a score: default, coarse, paper, repaired, released-code."),
 ]
+Direction = Annotated[
+    str, typer.Option(help="What is shown of queries and candidates: auto, or such as text-to-image, both-to-both.")
+]
+Budget = Annotated[
+    str, typer.Option(help="all, or auto:0.01: stop when the rest matters with less than that chance (--calibration).")
+]
+Calibration = Annotated[Path | None, typer.Option(help="What `looktwice calibrate` made for these models.")]
+Sure = Annotated[
+    float | None, typer.Option(help="Only hits that are right with this precision, such as 0.95 (--calibration).")
+]
+Explain = Annotated[bool, typer.Option("--explain", help="Under each hit: what its score is made of.")]
 Prior = Annotated[
     str,
     typer.Option(

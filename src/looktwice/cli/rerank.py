@@ -37,6 +37,8 @@ def rerank(
     retrace: options.Retrace = "off",
     prior: options.Prior = "off",
     ties: options.Ties = "default",
+    direction: options.Direction = "auto",
+    explain: options.Explain = False,
     fusion: options.FusionRule = "0.5",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -81,9 +83,9 @@ def rerank(
     table = _table(collection)
     find = in_folder(collection) if table is None else in_table(table)
     reader_for = None if table is None else Readers(table, codec, missing_tokens)
-    rules = {"fusion": fusion, "ties": ties}
+    rules = {"fusion": fusion, "ties": ties, "direction": direction}
     answers = rerank_run(shortlists, asked, find, look, reader_for=reader_for, shortlist=shortlist, k=k, **rules)
-    Outputs(json, run, report, find, asked).write(answers)
+    Outputs(json, run, report, find, asked, explain).write(answers)
 
 
 def _table(path: Path) -> Table | None:

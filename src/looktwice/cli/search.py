@@ -37,6 +37,11 @@ def search(
     retrace: options.Retrace = "off",
     prior: options.Prior = "off",
     ties: options.Ties = "default",
+    direction: options.Direction = "auto",
+    budget: options.Budget = "all",
+    calibration: options.Calibration = None,
+    sure: options.Sure = None,
+    explain: options.Explain = False,
     fusion: options.FusionRule = "0.5",
     no_rerank: Annotated[bool, typer.Option("--no-rerank", help="The shortlist only, no second look.")] = False,
     run: options.RunFile = None,
@@ -79,18 +84,22 @@ def search(
     asked = Queries(queries) if queries is not None else None
     single = [] if asked is not None else [_single(query, image, text)]
     set_threads(threads)
-    budget = {"batch_size": batch_size, "resolution": resolution, "max_tiles": max_tiles}
+    limits = {"batch_size": batch_size, "resolution": resolution, "max_tiles": max_tiles}
     method = {"score_mode": score_mode, "retrace": retrace, "prior": prior}
     look = (
         None
         if no_rerank
-        else SecondLook(mllm, prompt=prompt, cache=score_cache, device=device, dtype=dtype, **budget, **method)
+        else SecondLook(mllm, prompt=prompt, cache=score_cache, device=device, dtype=dtype, **limits, **method)
     )
     retriever = Retriever(
         path,
         scorer=look,
         fusion=fusion,
         ties=ties,
+        direction=direction,
+        budget=budget,
+        calibration=calibration,
+        sure=sure,
         shortlist=shortlist,
         codec=codec,
         missing_tokens=missing_tokens,
@@ -100,7 +109,7 @@ def search(
     if len(retriever.table) == 0:
         note(f"The table {path} is empty; fill it with: looktwice index {path} FOLDER")
     answers = retriever.search_many(single if asked is None else asked, k=k, where=where)
-    Outputs(json, run, report, in_table(retriever.table), asked).write(answers)
+    Outputs(json, run, report, in_table(retriever.table), asked, explain).write(answers)
 
 
 def _single(query: str | None, image: Path | None, text: str | None) -> Item:

@@ -1,0 +1,257 @@
+"""From a model's numbers to numbers that mean something: fitted on labelled pairs, kept with their source.
+
+A calibration holds for the encoder, MLLM, prompt, mode, retrace and codec that it was made with; others refuse it.
+Platt: P(relevant) = σ(a · logit(p) + b), with Platt's smoothed targets (Advances in Large Margin Classifiers, 1999).
+Isotonic: the non-decreasing step function nearest to the labels (pool adjacent violators). Knows numbers and labels.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from looktwice.errors import Mismatch, UnknownName, UsageError
+
+FORMAT = 1
+METHODS = ("platt", "isotonic")
+PRECISIONS = (0.5, 0.8, 0.9, 0.95, 0.99)
+BINS, FOLDS, EDGE, QUANTILES = 10, 5, 1e-6, 200
+_SOURCE = ("mllm", "revision", "preprocessing", "prompt", "prompt_hash", "mode", "retrace", "prior")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled pair: its query's id, p, how far its coarse score is below its shortlist's best, and its label."""
+
+    query: str
+    p: float
+    gap: float
+    relevant: bool
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted. `curve`: (a, b) for Platt, steps (p, P(relevant)) for isotonic; `gap`: (a, b) of σ(a · gap + b).
+
+    `relevant`: p of relevant pairs, ascending. `thresholds`: precision → the least p from which on the lower end of the
+    95 % interval (Wilson) of the precision is at least that. `quality`: ECE and reliability points, out of fold.
+    """
+
+    source: Mapping[str, Any]
+    method: str
+    curve: tuple[tuple[float, float], ...]
+    gap: tuple[float, float]
+    relevant: tuple[float, ...]
+    thresholds: Mapping[str, float]
+    quality: Mapping[str, Any]
+
+    def probability(self, p: float) -> float:
+        """P(relevant) of a pair with this p."""
+        return _apply(self.method, self.curve, p)
+
+    def relevance(self, gap: float) -> float:
+        """P(relevant) of a candidate not looked at yet, by its coarse score's distance from the best."""
+        return _sigmoid(self.gap[0] * gap + self.gap[1])
+
+    def survival(self, p: float) -> float:
+        """P(score above p) of a relevant pair; never quite 0 or 1, as far as so many pairs can tell."""
+        above = len(self.relevant) - bisect.bisect_right(self.relevant, p)
+        return (above + 0.5) / (len(self.relevant) + 1)
+
+    def threshold(self, precision: float) -> float:
+        """The least p to show for this precision. Raises UsageError for one that was not or could not be fitted."""
+        found = self.thresholds.get(f"{precision:g}")
+        if found is None:
+            raise UsageError(
+                f"This calibration has no threshold for a precision of {precision:g}; it has "
+                f"{', '.join(self.thresholds) or 'none'}. Calibrate with more labelled pairs for others."
+            )
+        return found
+
+    def check(self, source: Mapping[str, Any]) -> None:
+        """Raise Mismatch where `source` is not what this was made with."""
+        wrong = [key for key in (*self.source, *source) if self.source.get(key) != source.get(key)]
+        if wrong:
+            raise Mismatch(
+                f"This calibration was made with {wrong[0]} {self.source.get(wrong[0])!r}, and this run has "
+                f"{source.get(wrong[0])!r}; calibrate again, or use the same."
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, whole or not at all."""
+        path = Path(path)
+        beside = path.with_name(f"{path.name}.part")
+        beside.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
+        beside.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path | Calibration) -> Calibration:
+        """Read one. Raises UsageError for a file that is none."""
+        if isinstance(path, Calibration):
+            return path
+        try:
+            body = json.loads(Path(path).read_text(encoding="utf-8"))
+            if body.pop("format") != FORMAT:
+                raise ValueError("another format")
+            curve = tuple((float(a), float(b)) for a, b in body.pop("curve"))
+            relevant = tuple(map(float, body.pop("relevant")))
+            a, b = map(float, body.pop("gap"))
+            return cls(curve=curve, relevant=relevant, gap=(a, b), **body)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(
+                f"{path} is no calibration that can be read ({error}); make one with calibrate."
+            ) from error
+
+
+def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """What a calibration must match, from what a run's manifest says. Raises UsageError where prompts were mixed."""
+    looks = [look for look in conditions.get("second_look") or [] if look]
+    own = [{key: look.get(key) for key in _SOURCE} for look in looks]
+    if not own or any(other != own[0] for other in own):
+        raise UsageError(
+            "A calibration is for one prompt and model; name one with --prompt, and ties without a question."
+        )
+    codecs = {str(found.get("tokens_key", "")) for found in conditions.get("candidates_from", [])}
+    return {"encoder": dict(conditions.get("encoder", {})), **own[0], "tokens": ",".join(sorted(codecs))}
+
+
+def fit(samples: Iterable[Sample], source: Mapping[str, Any], method: str = "platt") -> Calibration:
+    """Fit on labelled pairs. Raises UsageError for labels of one kind only, or fewer than two queries."""
+    pairs = [s for s in samples if math.isfinite(s.p)]
+    if method not in METHODS:
+        raise UnknownName("calibration method", method, METHODS)
+    if len({s.relevant for s in pairs}) < 2 or len({s.query for s in pairs}) < 2:
+        raise UsageError("Calibrating takes pairs of two queries or more, relevant and not; give more labels.")
+    relevant = sorted(s.p for s in pairs if s.relevant)
+    kept = [relevant[i * (len(relevant) - 1) // max(1, QUANTILES - 1)] for i in range(min(QUANTILES, len(relevant)))]
+    return Calibration(
+        source=dict(source),
+        method=method,
+        curve=_fit(method, pairs),
+        gap=_logistic([s.gap for s in pairs], [s.relevant for s in pairs]),
+        relevant=tuple(kept if len(relevant) > QUANTILES else relevant),
+        thresholds=_thresholds(pairs),
+        quality=_quality(method, pairs),
+    )
+
+
+def ece(p: Sequence[float], relevant: Sequence[bool]) -> float:
+    """Expected calibration error: |mean p − share relevant| over ten equal bins of p, weighted by their pairs."""
+    return sum(n * abs(mean - share) for mean, share, n in reliability(p, relevant)) / max(1, len(p))
+
+
+def reliability(p: Sequence[float], relevant: Sequence[bool]) -> list[tuple[float, float, int]]:
+    """(mean p, share relevant, pairs) of every bin that is not empty: the points of a reliability diagram."""
+    bins: dict[int, list[int]] = {}
+    for i, value in enumerate(p):
+        bins.setdefault(min(BINS - 1, int(value * BINS)), []).append(i)
+    return [
+        (sum(p[i] for i in rows) / len(rows), sum(relevant[i] for i in rows) / len(rows), len(rows))
+        for _, rows in sorted(bins.items())
+    ]
+
+
+def _quality(method: str, pairs: Sequence[Sample]) -> dict[str, Any]:
+    """Every pair judged by a fit on other queries."""
+    names = sorted({s.query for s in pairs})
+    fold = {name: i % min(FOLDS, len(names)) for i, name in enumerate(names)}
+    after = [0.0] * len(pairs)
+    for held in sorted(set(fold.values())):
+        others = [s for s in pairs if fold[s.query] != held]
+        curve = _fit(method, others if len({s.relevant for s in others}) == 2 else pairs)
+        for i, s in enumerate(pairs):
+            if fold[s.query] == held:
+                after[i] = _apply(method, curve, s.p)
+    labels, before = [s.relevant for s in pairs], [s.p for s in pairs]
+    return {
+        "pairs": len(pairs),
+        "queries": len(names),
+        "relevant": sum(labels),
+        "ece_before": ece(before, labels),
+        "ece_after": ece(after, labels),
+        "reliability_before": reliability(before, labels),
+        "reliability_after": reliability(after, labels),
+    }
+
+
+def _thresholds(pairs: Sequence[Sample]) -> dict[str, float]:
+    ranked = sorted(pairs, key=lambda s: -s.p)
+    found: dict[str, float] = {}
+    hits = 0
+    for n, s in enumerate(ranked, 1):
+        hits += s.relevant
+        if n < len(ranked) and ranked[n].p == s.p:
+            continue
+        for precision in PRECISIONS:
+            if _lower(hits, n) >= precision:
+                found[f"{precision:g}"] = s.p
+    return found
+
+
+def _lower(hits: int, n: int) -> float:
+    """Lower end of Wilson's 95 % interval."""
+    z = 1.959964
+    share = hits / n
+    middle, spread = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (middle - spread) / (1 + z * z / n)
+
+
+def _fit(method: str, pairs: Sequence[Sample]) -> tuple[tuple[float, float], ...]:
+    p, relevant = [s.p for s in pairs], [s.relevant for s in pairs]
+    return (_logistic([_logit(x) for x in p], relevant),) if method == "platt" else isotonic(p, relevant)
+
+
+def _apply(method: str, curve: Sequence[tuple[float, float]], p: float) -> float:
+    if method == "platt":
+        return _sigmoid(curve[0][0] * _logit(p) + curve[0][1])
+    at = bisect.bisect_right([x for x, _ in curve], p)
+    return curve[max(0, at - 1)][1]
+
+
+def isotonic(p: Sequence[float], relevant: Sequence[bool]) -> tuple[tuple[float, float], ...]:
+    """Steps (least p, P(relevant)) of the non-decreasing function nearest to the labels in squares."""
+    groups: dict[float, list[int]] = {}
+    for x, label in zip(p, relevant, strict=True):
+        groups.setdefault(x, []).append(int(label))
+    steps: list[list[float]] = []  # least p, sum of labels, pairs
+    for x in sorted(groups):
+        steps.append([x, sum(groups[x]), len(groups[x])])
+        while len(steps) > 1 and steps[-2][1] * steps[-1][2] >= steps[-1][1] * steps[-2][2]:
+            _, hits, n = steps.pop()
+            steps[-1] = [steps[-1][0], steps[-1][1] + hits, steps[-1][2] + n]
+    return tuple((x, hits / n) for x, hits, n in steps)
+
+
+def _logistic(x: Sequence[float], relevant: Sequence[bool]) -> tuple[float, float]:
+    """(a, b) of σ(a·x + b) by Newton's method, towards Platt's smoothed targets."""
+    import numpy as np
+
+    rows = np.stack([np.asarray(x, np.float64), np.ones(len(x))], axis=1)
+    labels = np.asarray(relevant, bool)
+    hits, misses = int(labels.sum()), int((~labels).sum())
+    target = np.where(labels, (hits + 1) / (hits + 2), 1 / (misses + 2))
+    weights = np.array([0.0, math.log((hits + 1) / (misses + 1))])
+    ridge = 1e-6 * np.eye(2)  # constant x has no slope to find
+    for _ in range(100):
+        said = 1 / (1 + np.exp(-np.clip(rows @ weights, -40, 40)))
+        gradient = rows.T @ (said - target) + ridge @ weights
+        curvature = rows.T @ (rows * (said * (1 - said))[:, None]) + ridge
+        step = np.linalg.solve(curvature, gradient)
+        weights = weights - step * min(1.0, 5.0 / max(1e-12, float(np.abs(step).max())))
+        if np.abs(step).max() < 1e-9:
+            break
+    return float(weights[0]), float(weights[1])
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-max(-700.0, min(700.0, x))))
+
+
+def _logit(p: float) -> float:
+    p = min(1 - EDGE, max(EDGE, p))
+    return math.log(p / (1 - p))

@@ -1,0 +1,96 @@
+"""`looktwice calibrate`: learn from labelled queries what the second look's numbers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from looktwice.cli import options
+from looktwice.cli.console import emit, note, number, progress, table
+from looktwice.errors import UsageError
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("calibrate", short_help="Learn from labels what the scores mean.")(calibrate)
+
+
+def calibrate(
+    path: options.TablePath,
+    queries: Annotated[Path, typer.Option(help='JSON Lines of {"id", "image", "text"}; paths relative to the file.')],
+    qrels: Annotated[Path, typer.Option(help="Labels in TREC format; what is not in it counts as not relevant.")],
+    into: Annotated[Path, typer.Option("--out", help="Where the calibration goes.")],
+    method: Annotated[str, typer.Option(help="platt (a smooth curve) or isotonic (steps, for many labels).")] = "platt",
+    shortlist: options.Shortlist = 50,
+    mllm: options.Mllm = "tiny-vl",
+    prompt: options.Prompt = "auto",
+    score_mode: options.ScoreMode = "p-label",
+    retrace: options.Retrace = "off",
+    prior: options.Prior = "off",
+    direction: options.Direction = "auto",
+    codec: options.Codec = "auto",
+    score_cache: options.ScoreCache = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    threads: options.Threads = None,
+    json: options.Json = False,
+) -> None:
+    """Score the shortlists of labelled queries and fit what `search --calibration` uses.
+
+    That is: probabilities that can be trusted (--sure 0.95 shows such hits only) and a second look that stops early
+    (--budget auto:0.01). A calibration holds for this encoder, model, prompt, mode and codec, and is refused elsewhere.
+    Quality is measured on queries that the fit has not seen.
+
+    Example: looktwice calibrate photos.lt --queries q.jsonl --qrels qrels.txt --out photos.calibration.json
+    """
+    from looktwice.calibration import METHODS, fit, source_of
+    from looktwice.device import set_threads
+    from looktwice.errors import UnknownName
+    from looktwice.evaluate import read_qrels
+    from looktwice.queries import Queries
+    from looktwice.retrieve import Retriever
+    from looktwice.second_look import SecondLook
+
+    if method not in METHODS:
+        raise UnknownName("calibration method", method, METHODS)
+    if not into.absolute().parent.is_dir():
+        raise UsageError(f"The folder {into.parent} does not exist; make it first.")
+    asked, labels = Queries(queries), read_qrels(qrels)
+    set_threads(threads)
+    method_of = {"score_mode": score_mode, "retrace": retrace, "prior": prior}
+    look = SecondLook(mllm, prompt=prompt, cache=score_cache, device=device, dtype=dtype, **method_of)
+    retriever = Retriever(
+        path,
+        scorer=look,
+        direction=direction,
+        ties="coarse",
+        shortlist=shortlist,
+        codec=codec,
+        device=device,
+        dtype=dtype,
+    )
+    samples = []
+    conditions = {}
+    with progress("queries", "queries", len(asked)) as bar:
+        for answer in retriever.search_many((query for query in asked if query.id in labels), k=shortlist):
+            samples += answer.samples(labels[answer.query.id])
+            conditions = dict(answer.conditions)
+            bar.advance()
+    made = fit(samples, source_of(conditions), method)
+    made.save(into)
+    _show(made.quality, made.thresholds, json)
+    note(f"Calibration: {into}")
+
+
+def _show(quality: Mapping[str, Any], thresholds: Mapping[str, float], json: bool) -> None:
+    if json:
+        emit({**quality, "thresholds": thresholds})
+        return
+    points = [(number(mean), number(share), n) for mean, share, n in quality["reliability_after"]]
+    table(["mean p, calibrated", ">share relevant", ">pairs"], points)
+    note(f"Calibration error (ECE): {quality['ece_before']:.4f} before, {quality['ece_after']:.4f} after.")
+    for precision, least in thresholds.items():
+        note(f"--sure {precision} shows hits from p = {least:.6g} on.")

@@ -1,0 +1,101 @@
+"""How much of a shortlist gets the second look: all of it, or as much as still matters.
+
+The shortlist is scored in blocks, in coarse order. After each, the chance that the rest holds a relevant candidate that
+would enter the top n is estimated, and the rest is left alone once that chance is below ε:
+
+    1 − Π_j (1 − P(relevant | gap_j) · P(p > x_j | relevant)),   gap_j = best coarse score − coarse score of j
+
+x_j is the p that candidate j would need for a fused score above the n-th best so far. Both chances come from labelled
+pairs (`looktwice calibrate`). Knows numbers only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from looktwice.errors import UnknownName, UsageError
+from looktwice.rank.fusion import Fusion
+from looktwice.types import Candidate
+
+BLOCK = 8
+
+
+class Odds(Protocol):
+    """What labelled pairs say."""
+
+    def relevance(self, gap: float) -> float:
+        """P(relevant) of a candidate whose coarse score is `gap` below the best of its shortlist."""
+        ...
+
+    def survival(self, p: float) -> float:
+        """P(score above `p`) of a relevant candidate."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """`all`, or `auto:ε`, or `auto:ε@n` for the first n places (without @n: as many as hits are asked for).
+
+    >>> [str(Budget.parse(name)) for name in ("all", "auto:0.01", "auto:0.05@1")]
+    ['all', 'auto:0.01', 'auto:0.05@1']
+    """
+
+    epsilon: float | None = None
+    top: int | None = None
+
+    @classmethod
+    def parse(cls, text: str | Budget) -> Budget:
+        """Read a budget's name. Raises UnknownName, or UsageError for an ε outside (0, 1) or an n below 1."""
+        if isinstance(text, Budget):
+            return text
+        if text == "all":
+            return cls()
+        kind, _, number = text.partition(":")
+        epsilon, at, top = number.partition("@")
+        try:
+            budget = cls(float(epsilon), int(top) if at else None)
+        except ValueError:
+            raise UnknownName("budget", text, ("all", "auto:0.01", "auto:0.01@1")) from None
+        if kind != "auto":
+            raise UnknownName("budget", text, ("all", "auto:0.01", "auto:0.01@1"))
+        if not 0 < float(epsilon) < 1 or (at and int(top) < 1):
+            raise UsageError(f"The budget {text!r} needs a chance between 0 and 1, and 1 or more places.")
+        return budget
+
+    def __str__(self) -> str:
+        if self.epsilon is None:
+            return "all"
+        return f"auto:{self.epsilon:g}" + (f"@{self.top}" if self.top else "")
+
+
+def chance_of_change(
+    scored: Sequence[tuple[float, float]], rest: Sequence[Candidate], best: float, top: int, fusion: Fusion, odds: Odds
+) -> float:
+    """The chance that `rest` holds a relevant candidate that would enter the first `top` places.
+
+    `scored`: (coarse, p) of the candidates looked at; `best`: the shortlist's best coarse score. 1 while fewer than
+    `top` are scored. Raises UsageError for reciprocal rank fusion, where a score hangs on ranks that are not known yet.
+    """
+    if fusion.method != "linear":
+        raise UsageError("A budget that stops early needs --fusion with a weight, or p-only; not rrf.")
+    if not rest:
+        return 0.0
+    if len(scored) < top:
+        return 1.0
+    bar = sorted(fusion.scores([c for c, _ in scored], [p for _, p in scored]), reverse=True)[top - 1]
+    stays = 1.0
+    for candidate in rest:
+        needed = _needed(bar, candidate.coarse, fusion.weight)
+        if needed < 1:
+            stays *= 1 - odds.relevance(best - candidate.coarse) * odds.survival(needed)
+    return 1 - stays
+
+
+def _needed(bar: float, coarse: float, weight: float) -> float:
+    """The p above which a candidate's fused score is above `bar`."""
+    if weight == 1:
+        return -math.inf if coarse > bar else math.inf
+    return (bar - weight * coarse) / (1 - weight)

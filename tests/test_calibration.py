@@ -1,0 +1,216 @@
+"""Calibration, the budget that stops early, and directions."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import Brighter, Colours
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.optimize import isotonic_regression
+
+from looktwice.calibration import Calibration, Sample, ece, fit, isotonic, reliability, source_of
+from looktwice.candidates import Entry
+from looktwice.directions import NAMES, Direction, inferred
+from looktwice.errors import Mismatch, UnknownName, UsageError
+from looktwice.rank import Fusion
+from looktwice.rank.budget import Budget, chance_of_change
+from looktwice.retrieve import Retriever
+from looktwice.store import Row, Table
+from looktwice.types import Candidate, Item
+
+SOURCE = {"mllm": "m", "prompt_hash": "0", "tokens": ""}
+
+
+def samples(n: int = 400, truth: Any = lambda p: p**3) -> list[Sample]:
+    rng = np.random.default_rng(0)
+    p = rng.random(n)
+    labels = rng.random(n) < truth(p)
+    gaps = np.where(labels, rng.exponential(0.05, n), rng.exponential(0.3, n))
+    return [Sample(f"q{i % 40}", float(p[i]), float(gaps[i]), bool(labels[i])) for i in range(n)]
+
+
+labelled = st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]) | st.floats(0, 1), st.booleans()), min_size=1)
+
+
+@given(labelled)
+def test_isotonic_equals_scipy(pairs: list[tuple[float, bool]]) -> None:
+    p, labels = zip(*sorted(pairs), strict=True)
+    values = sorted(set(p))
+    share = [np.mean([y for x, y in pairs if x == v]) for v in values]
+    expected = isotonic_regression(share, weights=[p.count(v) for v in values]).x
+    steps = isotonic(p, labels)
+    found = [max((y for x, y in steps if x <= v)) for v in values]
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_a_fit_brings_the_error_down_on_queries_it_has_not_seen(method: str) -> None:
+    made = fit(samples(2000), SOURCE, method)
+    assert made.quality["ece_before"] > 0.2 and made.quality["ece_after"] < 0.06
+    grid = [made.probability(x / 20) for x in range(21)]
+    assert all(0 <= x <= 1 for x in grid) and grid == sorted(grid)
+
+
+def test_platt_finds_the_curve_that_made_the_labels() -> None:
+    def truth(p: Any) -> Any:
+        return 1 / (1 + np.exp(-(2 * np.log(p / (1 - p)) - 1)))
+
+    ((a, b),) = fit(samples(6000, truth), SOURCE).curve
+    assert (a, b) == pytest.approx((2, -1), abs=0.25)
+
+
+def test_ece_by_hand() -> None:
+    assert ece([0.95, 0.95, 0.05, 0.05], [True, False, False, False]) == pytest.approx((0.45 * 2 + 0.05 * 2) / 4)
+    assert reliability([1.0, 0.0], [True, False]) == [(0.0, 0.0, 1), (1.0, 1.0, 1)]
+
+
+def test_thresholds_keep_their_precision_and_the_unreachable_is_refused() -> None:
+    made = fit(samples(4000), SOURCE)
+    for precision, least in made.thresholds.items():
+        shown = [s.relevant for s in samples(4000) if s.p >= least]
+        assert np.mean(shown) >= float(precision)
+    assert "0.8" in made.thresholds and "0.99" not in made.thresholds
+    with pytest.raises(UsageError, match=r"no threshold for a precision of 0\.99"):
+        made.threshold(0.99)
+
+
+def test_it_is_kept_whole_and_refused_elsewhere(tmp_path: Path) -> None:
+    made = fit(samples(), SOURCE)
+    made.save(tmp_path / "c.json")
+    again = Calibration.load(tmp_path / "c.json")
+    assert (again.curve, again.gap, again.relevant) == (made.curve, made.gap, made.relevant)
+    assert again.probability(0.7) == made.probability(0.7)
+    again.check(SOURCE)
+    for other in ({**SOURCE, "prompt_hash": "1"}, {**SOURCE, "retrace": "paper"}, {"mllm": "m"}):
+        with pytest.raises(Mismatch):
+            again.check(other)
+    (tmp_path / "c.json").write_text("[1, 2")
+    with pytest.raises(UsageError, match="no calibration"):
+        Calibration.load(tmp_path / "c.json")
+
+
+def test_too_few_labels_are_refused() -> None:
+    for pairs in ([], [s for s in samples() if s.relevant], [s for s in samples() if s.query == "q1"]):
+        with pytest.raises(UsageError, match="more labels"):
+            fit(pairs, SOURCE)
+    with pytest.raises(UnknownName):
+        fit(samples(), SOURCE, "beta")
+    with pytest.raises(UsageError, match="one prompt"):
+        source_of({"second_look": [{"prompt": "a"}, {"prompt": "b"}]})
+
+
+ODDS: Any = SimpleNamespace(relevance=lambda gap: 0.2 if gap < 0.3 else 0.0, survival=lambda p: 1 - max(0.0, p))
+
+
+def chance(scored: Any, rest: list[float], top: int = 1, fusion: str = "p-only") -> float:
+    candidates = [Candidate(str(i), c) for i, c in enumerate(rest)]
+    return chance_of_change(scored, candidates, 1.0, top, Fusion.parse(fusion), ODDS)
+
+
+def test_the_chance_of_change_by_hand() -> None:
+    assert chance([(1.0, 0.75)], [0.9, 0.8, 0.1]) == pytest.approx(1 - (1 - 0.2 * 0.25) ** 2)
+    assert chance([(1.0, 0.75)], [0.9], top=2) == 1.0 and chance([], []) == 0.0
+    # λ = 0.5: the best is at 0.875, so a candidate at 0.8 needs p > 0.95, one at 0.7 more than 1
+    assert chance([(1.0, 0.75)], [0.8, 0.7], fusion="0.5") == pytest.approx(0.2 * 0.05)
+    with pytest.raises(UsageError, match="rrf"):
+        chance([(1.0, 0.75)], [0.9], fusion="rrf")
+
+
+@given(st.lists(st.floats(0, 1), max_size=6), st.floats(0, 1), st.floats(0, 1))
+def test_the_chance_falls_with_a_better_best_and_with_less_left(rest: list[float], p: float, q: float) -> None:
+    low, high = sorted((p, q))
+    assert 0 <= chance([(1.0, high)], rest) <= chance([(1.0, low)], rest) + 1e-12 <= 1 + 1e-12
+    assert chance([(1.0, p)], rest[1:]) <= chance([(1.0, p)], rest) + 1e-12
+
+
+@pytest.mark.parametrize("text", ["auto", "auto:0", "auto:1", "auto:x", "auto:0.1@0", "some", "all:1", "auto:nan"])
+def test_what_is_no_budget_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        Budget.parse(text)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Table:
+    """40 pictures that get darker; the coarse order is the order of brightness."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    rows = []
+    made = Table.create(tmp_path / "t.lt", Colours.info, roots=[str(pictures)])
+    for i in range(40):
+        path = pictures / f"{i:02}.png"
+        Image.new("RGB", (8, 6), (250 - 5 * i, 3 * i, 0)).save(path)
+        vector = Colours().encode([Item("x", image=Image.open(path).convert("RGB"))])[0]
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        rows.append(Row(f"{i:02}", path.as_uri(), digest, 8, 6, f"number {i}", {}, vector))
+    with made.writer():
+        made.add(rows)
+    return made
+
+
+def of_the_table(table: Table, **options: Any) -> tuple[Any, Brighter]:
+    scorer = Brighter()
+    retriever = Retriever(table, Colours(), scorer, shortlist=40, **options)
+    return retriever.search({"text": "red"}, k=3), scorer
+
+
+def test_a_budget_stops_when_the_rest_no_longer_matters(table: Table) -> None:
+    full, scorer = of_the_table(table)
+    assert len(scorer.shown) == 40
+    source = source_of(full.conditions)
+    sharp = replace(fit(samples(), source), gap=(-200.0, 0.0))
+    early, scorer = of_the_table(table, calibration=sharp, budget="auto:0.01")
+    assert 8 <= len(scorer.shown) < 40 and len(scorer.shown) % 8 == 0
+    assert [h.id for h in early.hits] == [h.id for h in full.hits]
+    assert early.manifest["candidates"]["requested"] == len(scorer.shown) and early.manifest["budget"] == "auto:0.01"
+    assert [h.scored for h in early.ranking].index(False) == len(scorer.shown), "the rest stays below"
+    assert early.hits[0].explain["calibrated"] == pytest.approx(sharp.probability(early.hits[0].p))
+    _never, scorer = of_the_table(table, calibration=replace(sharp, gap=(0.0, 5.0)), fusion="p-only", budget="auto:0.01")
+    assert len(scorer.shown) == 40
+
+
+def test_a_foreign_calibration_is_refused_before_it_is_used(table: Table) -> None:
+    with pytest.raises(Mismatch, match="calibrate again"):
+        of_the_table(table, calibration=fit(samples(), SOURCE), budget="auto:0.01")
+    for options in ({"budget": "auto:0.01"}, {"sure": 0.9}, {"budget": "auto:0.01", "fusion": "rrf"}):
+        with pytest.raises(UsageError):
+            of_the_table(table, **options)
+
+
+def test_sure_shows_sure_hits_only(table: Table) -> None:
+    full, _ = of_the_table(table)
+    made = replace(fit(samples(), source_of(full.conditions)), thresholds={"0.9": full.ranking[1].p})
+    answer, _ = of_the_table(table, calibration=made, sure=0.9)
+    assert 0 < len(answer.hits) < 3 and all(h.p >= full.ranking[1].p for h in answer.hits)
+    assert len(answer.ranking) == 40
+
+
+def test_directions_take_away_what_was_not_asked_for(table: Table) -> None:
+    answer, _ = of_the_table(table)
+    assert answer.manifest["directions"] == {"text-to-both": 1}
+    answer, _scorer = of_the_table(table, direction="text-to-image")
+    assert answer.manifest["directions"] == {"text-to-image": 1} and answer.hits[0].p > 0.9
+    answer, _ = of_the_table(table, direction="text-to-text")
+    assert answer.manifest["directions"] == {"text-to-text": 1} and answer.hits[0].p == 0.5
+    with pytest.raises(UsageError, match="has not what the direction"):
+        of_the_table(table, direction="image-to-text")
+
+
+def test_every_direction_has_a_name_and_others_are_refused() -> None:
+    assert len(NAMES) == 9 and all(str(Direction.parse(name)) == name for name in NAMES)
+    with pytest.raises(UnknownName):
+        Direction.parse("text-to-video")
+    both = Item("q", image=Image.new("RGB", (2, 2)), text="red", sha256="0")
+    assert Direction("text-to-image").query(both) == Item("q", text="red")
+    assert Direction("image-to-text").query(both).text is None
+    entry = Entry("c", "file:///c.png", "0", "words")
+    assert inferred(both, Direction("both-to-text").candidates([entry])) == "both-to-text"
+    assert math.isfinite(Calibration.load(fit(samples(), SOURCE)).survival(2.0))
