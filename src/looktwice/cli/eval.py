@@ -39,6 +39,10 @@ def evaluate(
     mllm: options.Mllm = "tiny-vl",
     prompt: options.Prompt = "auto",
     fusion: options.FusionRule = "0.5",
+    queries: options.Queries = None,
+    on: Annotated[str, typer.Option(help="robustness: the benchmark whose pictures are damaged.")] = "scenes",
+    side: Annotated[str, typer.Option(help="robustness: query, candidate or both.")] = "both",
+    sample: Annotated[int, typer.Option(min=1, help="robustness: picture queries to measure on.")] = 50,
     tune_on: Annotated[
         str | None,
         typer.Option(help="Choose λ on these queries and leave them out of the figures: 20%, or a file of ids."),
@@ -68,6 +72,10 @@ def evaluate(
 
       looktwice eval roxford5k --root ~/data --encoder siglip2-so400m@384 --mllm qwen2.5-vl-7b --tune-on 20%
 
+      looktwice eval table --table photos.lt --queries queries.jsonl --qrels qrels.txt
+
+      looktwice eval robustness --on scenes --small --side query --shortlist 20
+
       looktwice eval --run shortlist.trec --run second-look.trec --qrels qrels.txt --measure mAP@100
     """
     if runs:
@@ -86,9 +94,17 @@ def evaluate(
     look = None if no_rerank else SecondLook(mllm, prompt=prompt, batch_size=batch_size, **placed)
     if look is None and tune_on is not None:
         raise UsageError("--tune-on weighs two looks; leave out --no-rerank.")
+    if look is None and dataset == "robustness":
+        raise UsageError("robustness measures both looks; leave out --no-rerank.")
     plan = Plan(encoder, look, fusion, shortlist, codec, tune_on, device, dtype)
     folder = into or Path(f"eval-{dataset.replace(':', '-')}{'-small' if small else ''}")
-    _run(_opened(dataset, root, folder, small, partial), folder, plan, taken, json)
+    name = on if dataset == "robustness" else dataset
+    own = name == "table"
+    opened = _of_table(taken, queries, qrels) if own else _opened(name, root, folder, small, partial)
+    if dataset != "robustness":
+        _run(opened, folder, plan, taken, json)
+        return
+    _damage(opened, folder, plan, sample, side, json)
 
 
 def _opened(name: str, root: Path | None, folder: Path, small: bool, partial: bool) -> Dataset:
@@ -105,6 +121,45 @@ def _opened(name: str, root: Path | None, folder: Path, small: bool, partial: bo
     if root is None:
         raise UsageError(f"--root names the folder that holds the files of {name}; nothing is downloaded.")
     return open_dataset(name, root, work=folder, partial=partial)
+
+
+def _of_table(path: Path | None, queries: Path | None, qrels: Path | None) -> Dataset:
+    from looktwice.evaluate.datasets import table as labelled
+    from looktwice.store import Table
+
+    if path is None or queries is None or qrels is None:
+        raise UsageError("A table of yours is measured with --table T --queries Q.jsonl --qrels LABELS.")
+    rows = Table.open(path).rows(labelled.COLUMNS)
+    return labelled.read(list(rows), queries, qrels, path.name)
+
+
+def _damage(dataset: Dataset, folder: Path, plan: Plan, sample: int, side: str, json: bool) -> None:
+    from looktwice.encode import load_encoder
+    from looktwice.experiment.robustness import Bench, run_robustness
+
+    sides = {"query": ["query"], "candidate": ["candidate"], "both": ["query", "candidate"]}.get(side)
+    if sides is None or plan.look is None:
+        raise UsageError(f"--side is query, candidate or both, not {side!r}.")
+    encoder = load_encoder(str(plan.encoder), device=plan.device, dtype=plan.dtype)
+    bench = Bench(dataset, encoder, plan.look, plan.shortlist, sample, plan.fusion)
+    with progress("damaging", "conditions") as bar:
+
+        def done(number: int, total: int) -> None:
+            bar.total(total)
+            bar.at(number)
+
+        record = run_robustness(bench, folder, sides, done)  # type: ignore[arg-type]
+    if json:
+        emit(record)
+    else:
+        rows = [_condition(row) for row in record["conditions"]]
+        table(["side", "damage", ">step", "mend", ">shortlist", ">second look", ">pairs/query"], rows)
+        say(str(folder / "robustness.json"))
+
+
+def _condition(row: Mapping[str, Any]) -> list[object]:
+    looks = [_interval(row[look]) for look in ("shortlist", "second look")]
+    return [*row["condition"].split("/"), *looks, number(row["pairs_per_query"], 0)]
 
 
 def _run(dataset: Dataset, folder: Path, plan: Plan, given: Path | None, json: bool) -> None:

@@ -12,7 +12,7 @@ from looktwice.evaluate.scenes.cutouts import Cutout
 from looktwice.evaluate.trec import Qrels
 
 VISIBLE = 0.35
-EDGES = {"size": (0.0, 0.25, 0.4, 0.6), "clutter": (0.0, 1.0, 3.0, 5.0), "covered": (0.0, 0.01, 0.25)}
+EDGES = {"size": (0.0, 0.4, 0.5, 0.6), "clutter": (0.0, 1.0, 3.0, 5.0), "covered": (0.0, 0.01, 0.25)}
 """Longer side as a share of the frame's; how many other drawings there are; share of the drawing that is covered."""
 
 Shows: TypeAlias = Sequence[Mapping[str, Any]]

@@ -1,0 +1,33 @@
+"""Any table with a file of queries and labels, as a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from looktwice.errors import UsageError
+from looktwice.evaluate.datasets.base import Dataset, Query
+from looktwice.evaluate.trec import read_qrels
+from looktwice.sources import Source, Unreadable, scan
+
+COLUMNS = ("id", "uri", "text", "width")
+
+
+def read(rows: Iterable[Mapping[str, Any]], queries: Path, qrels: Path, name: str) -> Dataset:
+    """A dataset of a table's `rows` (COLUMNS), a .jsonl of queries and TREC or BEIR labels.
+
+    Raises UsageError for a query that cannot be used, and where no query has a label.
+    """
+    asked = []
+    for number, found in enumerate(scan([queries]), start=1):
+        if isinstance(found, Unreadable):
+            raise UsageError(f"{queries}, entry {number}: {found.detail} ({found.reason}).")
+        asked.append(Query(found))
+    labels = read_qrels(qrels)
+    if not labels.keys() & {query.id for query in asked}:
+        raise UsageError(f"{queries} and {qrels} have no query id in common.")
+    items = [Source(r["id"], r["uri"], "", r["text"], picture=bool(r["width"])) for r in rows]
+    kept = [query for query in asked if query.id in labels]
+    notes = (f"queries: {len(kept):,} with labels of {len(asked):,}",)
+    return Dataset(name, items, kept, labels, ("mAP@100", "success@1", "oracle@100"), notes=notes)

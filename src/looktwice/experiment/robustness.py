@@ -1,0 +1,270 @@
+"""How both looks stand up to damaged pictures, and what three ways of mending it without training cost and gain.
+
+One side at a time is damaged: the queries, or all candidates. Every condition is measured on the same sample of picture
+queries, and kept on disk when it is finished, so that an interrupted run goes on. Vectors are held in memory and
+compared exactly.
+
+The mends: `views` averages vectors and p over the query, its mirror image and its middle; `both orders` averages p with
+that of the pair exchanged; `contrast` shows the second look both pictures at full contrast.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from looktwice.errors import MediaError, Mismatch, UsageError
+from looktwice.evaluate import interval
+from looktwice.evaluate.datasets import Dataset, Query
+from looktwice.evaluate.groups import measure_group
+from looktwice.experiment.answers import write_json
+from looktwice.experiment.degrade import DEGRADATIONS, Picture, centre, mirrored, normalised
+from looktwice.experiment.plot import plot
+from looktwice.experiment.systems import scores_of
+from looktwice.rank import Fusion, fuse
+from looktwice.second_look import SecondLook
+from looktwice.sources import Source
+from looktwice.types import Candidate, Encoder, Item
+
+Side: TypeAlias = Literal["query", "candidate"]
+Change: TypeAlias = Callable[[Picture, Random], Picture]
+BATCH = 64
+OTHERS = 24  # pictures that clutter draws from
+MENDS = ("views", "both orders", "contrast")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One damage at one step (0: none), on one side, perhaps mended."""
+
+    side: Side = "query"
+    kind: str = "none"
+    step: int = 0
+    mend: str = "none"
+
+    @property
+    def key(self) -> str:
+        """Its name in files."""
+        return f"{self.side}/{self.kind}/{self.step}/{self.mend}"
+
+
+def conditions(sides: Sequence[Side]) -> list[Condition]:
+    """All of them: undamaged, every kind at every step, and every mend where nothing or most is damaged."""
+    found = [Condition()]
+    for side in sides:
+        found += [Condition(side, kind, i + 1) for kind, one in DEGRADATIONS.items() for i in range(len(one.steps))]
+    ends = [one for one in found if one.step in (0, 3) and one.side == "query"]
+    return found + [replace(one, mend=mend) for mend in MENDS for one in ends]
+
+
+@dataclass
+class Bench:
+    """A sample of a dataset's picture queries, all of its items, and two looks at them."""
+
+    dataset: Dataset
+    encoder: Encoder
+    look: SecondLook
+    shortlist: int = 20
+    sample: int = 50
+    fusion: str = "0.5"
+    seed: int = 0
+    queries: list[Item] = field(init=False)
+    _sources: list[Source] = field(init=False)
+    _vectors: dict[str, Any] = field(init=False, default_factory=dict)
+    _others: list[Picture] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sources = [source for source in self.dataset.items if isinstance(source, Source) and source.picture]
+        self.queries = [item for item in map(_loaded, self._sampled()) if item is not None]
+        if not self.queries or not self._sources:
+            raise UsageError(f"{self.dataset.name} has no picture queries with labels, or no pictures, to damage.")
+        chosen = Random(self.seed).sample(self._sources, min(OTHERS, len(self._sources)))
+        self._others = [item.image for source in chosen if (item := _loaded(Query(source))) and item.image]
+
+    def _sampled(self) -> list[Query]:
+        labels = self.dataset.qrels
+        usable = [
+            q for q in self.dataset.queries if q.source.picture and any(g > 0 for g in labels.get(q.id, {}).values())
+        ]
+        return Random(self.seed).sample(usable, min(self.sample, len(usable)))
+
+    def measure(self, condition: Condition) -> dict[str, Any]:
+        """Both looks under one condition: means with intervals, values per query, pairs per query."""
+        damage = self._damage(condition)
+        queries = [_changed(q, damage, self.seed) for q in self.queries] if condition.side == "query" else self.queries
+        on_items = damage if condition.side == "candidate" else None
+        lists = self._coarse(queries, on_items, condition)
+        runs: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        pairs = 0
+        for query, shortlist in zip(queries, lists, strict=True):
+            p, asked = self._second(query, shortlist[: self.shortlist], on_items, condition.mend)
+            pairs += asked
+            runs[0][query.id] = [(one.id, one.coarse) for one in shortlist]
+            hits = fuse(shortlist, scores_of(p), Fusion.parse(self.fusion))
+            runs[1][query.id] = [(hit.id, hit.score) for hit in hits]
+        main = self.dataset.measures[0]
+        qrels = {query.id: self.dataset.qrels[query.id] for query in queries}
+        values = [measure_group(run, qrels, [main]).per_query[main] for run in runs]
+        return {
+            "condition": condition.key,
+            "measure": main,
+            "shortlist": interval(values[0].values())._asdict(),
+            "second look": interval(values[1].values())._asdict(),
+            "pairs_per_query": pairs / len(queries),
+            "values": [dict(found) for found in values],
+        }
+
+    def _damage(self, condition: Condition) -> Change | None:
+        if condition.step == 0:
+            return None
+        one = DEGRADATIONS[condition.kind]
+        strength = one.steps[condition.step - 1]
+        return lambda picture, rng: one.apply(picture, strength, rng, self._others)
+
+    def _coarse(self, queries: Sequence[Item], damage: Change | None, condition: Condition) -> list[list[Candidate]]:
+        names, vectors = self._items(damage, condition)
+        views = _views(condition.mend)
+        asked = sum(self.encoder.encode([_seen(query, view) for query in queries]) for view in views) / len(views)
+        depth = min(self.dataset.depth, len(names))
+        lists = []
+        for row in np.asarray(asked) @ vectors.T:
+            best = sorted(range(len(names)), key=lambda i: (-row[i], names[i]))[:depth]
+            lists.append([Candidate(names[i], float(row[i])) for i in best])
+        return lists
+
+    def _items(self, damage: Change | None, condition: Condition) -> tuple[list[str], Any]:
+        key = "" if damage is None else f"{condition.kind}/{condition.step}"
+        if key not in self._vectors:
+            kept = {name: found for name, found in self._vectors.items() if name == ""}
+            self._vectors = {**kept, key: self._encoded(damage)}
+        names, vectors = self._vectors[key]
+        return names, vectors
+
+    def _encoded(self, damage: Change | None) -> tuple[list[str], Any]:
+        names: list[str] = []
+        rows = []
+        for start in range(0, len(self._sources), BATCH):
+            items = [item for source in self._sources[start : start + BATCH] if (item := _loaded(Query(source)))]
+            vectors = self.encoder.encode([_changed(item, damage, self.seed) for item in items])
+            fine = [i for i in range(len(items)) if np.isfinite(vectors[i]).all()]
+            names += [items[i].id for i in fine]
+            rows.append(vectors[fine])
+        return names, np.concatenate(rows)
+
+    def _second(
+        self, query: Item, shortlist: Sequence[Candidate], damage: Change | None, mend: str
+    ) -> tuple[tuple[float | None, ...], int]:
+        """p of each candidate, None where there is none, and how many pairs that took."""
+        of = {source.id: source for source in self._sources}
+        found = [_loaded(Query(of[candidate.id])) for candidate in shortlist]
+        there = [_changed(item, damage, self.seed) for item in found if item is not None]
+        columns = self._looks(query, there, mend) if there else []
+        rows = iter(np.mean(columns, axis=0).tolist() if columns else [])
+        p = tuple(_finite(next(rows)) if item is not None else None for item in found)
+        return p, len(columns) * len(there)
+
+    def _looks(self, query: Item, candidates: list[Item], mend: str) -> list[Any]:
+        score = self.look.scorer_for(query, candidates).score
+        if mend == "both orders":
+            return [score(query, candidates).p, [float(score(one, [query]).p[0]) for one in candidates]]
+        if mend == "contrast":
+            return [score(_seen(query, normalised), [_seen(one, normalised) for one in candidates]).p]
+        return [score(_seen(query, view), candidates).p for view in _views(mend)]
+
+
+def run_robustness(
+    bench: Bench, folder: Path, sides: Sequence[Side], done: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Measure every condition that is not measured yet, and write robustness.json and one curve per kind and side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, about = folder / "conditions.jsonl", _about(bench)
+    known = dict(_known(path, about))
+    every = conditions(sides)
+    with open(path, "a", encoding="utf-8") as file:
+        if not known and path.stat().st_size == 0:
+            file.write(json.dumps(about) + "\n")
+        for number, condition in enumerate(every, start=1):
+            if condition.key not in known:
+                known[condition.key] = bench.measure(condition)
+                file.write(json.dumps(known[condition.key]) + "\n")
+                file.flush()
+            done(number, len(every))
+    record = {"about": about, "conditions": [known[condition.key] for condition in every]}
+    record["models"] = {"encoder": bench.encoder.info.name, "second_look": [dict(r) for r in bench.look.describe()]}
+    write_json(folder / "robustness.json", json.loads(json.dumps(record, default=str)))
+    for name, text in _curves(known, sides):
+        (folder / name).write_text(text, "utf-8")
+    return record
+
+
+def _about(bench: Bench) -> dict[str, Any]:
+    scorer = bench.look.mllm if isinstance(bench.look.mllm, str) else type(bench.look.mllm).__name__
+    return {
+        "dataset": bench.dataset.name,
+        "queries": len(bench.queries),
+        "shortlist": bench.shortlist,
+        "fusion": bench.fusion,
+        "encoder": f"{bench.encoder.info.name}@{bench.encoder.info.revision}",
+        "mllm": scorer,
+        "seed": bench.seed,
+    }
+
+
+def _known(path: Path, about: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    path.write_bytes(whole)
+    lines = [json.loads(line) for line in whole.splitlines()]
+    if lines and lines[0] != about:
+        raise Mismatch(f"{path.parent} holds a run under other settings ({lines[0]}); choose another --out.")
+    yield from ((line["condition"], line) for line in lines[1:])
+
+
+def _curves(known: dict[str, dict[str, Any]], sides: Sequence[Side]) -> Iterator[tuple[str, str]]:
+    clean = known[Condition().key]
+    for side in sides:
+        for kind, one in DEGRADATIONS.items():
+            rows = [clean, *(known[Condition(side, kind, i + 1).key] for i in range(len(one.steps)))]
+            series = {
+                name: [(float(step), row[name]["mean"]) for step, row in enumerate(rows)]
+                for name in ("shortlist", "second look")
+            }
+            title = f"{side}: {kind} ({', '.join(f'{step:g}' for step in one.steps)}; {one.unit})"
+            yield f"{side}-{kind.replace(' ', '-')}.svg", plot(series, title=title, x="step", y=clean["measure"])
+
+
+def _views(mend: str) -> list[Callable[[Picture], Picture] | None]:
+    """What of the query is looked at; only `views` changes what the encoder sees."""
+    return [None, mirrored, centre] if mend == "views" else [None]
+
+
+def _seen(item: Item, view: Callable[[Picture], Picture] | None) -> Item:
+    if view is None or item.image is None:
+        return item
+    return replace(item, image=view(item.image), sha256=None)
+
+
+def _changed(item: Item, damage: Change | None, seed: int) -> Item:
+    """The item with its picture damaged, always in the same way; its hash no longer names these pixels."""
+    if damage is None or item.image is None:
+        return item
+    return replace(item, image=damage(item.image, Random(f"{seed} {item.id}")), sha256=None)
+
+
+def _loaded(query: Query) -> Item | None:
+    try:
+        return query.load()
+    except MediaError:
+        return None
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
