@@ -56,13 +56,7 @@ class Cells:
 
     def shown(self, layout: Layout) -> Layout:
         """Return the layout that the model is shown: with `skip` the coarser grids, else the same."""
-        if self.replacement != "skip":
-            return layout
-        return tuple(self._coarser(part) if isinstance(part, Block) else part for part in layout)
-
-    def _coarser(self, block: Block) -> Block:
-        h, w = (side // self.size if self.released else -(-side // self.size) for side in (block.h, block.w))
-        return replace(block, h=h, w=w, stride=self.size, grid=(block.h, block.w))
+        return _shown(self, layout) if self.replacement == "skip" else layout
 
 
 class Division(NamedTuple):
@@ -70,6 +64,16 @@ class Division(NamedTuple):
 
     cell: NDArray[np.int64]
     first: NDArray[np.int64]
+
+
+@lru_cache(maxsize=4096)
+def _shown(cells: Cells, layout: Layout) -> Layout:
+    return tuple(_coarser(cells, part) if isinstance(part, Block) else part for part in layout)
+
+
+def _coarser(cells: Cells, block: Block) -> Block:
+    h, w = (side // cells.size if cells.released else -(-side // cells.size) for side in (block.h, block.w))
+    return replace(block, h=h, w=w, stride=cells.size, grid=(block.h, block.w))
 
 
 @lru_cache(maxsize=512)  # images of one shape share it, and shapes are few

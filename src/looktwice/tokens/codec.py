@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -154,7 +155,8 @@ class Codec:
         which the model made them, and may be views of one tensor. Raises StoreError for damaged bytes and for a layout
         that is not the one of the codes, Mismatch for codes of another codec or codebook.
         """
-        pairs = [(self._open(one, layout), layout) for one, layout in zip(data, layouts, strict=True)]
+        crc = self._crc()
+        pairs = [(self._open(one, layout, crc), layout) for one, layout in zip(data, layouts, strict=True)]
         decoded: list[VisualTokens] = []
         for _, alike in groupby(
             pairs, key=lambda pair: (pair[0].header.dtype, pair[0].header.dim, pair[0].header.levels)
@@ -227,11 +229,11 @@ class Codec:
         blank[self.cells.divide(layout).first] = False
         return blank
 
-    def _open(self, data: bytes, layout: Layout) -> Record:
+    def _open(self, data: bytes, layout: Layout, crc: int) -> Record:
         import numpy as np
 
         header = wire.read_header(data)
-        if header.codec_crc != self._crc():
+        if header.codec_crc != crc:
             raise Mismatch(f"These token codes were not made by {self} with this codebook; use the table's own codec.")
         disagree = StoreError("Token codes and their layout disagree; index that item again.")
         if header.layout_crc != _layout_crc(layout):
@@ -282,5 +284,6 @@ def _portions(pairs: list[tuple[Record, Layout]], whole: bool) -> Iterator[list[
         yield part
 
 
+@lru_cache(maxsize=4096)
 def _layout_crc(layout: Layout) -> int:
     return zlib.crc32(to_json(layout).encode())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from looktwice.errors import StoreError
@@ -35,6 +36,7 @@ def to_json(layout: Layout) -> str:
     return json.dumps([_part_to_json(part) for part in layout], separators=(",", ":"))
 
 
+@lru_cache(maxsize=4096)  # a collection has few layouts, a shortlist has many pictures
 def from_json(text: str) -> Layout:
     """Read a layout. Raises StoreError when the text is not one.
 
