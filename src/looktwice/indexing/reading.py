@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
+from threading import Condition
 from typing import TYPE_CHECKING, TypeAlias
 
 from looktwice import media
@@ -70,18 +72,66 @@ class Loaded:
 Planned: TypeAlias = Failed | tuple[Source, Known | None]
 
 
+class Gate:
+    """Lets items be decoded in their order, and only while few pixels wait for the encoder.
+
+    In order, because the encoder waits for the first: nothing that comes later may use up what the first one needs.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        self._allowed, self._held, self._turn, self._open = pixels, 0, 0, True
+        self._changed = Condition()
+
+    def enter(self, number: int) -> None:
+        """Wait until item `number` (0, 1, …) may be decoded."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open or (number == self._turn and self._held <= self._allowed))
+            self._turn += 1
+            self._changed.notify_all()
+
+    def hold(self, pixels: int) -> None:
+        """Count decoded pixels; a negative number gives them back."""
+        with self._changed:
+            self._held += pixels
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let everybody through: the run is over."""
+        with self._changed:
+            self._open = False
+            self._changed.notify_all()
+
+
 def load_ahead(plan: Iterable[Planned], threads: int) -> Iterator[Loaded | Failed]:
     """Read and decode what is planned, in its order, with bounded memory."""
     waiting: deque[Failed | Future[Loaded | Failed]] = deque()
+    gate = Gate(AHEAD_PIXELS)
+    numbers = count()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="looktwice-read")
+
+    def read(number: int, source: Source, known: Known | None) -> Loaded | Failed:
+        gate.enter(number)
+        one = load(source, known)
+        gate.hold(_pixels(one))
+        return one
+
+    def first() -> Loaded | Failed:
+        one = waiting.popleft()
+        if isinstance(one, Failed):
+            return one
+        loaded = one.result()
+        gate.hold(-_pixels(loaded))
+        return loaded
+
     try:
         for one in plan:
-            while len(waiting) >= AHEAD or _pixels(waiting) > AHEAD_PIXELS:
-                yield _result(waiting.popleft())
-            waiting.append(one if isinstance(one, Failed) else pool.submit(load, *one))
+            while len(waiting) >= AHEAD:
+                yield first()
+            waiting.append(one if isinstance(one, Failed) else pool.submit(read, next(numbers), *one))
         while waiting:
-            yield _result(waiting.popleft())
+            yield first()
     finally:
+        gate.close()
         pool.shutdown(cancel_futures=True)
 
 
@@ -101,10 +151,5 @@ def load(source: Source, known: Known | None) -> Loaded | Failed:
         return Failed(source.uri, source.root, stage, error.reason, error.detail)
 
 
-def _result(one: Failed | Future[Loaded | Failed]) -> Loaded | Failed:
-    return one if isinstance(one, Failed) else one.result()
-
-
-def _pixels(waiting: Iterable[Failed | Future[Loaded | Failed]]) -> int:
-    done = (one.result() for one in waiting if not isinstance(one, Failed) and one.done())
-    return sum(one.image.width * one.image.height for one in done if isinstance(one, Loaded) and one.image)
+def _pixels(one: Loaded | Failed) -> int:
+    return one.image.width * one.image.height if isinstance(one, Loaded) and one.image else 0

@@ -1,0 +1,480 @@
+"""Indexing: every item once, every failure in the ledger, nothing encoded twice."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from threading import active_count
+
+import numpy as np
+import pytest
+from colour_encoder import ColourEncoder, picture, save_pictures
+from PIL import Image
+
+from looktwice import indexing, media, sources
+from looktwice.errors import Mismatch, ModelError, StoreError, TooManyFailures, UsageError
+from looktwice.indexing import IndexReport, index, run
+from looktwice.indexing.seen import Hashes, Seen
+from looktwice.sources import Source, scan
+from looktwice.store import Table
+from looktwice.types import Item
+
+
+class Collection:
+    """A folder of pictures and its table."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "pictures"
+        self.folder.mkdir()
+        self.encoder = ColourEncoder()
+        self.table = Table.create(folder / "t.lt", self.encoder.info, {"year": int})
+
+    def save(self, **colours: str) -> None:
+        for name, colour in colours.items():
+            (self.folder / f"{name}.png").write_bytes(picture(colour))
+
+    def index(self, *paths: Path, **options: object) -> IndexReport:
+        """Index the folder; the encoder counts only this run's work."""
+        self.encoder = options.pop("encoder", None) or ColourEncoder()
+        found = scan([os.fspath(path) for path in paths or [self.folder]], roots=self.table.manifest.roots)
+        report = index(self.table, found, self.encoder, **options)
+        assert report.met == report.added + report.updated + report.unchanged + report.failed
+        assert sum(report.reasons.values()) == report.failed
+        return report
+
+    def ids(self) -> list[str]:
+        return sorted(self.table.hashes())
+
+    def ledger(self) -> dict[str, str]:
+        """Name -> reason; every reason must be one that the docs list."""
+        known = {**media.REASONS, **sources.REASONS, **indexing.REASONS}
+        entries = list(self.table.ledger)
+        assert all(entry.reason in known and entry.detail and entry.root for entry in entries)
+        return {entry.uri.rstrip("/").rpartition("/")[2]: entry.reason for entry in entries}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Collection:
+    return Collection(tmp_path)
+
+
+def test_rows_hold_what_was_read(made: Collection) -> None:
+    made.save(red="red", sea="#0080ff")
+    (made.folder / "wide.jpg").write_bytes(picture("lime", (40, 20), "JPEG"))
+    report = made.index()
+    assert (report.added, report.encoded, report.failed) == (3, 3, 0)
+    red, sea, wide = made.table.get(["red.png", "sea.png", "wide.jpg"])
+    assert np.allclose(red.vector, [0.5, 0, 0] * 4 + [0] * 4)
+    assert np.allclose(sea.vector, np.array([0, 128 / 255, 1] * 4 + [0] * 4) / np.hypot(128 / 255, 1) / 2, atol=1e-3)
+    assert (wide.width, wide.height, wide.text, wide.metadata) == (40, 20, None, {})
+    assert wide.root == sources.file_uri(made.folder, folder=True)
+    assert sources.read_uri(red.uri, sha256=red.sha256) == picture("red")
+    assert made.table.manifest.roots == (red.root,)
+
+
+def test_second_run_encodes_nothing(made: Collection) -> None:
+    save_pictures(made.folder, 70)
+    made.index(batch_size=16)
+    assert [len(call) for call in made.encoder.calls] == [16, 16, 16, 16, 6]
+    versions = len(made.table.versions())
+    report = made.index()
+    assert (report.unchanged, report.encoded, made.encoder.calls) == (70, 0, [])
+    assert len(made.table.versions()) == versions  # and writes nothing
+
+
+def test_one_bad_file_shifts_no_row(made: Collection) -> None:
+    save_pictures(made.folder, 30)
+    bad = {
+        "0003.png": b"",
+        "0007.png": b"words",
+        "0011.png": picture("red")[:-30],
+        "0013.png": picture("black"),
+    }
+    for name, data in bad.items():
+        (made.folder / name).write_bytes(data)
+    (made.folder / "0017.png").unlink()
+    (made.folder / "0017.png").symlink_to("nowhere")
+    report = made.index(batch_size=7)
+    assert (report.added, report.failed) == (25, 5)
+    assert made.ledger() == {
+        "0003.png": "empty",
+        "0007.png": "not-an-image",
+        "0011.png": "truncated",
+        "0013.png": "no-direction",
+        "0017.png": "dangling-link",
+    }
+    right = ColourEncoder()
+    for row in made.table.get(made.ids()):
+        image, _ = media.load((made.folder / row.id).read_bytes())
+        assert np.allclose(row.vector, right.encode([Item(row.id, image)])[0], atol=1e-3), row.id
+
+
+def test_file_that_vanishes_during_the_run(made: Collection) -> None:
+    save_pictures(made.folder, 3)
+    found = list(scan([made.folder]))
+    (made.folder / "0001.png").unlink()
+    report = index(made.table, found, ColourEncoder())
+    assert (report.added, report.reasons) == (2, {"missing": 1})
+
+
+def test_ledger_lines_go_when_the_file_is_mended_or_gone(made: Collection) -> None:
+    made.save(good="red")
+    for name in ("mended", "gone", "still"):
+        (made.folder / f"{name}.png").write_bytes(b"broken")
+    assert made.index().failed == 3
+    made.save(mended="blue")
+    (made.folder / "gone.png").unlink()
+    report = made.index()
+    assert (report.added, report.unchanged, report.failed) == (1, 1, 1)
+    assert made.ledger() == {"still.png": "not-an-image"}
+
+
+def test_changed_file_is_encoded_again(made: Collection) -> None:
+    made.save(a="red", b="lime")
+    made.index()
+    made.save(a="blue")
+    report = made.index()
+    assert (report.updated, report.unchanged, report.added) == (1, 1, 0)
+    assert made.encoder.calls == [["a.png"]]
+    assert np.allclose(made.table.get(["a.png"])[0].vector, [0, 0, 0.5] * 4 + [0] * 4)
+
+
+def test_file_that_breaks_keeps_its_last_good_row(made: Collection) -> None:
+    made.save(a="red")
+    made.index()
+    (made.folder / "a.png").write_bytes(b"broken")
+    assert made.index(prune=True).failed == 1
+    assert made.ids() == ["a.png"]
+    assert made.ledger() == {"a.png": "not-an-image"}
+
+
+def test_same_picture_is_encoded_once(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.save(a="red", b="red", c="blue")
+    monkeypatch.setattr(run, "COMMIT_ROWS", 2)  # the copy may be in the table already, or only in this batch
+    report = made.index(batch_size=3)
+    assert (report.added, report.encoded) == (3, 2)
+    made.save(d="red", e="blue", f="red")
+    report = made.index(batch_size=1)
+    assert (report.added, report.unchanged, report.encoded) == (3, 3, 0)
+    rows = made.table.get(["a.png", "b.png", "d.png", "f.png"])
+    assert all(np.array_equal(row.vector, rows[0].vector) for row in rows)
+
+
+def test_same_picture_with_other_words_is_another_item(made: Collection, tmp_path: Path) -> None:
+    made.save(a="red")
+    lines = [{"id": str(n), "image": "a.png", "text": text} for n, text in enumerate([None, "abc", "abc", "xyz"])]
+    (made.folder / "l.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    report = made.index(made.folder / "l.jsonl")
+    assert (report.added, report.encoded) == (4, 3)
+    vectors = [row.vector for row in made.table.get(list("0123"))]
+    assert np.array_equal(vectors[1], vectors[2])
+    assert len({vector.tobytes() for vector in vectors}) == 3
+
+
+def test_texts_and_metadata(made: Collection) -> None:
+    lines = [{"id": "t", "text": "zoo", "year": 1999}, {"id": "u", "text": "a", "metadata": {"year": "1999"}}]
+    (made.folder / "l.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    report = made.index(made.folder / "l.jsonl")
+    assert (report.added, report.reasons) == (1, {"bad-record": 1})
+    (row,) = made.table.get(["t"])
+    assert (row.text, row.width, row.height, row.metadata) == ("zoo", 0, 0, {"year": 1999})
+    assert np.allclose(row.vector[12:], np.array([0, 0, 2, 1]) / np.sqrt(5), atol=1e-3)
+    (made.folder / "l.jsonl").write_text(json.dumps({**lines[0], "year": 2000}))
+    report = made.index(made.folder / "l.jsonl")
+    assert (report.updated, report.encoded) == (1, 0)  # only metadata changed
+    assert made.table.count("year = 2000") == 1
+
+
+def test_tar(made: Collection) -> None:
+    with tarfile.open(made.folder / "s.tar", "w") as archive:
+        for name, data in {"a.png": picture("red"), "a.json": b'{"year": 3}', "b.png": b"broken"}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    report = made.index()
+    assert (report.added, report.failed) == (1, 1)
+    assert made.table.get(["s.tar/a"])[0].metadata == {"year": 3}
+    assert made.index(made.folder / "s.tar").unchanged == 1  # the same ids, named alone or in its folder
+
+
+def test_gone_is_told_and_pruned_on_demand(made: Collection) -> None:
+    save_pictures(made.folder / "x", 4)
+    save_pictures(made.folder / "y", 4, start=10)
+    made.index()
+    (made.folder / "x" / "0002.png").unlink()
+    (made.folder / "y" / "0011.png").unlink()
+    report = made.index(made.folder / "x", prune=True)
+    assert (report.gone, report.pruned, report.unchanged) == (1, 1, 3)  # y was not looked at
+    report = made.index()
+    assert (report.gone, report.pruned) == (1, 0)
+    assert len(made.ids()) == 7
+    report = made.index(prune=True)
+    assert (report.gone, report.pruned, report.withheld) == (1, 1, ())
+    assert made.ids() == ["x/0000.png", "x/0001.png", "x/0003.png", "y/0010.png", "y/0012.png", "y/0013.png"]
+
+
+def test_an_emptied_folder_is_not_pruned(made: Collection, tmp_path: Path) -> None:
+    save_pictures(made.folder, 3)
+    made.index()
+    made.folder.rename(tmp_path / "elsewhere")
+    made.folder.mkdir()  # a mount point without its disk
+    report = made.index(prune=True)
+    assert (report.gone, report.pruned, report.withheld) == (3, 0, (f"{made.folder}/",))
+    assert len(made.table) == 3
+    made.folder.rmdir()
+    with pytest.raises(UsageError, match="does not exist"):
+        made.index(prune=True)
+
+
+def test_what_could_not_be_seen_is_not_gone(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_pictures(made.folder / "shut", 2)
+    save_pictures(made.folder / "open", 3, start=5)
+    (made.folder / "l.jsonl").write_text('{"id": "a", "text": "a"}\n{"id": "b", "text": "b"}')
+    made.index(made.folder, made.folder / "l.jsonl")
+    listdir = os.listdir
+
+    def refuse(path: bytes) -> list[bytes]:
+        if path.endswith(b"shut"):
+            raise PermissionError(13, "Permission denied")
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    (made.folder / "open" / "0005.png").unlink()
+    (made.folder / "l.jsonl").write_text('{"id": "a", "text": "a"}\n{"id": "b", "tex')
+    report = made.index(made.folder, made.folder / "l.jsonl", prune=True)
+    assert (report.gone, report.pruned, report.reasons) == (1, 1, {"permission": 1, "bad-record": 1})
+    assert made.ids() == ["a", "b", "open/0006.png", "open/0007.png", "shut/0000.png", "shut/0001.png"]
+    monkeypatch.undo()
+    assert made.index().failed == 0
+    assert list(made.ledger().values()) == ["bad-record"]  # the list was not looked at
+
+
+def test_moved_collection_keeps_its_vectors(made: Collection, tmp_path: Path) -> None:
+    save_pictures(made.folder, 5)
+    (made.folder / "bad.png").write_bytes(b"x")
+    made.index()
+    moved = made.folder.rename(tmp_path / "moved")
+    (moved / "bad.png").unlink()
+    report = made.index(moved)
+    assert (report.updated, report.encoded, len(made.table)) == (5, 0, 5)
+    row = made.table.get(["0003.png"])[0]
+    assert row.uri == sources.file_uri(moved / "0003.png") and (row.width, row.height) == (8, 8)
+    assert made.ledger() == {}
+
+
+def test_same_id_from_two_places_is_refused(made: Collection, tmp_path: Path) -> None:
+    made.save(a="red")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.png").write_bytes(picture("blue"))
+    for run_number in range(2):  # in one run, and against the table
+        report = made.index(made.folder, tmp_path / "other")
+        assert (report.added, report.unchanged) == (1 - run_number, run_number)
+        assert report.reasons == {"duplicate-id": 1}
+    report = made.index(tmp_path / "other", made.folder)
+    assert report.reasons == {"duplicate-id": 1}  # whoever was there first stays
+    assert np.allclose(made.table.get(["a.png"])[0].vector, [0.5, 0, 0] * 4 + [0] * 4)
+    assert str(made.folder / "a.png") in next(iter(made.table.ledger)).detail
+    (made.folder / "l.jsonl").write_text('{"id": "x", "text": "a"}\n{"id": "x", "text": "b"}')
+    assert made.index(made.folder / "l.jsonl").reasons == {"duplicate-id": 1}
+
+
+def test_the_same_path_twice_is_no_collision(made: Collection) -> None:
+    made.save(a="red", b="blue")
+    report = made.index(made.folder, made.folder, made.folder / "a.png")
+    assert (report.added, report.failed) == (2, 0)
+
+
+def test_empty_folder(made: Collection) -> None:
+    report = made.index(prune=True)
+    assert (report.met, report.gone, len(made.table)) == (0, 0, 0)
+
+
+def test_max_failures(made: Collection) -> None:
+    save_pictures(made.folder, 20)
+    for number in range(5, 9):
+        (made.folder / f"{number:04}.png").write_bytes(b"x")
+    assert made.index(max_failures=4).failed == 4
+    made.table.delete(where="true")
+    with pytest.raises(TooManyFailures, match="3 items failed, more than the 2 allowed"):
+        made.index(max_failures=2, batch_size=2)
+    assert made.ids() == [f"{number:04}.png" for number in range(4)]  # whole batches before it are kept
+    assert len(made.ledger()) == 4 or len(made.ledger()) == 3
+
+
+def test_another_encoder_is_refused(made: Collection) -> None:
+    made.save(a="red")
+    with pytest.raises(Mismatch, match=r"revision 1.*revision 2"):
+        made.index(encoder=ColourEncoder(revision="2"))
+    assert len(made.table) == 0
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"threads": 0}])
+def test_senseless_settings(made: Collection, options: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        made.index(**options)
+
+
+def test_only_a_scan_can_be_pruned(made: Collection) -> None:
+    with pytest.raises(UsageError, match=r"scan\(\)"):
+        index(made.table, [], ColourEncoder(), prune=True)
+
+
+class Picky(ColourEncoder):
+    """Refuses some items, as image processors refuse odd shapes."""
+
+    def __init__(self, refuses: str) -> None:
+        super().__init__()
+        self.refuses = refuses
+
+    def encode(self, items: Sequence[Item]) -> np.ndarray:
+        if any(self.refuses in item.id for item in items):
+            raise ValueError("aspect ratio must be below 200")
+        return super().encode(items)
+
+
+def test_item_that_the_encoder_refuses(made: Collection) -> None:
+    save_pictures(made.folder, 10)
+    report = made.index(encoder=Picky("0004"))
+    assert (report.added, report.encoded, made.ledger()) == (9, 9, {"0004.png": "encoder"})
+
+
+def test_encoder_that_refuses_everything_stops_the_run(made: Collection) -> None:
+    save_pictures(made.folder, 3)
+    with pytest.raises(ModelError, match="aspect ratio"):
+        made.index(encoder=Picky(""))
+    assert made.ledger() == {}
+
+
+def test_encoder_with_the_wrong_shape(made: Collection) -> None:
+    class Wrong(ColourEncoder):
+        def encode(self, items: Sequence[Item]) -> np.ndarray:
+            return super().encode(items)[:-1]
+
+    save_pictures(made.folder, 3)
+    with pytest.raises(UsageError, match="for 3 items"):
+        made.index(encoder=Wrong())
+
+
+def test_interrupt_keeps_what_is_encoded(made: Collection) -> None:
+    class Interrupted(ColourEncoder):
+        def encode(self, items: Sequence[Item]) -> np.ndarray:
+            if len(self.calls) == 3:
+                raise KeyboardInterrupt
+            return super().encode(items)
+
+    save_pictures(made.folder, 20)
+    with pytest.raises(KeyboardInterrupt):
+        made.index(encoder=Interrupted(), batch_size=4)
+    assert len(made.table) == 12
+    report = made.index(batch_size=4)
+    assert (report.added, report.unchanged, report.encoded) == (8, 12, 8)
+
+
+def test_disk_full(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_pictures(made.folder, 20)
+    monkeypatch.setattr(run, "COMMIT_ROWS", 5)
+    add = Table.add
+
+    def full(table: Table, rows: object) -> None:
+        if len(table) >= 10:
+            with run_lance_errors(table):
+                raise RuntimeError("lance error: LanceError(IO): No space left on device (os error 28), /x/y.rs:1:2")
+        add(table, rows)
+
+    from looktwice.store.lance import plain_errors
+
+    def run_lance_errors(table: Table) -> object:
+        return plain_errors(table.path, "adding items")
+
+    monkeypatch.setattr(Table, "add", full)
+    with pytest.raises(StoreError, match=r"^The disk is full.*run it again\.$"):
+        made.index(batch_size=5)
+    monkeypatch.undo()
+    assert len(made.table) == 10
+    assert made.index().added == 10
+
+
+def test_progress_counts_up(made: Collection) -> None:
+    save_pictures(made.folder, 25)
+    (made.folder / "bad.png").write_bytes(b"x")
+    met = []
+    made.index(batch_size=10, progress=lambda report: met.append(report.met))
+    assert met == sorted(met) and met[-1] == 26 and len(met) >= 3
+
+
+def test_large_pictures_close_a_batch_early(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "BATCH_PIXELS", 200)
+    for number in range(6):
+        (made.folder / f"{number}.png").write_bytes(picture((number + 1, 0, 9), (10, 10)))
+    made.index()
+    assert [len(call) for call in made.encoder.calls] == [2, 2, 2]
+
+
+def test_few_decoded_pictures_wait(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the encoder, threads do not fill the memory with decoded pictures."""
+    from looktwice.indexing import reading
+
+    save_pictures(made.folder, 60)
+    monkeypatch.setattr(reading, "AHEAD_PIXELS", 64 * 4)  # pictures of 8 x 8
+    begun = []
+    load = reading.load
+    monkeypatch.setattr(reading, "load", lambda *one: (begun.append(1), load(*one))[1])
+    plan = [(source, None) for source in scan([made.folder])]
+    for taken, _ in enumerate(reading.load_ahead(plan, threads=3), 1):
+        time.sleep(0.005)
+        assert len(begun) - taken <= 5 + 3  # five are over the limit, and each thread may have begun one more
+    assert taken == len(begun) == 60
+
+
+def test_reading_stops_with_the_run(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that wait for room must not keep the process alive when the encoder has failed."""
+    from looktwice.indexing import reading
+
+    save_pictures(made.folder, 60)
+    monkeypatch.setattr(reading, "AHEAD_PIXELS", 64)
+    before = active_count()
+    stream = reading.load_ahead([(source, None) for source in scan([made.folder])], threads=3)
+    next(stream)
+    stream.close()
+    assert active_count() == before
+
+
+def test_sources_of_ones_own(made: Collection) -> None:
+    own = [Source(str(n), "", "", f"word {n}", {"year": n}, picture=False) for n in range(5)]
+    assert index(made.table, own, ColourEncoder()).added == 5
+    assert index(made.table, own, ColourEncoder()).unchanged == 5
+
+
+def test_not_utf8_names_are_indexed_and_read_again(made: Collection) -> None:
+    raw = os.fsencode(made.folder) + b"/caf\xe9.png"
+    Path(os.fsdecode(raw)).write_bytes(picture("red"))
+    assert made.index().added == 1
+    (row,) = made.table.get(["//caf%E9.png"])
+    assert sources.read_uri(row.uri, sha256=row.sha256) == picture("red")
+
+
+def test_orientation_reaches_the_encoder(made: Collection) -> None:
+    upper_red = Image.new("RGB", (8, 8), "blue")
+    upper_red.paste("red", (0, 0, 8, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    upper_red.rotate(180).save(made.folder / "a.png", exif=exif)
+    made.index()
+    assert np.allclose(made.table.get(["a.png"])[0].vector[:6], [0.5, 0, 0, 0.5, 0, 0])
+
+
+def test_seen_and_hashes() -> None:
+    seen = Seen()
+    assert seen.add("it's", "u") is None and seen.add("it's", "v") == "u"
+    assert "it's" in seen and "its" not in seen
+    seen.close()
+    sums = [f"{n * 7919:064x}"[::-1] for n in range(100)]
+    hashes = Hashes(sums[:50])
+    hashes.add(sums[50:75])
+    assert [one in hashes for one in sums] == [True] * 75 + [False] * 25
+    assert sums[0] not in Hashes()
