@@ -1,0 +1,318 @@
+"""Pairs per second: the fast path from stored codes against the reference path, on the same pairs and checkpoint.
+
+    python benchmarks/pairs.py                             # every configuration; minutes on two cores
+    python benchmarks/pairs.py --only tiny-vl/k100 --repeats 1
+    python benchmarks/pairs.py --clock cpu                 # count processor time: for a machine with other work on it
+
+Configurations: the bundled tiny-vl, 100 candidates, from PQ codes and from pixels; a Qwen2.5-VL of 0.28 B random
+parameters, 256 tokens per picture, 32 candidates, from PQ codes and from pooled PQ codes. Both paths are timed in
+turns; the best of `--repeats` counts on both sides. Fast includes reading the codes from the table, decoding them, the
+query's picture through the tower and its shared prefix. Predictions and floors come from the formulas of
+docs/performance.md. Prints a table and, as its last line, one JSON object {"rows": [...], "device", …}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import numpy as np
+import torch
+from PIL import Image
+
+from looktwice import checkpoints
+from looktwice.candidates import Entry
+from looktwice.device import place, set_threads
+from looktwice.estimate import language_tokens
+from looktwice.score import prompts
+from looktwice.score.load import load_mllm, scorer
+from looktwice.score.mllm import Mllm
+from looktwice.shapes import load_config, patches, shape
+from looktwice.store import Row, Table
+from looktwice.token_index import TokenReader, add_tokens
+from looktwice.tokens import parse_codec
+from looktwice.types import EncoderInfo, Item, TextIds
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the builder of random checkpoints lives with the tests
+
+PROMPT = "object"
+COLUMNS = (
+    "config", "k", "pairs_s", "reference_pairs_s", "speedup", "predicted_speedup", "codes_share", "floor_pairs_s",
+    "of_floor", "reference_of_floor", "cross_encoder_pairs_s",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """What one row measures; `codec` None: candidates go through the vision tower."""
+
+    name: str
+    model: str
+    k: int
+    codec: str | None
+    picture: int
+    reference_pairs: int
+
+
+CONFIGS = (
+    Config("tiny-vl/k100", "tiny-vl", 100, "pq8", 192, 20),
+    Config("tiny-vl/k100/pixels", "tiny-vl", 100, None, 192, 20),
+    Config("qwen2.5-vl-0.3b/k32/pq8", "qwen2.5-vl-0.3b", 32, "pq8", 448, 4),
+    Config("qwen2.5-vl-0.3b/k32/pool2+pq8", "qwen2.5-vl-0.3b", 32, "pool2+pq8", 448, 4),
+)
+
+
+def main() -> None:
+    args = arguments()
+    threads = set_threads(args.threads)
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in dict.fromkeys(config.model for config in CONFIGS):
+            wanted = [c for c in CONFIGS if c.model == name and (not args.only or c.name in args.only)]
+            if wanted:
+                model = load_mllm(checkpoints.resolve(checkpoint(name, Path(folder), args)), place("cpu", "float32"))
+                rows += [measure(reduced(config, args), model, Path(folder), clock, args) for config in wanted]
+    print("  ".join(f"{name:>22}" for name in COLUMNS))
+    for row in rows:
+        print("  ".join(f"{show(row[name]):>22}" for name in COLUMNS))
+    record = {"rows": rows, "device": f"cpu, {threads} thread(s), {cpu_name()}", "dtype": "float32"}
+    print(json.dumps(record | {"clock": args.clock, "prompt": PROMPT, "torch": torch.__version__}))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Pairs per second, fast path against reference path.")
+    parser.add_argument("--only", nargs="*", choices=[config.name for config in CONFIGS])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--tiny", help="another folder for tiny-vl")
+    parser.add_argument("--k", type=int, help="fewer candidates than the configuration says")
+    parser.add_argument("--reference-pairs", type=int, help="how many pairs the reference path is timed on")
+    parser.add_argument("--layers", type=int, default=16, help="decoder layers of the random Qwen2.5-VL")
+    return parser.parse_args()
+
+
+def reduced(config: Config, args: argparse.Namespace) -> Config:
+    k = args.k or config.k
+    return replace(config, k=k, reference_pairs=min(k, args.reference_pairs or config.reference_pairs))
+
+
+# --- checkpoints and pictures ---------------------------------------------------------------------------------------
+
+
+def checkpoint(name: str, folder: Path, args: argparse.Namespace) -> str:
+    if name == "tiny-vl":
+        return args.tiny or name
+    return str(random_qwen(folder / "qwen", args.layers))
+
+
+def random_qwen(folder: Path, layers: int) -> Path:
+    """Qwen2.5-VL with the proportions of the small public ones, and about 0.28 B random weights at 16 layers."""
+    import tiny_models
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    folder.mkdir()
+    config = tiny_models.qwen2_5_vl(folder)
+    config["text_config"] |= {
+        "hidden_size": 896, "intermediate_size": 3584, "num_hidden_layers": layers, "num_attention_heads": 14,
+        "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 32_000, "tie_word_embeddings": True,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [8, 12, 12], "rope_theta": 1e6},
+    }  # fmt: skip
+    config["vision_config"] |= {
+        "depth": 12, "hidden_size": 640, "intermediate_size": 1728, "num_heads": 10, "out_hidden_size": 896,
+        "window_size": 112, "fullatt_block_indexes": [2, 5, 8, 11],
+    }  # fmt: skip
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    settings |= {"min_pixels": 28**2, "max_pixels": 1280 * 28**2}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    torch.manual_seed(0)
+    model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(**config))
+    model.save_pretrained(folder)
+    return folder
+
+
+def make_pictures(folder: Path, count: int, side: int) -> list[Path]:
+    """Square PNG files of smooth noise, seeded by their number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(count):
+        noise = np.random.default_rng(number).integers(0, 255, (side // 8, side // 8, 3), dtype=np.uint8)
+        paths.append(folder / f"{number:04}.png")
+        Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC).save(paths[-1])
+    return paths
+
+
+def fill_table(path: Path, pictures: Sequence[Path], side: int, fast: Any, codec: str) -> Table:
+    table = Table.create(path, EncoderInfo("none", "0", "none", 8))
+    vector = np.eye(8, dtype=np.float32)[0]
+    with table.writer():
+        table.add([Row(p.name, p.as_uri(), digest(p), side, side, None, {}, vector) for p in pictures])
+    report = add_tokens(table, fast, codec, train_tokens=8192)
+    assert report.encoded == len(pictures) and report.failed == 0
+    return table
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# --- one row --------------------------------------------------------------------------------------------------------
+
+
+def measure(
+    config: Config, model: Mllm, folder: Path, clock: Callable[[], float], args: argparse.Namespace
+) -> dict[str, Any]:
+    fast = scorer(model, prompts.get(PROMPT), path="fast", cache_bytes=0)
+    slow = scorer(model, prompts.get(PROMPT), path="reference")
+    paths = make_pictures(folder / f"{config.picture}", config.k + 1, config.picture)
+    query, *shown = [Item(p.name, image=Image.open(p).convert("RGB")) for p in paths]
+    some = shown[: config.reference_pairs]
+
+    if config.codec is None:
+        read: Callable[[], Iterator[list[Any]]] = lambda: iter([shown])  # noqa: E731
+    else:
+        table = fill_table(
+            folder / f"{config.name.replace('/', '-')}.lt", paths[1:], config.picture, fast, config.codec
+        )
+        entries = [Entry(p.name, p.as_uri(), digest(p)) for p in paths[1:]]
+        reader = TokenReader(table, fast, config.codec)
+        read = lambda: reader.read(entries, config.k)  # noqa: E731
+
+    def score_fast() -> None:
+        for items in read():
+            assert set(fast.score(query, items).status) == {"ok"}
+
+    def score_slow() -> None:
+        assert set(slow.score(query, some).status) == {"ok"}
+
+    score_fast()
+    slow.score(query, some[:1])
+    seconds: dict[str, list[float]] = {"fast": [], "slow": [], "codes": [], "cross": []}
+    cross = cross_encoder(model) if config.codec and config.model == "tiny-vl" else None
+    if cross is not None:
+        assert np.abs(cross(query, some) - slow.score(query, some).p).max() < 1e-3, (
+            "the same question, or no comparison"
+        )
+    for _ in range(args.repeats):
+        seconds["fast"].append(timed(score_fast, clock))
+        seconds["slow"].append(timed(score_slow, clock))
+        seconds["codes"].append(timed(lambda: list(read()), clock))
+        if cross is not None:
+            seconds["cross"].append(timed(lambda: cross(query, some), clock))
+    best = {name: min(values) for name, values in seconds.items() if values}
+    rate, reference = config.k / best["fast"], len(some) / best["slow"]
+    flop = costs(config, model, slow, query, shown[0])
+    peak = matmul_rate(model, clock)
+    row = {
+        "config": config.name,
+        "k": config.k,
+        "pairs_s": rate,
+        "reference_pairs_s": reference,
+        "speedup": rate / reference,
+        "predicted_speedup": flop["reference"] / flop["fast"],
+        "codes_share": best["codes"] / best["fast"] if config.codec else 0.0,
+        "floor_pairs_s": peak / flop["fast"],
+        "of_floor": rate * flop["fast"] / peak,
+        "reference_of_floor": reference * flop["reference"] / peak,
+        "cross_encoder_pairs_s": len(some) / best["cross"] if "cross" in best else None,
+        "gflop_per_pair": flop["fast"] / 1e9,
+        "reference_gflop_per_pair": flop["reference"] / 1e9,
+        "matmul_gflops_s": peak / 1e9,
+        "parameters": sum(p.numel() for p in model.model.parameters()),
+    }
+    print(f"{config.name}: {rate:.2f} pairs/s, {row['speedup']:.2f}x", file=sys.stderr)
+    return row
+
+
+def costs(config: Config, model: Mllm, slow: Any, query: Item, candidate: Item) -> dict[str, float]:
+    """FLOP per pair of both paths, by the formulas of docs/performance.md."""
+    sizes = shape(load_config(model.model.config.to_dict()))
+    fast = scorer(model, prompts.get(PROMPT), path="fast", cache_bytes=0)
+    own, other = (tokens.layout for tokens in fast.visual_tokens([query, candidate]))
+    ids = slow.inputs(query, candidate)["input_ids"][0]
+    slots = (ids == fast.family.image_token_id).nonzero()[:, 0].tolist()
+    leading = len(other[0].ids) if isinstance(other[0], TextIds) else 0
+    shared = slots[len(slots) // 2] - leading
+    text = len(ids) - shared - language_tokens(other)
+    new = text + language_tokens(parse_codec(config.codec).shown(other) if config.codec else other)
+    tower = sum(map(sizes.tower, patches(sizes, other)))
+    query_side = (sum(map(sizes.tower, patches(sizes, own))) + sizes.forward(shared)) / config.k
+    return {
+        "reference": 2 * tower + sizes.forward(len(ids)) + sizes.head(),
+        "fast": query_side + (0 if config.codec else tower) + sizes.forward(new, shared) + sizes.head(),
+    }
+
+
+def matmul_rate(model: Mllm, clock: Callable[[], float]) -> float:
+    """FLOP/s of a large matrix product in this process: what this machine gives at best, now."""
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 4096)
+    a @ b
+    return 2 * 1024 * 1024 * 4096 / min(timed(lambda: a @ b, clock) for _ in range(10))
+
+
+def cross_encoder(model: Mllm) -> Callable[[Item, Sequence[Item]], Any] | None:
+    """sentence-transformers' CrossEncoder over the same checkpoint and question, where that package is installed."""
+    try:
+        from sentence_transformers import CrossEncoder
+        from sentence_transformers.base.modules import Transformer
+        from sentence_transformers.cross_encoder.modules import LogitScore
+    except ImportError:
+        return None
+    question = prompts.get(PROMPT).segments[-1].text
+    template = (
+        "<|im_start|>User:{% for m in messages %}{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+        "{% for part in m['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+        "{% endfor %}{% endif %}{% endfor %}" + question + "<end_of_utterance>\nAssistant:"
+    )
+    with plain_folder(model, template) as folder:
+        body = Transformer(folder, transformer_task="any-to-any")
+    zero, one = (model.processor.tokenizer.convert_tokens_to_ids(digit) for digit in "01")
+    judge = CrossEncoder(modules=[body, LogitScore(one, zero)], device="cpu")
+    return lambda query, items: judge.predict([(query.image, item.image) for item in items], batch_size=32)
+
+
+@contextmanager
+def plain_folder(model: Mllm, template: str) -> Iterator[str]:
+    """The checkpoint with a chat template for the roles that sentence-transformers gives the two sides of a pair."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.model.save_pretrained(folder)
+        model.processor.save_pretrained(folder)
+        (Path(folder) / "chat_template.jinja").write_text(template)
+        yield folder
+
+
+def timed(work: Callable[[], object], clock: Callable[[], float]) -> float:
+    start = clock()
+    work()
+    return clock() - start
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def show(value: object) -> str:
+    return f"{value:,.3g}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    main()
