@@ -30,16 +30,21 @@ def add_to(app: typer.Typer) -> None:
 
 
 def models(
-    option: Annotated[
-        str | None, typer.Argument(metavar="[OPTION]", help="Only one, such as encoder or prompt.")
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OPTION]...",
+            help="Only these: encoder, mllm, prompt, fusion, score-mode, retrace, codec.",
+            show_default=False,
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """List what --encoder, --mllm, --prompt, --codec and --fusion take, and what each needs.
+    """List what --encoder, --mllm, --prompt, --codec and others take, and what each needs.
 
     Hub names (org/name) and local folders are taken as well. Nothing is downloaded before it is named.
 
-    Example: looktwice models mllm
+    Example: looktwice models mllm prompt
     """
     lists = {
         "encoder": _encoders,
@@ -50,17 +55,16 @@ def models(
         "retrace": _retraces,
         "codec": _codecs,
     }
-    wanted = (option or "").removeprefix("--")
-    if wanted and wanted not in lists:
-        raise UnknownName("option", wanted, lists)
-    for name, rows in lists.items():
-        if wanted not in ("", name):
-            continue
+    wanted = [name.removeprefix("--") for name in names or ()] or list(lists)
+    for name in wanted:
+        if name not in lists:
+            raise UnknownName("option", name, lists)
+    for name in wanted:
         if json:
-            for title, what, needs in rows():
+            for title, what, needs in lists[name]():
                 emit({"option": name, "name": title, "what": what, "needs": needs})
         else:
-            table([f"--{name}", "what it is", "needs"], list(rows()))
+            table([f"--{name}", "what it is", "needs" if name != "prompt" else "shows"], list(lists[name]()))
 
 
 def _encoders() -> Iterator[tuple[str, str, str]]:

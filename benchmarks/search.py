@@ -1,0 +1,75 @@
+"""How long one query takes on the bundled gallery, with and without the second look.
+
+    python benchmarks/search.py
+
+Medians over `--queries` picture queries, one at a time, after a warm-up; models loaded, pictures read from disk at
+their first use. Bundled models: the second look's share is what a model of a few million parameters needs;
+benchmarks/pairs.py has others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+
+from looktwice import Retriever, Table, index, load_encoder, scan
+from looktwice.demo import bundled_gallery
+from looktwice.device import place, set_threads
+from looktwice.queries import Queries
+
+
+def main() -> None:
+    """Print a table and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, default=10)
+    parser.add_argument("--shortlists", type=int, nargs="+", default=[10, 50, 100])
+    parser.add_argument("--threads", type=int)
+    asked = parser.parse_args()
+    threads = set_threads(asked.threads)
+    gallery = bundled_gallery()
+    queries = [q for q in Queries(gallery / "queries.jsonl") if q.image is not None]
+    with tempfile.TemporaryDirectory() as folder:
+        encoder = load_encoder("tiny-clip")
+        table = Table.create(Path(folder) / "g.lt", encoder.info)
+        begun = time.perf_counter()
+        report = index(table, scan([gallery / "images"]), encoder)
+        rate = report.added / (time.perf_counter() - begun)
+        rows = [measured(table, encoder, None, list(islice(queries, asked.queries + 1)), 100)]
+        for shortlist in asked.shortlists:
+            rows.append(measured(table, encoder, "tiny-vl", list(islice(queries, asked.queries + 1)), shortlist))
+    print(f"{report.added} pictures indexed, {rate:.0f} items/s")
+    print(f"{'second look at':<16}{'median s':>10}{'longest s':>11}{'pairs/s':>9}")
+    for row in rows:
+        pairs = f"{row['pairs_s']:.1f}" if row["pairs_s"] else "-"
+        print(f"{row['second_look']:<16}{row['median_s']:>10.3f}{row['longest_s']:>11.3f}{pairs:>9}")
+    placed = place()
+    about = {"items": report.added, "index_items_s": rate, "threads": threads, "device": placed.device}
+    print(json.dumps({"rows": rows, "dtype": placed.dtype, **about}))
+
+
+def measured(table: Table, encoder: object, scorer: str | None, queries: list, shortlist: int) -> dict[str, object]:
+    """Median and longest seconds of one query after the first, which loads the models."""
+    retriever = Retriever(table, encoder, scorer, shortlist=shortlist)
+    taken, pairs, spent = [], 0, 0.0
+    for place_, query in enumerate(queries):
+        begun = time.perf_counter()
+        answer = retriever.search(query)
+        if place_:
+            taken.append(time.perf_counter() - begun)
+            pairs += answer.tally.scored
+            spent += answer.tally.seconds["score"] + answer.tally.seconds["read"]
+    return {
+        "second_look": shortlist if scorer else 0,
+        "median_s": statistics.median(taken),
+        "longest_s": max(taken),
+        "pairs_s": pairs / spent if pairs else None,
+    }
+
+
+if __name__ == "__main__":
+    main()
