@@ -51,6 +51,15 @@ def test_equal_lengths_fill_their_batches() -> None:
     assert [len(b) for b in memory.plan([10] * 25, lambda n: 8)] == [8, 8, 8, 1]
 
 
+def test_rows_follow_memory_in_steps(mllm: Get) -> None:
+    cost = memory.Cost.of(mllm("qwen3_vl").model.config.get_text_config(), 4)
+    assert cost.rows(100, 50, 1 << 40, 4096) == 40, "the limit of tokens"
+    rows = [cost.rows(100, 50, room, 1 << 20) for room in range(0, 1 << 26, 1 << 20)]
+    assert rows[0] == 1 and rows == sorted(rows) and rows[-1] > 8
+    assert all(n & (n - 1) == 0 for n in rows)
+    assert cost.rows(5000, 50, 1 << 40, 4096) == 1
+
+
 def test_batches_are_halved_until_they_fit(
     mllm: Get, query: dict[str, Item], candidates: list[Item], monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

@@ -17,6 +17,7 @@ import pytest
 import tiny_models
 import torch
 from torch import Tensor
+from transformers import AutoModelForImageTextToText, SmolVLMConfig
 
 from looktwice.score import prompts
 from looktwice.score.engine import Engine
@@ -129,6 +130,21 @@ def test_bfloat16_stays_near_itself_and_near_float32(
     assert gap(fast, oracle(half, "object", query["image"], candidates)) <= 0.05
     assert rms(fast, oracle(exact, "object", query["image"], candidates)) <= 0.06
     assert len(fast.unique()) > 0.9 * fast.numel(), "the head is float32: logits are not rounded to bfloat16"
+
+
+def test_smolvlm_is_read_like_idefics3(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
+    """SmolVLM's own processor wants more packages; its model takes the same inputs."""
+    base = mllm("idefics3")
+    settings = base.model.config.to_dict()
+    model = AutoModelForImageTextToText.from_config(SmolVLMConfig(**{**settings, "model_type": "smolvlm"}))
+    model.load_state_dict(base.model.state_dict())
+    twin = replace(base, model=model.eval().requires_grad_(False))
+    for prompt in ("object", "match"):
+        asked = query["image" if prompt == "object" else "text"]
+        assert (
+            gap(fast_logits(engine(twin, prompt), asked, candidates), oracle(twin, prompt, asked, candidates))
+            <= TOLERANCE
+        )
 
 
 # --- stored tokens ----------------------------------------------------------------------------------------------------

@@ -42,7 +42,10 @@ class Cost:
         """How many rows of `length` new tokens after `prefix` shared ones fit, at least 1."""
         row = length * self.per_token + (prefix + length) * self.per_key + self.per_row
         mask = 5 * length * (prefix + length)
-        return max(1, min((room - mask) // row, tokens // length))
+        wanted, fit = tokens // length, max(1, (room - mask) // row)
+        if fit < wanted:  # a power of two: free memory that changes a little must not change the batches
+            wanted = 1 << (fit.bit_length() - 1)
+        return max(1, wanted)
 
 
 def plan(lengths: Sequence[int], rows_for: Callable[[int], int], waste: float = 0.15) -> list[list[int]]:
