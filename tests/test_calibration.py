@@ -173,7 +173,9 @@ def test_a_budget_stops_when_the_rest_no_longer_matters(table: Table) -> None:
     assert early.manifest["candidates"]["requested"] == len(scorer.shown) and early.manifest["budget"] == "auto:0.01"
     assert [h.scored for h in early.ranking].index(False) == len(scorer.shown), "the rest stays below"
     assert early.hits[0].explain["calibrated"] == pytest.approx(sharp.probability(early.hits[0].p))
-    _never, scorer = of_the_table(table, calibration=replace(sharp, gap=(0.0, 5.0)), fusion="p-only", budget="auto:0.01")
+    _never, scorer = of_the_table(
+        table, calibration=replace(sharp, gap=(0.0, 5.0)), fusion="p-only", budget="auto:0.01"
+    )
     assert len(scorer.shown) == 40
 
 

@@ -175,7 +175,8 @@ class SecondLook:
         records: list[Mapping[str, Any]] = []
         for scorer in (*self._scorers.values(), *self._askers.values()):
             own = remembering.get(id(scorer), scorer).describe()
-            records.append({**own, **scorer.statistics(), "dtype_reason": reason})
+            counted: Mapping[str, Any] = getattr(scorer, "statistics", dict)()  # a PairScorer need not count anything
+            records.append({**own, **counted, "dtype_reason": reason})
         return records
 
 

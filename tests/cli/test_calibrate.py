@@ -1,0 +1,58 @@
+"""`looktwice calibrate`, and what `search` makes of it, with stand-ins for the models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import NAMES, make_pictures
+
+
+@pytest.fixture
+def labelled(looktwice: Any, tmp_path: Path) -> Path:
+    """A table of 12 pictures; each colour is asked for, and its two brightest pictures are relevant."""
+    make_pictures(tmp_path / "pictures")
+    assert looktwice("index", "t.lt", "pictures").code == 0
+    colours = list(NAMES)
+    lines = [json.dumps({"id": name, "text": name}) for name in colours]
+    Path("q.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    labels = [f"{name} 0 {name}-{i}.png 1" for name in colours for i in range(2)]
+    Path("qrels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_what_is_learned_is_used(looktwice: Any, labelled: Path) -> None:
+    made = looktwice(
+        "calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "c.json", "--prompt", "match",
+        "--shortlist", 12, "--json",
+    )  # fmt: skip
+    assert made.code == 0 and made.records[0]["pairs"] == 48 and made.records[0]["relevant"] == 8
+    assert "ece_before" in made.records[0] and "Calibration: c.json" in made.err
+    asked = ("search", "t.lt", "red", "--prompt", "match", "--calibration", "c.json", "--json", "-k", 12)
+    found = looktwice(*asked, "--shortlist", 12)
+    assert found.code == 0 and all(0 < hit["explain"]["calibrated"] < 1 for hit in found.records)
+    early = looktwice(*asked, "--shortlist", 12, "--budget", "auto:0.9@1")
+    assert early.code == 0 and sum(hit["scored"] for hit in early.records) == 8
+    refused = looktwice(*asked, "--sure", "0.99")
+    assert refused.code == 2 and "no threshold for a precision of 0.99" in refused.err
+
+
+def test_a_budget_without_labels_is_refused(looktwice: Any, labelled: Path) -> None:
+    done = looktwice("search", "t.lt", "red", "--budget", "auto:0.01")
+    assert done.code == 2 and "looktwice calibrate" in done.err
+    done = looktwice("search", "t.lt", "red", "--ties", "papr")
+    assert done.code == 2 and "did you mean paper" in done.err
+    done = looktwice("search", "t.lt", "red", "--direction", "image-to-image")
+    assert done.code == 2 and "image" in done.err
+
+
+def test_explain_says_what_a_score_is_made_of(looktwice: Any, labelled: Path) -> None:
+    done = looktwice("search", "t.lt", "red", "-k", 2, "--explain", "--direction", "text-to-image")
+    assert done.code == 0 and "from coarse" in done.out and "from p" in done.out and "fusion 0.5" in done.out
+
+
+def test_a_folder_that_is_not_there_is_told_before_the_work(looktwice: Any, labelled: Path) -> None:
+    done = looktwice("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "no/c.json")
+    assert done.code == 2 and "does not exist" in done.err
