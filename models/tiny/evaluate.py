@@ -24,6 +24,7 @@ from looktwice.score import load_scorer
 from looktwice.types import Candidate, Encoder, Item, PairScorer
 
 SIDE, SHORTLIST, VISIBLE = 192, 50, 0.35
+MEASURES = ["mAP@50", "success@1", "oracle@50"]
 
 
 def auc(positive: list[float], negative: list[float]) -> float:
@@ -94,7 +95,8 @@ def ranking(
             hits = fuse(shortlist, scores, Fusion.parse(name))
             runs[f"second look, {name}"][query.id] = [(h.id, float(SHORTLIST - h.rank)) for h in hits]
         qrels[query.id] = {item.id: 1 for item, scene in zip(items, scenes, strict=True) if shows(scene, sprite, words)}
-    return {name: dict(measure(run, qrels, ["mAP@50", "success@1", "oracle@50"]).means) for name, run in runs.items()}
+    measured = {name: measure(run, qrels, MEASURES) for name, run in runs.items()}
+    return {name: {m: result[m] for m in MEASURES} for name, result in measured.items()}
 
 
 def timed(work: Callable[[], object]) -> float:
