@@ -17,7 +17,7 @@ import pytest
 import tiny_models
 import torch
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, SmolVLMConfig
+from transformers import AutoModelForImageTextToText, Qwen2VLConfig, SmolVLMConfig
 
 from looktwice.score import prompts
 from looktwice.score.engine import Engine
@@ -135,16 +135,33 @@ def test_bfloat16_stays_near_itself_and_near_float32(
 def test_smolvlm_is_read_like_idefics3(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
     """SmolVLM's own processor wants more packages; its model takes the same inputs."""
     base = mllm("idefics3")
-    settings = base.model.config.to_dict()
-    model = AutoModelForImageTextToText.from_config(SmolVLMConfig(**{**settings, "model_type": "smolvlm"}))
-    model.load_state_dict(base.model.state_dict())
-    twin = replace(base, model=model.eval().requires_grad_(False))
-    for prompt in ("object", "match"):
-        asked = query["image" if prompt == "object" else "text"]
-        assert (
-            gap(fast_logits(engine(twin, prompt), asked, candidates), oracle(twin, prompt, asked, candidates))
-            <= TOLERANCE
-        )
+    settings = {**base.model.config.to_dict(), "model_type": "smolvlm"}
+    twin = kin(base, SmolVLMConfig(**settings))
+    twin.model.load_state_dict(base.model.state_dict())
+    check_kin(twin, query, candidates)
+
+
+def test_qwen2_vl_is_read_like_its_successor(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
+    base = mllm("qwen2_5_vl")
+    settings = {**base.model.config.to_dict(), "model_type": "qwen2_vl"}
+    settings["text_config"]["model_type"] = "qwen2_vl_text"
+    settings["vision_config"] = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2}
+    twin = kin(base, Qwen2VLConfig(**settings))
+    tiny_models.randomise(twin.model, 0.2)
+    check_kin(twin, query, candidates)
+
+
+def kin(base: Mllm, config: Any) -> Mllm:
+    """A relative of a tiny model that understands its processor."""
+    torch.manual_seed(1)
+    return replace(base, model=AutoModelForImageTextToText.from_config(config).eval().requires_grad_(False))
+
+
+def check_kin(twin: Mllm, query: dict[str, Item], candidates: list[Item]) -> None:
+    for prompt, kind in (("object", "image"), ("match", "text")):
+        expected = oracle(twin, prompt, query[kind], candidates)
+        assert expected.std() >= 1
+        assert gap(fast_logits(engine(twin, prompt), query[kind], candidates), expected) <= TOLERANCE
 
 
 # --- stored tokens ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 FAMILIES = {
     "idefics3": "looktwice.score.families.idefics3:Idefics3",
     "smolvlm": "looktwice.score.families.idefics3:Idefics3",
+    "qwen2_vl": "looktwice.score.families.qwen:QwenVL",
     "qwen2_5_vl": "looktwice.score.families.qwen:QwenVL",
     "qwen3_vl": "looktwice.score.families.qwen:QwenVL",
     "internvl": "looktwice.score.families.internvl:InternVL",

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL and Qwen3-VL: one grid in the picture's own shape, three position axes, DeepStack levels in Qwen3-VL."""
+"""Qwen2-VL, 2.5 and 3: one grid in the picture's own shape, three position axes, DeepStack levels in Qwen3-VL."""
 
 from __future__ import annotations
 
