@@ -89,14 +89,17 @@ def index(
             progress=lambda so_far: bar.at(so_far.met),
         )
     built = _build_index(opened)
-    if json:
-        emit(_record(opened, report, built))
-    else:
+    if not json:
         _tell(path, opened, report, built)
+    filled = None
     if mllm is not None:
         settings = {"device": device, "dtype": dtype, "resolution": resolution, "max_tiles": max_tiles}
-        tokens.tell(opened, tokens.fill(opened, mllm, codec, settings, {"max_failures": max_failures}, threads), json)
-    if report.failed:
+        filled = tokens.fill(opened, mllm, codec, settings, {"max_failures": max_failures}, threads)
+        if not json:
+            tokens.tell(opened, filled)
+    if json:
+        emit({**_record(opened, report, built), "tokens": None if filled is None else tokens.record(filled)})
+    if report.failed or (filled is not None and filled.failed):
         raise typer.Exit(3)
 
 

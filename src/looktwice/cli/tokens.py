@@ -59,7 +59,12 @@ def add_tokens(
     if save_codebook is not None and report.codebook_sha256 is not None:
         save_codebook.write_bytes(opened.codebook(report.codebook_sha256))
         note(f"Codebook: {save_codebook}")
-    tell(opened, report, json)
+    if json:
+        emit(record(report))
+    else:
+        tell(opened, report)
+    if report.failed:
+        raise typer.Exit(3)
 
 
 def fill(
@@ -78,19 +83,20 @@ def fill(
         return add(opened, scorer, codec, progress=lambda now: _follow(bar, now), **training)
 
 
-def tell(opened: Table, report: TokensReport, json: bool) -> None:
-    """Print what was stored; ends with exit code 3 where pictures failed."""
-    if json:
-        emit({**asdict(report), "bytes_per_picture": report.bytes_per_picture})
-    else:
-        each = f", {size(report.bytes_per_picture)} each" if report.encoded else ""
-        rate = f", {report.encoded / report.seconds:,.1f} pictures/s" if report.encoded and report.seconds else ""
-        say(f"{report.codec}: tokens of {plural(report.encoded, 'picture')}{each} ({report.seconds:.1f} s{rate})")
+def record(report: TokensReport) -> dict[str, Any]:
+    """What was stored, for --json."""
+    return {**asdict(report), "bytes_per_picture": report.bytes_per_picture}
+
+
+def tell(opened: Table, report: TokensReport) -> None:
+    """Say what was stored."""
+    each = f", {size(report.bytes_per_picture)} each" if report.encoded else ""
+    rate = f", {report.encoded / report.seconds:,.1f} pictures/s" if report.encoded and report.seconds else ""
+    say(f"{report.codec}: tokens of {plural(report.encoded, 'picture')}{each} ({report.seconds:.1f} s{rate})")
     for warning in report.warnings:
         note(f"Warning: {warning}")
     if report.failed:
         note(f"{report.failed:,} pictures gave no tokens. Which, and why: looktwice ledger {opened.path}")
-        raise typer.Exit(3)
 
 
 def codec(

@@ -1,0 +1,94 @@
+"""Visual tokens on the command line, with the bundled models: stored, used, missing, compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fakes import make_pictures
+from PIL import Image
+from typer.testing import CliRunner
+
+from looktwice.cli.main import app
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pictures, indexed with their visual tokens."""
+    folder = tmp_path_factory.mktemp("tokens")
+    make_pictures(folder / "pictures")
+    code, out, err = run(
+        "index", folder / "t.lt", folder / "pictures", "--mllm", "tiny-vl", "--codec", "int8", "--json"
+    )
+    assert code == 0, err
+    record = json.loads(out)
+    assert record["items"] == 12 and record["tokens"]["encoded"] == 12 and record["tokens"]["bytes_per_picture"] > 0
+    return folder
+
+
+def test_stored_tokens_are_used_and_named(place: Path, tmp_path: Path) -> None:
+    queries = tmp_path / "q.jsonl"
+    queries.write_text(json.dumps({"id": "q", "image": str(place / "pictures" / "red-0.png")}) + "\n")
+    code, _, err = run("search", place / "t.lt", "--queries", queries, "--run", tmp_path / "out.trec")
+    assert code == 0, err
+    manifest = json.loads((tmp_path / "out.trec.json").read_text())
+    (seen,) = manifest["candidates_from"]
+    assert seen["codec"] == "int8" and seen["counts"] == {"stored": 12}
+    code, _, err = run(
+        "search", place / "t.lt", "--queries", queries, "--codec", "pictures", "--run", tmp_path / "p.trec"
+    )
+    assert code == 0, err
+    assert json.loads((tmp_path / "p.trec.json").read_text())["candidates_from"] == [{"codec": "pictures"}]
+    _, shown, _ = run("info", place / "t.lt")
+    assert "tokens int8" in shown and "tiny-vl" in shown
+
+
+def test_candidates_without_tokens_are_refused_encoded_or_skipped(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "pictures")
+    table = tmp_path / "t.lt"
+    assert run("index", table, tmp_path / "pictures", "--mllm", "tiny-vl", "--codec", "int8")[0] == 0
+    Image.new("RGB", (9, 9), (240, 10, 10)).save(tmp_path / "pictures" / "new.png")
+    assert run("index", table, tmp_path / "pictures")[0] == 0
+    ask = ["search", table, tmp_path / "pictures" / "red-0.png", "--json", "-k", "13"]
+    code, out, err = run(*ask)
+    assert code == 2 and "add-tokens" in err and out == ""
+    code, out, _ = run(*ask, "--missing-tokens", "encode")
+    assert code == 0 and all(json.loads(line)["scored"] for line in out.splitlines())
+    code, out, err = run(*ask, "--missing-tokens", "skip")
+    assert code == 3 and "12 of 13" in err
+    assert [json.loads(line)["id"] for line in out.splitlines() if not json.loads(line)["scored"]] == ["new.png"]
+    code, out, _ = run("add-tokens", table, "--codec", "int8", "--json")
+    assert code == 0 and json.loads(out)["encoded"] == 1
+    assert run(*ask)[0] == 0
+
+
+def test_codecs_are_compared_before_anybody_commits(place: Path) -> None:
+    code, out, err = run("codec", place / "t.lt", "none", "int8", "--queries", "2", "--depth", "4", "--json")
+    assert code == 0, err
+    none, int8 = [json.loads(line) for line in out.splitlines()]
+    assert none["codec"] == "none" and none["error"] == 0 and none["delta_p"] == 0
+    assert int8["bytes_per_image"] < none["bytes_per_image"] and 0 < int8["error"] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["add-tokens", "--codec", "qp8"], "pq8"),
+        (["add-tokens", "--codec", "pq:7"], "7"),
+        (["add-tokens", "--mllm", "tiny-clip"], "tiny-clip"),
+        (["add-tokens", "--resolution", "0"], "resolution"),
+        (["codec", "int9"], "int8"),
+    ],
+)
+def test_what_is_refused(place: Path, arguments: list[str], message: str) -> None:
+    verb, *rest = arguments
+    code, out, err = run(verb, place / "t.lt", *rest)
+    assert code == 2 and message in err and out == "" and "Traceback" not in err
