@@ -112,6 +112,8 @@ def test_other_settings_are_refused_with_what_changed(root, tmp_path):
     run(root, tmp_path, Histograms())
     with pytest.raises(Mismatch, match="shortlist 8 → 5"):
         run(root, tmp_path, Histograms(), shortlist=5)
+    with pytest.raises(Mismatch, match="codec 'auto' → 'pictures'"):
+        run(root, tmp_path, Histograms(), codec="pictures")
     with pytest.raises(Mismatch, match="second_look"):
         run(root, tmp_path)
 

@@ -92,7 +92,7 @@ def run_benchmark(
         dtype=plan.dtype,
     )
     known = _known(dataset, opened)
-    answers, broken = _asked(dataset, retriever, folder, searching)
+    answers, broken = _asked(dataset, retriever, folder, plan.codec, searching)
     split = None if plan.tune_on is None else split_queries(plan.tune_on, dataset.qrels)
     fusion, tuning = _tuned(dataset, answers, plan, split)
     reported = dataset if split is None else _only(dataset, split.reported)
@@ -142,12 +142,12 @@ def _known(dataset: Dataset, table: Table) -> set[str]:
 
 
 def _asked(
-    dataset: Dataset, retriever: Retriever, folder: Path, bar: Bar
+    dataset: Dataset, retriever: Retriever, folder: Path, codec: str, bar: Bar
 ) -> tuple[list[Stored], list[tuple[Query, MediaError]]]:
     answers: list[Stored] = []
     broken: list[tuple[Query, MediaError]] = []
     bar.total(len(dataset.queries))
-    for one in collect(dataset, retriever, folder, {}):
+    for one in collect(dataset, retriever, folder, {"codec": codec}):
         if isinstance(one, Stored):
             answers.append(one)
         else:

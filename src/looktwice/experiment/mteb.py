@@ -1,0 +1,109 @@
+"""looktwice as a search model of mteb, so that its retrieval and re-ranking tasks run coarse or with a second look.
+
+    import mteb
+    from looktwice.experiment.mteb import TwoLooks
+    mteb.evaluate(TwoLooks("tiny-clip", SecondLook("tiny-vl")), mteb.get_task("Flickr30kT2IRetrieval"))
+
+Implements mteb's SearchProtocol (2.26): `index` and `search`. Vectors are held in memory; pictures are read from the
+data set again when they are looked at. Scores put candidates that were not looked at below those that were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from looktwice.errors import MissingDependency, UsageError
+from looktwice.media import upright
+from looktwice.rank import Fusion, fuse
+from looktwice.types import Candidate, Item
+
+if TYPE_CHECKING:
+    from looktwice.second_look import SecondLook
+    from looktwice.types import Encoder, FloatArray
+
+BATCH = 64
+
+
+class TwoLooks:
+    """A shortlist by `encoder`, and where `look` is given a second look at its first `shortlist`."""
+
+    def __init__(
+        self, encoder: Encoder | str, look: SecondLook | None = None, *, fusion: str = "0.5", shortlist: int = 50
+    ) -> None:
+        from looktwice.encode import load_encoder
+
+        self.encoder: Encoder = load_encoder(encoder) if isinstance(encoder, str) else encoder
+        self.look = look
+        self.fusion = Fusion.parse(fusion)
+        self.shortlist = shortlist
+        self._corpus: Any = None
+        self._places: dict[str, int] = {}
+        self._vectors: FloatArray = np.zeros((0, self.encoder.info.dim), np.float32)
+
+    def index(self, corpus: Any, **kwargs: Any) -> None:
+        """Encode a corpus: a data set with `id`, `text` and perhaps `title`, `image`. Forgets the one before."""
+        self._corpus = corpus
+        self._places = {str(name): place for place, name in enumerate(corpus["id"])}
+        if len(self._places) != len(corpus):
+            raise UsageError("The corpus names a document twice; ids must be unique.")
+        self._vectors = self._encode(corpus)
+
+    def search(
+        self, queries: Any, *, top_k: int, top_ranked: Mapping[str, Sequence[str]] | None = None, **kwargs: Any
+    ) -> dict[str, dict[str, float]]:
+        """Return {query: {document: score}}, the best `top_k` of the corpus, or of a query's `top_ranked`."""
+        if self._corpus is None:
+            raise UsageError("There is no corpus yet; call index first.")
+        vectors = self._encode(queries)
+        found = {}
+        for place, vector in enumerate(vectors):
+            query = _item(queries[place])
+            names = list(self._places) if top_ranked is None else [str(name) for name in top_ranked[query.id]]
+            found[query.id] = self._ranked(query, self._best(vector, names, top_k))
+        return found
+
+    @property
+    def mteb_model_meta(self) -> Any:
+        """What mteb writes beside its results."""
+        try:
+            meta = import_module("mteb.models.model_meta").ModelMeta
+        except ImportError:
+            raise MissingDependency("mteb", "bench", "Running mteb's tasks") from None
+        looks = "coarse" if self.look is None else f"second-look-{self.shortlist}-{self.fusion}"
+        name = f"looktwice/{self.encoder.info.name.replace('/', '-')}-{looks}"
+        about = {"name": name, "revision": self.encoder.info.revision, "modalities": ["text", "image"]}
+        return meta.create_empty(overwrites=about)
+
+    def _encode(self, rows: Any) -> FloatArray:
+        parts = [
+            self.encoder.encode([_item(rows[i]) for i in range(start, min(start + BATCH, len(rows)))])
+            for start in range(0, len(rows), BATCH)
+        ]
+        vectors = np.concatenate(parts) if parts else np.zeros((0, self.encoder.info.dim), np.float32)
+        return np.nan_to_num(vectors).astype(np.float32)  # what has no direction matches nothing
+
+    def _best(self, vector: FloatArray, names: Sequence[str], top_k: int) -> list[Candidate]:
+        rows = self._vectors[[self._places[name] for name in names]] @ vector
+        order = sorted(range(len(names)), key=lambda i: (-rows[i], names[i]))[:top_k]
+        return [Candidate(names[i], float(rows[i])) for i in order]
+
+    def _ranked(self, query: Item, shortlist: list[Candidate]) -> dict[str, float]:
+        scores = None
+        if self.look is not None and shortlist:
+            shown = [_item(self._corpus[self._places[one.id]]) for one in shortlist[: self.shortlist]]
+            scores = self.look.scorer_for(query, shown).score(query, shown)
+        return {hit.id: hit.score for hit in fuse(shortlist, scores, self.fusion)}
+
+
+def _item(row: Mapping[str, Any]) -> Item:
+    image = row.get("image")
+    text = _joined(row.get(key) for key in ("title", "text"))
+    return Item(str(row["id"]), None if image is None else upright(image), text or None)
+
+
+def _joined(texts: Iterable[object]) -> str:
+    return " ".join(text for text in texts if isinstance(text, str) and text)
