@@ -117,12 +117,14 @@ def where_it_fires(mllm: Mllm, spec: Retrace, decoder: Any, hidden: Sequence[Ten
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("prompt", "kind"), [("object", "image"), ("match-query-first", "text")])
+@pytest.mark.parametrize(
+    ("family", "prompt", "kind"),
+    [*((family, "object", "image") for family in FAMILIES), ("idefics3", "match-query-first", "text")],
+)
 def test_a_batch_equals_the_transcription_pair_by_pair(
     mllm: Get, query: dict[str, Item], candidates: list[Item], family: str, preset: str, prompt: str, kind: str
 ) -> None:
-    model, some = mllm(family), [replace(c, text=None) for c in candidates[:4]]
+    model, some = mllm(family), [replace(c, text=None) for c in candidates[:3]]
     spec = replace(PRESETS[preset], gamma=0.45)  # so that it fires in some pairs and not in others
     if prompt == "match-query-first" and preset.startswith("memvr"):
         spec = replace(spec, alpha=0.9)
@@ -137,7 +139,7 @@ def test_a_batch_equals_the_transcription_pair_by_pair(
         assert (layer < 0) == bool((found[i] - off[i]).abs().max() < 1e-3)
     report = fast.statistics()["retrace"]
     fired = [layer for layer in layers if layer >= 0]
-    assert report["pairs"] == 4 and report["trigger_rate"] == len(fired) / 4
+    assert report["pairs"] == 3 and report["trigger_rate"] == len(fired) / 3
     assert report["layers"] == {layer: fired.count(layer) for layer in sorted(set(fired))}
     assert not fired or report["delta_to_ffn"] > 0
 

@@ -146,7 +146,11 @@ def summarise(manifest: Mapping[str, Any]) -> None:
         f"{counts['scored']:,} of {counts['requested']:,} candidates looked at twice, fusion {manifest.get('fusion')}"
     )
     rate = f" · {manifest['pairs_per_second']:,} pairs/s" if manifest["pairs_per_second"] else ""
-    what = looked if looks else "no second look"
+    if counts["parse_errors"]:
+        looked += f", {counts['parse_errors']:,} answers were no number"
+    if counts["asked_again"]:
+        looked += f", {counts['asked_again']:,} asked again"
+    what = f"{' and '.join(manifest['directions'])}: {looked}" if looks else "no second look"
     note(f"{plural(manifest['queries'], 'query', 'queries')} · {what} · {spent:.2f} s{rate}")
 
 

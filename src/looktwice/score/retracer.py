@@ -120,7 +120,8 @@ class Retracer:
         return Evidence(embeds, at, at, last, {})
 
     def report(self) -> dict[str, Any]:
-        """Pairs seen, share of them in which it fired, how often per layer, mean of |Δ| / |FFN| before any matching."""
+        """Pairs seen, share of them in which it fired, how often per layer, mean of |Δ| / |FFN| before any
+        matching (steps of writing included)."""
         fired = sum(self._fired.values())
         ratio = float(torch.cat(self._ratios).mean()) if self._ratios else None
         return {

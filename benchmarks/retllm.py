@@ -1,0 +1,272 @@
+"""The parts of RetLLM one by one, on the bundled models: the ablation table of docs/retllm.md, cost, early stop.
+
+    python benchmarks/retllm.py                       # ten minutes on one core; run again, it goes on where it stopped
+    python benchmarks/retllm.py --queries 20 --only p-label,p-true
+    python benchmarks/retllm.py --cost                # what retrace costs, in processor time
+
+Scenes are composed from the bundled drawings by a seeded script; nothing is downloaded. image→image: one drawing,
+large, against scenes, relevant where at least 35 % of it can be seen. text→image: a drawing's label against scenes,
+relevant likewise. image→text: a scene against all labels. The words name things that the bundled models were kept
+from, so that with words they do little better than chance. The bundled encoder makes the shortlists; fusion is
+p-only, so that every difference is the second look's. Differences are to p-label, per query, with a 95 % bootstrap
+interval. Prints tables and, as its last line, one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import numpy as np
+
+from looktwice.calibration import Sample, fit
+from looktwice.device import set_threads
+from looktwice.encode import load_encoder
+from looktwice.evaluate.bootstrap import difference, interval
+from looktwice.evaluate.scenes.compose import clutter, portrait
+from looktwice.evaluate.scenes.cutouts import Cutouts
+from looktwice.rank import Fusion
+from looktwice.rank.budget import BLOCK, chance_of_change
+from looktwice.retrieve import rerank_run
+from looktwice.score import load_scorer
+from looktwice.second_look import SecondLook
+from looktwice.types import Candidate, Item
+
+SIDE, VISIBLE, SEED = 192, 0.35, 7
+DEEP = 50  # candidates per query where it is about stopping early
+CONFIGURATIONS: dict[str, dict[str, str]] = {
+    "p-label": {},
+    "p-label + retrace": {"retrace": "causal"},
+    "p-label + entropy": {"ties": "repaired"},
+    "p-label + both": {"retrace": "causal", "ties": "repaired"},
+    "p-true": {"score_mode": "p-true"},
+    "p-true, as released": {"score_mode": "p-true", "ties": "released-code", "retrace": "released-code"},
+    "written": {"score_mode": "written"},
+    "written + entropy (paper)": {"score_mode": "written", "ties": "paper"},
+    "written + both (paper)": {"score_mode": "written", "ties": "paper", "retrace": "paper"},
+    "written-expected": {"score_mode": "written-expected"},
+    "choice": {"score_mode": "choice"},
+}
+COSTS = ("off", "causal", "causal-dynamic", "paper", "released-code")
+
+
+@dataclass
+class Task:
+    """Queries, candidates by id, and which candidates are relevant to which query."""
+
+    name: str
+    queries: list[Item]
+    candidates: dict[str, Item]
+    relevant: dict[str, set[str]]
+    run: dict[str, list[tuple[str, float]]]
+
+
+def tasks(queries: int, depth: int) -> Iterator[Task]:
+    """Three directions over the same scenes."""
+    cutouts, rng = Cutouts.bundled(), Random(SEED)
+    asked = [cutout for cutout in cutouts.all if cutout.label]
+    others = [cutout for cutout in cutouts.all if not cutout.label]
+    labels = sorted({cutout.label for cutout in asked})
+    rng.shuffle(asked)
+    scenes, shows, drawn = {}, {}, {}
+    for i, target in enumerate((asked * (1 + 4 * queries // len(asked)))[: 4 * queries]):
+        beside = [rng.choice(asked), *rng.sample(others, rng.randint(0, 3))]
+        scene = clutter(target, beside, SIDE, rng, cutouts, others)
+        name = f"scene-{i:04}"
+        scenes[name] = Item(name, image=scene.image)
+        drawn[name] = {placed.cutout.id for placed in scene.placed if placed.visible >= VISIBLE}
+        shows[name] = {placed.cutout.label for placed in scene.placed if placed.visible >= VISIBLE} - {None, ""}
+    encoder = load_encoder("tiny-clip")
+    things = [c for c in asked if any(c.id in shown for shown in drawn.values())][:queries]
+    views = [Item(f"view-{c.id}", image=portrait(c, SIDE, rng, cutouts, others).image) for c in things]
+    same = {q.id: {n for n, shown in drawn.items() if c.id in shown} for q, c in zip(views, things, strict=True)}
+    yield Task("image→image", views, scenes, same, coarse(encoder, views, scenes, depth))
+    words = {f"label-{i:03}": Item(f"label-{i:03}", text=f"a {label}") for i, label in enumerate(labels)}
+    named = dict(zip(labels, words, strict=True))
+    seen = [label for label in labels if any(label in shown for shown in shows.values())]
+    chosen = rng.sample(seen, min(queries, len(seen)))
+    asks = [Item(f"ask-{i:03}", text=f"a {label}") for i, label in enumerate(chosen)]
+    found = {q.id: {n for n, shown in shows.items() if label in shown} for q, label in zip(asks, chosen, strict=True)}
+    yield Task("text→image", asks, scenes, found, coarse(encoder, asks, scenes, depth))
+    pictures = rng.sample([item for name, item in scenes.items() if shows[name]], min(queries, len(scenes)))
+    true = {q.id: {named[label] for label in shows[q.id]} for q in pictures}
+    yield Task("image→text", pictures, words, true, coarse(encoder, pictures, words, depth))
+
+
+def coarse(encoder: Any, queries: Sequence[Item], candidates: Mapping[str, Item], depth: int) -> dict[str, Any]:
+    """The best `depth` by cosine."""
+    names = list(candidates)
+    cosines = encoder.encode(list(queries)) @ encoder.encode(list(candidates.values())).T
+    best = np.argsort(-cosines, axis=1, kind="stable")[:, :depth]
+    return {q.id: [(names[j], float(row[j])) for j in top] for q, row, top in zip(queries, cosines, best, strict=True)}
+
+
+def ask(task: Task, settings: Mapping[str, str], mllm: str, cache: Path, depth: int) -> tuple[list[Any], float]:
+    """Answers to all queries, and the processor seconds they took."""
+    options = {key: value for key, value in settings.items() if key != "ties"}
+    look = SecondLook(mllm, cache=cache, device="cpu", dtype="float32", **options)
+    rules = {"fusion": "p-only", "ties": settings.get("ties", "coarse"), "shortlist": depth, "k": depth}
+    begin = time.process_time()
+    answers = list(rerank_run(task.run, task.queries, lambda ids: [task.candidates[i] for i in ids], look, **rules))
+    return answers, time.process_time() - begin
+
+
+def first(ranking: Sequence[str], relevant: set[str]) -> float:
+    return float(bool(ranking) and ranking[0] in relevant)
+
+
+def row(
+    name: str, task: Task, answers: Sequence[Any], seconds: float, base: Mapping[str, float] | None
+) -> dict[str, Any]:
+    """One line of the table."""
+    hit = {a.query.id: first([h.id for h in a.hits if h.scored], task.relevant[a.query.id]) for a in answers}
+    pairs = sum(a.tally.requested for a in answers)
+    looks = answers[-1].manifest["second_look"]
+    cached = sum(int(look.get("cached", 0)) for look in looks)
+    retrace = next((look["retrace"] for look in looks if isinstance(look.get("retrace"), dict)), None)
+    gain = None if base is None else difference(hit, base)
+    return {
+        "task": task.name,
+        "configuration": name,
+        "success@1": interval(hit.values()).mean,
+        "difference": None if gain is None else [gain.mean, gain.low, gain.high],
+        "tie_rate": float(np.mean([tied(a) for a in answers])),
+        "parse_errors": sum(a.tally.status["parse_error"] for a in answers) / max(1, pairs),
+        "trigger_rate": retrace and retrace["trigger_rate"],
+        "delta_to_ffn": retrace and retrace["delta_to_ffn"],
+        "pairs_per_cpu_second": None if cached else round(pairs / seconds, 1),
+        "hits": hit,
+    }
+
+
+def tied(answer: Any) -> bool:
+    p = sorted((hit.p for hit in answer.ranking if hit.p is not None), reverse=True)
+    return len(p) > 1 and p[0] == p[1]
+
+
+def adaptive(task: Task, answers: Sequence[Any], top: int = 1) -> list[dict[str, Any]]:
+    """Pairs spent and success@1 of the early stop and of fixed depths, on queries that the calibration has not seen.
+
+    Worked out from the scores of the whole shortlists; stopping early changes no score.
+    """
+    seen, held = answers[::2], answers[1::2]
+    samples: list[Sample] = []
+    for answer in seen:
+        samples += answer.samples(dict.fromkeys(task.relevant[answer.query.id], 1))
+    odds = fit(samples, {})
+    rows = []
+    for fusion in (Fusion.parse("p-only"), Fusion.parse("0.5")):
+        whole = [outcome(task, a, fusion, len(a.shortlist)) for a in held]
+        depths = [(f"fixed {k}", [k] * len(held)) for k in (1, 2, 3, 5, 10, 20, 50) if k <= len(held[0].shortlist)]
+        for epsilon in (0.2, 0.1, 0.05, 0.02, 0.01, 0.005):
+            depths.append((f"auto:{epsilon:g}", [stop(a, fusion, epsilon, odds, top) for a in held]))
+        for name, spent in depths:
+            got = [outcome(task, a, fusion, n) for a, n in zip(held, spent, strict=True)]
+            loss = difference(dict(enumerate(got)), dict(enumerate(whole)))
+            rows.append({"task": task.name, "fusion": str(fusion), "budget": name, "pairs": float(np.mean(spent)),
+                         "success@1": float(np.mean(got)), "loss": [0 - x for x in (loss.mean, loss.high, loss.low)]})  # fmt: skip
+    return rows
+
+
+def stop(answer: Any, fusion: Fusion, epsilon: float, odds: Any, top: int) -> int:
+    p = {hit.id: hit.p for hit in answer.ranking}
+    shortlist: list[Candidate] = answer.shortlist
+    for done in range(BLOCK, len(shortlist), BLOCK):
+        seen = [(c.coarse, p[c.id]) for c in shortlist[:done] if p[c.id] is not None]
+        if chance_of_change(seen, shortlist[done:], shortlist[0].coarse, top, fusion, odds) < epsilon:
+            return done
+    return len(shortlist)
+
+
+def outcome(task: Task, answer: Any, fusion: Fusion, depth: int) -> float:
+    p = {hit.id: hit.p for hit in answer.ranking if hit.p is not None}
+    seen = [c for c in answer.shortlist[:depth] if c.id in p]
+    fused = fusion.scores([c.coarse for c in seen], [p[c.id] for c in seen])
+    best = max(range(len(seen)), key=lambda i: (fused[i], seen[i].coarse), default=None)
+    return 0.0 if best is None else first([seen[best].id], task.relevant[answer.query.id])
+
+
+def cost(task: Task, mllm: str, repeats: int = 3) -> list[dict[str, Any]]:
+    """Processor seconds of scoring the same pairs with and without retrace, in turns; the best of `repeats`."""
+    scorers = {name: load_scorer(mllm, prompt="object", device="cpu", dtype="float32", retrace=name)
+               for name in COSTS}  # fmt: skip
+    query, candidates = task.queries[0], list(task.candidates.values())[:48]
+    for scorer in scorers.values():
+        scorer.score(query, candidates)
+    best = dict.fromkeys(COSTS, float("inf"))
+    for _ in range(repeats):
+        for name, scorer in scorers.items():
+            begin = time.process_time()
+            scorer.score(query, candidates)
+            best[name] = min(best[name], time.process_time() - begin)
+    return [{"retrace": name, "seconds": best[name], "ratio": best[name] / best["off"]} for name in COSTS]
+
+
+def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+    for one in rows:
+        print("| " + " | ".join(cell(one[column]) for column in columns) + " |", flush=True)
+
+
+def cell(value: Any) -> str:
+    if isinstance(value, list):
+        return f"{value[0]:+.3f} [{value[1]:+.3f}, {value[2]:+.3f}]"
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mllm", default="tiny-vl")
+    parser.add_argument("--queries", type=int, default=40, help="queries per direction, 20 or more")
+    parser.add_argument("--depth", type=int, default=20, help="candidates per query")
+    parser.add_argument("--only", default="", help="configurations, separated by commas; p-label is always run")
+    parser.add_argument("--cache", type=Path, default=Path("retllm-scores.sqlite"), help="scores are kept here")
+    parser.add_argument("--cost", action="store_true", help="only what retrace costs")
+    options = parser.parse_args()
+    set_threads(1)
+    if options.cost:
+        rows = cost(next(tasks(20, options.depth)), options.mllm)
+        show(rows, list(rows[0]))
+        print(json.dumps({"benchmark": "retllm-cost", "mllm": options.mllm, "rows": rows}))
+        return
+    names = [n for n in CONFIGURATIONS if not options.only or n == "p-label" or n in options.only.split(",")]
+    table: list[dict[str, Any]] = []
+    curve: list[dict[str, Any]] = []
+    for task in tasks(options.queries, DEEP):
+        first_look = {q.id: first([name for name, _ in task.run[q.id]], task.relevant[q.id]) for q in task.queries}
+        base: Mapping[str, float] | None = None
+        for name in names:
+            print(f"{task.name}: {name}", file=sys.stderr, flush=True)
+            answers, seconds = ask(task, CONFIGURATIONS[name], options.mllm, options.cache, options.depth)
+            table.append(row(name, task, answers, seconds, base))
+            if base is None:
+                base = table[-1]["hits"]
+                gain = difference(first_look, base)
+                table.append({**dict.fromkeys(table[-1]), "task": task.name, "configuration": "coarse only",
+                              "success@1": float(np.mean(list(first_look.values()))),
+                              "difference": [gain.mean, gain.low, gain.high]})  # fmt: skip
+                if task.name == "image→image":
+                    deep, _ = ask(task, {}, options.mllm, options.cache, DEEP)
+                    curve = adaptive(task, deep)
+    for one in table:
+        one.pop("hits")
+    show(table, list(table[0]))
+    print()
+    show(curve, list(curve[0]))
+    conditions = {"mllm": options.mllm, "queries": options.queries, "depth": options.depth, "seed": SEED}
+    print(json.dumps({"benchmark": "retllm", **conditions, "rows": table, "budget": curve}, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
