@@ -77,14 +77,14 @@ def test_broken_data_is_never_half_a_picture(place: int) -> None:
     assert reason(bytes(data)) in ("corrupt", "truncated")
 
 
-def png(width: int, height: int) -> bytes:
-    """A PNG that claims a size and has hardly any data."""
+def png(width: int, height: int, depth: int = 8, raw: bytes = b"") -> bytes:
+    """A PNG in colour by hand; without `raw` it claims a size and has hardly any data."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    head = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("side", [13_400, 20_000, 60_000])
@@ -239,3 +239,13 @@ def test_any_damage_gives_a_picture_or_a_reason(kind: str, data: st.DataObject) 
         assert media.load(bytes(broken))[0].mode == "RGB"
     except MediaError as error:
         assert error.reason in media.REASONS
+
+
+def test_tiff_whose_directory_is_cut_off() -> None:
+    assert reason(b"II*\0" + (10_000).to_bytes(4, "little") + b"x" * 500) == "unsupported"
+
+
+def test_16_bit_colour() -> None:
+    """Pillow cannot write it, so here is one by hand: a PNG of two pixels, 16 bits per channel."""
+    raw = b"\0" + struct.pack(">6H", 65535, 128 * 257, 0, 257, 0, 65535)
+    assert load_array(png(2, 1, 16, raw)).tolist() == [[[255, 128, 0], [1, 0, 255]]]

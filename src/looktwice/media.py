@@ -34,11 +34,12 @@ REASONS = {
     "truncated": "the picture ends early",
     "corrupt": "the decoder gave up",
     "too-large": f"more than {MAX_PIXELS:,} pixels, or more memory than there is",
-    "unsupported": "pixel values that have no agreed white, such as heights in metres",
+    "unsupported": "pixel values that have no agreed white, such as heights in metres, or a rare kind of TIFF",
 }
 """What `MediaError.reason` can be when it comes from this module."""
 
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, Size]:
@@ -91,6 +92,8 @@ def _open(data: bytes) -> Image:
         image: Image = pillow.open(io.BytesIO(data), formats=FORMATS)
         return image
     except pillow.UnidentifiedImageError:
+        if data.startswith(_TIFF):
+            raise MediaError("unsupported", "a kind of TIFF that cannot be read, or its directory is missing") from None
         if data.startswith(_MAGIC) or data[4:12] == b"ftypavif" or _cut_webp(data):
             raise MediaError("truncated", "the header of the picture is incomplete or damaged") from None
         raise MediaError("not-an-image", _begins_with(data)) from None

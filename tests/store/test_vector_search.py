@@ -118,6 +118,18 @@ def test_rows_added_after_the_index_are_found(indexed: Table) -> None:
     assert indexed.search(query, 1)[0].id != "late"
 
 
+def test_rows_are_found_by_id_through_the_index(indexed: Table) -> None:
+    assert [index.columns for index in indexed._items.list_indices()].count(["id"]) == 1
+    odd = ["it's", "a\nb", "日本", "back\\slash", "%"]
+    indexed.add([row(one, QUERIES[0]) for one in odd])
+    ids = ["02999", *odd, "00000"]
+    for _ in range(2):  # before and after the index knows them
+        assert [one.id for one in indexed.get(ids)] == ids
+        indexed.compact()
+    assert indexed.delete(odd) == len(odd)
+    assert indexed.lookup(odd, ["id"]) == []
+
+
 def test_small_tables_stay_exact(tmp_path: Path) -> None:
     table = Table.create(tmp_path / "t.lt", ENCODER)
     assert table.build_index().kind == "exact"

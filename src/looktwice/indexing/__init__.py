@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import closing
 
-from looktwice.errors import TooManyFailures, UsageError
+from looktwice.errors import StoreError, UsageError
 from looktwice.indexing.report import IndexReport
 from looktwice.indexing.run import Run
 from looktwice.indexing.settle import settle
@@ -53,8 +53,10 @@ def index(
         table.note_roots(scan.roots if scan else ())
         try:
             run.take(sources)
-        except (KeyboardInterrupt, TooManyFailures):
-            run.flush()  # what is encoded need not be encoded again
+        except StoreError:
+            raise
+        except BaseException:  # an interrupt above all: what is encoded need not be encoded again
+            run.flush()
             raise
         if scan is not None:
             settle(run, scan, prune)

@@ -135,7 +135,7 @@ class Run:
     def still_there(self, root: str) -> bool:
         """Whether the place that an id belongs to exists; where it does not, the collection has moved."""
         if root not in self._roots:
-            self._roots[root] = bool(root) and os.path.exists(parse_uri(root).path)
+            self._roots[root] = not root or os.path.exists(parse_uri(root).path)
         return self._roots[root]
 
     def _encode(self, batch: Sequence[Loaded]) -> None:

@@ -57,6 +57,15 @@ def build(space: Space, rows: int) -> IndexInfo:
     return IndexInfo(**{**asdict(info), "seconds": round(time.monotonic() - started, 1)})
 
 
+def build_keys(tables: Mapping[str, Any]) -> None:
+    """Index the column that rows are looked up by, in each table (column -> table) that is large."""
+    from lancedb.index import BTree
+
+    for column, table in tables.items():
+        if table.count_rows() >= EXACT_ROWS:
+            table.create_index(column, config=BTree(), replace=True)
+
+
 def tune(space: Space, rows: int, partitions: int) -> IndexInfo:
     """Measure recall@100 with more and more effort until it suffices."""
     queries = _sample(space, rows)

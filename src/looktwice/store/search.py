@@ -16,7 +16,7 @@ import numpy as np
 
 from looktwice.errors import UsageError
 from looktwice.store.lance import condition, filtering, plain_errors
-from looktwice.store.schema import vectors_of
+from looktwice.store.schema import stored_dim, vectors_of
 from looktwice.types import Candidate
 
 SLACK = 32
@@ -65,8 +65,7 @@ class Space:
             wanted *= 4
 
     def _propose(self, unit: Any, wanted: int, where: str | None) -> Any:
-        stored = self.table.schema.field("vector").type.list_size
-        query = np.pad(unit, (0, stored - self.dim)).astype(np.float32)
+        query = np.pad(unit, (0, stored_dim(self.dim) - self.dim)).astype(np.float32)
         builder = self.table.search(query, vector_column_name="vector").distance_type("cosine").limit(wanted)
         if self.index is not None:
             # With both bounds equal a selective filter would return too few rows; 0 lifts the upper one.

@@ -39,7 +39,8 @@ class Table:
             self._items = self._database.open_table("items")
             self._tokens = self._database.open_table("tokens")
             self._failures = self._database.open_table("ledger")
-        self.columns = declared(self._items.schema)
+        self._schema = self._items.schema
+        self.columns = declared(self._schema)
         self.ledger = Ledger(folder, lambda: self._failures, self.writer)
 
     @classmethod
@@ -88,7 +89,7 @@ class Table:
         if not rows:
             return
         check_rows(rows, self.manifest.encoder.dim)
-        data = rows_to_arrow(rows, self._items.schema, self.columns)
+        data = rows_to_arrow(rows, self._schema, self.columns)
         with self.writer(), plain_errors(self.path, "adding items"):
             tokens.drop_stale(self._tokens, {row.id: row.sha256 for row in rows})
             self._items.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
@@ -101,7 +102,7 @@ class Table:
             if where is None:
                 found = self._lookup(ids or (), ["id", "uri"])
             else:
-                with filtering(where, self._items.schema.names):
+                with filtering(where, self._schema.names):
                     found = self._items.search().where(condition(where)).select(["id", "uri"]).to_arrow()
             pairs = zip(found["id"].to_pylist(), found["uri"].to_pylist(), strict=True)
             for part in batched(pairs, _CHUNK):
@@ -141,6 +142,7 @@ class Table:
             info = ann.IndexInfo("exact", len(self))
             if info.rows >= ann.EXACT_ROWS:
                 info = ann.build(replace(self._space(), index=None), info.rows)
+                ann.build_keys({"id": self._items, "key": self._tokens})
             self._note(index=None if info.kind == "exact" else info.as_mapping())
         return info
 
@@ -175,7 +177,7 @@ class Table:
 
     def count(self, where: str | None = None) -> int:
         """Return how many items fulfil a filter."""
-        with plain_errors(self.path, "counting items"), filtering(where, self._items.schema.names):
+        with plain_errors(self.path, "counting items"), filtering(where, self._schema.names):
             return int(self._items.count_rows(condition(where)))
 
     def search(self, vector: Any, k: int, where: str | None = None) -> list[Candidate]:
@@ -200,7 +202,7 @@ class Table:
 
     def rows(self, columns: Sequence[str] = ("id",), where: str | None = None) -> Iterator[dict[str, Any]]:
         """Yield chosen columns of all items (any of the schema but the vector), in no particular order."""
-        with plain_errors(self.path, "reading items"), filtering(where, self._items.schema.names):
+        with plain_errors(self.path, "reading items"), filtering(where, self._schema.names):
             scan = self._items.search().select(list(columns))
             for batch in (scan if where is None else scan.where(condition(where))).to_batches(_CHUNK):
                 yield from batch.to_pylist()
@@ -272,7 +274,7 @@ class Table:
 
     def _space(self) -> Space:
         manifest = self.manifest
-        return Space(self._items, self.path, manifest.encoder.dim, self._items.schema.names, manifest.index)
+        return Space(self._items, self.path, manifest.encoder.dim, self._schema.names, manifest.index)
 
     def _lookup(self, values: Iterable[str], columns: list[str] | None = None, column: str = "id") -> Any:
         import pyarrow as pa
@@ -282,7 +284,7 @@ class Table:
             for part in batched(dict.fromkeys(values), _CHUNK):
                 found = self._items.search().where(is_in(column, part))
                 parts.append((found if columns is None else found.select(columns)).to_arrow())
-        schema = self._items.schema
+        schema = self._schema
         empty = (schema if columns is None else pa.schema([schema.field(name) for name in columns])).empty_table()
         return pa.concat_tables(parts) if parts else empty
 

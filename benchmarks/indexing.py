@@ -1,0 +1,149 @@
+"""Indexing: items per second, and memory above the loaded encoder for few and for many pictures.
+
+    python benchmarks/indexing.py                             # 1,000 and 20,000 pictures with the bundled encoder
+    python benchmarks/indexing.py --counts 1000,5000 --encoder none
+
+Makes JPEGs from a seed, then indexes each number of them in a process of its own. `growth_mb` is the most memory (RSS)
+in use during the run above what it was with the encoder loaded and one small table indexed; it must not rise with the
+number of pictures. `--encoder none` takes mean colours, so that only our own part is measured. `items_cpu_s` counts
+processor time and holds on a machine that is busy. Prints a table and, as its last line, one JSON object {"rows", …}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from PIL import Image
+
+from looktwice.indexing import index
+from looktwice.sources import scan
+from looktwice.store import Table
+from looktwice.types import Encoder, EncoderInfo, Item
+
+COLUMNS = ("pictures", "items_s", "items_cpu_s", "baseline_mb", "growth_mb", "bytes_per_item")
+WARM = 256
+
+
+def main() -> None:
+    args = arguments()
+    if args.child:
+        print(json.dumps(child(args)))
+        return
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        pictures = Path(folder) / "pictures"
+        counts = [int(count) for count in args.counts.split(",")]
+        for count in sorted({WARM, *counts}):
+            make_pictures(pictures / str(count), count, args.side, args.seed)
+        rows = [measure(folder, count, args) for count in counts]
+    print("  ".join(f"{name:>14}" for name in COLUMNS))
+    for row in rows:
+        print("  ".join(f"{row[name]:>14}" for name in COLUMNS))
+    record = {"rows": rows, "encoder": args.encoder, "side": args.side, "batch_size": args.batch_size}
+    print(json.dumps({**record, "threads": args.threads, "device": platform.processor() or platform.machine()}))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Speed and memory of indexing.")
+    parser.add_argument("--counts", default="1000,20000")
+    parser.add_argument("--encoder", default="tiny-clip", help="the name of an encoder, or none")
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", help="where to work; the system's temporary folder unless told")
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def make_pictures(folder: Path, count: int, side: int, seed: int) -> None:
+    """Write `count` JPEGs of smooth colours, all different, 1,000 to a folder."""
+    dice = np.random.default_rng(seed)
+    for number in range(count):
+        part = folder / f"{number // 1000:03}"
+        part.mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray(dice.integers(0, 255, (6, 8, 3), dtype=np.uint8))
+        small.resize((side, side * 3 // 4), Image.Resampling.BILINEAR).save(part / f"{number:06}.jpg", quality=85)
+
+
+def measure(folder: str, count: int, args: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, __file__, *sys.argv[1:], "--folder", folder, "--child", str(count)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def child(args: argparse.Namespace) -> dict[str, Any]:
+    encoder = _encoder(args)
+    pictures = Path(args.folder) / "pictures"
+    _index(encoder, pictures / str(WARM), Path(args.folder) / f"warm-{args.child}.lt", args, [])
+    sizes: list[int] = []
+    baseline, wall, cpu = _resident(), time.perf_counter(), time.process_time()
+    table = _index(encoder, pictures / str(args.child), Path(args.folder) / f"{args.child}.lt", args, sizes)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    assert len(table) == args.child
+    return {
+        "pictures": args.child,
+        "items_s": round(args.child / wall, 1),
+        "items_cpu_s": round(args.child / cpu, 1),
+        "baseline_mb": round(baseline / 2**20, 1),
+        "growth_mb": round((max(sizes) - baseline) / 2**20, 1),
+        "bytes_per_item": table.info()["bytes_per_item"]["total"],
+    }
+
+
+def _index(encoder: Encoder, folder: Path, path: Path, args: argparse.Namespace, sizes: list[int]) -> Table:
+    table = Table.create(path, encoder.info)
+    index(
+        table,
+        scan([folder]),
+        encoder,
+        batch_size=args.batch_size,
+        threads=args.threads,
+        progress=lambda _: sizes.append(_resident()),
+    )
+    return table
+
+
+def _resident() -> int:
+    """Bytes of this process in memory (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _encoder(args: argparse.Namespace) -> Encoder:
+    if args.encoder == "none":
+        return MeanColours()
+    from looktwice.device import set_threads
+    from looktwice.encode import load_encoder
+
+    set_threads(1)
+    return load_encoder(args.encoder)
+
+
+class MeanColours:
+    """512 numbers from the mean colours of 13 x 13 cells: as many as a real encoder gives, at next to no cost."""
+
+    info = EncoderInfo("mean-colours", "1", "box13", 512)
+
+    def encode(self, items: Sequence[Item]) -> np.ndarray:
+        rows = np.ones((len(items), 512), np.float32)
+        for row, item in zip(rows, items, strict=True):
+            assert item.image is not None
+            row[:507] = np.asarray(item.image.resize((13, 13), Image.Resampling.BOX)).ravel()
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+if __name__ == "__main__":
+    main()
