@@ -92,6 +92,15 @@ def test_empty_folder_is_said_plainly(looktwice: Looktwice, tmp_path: Path) -> N
     assert found.code == 0 and "is empty" in found.err
 
 
+def test_a_table_that_is_still_empty_is_filled_by_the_same_command(looktwice: Looktwice, pictures: Path) -> None:
+    """As after a kill before the first batch: the table is there, and nothing is in it."""
+    nothing = pictures.parent / "nothing"
+    nothing.mkdir()
+    assert looktwice("index", "t.lt", nothing).code == 0
+    done = looktwice("index", "t.lt", pictures)
+    assert done.code == 0 and "12 added" in done.out
+
+
 def test_delete_by_id_and_filter_then_purge(looktwice: Looktwice, own_table: Path) -> None:
     strange = 'it\'s "red"\n.png'
     Image.new("RGB", (8, 8), (250, 9, 9)).save(Path("pictures") / strange)

@@ -72,10 +72,10 @@ def index(
     if mllm is not None:
         parse_codec(codec)  # a wrong name must fail before anything is indexed
     known = Table.open(path) if (path / "manifest.json").exists() else None
-    found = scan(sources, roots=known.manifest.roots if known else (), allow_urls=allow_urls)
+    found = scan(sources, roots=() if known is None else known.manifest.roots, allow_urls=allow_urls)
     set_threads(threads)
     encodes = _encoder(encoder, known, device, dtype)
-    opened = known or Table.create(path, encodes.info, columns)
+    opened = Table.create(path, encodes.info, columns) if known is None else known
     _check_columns(opened, columns)
     with progress("indexing", "items") as bar:
         _count(scan(sources, allow_urls=allow_urls), bar)
