@@ -174,8 +174,16 @@ def adaptive(task: Task, answers: Sequence[Any], top: int = 1) -> list[dict[str,
         for name, spent in depths:
             got = [outcome(task, a, fusion, n) for a, n in zip(held, spent, strict=True)]
             loss = difference(dict(enumerate(got)), dict(enumerate(whole)))
-            rows.append({"task": task.name, "fusion": str(fusion), "budget": name, "pairs": float(np.mean(spent)),
-                         "success@1": float(np.mean(got)), "loss": [0 - x for x in (loss.mean, loss.high, loss.low)]})  # fmt: skip
+            rows.append(
+                {
+                    "task": task.name,
+                    "fusion": str(fusion),
+                    "budget": name,
+                    "pairs": float(np.mean(spent)),
+                    "success@1": float(np.mean(got)),
+                    "loss": [0 - x for x in (loss.mean, loss.high, loss.low)],
+                }
+            )
     return rows
 
 
