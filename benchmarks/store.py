@@ -4,8 +4,9 @@
     python benchmarks/store.py --n 20000           # quick
     python benchmarks/store.py --only exact,rq2    # some of the rows
 
-Vectors come from a generator with a seed: unit vectors in 400 clusters whose sizes follow Zipf's law, so that they
-crowd as real ones do. Queries are further vectors of the same kind. Every search includes looktwice's own re-scoring.
+Vectors come from a generator with a seed: unit vectors in 400 clusters whose sizes follow Zipf's law and whose members
+differ along 32 directions and a little in all. Queries are further vectors of the same kind. Every search includes
+looktwice's own re-scoring.
 `cpu_ms` counts processor time of all threads and holds on a machine that is busy; `ms` is what the clock says.
 Prints a table and, as its last line, one JSON object {"rows": [...], "n", "dim", …}.
 """
@@ -30,6 +31,7 @@ from looktwice.store.search import Space
 from looktwice.types import Candidate, EncoderInfo
 
 CLUSTERS = 400
+WAYS = 32
 COLUMNS = ("search", "recall@100", "queries_s", "ms", "cpu_ms", "index_bytes", "vector_bytes", "build_s")
 
 
@@ -60,15 +62,19 @@ def arguments() -> argparse.Namespace:
 
 
 def make_vectors(count: int, dim: int, seed: int) -> np.ndarray:
-    """Return [count, dim] float32 unit vectors around CLUSTERS centres, the r-th of which has a share of 1/r."""
+    """Return [count, dim] float32 unit vectors around CLUSTERS centres; the r-th has 1/r of the first one's share."""
     dice = np.random.default_rng(seed)
     centres = dice.normal(size=(CLUSTERS, dim)) + dice.normal(size=dim) * 0.5  # a common part, as encoders have
+    ways = dice.normal(size=(WAYS, dim)) / WAYS**0.5
     shares = 1 / np.arange(1, CLUSTERS + 1)
     members = dice.choice(CLUSTERS, size=count, p=shares / shares.sum())
     vectors = np.empty((count, dim), np.float32)
     for start in range(0, count, 8192):
         part = slice(start, start + 8192)
-        vectors[part] = centres[members[part]] + dice.normal(size=(len(members[part]), dim)) * 1.2
+        size = len(members[part])
+        vectors[part] = (
+            centres[members[part]] + dice.normal(size=(size, WAYS)) @ ways + dice.normal(size=(size, dim)) * 0.4
+        )
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
