@@ -51,9 +51,7 @@ def asked(tmp_path: Path) -> Any:
         look = SecondLook(scorer)
         return next(
             iter(
-                rerank_run(
-                    shortlist, [Item("q", text="red")], in_folder(folder), look, fusion="p-only", ties=ties, k=4
-                )
+                rerank_run(shortlist, [Item("q", text="red")], in_folder(folder), look, fusion="p-only", ties=ties, k=4)
             )
         )
 

@@ -1,15 +1,15 @@
 """Every error that looktwice raises on purpose.
 
-    LooktwiceError                exit code 1
-    ├── UsageError                2   the call or its arguments are wrong, or what was asked is refused
-    │   ├── UnknownName           2   a model, prompt, column, codec… that does not exist; names the near ones
-    │   ├── Mismatch              2   an index or cache made with another encoder, MLLM, codec or preprocessing
-    │   └── MissingDependency     2   an optional package is not installed; says how to get it
-    ├── MediaError                1   one file cannot be read as a picture; becomes a ledger line
-    ├── StoreError                1   the table cannot be read or written
-    │   └── Locked                1   another process is writing
-    ├── TooManyFailures           3   --max-failures was reached
-    └── ModelError                1   a model gave no usable answer
+LooktwiceError                exit code 1
+├── UsageError                2   the call or its arguments are wrong, or what was asked is refused
+│   ├── UnknownName           2   a model, prompt, column, codec… that does not exist; names the near ones
+│   ├── Mismatch              2   an index or cache made with another encoder, MLLM, codec or preprocessing
+│   └── MissingDependency     2   an optional package is not installed; says how to get it
+├── MediaError                1   one file cannot be read as a picture; becomes a ledger line
+├── StoreError                1   the table cannot be read or written
+│   └── Locked                1   another process is writing
+├── TooManyFailures           3   --max-failures was reached
+└── ModelError                1   a model gave no usable answer
 """
 
 from __future__ import annotations

@@ -103,8 +103,8 @@ def delta(x: Tensor, keys: Tensor, values: Tensor, there: Tensor, phi: bool = Tr
     from torch.nn.functional import silu
 
     weights = x @ keys.transpose(1, 2)
-    weights = silu(weights) if phi else weights
-    return weights.masked_fill(~there[:, None], 0) @ values
+    weights = silu(weights, inplace=True) if phi else weights
+    return weights @ (values * there[..., None])
 
 
 def early_entropy(logits: Tensor) -> Tensor:
@@ -119,15 +119,14 @@ def mean_size(x: Tensor, where: Tensor) -> Tensor:
     return (total / where.sum(-1).clamp_min(1))[:, None, None]
 
 
-def match(added: Tensor, ffn: Tensor, where: Tensor, how: str) -> Tensor:
-    """Δ brought to the size of FFN, token by token or over a pair's positions; both [n, C, d]."""
-    if how == "token":
-        sizes = [part.float().square().sum(-1, keepdim=True).sqrt() for part in (ffn, added)]
-        scaled: Tensor = added * (sizes[0] / sizes[1].clamp_min(TINY))
-        return scaled
-    if how == "pair":
-        return added * (mean_size(ffn, where) / mean_size(added, where).clamp_min(TINY))
-    return added
+def sizes(x: Tensor, where: Tensor, how: str) -> Tensor:
+    """What Δ is matched by: L2 norms [n, C, 1] where `how` is "token", else mean magnitudes [n, 1, 1]."""
+    if how != "token":
+        return mean_size(x, where)
+    import torch
+
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    return norms
 
 
 def _change(text: str) -> tuple[str, Any]:

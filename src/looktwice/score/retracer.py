@@ -18,7 +18,7 @@ from torch import Tensor
 from looktwice.errors import UsageError
 from looktwice.score.families.base import Family
 from looktwice.score.mllm import Mllm
-from looktwice.score.retrace import TINY, Retrace, delta, early_entropy, match, mean_size
+from looktwice.score.retrace import TINY, Retrace, delta, early_entropy, mean_size, sizes
 from looktwice.score.rows import Batch, Pair
 
 
@@ -153,19 +153,26 @@ class Retracer:
         evidence.fires[at + 1] = unsure
 
     def _inject(self, at: int, mlp: Any, x: Tensor, ffn: Tensor, evidence: Evidence) -> Tensor:
-        rows = evidence.fires[at].nonzero()[:, 0]
+        fires = evidence.fires[at]
+        if self.static:
+            return self._fused(at, mlp, x, ffn, evidence.z, evidence.there, evidence.at)
+        rows = fires.nonzero()[:, 0]
         if not len(rows):
             return ffn
-        there, where = evidence.there[rows], evidence.at[rows]
-        keys, values = self._entries(at, mlp, evidence.z[rows].to(x.dtype), there)
-        added = delta(x[rows], keys, values, there, self.spec.phi)
-        fraction = mean_size(added, where) / mean_size(ffn[rows], where).clamp_min(TINY)
-        self._ratios.append(fraction.detach().flatten())
-        added = match(added, ffn[rows], where, self.spec.match).to(ffn.dtype)
-        mixed = (1 - self.spec.alpha) * ffn[rows] + self.spec.alpha * added
         out = ffn.clone()
-        out[rows] = torch.where(where[..., None], mixed, ffn[rows])
+        parts = (part[rows] for part in (x, ffn, evidence.z, evidence.there, evidence.at))
+        out[rows] = self._fused(at, mlp, *parts)
         return out
+
+    def _fused(self, at: int, mlp: Any, x: Tensor, ffn: Tensor, z: Tensor, there: Tensor, where: Tensor) -> Tensor:
+        """(1 − α) · FFN(x) + α · Δ at the positions in `where` [n, C], FFN(x) elsewhere."""
+        keys, values = self._entries(at, mlp, z.to(x.dtype), there)
+        added = delta(x, keys, values, there, self.spec.phi)
+        own, new = (sizes(part, where, self.spec.match) for part in (ffn, added))
+        self._ratios.append(_mean_over(new / own.clamp_min(TINY), where))
+        share = self.spec.alpha * where[..., None]
+        scale = share if self.spec.match == "none" else share * (own / new.clamp_min(TINY))
+        return torch.addcmul(ffn * (1 - share).to(ffn.dtype), added, scale.to(ffn.dtype))
 
     def _entries(self, at: int, mlp: Any, z: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values: Z, brought to the mean magnitude of the layer's own where `scaled`."""
@@ -177,6 +184,13 @@ class Retracer:
         size = mean_size(z, there).clamp_min(TINY)
         key, value = self._sizes[at]
         return (z * (key / size)).to(z.dtype), (z * (value / size)).to(z.dtype)
+
+
+def _mean_over(ratio: Tensor, where: Tensor) -> Tensor:
+    """[n]: the mean over the positions in `where` [n, C] of `ratio`, per token [n, C, 1] or per pair [n, 1, 1]."""
+    if ratio.shape[1] == 1:
+        return ratio.flatten()
+    return (ratio[..., 0] * where).sum(-1) / where.sum(-1).clamp_min(1)
 
 
 def _places(spec: Retrace, depth: int) -> tuple[list[int], list[int]]:
