@@ -26,14 +26,15 @@ class Tally:
 
     `requested` candidates were on the part of the shortlist to look at twice; each of them ended in exactly one of
     `status`: "ok" (scored), "missing" (its picture could not be read), "failed", "parse_error".
-    `asked_again` of them got a second question because they were tied. `unreadable` says of
-    each missing one why, by id. `seconds` are by stage: encode, search, read, score.
+    `asked_again` of them got a second question because they were tied; the scores of `remembered` were in the score
+    cache. `unreadable` says of each missing one why, by id. `seconds` are by stage: encode, search, read, score.
     """
 
     queries: int = 0
     retrieved: int = 0
     requested: int = 0
     asked_again: int = 0
+    remembered: int = 0
     status: Counter[str] = field(default_factory=Counter)
     directions: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -54,6 +55,7 @@ class Tally:
         self.retrieved += other.retrieved
         self.requested += other.requested
         self.asked_again += other.asked_again
+        self.remembered += other.remembered
         self.status += other.status
         self.directions += other.directions
         for stage, spent in other.seconds.items():
@@ -71,9 +73,9 @@ class Tally:
 
     @property
     def pairs_per_second(self) -> float | None:
-        """Scored pairs per second of reading and scoring; None where nothing was scored."""
-        spent = self.seconds["read"] + self.seconds["score"]
-        return self.scored / spent if self.scored and spent else None
+        """Pairs scored here, not remembered, per second of reading and scoring; None where nothing was scored."""
+        spent, scored = self.seconds["read"] + self.seconds["score"], self.scored - self.remembered
+        return scored / spent if scored > 0 and spent else None
 
     def record(self) -> dict[str, Any]:
         """The tally as plain data."""
@@ -88,6 +90,7 @@ class Tally:
                 "failed": self.status["failed"] + self.status["parse_error"],
                 "parse_errors": self.status["parse_error"],
                 "asked_again": self.asked_again,
+                "remembered": self.remembered,
                 "reasons": dict(Counter(error.reason for error in self.unreadable.values())),
             },
             "seconds": {stage: round(spent, 4) for stage, spent in self.seconds.items()},

@@ -82,6 +82,7 @@ class Retriever:
     `codec` says what the second look sees of a candidate: "auto" takes the visual tokens that the table holds for this
     MLLM, and its picture where it holds none; "pictures" always the picture; a codec's name insists on those tokens.
     `missing_tokens` is what happens to a candidate without them: "error", "encode" (its picture instead) or "skip".
+    `asymmetric` leaves the query's own tokens uncompressed where candidates come from codes.
     `ties`, `direction`, `budget`, `calibration` and `sure`: see `twice.Rules`.
     """
 
@@ -100,6 +101,7 @@ class Retriever:
         sure: float | None = None,
         codec: str = "auto",
         missing_tokens: str = "error",
+        asymmetric: bool = False,
         device: str = "auto",
         dtype: str = "auto",
     ) -> None:
@@ -109,7 +111,7 @@ class Retriever:
         self.look = SecondLook.of(scorer, device=device, dtype=dtype)
         self._encoder = encoder
         self._device, self._dtype = device, dtype
-        self._readers = Readers(self.table, codec, missing_tokens)
+        self._readers = Readers(self.table, codec, missing_tokens, asymmetric)
         if encoder is not None:
             self.table.manifest.check(encoder.info, self.table.path)
 
@@ -179,8 +181,9 @@ class Retriever:
 class Readers:
     """What reads candidates of a table for a scorer: its stored tokens or its pictures; see Retriever's `codec`."""
 
-    def __init__(self, table: Table, codec: str = "auto", missing: str = "error") -> None:
-        self._table, self._codec, self._missing = table, codec, _policy(missing)
+    def __init__(self, table: Table, codec: str = "auto", missing: str = "error", asymmetric: bool = False) -> None:
+        self._table, self._codec = table, codec
+        self._policy, self._asymmetric = _policy(missing), asymmetric
         self._pictures = Reader()
         self._made: dict[int, Reader] = {}
 
@@ -196,7 +199,8 @@ class Readers:
         )
         if self._codec == "pictures" or (self._codec == "auto" and not stored):
             return self._pictures
-        return TokenReader(self._table, scorer, None if stored else self._codec, policy=self._missing)
+        named = None if stored else self._codec
+        return TokenReader(self._table, scorer, named, policy=self._policy, asymmetric=self._asymmetric)
 
     def describe(self) -> Mapping[str, Any]:
         """What the manifest says: where candidates came from."""

@@ -14,7 +14,7 @@ from looktwice.device import place
 from looktwice.errors import UsageError
 from looktwice.manifest import Tally
 from looktwice.score import load_scorer, modes, prompts
-from looktwice.score.cache import Cached, ScoreCache
+from looktwice.score.cache import Cached, ScoreCache, select
 from looktwice.score.probability import scatter
 from looktwice.score.retrace import Retrace
 from looktwice.types import Item, PairScorer, PairScores
@@ -128,7 +128,9 @@ class SecondLook:
         tally.requested += len(candidates)
         tally.unreadable |= {c.id: c.why for c in candidates if isinstance(c, Unreadable)}
         shown = [(row, c) for row, c in enumerate(candidates) if not isinstance(c, Unreadable)]
+        before = self._hits
         parts = list(self._parts(query, shown, reader_for, tally, self.scorer_for)) if shown else []
+        tally.remembered += self._hits - before
         labels = parts[0][1].label_logits.shape[1] if parts else 0
         scores = scatter(len(candidates), labels, parts, "missing")
         tally.status.update(scores.status)
@@ -149,6 +151,11 @@ class SecondLook:
             asked = self._remembering(scorer, reader)
         with tally.time("score"):
             query = reader.query(query)
+        if isinstance(asked, Cached):
+            known, scores = _recalled(asked, query, shown)
+            if known:
+                yield known, scores
+            shown = [(row, candidate) for row, candidate in shown if row not in set(known)]
         rows = iter([row for row, _ in shown])
         for chunk in _timed(reader.read([candidate for _, candidate in shown]), tally):
             tally.unreadable |= {found.id: found.why for found in chunk if isinstance(found, Unreadable)}
@@ -157,6 +164,15 @@ class SecondLook:
                 with tally.time("score"):
                     scores = asked.score(query, [item for _, item in there])
                 yield [row for row, _ in there], scores
+
+    def close(self) -> None:
+        """Close the score cache, where there is one."""
+        if self._cache is not None:
+            self._cache.close()
+
+    @property
+    def _hits(self) -> int:
+        return sum(cached.hits for cached in self._cached.values())
 
     def _remembering(self, scorer: PairScorer, reader: Reader) -> PairScorer:
         if self._cache is None or getattr(scorer, "listwise", False):
@@ -178,6 +194,14 @@ class SecondLook:
             counted: Mapping[str, Any] = getattr(scorer, "statistics", dict)()  # a PairScorer need not count anything
             records.append({**own, **counted, "dtype_reason": reason})
         return records
+
+
+def _recalled(asked: Cached, query: Item, shown: Sequence[tuple[int, Item | Entry]]) -> tuple[list[int], PairScores]:
+    """Rows, with their scores, of candidates that need not even be read."""
+    entries = [(row, c) for row, c in shown if isinstance(c, Entry) and (c.uri is None or c.sha256 is not None)]
+    known = asked.recall(query, [(c.sha256 if c.uri is not None else None, c.text) for _, c in entries])
+    there = [i for i, status in enumerate(known.status) if status == "ok"]
+    return [entries[i][0] for i in there], select(known, there)
 
 
 def _timed(chunks: Iterator[list[Found]], tally: Tally) -> Iterator[list[Found]]:

@@ -51,6 +51,22 @@ def test_stored_tokens_are_used_and_named(place: Path, tmp_path: Path) -> None:
     assert "tokens int8" in shown and "tiny-vl" in shown
 
 
+def test_an_uncompressed_query_is_asked_for_and_named(place: Path, tmp_path: Path) -> None:
+    queries = tmp_path / "q.jsonl"
+    queries.write_text(json.dumps({"id": "q", "image": str(place / "pictures" / "green-1.png")}) + "\n")
+    runs = {}
+    for name, more in (("both", []), ("one", ["--asymmetric"]), ("released", ["--as-released"])):
+        out = tmp_path / name
+        code, shown, err = run("search", place / "t.lt", "--queries", queries, "--run", out, "--json", *more)
+        assert code == 0, err
+        hits = [json.loads(line) for line in shown.splitlines()]
+        manifest = json.loads((tmp_path / f"{name}.json").read_text())
+        assert manifest["candidates_from"][0]["asymmetric"] is (name == "one")
+        assert "repetition_penalty" in manifest["second_look"][0]
+        runs[name] = {hit["id"]: hit["p"] for hit in hits}
+    assert runs["both"] != runs["one"]
+
+
 def test_candidates_without_tokens_are_refused_encoded_or_skipped(tmp_path: Path) -> None:
     make_pictures(tmp_path / "pictures")
     table = tmp_path / "t.lt"

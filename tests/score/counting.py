@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from looktwice.types import Item, PairScores
 
@@ -32,7 +33,8 @@ class Counting:
 
 
 def items(*names: str) -> list[Item]:
-    return [Item(name, sha256=f"sha-{name}") for name in names]
+    return [Item(name, PICTURE, sha256=f"sha-{name}") for name in names]
 
 
-QUERY = Item("q", sha256="sha-q")
+PICTURE = Image.new("RGB", (4, 4))
+QUERY = Item("q", PICTURE, sha256="sha-q")

@@ -10,16 +10,22 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
-from counting import QUERY, Counting, items
+from counting import PICTURE, QUERY, Counting, items
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from looktwice.errors import StoreError
+from looktwice.score import load_scorer
 from looktwice.score.cache import Cached, ScoreCache, fingerprint
 from looktwice.types import Block, Item, PairScorer, VisualTokens
+
+TOKENS = VisualTokens(torch.zeros(2, 3), None, (Block("global", 1, 2),))
 
 
 def test_known_pairs_are_not_asked_again_and_come_back_exactly(tmp_path: Path) -> None:
@@ -54,28 +60,94 @@ def test_another_codec_query_text_or_picture_is_another_pair(tmp_path: Path) -> 
     [a] = items("a")
     for query, candidate in [(QUERY, a), (replace(QUERY, sha256="z"), a), (QUERY, replace(a, text="t")), (a, QUERY)]:
         cached.score(query, [candidate])
-    Cached(judge, cache, tokens_key="pq8").score(QUERY, [a])
-    assert len(judge.asked) == 5 and len(cache) == 5
+    coded = replace(a, image=None, tokens=TOKENS)
+    for key in ("pq8", "int8", ""):
+        Cached(judge, cache, key).score(QUERY, [coded])
+    assert len(judge.asked) == 7 and len(cache) == 7
     cached.score(QUERY, [replace(a, id="another name of it")])
-    assert len(judge.asked) == 5
+    Cached(judge, cache, "pq8").score(QUERY, [replace(a, id="another name of it"), coded])
+    assert len(judge.asked) == 7, "pixels are pixels, whatever tokens the table has"
 
 
-def test_lookup_needs_hashes_only(tmp_path: Path) -> None:
-    cached = Cached(Counting(), ScoreCache(tmp_path / "s.db"))
-    image = Image.new("RGB", (4, 4))
-    cached.score(QUERY, [Item("a", image=image, sha256="h", text="t")])
-    seen = cached.lookup(QUERY, [Item("?", sha256="h", text="t"), Item("?", sha256="other")])
-    assert seen.status == ("ok", "missing") and np.isnan(seen.p[1])
-    assert cached.lookup(QUERY, []).p.shape == (0,)
+def test_what_nobody_has_read_is_known_by_its_hash_and_text(tmp_path: Path) -> None:
+    cache = ScoreCache(tmp_path / "s.db")
+    cached = Cached(Counting(), cache)
+    cached.score(QUERY, [Item("a", PICTURE, sha256="h", text="t"), Item("b", text="words", sha256="of a list")])
+    seen = cached.recall(QUERY, [("h", "t"), ("other", None), (None, "words"), (None, "t"), ("h", None)])
+    assert seen.status == ("ok", "missing", "ok", "missing", "missing") and np.isnan(seen.p[1])
+    assert cached.recall(QUERY, []).p.shape == (0,) and cached.hits == 2
+    assert Cached(Counting(), cache, "pq8").recall(QUERY, [("h", "t")]).status == ("missing",), "that was pixels"
+
+
+SIDES = st.builds(
+    Item,
+    id=st.just("x"),
+    image=st.sampled_from([None, PICTURE, Image.new("RGB", (4, 4), "red")]),
+    text=st.sampled_from([None, "", "a", "b", '"a", null', "\ud800"]),
+    sha256=st.sampled_from([None, "a", "b", "stored"]),
+    tokens=st.sampled_from([None, TOKENS, replace(TOKENS, features=torch.ones(2, 3))]),
+)
+KEYS = st.sampled_from(["", "k1", "k2"])
+
+
+def shown(item: Item, key: str) -> object:
+    """What a score can depend on: written anew, the slow and obvious way."""
+    if item.tokens is not None:
+        named = (key, item.sha256) if key and item.sha256 else repr(item.tokens.features.tolist())
+        return "tokens", named, item.text
+    if item.image is not None:
+        return "picture", item.sha256 or item.image.tobytes(), item.text
+    return "words", None, item.text
+
+
+@settings(max_examples=300)
+@given(SIDES, KEYS, SIDES, KEYS)
+def test_fingerprints_are_equal_exactly_where_what_is_shown_is(a: Item, ka: str, b: Item, kb: str) -> None:
+    same = shown(a, ka) == shown(b, kb)
+    if a.image is not None and b.image is not None and (a.sha256 is None) != (b.sha256 is None):
+        same = same and a.tokens is not None  # by hash or by pixels: two names of perhaps one thing, never one of two
+    assert (fingerprint(a, ka) == fingerprint(b, kb)) == same
+
+
+FIELDS = ("mllm", "revision", "preprocessing", "prompt_hash", "mode", "retrace", "prior", "dtype")
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(["1", "2"])))
+def test_every_setting_is_part_of_the_key(change: dict[str, str]) -> None:
+    base = dict.fromkeys(FIELDS, "1")
+    with TemporaryDirectory() as folder:
+        cache = ScoreCache(Path(folder) / "s.db")
+        Cached(Counting(**base), cache).score(QUERY, items("a"))
+        judge = Counting(**{**base, **change})
+        Cached(judge, cache).score(QUERY, items("a"))
+        cache.close()
+    assert bool(judge.asked) == ("2" in change.values())
+
+
+@pytest.mark.parametrize("more", [{}, {"retrace": "causal"}, {"prior": "candidate"}, {"score_mode": "written"}])
+def test_scorers_say_all_of_it(more: dict[str, str]) -> None:
+    said = dict(
+        load_scorer("tiny-vl", prompt="score" if "score_mode" in more else "object", device="cpu", **more).describe()
+    )
+    assert {"mllm", "revision", "preprocessing", "prompt_hash", "mode", "retrace", "dtype"} <= set(said)
+    assert more.items() <= {**said, "score_mode": said["mode"]}.items()
+
+
+def test_a_new_engine_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ScoreCache(tmp_path / "s.db")
+    Cached(Counting(), cache).score(QUERY, items("a"))
+    monkeypatch.setattr("looktwice.score.cache.ENGINE_VERSION", -1)
+    judge = Counting()
+    Cached(judge, cache).score(QUERY, items("a"))
+    assert judge.asked == ["a"]
 
 
 def test_fingerprints_tell_contents_apart() -> None:
-    tokens = VisualTokens(torch.zeros(2, 3), None, (Block("global", 1, 2),))
+    tokens = TOKENS
     shown = [
-        Item("x"),
         Item("x", text=""),
         Item("x", text="a"),
-        Item("x", sha256="a"),
+        Item("x", PICTURE, sha256="a"),
         Item("x", text="\ud800"),
         Item("x", image=Image.new("RGB", (2, 3))),
         Item("x", image=Image.new("RGB", (3, 2))),
@@ -86,7 +158,7 @@ def test_fingerprints_tell_contents_apart() -> None:
         Item("x", tokens=replace(tokens, levels=torch.zeros(1, 2, 3))),
     ]
     assert len({fingerprint(item) for item in shown}) == len(shown)
-    assert fingerprint(shown[2]) == fingerprint(replace(shown[2], id="y", uri="z"))
+    assert fingerprint(shown[1]) == fingerprint(replace(shown[1], id="y", uri="z", sha256="of what is not shown"))
 
 
 def test_files_that_are_no_cache_are_refused(tmp_path: Path) -> None:

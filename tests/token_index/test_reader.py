@@ -1,5 +1,6 @@
 """Shortlists with stored tokens: what is read, what is missing, and who decides what happens then."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ from token_fakes import ToyScorer, draw, make_table, row_of
 
 from looktwice.candidates import Entry, Reader, Unreadable, in_table
 from looktwice.errors import MediaError, Mismatch, StoreError, UnknownName, UsageError
+from looktwice.manifest import Tally
+from looktwice.retrieve import Readers
+from looktwice.second_look import SecondLook
 from looktwice.store import Table, TokenRow
 from looktwice.token_index import POLICIES, TokenReader, add_tokens, open_set
 from looktwice.types import Item
@@ -164,3 +168,55 @@ def test_tokens_come_in_the_models_own_numbers(table: Table) -> None:
     scorer = ToyScorer()
     scorer.mllm = SimpleNamespace(model=SimpleNamespace(device=torch.device("cpu"), dtype=torch.bfloat16))
     assert flat(TokenReader(table, scorer), entries(table, IDS[:1]))[0].tokens.features.dtype == torch.bfloat16
+
+
+@dataclass
+class Pairs(ToyScorer):
+    """Counts the pairs that it is asked for, and how each candidate was shown."""
+
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    def score(self, query: Item, candidates):
+        self.asked += [(c.id, "pixels" if c.tokens is None else "tokens") for c in candidates]
+        return super().score(query, candidates)
+
+
+def looked(table: Table, cache: Path, ids=IDS, **reading) -> tuple[list[tuple[str, str]], list[float]]:
+    scorer, tally = Pairs(), Tally()
+    look = SecondLook(scorer, cache=cache)
+    readers = Readers(table, "int8", reading.pop("policy", "encode"), **reading)
+    (query,) = flat(Reader(), entries(table, IDS[:1]))
+    scores = look.score(query, entries(table, ids), readers, tally)
+    look.close()
+    assert tally.remembered == len(ids) - len(scorer.asked) and scores is not None
+    return scorer.asked, scores.p.tolist()
+
+
+def test_a_score_from_pixels_is_never_taken_for_one_from_codes(table: Table, tmp_path: Path) -> None:
+    fresh = row_of(draw(tmp_path / "pictures", "fresh.png", 50))
+    table.add([fresh])
+    cache = tmp_path / "s.db"
+    before, seen = looked(table, cache, [*IDS, "fresh.png"])
+    assert dict(before) == {**dict.fromkeys(IDS, "tokens"), "fresh.png": "pixels"}
+    assert looked(table, cache, [*IDS, "fresh.png"]) == ([], seen)
+    add_tokens(table, ToyScorer(), "int8")
+    after, now = looked(table, cache, [*IDS, "fresh.png"])
+    assert after == [("fresh.png", "tokens")] and now[:-1] == seen[:-1] and now[-1] != seen[-1]
+    table.delete(["fresh.png"])
+    table.add([fresh])  # its tokens are gone, and both scores are known: it was seen as codes, and could be again
+    assert looked(table, cache, [*IDS, "fresh.png"])[0] == []
+
+
+def test_an_uncompressed_query_is_another_query(table: Table, tmp_path: Path) -> None:
+    cache = tmp_path / "s.db"
+    first, symmetric = looked(table, cache)
+    second, asymmetric = looked(table, cache, asymmetric=True)
+    assert len(first) == len(second) == 12 and symmetric != asymmetric
+    assert looked(table, cache) == ([], symmetric) and looked(table, cache, asymmetric=True) == ([], asymmetric)
+
+
+def test_what_is_remembered_needs_no_reading(table: Table, tmp_path: Path) -> None:
+    _, seen = looked(table, tmp_path / "s.db", policy="error")
+    for id_ in IDS:
+        spoil(table, id_, codes=b"LT\x01rubbish")
+    assert looked(table, tmp_path / "s.db", policy="error") == ([], seen)

@@ -41,8 +41,16 @@ Codec = Annotated[
 MissingTokens = Annotated[
     str, typer.Option(help="A candidate without stored tokens: error, encode (look at its picture) or skip.")
 ]
+Asymmetric = Annotated[
+    bool, typer.Option("--asymmetric", help="Leave the query's visual tokens uncompressed where candidates' are not.")
+]
+AsReleased = Annotated[
+    bool,
+    typer.Option("--as-released", help="Apply the checkpoint's repetition penalty first, as MLLM-ILR's code does."),
+]
 ScoreCache = Annotated[
-    Path | None, typer.Option(help="A file that remembers scores: an interrupted run goes on where it stopped.")
+    Path | None,
+    typer.Option(help="Remember scores in this file, for this run if it is interrupted and for later ones."),
 ]
 Resolution = Annotated[
     int | None,

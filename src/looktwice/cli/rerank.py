@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ import typer
 from looktwice.cli import options
 from looktwice.cli.answers import Outputs, check_outputs
 from looktwice.cli.console import note, plural
+from looktwice.cli.resume import kept_scores
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ def rerank(
     score_mode: options.ScoreMode = "p-label",
     retrace: options.Retrace = "off",
     prior: options.Prior = "off",
+    as_released: options.AsReleased = False,
     ties: options.Ties = "default",
     direction: options.Direction = "auto",
     explain: options.Explain = False,
@@ -48,13 +51,14 @@ def rerank(
     max_tiles: options.MaxTiles = None,
     codec: options.Codec = "auto",
     missing_tokens: options.MissingTokens = "error",
+    asymmetric: options.Asymmetric = False,
     score_cache: options.ScoreCache = None,
     json: options.Json = False,
 ) -> None:
     """Re-rank a shortlist made elsewhere, against a table or a folder of pictures; no encoder is needed.
 
     Ids are those of the table, or what indexing the folder would give: paths relative to it. Scores that are no cosines
-    need --fusion rrf or p-only.
+    need --fusion rrf or p-only. With --run, an interrupted command goes on where it stopped when it is run again.
 
     Example: looktwice rerank bm25.trec pictures --queries queries.jsonl --fusion rrf --run out.trec
     """
@@ -78,14 +82,16 @@ def rerank(
         note(f"Warning: {lost} of {candidates} are not in {queries} and are left out.")
     set_threads(threads)
     budget = {"batch_size": batch_size, "resolution": resolution, "max_tiles": max_tiles}
-    method = {"score_mode": score_mode, "retrace": retrace, "prior": prior}
-    look = SecondLook(mllm, prompt=prompt, cache=score_cache, device=device, dtype=dtype, **budget, **method)
+    method = {"score_mode": score_mode, "retrace": retrace, "prior": prior, "as_released": as_released}
     table = _table(collection)
     find = in_folder(collection) if table is None else in_table(table)
-    reader_for = None if table is None else Readers(table, codec, missing_tokens)
+    reader_for = None if table is None else Readers(table, codec, missing_tokens, asymmetric)
     rules = {"fusion": fusion, "ties": ties, "direction": direction}
-    answers = rerank_run(shortlists, asked, find, look, reader_for=reader_for, shortlist=shortlist, k=k, **rules)
-    Outputs(json, run, report, find, asked, explain).write(answers)
+    with kept_scores(score_cache, run) as cache:
+        look = SecondLook(mllm, prompt=prompt, cache=cache, device=device, dtype=dtype, **budget, **method)
+        answers = rerank_run(shortlists, asked, find, look, reader_for=reader_for, shortlist=shortlist, k=k, **rules)
+        with closing(look):
+            Outputs(json, run, report, find, asked, explain).write(answers)
 
 
 def _table(path: Path) -> Table | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from looktwice.cli import options
 from looktwice.cli.answers import Outputs, check_outputs
 from looktwice.cli.console import note
+from looktwice.cli.resume import kept_scores
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ def search(
     score_mode: options.ScoreMode = "p-label",
     retrace: options.Retrace = "off",
     prior: options.Prior = "off",
+    as_released: options.AsReleased = False,
     ties: options.Ties = "default",
     direction: options.Direction = "auto",
     budget: options.Budget = "all",
@@ -54,6 +57,7 @@ def search(
     max_tiles: options.MaxTiles = None,
     codec: options.Codec = "auto",
     missing_tokens: options.MissingTokens = "error",
+    asymmetric: options.Asymmetric = False,
     score_cache: options.ScoreCache = None,
     json: options.Json = False,
 ) -> None:
@@ -61,6 +65,9 @@ def search(
 
     A bare QUERY is a picture where it names a file, and words otherwise; what looks like a path but names no file is an
     error. --image and --text say which.
+
+    With --queries and --run an interrupted search goes on where it stopped when it is run again: until the run file is
+    written, its scores are kept beside it as RUN.scores, or for good in a --score-cache.
 
     Examples:
 
@@ -85,31 +92,31 @@ def search(
     single = [] if asked is not None else [_single(query, image, text)]
     set_threads(threads)
     limits = {"batch_size": batch_size, "resolution": resolution, "max_tiles": max_tiles}
-    method = {"score_mode": score_mode, "retrace": retrace, "prior": prior}
-    look = (
-        None
-        if no_rerank
-        else SecondLook(mllm, prompt=prompt, cache=score_cache, device=device, dtype=dtype, **limits, **method)
-    )
-    retriever = Retriever(
-        path,
-        scorer=look,
-        fusion=fusion,
-        ties=ties,
-        direction=direction,
-        budget=budget,
-        calibration=calibration,
-        sure=sure,
-        shortlist=shortlist,
-        codec=codec,
-        missing_tokens=missing_tokens,
-        device=device,
-        dtype=dtype,
-    )
-    if len(retriever.table) == 0:
-        note(f"The table {path} is empty; fill it with: looktwice index {path} FOLDER")
-    answers = retriever.search_many(single if asked is None else asked, k=k, where=where)
-    Outputs(json, run, report, in_table(retriever.table), asked, explain).write(answers)
+    method = {"score_mode": score_mode, "retrace": retrace, "prior": prior, "as_released": as_released}
+    with kept_scores(score_cache, run if queries is not None and not no_rerank else None) as cache:
+        models: dict[str, Any] = {"cache": cache, "device": device, "dtype": dtype, **limits, **method}
+        look = None if no_rerank else SecondLook(mllm, prompt=prompt, **models)
+        retriever = Retriever(
+            path,
+            scorer=look,
+            fusion=fusion,
+            ties=ties,
+            direction=direction,
+            budget=budget,
+            calibration=calibration,
+            sure=sure,
+            shortlist=shortlist,
+            codec=codec,
+            missing_tokens=missing_tokens,
+            asymmetric=asymmetric,
+            device=device,
+            dtype=dtype,
+        )
+        if len(retriever.table) == 0:
+            note(f"The table {path} is empty; fill it with: looktwice index {path} FOLDER")
+        answers = retriever.search_many(single if asked is None else asked, k=k, where=where)
+        with nullcontext() if look is None else closing(look):
+            Outputs(json, run, report, in_table(retriever.table), asked, explain).write(answers)
 
 
 def _single(query: str | None, image: Path | None, text: str | None) -> Item:

@@ -106,7 +106,7 @@ def codec(
     prompt: Annotated[str, typer.Option(help="The question asked of each pair.")] = "object",
     queries: Annotated[int, typer.Option(min=1, help="Pictures of the table taken as queries.")] = 8,
     depth: Annotated[int, typer.Option(min=1, help="Nearest others that each is paired with.")] = 24,
-    asymmetric: Annotated[bool, typer.Option("--asymmetric", help="Leave the query's tokens uncompressed.")] = False,
+    asymmetric: options.Asymmetric = False,
     resolution: options.Resolution = None,
     max_tiles: options.MaxTiles = None,
     codebook: Annotated[

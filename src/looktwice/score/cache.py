@@ -1,8 +1,8 @@
 """Scores that outlive the process: a million-pair run that was interrupted goes on where it stopped.
 
-One SQLite file. A row is known by everything that its number depends on: both items' contents, the stored tokens they
-came as, and all that the scorer says of itself but for where it ran. Every call is one transaction, so that a killed
-process loses at most the call in flight and never leaves half a row.
+One SQLite file. A row is known by everything that its number depends on: what both items show and whether they show it
+as pixels or as stored tokens of which set, and all that the scorer says of itself but for where it ran. Every call is
+one transaction, so that a killed process loses at most the call in flight and never leaves half a row.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import numpy as np
 
 from looktwice.errors import StoreError
 from looktwice.score import probability
-from looktwice.types import Item, PairScorer, PairScores
+from looktwice.types import Item, PairScorer, PairScores, VisualTokens
 
-ENGINE_VERSION = 1  # raise it when the numbers of an unchanged model, prompt and picture change
+ENGINE_VERSION = 2  # raise it when the numbers of an unchanged model, prompt and picture change
 NOT_PART_OF_THE_SCORE = ("device", "path", "batch_size", "shared", "reason")
 APPLICATION_ID = 0x4C545343  # "LTSC"
 SCHEMA = """
@@ -38,24 +38,37 @@ Row: TypeAlias = tuple[float, bytes, float | None, float | None, int]
 
 
 class ScoreCache:
-    """Scores in a file. Several processes may share it. Raises StoreError for a file that is none of ours."""
+    """Scores in a file, which is made when the first score is asked for. Several processes may share it.
+
+    Raises StoreError for a file that is none of ours, and for a folder that is not there.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        with self._plain_errors():
-            self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
-            self._open()
+        self._opened: sqlite3.Connection | None = None
+        if not self.path.absolute().parent.is_dir():
+            raise StoreError(f"There is no folder {self.path.parent} for the score cache; name another file.")
+        if self.path.exists():
+            self._db  # noqa: B018  # refused before anything is loaded
 
-    def _open(self) -> None:
-        found = self._db.execute("PRAGMA application_id").fetchone()[0]
-        foreign = found == 0 and self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._opened is None:
+            with self._plain_errors():
+                self._opened = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
+                self._open(self._opened)
+        return self._opened
+
+    def _open(self, db: sqlite3.Connection) -> None:
+        found = db.execute("PRAGMA application_id").fetchone()[0]
+        foreign = found == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
         if foreign or found not in (0, APPLICATION_ID):
             raise StoreError(f"{self.path} is a database of something else; name another file for the score cache.")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        self._db.executescript(SCHEMA)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.executescript(SCHEMA)
 
     def scope(self, described: Mapping[str, Any]) -> int:
         """The number of a setting under which scores are comparable."""
@@ -91,8 +104,10 @@ class ScoreCache:
             return int(self._db.execute("SELECT count(*) FROM scores").fetchone()[0])
 
     def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+        """Close the file, which a later call would open again."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -116,8 +131,8 @@ class ScoreCache:
 class Cached:
     """A PairScorer that asks a ScoreCache first.
 
-    `tokens_key` says which stored tokens the candidates' pictures are shown as ("" for pixels). An item is known by its
-    `sha256` and its text; one without a hash by its pixels or tokens. Only scores are remembered, never failures.
+    `tokens_key` names the set that items' `tokens` come from; "" where nobody vouches for them. How an item is known
+    says `fingerprint`. Only scores are remembered, never failures.
     """
 
     def __init__(self, scorer: PairScorer, cache: ScoreCache, tokens_key: str = "") -> None:
@@ -126,15 +141,21 @@ class Cached:
         self.tokens_key = tokens_key
         self.hits = 0
         own = {k: v for k, v in scorer.describe().items() if k not in NOT_PART_OF_THE_SCORE}
-        self._scope = cache.scope({**own, "tokens_key": tokens_key, "engine": ENGINE_VERSION})
+        self._scope = cache.scope({**own, "engine": ENGINE_VERSION})
 
-    def lookup(self, query: Item, candidates: Sequence[Item]) -> PairScores:
-        """What is known; the rest is "missing". Candidates need no picture here, only their `sha256` and text."""
-        return self._read(fingerprint(query), [fingerprint(c) for c in candidates])
+    def recall(self, query: Item, rows: Sequence[tuple[str | None, str | None]]) -> PairScores:
+        """What is known of candidates nobody has read yet, as (sha256 of the picture or None, text); else "missing".
+
+        A picture is taken to come as stored tokens where there is a `tokens_key`, as its file where there is none.
+        """
+        keys = [unread(sha256, text, self.tokens_key) for sha256, text in rows]
+        known = self._read(fingerprint(query, self.tokens_key), keys)
+        self.hits += known.status.count("ok")
+        return known
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
         """Score what is not known; see PairScorer."""
-        asked, keys = fingerprint(query), [fingerprint(c) for c in candidates]
+        asked, keys = fingerprint(query, self.tokens_key), [fingerprint(c, self.tokens_key) for c in candidates]
         known = self._read(asked, keys)
         left = [i for i, status in enumerate(known.status) if status != "ok"]
         self.hits += len(candidates) - len(left)
@@ -144,7 +165,7 @@ class Cached:
         good = [j for j, status in enumerate(new.status) if status == "ok"]
         self.cache.put(self._scope, asked, [(keys[left[j]], _row(new, j)) for j in good])
         done = [i for i, status in enumerate(known.status) if status == "ok"]
-        parts = [(done, _select(known, done)), (left, new)]
+        parts = [(done, select(known, done)), (left, new)]
         return probability.scatter(len(candidates), new.label_logits.shape[1], parts, "missing")
 
     def describe(self) -> Mapping[str, Any]:
@@ -169,21 +190,39 @@ class Cached:
         return replace(out, status=tuple("ok" if key in found else "missing" for key in keys))
 
 
-def fingerprint(item: Item) -> bytes:
-    """32 bytes that stand for what an item shows."""
-    digest = hashlib.sha256()
-    if item.sha256 is not None:
-        digest.update(f"sha256 {item.sha256}".encode())
-    elif item.image is not None:
-        digest.update(f"pixels {item.image.mode} {item.image.size}".encode() + item.image.tobytes())
-    elif item.tokens is not None:
-        tokens = item.tokens
-        for tensor in (tokens.features, tokens.levels):
-            if tensor is not None:
-                digest.update(f"tokens {tuple(tensor.shape)}".encode() + tensor.float().cpu().numpy().tobytes())
-        digest.update(repr(tokens.layout).encode())
-    digest.update(b"\0text" + item.text.encode("utf-8", "surrogatepass") if item.text is not None else b"\0")
-    return digest.digest()
+def fingerprint(item: Item, tokens_key: str = "") -> bytes:
+    """32 bytes that stand for what an item shows: a picture as pixels or as tokens, its text, or both.
+
+    Pixels are known by the `sha256` of their file; tokens by that and by `tokens_key`, which says how they were made
+    of it; by themselves where one of these is missing. What is not shown (the hash of a picture left out) is no part.
+    """
+    if item.tokens is not None:
+        if tokens_key and item.sha256 is not None:
+            return unread(item.sha256, item.text, tokens_key)
+        return _digest("tokens", _of_tokens(item.tokens), item.text)
+    if item.image is not None and item.sha256 is None:
+        pixels = f"{item.image.mode} {item.image.size}".encode() + item.image.tobytes()
+        return _digest("pixels", hashlib.sha256(pixels).hexdigest(), item.text)
+    return unread(item.sha256 if item.image is not None else None, item.text)
+
+
+def unread(sha256: str | None, text: str | None, tokens_key: str = "") -> bytes:
+    """`fingerprint` of an item with these; `sha256` None: without a picture; `tokens_key` "": shown as pixels."""
+    if sha256 is None:
+        return _digest("words", text)
+    return _digest("stored", tokens_key, sha256, text) if tokens_key else _digest("file", sha256, text)
+
+
+def _digest(*parts: str | None) -> bytes:
+    return hashlib.sha256(json.dumps(parts).encode()).digest()
+
+
+def _of_tokens(tokens: VisualTokens) -> str:
+    digest = hashlib.sha256(repr(tokens.layout).encode())
+    for tensor in (tokens.features, tokens.levels):
+        if tensor is not None:
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _row(scores: PairScores, i: int) -> Row:
@@ -192,7 +231,8 @@ def _row(scores: PairScores, i: int) -> Row:
     return float(scores.p[i]), logits, entropy, off_mass, int(scores.argmax_id[i])
 
 
-def _select(scores: PairScores, rows: Sequence[int]) -> PairScores:
+def select(scores: PairScores, rows: Sequence[int]) -> PairScores:
+    """These rows of `scores`, in this order."""
     at = list(rows)
     return PairScores(
         p=scores.p[at],

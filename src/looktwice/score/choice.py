@@ -103,8 +103,8 @@ class Choice(Around):
 
     def _orders(self, query: Item, candidates: Sequence[Item]) -> list[list[int]]:
         """Orders that do not depend on the order of the call."""
-        base = sorted(range(len(candidates)), key=lambda i: (cache.fingerprint(candidates[i]), candidates[i].id))
-        Random(f"{self.seed} {cache.fingerprint(query).hex()}").shuffle(base)
+        base = sorted(range(len(candidates)), key=lambda i: (_content(candidates[i]), candidates[i].id))
+        Random(f"{self.seed} {_content(query).hex()}").shuffle(base)
         count = min(self.orders, len(base))
         starts = [i * len(base) // count for i in range(count)]
         return [base[start:] + base[:start] for start in starts]
@@ -145,6 +145,11 @@ class Choice(Around):
         if token is None:
             raise UsageError(f"This model's tokenizer has no single token for the option {name!r}; use another mode.")
         return token
+
+
+def _content(item: Item) -> bytes:
+    """What the item is, however its picture is shown: a codec must not change the orders."""
+    return cache.unread(item.sha256, item.text) if item.sha256 is not None else cache.fingerprint(item)
 
 
 def _shows(item: Item, tokens: VisualTokens | LooktwiceError | None) -> bool:
