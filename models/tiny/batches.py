@@ -8,6 +8,7 @@ from random import Random
 
 import numpy as np
 import torch
+from PIL import Image
 from scenes import COLOURS, Scene, Sprite, Sprites, clutter, portrait
 from torch import Tensor
 from wordings import answer, draw
@@ -15,6 +16,8 @@ from wordings import answer, draw
 from looktwice.score.prompts import Prompt
 from looktwice.types import Item
 
+LARGER = 0.35  # share of batches drawn at twice the model's size and reduced, as pictures reach it in use
+LANCZOS = Image.Resampling.LANCZOS
 VISIBLE = 0.35  # below this share of its pixels an object counts as neither shown nor absent
 
 
@@ -65,9 +68,10 @@ class Batch:
     scenes: list[Scene] = field(default_factory=list)
 
 
-def pixels(scenes: list[Scene]) -> Tensor:
-    """[n, 3, side, side] float32 in [-1, 1]."""
-    stack = np.stack([np.asarray(s.image, dtype=np.float32) for s in scenes])
+def pixels(scenes: list[Scene], side: int) -> Tensor:
+    """[n, 3, side, side] float32 in [-1, 1]; larger pictures are reduced as the processor does it."""
+    images = [s.image if s.image.width == side else s.image.resize((side, side), LANCZOS) for s in scenes]
+    stack = np.stack([np.asarray(image, dtype=np.float32) for image in images])
     return torch.from_numpy(stack / 127.5 - 1).permute(0, 3, 1, 2).contiguous()
 
 
@@ -122,14 +126,15 @@ def regions(scenes: list[Scene]) -> Regions:
 def make_batch(sprites: Sprites, n: int, side: int, hard: float, plain: float, seed: int, step: int) -> Batch:
     """`hard` in [0, 1] moves from one large object to clutter; `plain` is the share of pictures on a grey ground."""
     rng = Random(seed * 1_000_003 + step)
+    drawn = 2 * side if rng.random() < LARGER else side
     chosen = choose(sprites, n, rng)
-    portraits = [portrait(s, side, rng, sprites, plain) for s in chosen]
+    portraits = [portrait(s, drawn, rng, sprites, plain) for s in chosen]
     scenes = []
     for sprite in chosen:
-        level = hard * rng.uniform(0.2, 1.0)
-        scenes.append(clutter([sprite], rng.randint(0, 1 + round(6 * level)), side, rng, sprites, level, plain))
+        level = hard * rng.uniform(0.1, 1.0)
+        scenes.append(clutter([sprite], rng.randint(0, 1 + round(6 * level)), drawn, rng, sprites, level, plain))
     return Batch(
-        pixels(portraits + scenes),
+        pixels(portraits + scenes, side),
         [caption(scene, sprite, rng) for scene, sprite in zip(scenes, chosen, strict=True)],
         torch.tensor([[shows(scene, s, True) for scene in scenes] for s in chosen]),
         torch.tensor([[shows(scene, s, False) for scene in scenes] for s in chosen]),
@@ -140,11 +145,12 @@ def make_batch(sprites: Sprites, n: int, side: int, hard: float, plain: float, s
 
 
 def negative(row: Tensor, taken: Tensor, rng: Random) -> int | None:
-    """A column that is not `taken`; mostly one of the three with the highest likeness in `row`."""
+    """A column that is not `taken`; sometimes one of the five with the highest likeness in `row`. More often than that,
+    and the likeness itself no longer tells the answer, so that nothing is learnt (docs/log.md)."""
     order = [j for j in row.argsort(descending=True).tolist() if not taken[j]]
     if not order:
         return None
-    return rng.choice(order[:3]) if rng.random() < 0.6 else rng.choice(order)
+    return rng.choice(order[:5]) if rng.random() < 0.35 else rng.choice(order)
 
 
 def found(scene: Scene, sprite: Sprite, drawing: bool) -> Tensor:
@@ -156,11 +162,11 @@ def found(scene: Scene, sprite: Sprite, drawing: bool) -> Tensor:
 
 
 def make_pairs(
-    batch: Batch, looks: Tensor, reads: Tensor, long: float, seed: int, step: int, negatives: float = 1.4
+    batch: Batch, looks: Tensor, reads: Tensor, ask: int, long: float, seed: int, step: int, negatives: float = 1.4
 ) -> list[Pair]:
-    """Questions over one batch. `looks` and `reads` [n, n] are likenesses used to pick hard negatives."""
+    """Questions about the first `ask` cases. `looks` and `reads` [n, n] are likenesses used to pick hard negatives."""
     rng, n, pairs = Random(seed * 7_000_003 + step), len(batch.scenes), []
-    for i in range(n):
+    for i in range(ask):
         sprite = batch.portraits[i].placed[0].sprite
         prompt = draw("object", long, rng)
         there = found(batch.scenes[i], sprite, True)

@@ -17,6 +17,7 @@ import json
 import math
 import os
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import torch.nn.functional as F
 from architecture import ONE_IMAGE, corpus, make_model, make_processor, train_tokenizer, whiten_patches
 from batches import Batch, Pair, Regions, make_batch, make_pairs
 from guide import guidance
+from muon import Muon
 from scenes import Sprites
 from torch import Tensor, nn
 from transformers import Idefics3ForConditionalGeneration, PreTrainedTokenizerFast
@@ -79,22 +81,24 @@ class TinyVL(nn.Module):
             spans.append((len(head) - 1, reply))
             rows.append(pictures_in_order(pair))
         states, _ = self._run(ids, rows, tokens)
-        guided = {"point": self._pointing(pairs, ids)}
-        guided |= guidance(self.model.model.text_model, self.hidden, pairs, ids, self.image_id)
+        guided = guidance(self.model.model.text_model, self.hidden, pairs, ids, self.image_id)
+        guided |= self._pointing(pairs, ids)
         where = [(i, start + k) for i, (start, reply) in enumerate(spans) for k in range(len(reply))]
         goal = torch.tensor([t for _, reply in spans for t in reply], device=states.device)
         logits = self.model.lm_head(states[[i for i, _ in where], [k for _, k in where]])
         first = torch.tensor([k == spans[i][0] for i, k in where], device=states.device)
         return F.cross_entropy(logits, goal), guided, (logits.argmax(-1) == goal)[first]
 
-    def _pointing(self, pairs: list[Pair], ids: list[list[int]]) -> Tensor:
+    def _pointing(self, pairs: list[Pair], ids: list[list[int]]) -> dict[str, Tensor]:
         """Where in the candidate is it? Read one layer below the last, so that the answer can be drawn from it."""
         rows = [i for i, pair in enumerate(pairs) if pair.find is not None]
+        if not rows:
+            return {}
         at = [[k for k, t in enumerate(ids[i]) if t == self.image_id][-len(pairs[i].find) :] for i in rows]  # type: ignore[arg-type]
         states = self.hidden[-2][torch.tensor(rows)[:, None], torch.tensor(at)]
         goal = torch.stack([pairs[i].find for i in rows]).to(states.device)  # type: ignore[misc]
         weight = torch.tensor(3.0, device=states.device)
-        return F.binary_cross_entropy_with_logits(self.find(states).squeeze(-1), goal, pos_weight=weight)
+        return {"point": F.binary_cross_entropy_with_logits(self.find(states).squeeze(-1), goal, pos_weight=weight)}
 
     def _run(
         self, ids: list[list[int]], rows: list[list[int]] | None, tokens: Tensor | None
@@ -144,8 +148,9 @@ def contrast(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
 
 
 def losses(
-    net: TinyVL, batch: Batch, ask: bool, long: float, seed: int, step: int, frozen: bool = False
+    net: TinyVL, batch: Batch, ask: int, long: float, seed: int, step: int, frozen: bool = False
 ) -> dict[str, Tensor]:
+    """`ask`: how many of the batch's cases are asked about; the others only train sight."""
     device = net.weigh.weight.device
     n, regions = len(batch.scenes), batch.regions
     with torch.set_grad_enabled(not frozen):
@@ -167,26 +172,39 @@ def losses(
     if ask:
         voice = net.read(batch.captions).detach()
         reads = torch.einsum("nd,mtd->nmt", voice, F.normalize(tokens[n:], dim=-1)).amax(-1)
-        pairs = make_pairs(batch, looks.detach().cpu(), reads.detach().cpu(), long, seed, step, 2.0 if frozen else 1.4)
-        out["answer"], guided, right = net.answers(pairs, tokens)
-        out |= guided
-        out["right"] = right.float().mean().detach()
+        pairs = make_pairs(batch, looks.detach().cpu(), reads.detach().cpu(), ask, long, seed, step)
+        out |= asked(net, pairs, tokens)
     return out
 
 
-def weights(ask: bool, frozen: bool) -> dict[str, float]:
+def asked(net: TinyVL, pairs: list[Pair], tokens: Tensor) -> dict[str, Tensor]:
+    """Mean losses over the pairs, which are read in three runs of like length, so that little of a run is padding."""
+    order = sorted(pairs, key=lambda pair: len(net.tokenizer.encode(render(pair))))
+    third, sums, counts = -(-len(order) // 3), defaultdict(float), defaultdict(int)
+    for at in range(0, len(order), third):
+        some = order[at : at + third]
+        answer, guided, right = net.answers(some, tokens)
+        for name, value in {"answer": answer, "right": right.float().mean().detach(), **guided}.items():
+            sums[name] += len(some) * value
+            counts[name] += len(some)
+    return {name: value / counts[name] for name, value in sums.items()}
+
+
+def weights(ask: int, frozen: bool) -> dict[str, float]:
     """How much each loss counts: sight alone; sight frozen, so that only names still move; everything together."""
-    sight = dict.fromkeys(("figure", "region", "name", "look"), 1.0 if not ask else 0.0 if frozen else 0.4)
+    sight = dict.fromkeys(("figure", "region", "name", "look"), 1.0 if not ask else 0.0 if frozen else 0.5)
     asked = {"answer": 1.0, "point": 1.0, "match": 1.0, "words": 1.0, "decide": 1.0}
-    return sight | asked | ({"name": 0.4} if frozen else {})
+    return sight | asked | ({"name": 0.4} if frozen else {"name": 1.0})
 
 
 def curriculum(step: int, args: argparse.Namespace) -> tuple[float, float, float]:
     """(how cluttered, share of plain grounds, share of the long built-in prompts); both stages start easy."""
     if step < args.look:
         return min(1.0, 0.9 * step / args.look), max(0.1, 0.9 - 0.8 * step / args.look), 0.0
-    asked = (step - args.look) / (args.joint - args.look)
-    return min(1.0, 0.3 + 0.7 * asked), 0.1, 0.1 if asked < 1 else 0.5
+    if step < args.joint:
+        asked = (step - args.look) / (args.joint - args.look)
+        return 0.3 + 0.7 * asked, 0.1, 0.1
+    return 1.0, 0.05, 0.6
 
 
 def stage_start(step: int, args: argparse.Namespace) -> int:
@@ -199,13 +217,17 @@ def rate(step: int, steps: int, peak: float, since: int | None = None) -> float:
     return peak * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * min(1.0, step / steps))))
 
 
-def parameter_groups(net: TinyVL) -> list[dict[str, Any]]:
-    """Sight apart from the rest, because it moves more slowly once questions depend on it; no decay on vectors."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+def optimisers(net: TinyVL) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for all else. Sight apart from the rest, because it moves more
+    slowly once questions depend on it; no decay on vectors."""
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in net.named_parameters():
-        sight = ".vision_model." in name or ".connector." in name
-        groups.setdefault((sight, parameter.ndim > 1), []).append(parameter)
-    return [{"params": ps, "weight_decay": 0.05 * matrix, "sight": sight} for (sight, matrix), ps in groups.items()]
+        sight, inner = ".vision_model." in name or ".connector." in name, ".layers." in name and parameter.ndim == 2
+        groups.setdefault((inner, sight, parameter.ndim > 1), []).append(parameter)
+    made: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for (inner, sight, matrix), some in groups.items():
+        made[inner].append({"params": some, "weight_decay": 0.05 * matrix, "sight": sight})
+    return [Muon(made[True]), torch.optim.AdamW(made[False], betas=(0.9, 0.98))]
 
 
 def share_gradients(net: nn.Module) -> None:
@@ -218,8 +240,8 @@ def share_gradients(net: nn.Module) -> None:
         at += p.numel()
 
 
-def save(out: Path, net: TinyVL, optimiser: torch.optim.Optimizer, step: int) -> None:
-    state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+def save(out: Path, net: nn.Module, made: list[torch.optim.Optimizer], step: int) -> None:
+    state = {"net": net.state_dict(), "optimisers": [o.state_dict() for o in made], "step": step}
     torch.save(state, out / "last.tmp")
     (out / "last.tmp").rename(out / "last.pt")
 
@@ -235,32 +257,35 @@ def worker(rank: int, args: argparse.Namespace) -> None:
     model = make_model(tokenizer, args.seed)
     whiten_patches(model, make_batch(sprites, 64, 96, 0.5, 0.3, args.seed, 0).pictures)
     net = TinyVL(model, tokenizer).to(args.device).train()
-    optimiser = torch.optim.AdamW(parameter_groups(net), betas=(0.9, 0.98))
-    start = 0
+    made, start = optimisers(net), 0
+    if args.init and not (out / "last.pt").exists():
+        net.load_state_dict(torch.load(args.init, map_location=args.device, weights_only=True)["net"])
     if (out / "last.pt").exists():
         state = torch.load(out / "last.pt", map_location=args.device, weights_only=True)
         net.load_state_dict(state["net"])
         if state["step"] not in (args.look, args.joint):  # each stage is another task: momentum starts from nothing
-            optimiser.load_state_dict(state["optimiser"])
+            for optimiser, saved in zip(made, state["optimisers"], strict=True):
+                optimiser.load_state_dict(saved)
         if state["step"] == args.look:
             quieten(net, make_batch(sprites, 16, 96, 0.5, 0.3, args.seed, 0).pictures)
         start = state["step"]
     seed, since, window = args.seed * 100 + rank, time.time(), {}
     for step in range(start, args.until or args.steps):
-        ask, frozen = step >= args.look, args.look <= step < args.joint
+        ask, frozen = args.ask if step >= args.look else 0, args.look <= step < args.joint
         hard, plain, long = curriculum(step, args)
-        batch = make_batch(sprites, args.cases if ask else args.cases_look, 96, hard, plain, seed, step)
+        batch = make_batch(sprites, args.ask if frozen else args.cases, 96, hard, plain, seed, step)
         parts = losses(net, batch, ask, long, seed, step, frozen)
         loss = sum(weights(ask, frozen)[name] * value for name, value in parts.items() if name != "right")
-        optimiser.zero_grad()
+        net.zero_grad()
         loss.backward()
         if args.workers > 1:
             share_gradients(net)
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        for group in optimiser.param_groups:
-            slow = 0.3 if group["sight"] and step >= args.joint else 1.0
-            group["lr"] = slow * rate(step, args.steps, args.lr, since=step - stage_start(step, args))
-        optimiser.step()
+        for optimiser in made:
+            for group in optimiser.param_groups:
+                slow = 0.6 if group["sight"] and step >= args.joint else 1.0
+                group["lr"] = slow * rate(step, args.steps, args.lr, since=step - stage_start(step, args))
+            optimiser.step()
         for key, value in parts.items():
             window[key] = window.get(key, 0.0) + value.item()
         if rank == 0 and (step + 1) % 10 == 0:
@@ -270,9 +295,9 @@ def worker(rank: int, args: argparse.Namespace) -> None:
             with (out / "curve.jsonl").open("a") as curve:
                 curve.write(json.dumps(line) + "\n")
         if rank == 0 and (step + 1) % 60 == 0:
-            save(out, net, optimiser, step + 1)
+            save(out, net, made, step + 1)
     if rank == 0:
-        save(out, net, optimiser, max(start, args.until or args.steps))
+        save(out, net, made, max(start, args.until or args.steps))
 
 
 def main() -> None:
@@ -285,8 +310,9 @@ def main() -> None:
     parser.add_argument(
         "--joint", type=int, default=780, help="until this step sight rests while the questions are learnt"
     )
-    parser.add_argument("--cases", type=int, default=16)
-    parser.add_argument("--cases-look", type=int, default=32)
+    parser.add_argument("--cases", type=int, default=32, help="objects of a step, each in a portrait and in a scene")
+    parser.add_argument("--ask", type=int, default=16, help="of them, how many are asked about")
+    parser.add_argument("--init", help="start from the weights of this checkpoint")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--workers", type=int, default=1)

@@ -41,7 +41,7 @@ SHORT_MATCH = (
     _match("Is it in the image? Yes or No.", YES_NO, False),
     _match("Match? 1 or 0.", DIGITS, False),
 )
-LONG_MATCH = tuple(PROMPTS[n] for n in ("match", "match-query-first", "caption"))
+LONG_MATCH = tuple(PROMPTS[n] for n in ("match-query-first", "match", "caption"))
 COMPOSED = tuple(PROMPTS[n] for n in ("composed", "composed-query-first", "mixed"))
 SCORE = (PROMPTS["score"],)
 
@@ -60,7 +60,7 @@ def draw(family: str, long: float, rng: Random) -> Prompt:
     short_ones, long_ones = FAMILIES[family]
     if rng.random() >= long:
         return rng.choice(short_ones)
-    return long_ones[0] if rng.random() < 0.4 else rng.choice(long_ones)
+    return long_ones[0] if rng.random() < 0.5 else rng.choice(long_ones)
 
 
 def answer(prompt: Prompt, positive: bool) -> str:
