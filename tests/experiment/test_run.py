@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,12 +20,15 @@ from looktwice.evaluate import read_run
 from looktwice.evaluate.datasets import open_dataset
 from looktwice.evaluate.groups import measure_group
 from looktwice.experiment import Plan, run_benchmark
-from looktwice.experiment.answers import Stored
+from looktwice.experiment.answers import Stored, _row
 from looktwice.experiment.plot import plot
-from looktwice.experiment.systems import WEIGHTS, System, fused, ideal, perfect, tune
+from looktwice.experiment.systems import WEIGHTS, System, fused, ideal, perfect, reranked, tune
 from looktwice.experiment.tuning import split_queries
-from looktwice.rank import Fusion
+from looktwice.manifest import Tally
+from looktwice.rank import Fusion, fuse, tied_at_the_top
+from looktwice.retrieve import Answer
 from looktwice.second_look import SecondLook
+from looktwice.types import Candidate, Item, PairScores
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +119,8 @@ def test_other_settings_are_refused_with_what_changed(root, tmp_path):
         run(root, tmp_path, Histograms(), shortlist=5)
     with pytest.raises(Mismatch, match="codec 'auto' → 'pictures'"):
         run(root, tmp_path, Histograms(), codec="pictures")
+    with pytest.raises(Mismatch, match="ties None → 'coarse'"):
+        run(root, tmp_path, Histograms(), ties="coarse")
     with pytest.raises(Mismatch, match="second_look"):
         run(root, tmp_path)
 
@@ -149,8 +156,6 @@ def test_tuning_never_reports_what_it_was_tuned_on(root, tmp_path):
 
 
 def test_labels_and_files_with_trouble_are_counted(root, tmp_path):
-    from dataclasses import replace
-
     dataset = open_dataset("folder", root)
     first, second, third = list(dataset.qrels)[:3]
     qrels = {**dataset.qrels, first: {**dataset.qrels[first], "not/there.png": 1}, second: {}}
@@ -201,6 +206,33 @@ def test_no_second_look_beats_the_perfect_one(answer, relevant, depth):
         run = fused([answer], System("x", fusion, depth))
         assert sorted(name for name, _ in run["q"]) == sorted(answer.ids)
         assert measure_group(run, qrels, ["mAP@9"])["mAP@9"] <= bound + 1e-12
+
+
+def scored(values, entropies, status="ok"):
+    p, told = np.array(values, np.float32), np.array(entropies, np.float32)
+    n = len(p)
+    return PairScores(p, np.zeros((n, 2), np.float32), told, told, np.zeros(n, np.int64), (status,) * n)
+
+
+@given(
+    st.lists(st.sampled_from([0.1, 0.9, 0.9996, 0.9991]), min_size=4, max_size=4),
+    st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=4, max_size=4),
+    st.sampled_from(["default", "coarse", "paper", "repaired", "released-code"]),
+    st.sampled_from(["p-only", "0.5", "rrf"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_stored_answers_are_ranked_as_the_search_ranked_them(p, entropies, ties, fusion):
+    """Ties by entropy and by a second question too, through the file."""
+    shortlist = [Candidate(f"d {i}", c) for i, c in enumerate((0.9, 0.9, 0.5, 0.1, 0.05))]
+    scores = scored(p, entropies)
+    asked = tied_at_the_top(shortlist, scores, fusion, ties)
+    second = scored([0.2 + 0.2 * i for i in range(4)], entropies[::-1])
+    second = replace(second, status=tuple("ok" if i in asked else "missing" for i in range(4))) if asked else None
+    hits = fuse(shortlist, scores, fusion, ties=ties, second=second, explain=True)
+    row = Stored.of(Answer(Item("q"), shortlist, hits, 10, {}, Tally()), 4)
+    again = _row(json.loads(json.dumps(asdict(row))))
+    found = reranked(again, System("x", Fusion.parse(fusion), 4, ties))
+    assert [(hit.id, hit.score, hit.p) for hit in found] == [(hit.id, hit.score, hit.p) for hit in hits]
 
 
 def test_tuning_finds_the_weight_that_is_best():

@@ -26,22 +26,33 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One answered query: candidates in coarse order, their cosines, and p of the first `len(p)` (None: not scored)."""
+    """One answered query: candidates in coarse order, their cosines, and p of the first `len(p)` (None: not scored).
+
+    `entropy` is that of each answer (empty: not kept); `second` has, by id, (p, entropy) of the candidates that were
+    asked about again because they were tied.
+    """
 
     query: str
     ids: tuple[str, ...]
     coarse: tuple[float, ...]
     p: tuple[float | None, ...]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    entropy: tuple[float | None, ...] = ()
+    second: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, answer: Answer, asked: int) -> Stored:
         """What is kept of an answer whose first `asked` candidates were looked at twice."""
-        p = {hit.id: hit.p for hit in answer.ranking}
-        ids = tuple(candidate.id for candidate in answer.shortlist)
-        seconds = {stage: round(spent, 5) for stage, spent in answer.tally.seconds.items()}
+        hits, ids = {hit.id: hit for hit in answer.ranking}, tuple(candidate.id for candidate in answer.shortlist)
+        why = {name: hit.explain or {} for name, hit in hits.items()}
         return cls(
-            answer.query.id, ids, tuple(c.coarse for c in answer.shortlist), tuple(p[i] for i in ids[:asked]), seconds
+            answer.query.id,
+            ids,
+            tuple(c.coarse for c in answer.shortlist),
+            tuple(hits[i].p for i in ids[:asked]),
+            {stage: round(spent, 5) for stage, spent in answer.tally.seconds.items()},
+            tuple(why[i].get("entropy") for i in ids[:asked]),
+            {i: (why[i]["second_p"], why[i]["second_entropy"]) for i in ids[:asked] if "second_p" in why[i]},
         )
 
 
@@ -75,7 +86,8 @@ class Answers:
         """Keep one answer, on disk first."""
         row = Stored.of(answer, asked)
         self._check(json.loads(json.dumps(dict(answer.conditions), default=str)))
-        record = {**asdict(row), "query": escape(row.query), "ids": [escape(name) for name in row.ids]}
+        second = {escape(name): told for name, told in row.second.items()}
+        record = {**asdict(row), "query": escape(row.query), "ids": [escape(i) for i in row.ids], "second": second}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=True) + "\n")
         self.rows[row.query] = row
@@ -100,11 +112,8 @@ class Answers:
             os.truncate(self.path, len(whole))
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                record = json.loads(line)
-                ids = tuple(unescape(name) for name in record["ids"])
-                coarse, p = tuple(record["coarse"]), tuple(record["p"])
-                row = Stored(unescape(record["query"]), ids, coarse, p, record["seconds"])
-            except (ValueError, KeyError, TypeError):
+                row = _row(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError):
                 raise StoreError(f"{self.path}, line {number} is damaged; remove that line, or the file.") from None
             self.rows[row.query] = row
 
@@ -125,6 +134,19 @@ def collect(
     yield from broken
 
 
+def _row(record: Mapping[str, Any]) -> Stored:
+    """A line as it was written; those of earlier versions have no entropy."""
+    return Stored(
+        unescape(record["query"]),
+        tuple(unescape(name) for name in record["ids"]),
+        tuple(record["coarse"]),
+        tuple(record["p"]),
+        record["seconds"],
+        tuple(record.get("entropy", ())),
+        {unescape(name): (told[0], told[1]) for name, told in record.get("second", {}).items()},
+    )
+
+
 def read_conditions(folder: Path) -> dict[str, Any]:
     """What the answers in a folder were made with."""
     return _read_json(folder / "conditions.json") or {}
@@ -138,7 +160,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:
-    look = retriever.look
+    look, rules = retriever.look, retriever.rules
+    ties = {} if str(rules.ties) == "default" else {"ties": str(rules.ties)}
+    if rules.ties.by == "question":  # which candidates are asked about again depends on the fusion
+        ties["fusion"] = str(rules.fusion)
     return {
         "dataset": dataset.name,
         "queries": len(dataset.queries),
@@ -147,6 +172,7 @@ def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:
         "items": len(retriever.table),
         "shortlist": retriever.shortlist,
         "second_look": None if look is None else {"mllm": _name(look.mllm), "prompt": look.prompt},
+        **ties,
     }
 
 

@@ -19,11 +19,11 @@ from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.experiment.answers import Stored, collect, read_conditions, write_json
 from looktwice.experiment.plot import plot
 from looktwice.experiment.result import Outcome, summarise
-from looktwice.experiment.systems import System, scores_of, tune
+from looktwice.experiment.systems import System, reranked, tune
 from looktwice.experiment.tuning import Split, split_queries
 from looktwice.indexing import IndexReport, index
 from looktwice.manifest import Tally, run_manifest
-from looktwice.rank import Fusion, fuse
+from looktwice.rank import Fusion
 from looktwice.report import write_report
 from looktwice.retrieve import Answer, Retriever
 from looktwice.second_look import SecondLook
@@ -54,6 +54,7 @@ class Plan:
     encoder: str | Encoder = "tiny-clip"
     look: SecondLook | None = None
     fusion: str = "0.5"
+    ties: str = "default"
     shortlist: int = 50
     codec: str = "auto"
     tune_on: str | None = None
@@ -86,6 +87,7 @@ def run_benchmark(
         plan.encoder if not isinstance(plan.encoder, str) else None,
         plan.look,
         fusion=plan.fusion,
+        ties=plan.ties,
         shortlist=plan.shortlist,
         codec=plan.codec,
         device=plan.device,
@@ -98,7 +100,7 @@ def run_benchmark(
     reported = dataset if split is None else _only(dataset, split.reported)
     systems = [System("shortlist", None, plan.shortlist)]
     if plan.look is not None:
-        systems.append(System("second look", fusion, plan.shortlist))
+        systems.append(System("second look", fusion, plan.shortlist, plan.ties))
     sweep = _sweep(plan, fusion) if plan.look is not None else []
     outcome = summarise(reported, answers, systems, known=known, bytes_per_item=_bytes(opened), sweep=sweep)
     conditions = read_conditions(folder)
@@ -163,7 +165,7 @@ def _tuned(
         return Fusion.parse(plan.fusion), None
     part = _only(dataset, split.tuned_on)
     chosen = [answer for answer in answers if answer.query in split.tuned_on]
-    fusion, values = tune(chosen, part.qrels, dataset.measures[0], plan.shortlist)
+    fusion, values = tune(chosen, part.qrels, dataset.measures[0], plan.shortlist, plan.ties)
     about = {"rule": split.rule, "queries": len(split.tuned_on), "measure": dataset.measures[0]}
     return fusion, {**about, "fusion": str(fusion), "values": values}
 
@@ -181,8 +183,9 @@ def _only(dataset: Dataset, queries: frozenset[str]) -> Dataset:
 def _sweep(plan: Plan, fusion: Fusion) -> list[System]:
     weights = [Fusion.parse(name) for name in SWEEP]
     depths = [depth for depth in DEPTHS if depth < plan.shortlist]
-    return [System(f"fusion {weight}", weight, plan.shortlist) for weight in weights if weight != fusion] + [
-        System(f"shortlist {depth}", fusion, depth) for depth in depths
+    return [
+        *(System(f"fusion {weight}", weight, plan.shortlist, plan.ties) for weight in weights if weight != fusion),
+        *(System(f"shortlist {depth}", fusion, depth, plan.ties) for depth in depths),
     ]
 
 
@@ -236,9 +239,7 @@ def _rebuilt(dataset: Dataset, answers: Iterable[Stored], system: System, shown:
             continue
         answer = stored[name]
         shortlist = [Candidate(*row) for row in zip(answer.ids, answer.coarse, strict=True)]
-        scores = None if system.fusion is None else scores_of(answer.p[: system.depth])
-        ranking = fuse(shortlist, scores, system.fusion or "0.5", explain=True)
-        yield Answer(queries[name].load(), shortlist, ranking, 10, {}, Tally())
+        yield Answer(queries[name].load(), shortlist, reranked(answer, system), 10, {}, Tally())
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +14,10 @@ from looktwice.evaluate import Qrels, Run
 from looktwice.evaluate.groups import measure_group
 from looktwice.experiment.answers import Stored
 from looktwice.rank import Fusion, fuse
-from looktwice.types import Candidate, PairScores
+from looktwice.types import Candidate, Hit, PairScores
+
+if TYPE_CHECKING:
+    from looktwice.types import FloatArray
 
 WEIGHTS = tuple(Fusion("linear", round(0.1 * i, 1)) for i in range(11))
 
@@ -25,6 +29,7 @@ class System:
     name: str
     fusion: Fusion | None
     depth: int
+    ties: str = "default"
 
 
 def fused(answers: Iterable[Stored], system: System) -> Run:
@@ -51,7 +56,9 @@ def ideal(qrels: Qrels) -> Run:
     }
 
 
-def tune(answers: Iterable[Stored], qrels: Qrels, measure: str, depth: int) -> tuple[Fusion, dict[str, float]]:
+def tune(
+    answers: Iterable[Stored], qrels: Qrels, measure: str, depth: int, ties: str = "default"
+) -> tuple[Fusion, dict[str, float]]:
     """Return the weight in 0, 0.1 … 1 that does best on these answers, and the value of each; a tie goes to 0.5's side.
 
     Raises UsageError where the answers have no second look or no labels.
@@ -60,7 +67,7 @@ def tune(answers: Iterable[Stored], qrels: Qrels, measure: str, depth: int) -> t
     if not any(answer.p for answer in answers):
         raise UsageError("There is no second look to weigh; leave --tune-on out.")
     values = {
-        fusion: measure_group(fused(answers, System("", fusion, depth)), qrels, [measure])[measure]
+        fusion: measure_group(fused(answers, System("", fusion, depth, ties)), qrels, [measure])[measure]
         for fusion in WEIGHTS
     }
     best = max(values, key=lambda fusion: (values[fusion], -abs(fusion.weight - 0.5)))
@@ -68,20 +75,34 @@ def tune(answers: Iterable[Stored], qrels: Qrels, measure: str, depth: int) -> t
 
 
 def _ranked(answer: Stored, system: System) -> list[tuple[str, float]]:
-    shortlist = [Candidate(name, cosine) for name, cosine in zip(answer.ids, answer.coarse, strict=True)]
     if system.fusion is None:
-        return [(candidate.id, candidate.coarse) for candidate in shortlist]
-    hits = fuse(shortlist, scores_of(answer.p[: system.depth]), system.fusion)
-    return [(hit.id, hit.score) for hit in hits]
+        return list(zip(answer.ids, answer.coarse, strict=True))
+    return [(hit.id, hit.score) for hit in reranked(answer, system)]
 
 
-def scores_of(p: tuple[float | None, ...]) -> PairScores:
+def reranked(answer: Stored, system: System) -> list[Hit]:
+    """The hits that a search under the rules of `system` would have given."""
+    shortlist = [Candidate(*row) for row in zip(answer.ids, answer.coarse, strict=True)]
+    if system.fusion is None:
+        return fuse(shortlist, None, explain=True)
+    asked = answer.ids[: system.depth]
+    scores = scores_of(answer.p[: system.depth], answer.entropy[: system.depth])
+    told = [answer.second.get(name, (None, None)) for name in asked]
+    second = scores_of([p for p, _ in told], [entropy for _, entropy in told])
+    return fuse(shortlist, scores, system.fusion, ties=system.ties, second=second, explain=True)
+
+
+def scores_of(p: Sequence[float | None], entropy: Sequence[float | None] = ()) -> PairScores:
     """Stored probabilities as a scorer would have returned them; None is a pair that failed."""
     n = len(p)
-    values = np.array([math.nan if value is None else value for value in p], dtype=np.float32)
+    values, told = _numbers(p), _numbers(entropy) if entropy else np.full(n, np.nan, dtype=np.float32)
     unknown = np.full(n, np.nan, dtype=np.float32)
     status = tuple("failed" if value is None else "ok" for value in p)
-    return PairScores(values, np.zeros((n, 0), np.float32), unknown, unknown, np.full(n, -1, np.int64), status)  # type: ignore[arg-type]
+    return PairScores(values, np.zeros((n, 0), np.float32), told, unknown, np.full(n, -1, np.int64), status)  # type: ignore[arg-type]
+
+
+def _numbers(values: Sequence[float | None]) -> FloatArray:
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float32)
 
 
 def seconds(answers: Iterable[Stored]) -> Mapping[str, float]:
