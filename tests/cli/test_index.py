@@ -105,11 +105,12 @@ def test_delete_by_id_and_filter_then_purge(looktwice: Looktwice, own_table: Pat
     strange = 'it\'s "red"\n.png'
     Image.new("RGB", (8, 8), (250, 9, 9)).save(Path("pictures") / strange)
     assert looktwice("index", own_table, "pictures").code == 0
-    assert looktwice("delete", own_table, strange, "red-0.png", "--json").records == [{"deleted": 2, "items": 11}]
+    assert looktwice("delete", own_table, strange, "red-0.png", "--json").records == [{"deleted": 2, "unknown": 0, "items": 11}]
     gone = looktwice("delete", own_table, "--where", "id LIKE 'blue-%'", "--json").records[0]
-    assert gone == {"deleted": 3, "items": 8}
-    unknown = looktwice("delete", own_table, "nothing-like-it", "--json").records[0]
-    assert unknown["deleted"] == 0
+    assert gone == {"deleted": 3, "unknown": 0, "items": 8}
+    unknown = looktwice("delete", own_table, "nothing-like-it", "--json")
+    assert (unknown.code, unknown.records[0]["deleted"], unknown.records[0]["unknown"]) == (3, 0, 1)
+    assert "1 id named nothing" in unknown.err
     purged = looktwice("compact", own_table, "--purge", "--json").records[0]
     assert purged["bytes_after"] < purged["bytes_before"] and purged["items"] == 8
 

@@ -38,10 +38,14 @@ def delete(
     opened = Table.open(path)
     with opened.writer():
         gone = opened.delete(ids=ids) if ids else opened.delete(where=where)
+    unknown = len(set(ids)) - gone if ids else 0
     if json:
-        emit({"deleted": gone, "items": len(opened)})
+        emit({"deleted": gone, "unknown": unknown, "items": len(opened)})
     else:
         note(f"{plural(gone, 'item')} deleted; {plural(len(opened), 'item')} left.")
+    if unknown:
+        note(f"{plural(unknown, 'id')} named nothing in the table.")
+        raise typer.Exit(3)
 
 
 def compact(
