@@ -63,6 +63,7 @@ def ilias(root: Path) -> None:
     text(root / "image_ids/text_query_ids.txt", "".join(f"{n}/query/T{i:03}.txt\n" for i, n in enumerate(names)))
     rows = [f"{n}/pos/P{i:03}_0{j}.jpg,{0.05 + 0.3 * j},{10 + 40 * j}\n" for i, n in enumerate(names) for j in (0, 1)]
     text(root / "image_ids/positive_ids.txt", "".join(rows))
+    text(root / "misc/taxonomy.json", {"product": {"drink": {"tea": [names[0]]}, "food": {"other": ["unasked_002"]}}})
     tar(root / "mini_ilias/mini_ilias_yfcc100m-000000.tar", ["0001.jpg", "0002.jpg"])
     tar(root / "yfcc100m/yfcc100m-000000.tar", ["0003.jpg"])
 
@@ -226,7 +227,7 @@ ALL = {
     "roxford5k+1m": revisited, "rparis6k": rparis, "rparis6k+1m": rparis, "met": met, "met:val": met, "met-mini": met,
     "flickr30k:t2i": flickr30k, "flickr30k:i2t": flickr30k, "coco:t2i": coco, "coco:i2t": coco,
     "sharegpt4v:t2i": sharegpt4v, "sharegpt4v:i2t": sharegpt4v, "urban1k:t2i": urban1k, "urban1k:i2t": urban1k,
-    "sugarcrepe": sugarcrepe, "mmeb:DocVQA": mmeb, "mmeb:NIGHTS": mmeb, "cirr": cirr, "circo": circo, "beir": beir,
-    "hub": hub, "hub:test": hub, "folder": folder,
+    "sugarcrepe": sugarcrepe, "mmeb:DocVQA": mmeb, "mmeb:NIGHTS": mmeb, "cirr": cirr, "cirr:subset": cirr, "circo": circo,
+    "beir": beir, "hub": hub, "hub:test": hub, "folder": folder,
 }  # fmt: skip
 UNCOUNTED = ("product1m", "beir", "hub", "hub:test", "folder")

@@ -106,7 +106,11 @@ def test_ilias_joins_by_object_and_splits_by_scale_and_clutter(tmp_path):
         "été café_001/pos/P001_00.jpg": 1,
         "été café_001/pos/P001_01.jpg": 1,
     }
-    assert set(dataset.groups) == {"scale [0, 0.0688)", "scale [0.273, inf)", "clutter [0, 18)", "clutter [33, 53)"}
+    intervals = {"scale [0, 0.0688)", "scale [0.273, inf)", "clutter [0, 18)", "clutter [33, 53)"}
+    assert set(dataset.groups) == intervals | {"category product", "category product-drink"}
+    query = "bold_bimp_000/query/Q000_00.jpg"
+    assert dataset.groups["category product-drink"] == {query: dataset.qrels[query]}
+    assert "queries whose object is in no category: 1" in dataset.notes
     assert [item.id for item in dataset.items][-2:] == [
         "mini_ilias_yfcc100m-000000.tar/0001",
         "mini_ilias_yfcc100m-000000.tar/0002",
@@ -116,6 +120,18 @@ def test_ilias_joins_by_object_and_splits_by_scale_and_clutter(tmp_path):
     assert words.queries[0].load().text == "object number 0"
     core = opened("ilias-core", tmp_path)
     assert len(list(core.items)) == 4 and any("not comparable" in note for note in core.notes)
+
+
+def test_ilias_goes_without_categories_and_refuses_broken_ones(tmp_path):
+    miniatures.ilias(tmp_path)
+    (tmp_path / "misc/taxonomy.json").unlink()
+    dataset = open_dataset("ilias-core", tmp_path, partial=True)
+    assert not any("category" in name for name in dataset.groups)
+    assert any("no figures by category" in note for note in dataset.notes)
+    for broken in ({"product": []}, {"product": {"food": ["x"]}}, {"product": {"food": {"cake": "x"}}}):
+        text(tmp_path / "misc/taxonomy.json", broken)
+        with pytest.raises(UsageError, match=r"taxonomy\.json, product"):
+            open_dataset("ilias-core", tmp_path, partial=True)
 
 
 def test_ilias_refuses_a_scale_that_is_no_number(tmp_path):
@@ -244,6 +260,20 @@ def test_composed_queries_have_both_and_cirr_takes_the_reference_out(tmp_path):
     item = dataset.queries[0].load()
     assert item.image is not None and item.text == "make it red"
     assert opened("circo", tmp_path / "b").qrels == {"0": {"8": 1, "15": 1}}
+
+
+def test_cirr_subset_chooses_among_the_others_of_the_group(tmp_path):
+    dataset = opened("cirr:subset", tmp_path)
+    assert dataset.candidates == {"12060": ("dev-1-0-img0", "dev-2-0-img0")}
+    assert dataset.measures == ("success@1", "success@2", "success@3") and len(dataset.items) == 3
+    path = tmp_path / "cirr/captions/cap.rc2.val.json"
+    (entry,) = json.loads(path.read_text())
+    names = entry["img_set"]["members"]
+    for members in (names[:1], names[1:], [*names, names[2]], [*names, "dev-9-9-img9"], "all"):
+        text(path, [{**entry, "img_set": {"members": members}}])
+        with pytest.raises(UsageError, match="members"):
+            open_dataset("cirr:subset", tmp_path, partial=True)
+        open_dataset("cirr", tmp_path, partial=True)  # which does not need them
 
 
 def test_a_label_that_names_no_picture_of_the_split_is_refused(tmp_path):

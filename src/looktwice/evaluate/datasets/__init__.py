@@ -51,6 +51,7 @@ _READERS: dict[str, _Open] = {
     "met-mini": lambda root, work, partial: met.read(root, "mini", "test", partial),
     "sugarcrepe": lambda root, work, partial: sugarcrepe.read(root, partial),
     "cirr": lambda root, work, partial: composed.read_cirr(root, partial),
+    "cirr:subset": lambda root, work, partial: composed.read_cirr(root, partial, subset=True),
     "circo": lambda root, work, partial: composed.read_circo(root, partial),
     "folder": lambda root, work, partial: folder.read(root, partial),
 }

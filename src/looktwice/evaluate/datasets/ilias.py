@@ -2,6 +2,7 @@
 
     ROOT/ilias_core/OBJECT/query/Q000_00.jpg, T000.txt      ROOT/ilias_core/OBJECT/pos/P000_00.jpg
     ROOT/image_ids/image_query_ids.txt, text_query_ids.txt, positive_ids.txt (id,scale,clutter)
+    ROOT/misc/taxonomy.json, of the repository (optional): {category: {subcategory: {kind: [OBJECT, …]}}}
     ROOT/yfcc100m/*.tar     or, for mini-ILIAS,     ROOT/mini_ilias/mini_ilias_yfcc100m-000000.tar … 000044.tar
 
 Layout from the ILIAS repository (download/README.md, download_ilias.sh, evaluation/src/dataset.py); the folder name
@@ -17,7 +18,8 @@ from pathlib import Path
 
 from looktwice.evaluate.datasets.base import Dataset, Query
 from looktwice.evaluate.datasets.layout import Layout, by_label
-from looktwice.evaluate.groups import ILIAS_CLUTTER, ILIAS_SCALE, by_value
+from looktwice.evaluate.groups import ILIAS_CLUTTER, ILIAS_SCALE, by_query, by_value
+from looktwice.evaluate.trec import Qrels
 from looktwice.sources import Source, Unreadable, scan
 
 FETCH = "download_ilias.sh of github.com/ilias-vrg/ilias fetches it; mini-ILIAS is in the hub dataset vrg-prague/ilias."
@@ -45,6 +47,7 @@ def read(root: Path, distractors: str = "mini", queries: str = "image", partial:
     values = [_values(layout, positives_file, row) for row in rows]
     scale, clutter = ({name: pair[i] for name, *pair in values} for i in (0, 1))
     groups = by_value(qrels, scale, ILIAS_SCALE, "scale") | by_value(qrels, clutter, ILIAS_CLUTTER, "clutter")
+    groups |= _categories(layout, qrels)
     return layout.finish(
         Dataset(
             layout.name,
@@ -89,6 +92,28 @@ def _query(layout: Layout, core: Path, name: str) -> Query:
         layout.missing(f"ilias_core/{name}")
         return Query(layout.words(core / name, 0, name, "-"))
     return Query(layout.words(core / name, 0, name, (core / name).read_text("utf-8", "replace")))
+
+
+def _categories(layout: Layout, qrels: Qrels) -> dict[str, Qrels]:
+    """Queries by category and by subcategory of their object; none without the file."""
+    path = layout.root / "misc" / "taxonomy.json"
+    if not path.is_file():
+        layout.notes.append("no misc/taxonomy.json: no figures by category")
+        return {}
+    category: dict[str, str] = {}
+    subcategory: dict[str, str] = {}
+    for name, parts in layout.json(path, dict).items():
+        for part in layout.get({"": parts}, "", dict, path, name):
+            for kind in layout.get(parts, part, dict, path, name):
+                for thing in layout.get(parts[part], kind, list, path, f"{name}, {part}"):
+                    category[str(thing)], subcategory[str(thing)] = f"category {name}", f"category {name}-{part}"
+    objects = {query: query.split("/")[0] for query in qrels}
+    if lacking := sum(thing not in category for thing in objects.values()):
+        layout.notes.append(f"queries whose object is in no category: {lacking:,}")
+    pairs = [
+        {query: names[thing] for query, thing in objects.items() if thing in names} for names in (category, subcategory)
+    ]
+    return by_query(qrels, pairs[0]) | by_query(qrels, pairs[1])
 
 
 def _values(layout: Layout, path: Path, row: list[str]) -> tuple[str, float, float]:
