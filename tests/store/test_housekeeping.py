@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -92,6 +93,35 @@ def test_tidy_waits_until_it_pays(table: Table, monkeypatch: pytest.MonkeyPatch)
     table.tidy()
     assert len(table.versions()) > 5 and len(table) == 20
     assert table._items.stats()["fragment_stats"]["num_fragments"] == 1
+
+
+def looked_up_by(handle: Any, column: str) -> bool:
+    """Whether a look at one row goes through an index, as the database itself plans it."""
+    return "ScalarIndexQuery" in str(handle.search().where(f"{column} IN ('00007', '00008|k')").explain_plan())
+
+
+def test_large_tables_are_looked_up_through_an_index(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ann, "EXACT_ROWS", 200)
+    table.add(random_rows(150))
+    codes = [TokenRow(f"{n:05}", f"{n:064x}", key, "[]", bytes([n]), 0) for n in range(150) for key in ("j", "k")]
+    table.put_codes(codes[:150])
+    table.build_index()
+    assert not looked_up_by(table._items, "id") and not looked_up_by(table._tokens, "key"), "both are small"
+    table.put_codes(codes[150:])
+    table.build_keys()
+    assert looked_up_by(table._tokens, "key") and not looked_up_by(table._items, "id"), "two sets of tokens are large"
+    before = table._tokens.version
+    table.build_keys()
+    assert table._tokens.version == before, "an index that knows all rows stays"
+    table.compact(purge=True)
+    assert looked_up_by(table._tokens, "key"), "a purge builds it again"
+    changed = [row(f"{n:05}", (1, *[0] * 7), "f" * 64) for n in (7, 9)]
+    table.add([*changed, *random_rows(60, start=150)])
+    assert [found is None for found in table.read_codes([f"{n:05}" for n in (6, 7, 8, 9)], "k")] == [False, True] * 2
+    assert table.info()["tokens"] == 296, "tokens of other bytes went, of both sets, and no others"
+    monkeypatch.setattr(ann, "SAMPLE", 5)
+    table.build_index()
+    assert looked_up_by(table._items, "id")
 
 
 def test_versions(table: Table) -> None:

@@ -221,3 +221,13 @@ def test_a_slow_model_commits_by_the_clock(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Table, "put_codes", lambda self, rows: (sizes.append(len(rows)), put(self, rows)))
     report = add_tokens(table, ToyScorer(), "int8")
     assert len(stored(table, report.tokens_key)) == 6 and sizes[:6] == [1] * 6
+
+
+def test_many_tokens_are_read_through_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("looktwice.store.ann.EXACT_ROWS", 20)
+    table = make_table(tmp_path)
+    indices = []
+    for codec in ("int8", "pool2"):
+        add_tokens(table, ToyScorer(), codec)
+        indices.append([index.columns for index in table._tokens.list_indices()])
+    assert indices == [[], [["key"]]], "12 rows are few, 24 are many"

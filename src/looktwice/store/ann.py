@@ -58,12 +58,23 @@ def build(space: Space, rows: int) -> IndexInfo:
 
 
 def build_keys(tables: Mapping[str, Any]) -> None:
-    """Index the column that rows are looked up by, in each table (column -> table) that is large."""
+    """Index the column that rows are looked up by, in each table (column -> table) that is large.
+
+    One that is there stays while it knows nearly all rows; the others are found by a scan of those alone.
+    """
     from lancedb.index import BTree
 
     for column, table in tables.items():
-        if table.count_rows() >= EXACT_ROWS:
-            table.create_index(column, config=BTree(), replace=True)
+        if table.count_rows() < EXACT_ROWS or any(
+            index.columns == [column] and not behind(index) for index in table.list_indices()
+        ):
+            continue
+        table.create_index(column, config=BTree(), replace=True)
+
+
+def behind(index: Any) -> bool:
+    """Whether so many rows came after an index that looking through them takes longer than it should."""
+    return bool(index.num_unindexed_rows > max(10_000, index.num_indexed_rows // 20))
 
 
 def tune(space: Space, rows: int, partitions: int) -> IndexInfo:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from looktwice.errors import UsageError
+from looktwice.store.ann import behind
 from looktwice.store.lance import plain_errors
 from looktwice.store.schema import vectors_of
 
@@ -38,8 +39,7 @@ def is_untidy(table: Any) -> bool:
     """Whether searching has become slower than it need be; a few small fragments are not worth a rewrite."""
     if table.stats()["fragment_stats"]["num_small_fragments"] > SMALL_FRAGMENTS:
         return True
-    known = [index for index in table.list_indices() if "vector" in index.columns]
-    return any(index.num_unindexed_rows > max(10_000, index.num_indexed_rows // 20) for index in known)
+    return any(behind(index) for index in table.list_indices())
 
 
 def rewrite(database: Any, table: Any) -> Any:

@@ -78,8 +78,6 @@ class Table:
                 handle.checkout_latest()
         self.manifest = Manifest.read(self.path)
 
-    # Writing
-
     def add(self, rows: Sequence[Row]) -> None:
         """Write rows in one atomic commit; a row whose id exists is replaced, and loses tokens of other bytes.
 
@@ -128,6 +126,7 @@ class Table:
             self._failures = maintenance.rewrite(self._database, self._failures)
             if self.manifest.index is not None:
                 self.build_index()
+            self.build_keys()
 
     def tidy(self) -> None:
         """Compact where it pays: many small files, or many rows that the index does not know yet."""
@@ -139,12 +138,16 @@ class Table:
     def build_index(self) -> ann.IndexInfo:
         """Build the approximate index and measure its recall; a table below `ann.EXACT_ROWS` rows stays exact."""
         with self.writer(), plain_errors(self.path, "building the index"):
-            info = ann.IndexInfo("exact", len(self))
-            if info.rows >= ann.EXACT_ROWS:
-                info = ann.build(replace(self._space(), index=None), info.rows)
-                ann.build_keys({"id": self._items, "key": self._tokens})
-            self._note(index=None if info.kind == "exact" else info.as_mapping())
+            rows, large = len(self), len(self) >= ann.EXACT_ROWS
+            info = ann.build(replace(self._space(), index=None), rows) if large else ann.IndexInfo("exact", rows)
+            self.build_keys()
+            self._note(index=info.as_mapping() if large else None)
         return info
+
+    def build_keys(self) -> None:
+        """Index the ids of items and the keys of tokens where there are `ann.EXACT_ROWS` or more and no index yet."""
+        with self.writer(), plain_errors(self.path, "indexing keys"):
+            ann.build_keys({"id": self._items, "key": self._tokens})
 
     def put_codes(self, rows: Sequence[TokenRow]) -> None:
         """Write visual tokens in one atomic commit, replacing those of the same item and token set."""
@@ -168,8 +171,6 @@ class Table:
             merged = tuple(dict.fromkeys((*self.manifest.roots, *roots)))
             if merged != self.manifest.roots:
                 self._note(roots=merged)
-
-    # Reading
 
     def __len__(self) -> int:
         with plain_errors(self.path, "counting items"):
@@ -269,8 +270,6 @@ class Table:
     def export(self, folder: str | Path) -> Path:
         """Write vectors, ids and metadata to `folder`/items.parquet and return that path."""
         return maintenance.export(self._items, Path(folder), self.manifest.encoder.dim)
-
-    # Inside
 
     def _space(self) -> Space:
         manifest = self.manifest

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from looktwice.errors import StoreError, UsageError
-from looktwice.store.lance import batched, is_in, plain_errors, quote
+from looktwice.store.lance import batched, is_in, plain_errors
 from looktwice.store.manifest import write_whole
 from looktwice.store.schema import TokenRow, tokens_schema
 
@@ -57,10 +57,10 @@ def drop_stale(tokens: Any, fresh: dict[str, str]) -> None:
     """Delete the tokens of items (id -> sha256) that were made from other bytes."""
     if tokens.count_rows() == 0:
         return
-    for part in batched(fresh.items(), 500):
-        stale = " OR ".join(f"(id = {quote(id_)} AND sha256 <> {quote(sha256)})" for id_, sha256 in part)
-        if tokens.count_rows(stale):
-            tokens.delete(stale)
+    for part in batched(fresh, 2000):
+        rows = tokens.search().where(is_in("id", part)).select(["key", "id", "sha256"]).to_arrow().to_pylist()
+        if stale := [row["key"] for row in rows if row["sha256"] != fresh[row["id"]]]:
+            tokens.delete(is_in("key", stale))
 
 
 def put_codebook(folder: Path, data: bytes) -> str:

@@ -78,6 +78,7 @@ def add_tokens(
         run.encode()
         if run.commits > MANY_COMMITS:
             table.compact()
+        table.build_keys()
     return run.report()
 
 
