@@ -227,7 +227,7 @@ ALL = {
     "roxford5k+1m": revisited, "rparis6k": rparis, "rparis6k+1m": rparis, "met": met, "met:val": met, "met-mini": met,
     "flickr30k:t2i": flickr30k, "flickr30k:i2t": flickr30k, "coco:t2i": coco, "coco:i2t": coco,
     "sharegpt4v:t2i": sharegpt4v, "sharegpt4v:i2t": sharegpt4v, "urban1k:t2i": urban1k, "urban1k:i2t": urban1k,
-    "sugarcrepe": sugarcrepe, "mmeb:DocVQA": mmeb, "mmeb:NIGHTS": mmeb, "cirr": cirr, "cirr:subset": cirr, "circo": circo,
-    "beir": beir, "hub": hub, "hub:test": hub, "folder": folder,
+    "sugarcrepe": sugarcrepe, "mmeb:DocVQA": mmeb, "mmeb:NIGHTS": mmeb, "cirr": cirr, "cirr:subset": cirr,
+    "circo": circo, "beir": beir, "hub": hub, "hub:test": hub, "folder": folder,
 }  # fmt: skip
 UNCOUNTED = ("product1m", "beir", "hub", "hub:test", "folder")

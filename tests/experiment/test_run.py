@@ -91,6 +91,41 @@ def test_losses_add_up_and_the_sweep_shares_the_scores(root, tmp_path):
     assert scorer.pairs == 24 * 8
 
 
+def test_what_was_lost_hurt_and_trusted_is_in_the_result_and_in_the_report(root, tmp_path):
+    record = run(root, tmp_path, Histograms(), fusion="p-only").outcome.record
+    page = (tmp_path / "report.html").read_text()
+    second = record["second_look"]
+    assert second["hurt"] == len(second["hurt_queries"]) and second["hurt"] + second["helped"] > 0
+    for query, _ in second["hurt_queries"]:
+        assert query.replace("&", "&amp;") in page
+    assert "Where mAP@100 was lost" in page and "lost by the shortlist" in page
+    assert page.count("data:image/svg+xml") == 2  # quality against cost, reliability
+    trust = record["reliability"]
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    junk = sum(answer["query"] in answer["ids"] for answer in answers)
+    assert trust["pairs"] == 24 * 8 - junk == sum(n for _, _, n in trust["points"])
+    assert trust["relevant"] == round(sum(share * n for _, share, n in trust["points"]))
+    assert 0 < trust["ece"] < 1 and "calibration error" in page
+    ElementTree.fromstring((tmp_path / "reliability.svg").read_text())
+
+
+def test_the_pareto_front_holds_what_nothing_beats(root, tmp_path):
+    record = run(root, tmp_path, Histograms()).outcome.record
+    rows = {row["system"]: row for row in [*record["systems"], *record["sweep"]]}
+    for cost, names in record["pareto"].items():
+        for name, row in rows.items():
+            better = [
+                other
+                for other in rows.values()
+                if other["measures"]["mAP@100"]["mean"] >= row["measures"]["mAP@100"]["mean"]
+                and other[cost] <= row[cost]
+                and (other["measures"]["mAP@100"]["mean"], -other[cost])
+                != (row["measures"]["mAP@100"]["mean"], -row[cost])
+            ]
+            assert not (name in names and better) and (name in names or better or len(rows) > len(names))
+    assert set(record["pareto"]) == {"seconds_per_query", "pairs_per_query", "bytes_per_item"}
+
+
 def test_a_finished_run_is_read_and_not_asked_again(root, tmp_path):
     first = run(root, tmp_path, Histograms())
     scorer = Histograms()
@@ -268,3 +303,7 @@ def test_plots_are_valid_and_escape_names():
     assert "<a & b>" not in text
     assert len(ElementTree.fromstring(text).findall(".//{*}polyline")) == 2
     ElementTree.fromstring(plot({}, title="", x="", y=""))
+    dashed = plot({}, title="", x="", y="", guide=[(0, 0), (2, 4)])
+    assert "dasharray" in dashed and len(ElementTree.fromstring(dashed).findall(".//{*}polyline")) == 1
+    many = plot({str(i): [(i, i)] for i in range(14)}, title="", x="", y="", joined=False)
+    assert many.count('fill="none" stroke=') == 14  # 7 colours twice: a mark and its key, hollow the second time

@@ -17,7 +17,7 @@ from looktwice.errors import UsageError
 from looktwice.report import QueryView, ResultView, drawing, paired, write_report
 from looktwice.types import Candidate, Hit
 
-VOID = {"meta", "input", "br", "use", "path", "image"}
+VOID = {"meta", "input", "br", "use", "path", "image", "img"}
 
 
 class Page(HTMLParser):
@@ -70,6 +70,17 @@ def test_it_asks_the_network_for_nothing(page):
     style = next(text for tag, text in seen.texts if tag == "style")
     assert "url(" not in style and "@import" not in style
     assert not seen.open
+
+
+def test_plots_and_further_tables_are_shown_and_cannot_reach_the_page(page):
+    style = "<svg xmlns='http://www.w3.org/2000/svg'><style>*{display:none}</style></svg>"
+    rows = [{"query": name, "change": -0.5} for name in HOSTILE]
+    seen = page([query()], plots=[(HOSTILE[0], style, HOSTILE[1])], tables=[(HOSTILE[2], rows), ("empty", [])])
+    (drawn,) = [a for a in seen.all("img") if a["src"].startswith("data:image/svg+xml;base64,")]
+    assert base64.b64decode(drawn["src"].partition(",")[2]).decode() == style and drawn["alt"] == HOSTILE[0]
+    assert "display:none" not in next(text for tag, text in seen.texts if tag == "style")
+    assert all(name in seen.text() for name in HOSTILE[1:]) and "empty" not in seen.text()
+    assert not seen.open and len(seen.all("script")) == 1
 
 
 def test_its_policy_allows_its_own_script_and_nothing_else(page):

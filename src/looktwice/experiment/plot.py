@@ -17,9 +17,12 @@ STYLE = (
 )
 
 
-def plot(series: Mapping[str, Points], *, title: str, x: str, y: str, joined: bool = True) -> str:
-    """Return an SVG with one line (or, not `joined`, one cloud of marks) per series; both axes start at 0 or below."""
-    points = [point for line in series.values() for point in line] or [(0.0, 0.0)]
+def plot(series: Mapping[str, Points], *, title: str, x: str, y: str, joined: bool = True, guide: Points = ()) -> str:
+    """Return an SVG with one line (or, not `joined`, one cloud of marks) per series; both axes start at 0 or below.
+
+    `guide` is a dashed line without marks or name.
+    """
+    points = [point for line in (*series.values(), guide) for point in line] or [(0.0, 0.0)]
     width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     right = max(max(px for px, _ in points), 1e-9)
     top, bottom = max(max(py for _, py in points), 1e-9) * 1.05, min(0.0, min(py for _, py in points))
@@ -31,6 +34,8 @@ def plot(series: Mapping[str, Points], *, title: str, x: str, y: str, joined: bo
     body.append(_text(8, TOP - 10, y))
     for i in range(5):
         body += _ticks(i / 4 * right, bottom + i / 4 * (top - bottom), place, bottom)
+    path = " ".join(",".join(map(str, place(*point))) for point in guide)
+    body += [f'<polyline points="{path}" stroke="#888" stroke-dasharray="5 4"/>'] if guide else []
     for number, (name, line) in enumerate(series.items()):
         body += _series(number, name, [place(*point) for point in line], joined)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><style>{STYLE}</style>'
@@ -45,11 +50,13 @@ def _ticks(px: float, py: float, place: Place, bottom: float) -> list[str]:
 
 def _series(number: int, name: str, places: Sequence[tuple[float, float]], joined: bool) -> list[str]:
     colour, level = COLOURS[number % len(COLOURS)], TOP + 10 + 18 * number
-    marks = [f'<circle cx="{px}" cy="{py}" r="3" fill="{colour}"/>' for px, py in places]
+    filled = "none" if number // len(COLOURS) % 2 else colour  # colours come round again
+    look = f'fill="{filled}" stroke="{colour}" stroke-width="1.5"'
+    marks = [f'<circle cx="{px}" cy="{py}" r="3" {look}/>' for px, py in places]
     if joined:
         path = " ".join(f"{px},{py}" for px, py in places)
         marks.insert(0, f'<polyline points="{path}" stroke="{colour}" stroke-width="2"/>')
-    key = f'<circle cx="{WIDTH - RIGHT + 14}" cy="{level - 4}" r="4" fill="{colour}"/>'
+    key = f'<circle cx="{WIDTH - RIGHT + 14}" cy="{level - 4}" r="4" {look}/>'
     return [*marks, key, _text(WIDTH - RIGHT + 24, level, name)]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from looktwice.calibration import ece, reliability
 from looktwice.evaluate import Qrels, Result, Run
 from looktwice.evaluate.compare import Comparison, compare
 from looktwice.evaluate.datasets import Dataset
@@ -13,7 +14,8 @@ from looktwice.evaluate.groups import measure_group
 from looktwice.experiment.answers import Stored
 from looktwice.experiment.systems import System, fused, ideal, perfect, seconds
 
-SHOWN = 50  # queries listed by name among those that gained or lost
+COSTS = ("seconds_per_query", "pairs_per_query", "bytes_per_item")
+SHOWN = 50  # queries that gained, listed by name; those that lost are listed all
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,13 @@ def summarise(
     systems: Sequence[System],
     *,
     known: set[str],
-    bytes_per_item: float,
+    bytes_per_item: tuple[float, float],
     sweep: Sequence[System] = (),
 ) -> Outcome:
     """Measure `systems` (the first is the shortlist, the second the one that is reported) and `sweep` on all answers.
 
-    `known` are the ids that the table holds. Queries without an answer count as 0. The dataset's labels decide which
-    queries are reported.
+    `known` are the ids that the table holds; `bytes_per_item` what the first look needs of it, and both looks.
+    Queries without an answer count as 0. The dataset's labels decide which queries are reported.
     """
     answers = [answer for answer in answers if answer.query in dataset.qrels]
     runs = {system.name: fused(answers, system) for system in [*systems, *sweep]}
@@ -60,12 +62,47 @@ def summarise(
     if last is not first:
         record["loss"] = _loss(dataset, answers, last, found, main)
         record["second_look"] = {"measure": main, **_compared(compare(after, before))}
+        record["reliability"] = _reliability(dataset.qrels, answers)
+    rows = [*record["systems"], *record["sweep"]]
+    record["pareto"] = {cost: [row["system"] for row in front(rows, cost, main)] for cost in COSTS}
     record["groups"] = dict(_groups(dataset, runs, systems))
     return Outcome(record, runs, before, after)
 
 
+def front(rows: Sequence[Mapping[str, Any]], cost: str, measure: str) -> list[Mapping[str, Any]]:
+    """The rows that no other beats: nothing is as good for less, and nothing better for as little; cheapest first.
+
+    >>> rows = [{"s": c, "measures": {"AP": {"mean": q}}} for c, q in ((1, 0.2), (2, 0.1), (2, 0.6), (3, 0.6))]
+    >>> [row["s"] for row in front(rows, "s", "AP")]
+    [1, 2]
+    """
+    best: list[Mapping[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (row[cost], -row["measures"][measure]["mean"])):
+        if not best or row["measures"][measure]["mean"] > best[-1]["measures"][measure]["mean"]:
+            best.append(row)
+    return best
+
+
+def _reliability(qrels: Qrels, answers: Sequence[Stored]) -> dict[str, Any]:
+    """How often pairs of a given p are relevant; junk is left out, what has no label counts as not relevant."""
+    pairs = [
+        (p, qrels[answer.query].get(name, 0) > 0)
+        for answer in answers
+        for name, p in zip(answer.ids, answer.p, strict=False)
+        if p is not None and qrels[answer.query].get(name, 0) >= 0
+    ]
+    values, labels = [p for p, _ in pairs], [relevant for _, relevant in pairs]
+    points = [list(point) for point in reliability(values, labels)]
+    return {
+        "pairs": len(pairs),
+        "relevant": sum(labels),
+        "ece": ece(values, labels) if pairs else None,
+        "points": points,
+    }
+
+
 def _row(
-    system: System, result: Result, dataset: Dataset, answers: Sequence[Stored], bytes_per_item: float
+    system: System, result: Result, dataset: Dataset, answers: Sequence[Stored], bytes_per_item: tuple[float, float]
 ) -> dict[str, Any]:
     queries, spent = max(1, len(answers)), seconds(answers)
     first = sum(spent.get(stage, 0.0) for stage in ("encode", "search"))
@@ -81,7 +118,7 @@ def _row(
         "pairs_per_query": round(pairs / queries, 2),
         "seconds_per_query": round((first + second) / queries, 5),
         "pairs_per_second": round(pairs / second, 2) if second else None,
-        "bytes_per_item": bytes_per_item,
+        "bytes_per_item": bytes_per_item[system.fusion is not None],
     }
 
 
@@ -120,7 +157,7 @@ def _compared(found: Comparison) -> dict[str, Any]:
         "hurt": len(found.hurt),
         "same": found.same,
         "helped_queries": [list(row) for row in found.helped[:SHOWN]],
-        "hurt_queries": [list(row) for row in found.hurt[:SHOWN]],
+        "hurt_queries": [list(row) for row in found.hurt],
     }
 
 

@@ -1,7 +1,7 @@
 """One benchmark from files to figures, in a folder that says what was done.
 
 OUT/items.lt  the table, unless another was given      OUT/answers.jsonl  what was scored, query by query
-OUT/shortlist.trec, second-look.trec      OUT/result.json      OUT/report.html      OUT/pareto.svg
+OUT/shortlist.trec, second-look.trec      OUT/result.json      OUT/report.html      OUT/pareto.svg, reliability.svg
 """
 
 from __future__ import annotations
@@ -14,26 +14,22 @@ from typing import Any, Protocol
 from looktwice.candidates import in_table
 from looktwice.encode import load_encoder
 from looktwice.errors import MediaError, UsageError
-from looktwice.evaluate import write_run
 from looktwice.evaluate.datasets import Dataset, Query
-from looktwice.experiment.answers import Stored, collect, read_conditions, write_json
-from looktwice.experiment.plot import plot
+from looktwice.experiment.answers import Stored, collect, read_conditions
+from looktwice.experiment.output import write
 from looktwice.experiment.result import Outcome, summarise
-from looktwice.experiment.systems import System, reranked, tune
+from looktwice.experiment.systems import System, tune
 from looktwice.experiment.tuning import Split, split_queries
 from looktwice.indexing import IndexReport, index
 from looktwice.manifest import Tally, run_manifest
 from looktwice.rank import Fusion
-from looktwice.report import write_report
-from looktwice.retrieve import Answer, Retriever
+from looktwice.retrieve import Retriever
 from looktwice.second_look import SecondLook
-from looktwice.show import Viewer
 from looktwice.store import Table
-from looktwice.types import Candidate, Encoder
+from looktwice.types import Encoder
 
 SWEEP = ("p-only", "0.25", "0.5", "0.75", "rrf")
 DEPTHS = (5, 10, 20, 50, 100, 200, 500, 1000)
-SHOWN = 20  # best and worst queries in the report
 
 
 class Bar(Protocol):
@@ -102,15 +98,16 @@ def run_benchmark(
     if plan.look is not None:
         systems.append(System("second look", fusion, plan.shortlist, plan.ties))
     sweep = _sweep(plan, fusion) if plan.look is not None else []
-    outcome = summarise(reported, answers, systems, known=known, bytes_per_item=_bytes(opened), sweep=sweep)
     conditions = read_conditions(folder)
+    costs = _bytes(opened, conditions)
+    outcome = summarise(reported, answers, systems, known=known, bytes_per_item=costs, sweep=sweep)
     outcome.record.update(
         tuning=tuning,
         unreadable_queries={query.id: str(error) for query, error in broken},
         unreadable_items=failed,
         manifest=run_manifest({**conditions, "fusion": str(fusion)}, _tally(answers)),
     )
-    _write(folder, outcome, reported, answers, systems, retriever)
+    write(folder, outcome, reported, answers, systems, in_table(retriever.table))
     return Done(outcome, folder, failed + len(broken))
 
 
@@ -189,8 +186,12 @@ def _sweep(plan: Plan, fusion: Fusion) -> list[System]:
     ]
 
 
-def _bytes(table: Table) -> float:
-    return float(table.info()["bytes_per_item"]["total"])
+def _bytes(table: Table, conditions: Mapping[str, Any]) -> tuple[float, float]:
+    """On disk: without stored tokens, which the first look does not read; and what both looks read."""
+    parts = table.info()["bytes_per_item"]
+    stored = any("tokens_key" in source for source in conditions.get("candidates_from", ()))
+    first = round(parts["total"] - parts["tokens"], 1)
+    return first, float(parts["total"]) if stored else first
 
 
 def _tally(answers: Iterable[Stored]) -> Tally:
@@ -202,62 +203,3 @@ def _tally(answers: Iterable[Stored]) -> Tally:
         total.status.update("failed" if p is None else "ok" for p in answer.p)
         total.seconds.update(answer.seconds)
     return total
-
-
-def _write(
-    folder: Path,
-    outcome: Outcome,
-    dataset: Dataset,
-    answers: Sequence[Stored],
-    systems: Sequence[System],
-    retriever: Retriever,
-) -> None:
-    for system in systems:
-        write_run(folder / f"{system.name.replace(' ', '-')}.trec", outcome.runs[system.name])
-    write_json(folder / "result.json", _finite(outcome.record))
-    (folder / "pareto.svg").write_text(_pareto(outcome, dataset.measures[0]), "utf-8")
-    shown = _telling(outcome)
-    viewer = Viewer(in_table(retriever.table), dataset.qrels, dataset.measures)
-    views = [viewer.view(answer) for answer in _rebuilt(dataset, answers, systems[-1], shown)]
-    summary = [_flat(row) for row in [*outcome.rows, *outcome.record["sweep"]]]
-    manifest = {
-        key: value for key, value in outcome.record.items() if key in ("manifest", "problems", "loss", "dataset")
-    }
-    write_report(folder / "report.html", title=dataset.name, manifest=manifest, queries=views, summary=summary)
-
-
-def _telling(outcome: Outcome) -> list[str]:
-    """The queries that gained and lost most."""
-    gains = sorted(outcome.after, key=lambda query: (outcome.after[query] - outcome.before[query], query))
-    return list(dict.fromkeys([*reversed(gains[-SHOWN:]), *gains[:SHOWN]]))
-
-
-def _rebuilt(dataset: Dataset, answers: Iterable[Stored], system: System, shown: Sequence[str]) -> Iterable[Answer]:
-    queries, stored = {query.id: query for query in dataset.queries}, {answer.query: answer for answer in answers}
-    for name in shown:
-        if name not in stored:
-            continue
-        answer = stored[name]
-        shortlist = [Candidate(*row) for row in zip(answer.ids, answer.coarse, strict=True)]
-        yield Answer(queries[name].load(), shortlist, reranked(answer, system), 10, {}, Tally())
-
-
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    measures = {name: value["mean"] for name, value in row["measures"].items()}
-    rest = ("pairs_per_query", "seconds_per_query", "pairs_per_second", "bytes_per_item")
-    return {"system": row["system"], **measures, **{name: "" if row[name] is None else row[name] for name in rest}}
-
-
-def _pareto(outcome: Outcome, measure: str) -> str:
-    rows = [*outcome.rows, *outcome.record["sweep"]]
-    points = {row["system"]: [(row["seconds_per_query"], row["measures"][measure]["mean"])] for row in rows}
-    return plot(points, title=f"{measure} against cost", x="seconds per query", y=measure, joined=False)
-
-
-def _finite(value: Any) -> Any:
-    """Plain JSON: infinities and NaN as null."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and value - value != 0 else value

@@ -55,14 +55,17 @@ def write_report(
     manifest: Mapping[str, Any],
     queries: Sequence[QueryView],
     summary: Sequence[Mapping[str, Any]] | None = None,
+    tables: Sequence[tuple[str, Sequence[Mapping[str, Any]]]] = (),
+    plots: Sequence[tuple[str, str, str]] = (),
     columns: int = 10,
 ) -> None:
     """Write one self-contained HTML file; the same arguments give the same bytes.
 
-    `summary` is a table, one mapping per row, the keys of the first being its head; `manifest` may be nested. `columns`
-    is how many candidates stand side by side; the numbers below list twice as many and every relevant one. Where all
-    queries carry measures of both orders, those that gained most come first and those that lost most last. The file
-    appears whole or not at all. Raises UsageError for a thumbnail that is no picture or a path that cannot be written.
+    `summary` is a table, one mapping per row, the keys of the first being its head; so is each of `tables`, after its
+    title. `plots` are (title, SVG, caption). `manifest` may be nested. `columns` is how many candidates stand side by
+    side; the numbers below list twice as many and every relevant one. Where all queries carry measures of both orders,
+    those that gained most come first and those that lost most last. The file appears whole or not at all. Raises
+    UsageError for a thumbnail that is no picture or a path that cannot be written.
     """
     if columns < 1:
         raise UsageError(f"A report shows at least one column, not {columns}.")
@@ -76,6 +79,8 @@ def write_report(
         title=title,
         manifest=_sections(manifest),
         summary=_table(summary),
+        tables=[(name, _table(rows)) for name, rows in tables if rows],
+        plots=[(name, _svg(drawn), caption) for name, drawn, caption in plots],
         queries=blocks,
         measure=measure,
         tally=_tally(blocks),
@@ -176,6 +181,11 @@ def _table(rows: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | None:
     head = list(rows[0])
     words = [place == 0 or all(isinstance(row.get(name), str) for row in rows) for place, name in enumerate(head)]
     return {"head": head, "words": words, "rows": [[row.get(name) for name in head] for row in rows]}
+
+
+def _svg(text: str) -> str:
+    """An address of its own, so that its style cannot reach the page."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(text.encode('utf-8', 'replace')).decode('ascii')}"
 
 
 def _sections(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
