@@ -83,6 +83,12 @@ def test_plots_and_further_tables_are_shown_and_cannot_reach_the_page(page):
     assert not seen.open and len(seen.all("script")) == 1
 
 
+def test_the_first_sentence_counts_all_queries_where_some_are_shown(page):
+    some = page([query(), query("r", -0.1)], tally=(1200, 7, 0)).text()
+    assert "1\u202f200" in some and "1\u202f207 queries" in some and "Queries that gained and lost most" in some
+    assert "Every query" in page([query(), query("r", -0.1)]).text()
+
+
 def test_its_policy_allows_its_own_script_and_nothing_else(page):
     seen = page([query()])
     (policy,) = seen.all("meta", **{"http-equiv": "Content-Security-Policy"})

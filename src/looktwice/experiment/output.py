@@ -45,7 +45,13 @@ def write(
         summary=[_flat(row) for row in [*outcome.rows, *outcome.record["sweep"]]],
         tables=_tables(outcome),
         plots=list(drawn.values()),
+        tally=_tally(outcome.record),
     )
+
+
+def _tally(record: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    second = record.get("second_look")
+    return None if second is None else (second["helped"], second["hurt"], second["same"])
 
 
 def _tables(outcome: Outcome) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -87,8 +93,8 @@ def _plots(outcome: Outcome, measure: str) -> dict[str, Plot]:
         about = record["reliability"]
         caption = (
             f"Share of relevant pairs by p: {about['pairs']:,} pairs, {about['relevant']:,} of them relevant. On the "
-            f"dashed line p would be a probability; expected calibration error {about['ece']:.3f}. Shortlists hold more "
-            "look-alikes than chance would, so this holds for one table and depth."
+            f"dashed line p would be a probability; expected calibration error {about['ece']:.3f}. Shortlists hold "
+            "more look-alikes than chance would, so this holds for one table and depth."
         )
         svg = plot(
             {"measured": [(p, share) for p, share, _ in found]},

@@ -25,7 +25,8 @@ def plot(series: Mapping[str, Points], *, title: str, x: str, y: str, joined: bo
     points = [point for line in (*series.values(), guide) for point in line] or [(0.0, 0.0)]
     width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     right = max(max(px for px, _ in points), 1e-9)
-    top, bottom = max(max(py for _, py in points), 1e-9) * 1.05, min(0.0, min(py for _, py in points))
+    highest, bottom = max(max(py for _, py in points), 1e-9), min(0.0, min(py for _, py in points))
+    top = 1.0 if 0.9 < highest <= 1 else highest * 1.05
 
     def place(px: float, py: float) -> tuple[float, float]:
         return round(LEFT + px / right * width, 1), round(TOP + (top - py) / (top - bottom) * height, 1)
