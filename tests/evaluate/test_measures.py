@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from many import thousand
 
 from looktwice.errors import UnknownName, UsageError
 from looktwice.evaluate import Measure, measure
@@ -108,7 +109,12 @@ def run_and_labels(case):
     return {q: ranked(*docs) for q, (docs, _) in case.items()}, {q: labels for q, (_, labels) in case.items()}
 
 
-@given(queries.filter(lambda case: any(g > 0 for _, labels in case.values() for g in labels.values())))
+with_something_relevant = queries.filter(
+    lambda case: any(g > 0 for _, labels in case.values() for g in labels.values())
+)
+
+
+@given(with_something_relevant)
 def test_every_measure_agrees_with_brute_force(case):
     run, qrels = run_and_labels(case)
     found = measure(run, qrels, NAMES)
@@ -130,6 +136,15 @@ def test_oracle_is_what_a_perfect_second_look_would_get(ranking, relevant, k):
     assert 0 <= found[names[2]] <= found[names[0]] + 1e-6 <= found[names[1]] + 2e-6 <= 1 + 2e-6
     if len(relevant) <= k:
         assert found[names[1]] == pytest.approx(found[names[3]])
+
+
+@pytest.mark.slow
+def test_all_measures_on_a_thousand_rankings():
+    thousand(test_every_measure_agrees_with_brute_force, with_something_relevant)
+    thousand(
+        test_oracle_is_what_a_perfect_second_look_would_get,
+        rankings, st.sets(documents, min_size=1, max_size=8), st.integers(1, 12),
+    )  # fmt: skip
 
 
 def test_the_scores_of_a_run_are_not_looked_at():
