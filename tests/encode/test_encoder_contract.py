@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,37 @@ def test_a_vision_encoder_refuses_text_and_says_who_reads_it(
     assert encoder.unread == 2 and len(caplog.records) == 1
 
 
+@pytest.mark.parametrize("name", TEXT)
+def test_a_weight_in_the_name_is_the_same_and_stays_with_the_table(name: str, load: Loader, items: list[Item]) -> None:
+    both = [replace(items[0], text="a red bicycle"), items[1]]
+    named, told = load(f"{name}+mix:0.3"), load(name, text_weight=0.3)
+    assert named.info == told.info and named.info.name.endswith("+mix:0.3") and named.for_queries is named
+    np.testing.assert_array_equal(named.encode(both), told.encode(both))
+    again = load_encoder(named.info.name, device="cpu")
+    assert again.info == named.info != load(name).info
+    assert load(f"{name}+mix:0.5").info == load(name).info
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_mmeb_mixes_as_the_released_code_does(name: str, load: Loader, items: list[Item]) -> None:
+    """Its scores, written out: queries of raw features, items whose sum is not rescaled, dot products."""
+    encoder, plain = load(f"{name}+mix:mmeb"), load(name)
+    given = [replace(item, text=f"thing number {n}") for n, item in enumerate(items[:4])]
+    raw = [torch.as_tensor(plain._run([i.image for i in given], plain._key, plain._pictures)),
+           torch.as_tensor(plain._run([str(i.text) for i in given], lambda _: None, plain._texts))]  # fmt: skip
+    normalise = torch.nn.functional.normalize
+    query = normalise(0.8 * raw[0] + 0.2 * raw[1])
+    target = 0.7 * normalise(raw[0]) + 0.3 * normalise(raw[1])
+    cosines = encoder.for_queries.encode(given) @ encoder.encode(given).T
+    np.testing.assert_allclose(cosines, (query @ target.T).numpy(), atol=2e-6)
+    assert np.abs(cosines - (query @ normalise(target).T).numpy()).max() > 1e-3, "the length counts"
+    np.testing.assert_allclose(np.linalg.norm(encoder.encode(given), axis=1), 1, atol=1e-6)
+    assert encoder.info.dim == plain.info.dim + 1 and encoder.for_queries.info == encoder.info
+    assert "items 0.7/0.3 unit, not rescaled, queries 0.8/0.2 raw" in encoder.info.preprocessing
+    np.testing.assert_allclose(encoder.encode(items[:2])[:, :-1], plain.encode(items[:2]), atol=1e-6)
+    assert np.isnan(encoder.encode([Item("nothing", text="")])).all()
+
+
 def test_queries_may_have_a_size_of_their_own(load: Loader, items: list[Item]) -> None:
     encoder = load("{dinov3}@48/80")
     assert encoder.info == load("{dinov3}@48").info == encoder.for_queries.info
@@ -200,6 +232,12 @@ def test_a_batch_that_does_not_fit_is_halved(load: Loader, items: list[Item], mo
         ("qwen3-vl-4b", {}, "write tower:qwen3-vl-4b"),
         ("tower:clip-b", {}, "an encoder by itself"),
         ("{clip}", {"text_weight": 1.5}, "from 0 to 1"),
+        ("{clip}+mix:1.5", {}, "from 0 to 1"),
+        ("{clip}+mix:nan", {}, "from 0 to 1"),
+        ("{clip}+mix:half", {}, "no mixing called 'half'"),
+        ("{clip}+mix:", {}, "lacks its weights"),
+        ("{clip}+mix:0.3", {"text_weight": 0.2}, "Two weights of text"),
+        ("{dinov3}+mix:0.3", {}, "reads no text"),
         ("{clip}", {"batch_size": 0}, "1 or more"),
         ("{clip}", {"revision": "0123abcd"}, "now holds"),
         ("{clip}#abc", {"revision": "0123abcd"}, "Two revisions"),

@@ -13,7 +13,9 @@ from looktwice.errors import UsageError
 
 sides = st.integers(16, 4096)
 awkward = st.text(st.sampled_from("ab/.~@#%+:1234é語 \n") | st.characters(codec="utf-8"), min_size=1, max_size=30)
-models = awkward | st.sampled_from(["a@384", "a#b", "%40", "50%25", "x+linear:y", "org/name", "@1", "#", "a@1/2"])
+models = awkward | st.sampled_from(
+    ["a@384", "a#b", "%40", "50%25", "x+linear:y", "x+mix:y", "x+mix:", "org/name", "@1", "#", "a@1/2"]
+)
 
 
 @st.composite
@@ -26,6 +28,7 @@ def encoder_names(draw: st.DrawFn) -> EncoderName:
         size=size,
         query_size=None if size is None else draw(st.none() | sides),
         linear=draw(st.none() | awkward),
+        mix=draw(st.none() | st.sampled_from(["0.3", "mmeb", "1"])),
     )
 
 
@@ -43,6 +46,7 @@ def test_a_printed_name_parses_back(name: EncoderName) -> None:
         "clip-l@336/512",
         "pe-l@512+linear:/data/ilias@2024.pt",
         "tower:tiny-vl",
+        "clip-l@336+mix:mmeb+linear:a.npz",
         "tower:org/name#v1.0@336",
         "org/name#refs/pr/8",
         "./mine/v1+v2/model",

@@ -16,6 +16,7 @@ from looktwice.catalog import text_encoders
 from looktwice.checkpoints import Checkpoint
 from looktwice.device import Placement
 from looktwice.encode.linear import Linear
+from looktwice.encode.mixing import Mixing, unit
 from looktwice.errors import ModelError, UsageError
 from looktwice.types import EncoderInfo, Item
 from looktwice.weights import load_weights
@@ -34,10 +35,9 @@ T = TypeVar("T")
 class BaseEncoder(ABC):
     """An encoder over one checkpoint; the weights are read at the first batch.
 
-    An item with a picture and a text becomes the unit vector of (1 − text_weight) · picture + text_weight · text, both
-    of unit length. `truncated` counts texts that were longer than the model reads, `unread` texts that stood beside a
-    picture and that the model cannot read; each is logged once. `for_queries` encodes queries: itself, unless the name
-    gave a size of their own.
+    An item with a picture and a text becomes a weighted sum of both, see `mixing`. `truncated` counts texts that were
+    longer than the model reads, `unread` texts that stood beside a picture and that the model cannot read; each is
+    logged once. `for_queries` encodes queries: itself, unless the name gave a size or weights of their own.
     """
 
     auto = "AutoModel"
@@ -53,17 +53,19 @@ class BaseEncoder(ABC):
         dim: int,
         linear: Linear | None,
         batch_size: int,
-        text_weight: float,
+        mixing: Mixing,
     ) -> None:
         self.checkpoint = checkpoint
         self.placement = placement
         self.linear = linear
         self.batch_size = batch_size
-        self.text_weight = text_weight
+        self.mixing = mixing
+        self._width = dim
         self.truncated = 0
         self.unread = 0
-        self.info = EncoderInfo(name, checkpoint.revision, preprocessing, linear.dim if linear else dim)
-        self.for_queries: BaseEncoder = self
+        self._dim = linear.dim if linear else dim
+        self.info = EncoderInfo(name, checkpoint.revision, preprocessing, self._dim + mixing.short)
+        self.for_queries: BaseEncoder | Asked = self
 
     @cached_property
     def model(self) -> PreTrainedModel:
@@ -76,14 +78,26 @@ class BaseEncoder(ABC):
         A row that has no direction is NaN: zero or NaN out of the model, or an item with neither picture nor text.
         Raises UsageError for an item that is only text where the model reads none.
         """
+        return self._mixed(items, self.mixing.items, asked=False)
+
+    def encode_queries(self, items: Sequence[Item]) -> FloatArray:
+        """`encode` with the weights of queries."""
+        return self._mixed(items, self.mixing.queries, asked=True)
+
+    def _mixed(self, items: Sequence[Item], share: float, asked: bool) -> FloatArray:
         import numpy as np
 
+        raw = asked and self.mixing.raw
         pictures = [i for i, item in enumerate(items) if item.image is not None]
         texts = [i for i, item in enumerate(items) if item.text and self._can_read(item)]
-        mixed = np.zeros((len(items), self.info.dim), np.float32)
-        self._add(mixed, pictures, self._encode_pictures([_picture(items[i]) for i in pictures]), set(texts), 1)
-        self._add(mixed, texts, self._encode_texts([items[i].text or "" for i in texts]), set(pictures), 0)
-        return unit(mixed)
+        seen = self._adapted(self._run([_picture(items[i]) for i in pictures], self._key, self._pictures), raw)
+        read = self._adapted(self._run([items[i].text or "" for i in texts], lambda _: None, self._texts), raw)
+        both = set(pictures) & set(texts)
+        mixed = np.zeros((len(items), self._dim), np.float32)
+        for rows, vectors, weight in ((pictures, seen, 1 - share), (texts, read, share)):
+            for row, vector in zip(rows, vectors, strict=True):
+                mixed[row] += vector * (weight if row in both else 1)
+        return self.mixing.finish(mixed, asked)
 
     def _can_read(self, item: Item) -> bool:
         if self.reads_text:
@@ -98,27 +112,17 @@ class BaseEncoder(ABC):
             log.warning("The encoder %s reads no text: items with both go by their picture.", self.info.name)
         return False
 
-    def _add(self, mixed: FloatArray, rows: list[int], vectors: FloatArray, both: set[int], picture: int) -> None:
-        weight = 1 - self.text_weight if picture else self.text_weight
-        for row, vector in zip(rows, vectors, strict=True):
-            mixed[row] += vector * (weight if row in both else 1)
-
-    def _encode_pictures(self, images: list[Image]) -> FloatArray:
-        return self._adapted(self._run(images, self._key, self._pictures))
-
-    def _encode_texts(self, texts: list[str]) -> FloatArray:
-        return self._adapted(self._run(texts, lambda _: None, self._texts))
-
-    def _adapted(self, rows: FloatArray) -> FloatArray:
-        rows = unit(rows)
-        return rows if self.linear is None else unit(self.linear.apply(rows))
+    def _adapted(self, rows: FloatArray, raw: bool) -> FloatArray:
+        if self.linear is None:
+            return rows if raw else unit(rows)
+        adapted = self.linear.apply(unit(rows))
+        return adapted if raw else unit(adapted)
 
     def _run(self, inputs: list[T], key: Callable[[T], Hashable], forward: Callable[[list[T]], Tensor]) -> FloatArray:
         import numpy as np
         import torch
 
-        width = self.linear.weight.shape[1] if self.linear else self.info.dim
-        rows = np.empty((len(inputs), width), np.float32)
+        rows = np.empty((len(inputs), self._width), np.float32)
         with torch.inference_mode():
             for chosen in self._batches([key(value) for value in inputs]):
                 rows[chosen] = self._forward([inputs[i] for i in chosen], forward)
@@ -171,20 +175,16 @@ class BaseEncoder(ABC):
         raise NotImplementedError
 
 
-def unit(rows: FloatArray) -> FloatArray:
-    """Scale rows to unit length; rows without a direction become NaN. Norms are taken in float64.
+class Asked:
+    """An encoder that takes what it is given for queries."""
 
-    >>> import numpy as np
-    >>> unit(np.float32([[3, 4], [0, 0]])).tolist()
-    [[0.6000000238418579, 0.800000011920929], [nan, nan]]
-    """
-    import numpy as np
+    def __init__(self, encoder: BaseEncoder) -> None:
+        self.encoder = encoder
+        self.info = encoder.info
 
-    wide = rows.astype(np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    usable = np.isfinite(lengths) & (lengths > 1e-12)
-    scaled: FloatArray = np.where(usable, wide / np.where(usable, lengths, 1), np.nan).astype(np.float32)
-    return scaled
+    def encode(self, items: Sequence[Item]) -> FloatArray:
+        """See `BaseEncoder.encode_queries`."""
+        return self.encoder.encode_queries(items)
 
 
 def _picture(item: Item) -> Image:

@@ -1,12 +1,13 @@
 """How an encoder is named. Syntax only: knows no file and no model.
 
-    [tower:]MODEL[#REVISION][@SIZE[/QUERY]][+linear:FILE]
+    [tower:]MODEL[#REVISION][@SIZE[/QUERY]][+mix:WEIGHTS][+linear:FILE]
 
     siglip2-so400m@384      a short name, at 384 px
     clip-l@336/512          indexed at 336 px, queries at 512 px
     org/name#v1.0           a checkpoint of the model hub, pinned
     tower:tiny-vl           the mean of a multimodal LLM's own visual tokens
     ./mine@512              a folder; `@`, `#` and `%` in its path are %40, %23 and %25 where they could be misread
+    clip-l+mix:0.3          text has a share of 0.3 beside a picture (half unless told; `mixing` has presets)
     pe-l@512+linear:ilias.pt   followed by a linear adaptation from a file
 
 SIZE is the side that the checkpoint was made for (its own preprocessing is then used) or any other: then the picture's
@@ -22,10 +23,14 @@ from looktwice.errors import UsageError
 
 TOWER = "tower:"
 LINEAR = "+linear:"
+MIX = "+mix:"
 SIDES = range(16, 4097)
 
-_TAIL = re.compile(r"(?P<model>.*?)(?:#(?P<revision>\w[\w./-]*))?(?:@(?P<size>\d+)(?:/(?P<query>\d+))?)?", re.DOTALL)
-_MISREAD = re.compile(r"%(?=25|23|40|2B)|#|@(?=\d)|\+(?=linear:)")
+_TAIL = re.compile(
+    r"(?P<model>.*?)(?:#(?P<revision>\w[\w./-]*))?(?:@(?P<size>\d+)(?:/(?P<query>\d+))?)?(?:\+mix:(?P<mix>[\w.]*))?",
+    re.DOTALL,
+)
+_MISREAD = re.compile(r"%(?=25|23|40|2B)|#|@(?=\d)|\+(?=linear:|mix:)")
 _ESCAPED = re.compile(r"%(25|23|40|2B)")
 
 
@@ -34,8 +39,8 @@ class EncoderName:
     """A parsed name; `str()` prints it back, and parsing that gives an equal one.
 
     `model` is a short name, a folder or a hub name; `tower` says that it is a multimodal LLM whose visual tokens are
-    averaged; `size` and `query_size` are in pixels, None for the model's own. Raises UsageError for a part that cannot
-    be.
+    averaged; `size` and `query_size` are in pixels, None for the model's own; `mix` see `mixing`. Raises UsageError for
+    a part that cannot be.
     """
 
     model: str
@@ -44,12 +49,15 @@ class EncoderName:
     size: int | None = None
     query_size: int | None = None
     linear: str | None = None
+    mix: str | None = None
 
     def __post_init__(self) -> None:
         if not self.model or (not self.tower and self.model.startswith(TOWER)):
             raise UsageError("The encoder's name lacks a model; write, say, tiny-clip or tower:tiny-vl.")
         if self.linear == "":
             raise UsageError("+linear: lacks its file; write +linear:FILE (.npz, .safetensors or .pt).")
+        if self.mix is not None and not re.fullmatch(r"[\w.]+", self.mix):
+            raise UsageError("+mix: lacks its weights; write +mix:0.3 (the text's share) or +mix:mmeb.")
         if self.revision is not None and not re.fullmatch(r"\w[\w./-]*", self.revision):
             raise UsageError(f"{self.revision!r} is no revision; give a commit, a branch or a tag.")
         for side in (self.size, self.query_size):
@@ -64,14 +72,15 @@ class EncoderName:
         query = "" if self.query_size is None else f"/{self.query_size}"
         revision = "" if self.revision is None else f"#{self.revision}"
         linear = "" if self.linear is None else f"{LINEAR}{self.linear}"
-        return f"{TOWER * self.tower}{model}{revision}{size}{query}{linear}"
+        mix = "" if self.mix is None else f"{MIX}{self.mix}"
+        return f"{TOWER * self.tower}{model}{revision}{size}{query}{mix}{linear}"
 
 
 def parse(text: str | EncoderName) -> EncoderName:
     """Parse an encoder's name. Raises UsageError for one that breaks the syntax; whether it exists is found out later.
 
     >>> parse("pe-l@512+linear:ilias.pt")
-    EncoderName(model='pe-l', tower=False, revision=None, size=512, query_size=None, linear='ilias.pt')
+    EncoderName(model='pe-l', tower=False, revision=None, size=512, query_size=None, linear='ilias.pt', mix=None)
     >>> str(parse("tower:org/name#v1.0@336/512"))
     'tower:org/name#v1.0@336/512'
     """
@@ -89,4 +98,5 @@ def parse(text: str | EncoderName) -> EncoderName:
         size=None if size is None else int(size[:9]),
         query_size=None if query is None else int(query[:9]),
         linear=linear if mark else None,
+        mix=found["mix"],
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from looktwice.catalog import BY_NAME, Entry
 from looktwice.checkpoints import Checkpoint, resolve
 from looktwice.device import Placement, place
+from looktwice.encode.mixing import PRESETS, Mixing
 from looktwice.encode.name import EncoderName, parse
 from looktwice.errors import UsageError
 
@@ -23,18 +24,17 @@ def load_encoder(
     device: str = "auto",
     dtype: str = "auto",
     batch_size: int | None = None,
-    text_weight: float = 0.5,
+    text_weight: float | None = None,
 ) -> BaseEncoder:
     """Return the encoder of this name (see `name` for the syntax); weights are read when the first item is encoded.
 
     `revision` pins the checkpoint as `#REVISION` does; `batch_size` None is 16 on a CPU and 64 on a GPU; `text_weight`
-    in [0, 1] is the text's share in items with a picture too. The result's `for_queries` encodes at the query size that
-    the name gives; it is the encoder itself if the name gives none. Raises UsageError (and its kinds) for a name that
-    cannot be had, ModelError for a checkpoint that cannot be read.
+    in [0, 1] is the text's share in items with a picture too, as `+mix:` in the name is. The result's `for_queries`
+    encodes at the size and with the weights that the name gives queries; it is the encoder itself if it gives none.
+    Raises UsageError (and its kinds) for a name that cannot be had, ModelError for a checkpoint that cannot be read.
     """
     spec = parse(name)
-    if not 0 <= text_weight <= 1:
-        raise UsageError(f"The weight of text must be from 0 to 1, not {text_weight}.")
+    mixing = _mixing(spec, text_weight)
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"The batch size must be 1 or more, not {batch_size}.")
     if spec.linear is not None:
@@ -42,12 +42,22 @@ def load_encoder(
     placement = place(device, dtype)
     checkpoint = _find(spec, revision)
     batch = batch_size or (16 if placement.device == "cpu" else 64)
-    encoder = _build(spec, checkpoint, placement, batch, text_weight)
+    from looktwice.encode.base import Asked
+
+    encoder = asked = _build(spec, checkpoint, placement, batch, mixing)
     if spec.query_size is not None:
-        at_query_size = replace(spec, size=spec.query_size)
-        encoder.for_queries = _build(at_query_size, checkpoint, placement, batch, text_weight)
-        encoder.for_queries.info = encoder.info  # a table knows its encoder by what it indexes with
+        asked = _build(replace(spec, size=spec.query_size), checkpoint, placement, batch, mixing)
+        asked.info = encoder.info  # a table knows its encoder by what it indexes with
+    encoder.for_queries = asked if mixing.name not in PRESETS else Asked(asked)
     return encoder
+
+
+def _mixing(spec: EncoderName, text_weight: float | None) -> Mixing:
+    if text_weight is None:
+        return Mixing.parse(spec.mix)
+    if spec.mix is not None:
+        raise UsageError(f"Two weights of text are named, {spec.mix} and {text_weight:g}; name one.")
+    return Mixing.parse(f"{text_weight!r}")
 
 
 def _find(spec: EncoderName, revision: str | None) -> Checkpoint:
@@ -75,30 +85,33 @@ def _made_for(entry: Entry, side: int | None) -> str:
 
 
 def _build(
-    spec: EncoderName, checkpoint: Checkpoint, placement: Placement, batch_size: int, text_weight: float
+    spec: EncoderName, checkpoint: Checkpoint, placement: Placement, batch_size: int, mixing: Mixing
 ) -> BaseEncoder:
     from looktwice.encode.linear import load_linear
     from looktwice.encode.recipe import recipe
 
     made = recipe(checkpoint, tower=spec.tower, side=spec.size)
+    if mixing.name != "0.5" and not made.reads_text:
+        raise UsageError(f"{spec.model} reads no text, so there is nothing to mix; leave out +mix:.")
     linear = load_linear(spec.linear, made.dim) if spec.linear else None
     prepared = [made.pixels, made.text]
-    prepared += [f"text-weight={text_weight:g}"] if made.reads_text else []
+    prepared += [mixing.told] if made.reads_text else []
     prepared += [f"linear={linear.sha256}"] if linear else []
     return made.make(
         checkpoint,
         placement,
-        name=_canonical(spec, checkpoint, made.own_side),
+        name=_canonical(spec, checkpoint, made.own_side, mixing),
         preprocessing="; ".join(prepared),
         dim=made.dim,
         linear=linear,
         batch_size=batch_size,
-        text_weight=text_weight,
+        mixing=mixing,
     )
 
 
-def _canonical(spec: EncoderName, checkpoint: Checkpoint, own_side: int | None) -> str:
+def _canonical(spec: EncoderName, checkpoint: Checkpoint, own_side: int | None, mixing: Mixing) -> str:
     entry = BY_NAME.get(spec.model)
     default = next(iter(entry.hub)) if entry and entry.hub else own_side
     size = None if spec.size == default else spec.size
-    return str(replace(spec, model=checkpoint.name, revision=None, size=size, query_size=None))
+    mix = None if mixing.name == "0.5" else mixing.name
+    return str(replace(spec, model=checkpoint.name, revision=None, size=size, query_size=None, mix=mix))
