@@ -136,7 +136,7 @@ def main() -> None:
     if (args.out / "last.pt").exists():
         state = torch.load(args.out / "last.pt", map_location=args.device, weights_only=True)
         model.load_state_dict(state["net"])
-        optimiser.load_state_dict(state["optimiser"])
+        optimiser.load_state_dict(state["optimisers"][0])
         start = state["step"]
     elif args.sight:
         borrow_sight(model, args.sight)
@@ -160,7 +160,7 @@ def main() -> None:
             with (args.out / "curve.jsonl").open("a") as curve:
                 curve.write(json.dumps(line) + "\n")
         if (step + 1) % 60 == 0 or step + 1 == args.steps:
-            save(args.out, model, optimiser, step + 1)
+            save(args.out, model, [optimiser], step + 1)
 
 
 if __name__ == "__main__":
