@@ -58,6 +58,54 @@ def test_two_runs_are_compared(looktwice, tmp_path):
     assert one.code == 0 and "gained" not in one.out
 
 
+def test_odd_runs_are_counted_and_those_of_another_collection_refused(looktwice, things, tmp_path):
+    assert looktwice("index", "mine.lt", things).code == 0
+    run = {"q1": [("red/1.png", 2.0), ("strange.png", 1.0)], "extra": [("red/0.png", 1.0)]}
+    write_run(tmp_path / "a.trec", run)
+    (tmp_path / "labels.txt").write_text("q1 0 red/1.png 1\nq1 0 gone.png 1\nq2 0 blue/0.png 1\nq3 0 x 0\n")
+    arguments = ("eval", "--run", "a.trec", "--qrels", "labels.txt", "--measure", "recall@5")
+    done = looktwice(*arguments, "--table", "mine.lt", "--json")
+    (record,) = done.records
+    found = record["problems"]["a.trec"]
+    assert found.pop("such_as") == {"missing": ["q2"], "unlabelled": ["extra"], "unknown": ["strange.png"]}
+    assert found == {
+        "queries_without_an_answer": 1, "queries_without_labels": 1, "queries_without_relevant_items": 1,
+        "items_without_a_label": 1, "items": 2, "unknown_items": 1, "relevant_items_outside_the_table": 1,
+    }  # fmt: skip
+    assert record["runs"]["a.trec"]["mean"] == 0.25  # half of q1's two, nothing for q2
+    for told in ("does not hold, such as strange.png", "1 relevant item", "has unlabelled 1 query", "nothing relevant"):
+        assert told in done.err
+    assert "unknown_items" not in looktwice(*arguments, "--json").records[0]["problems"]["a.trec"]
+    write_run(tmp_path / "a.trec", {"q1": [("elsewhere/1.png", 2.0)]})
+    assert "is it the right table" in looktwice(*arguments, "--table", "mine.lt").err
+    for other in ({"Q1": [("red/1.png", 1.0)]}, {}):
+        write_run(tmp_path / "a.trec", other)
+        done = looktwice(*arguments)
+        assert done.code == 2 and "no query of the labels" in done.err
+
+
+def test_a_query_id_that_occurs_twice_is_refused(looktwice, things, tmp_path):
+    assert looktwice("index", "mine.lt", things).code == 0
+    line = json.dumps({"id": "q1", "image": str(things / "red/0.png")}) + "\n"
+    (tmp_path / "q.jsonl").write_text(2 * line)
+    (tmp_path / "labels.txt").write_text("q1 0 red/1.png 1\n")
+    done = looktwice("eval", "table", "--table", "mine.lt", "--queries", "q.jsonl", "--qrels", "labels.txt")
+    assert done.code == 2 and "'q1' 2 times" in done.err
+
+
+def test_a_benchmark_asks_its_own_prompt_unless_another_is_named(looktwice, things, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from looktwice.evaluate import datasets
+
+    read = datasets.folder.read
+    monkeypatch.setattr(datasets.folder, "read", lambda *given: replace(read(*given), prompt="landmark"))
+    looktwice("eval", "folder", "--root", things, "--shortlist", 4, "--out", "own")
+    looktwice("eval", "folder", "--root", things, "--shortlist", 4, "--out", "other", "--prompt", "object")
+    asked = [json.loads((tmp_path / name / "settings.json").read_text()) for name in ("own", "other")]
+    assert [settings["second_look"]["prompt"] for settings in asked] == ["landmark", "object"]
+
+
 def test_a_table_of_ones_own_is_measured(looktwice, things, tmp_path):
     assert looktwice("index", "mine.lt", things).code == 0
     lines = [{"id": "q1", "image": str(things / "red/0.png")}, {"id": "q2", "image": str(things / "blue/1.png")}]
@@ -95,6 +143,7 @@ def test_robustness_prints_a_row_per_condition(looktwice, things, monkeypatch):
         (["robustness", "--on", "folder", "--root", ".", "--no-rerank"], "both looks"),
         (["scenes", "--run", "a.trec", "--qrels", "q"], "without a benchmark's name"),
         (["--run", "a", "--run", "b", "--run", "c", "--qrels", "q"], "two to compare"),
+        (["--run", "a", "--run", "a", "--qrels", "q"], "two to compare"),
         (["roxford5k", "--root", "."], "Missing: "),
     ],
 )

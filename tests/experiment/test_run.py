@@ -19,6 +19,7 @@ from looktwice.errors import Mismatch, StoreError, UsageError
 from looktwice.evaluate import read_run
 from looktwice.evaluate.datasets import open_dataset
 from looktwice.evaluate.groups import measure_group
+from looktwice.evaluate.trec import unescape
 from looktwice.experiment import Plan, run_benchmark
 from looktwice.experiment.answers import Stored, _row
 from looktwice.experiment.plot import plot
@@ -158,6 +159,44 @@ def test_other_settings_are_refused_with_what_changed(root, tmp_path):
         run(root, tmp_path, Histograms(), ties="coarse")
     with pytest.raises(Mismatch, match="second_look"):
         run(root, tmp_path)
+
+
+def test_other_queries_under_the_same_ids_are_refused(root, tmp_path):
+    dataset = open_dataset("folder", root)
+    plan = Plan(Colours(), SecondLook(Histograms()), shortlist=8)
+    run_benchmark(dataset, tmp_path, plan, indexing=Silent(), searching=Silent())
+    first = replace(dataset.queries[0], box=(0, 0, 8, 8))
+    cropped = replace(dataset, queries=[first, *dataset.queries[1:]])
+    with pytest.raises(Mismatch, match="asked"):
+        run_benchmark(cropped, tmp_path, plan, indexing=Silent(), searching=Silent())
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    del settings["asked"]  # as an earlier version left it
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    run_benchmark(dataset, tmp_path, plan, indexing=Silent(), searching=Silent())
+    assert "asked" in json.loads((tmp_path / "settings.json").read_text())
+
+
+def test_pairs_without_a_score_and_empty_groups_are_counted(root, tmp_path):
+    class Refusing(Histograms):
+        def score(self, query, candidates):
+            scores = super().score(query, candidates)
+            p, status = scores.p.copy(), list(scores.status)
+            p[0], status[0] = np.nan, "parse_error"
+            return replace(scores, p=p, status=tuple(status))
+
+    dataset = open_dataset("folder", root)
+    dataset = replace(dataset, groups={"empty": {query: {} for query in dataset.qrels}, "all": dataset.qrels})
+    plan = Plan(Colours(), SecondLook(Refusing()), shortlist=8)
+    record = run_benchmark(dataset, tmp_path, plan, indexing=Silent(), searching=Silent()).outcome.record
+    assert record["problems"]["pairs_without_a_score"] == 24 and record["reliability"]["pairs"] <= 24 * 7
+    assert record["problems"]["groups_without_relevant_items"] == 1 and set(record["groups"]) == {"all"}
+    ranked = read_run(tmp_path / "second-look.trec")
+    first = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    for answer in first:
+        lost = [name for name, p in zip(answer["ids"], answer["p"], strict=False) if p is None]
+        scored = [name for name, p in zip(answer["ids"], answer["p"], strict=False) if p is not None]
+        names = [name for name, _ in ranked[unescape(answer["query"])]]
+        assert names.index(unescape(lost[0])) > max(names.index(unescape(name)) for name in scored)
 
 
 def test_other_weights_under_the_same_name_are_refused(root, tmp_path):

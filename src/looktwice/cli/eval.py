@@ -11,6 +11,7 @@ import typer
 
 from looktwice.cli import options
 from looktwice.cli.console import emit, note, number, plural, progress, say, size, table
+from looktwice.cli.eval_runs import compare, interval
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +31,11 @@ def evaluate(
     root: Annotated[Path | None, typer.Option(help="The folder that holds the benchmark's files.")] = None,
     into: Annotated[Path | None, typer.Option("--out", help="Where everything goes [default: eval-DATASET].")] = None,
     taken: Annotated[
-        Path | None, typer.Option("--table", help="A table that is there already, or is to be made.")
+        Path | None,
+        typer.Option(
+            "--table",
+            help="A table that is there already, or is to be made; with --run, the one that it was made from.",
+        ),
     ] = None,
     small: Annotated[bool, typer.Option("--small", help="scenes: 500 scenes and 200 queries.")] = False,
     partial: Annotated[
@@ -82,7 +87,7 @@ def evaluate(
     if runs:
         if dataset is not None or qrels is None:
             raise UsageError("--run is measured against --qrels FILE, without a benchmark's name.")
-        _compare(runs, qrels, measures or ["mAP@100", "success@1"], json)
+        compare(runs, qrels, measures or ["mAP@100", "success@1"], taken, json)
         return
     if dataset is None:
         raise UsageError(f"Name a benchmark (scenes, {_names()}), or give --run and --qrels.")
@@ -161,7 +166,7 @@ def _damage(dataset: Dataset, folder: Path, plan: Plan, sample: int, side: str, 
 
 
 def _condition(row: Mapping[str, Any]) -> list[object]:
-    looks = [_interval(row[look]) for look in ("shortlist", "second look")]
+    looks = [interval(row[look]) for look in ("shortlist", "second look")]
     return [*row["condition"].split("/"), *looks, number(row["pairs_per_query"], 0)]
 
 
@@ -214,20 +219,14 @@ def _tell_loss(loss: Mapping[str, float], second: Mapping[str, Any]) -> None:
 
 
 def _tell_groups(groups: Mapping[str, Any], measure: str, systems: list[str]) -> None:
-    rows = [
-        [name, group["queries"], *(_interval(group[s][measure]) for s in systems)] for name, group in groups.items()
-    ]
+    rows = [[name, group["queries"], *(interval(group[s][measure]) for s in systems)] for name, group in groups.items()]
     table(["group", ">queries", *(f">{system}" for system in systems)], rows, title=measure)
 
 
 def _cells(row: Mapping[str, Any], names: list[str]) -> list[object]:
     rate = number(row["pairs_per_second"], 1)
     cost = [number(row["pairs_per_query"], 0), number(row["seconds_per_query"]), rate, size(row["bytes_per_item"])]
-    return [row["system"], *(_interval(row["measures"][name]) for name in names), *cost]
-
-
-def _interval(found: Mapping[str, float]) -> str:
-    return f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    return [row["system"], *(interval(row["measures"][name]) for name in names), *cost]
 
 
 def _problems(record: Mapping[str, Any]) -> None:
@@ -236,6 +235,8 @@ def _problems(record: Mapping[str, Any]) -> None:
         ("queries_without_relevant_items", "queries have nothing relevant and are left out"),
         ("queries_without_an_answer", "queries have no answer and count as 0"),
         ("relevant_items_outside_the_table", "relevant items are not in the table and can never be found"),
+        ("pairs_without_a_score", "pairs got no score and stay below those that did"),
+        ("groups_without_relevant_items", "groups have nothing relevant and are left out"),
     ):
         if found[key]:
             note(f"{found[key]:,} {what}.")
@@ -243,51 +244,6 @@ def _problems(record: Mapping[str, Any]) -> None:
         note(f"The query {query} cannot be read: {why}")
     if record["unreadable_items"]:
         note(f"{plural(record['unreadable_items'], 'item')} could not be indexed; see looktwice ledger.")
-
-
-def _compare(paths: list[Path], labels: Path, names: list[str], json: bool) -> None:
-    from looktwice.evaluate import read_qrels, read_run
-    from looktwice.evaluate.compare import compare
-    from looktwice.evaluate.groups import measure_group
-
-    if len(paths) > 2:
-        raise UsageError("Give one run to measure it, or two to compare them: --run BEFORE --run AFTER.")
-    qrels = read_qrels(labels)
-    found = [measure_group(read_run(path), qrels, names) for path in paths]
-    records = []
-    for name in names:
-        record: dict[str, Any] = {"measure": name, "queries": found[0].queries}
-        record["runs"] = {str(path): result.interval(name)._asdict() for path, result in zip(paths, found, strict=True)}
-        if len(paths) == 2:
-            change = compare(found[1].per_query[name], found[0].per_query[name])
-            record |= {"difference": change.difference._asdict(), "p": change.p}
-            record |= {"helped": len(change.helped), "hurt": len(change.hurt), "same": change.same}
-        records.append(record)
-    for record in records if json else ():
-        emit(record)
-    if not json:
-        _tell_comparison(records)
-    for path, result in zip(paths, found, strict=True):
-        for what, queries in (("lacks", result.missing), ("has unlabelled", result.unlabelled)):
-            if queries:
-                note(f"{path} {what} {plural(len(queries), 'query', 'queries')}, such as {queries[0]}.")
-    if found[0].without_relevant:
-        note(f"{plural(len(found[0].without_relevant), 'query', 'queries')} with nothing relevant are left out.")
-
-
-def _tell_comparison(records: list[dict[str, Any]]) -> None:
-    runs = list(records[0]["runs"])
-    head = ["measure", ">queries", *(f">{run}" for run in runs)]
-    two = "difference" in records[0]
-    rows = []
-    for record in records:
-        row = [record["measure"], record["queries"], *(_interval(record["runs"][run]) for run in runs)]
-        if two:
-            change = record["difference"]
-            row += [f"{change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]", f"{record['p']:.4f}"]
-            row += [record["helped"], record["hurt"]]
-        rows.append(row)
-    table([*head, *([">difference", ">p", ">gained", ">lost"] if two else [])], rows)
 
 
 def _names() -> str:

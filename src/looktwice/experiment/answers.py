@@ -7,6 +7,7 @@ query in flight. The settings stand beside the lines, and a run is only continue
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from looktwice.evaluate.trec import escape, unescape
 from looktwice.retrieve import Answer, Retriever
 from looktwice.types import Item
 
+LATER = ("asked",)  # settings that runs begun by an earlier version did not write down
 _log = logging.getLogger(__name__)
 
 
@@ -69,6 +71,8 @@ class Answers:
         self.folder.mkdir(parents=True, exist_ok=True)
         known = _read_json(self.folder / "settings.json")
         settings = json.loads(json.dumps(dict(self.settings)))
+        if known is not None:
+            known = {**{name: settings[name] for name in LATER if name in settings}, **known}
         if known is not None and known != settings:
             names = sorted(name for name in known.keys() | settings.keys() if known.get(name) != settings.get(name))
             changed = ", ".join(f"{name} {known.get(name)!r} → {settings.get(name)!r}" for name in names)
@@ -167,6 +171,7 @@ def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:
     return {
         "dataset": dataset.name,
         "queries": len(dataset.queries),
+        "asked": _asked(dataset),
         "depth": dataset.depth,
         "encoder": asdict(retriever.table.manifest.encoder),
         "items": len(retriever.table),
@@ -174,6 +179,13 @@ def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:
         "second_look": None if look is None else {"mllm": _name(look.mllm), "prompt": look.prompt},
         **ties,
     }
+
+
+def _asked(dataset: Dataset) -> str:
+    """What is asked, as a hash: ids, words, boxes and own candidates; not where pictures lie, which may move."""
+    chosen = dataset.candidates or {}
+    rows = sorted((q.id, q.source.text, q.box, chosen.get(q.id)) for q in dataset.queries)
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
 def _name(scorer: object) -> str:

@@ -55,7 +55,7 @@ def summarise(
     before, after = (found[system.name].per_query[main] for system in (first, last))
     record: dict[str, Any] = {
         "dataset": {"name": dataset.name, "measures": list(dataset.measures), "notes": list(dataset.notes)},
-        "problems": _problems(dataset, found[first.name], known),
+        "problems": _problems(dataset, found[first.name], known, answers),
         "systems": [_row(system, found[system.name], dataset, answers, bytes_per_item) for system in systems],
         "sweep": [_row(system, found[system.name], dataset, answers, bytes_per_item) for system in sweep],
     }
@@ -122,13 +122,15 @@ def _row(
     }
 
 
-def _problems(dataset: Dataset, result: Result, known: set[str]) -> dict[str, Any]:
+def _problems(dataset: Dataset, result: Result, known: set[str], answers: Sequence[Stored]) -> dict[str, Any]:
     relevant = {name for labels in dataset.qrels.values() for name, grade in labels.items() if grade > 0}
     outside = sorted(relevant - known)
     return {
         "queries_without_relevant_items": len(result.without_relevant),
         "queries_without_an_answer": len(result.missing),
         "relevant_items_outside_the_table": len(outside),
+        "pairs_without_a_score": sum(p is None for answer in answers for p in answer.p),
+        "groups_without_relevant_items": sum(not _labelled(labels) for labels in dataset.groups.values()),
         "such_as": outside[:5],
     }
 

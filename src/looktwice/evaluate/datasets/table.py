@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ COLUMNS = ("id", "uri", "text", "width")
 def read(rows: Iterable[Mapping[str, Any]], queries: Path, qrels: Path, name: str) -> Dataset:
     """A dataset of a table's `rows` (COLUMNS), a .jsonl of queries and TREC or BEIR labels.
 
-    Raises UsageError for a query that cannot be used, and where no query has a label.
+    Raises UsageError for a query that cannot be used, an id that occurs twice, and where no query has a label.
     """
     asked = []
     for number, found in enumerate(scan([queries]), start=1):
         if isinstance(found, Unreadable):
             raise UsageError(f"{queries}, entry {number}: {found.detail} ({found.reason}).")
         asked.append(Query(found))
+    ids = Counter(query.id for query in asked)
+    if twice := next((name for name, n in ids.items() if n > 1), None):
+        raise UsageError(f"{queries} has the id {twice!r} {ids[twice]} times; ids must be unique.")
     labels = read_qrels(qrels)
     if not labels.keys() & {query.id for query in asked}:
         raise UsageError(f"{queries} and {qrels} have no query id in common.")
