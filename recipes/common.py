@@ -55,7 +55,6 @@ class Row:
     fusion: str = "p-only"
     codec: str = "pictures"
     listwise: Mapping[str, Any] | None = None
-    text_weight: float = 0.5
 
     def settings(self, dataset: str) -> Mapping[str, Any] | None:
         """Those of the second look on one data set: where captions are chosen among, `listwise` if there is one."""
@@ -101,8 +100,8 @@ def measured(
 ) -> dict[str, Any]:
     """The result of one row on one data set. Rows with the same encoder share one table and one shortlist."""
     placed = {"device": options.device, "dtype": options.dtype}
-    base = where / _slug(f"{row.encoder}-{row.text_weight:g}")
-    encoder = load_encoder(row.encoder, text_weight=row.text_weight, **placed)
+    base = where / _slug(row.encoder)
+    encoder = load_encoder(row.encoder, **placed)
     plan = Plan(encoder, None, row.fusion, row.ties, options.shortlist, row.codec, **placed)
     if base not in _SHORTLISTS:
         _SHORTLISTS[base] = _benchmark(dataset, base / "shortlist", replace(plan, codec="pictures"))

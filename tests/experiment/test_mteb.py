@@ -42,6 +42,21 @@ def test_both_looks_rank_the_whole_corpus_or_what_is_given():
         assert all(set(scores) == {"d4", "d5"} for scores in given.values())
 
 
+def test_queries_are_encoded_as_queries_where_an_encoder_tells_them_apart():
+    class Blind(Colours):
+        def encode(self, items):
+            return np.roll(super().encode(items)[:, ::-1], 1, axis=1)
+
+    encoder = Colours()
+    plain, other = TwoLooks(Colours()), TwoLooks(encoder)
+    encoder.for_queries = Blind()
+    found = []
+    for model in (plain, other):
+        model.index(CORPUS)
+        found.append(model.search(QUERIES, top_k=6))
+    assert found[0] != found[1]
+
+
 def test_what_was_not_looked_at_stays_below():
     model = TwoLooks(Colours(), SecondLook(Histograms()), shortlist=2, fusion="p-only")
     model.index(CORPUS)

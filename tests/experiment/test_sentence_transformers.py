@@ -7,7 +7,7 @@ import pytest
 from looks import Colours, Histograms
 from PIL import Image
 
-from looktwice import Reranker
+from looktwice import Item, Reranker
 from looktwice.errors import UsageError
 from looktwice.experiment.sentence_transformers import UNSCORED, AsCrossEncoder, AsSentenceTransformer
 
@@ -78,7 +78,21 @@ def test_chunks_of_a_corpus_give_the_same_scores_as_the_whole_where_all_is_looke
     parts = [model.similarity(queries, documents[:4]), model.similarity(queries, documents[4:])]
     assert np.concatenate(parts, axis=1) == pytest.approx(whole.numpy())
     with pytest.raises(UsageError, match="truncate_dim"):
-        model.encode(["words"], truncate_dim=8)
+        model.encode_query(["words"], truncate_dim=8)
+
+
+def test_queries_are_encoded_as_queries_where_an_encoder_tells_them_apart():
+    class Shifted(Colours):
+        def encode(self, items):
+            return np.roll(super().encode(items), 1, axis=1)
+
+    encoder = Colours()
+    encoder.for_queries = Shifted()
+    model = AsSentenceTransformer(encoder)
+    queries, documents = model.encode_query(list(QUERIES.values())), model.encode_document(list(DOCUMENTS.values()))
+    items = [Item("", image=picture) for picture in (*QUERIES.values(), *DOCUMENTS.values())]
+    expected = Shifted().encode(items[:3]) @ Colours().encode(items[3:]).T
+    assert model.similarity(queries, documents).numpy() == pytest.approx(expected, abs=1e-6)
 
 
 def test_its_reranking_evaluator_runs():

@@ -19,7 +19,7 @@ CASES = {
     "mllm_ilr_ilias": ["--root", "data/ilias", *ILR],
     "mllm_ilr_instre": ["--root", "data/instre", *ILR],
     "retllm_1_captions": ["--root", "data", "--as", "released"],
-    "retllm_2_mmeb": ["--root", "data/mmeb", "--only", "DocVQA", "NIGHTS"],
+    "retllm_2_mmeb": ["--root", "data/mmeb", "--only", "DocVQA", "NIGHTS", "--encoder", "tiny-clip+mix:mmeb"],
     "retllm_3_parts": ["--root", "data", "--as", "paper"],
     "retllm_4_encoders": ["--root", "data", "--small", "tiny-clip", "--as", "ours"],
     "retllm_5_mllms": ["--root", "data", "--qwen2", "tiny-vl"],

@@ -50,7 +50,7 @@ class TwoLooks:
         self._places = {str(name): place for place, name in enumerate(corpus["id"])}
         if len(self._places) != len(corpus):
             raise UsageError("The corpus names a document twice; ids must be unique.")
-        self._vectors = self._encode(corpus)
+        self._vectors = self._encode(corpus, self.encoder)
 
     def search(
         self, queries: Any, *, top_k: int, top_ranked: Mapping[str, Sequence[str]] | None = None, **kwargs: Any
@@ -58,7 +58,7 @@ class TwoLooks:
         """Return {query: {document: score}}, the best `top_k` of the corpus, or of a query's `top_ranked`."""
         if self._corpus is None:
             raise UsageError("There is no corpus yet; call index first.")
-        vectors = self._encode(queries)
+        vectors = self._encode(queries, getattr(self.encoder, "for_queries", self.encoder))
         found = {}
         for place, vector in enumerate(vectors):
             query = _item(queries[place])
@@ -78,9 +78,9 @@ class TwoLooks:
         about = {"name": name, "revision": self.encoder.info.revision, "modalities": ["text", "image"]}
         return meta.create_empty(overwrites=about)
 
-    def _encode(self, rows: Any) -> FloatArray:
+    def _encode(self, rows: Any, encoder: Encoder) -> FloatArray:
         parts = [
-            self.encoder.encode([_item(rows[i]) for i in range(start, min(start + BATCH, len(rows)))])
+            encoder.encode([_item(rows[i]) for i in range(start, min(start + BATCH, len(rows)))])
             for start in range(0, len(rows), BATCH)
         ]
         vectors = np.concatenate(parts) if parts else np.zeros((0, self.encoder.info.dim), np.float32)

@@ -130,7 +130,8 @@ class Bench:
     def _coarse(self, queries: Sequence[Item], damage: Change | None, condition: Condition) -> list[list[Candidate]]:
         names, vectors = self._items(damage, condition)
         views = _views(condition.mend)
-        asked = sum(self.encoder.encode([_seen(query, view) for query in queries]) for view in views) / len(views)
+        encoder: Encoder = getattr(self.encoder, "for_queries", self.encoder)
+        asked = sum(encoder.encode([_seen(query, view) for query in queries]) for view in views) / len(views)
         depth = min(self.dataset.depth, len(names))
         lists = []
         for row in np.asarray(asked) @ vectors.T:

@@ -96,22 +96,28 @@ class AsSentenceTransformer:
         self._items: list[Item] = []
         self._vectors: list[FloatArray] = []
 
-    def encode(self, sentences: Sequence[Asked], prompt_name: str | None = None, **ignored: Any) -> Tensor:
-        """Encode queries or documents; returns their numbers, [n, 1]. Raises UsageError for what cannot be read."""
+    def encode_document(self, sentences: Sequence[Asked], prompt_name: str | None = None, **ignored: Any) -> Tensor:
+        """Encode documents; returns their numbers, [n, 1]. Raises UsageError for what cannot be read."""
+        return self._encode(self.encoder, sentences, prompt_name, ignored)
+
+    def encode_query(self, sentences: Sequence[Asked], prompt_name: str | None = None, **ignored: Any) -> Tensor:
+        """Encode queries, as `encode_document`; some encoders take them in another way."""
+        return self._encode(getattr(self.encoder, "for_queries", self.encoder), sentences, prompt_name, ignored)
+
+    def _encode(
+        self, encoder: Encoder, sentences: Sequence[Asked], prompt_name: str | None, options: Mapping[str, Any]
+    ) -> Tensor:
         import torch
 
         _own_prompt(prompt_name)
-        if ignored.get("prompt") is not None or ignored.get("truncate_dim") is not None:
+        if options.get("prompt") is not None or options.get("truncate_dim") is not None:
             raise UsageError("Vectors are used as the encoder makes them; leave out prompt and truncate_dim.")
         first = len(self._items)
         for start in range(0, len(sentences), 64):
             items = [as_item(one, f"input {start + i}") for i, one in enumerate(sentences[start : start + 64])]
-            self._vectors += list(np.nan_to_num(self.encoder.encode(items)))  # no direction: matches nothing
+            self._vectors += list(np.nan_to_num(encoder.encode(items)))  # no direction: matches nothing
             self._items += items
         return torch.arange(first, len(self._items), dtype=torch.float64)[:, None]
-
-    encode_query = encode
-    encode_document = encode
 
     def similarity(self, queries: Tensor, documents: Tensor) -> Tensor:
         """Scores of every query against every document, [queries, documents], float32."""
