@@ -8,6 +8,7 @@ from pathlib import Path
 
 import miniatures
 import pytest
+from tiny_models import build
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 SHARED = {"common", "mllm_ilr", "retllm"}
@@ -78,6 +79,14 @@ def test_second_hand_and_unknown_figures_are_marked(recipe, capsys):
     assert reduced < full
     again = recipe("mllm_ilr_ilias")  # everything is there already, sizes included
     assert again["ours"] == record["ours"]
+
+
+def test_pictures_are_shown_at_full_and_at_reduced_size(recipe, tmp_path):
+    model = str(build("qwen2_5_vl", tmp_path / "qwen"))
+    sizes = ["--pixels", "112", "56", "--codecs", "int8", "int8", "--mllm", model]
+    ours = recipe("mllm_ilr_instre", *sizes)["ours"]
+    full, reduced = (ours[row]["mAP@1k"]["bytes_per_picture"] for row in ("MLLM + PQ", "MLLM + PQ, reduced"))
+    assert reduced < full / 2
 
 
 def test_averages_of_mmeb_are_both_printed(monkeypatch, tmp_path, capsys):
