@@ -205,7 +205,7 @@ def outcome(task: Task, answer: Any, fusion: Fusion, depth: int) -> float:
     return 0.0 if best is None else first([seen[best].id], task.relevant[answer.query.id])
 
 
-def cost(task: Task, mllm: str, repeats: int = 3) -> list[dict[str, Any]]:
+def cost(task: Task, mllm: str, repeats: int = 12) -> list[dict[str, Any]]:
     """Processor seconds of scoring the same pairs with and without retrace, in turns; the best of `repeats`."""
     scorers = {name: load_scorer(mllm, prompt="object", device="cpu", dtype="float32", retrace=name)
                for name in COSTS}  # fmt: skip

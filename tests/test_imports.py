@@ -32,6 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"experiment"}),
     frozenset({"demo"}),
     frozenset({"cli"}),
+    frozenset({"__main__"}),
 )
 HEAVY = {"torch", "transformers", "lancedb", "faiss", "PIL", "numpy", "pyarrow"}
 

@@ -250,8 +250,8 @@ class Engine:
         """Next-token logits [n, V] of pairs whose first `length` tokens are in `cache`."""
         batch = self.batch(part, length)
         mask = prefix.mask(length, batch.embeds.shape[1], batch.embeds.device)
-        # retrace looks at the last layer too, and at every position
-        short = nullcontext() if self.retracer else only_last(self.family.decoder, batch.last)
+        whole = self.retracer is not None and self.retracer.needs_last  # it looks at every position of the last layer
+        short = nullcontext() if whole else only_last(self.family.decoder, batch.last)
         with HOOKED, self.watching(batch, part), short:
             hidden = self.decode(batch, mask, cache)
         return self.project(hidden[torch.arange(len(part), device=hidden.device), batch.last], part)

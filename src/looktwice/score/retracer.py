@@ -55,6 +55,7 @@ class Retracer:
                 f"Retrace {spec} finds no feed-forward layer of {mllm.name} to act on (depth {len(layers)}, places "
                 f"{wrong or 'none'}); widen its window, choose layers, or leave it off."
             )
+        self.needs_last = len(layers) - 1 in self._acting
         self._layers = {at: layers[at] for at in self.probes}
         self._sizes: dict[int, tuple[float, float]] = {}
         self.pairs = 0
