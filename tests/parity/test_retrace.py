@@ -343,11 +343,11 @@ def test_padding_adds_nothing_and_the_trigger_reads_ten_logits() -> None:
 def test_the_last_layer_is_whole_only_where_retrace_acts_in_it(
     mllm: Get, query: dict[str, Item], candidates: list[Item]
 ) -> None:
-    """What retrace costs hangs on this: a fifth of the scoring time for the bundled model."""
+    """Most of what retrace costs hangs on this."""
+    rows: list[int] = []
     for spec, whole in (("causal", False), ("causal,layers=1", True), ("paper,window=0.0-1.0", True)):
         fast = engine(mllm("idefics3"), "object", spec)
         assert fast.retracer is not None and fast.retracer.needs_last is whole
-        rows: list[int] = []
         hook = fast.family.decoder.layers[-1].mlp.register_forward_hook(lambda _, args, out: rows.append(out.shape[1]))
         logits(fast, query["image"], candidates[:3])
         hook.remove()
