@@ -25,6 +25,7 @@ from looktwice.store import Table
 from looktwice.token_index import TokenReader, TokenScorer
 from looktwice.token_index.reader import POLICIES, Policy
 from looktwice.token_index.sets import matching
+from looktwice.tokens import parse_codec
 from looktwice.twice import Look, Rules, look_conditions
 from looktwice.types import Candidate, Encoder, Hit, Item, PairScorer
 
@@ -111,7 +112,9 @@ class Retriever:
         self.look = SecondLook.of(scorer, device=device, dtype=dtype)
         self._encoder = encoder
         self._device, self._dtype = device, dtype
-        self._readers = Readers(self.table, codec, missing_tokens, asymmetric)
+        rough = self.rules.budget.rough and str(parse_codec(self.rules.budget.rough))
+        self._readers = Readers(self.table, codec, missing_tokens, asymmetric, besides=rough)
+        self._rough = Readers(self.table, rough, missing_tokens, asymmetric) if rough else None
         if encoder is not None:
             self.table.manifest.check(encoder.info, self.table.path)
 
@@ -158,13 +161,14 @@ class Retriever:
             if self.rules.calibration is not None:
                 self.rules.calibration.check(source_of(self._conditions(0, None, look)))
 
-        return Look(look, in_table(self.table), self._readers, self.rules, self.shortlist, check)
+        return Look(look, in_table(self.table), self._readers, self.rules, self.shortlist, check, self._rough)
 
     def _conditions(self, k: int, where: str | None, look: SecondLook | None) -> dict[str, Any]:
         made_by = self.table.manifest.encoder
         encoder = {"name": made_by.name, "revision": made_by.revision, "preprocessing": made_by.preprocessing}
         asked = {"items": len(self.table), "k": k, "shortlist": self.shortlist, "where": where}
-        seen = self._readers.describe() if look is not None else {}
+        readers = [readers for readers in (self._rough, self._readers) if readers is not None and look is not None]
+        seen = {"candidates_from": [record for one in readers for record in one.describe()]} if readers else {}
         return {"encoder": encoder, **asked, **look_conditions(look, self.rules), **seen}
 
     def _vectors(self, queries: Sequence[Item]) -> FloatArray:
@@ -179,10 +183,21 @@ class Retriever:
 
 
 class Readers:
-    """What reads candidates of a table for a scorer: its stored tokens or its pictures; see Retriever's `codec`."""
+    """What reads candidates of a table for a scorer: its stored tokens or its pictures; see Retriever's `codec`.
 
-    def __init__(self, table: Table, codec: str = "auto", missing: str = "error", asymmetric: bool = False) -> None:
-        self._table, self._codec = table, codec
+    "auto" passes over the tokens of the codec `besides`.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        codec: str = "auto",
+        missing: str = "error",
+        asymmetric: bool = False,
+        *,
+        besides: str | None = None,
+    ) -> None:
+        self._table, self._codec, self._besides = table, codec, besides
         self._policy, self._asymmetric = _policy(missing), asymmetric
         self._pictures = Reader()
         self._made: dict[int, Reader] = {}
@@ -194,17 +209,18 @@ class Readers:
         return self._made[id(scorer)]
 
     def _make(self, scorer: PairScorer) -> Reader:
-        stored = (
-            self._codec == "auto" and isinstance(scorer, TokenScorer) and matching(self._table, scorer.tokens_info())
-        )
-        if self._codec == "pictures" or (self._codec == "auto" and not stored):
+        codec: str | None = self._codec
+        if codec == "auto":
+            stored = matching(self._table, scorer.tokens_info()) if isinstance(scorer, TokenScorer) else []
+            others = {entry["codec"] for entry in stored} - {self._besides}
+            codec = "pictures" if not others else others.pop() if len(others) == 1 else None
+        if codec == "pictures":
             return self._pictures
-        named = None if stored else self._codec
-        return TokenReader(self._table, scorer, named, policy=self._policy, asymmetric=self._asymmetric)
+        return TokenReader(self._table, scorer, codec, policy=self._policy, asymmetric=self._asymmetric)
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self) -> list[Mapping[str, Any]]:
         """What the manifest says: where candidates came from."""
-        return {"candidates_from": [dict(reader.describe()) for reader in self._made.values()]}
+        return [dict(reader.describe()) for reader in self._made.values()]
 
 
 def rerank_run(

@@ -12,7 +12,7 @@ from looktwice.candidates import Entry, Find, Reader, Unreadable
 from looktwice.directions import Direction, inferred
 from looktwice.errors import UsageError
 from looktwice.manifest import Tally
-from looktwice.rank import Fusion, Ties, fuse, tied_at_the_top
+from looktwice.rank import Fusion, Ties, below, fuse, tied_at_the_top
 from looktwice.rank.budget import BLOCK, Budget, chance_of_change
 from looktwice.score.probability import scatter
 from looktwice.second_look import SecondLook
@@ -51,6 +51,8 @@ class Rules:
         )
         if known is None and (rules.budget.epsilon is not None or sure is not None):
             raise UsageError("A budget that stops early, and sure hits only, take a file made by looktwice calibrate.")
+        if rules.budget.rough is not None and known is not None:
+            raise UsageError("A calibration holds for one codec, and a cascade uses two; leave one of them out.")
         if rules.budget.epsilon is not None and rules.fusion.method != "linear":
             raise UsageError("A budget that stops early needs --fusion with a weight, or p-only; not rrf.")
         if sure is not None and known is not None:
@@ -73,7 +75,10 @@ class Rules:
 
 @dataclass
 class Look:
-    """Looks twice at shortlists. `check` is called once a model is loaded, and may refuse what it finds."""
+    """Looks twice at shortlists. `check` is called once a model is loaded, and may refuse what it finds.
+
+    `rough_for` reads candidates for the first round of a cascade.
+    """
 
     look: SecondLook | None
     find: Find
@@ -81,6 +86,7 @@ class Look:
     rules: Rules
     depth: int
     check: Callable[[], None]
+    rough_for: Callable[[PairScorer], Reader] | None = None
 
     def rank(self, query: Item, shortlist: Sequence[Candidate], top: int, tally: Tally) -> list[Hit]:
         """The best `depth` by both looks as far as the budget goes, the rest below them as the first look had it."""
@@ -90,7 +96,41 @@ class Look:
             found = self.find([candidate.id for candidate in shortlist[: self.depth]])
         entries = self.rules.direction.candidates(found)
         tally.directions[inferred(query, entries)] += 1
-        scores = self._score(query, shortlist, entries, top, tally)
+        if self.rough_for is not None:
+            return self._cascade(query, shortlist, entries, self.look, self.rough_for, tally)
+        return self._fused(query, shortlist, entries, self._score(query, shortlist, entries, top, tally), tally)
+
+    def _cascade(
+        self,
+        query: Item,
+        shortlist: Sequence[Candidate],
+        entries: Sequence[Entry | Unreadable],
+        look: SecondLook,
+        rough_for: Callable[[PairScorer], Reader],
+        tally: Tally,
+    ) -> list[Hit]:
+        """All of it from rough tokens, the best once more from the others; what was seen roughly only stays below."""
+        rough = fuse(shortlist, look.score(query, entries, rough_for, tally), self.rules.fusion, explain=True)
+        before = {hit.id: hit for hit in rough}
+        best = {hit.id for hit in [hit for hit in rough if hit.scored][: self.rules.budget.best]}
+        at = [i for i, candidate in enumerate(shortlist) if candidate.id in best]
+        chosen, shown = [shortlist[i] for i in at], [entries[i] for i in at]
+        scores = look.score(query, shown, self.reader_for, tally)
+        seen = [hit for hit in self._fused(query, chosen, shown, scores, tally) if hit.scored]
+        first = [_and(h, coarse_rank=(before[h.id].explain or {})["coarse_rank"], rough_p=before[h.id].p) for h in seen]
+        done = {hit.id for hit in first}
+        rest = [_and(self._explained(hit), look="rough") if hit.scored else hit for hit in rough if hit.id not in done]
+        return below(first, rest)
+
+    def _fused(
+        self,
+        query: Item,
+        shortlist: Sequence[Candidate],
+        entries: Sequence[Entry | Unreadable],
+        scores: PairScores | None,
+        tally: Tally,
+    ) -> list[Hit]:
+        assert self.look is not None
         tied = [] if scores is None else tied_at_the_top(shortlist, scores, self.rules.fusion, self.rules.ties)
         second = (
             self.look.ask(query, entries[: len(scores.p)], tied, self.reader_for, tally) if tied and scores else None
@@ -138,6 +178,10 @@ class Look:
         if self.rules.calibration is not None:
             own["calibrated"] = self.rules.calibration.probability(hit.p)
         return replace(hit, explain={**(hit.explain or {}), **own})
+
+
+def _and(hit: Hit, **more: Any) -> Hit:
+    return replace(hit, explain={**(hit.explain or {}), **more})
 
 
 def look_conditions(look: SecondLook | None, rules: Rules) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,24 @@ def test_an_uncompressed_query_is_asked_for_and_named(place: Path, tmp_path: Pat
         assert "repetition_penalty" in manifest["second_look"][0]
         runs[name] = {hit["id"]: hit["p"] for hit in hits}
     assert runs["both"] != runs["one"]
+
+
+def test_a_cascade_on_the_command_line(place: Path, tmp_path: Path) -> None:
+    table = shutil.copytree(place / "t.lt", tmp_path / "t.lt")
+    assert run("add-tokens", table, "--codec", "pool2")[0] == 0
+    (tmp_path / "q.jsonl").write_text(json.dumps({"id": "q", "image": str(place / "pictures" / "red-0.png")}) + "\n")
+    ask = ["search", table, "--queries", tmp_path / "q.jsonl", "--run", tmp_path / "out.trec"]
+    code, _, err = run(*ask)
+    assert code == 2 and "choose one with --codec" in err
+    code, _, err = run(*ask, "--budget", "cascade:pool2@3")
+    assert code == 0, err
+    manifest = json.loads((tmp_path / "out.trec.json").read_text())
+    assert manifest["budget"] == "cascade:pool2@3"
+    assert [record["codec"] for record in manifest["candidates_from"]] == ["pool2", "int8"]
+    assert [record["counts"] for record in manifest["candidates_from"]] == [{"stored": 12}, {"stored": 3}]
+    assert manifest["candidates"]["requested"] == 15
+    assert run(*ask, "--budget", "cascade:pq8@3")[0] == 2, "no such tokens"
+    assert run(*ask, "--budget", "cascade:pool@3")[0] == 2, "no such codec"
 
 
 def test_candidates_without_tokens_are_refused_encoded_or_skipped(tmp_path: Path) -> None:

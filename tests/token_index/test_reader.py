@@ -1,6 +1,7 @@
 """Shortlists with stored tokens: what is read, what is missing, and who decides what happens then."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from looktwice.retrieve import Readers
 from looktwice.second_look import SecondLook
 from looktwice.store import Table, TokenRow
 from looktwice.token_index import POLICIES, TokenReader, add_tokens, open_set
-from looktwice.types import Item
+from looktwice.twice import Look, Rules
+from looktwice.types import Candidate, Hit, Item
 
 IDS = [f"p{n:03}.png" for n in range(12)]
 
@@ -36,7 +38,7 @@ def table(tmp_path: Path) -> Table:
 
 
 def spoil(table: Table, id_: str, **changes) -> None:
-    key = open_set(table, ToyScorer().info).key
+    key = open_set(table, ToyScorer().info, "int8").key
     (row,) = table.read_codes([id_], key)
     values = {name: getattr(row, name) for name in TokenRow.__dataclass_fields__}
     table.put_codes([TokenRow(**(values | changes))])
@@ -220,3 +222,60 @@ def test_what_is_remembered_needs_no_reading(table: Table, tmp_path: Path) -> No
     for id_ in IDS:
         spoil(table, id_, codes=b"LT\x01rubbish")
     assert looked(table, tmp_path / "s.db", policy="error") == ([], seen)
+
+
+def ranked(table: Table, budget: str, codec: str = "auto") -> tuple[Pairs, Tally, list[Hit], list[dict]]:
+    scorer, tally, rules = Pairs(), Tally(), Rules.of(fusion="p-only", budget=budget)
+    rough = Readers(table, rules.budget.rough) if rules.budget.rough else None
+    full = Readers(table, codec, besides=rules.budget.rough)
+    shortlist = [Candidate(id_, 1 - n / 100) for n, id_ in enumerate([*IDS, "text"])]
+    look = Look(SecondLook(scorer), in_table(table), full, rules, 12, lambda: None, rough)
+    (query,) = flat(Reader(), entries(table, IDS[3:4]))
+    hits = look.rank(query, shortlist, 3, tally)
+    return scorer, tally, hits, [record for one in (rough, full) if one for record in one.describe()]
+
+
+def test_a_cascade_sees_all_roughly_and_the_best_in_full(table: Table) -> None:
+    add_tokens(table, ToyScorer(), "pool4+int8")
+    whole, rough = (ranked(table, "all", codec)[2] for codec in ("int8", "pool4+int8"))
+    scorer, tally, hits, seen = ranked(table, "cascade:pool4+int8@4")
+    assert [record["codec"] for record in seen] == ["pool4+int8", "int8"]
+    assert len(scorer.asked) == tally.requested == 12 + 4 and len(hits) == 13
+    best = {hit.id for hit in rough[:4]}
+    assert {hit.id for hit in hits[:4]} == best
+    assert [hit.id for hit in hits[:4]] == [hit.id for hit in whole if hit.id in best], (
+        "in the order of the full tokens"
+    )
+    assert {hit.id: hit.p for hit in hits[:4]} == {hit.id: hit.p for hit in whole if hit.id in best}
+    assert [hit.id for hit in hits[4:]] == [hit.id for hit in rough[4:]], "and the others as they were seen roughly"
+    assert [hit.rank for hit in hits] == list(range(1, 14))
+    assert all(a.score >= b.score for a, b in pairwise(hits)) and hits[3].score - hits[4].score == pytest.approx(1)
+    places = {id_: n for n, id_ in enumerate([*IDS, "text"], 1)}
+    assert all(hit.explain["coarse_rank"] == places[hit.id] for hit in hits)
+    assert [hit.explain.get("look") for hit in hits] == [None] * 4 + ["rough"] * 8 + [None]
+    assert hits[0].explain["rough_p"] == next(hit.p for hit in rough if hit.id == hits[0].id)
+
+
+def test_what_a_cascade_cannot_see_in_full_keeps_its_rough_place(table: Table) -> None:
+    add_tokens(table, ToyScorer(), "pool4+int8")
+    first = ranked(table, "cascade:pool4+int8@4")[2][0].id
+    spoil(table, first, codes=b"LT\x01rubbish")
+    rules = Rules.of(fusion="p-only", budget="cascade:pool4+int8@4")
+    rough, full = Readers(table, "pool4+int8"), Readers(table, "int8", "skip")
+    look = Look(SecondLook(Pairs()), in_table(table), full, rules, 12, lambda: None, rough)
+    (query,) = flat(Reader(), entries(table, IDS[3:4]))
+    hits = look.rank(query, [Candidate(id_, 0.5) for id_ in IDS], 3, Tally())
+    assert hits[3].id == first and hits[3].explain["look"] == "rough" and len(hits) == 12
+
+
+def test_a_cascade_with_one_codec_goes_on_to_the_pictures(table: Table) -> None:
+    scorer, _, hits, seen = ranked(table, "cascade:int8@2")
+    assert [record["codec"] for record in seen] == ["int8", "pictures"]
+    assert [how for _, how in scorer.asked] == ["tokens"] * 12 + ["pixels"] * 2
+    assert hits[0].id == IDS[3] and hits[0].p is not None and hits[0].p > 0.99
+
+
+@pytest.mark.parametrize("text", ["cascade", "cascade:", "cascade:int8@0", "cascade:int8@x", "cascade:@3"])
+def test_what_is_no_cascade_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        Rules.of(budget=text)

@@ -69,7 +69,11 @@ Direction = Annotated[
     str, typer.Option(help="What is shown of queries and candidates: auto, or such as text-to-image, both-to-both.")
 ]
 Budget = Annotated[
-    str, typer.Option(help="all, or auto:0.01: stop when the rest matters with less than that chance (--calibration).")
+    str,
+    typer.Option(
+        help="all; auto:0.01: stop when the rest matters with less than that chance (--calibration); "
+        "cascade:pool2+pq8@20: all from these stored tokens, the best 20 once more."
+    ),
 ]
 Calibration = Annotated[Path | None, typer.Option(help="What `looktwice calibrate` made for these models.")]
 Sure = Annotated[

@@ -1,7 +1,7 @@
 """Sorting, ties and the tail: the one place where an answer gets its order."""
 
 from looktwice.rank.entropy import Ties
-from looktwice.rank.fusion import Fusion, fuse, tied_at_the_top
+from looktwice.rank.fusion import Fusion, below, fuse, tied_at_the_top
 from looktwice.rank.ties import order
 
-__all__ = ["Fusion", "Ties", "fuse", "order", "tied_at_the_top"]
+__all__ = ["Fusion", "Ties", "below", "fuse", "order", "tied_at_the_top"]

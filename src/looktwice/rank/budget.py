@@ -5,8 +5,10 @@ would enter the top n is estimated, and the rest is left alone once that chance 
 
     1 − Π_j (1 − P(relevant | gap_j) · P(p > x_j | relevant)),   gap_j = best coarse score − coarse score of j
 
+Or it is scored twice: all of it from rough, cheap tokens, and the best of it once more from the others (`cascade`).
+
 x_j is the p that candidate j would need for a fused score above the n-th best so far. Both chances come from labelled
-pairs (`looktwice calibrate`). Knows numbers only.
+pairs (`looktwice calibrate`). Knows numbers only; a codec is a name here.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from looktwice.rank.fusion import Fusion
 from looktwice.types import Candidate
 
 BLOCK = 8
+KINDS = ("all", "auto:0.01", "auto:0.01@1", "cascade:pool2+pq8@20")
 
 
 class Odds(Protocol):
@@ -37,14 +40,17 @@ class Odds(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """`all`, or `auto:ε`, or `auto:ε@n` for the first n places (without @n: as many as hits are asked for).
+    """`all`, or `auto:ε`, or `auto:ε@n` for the first n places (without @n: as many as hits are asked for), or
+    `cascade:CODEC@n`: everything from the tokens of `rough`, the `best` n once more as `--codec` says.
 
-    >>> [str(Budget.parse(name)) for name in ("all", "auto:0.01", "auto:0.05@1")]
-    ['all', 'auto:0.01', 'auto:0.05@1']
+    >>> [str(Budget.parse(name)) for name in ("all", "auto:0.01", "auto:0.05@1", "cascade:pool2+pq8@20")]
+    ['all', 'auto:0.01', 'auto:0.05@1', 'cascade:pool2+pq8@20']
     """
 
     epsilon: float | None = None
     top: int | None = None
+    rough: str | None = None
+    best: int = 0
 
     @classmethod
     def parse(cls, text: str | Budget) -> Budget:
@@ -53,19 +59,24 @@ class Budget:
             return text
         if text == "all":
             return cls()
-        kind, _, number = text.partition(":")
-        epsilon, at, top = number.partition("@")
+        kind, _, rest = text.partition(":")
+        what, at, count = rest.rpartition("@") if "@" in rest else (rest, "", "1")
         try:
-            budget = cls(float(epsilon), int(top) if at else None)
+            if kind == "cascade" and what:
+                budget = cls(rough=what, best=int(count))
+            elif kind == "auto":
+                budget = cls(float(what), int(count) if at else None)
+            else:
+                raise ValueError(text)
         except ValueError:
-            raise UnknownName("budget", text, ("all", "auto:0.01", "auto:0.01@1")) from None
-        if kind != "auto":
-            raise UnknownName("budget", text, ("all", "auto:0.01", "auto:0.01@1"))
-        if not 0 < float(epsilon) < 1 or (at and int(top) < 1):
+            raise UnknownName("budget", text, KINDS) from None
+        if not 0 < (0.5 if budget.epsilon is None else budget.epsilon) < 1 or int(count) < 1:
             raise UsageError(f"The budget {text!r} needs a chance between 0 and 1, and 1 or more places.")
         return budget
 
     def __str__(self) -> str:
+        if self.rough is not None:
+            return f"cascade:{self.rough}@{self.best}"
         if self.epsilon is None:
             return "all"
         return f"auto:{self.epsilon:g}" + (f"@{self.top}" if self.top else "")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from looktwice.errors import UnknownName, UsageError
@@ -123,6 +123,15 @@ def fuse(
         )
         for rank, i in enumerate(ranked, start=1)
     ]
+
+
+def below(first: Sequence[Hit], rest: Sequence[Hit]) -> list[Hit]:
+    """One ranking of two: `first`, then `rest`, whose scores are lowered by one constant to lie 1 below the others."""
+    if first and rest:
+        ceiling = first[-1].score - 1
+        shift = rest[0].score - ceiling
+        rest = [replace(hit, score=min(hit.score - shift, ceiling)) for hit in rest]
+    return [replace(hit, rank=rank) for rank, hit in enumerate([*first, *rest], start=1)]
 
 
 def _check(shortlist: Sequence[Candidate], scores: PairScores | None) -> None:
