@@ -113,6 +113,8 @@ class Retriever:
         self._encoder = encoder
         self._device, self._dtype = device, dtype
         rough = self.rules.budget.rough and str(parse_codec(self.rules.budget.rough))
+        if rough and codec not in ("auto", "pictures") and str(parse_codec(codec)) == rough:
+            raise UsageError(f"The cascade's rough tokens and the others are both {rough}; name another --codec.")
         self._readers = Readers(self.table, codec, missing_tokens, asymmetric, besides=rough)
         self._rough = Readers(self.table, rough, missing_tokens, asymmetric) if rough else None
         if encoder is not None:

@@ -83,6 +83,7 @@ def test_a_cascade_on_the_command_line(place: Path, tmp_path: Path) -> None:
     assert [record["counts"] for record in manifest["candidates_from"]] == [{"stored": 12}, {"stored": 3}]
     assert manifest["candidates"]["requested"] == 15
     assert run(*ask, "--budget", "cascade:pq8@3")[0] == 2, "no such tokens"
+    assert run(*ask, "--budget", "cascade:pool2@3", "--codec", "pool2")[0] == 2, "the same twice"
     assert run(*ask, "--budget", "cascade:pool@3")[0] == 2, "no such codec"
 
 
