@@ -68,6 +68,22 @@ def test_platt_finds_the_curve_that_made_the_labels() -> None:
     assert (a, b) == pytest.approx((2, -1), abs=0.25)
 
 
+@pytest.mark.parametrize("spread", [1.0, 0.01, 0.001])
+def test_the_fit_is_the_best_there_is_for_saturated_scores_and_narrow_gaps(spread: float) -> None:
+    rng = np.random.default_rng(1)
+    relevant = rng.random(3000) < 0.01
+    wrong = rng.random(3000) < 0.02  # an MLLM's p is mostly 0 or 1
+    p = np.where(relevant ^ wrong, 1.0, 0.0)
+    gaps = np.abs(rng.normal(0, spread, 3000)) * np.where(relevant, 0.3, 1.0)
+    made = fit([Sample(f"q{i % 40}", *map(float, (p[i], gaps[i])), bool(relevant[i])) for i in range(3000)], SOURCE)
+    for value in (0.0, 1.0):
+        assert made.probability(value) == pytest.approx(relevant[p == value].mean(), abs=0.02)
+    scaled = fit(
+        [Sample(f"q{i % 40}", float(p[i]), float(gaps[i] / spread), bool(relevant[i])) for i in range(3000)], SOURCE
+    )
+    assert made.gap == pytest.approx((scaled.gap[0] / spread, scaled.gap[1]))  # in whatever unit gaps come
+
+
 def test_ece_by_hand() -> None:
     assert ece([0.95, 0.95, 0.05, 0.05], [True, False, False, False]) == pytest.approx((0.45 * 2 + 0.05 * 2) / 4)
     assert reliability([1.0, 0.0], [True, False]) == [(0.0, 0.0, 1), (1.0, 1.0, 1)]

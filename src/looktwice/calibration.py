@@ -228,24 +228,33 @@ def isotonic(p: Sequence[float], relevant: Sequence[bool]) -> tuple[tuple[float,
 
 
 def _logistic(x: Sequence[float], relevant: Sequence[bool]) -> tuple[float, float]:
-    """(a, b) of σ(a·x + b) by Newton's method, towards Platt's smoothed targets."""
+    """(a, b) of σ(a·x + b) towards Platt's smoothed targets, by Newton's method on standardised x, never uphill."""
     import numpy as np
 
-    rows = np.stack([np.asarray(x, np.float64), np.ones(len(x))], axis=1)
-    labels = np.asarray(relevant, bool)
+    values, labels = np.asarray(x, np.float64), np.asarray(relevant, bool)
+    middle, spread = float(values.mean()), float(values.std())
+    if spread <= 1e-9 * max(1e-9, abs(middle)):
+        spread = 1.0  # constant x has no slope to find
+    rows = np.stack([(values - middle) / spread, np.ones(len(values))], axis=1)
     hits, misses = int(labels.sum()), int((~labels).sum())
     target = np.where(labels, (hits + 1) / (hits + 2), 1 / (misses + 2))
+    ridge = 1e-6 * np.eye(2)
+
+    def loss(at: Any) -> float:
+        return float(np.logaddexp(0.0, rows @ at).sum() - target @ (rows @ at) + at @ ridge @ at / 2)
+
     weights = np.array([0.0, math.log((hits + 1) / (misses + 1))])
-    ridge = 1e-6 * np.eye(2)  # constant x has no slope to find
     for _ in range(100):
         said = 1 / (1 + np.exp(-np.clip(rows @ weights, -40, 40)))
         gradient = rows.T @ (said - target) + ridge @ weights
-        curvature = rows.T @ (rows * (said * (1 - said))[:, None]) + ridge
-        step = np.linalg.solve(curvature, gradient)
-        weights = weights - step * min(1.0, 5.0 / max(1e-12, float(np.abs(step).max())))
-        if np.abs(step).max() < 1e-9:
+        step = np.linalg.solve(rows.T @ (rows * (said * (1 - said))[:, None]) + ridge, gradient)
+        while np.abs(step).max() > 1e-9 and loss(weights - step) > loss(weights) - 1e-4 * float(gradient @ step):
+            step = step / 2
+        weights = weights - step
+        if np.abs(step).max() <= 1e-9:
             break
-    return float(weights[0]), float(weights[1])
+    a = float(weights[0]) / spread
+    return a, float(weights[1]) - a * middle
 
 
 def _sigmoid(x: float) -> float:
