@@ -8,10 +8,11 @@ import os
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from colour_encoder import picture
@@ -19,7 +20,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from looktwice.errors import MediaError, UsageError
-from looktwice.sources import REASONS, Scope, Scopes, Source, Unreadable, display, file_uri, name_to_id, read_uri, scan
+from looktwice.sources import (
+    REASONS,
+    Hidden,
+    Scope,
+    Scopes,
+    Source,
+    Unreadable,
+    display,
+    file_uri,
+    name_to_id,
+    read_uri,
+    scan,
+)
 from looktwice.sources.uri import range_uri
 
 ROOT = os.geteuid() == 0
@@ -135,6 +148,13 @@ def test_what_is_no_file(tmp_path: Path) -> None:
             read_uri(file_uri(tmp_path / name))
 
 
+@pytest.mark.parametrize("name", ["pipe.tar", "pipe.jsonl"])
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    assert troubles(tmp_path / name) == [(f"{tmp_path}/{name}", "not-a-file")]
+    assert troubles(tmp_path / "*") == [(f"{tmp_path}/{name}", "not-a-file")]
+
+
 @pytest.mark.skipif(ROOT, reason="root may read everything")
 def test_what_may_not_be_read(tmp_path: Path) -> None:
     make(tmp_path, "open/a.png", "shut/b.png", "c.png")
@@ -239,6 +259,14 @@ def test_a_named_file_is_taken_whatever_its_name(tmp_path: Path) -> None:
     assert ids(tmp_path) == []
 
 
+def test_a_pattern_does_not_go_round_in_links(tmp_path: Path) -> None:
+    make(tmp_path, "a.png", "b/c.png", "b/.d/e.png", ".f.png")
+    for number in range(4):  # 4 ways on from every place: as many paths as could never be listed
+        (tmp_path / f"l{number}").symlink_to(tmp_path)
+    assert ids(tmp_path / "**/*.png") == ["a.png", "b/c.png"]
+    assert ids(tmp_path / "b/**") == ids(tmp_path / "b") == ["c.png"]
+
+
 @pytest.mark.parametrize("path", ["nowhere", "nowhere.png", "*.nothing", "a.png/b", ""])
 def test_paths_that_do_not_exist(tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(make(tmp_path, "a.png"))
@@ -320,6 +348,19 @@ def test_bad_lines_do_not_stop_the_list(tmp_path: Path, bad: bytes) -> None:
     assert (first.id, trouble.reason, last.id) == ("a", "bad-record", "b")
     assert read_uri(trouble.uri).strip() == bad
     assert trouble.hides == file_uri(listed)
+
+
+@pytest.mark.parametrize("depth", [150, 490, 900])
+def test_deeply_nested_metadata_is_one_bad_line(tmp_path: Path, depth: int) -> None:
+    deep = b'{"id": "a", "text": "t", "m": ' + b"[" * depth + b"]" * depth + b"}"
+    (tmp_path / "l.jsonl").write_bytes(deep + b'\n{"id": "b", "text": "t"}\n')
+    assert [reason for _, reason in troubles(tmp_path / "l.jsonl")] == ["bad-record"]
+    assert ids(tmp_path / "l.jsonl") == ["b"]
+
+
+def test_picture_whose_address_holds_a_nul(tmp_path: Path) -> None:
+    listed = write_list(tmp_path / "l.jsonl", {"id": "a", "image": "file:///a\0b"}, {"id": "b", "text": "t"})
+    assert [reason for _, reason in troubles(listed)] == ["bad-record"] and ids(listed) == ["b"]
 
 
 def test_list_with_byte_order_mark_and_dos_line_ends(tmp_path: Path) -> None:
@@ -444,6 +485,35 @@ def test_damaged_header_in_the_middle_is_told(tmp_path: Path) -> None:
     assert (one.id, trouble.reason) == ("t.tar/0", "bad-archive")
 
 
+def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE, patch: tuple[int, bytes] = (0, b"")) -> bytes:
+    """One tar header, with some bytes changed and the checksum right."""
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    data = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    data[patch[0] : patch[0] + len(patch[1])] = patch[1]
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data)
+    return bytes(data)
+
+
+LONG = header("././@LongLink", 10, tarfile.GNUTYPE_LONGNAME) + b"a".ljust(512, b"\0")
+PAX = header("pax", 14, tarfile.XHDTYPE) + b"14 size=-1536\n".ljust(512, b"\0")
+HEADERS = [
+    pytest.param(header("b.txt", patch=(124, b"\xff" * 10 + b"\xfe\0")), id="negative size"),
+    pytest.param(PAX + header("b.txt"), id="negative size in an extended header"),
+    pytest.param(LONG * 600 + header("b.txt"), id="names of names of names"),
+    pytest.param(header("b.png", kind=tarfile.GNUTYPE_SPARSE, patch=(482, b"\1")), id="sparse and cut off"),
+]
+
+
+@pytest.mark.parametrize("hostile", HEADERS)
+def test_hostile_headers_are_a_bad_archive_and_end(tmp_path: Path, hostile: bytes) -> None:
+    whole = header("a.txt", 3) + b"abc".ljust(512, b"\0")
+    (tmp_path / "t.tar").write_bytes(whole + hostile)
+    assert [reason for _, reason in troubles(tmp_path / "t.tar")] == ["bad-archive"]
+    assert ids(tmp_path / "t.tar") == ["t.tar/a"]
+
+
 @pytest.mark.parametrize("data", [b"", b"x", b"x" * 5000, b"\x1f\x8b" + b"x" * 600])
 def test_what_is_no_tar(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "t.tar").write_bytes(data)
@@ -479,7 +549,9 @@ def test_changed_bytes_are_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["", "a.png", "/a.png", "file://host/a.png", "file:///a%00", "file:///a#x", "ftp://h/a"]
+    "uri",
+    ["", "a.png", "/a.png", "file://host/a.png", "file:///a%00", "file:///a\0b", "file:///a#x", "ftp://h/a"]
+    + [f"file:///a#offset={place}&size=1" for place in ("9" * 20, "9" * 5000, "\u0661", "-1")],
 )
 def test_uris_that_looktwice_does_not_write(uri: str) -> None:
     with pytest.raises(MediaError, match="bad-uri"):
@@ -494,9 +566,18 @@ def test_too_many_bytes(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def server() -> object:
+def server() -> Iterator[str]:
+    closing = Event()
+
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path == "/slow.png":
+                self.send_response(200)
+                self.end_headers()
+                with suppress(OSError):  # until the other side has had enough
+                    while not closing.wait(0.02):
+                        self.wfile.write(b"x")
+                return
             self.send_response(200 if self.path == "/a.png" else 404)
             self.end_headers()
             self.wfile.write(picture("blue"))
@@ -507,8 +588,15 @@ def server() -> object:
     running = HTTPServer(("127.0.0.1", 0), Answer)
     Thread(target=running.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{running.server_port}"
+    closing.set()
     running.shutdown()
     running.server_close()
+
+
+def test_a_server_that_never_ends_is_given_up(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("looktwice.sources.uri.FETCH_SECONDS", 0.2)
+    with pytest.raises(MediaError, match="download: it took longer"):
+        read_uri(f"{server}/slow.png", allow_urls=True)
 
 
 def test_urls_are_refused_unless_allowed(tmp_path: Path, server: str) -> None:
@@ -533,3 +621,12 @@ def test_scopes_find_as_a_plain_loop_does(prefixes: list[str], uri: str) -> None
     plain = [prefix for prefix in prefixes if uri.startswith(prefix)]
     assert found == (Scope("r", min(plain, key=len)) if plain else None)
     assert Scopes(Scope("r", prefix) for prefix in prefixes).find("other", uri) is None
+
+
+def test_many_places_out_of_sight_are_found_quickly() -> None:
+    hidden = Hidden()
+    for number in range(100_000):  # links that point to nothing, as an annex without its files has them
+        hidden.add(f"file:///r/{number:06}.png")
+    hidden.add("file:///r/sub/")
+    assert hidden.covers("file:///r/", "file:///r/sub/a.png") and hidden.covers("file:///r/000001.png", "")
+    assert not any(hidden.covers("file:///r/", f"file:///r/x{number}.png") for number in range(1000))

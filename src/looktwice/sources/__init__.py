@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from looktwice.errors import UsageError
 from looktwice.sources.folders import Walk, scan_file
@@ -93,10 +94,20 @@ def _expand(path: bytes) -> list[tuple[bytes, bytes]]:
     shown = os.fsdecode(path)
     if (wild := _WILDCARD.search(path)) is None:
         raise UsageError(f"{shown!r} does not exist; check the spelling.")
-    matches = sorted(glob.glob(path, recursive=True))
+    matches = sorted(_matches(path, path[: wild.start()].rpartition(b"/")[0]))
     if not matches:
         raise UsageError(f"Nothing matches {shown!r}; check the pattern.")
     return [(match, os.path.dirname(path[: wild.start()])) for match in matches]
+
+
+def _matches(pattern: bytes, folder: bytes) -> Iterable[bytes]:
+    """What a pattern matches; `**` does not enter links to folders, as two that lead back would never end."""
+    rest = pattern[len(folder) + 1 :]
+    if b"**" not in rest.split(b"/"):
+        return glob.glob(pattern)
+    home = Path(os.fsdecode(folder or b"/"))
+    found = set(home.glob(os.fsdecode(rest)))
+    return [os.fsencode(path) for path in found if not any(part[:1] == "." for part in path.relative_to(home).parts)]
 
 
 @dataclass(slots=True)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from looktwice.errors import MediaError
-from looktwice.sources.records import Source, Unreadable, text_is_clean
-from looktwice.sources.uri import failure, file_uri, is_url, range_uri
+from looktwice.sources.records import MAX_DEPTH, Source, Unreadable, text_is_clean
+from looktwice.sources.uri import failure, file_uri, is_url, open_file, range_uri
 
 MAX_LINE = 2**24
 
@@ -22,7 +22,7 @@ def scan_jsonl(path: bytes, allow_urls: bool = False) -> Iterator[Source | Unrea
     """Yield one item per line, in order; a line that cannot be used is yielded as Unreadable and hides the list."""
     root = file_uri(path)
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             offset = 0
             while line := file.readline(MAX_LINE):
                 where = range_uri(root, offset, len(line))
@@ -35,6 +35,8 @@ def scan_jsonl(path: bytes, allow_urls: bool = False) -> Iterator[Source | Unrea
                         yield _source(record, path, root, where, allow_urls)
                 except MediaError as error:
                     yield Unreadable.of(where, root, error, hides=root)
+    except MediaError as error:
+        yield Unreadable.of(root, root, error, hides=root)
     except OSError as error:
         yield Unreadable.of(root, root, failure(error, path), hides=root)
 
@@ -49,7 +51,11 @@ def parse_object(data: bytes) -> dict[str, Any]:
         raise MediaError("bad-record", f"it is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise MediaError("bad-record", "it is JSON, but no object of the form {…}")
-    if not text_is_clean(value):
+    try:
+        clean = text_is_clean(value)
+    except RecursionError:
+        raise MediaError("bad-record", f"it is nested deeper than {MAX_DEPTH} levels") from None
+    if not clean:
         raise MediaError("bad-record", "it holds half a character (a lone surrogate)")
     return value
 
@@ -84,8 +90,8 @@ def _source(record: dict[str, Any], path: bytes, root: str, where: str, allow_ur
 
 
 def _image_uri(image: str, path: bytes) -> str:
-    if is_url(image) or image.startswith("file:///"):
-        return image
     if "\0" in image:
         raise MediaError("bad-record", '"image" holds a NUL character')
+    if is_url(image) or image.startswith("file:///"):
+        return image
     return file_uri(os.path.join(os.path.dirname(path), os.fsencode(image)))

@@ -9,6 +9,9 @@ from typing import Any
 from looktwice.errors import MediaError
 from looktwice.sources.uri import read_uri
 
+MAX_DEPTH = 100
+"""Metadata that is nested deeper is refused: Python's JSON gives up at a depth that differs from call to call."""
+
 REASONS = {
     "bad-record": "a line of a .jsonl file, or the .txt and .json beside a picture in a .tar, that cannot be used",
     "bad-archive": "a .tar file that cannot be read from here on",
@@ -82,12 +85,17 @@ def name_to_id(name: bytes) -> str:
         return "//" + "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in escaped)
 
 
-def text_is_clean(value: object) -> bool:
-    """Whether every string inside a JSON value can be stored as UTF-8: JSON can smuggle in lone surrogates."""
+def text_is_clean(value: object, depth: int = 0) -> bool:
+    """Whether every string inside a JSON value can be stored as UTF-8: JSON can smuggle in lone surrogates.
+
+    Raises RecursionError for what is nested deeper than MAX_DEPTH, which could be read here and not written elsewhere.
+    """
+    if depth > MAX_DEPTH:
+        raise RecursionError
     if isinstance(value, str):
         return not any(0xD800 <= ord(char) <= 0xDFFF for char in value)
     if isinstance(value, dict):
-        return all(text_is_clean(part) for pair in value.items() for part in pair)
+        return all(text_is_clean(part, depth + 1) for pair in value.items() for part in pair)
     if isinstance(value, list):
-        return all(text_is_clean(part) for part in value)
+        return all(text_is_clean(part, depth + 1) for part in value)
     return True

@@ -35,11 +35,15 @@ class Hidden:
     """Places that a scan could not see into, so that nothing in them may be called gone."""
 
     def __init__(self) -> None:
-        self._places: tuple[str, ...] = ()
+        self._places: set[str] = set()
+        self._starts: Scopes | None = None
 
     def add(self, place: str | None) -> None:
-        if place is not None and place not in self._places:
-            self._places += (place,)
+        if place is not None:
+            self._places.add(place)
+            self._starts = None
 
     def covers(self, root: str, uri: str) -> bool:
-        return root in self._places or uri.startswith(self._places)
+        if self._starts is None:
+            self._starts = Scopes(Scope("", place) for place in self._places)
+        return root in self._places or self._starts.find("", uri) is not None

@@ -18,7 +18,7 @@ from looktwice.errors import MediaError
 from looktwice.media import SUFFIXES
 from looktwice.sources.jsonl import parse_object
 from looktwice.sources.records import Source, Unreadable, name_to_id
-from looktwice.sources.uri import failure, file_uri, range_uri
+from looktwice.sources.uri import failure, file_uri, open_file, range_uri
 
 MAX_SIDECAR = 2**24
 _OTHER = (".txt", ".json")
@@ -41,8 +41,10 @@ def scan_tar(path: bytes, name: bytes, root: str) -> Iterator[Source | Unreadabl
     """Yield one item per key, in the order of the archive; `name` is what ids begin with, before `/key`."""
     uri = file_uri(path)
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             yield from _items(file, name, root, uri)
+    except MediaError as error:
+        yield Unreadable.of(uri, root, error, hides=f"{uri}#")
     except OSError as error:
         yield Unreadable.of(uri, root, failure(error, path), hides=f"{uri}#")
 
@@ -107,10 +109,12 @@ def _members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # or every header of a shard stays in memory
+                if member.size < 0:  # tarfile would go back, and read the same headers for ever
+                    raise tarfile.ReadError(f"{member.name!r} has a negative size")
                 if not member.isdir():
                     yield member
             end = archive.offset
-    except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
+    except (tarfile.TarError, ValueError, EOFError, OverflowError, LookupError, RecursionError) as error:
         hint = "; a compressed archive has no random access: decompress it first" if _compressed(file) else ""
         raise MediaError("bad-archive", f"{error}{hint}") from None
     # tarfile ends in silence at a damaged header; only a block of zeros is the real end.

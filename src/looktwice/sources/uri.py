@@ -11,13 +11,18 @@ import hashlib
 import os
 import re
 import stat
+import time
 from dataclasses import dataclass
+from typing import Any, BinaryIO
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from looktwice.errors import MediaError
 
 MAX_BYTES = 2**29
 """Larger files are refused: no picture under the pixel cap needs half a gigabyte."""
+
+FETCH_SECONDS = 120
+"""A download that takes longer is given up: a server that sends a byte now and then must not hold up a run for good."""
 
 REASONS = {
     "missing": "there is no such file any more",
@@ -35,7 +40,7 @@ REASONS = {
 }
 """What `MediaError.reason` can be when it comes from this module."""
 
-_RANGE = re.compile(r"offset=(\d+)&size=(\d+)\Z")
+_RANGE = re.compile(r"offset=([0-9]{1,18})&size=([0-9]{1,18})\Z")
 _URL = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -71,7 +76,7 @@ def is_url(text: str) -> bool:
 def parse_uri(uri: str) -> Location:
     """Return where the bytes of a `file:` uri lie. Raises MediaError (`bad-uri`)."""
     address, _, fragment = uri.partition("#")
-    if not address.startswith("file:///") or "%00" in address:
+    if not address.startswith("file:///") or "%00" in address or "\0" in address:
         raise MediaError("bad-uri", uri)
     path = unquote_to_bytes(address.removeprefix("file://"))
     if not fragment:
@@ -113,28 +118,30 @@ def failure(error: OSError, path: bytes) -> MediaError:
     return MediaError("io-error", error.strerror or str(error))
 
 
+def open_file(path: bytes, buffering: int = -1) -> BinaryIO:
+    """Open a regular file for reading. Raises OSError, and MediaError (`not-a-file`) for pipes, folders and devices."""
+    # O_NONBLOCK: opening a named pipe must not wait for somebody to write into it.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise MediaError("not-a-file", "it is not a regular file")
+    return os.fdopen(handle, "rb", buffering)
+
+
 def _read(where: Location) -> bytes:
     try:
-        # O_NONBLOCK: opening a named pipe must not wait for somebody to write into it.
-        handle = os.open(where.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            return _read_open(handle, where)
-        finally:
-            os.close(handle)
+        with open_file(where.path, buffering=0) as file:
+            return _read_open(file, where)
     except OSError as error:
         raise failure(error, where.path) from None
 
 
-def _read_open(handle: int, where: Location) -> bytes:
-    status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode):
-        raise MediaError("not-a-file", "it is not a regular file")
-    size = status.st_size if where.size is None else where.size
+def _read_open(file: BinaryIO, where: Location) -> bytes:
+    size = os.fstat(file.fileno()).st_size if where.size is None else where.size
     if size > MAX_BYTES:
         raise MediaError("too-large", f"{size:,} bytes; the limit is {MAX_BYTES:,}")
-    with open(handle, "rb", buffering=0, closefd=False) as file:
-        file.seek(where.offset)
-        data = file.read(size)
+    file.seek(where.offset)
+    data = file.read(size)
     if where.size is not None and len(data) < size:
         raise MediaError("truncated", f"the file ends {size - len(data):,} bytes early")
     return data
@@ -148,9 +155,19 @@ def _fetch(url: str, allowed: bool) -> bytes:
 
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:
-            data: bytes = answer.read(MAX_BYTES + 1)
+            data = _within_time(answer)
     except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
         raise MediaError("download", str(error)) from None
     if len(data) > MAX_BYTES:
         raise MediaError("too-large", f"more than {MAX_BYTES:,} bytes")
     return data
+
+
+def _within_time(answer: Any) -> bytes:
+    """Read at most MAX_BYTES + 1; the socket's own time limit counts anew with every byte that comes."""
+    data, end = bytearray(), time.monotonic() + FETCH_SECONDS
+    while len(data) <= MAX_BYTES and (part := answer.read1(2**20)):
+        data += part
+        if time.monotonic() > end:
+            raise TimeoutError(f"it took longer than {FETCH_SECONDS} s")
+    return bytes(data)
