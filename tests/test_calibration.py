@@ -114,6 +114,21 @@ def test_it_is_kept_whole_and_refused_elsewhere(tmp_path: Path) -> None:
         Calibration.load(tmp_path / "c.json")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"candidates_from": [{"tokens_key": "k", "asymmetric": True}]}, {"second_look": [{"repetition_penalty": 1.05}]}],
+)
+def test_what_changes_p_is_part_of_the_source(change: dict[str, Any]) -> None:
+    usual = {
+        "second_look": [{"repetition_penalty": 1.0}],
+        "candidates_from": [{"tokens_key": "k", "asymmetric": False}],
+    }
+    made = fit(samples(), source_of(usual))
+    made.check(source_of(usual))
+    with pytest.raises(Mismatch):
+        made.check(source_of({**usual, **change}))
+
+
 def test_too_few_labels_are_refused() -> None:
     for pairs in ([], [s for s in samples() if s.relevant], [s for s in samples() if s.query == "q1"]):
         with pytest.raises(UsageError, match="more labels"):

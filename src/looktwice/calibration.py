@@ -116,8 +116,12 @@ def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(
             "A calibration is for one prompt and model; name one with --prompt, and ties without a question."
         )
-    codecs = {str(found.get("tokens_key", "")) for found in conditions.get("candidates_from", [])}
-    return {"encoder": dict(conditions.get("encoder", {})), **own[0], "tokens": ",".join(sorted(codecs))}
+    seen = conditions.get("candidates_from", [])
+    codecs = {str(found.get("tokens_key", "")) for found in seen}
+    unusual = {"asymmetric": True} if any(found.get("asymmetric") for found in seen) else {}
+    penalty = looks[0].get("repetition_penalty", 1.0)
+    unusual |= {} if penalty == 1.0 else {"repetition_penalty": penalty}
+    return {"encoder": dict(conditions.get("encoder", {})), **own[0], "tokens": ",".join(sorted(codecs)), **unusual}
 
 
 def fit(samples: Iterable[Sample], source: Mapping[str, Any], method: str = "platt") -> Calibration:
