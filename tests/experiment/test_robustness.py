@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from random import Random
 from types import MappingProxyType
 
@@ -131,6 +132,19 @@ def test_a_run_writes_curves_and_goes_on(root, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "out/robustness.json").read_text())["about"]["queries"] == 6
     with pytest.raises(Mismatch, match="other settings"):
         run_robustness(bench(root, sample=3), tmp_path / "out", ["query"], lambda done, total: None)
+
+
+def test_what_changes_the_figures_is_refused_when_a_run_goes_on(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(robustness, "DEGRADATIONS", {})
+    begin = lambda bench: run_robustness(bench, tmp_path / "out", ["query"], lambda done, total: None)  # noqa: E731
+    begin(bench(root))
+    for changes in ({"prompt": "generic"}, {"score_mode": "digit"}):
+        with pytest.raises(Mismatch, match="other settings"):
+            begin(Bench(open_dataset("folder", root), Colours(), SecondLook(Histograms(), **changes), 4, 6))
+    fewer = open_dataset("folder", root)
+    with pytest.raises(Mismatch, match="other settings"):
+        begin(Bench(replace(fewer, items=list(fewer.items)[:-1]), Colours(), SecondLook(Histograms()), 4, 6))
+    begin(bench(root))
 
 
 def test_a_dataset_without_picture_queries_is_refused(tmp_path):

@@ -161,6 +161,20 @@ def test_other_settings_are_refused_with_what_changed(root, tmp_path):
         run(root, tmp_path)
 
 
+def test_another_way_of_looking_is_refused(root, tmp_path):
+    dataset = open_dataset("folder", root)
+
+    def ask(**options: object):
+        plan = Plan(Colours(), SecondLook(Histograms(), **options), shortlist=8)
+        return run_benchmark(dataset, tmp_path, plan, indexing=Silent(), searching=Silent())
+
+    ask(score_mode="p-label", retrace="off", batch_size=4)
+    ask(batch_size=8, resolution=None)
+    for options in ({"score_mode": "written"}, {"retrace": "causal"}, {"resolution": 448}, {"prior": "query"}):
+        with pytest.raises(Mismatch, match=next(iter(options))):
+            ask(**options)
+
+
 def test_other_queries_under_the_same_ids_are_refused(root, tmp_path):
     dataset = open_dataset("folder", root)
     plan = Plan(Colours(), SecondLook(Histograms()), shortlist=8)

@@ -8,6 +8,7 @@ query in flight. The settings stand beside the lines, and a run is only continue
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -20,8 +21,11 @@ from looktwice.errors import MediaError, Mismatch, StoreError, UsageError
 from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.evaluate.trec import escape, unescape
 from looktwice.retrieve import Answer, Retriever
+from looktwice.score import load_scorer
+from looktwice.second_look import SecondLook
 from looktwice.types import Item
 
+WHERE = ("device", "dtype", "batch_size", "cache_bytes", "path")  # a run may go on elsewhere, or faster
 LATER = ("asked",)  # settings that runs begun by an earlier version did not write down
 _log = logging.getLogger(__name__)
 
@@ -176,9 +180,16 @@ def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:
         "encoder": asdict(retriever.table.manifest.encoder),
         "items": len(retriever.table),
         "shortlist": retriever.shortlist,
-        "second_look": None if look is None else {"mllm": _name(look.mllm), "prompt": look.prompt},
+        "second_look": None if look is None else {"mllm": _name(look.mllm), "prompt": look.prompt, **unusual(look)},
         **ties,
     }
+
+
+def unusual(look: SecondLook) -> dict[str, str]:
+    """What else the scores of a second look depend on (mode, retrace, resolution, …), where it is not the default."""
+    usual = {name: one.default for name, one in inspect.signature(load_scorer).parameters.items()}
+    chosen = {name: value for name, value in look._options.items() if name not in WHERE}
+    return {name: str(value) for name, value in chosen.items() if value not in (None, "off", usual.get(name))}
 
 
 def _asked(dataset: Dataset) -> str:

@@ -10,7 +10,9 @@ that of the pair exchanged; `contrast` shows the second look both pictures at fu
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from looktwice.errors import MediaError, Mismatch, UsageError
 from looktwice.evaluate import interval
 from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.evaluate.groups import measure_group
-from looktwice.experiment.answers import write_json
+from looktwice.experiment.answers import unusual, write_json
 from looktwice.experiment.degrade import DEGRADATIONS, Picture, centre, mirrored, normalised
 from looktwice.experiment.plot import plot
 from looktwice.experiment.systems import scores_of
@@ -37,6 +39,7 @@ Change: TypeAlias = Callable[[Picture, Random], Picture]
 BATCH = 64
 OTHERS = 24  # pictures that clutter draws from
 MENDS = ("views", "both orders", "contrast")
+LATER = ("items", "asked", "prompt")  # what runs begun by an earlier version did not write down
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +78,16 @@ class Bench:
     fusion: str = "0.5"
     seed: int = 0
     queries: list[Item] = field(init=False)
-    _sources: list[Source] = field(init=False)
+    items: list[Source] = field(init=False)
     _vectors: dict[str, Any] = field(init=False, default_factory=dict)
     _others: list[Picture] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._sources = [source for source in self.dataset.items if isinstance(source, Source) and source.picture]
+        self.items = [source for source in self.dataset.items if isinstance(source, Source) and source.picture]
         self.queries = [item for item in map(_loaded, self._sampled()) if item is not None]
-        if not self.queries or not self._sources:
+        if not self.queries or not self.items:
             raise UsageError(f"{self.dataset.name} has no picture queries with labels, or no pictures, to damage.")
-        chosen = Random(self.seed).sample(self._sources, min(OTHERS, len(self._sources)))
+        chosen = Random(self.seed).sample(self.items, min(OTHERS, len(self.items)))
         self._others = [item.image for source in chosen if (item := _loaded(Query(source))) and item.image]
 
     def _sampled(self) -> list[Query]:
@@ -150,8 +153,8 @@ class Bench:
     def _encoded(self, damage: Change | None) -> tuple[list[str], Any]:
         names: list[str] = []
         rows = []
-        for start in range(0, len(self._sources), BATCH):
-            items = [item for source in self._sources[start : start + BATCH] if (item := _loaded(Query(source)))]
+        for start in range(0, len(self.items), BATCH):
+            items = [item for source in self.items[start : start + BATCH] if (item := _loaded(Query(source)))]
             vectors = self.encoder.encode([_changed(item, damage, self.seed) for item in items])
             fine = [i for i in range(len(items)) if np.isfinite(vectors[i]).all()]
             names += [items[i].id for i in fine]
@@ -162,7 +165,7 @@ class Bench:
         self, query: Item, shortlist: Sequence[Candidate], damage: Change | None, mend: str
     ) -> tuple[tuple[float | None, ...], int]:
         """p of each candidate, None where there is none, and how many pairs that took."""
-        of = {source.id: source for source in self._sources}
+        of = {source.id: source for source in self.items}
         found = [_loaded(Query(of[candidate.id])) for candidate in shortlist]
         there = [_changed(item, damage, self.seed) for item in found if item is not None]
         columns = self._looks(query, there, mend) if there else []
@@ -214,6 +217,10 @@ def _about(bench: Bench) -> dict[str, Any]:
         "encoder": f"{bench.encoder.info.name}@{bench.encoder.info.revision}",
         "mllm": scorer,
         "seed": bench.seed,
+        "items": len(bench.items),
+        "asked": hashlib.sha256(json.dumps([query.id for query in bench.queries]).encode()).hexdigest()[:16],
+        "prompt": bench.look.prompt,
+        **unusual(bench.look),
     }
 
 
@@ -222,9 +229,9 @@ def _known(path: Path, about: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
         return
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
-    path.write_bytes(whole)
+    os.truncate(path, len(whole))
     lines = [json.loads(line) for line in whole.splitlines()]
-    if lines and lines[0] != about:
+    if lines and {**{name: about[name] for name in LATER}, **lines[0]} != about:
         raise Mismatch(f"{path.parent} holds a run under other settings ({lines[0]}); choose another --out.")
     yield from ((line["condition"], line) for line in lines[1:])
 
