@@ -97,7 +97,10 @@ def test_folders_that_hold_no_usable_model(folder: Path, tmp_path: Path) -> None
     (folder / "weights.bin").unlink()
     with pytest.raises(ModelError, match="no weights"):
         resolve(str(folder))
-    for damaged in (b"", b"\xff" * 8, b"\x02\0\0\0\0\0\0\0{]", b"\x02\0\0\0\0\0\0\0[]"):
+    headers = [b'{"t": {"data_offsets": [%s]}}' % start for start in (b"-99", b"1.5", b'"a"', b"9" * 30)]
+    headers += [b'{"t": ' + b"[" * 5000 + b"]" * 5000 + b"}"]
+    damages = [len(header).to_bytes(8, "little") + header for header in headers]
+    for damaged in (b"", b"\xff" * 8, b"\x02\0\0\0\0\0\0\0{]", b"\x02\0\0\0\0\0\0\0[]", *damages):
         (folder / "model.safetensors").write_bytes(damaged)
         with pytest.raises(ModelError, match="damaged"):
             resolve(str(folder))

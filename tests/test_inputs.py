@@ -80,6 +80,12 @@ def test_documents_that_are_files_are_read_later(photo: Path) -> None:
     assert isinstance(both, Entry) and both.text == "words"
 
 
+def test_a_device_without_an_end_is_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("looktwice.inputs.MAX_BYTES", 1000)
+    with pytest.raises(UsageError, match="too-large"):
+        as_item(Path("/dev/zero"), "query")
+
+
 def test_what_looks_like_a_path_on_the_command_line() -> None:
     paths = [
         "x.jpg",

@@ -93,6 +93,18 @@ def test_decompression_bomb(side: int) -> None:
     assert reason(png(side, side)) == "too-large"
 
 
+@pytest.mark.parametrize(("side", "word"), [(16, None), (16_384, "too-large"), (65_536, "too-large")])
+def test_tiff_whose_tile_is_larger_than_any_picture(side: int, word: str | None) -> None:
+    tile = zlib.compress(bytes(256))
+    tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: len(tile)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data = b"II*\0" + struct.pack("<I", 8 + len(tile)) + tile + struct.pack("<H", len(tags)) + entries + bytes(4)
+    if word is None:
+        assert media.load(data)[1] == (16, 16)
+    else:
+        assert reason(data) == word
+
+
 def test_pixel_cap_is_exact() -> None:
     data = as_bytes(NOISE, "PNG")
     assert media.load(data, max_pixels=64 * 48)[1] == (64, 48)

@@ -186,7 +186,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises ModelError where there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"The model file {str(path)!r} cannot be read ({first_line(error)}).") from error
     if not isinstance(content, dict):
         raise ModelError(f"The model file {str(path)!r} holds no JSON object.")
@@ -218,7 +218,9 @@ def _samples(path: Path) -> Iterator[bytes]:
         yield header
         try:
             starts = sorted(value["data_offsets"][0] for key, value in json.loads(header).items() if key[:2] != "__")
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            if not all(isinstance(start, int) and 0 <= start < 2**62 for start in starts):
+                raise ValueError("offsets that no file has")
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise ModelError(f"The weights {str(path)!r} are damaged or no safetensors; get them again.") from error
         for start in starts:
             file.seek(8 + length + start)

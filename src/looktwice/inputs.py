@@ -23,6 +23,7 @@ from looktwice import media
 from looktwice.candidates import Entry
 from looktwice.errors import MediaError, UsageError
 from looktwice.sources import file_uri
+from looktwice.sources.uri import MAX_BYTES
 from looktwice.types import Item
 
 if TYPE_CHECKING:
@@ -70,7 +71,10 @@ def as_candidate(value: Any, name: str) -> Item | Entry:
 def picture(path: Path, name: str, text: str | None = None) -> Item:
     """Read a picture file. Raises UsageError, with the reason, where that is not possible."""
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)  # never more: it may be a pipe or a device without an end
+        if len(data) > MAX_BYTES:
+            raise MediaError("too-large", f"more than {MAX_BYTES:,} bytes")
         image, _ = media.load(data)
     except OSError as error:
         raise UsageError(f"The picture {str(path)!r} cannot be read: {error.strerror or error}.") from None

@@ -51,9 +51,9 @@ def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, Size]:
     if not data:
         raise MediaError("empty", "the file has no bytes")
     image = _open(data)
-    width, height = image.size
-    if width * height > max_pixels:
-        raise MediaError("too-large", f"{width} x {height} pixels; the limit is {max_pixels:,}")
+    for width, height in (image.size, _tile(image)):
+        if width * height > max_pixels:
+            raise MediaError("too-large", f"{width} x {height} pixels; the limit is {max_pixels:,}")
     return _decode(image, data)
 
 
@@ -101,6 +101,12 @@ def _open(data: bytes) -> Image:
         raise MediaError("too-large", str(error)) from None
     except Exception as error:  # hostile headers make parsers raise anything, from struct.error to KeyError
         raise _broken(error, data) from None
+
+
+def _tile(image: Image) -> Size:
+    """A TIFF is decoded tile by tile, and a tile may be stated to be far larger than the picture."""
+    sizes = [getattr(image, "tag_v2", {}).get(tag, 0) for tag in (322, 323)]
+    return (sizes[0], sizes[1]) if all(isinstance(size, int) for size in sizes) else (0, 0)
 
 
 def _decode(image: Image, data: bytes) -> tuple[Image, Size]:

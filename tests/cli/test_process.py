@@ -14,6 +14,7 @@ import pytest
 from conftest import Looktwice
 from fakes import make_pictures
 
+from looktwice.cli.console import say, table
 from looktwice.cli.main import app
 from looktwice.store import Table
 
@@ -98,7 +99,9 @@ def raising(error: Exception) -> object:
 def test_a_bug_is_one_line_and_debug_shows_more(looktwice: Looktwice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("looktwice.store.Table.open", raising(KeyError("oops\x1b[31m")))
     done = looktwice("info", "t.lt")
-    assert done.code == 1 and "KeyError" in done.err and "--debug" in done.err
+    assert (
+        done.code == 1 and "KeyError" in done.err and done.err.splitlines()[-1] == "This is a bug; --debug shows where."
+    )
     assert "Traceback" not in done.err and "\x1b" not in done.err
     with pytest.raises(KeyError):
         looktwice("info", "t.lt", "--debug")
@@ -122,6 +125,13 @@ def test_errors_of_the_machine_are_sentences(
     assert done.code == 1 and message in done.err and "Traceback" not in done.err
 
 
+def test_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    say(":cat: [red]x[/b]")
+    table(["a", ">[/b]:cat:.trec\x1b"], [[":cat:", "[red]"]], title="[/i]")
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == ":cat: [red]x[/b]" and "[/b]:cat:.trec\\x1b" in out and ":cat:  " in out
+
+
 def test_ctrl_c_in_process_is_130(looktwice: Looktwice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("looktwice.store.Table.open", raising(KeyboardInterrupt()))  # type: ignore[arg-type]
     done = looktwice("info", "t.lt")
@@ -130,7 +140,7 @@ def test_ctrl_c_in_process_is_130(looktwice: Looktwice, monkeypatch: pytest.Monk
 
 def test_debug_after_a_double_dash_is_a_word(looktwice: Looktwice, own_table: Path) -> None:
     done = looktwice("delete", own_table, "--json", "--", "--debug")
-    assert done.code == 0 and done.records[0]["deleted"] == 0
+    assert done.code == 3 and done.records[0]["unknown"] == 1  # an id that names nothing, and no option
 
 
 def test_doctor_and_models_answer(looktwice: Looktwice) -> None:

@@ -203,6 +203,32 @@ def test_a_pickle_that_wants_to_run_something_is_refused(tmp_path):
             unpickle(tmp_path / "evil.pkl")
 
 
+class Records:
+    """A kind of array whose state says that there are objects in plain bytes: reading one follows any address."""
+
+    def __reduce__(self):
+        state = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
+        return np.dtype, ("V8", False, True), state
+
+
+class Pointer:
+    def __reduce__(self):
+        return np.ndarray, ((1,), Records(), b"\x10\x20\x30\x40\x50\x60\0\0")
+
+
+@pytest.mark.parametrize("evil", [Records(), Pointer(), np.zeros(2, [("a", "i4")]), np.datetime64("2020")])
+def test_a_pickle_with_arrays_of_anything_but_numbers_is_refused(evil, tmp_path):
+    with pytest.raises(UsageError, match="no pickle of plain data"):
+        unpickle(pickled(tmp_path / "evil.pkl", {"gnd": [evil]}))
+
+
+@pytest.mark.parametrize("kind", ["i8", ">f4", "U3", "S2", "?", "O"])
+def test_arrays_of_plain_kinds_come_back(kind, tmp_path):
+    array = np.asarray([[1, 0], [2, 3], [4, 5]]).astype(kind).T
+    found = unpickle(pickled(tmp_path / "x.pkl", array))
+    assert found.dtype == array.dtype.newbyteorder("=") and found.tolist() == array.tolist()
+
+
 def test_a_pickle_of_plain_data_and_arrays_is_read(tmp_path):
     value = {"a": [1, 2.5, "é", None], "b": np.arange(3), "c": np.float64(2.0)}
     for protocol in (0, 2, 4):

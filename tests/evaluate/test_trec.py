@@ -172,7 +172,10 @@ def test_a_broken_run_is_refused_with_the_place(tmp_path, text, message):
 def test_an_unreadable_path_is_said_plainly(tmp_path, read):
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"q Q0 a 1 0.5 t\n" * 99)[:-9])
     (tmp_path / "not.gz").write_bytes(b"q Q0 a 1 0.5 t\n")
-    for name in ("missing", ".", "cut.gz", "not.gz"):
+    packed = bytearray(gzip.compress(b"q Q0 a 1 0.5 t\n" * 99))
+    packed[10:14] = b"\xff" * 4
+    (tmp_path / "damaged.gz").write_bytes(packed)
+    for name in ("missing", ".", "cut.gz", "not.gz", "damaged.gz"):
         with pytest.raises(UsageError, match="cannot be read"):
             read(tmp_path / name)
 

@@ -74,7 +74,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     )
     for column in columns:
         right = column.startswith(">")
-        grid.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)
+        grid.add_column(
+            Text(safe(column.removeprefix(">"))), justify="right" if right else "left", overflow="fold", no_wrap=right
+        )
     for row in rows:
         grid.add_row(*(Text(safe("–" if cell is None else cell)) for cell in row))
     console = stdout()
@@ -187,7 +189,7 @@ def plural(n: int, one: str, many: str | None = None) -> str:
 def _console(file: Any, width: int) -> Console:
     from rich.console import Console
 
-    return Console(file=file, width=None if file.isatty() else width)
+    return Console(file=file, width=None if file.isatty() else width, emoji=False)  # :cat: may be part of a name
 
 
 def _utf8() -> bool:

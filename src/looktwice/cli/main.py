@@ -67,7 +67,8 @@ class Verbs(TyperGroup):
         except Exception as error:
             if ctx.obj["debug"] or isinstance(error, typer.TyperException | typer.Exit | typer.Abort):
                 raise
-            note(f"Internal error ({type(error).__name__}): {error}\nThis is a bug; --debug shows where.")
+            note(f"Internal error ({type(error).__name__}): {error}")
+            note("This is a bug; --debug shows where.")
             raise typer.Exit(1) from None
 
 

@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -120,7 +121,7 @@ def _read(path: str | Path) -> bytes:
     try:
         with reader(path, "rb") as file:
             data: bytes = file.read()
-    except (OSError, EOFError) as error:  # gzip reports a cut-off file as EOFError
+    except (OSError, EOFError, zlib.error) as error:  # gzip reports a cut-off file as EOFError, a damaged one as zlib's
         raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     return data.removeprefix(b"\xef\xbb\xbf")
 
@@ -174,7 +175,7 @@ def _json_rows(path: str | Path, data: bytes) -> _Rows:
             raise UsageError(f"{path}: expected {{query: {{document: score}}}}, but {query!r} holds something else.")
         rows = found.setdefault(query, [])
         for document, score in documents:
-            if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+            if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= 1e308:
                 raise UsageError(f"{path}: the score of {document!r} for query {query!r} is {score!r}; give a number.")
             rows.append((document, float(len(rows)), float(score)))
     return found

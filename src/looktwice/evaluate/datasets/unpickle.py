@@ -4,23 +4,69 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from looktwice.errors import UsageError
 
 MAX_BYTES = 2**26
-_NUMPY = ("_reconstruct", "scalar")
-_ALLOWED = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")} | {
-    (f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in _NUMPY
+_PLAIN = re.compile(r"[biufSU][0-9]{1,6}|O8?")
+
+
+class _Kind:
+    """Stands in for numpy.dtype, whose own state a pickle may fill with lies about where Python objects are."""
+
+    def __init__(self, name: str, *_: object) -> None:
+        if not _PLAIN.fullmatch(name):
+            raise pickle.UnpicklingError(f"it holds an array of {name!r}")
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, order, *inside = state
+        if inside[:3] != [None] * 3:
+            raise pickle.UnpicklingError("it holds an array of records")
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array(np.ndarray[Any, np.dtype[Any]]):
+    """An array that takes its kind from a `_Kind` only; numpy then checks shape and bytes against it."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        version, shape, kind, fortran, data = state
+        super().__setstate__((version, shape, kind.dtype, fortran, data))
+
+
+def _reconstruct(*_: object) -> _Array:
+    return np.ndarray.__new__(_Array, (0,), "b")
+
+
+def _scalar(kind: _Kind, data: bytes | str) -> Any:
+    return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, kind.dtype, 1)[0]
+
+
+def _encode(text: str, _: str = "latin1") -> bytes:
+    return text.encode("latin1")
+
+
+_ALLOWED: dict[tuple[str, str], Callable[..., Any] | None] = {
+    ("numpy", "ndarray"): None,
+    ("numpy", "dtype"): _Kind,
+    ("_codecs", "encode"): _encode,
 }
+for _core in ("core", "_core"):
+    _ALLOWED[f"numpy.{_core}.multiarray", "_reconstruct"] = _reconstruct
+    _ALLOWED[f"numpy.{_core}.multiarray", "scalar"] = _scalar
 
 
 class _Careful(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        return _ALLOWED[module, name]
 
 
 def unpickle(path: Path) -> Any:
