@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from looks import Colours, Histograms
@@ -40,6 +42,19 @@ def test_both_looks_rank_the_whole_corpus_or_what_is_given():
         assert all(len(scores) == 5 for scores in found.values())
         given = model.search(QUERIES, top_k=5, top_ranked={f"q{i}": ["d5", "d4"] for i in range(3)})
         assert all(set(scores) == {"d4", "d5"} for scores in given.values())
+
+
+def test_a_large_corpus_is_ranked_without_a_copy_of_its_vectors():
+    model = TwoLooks(Colours())
+    model.index(Rows({"id": f"d{i % 100:02d}-{i}", "text": str(i % 500)} for i in range(3000)))
+    tracemalloc.start()
+    found = model.search(Rows({"id": f"q{i}", "text": str(i)} for i in range(3)), top_k=8)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < model._vectors.nbytes
+    for i in range(3):  # the six with the query's words, by id, then the next best
+        same = sorted(f"d{j % 100:02d}-{j}" for j in range(i, 3000, 500))
+        assert list(found[f"q{i}"])[:6] == same and len(found[f"q{i}"]) == 8
 
 
 def test_queries_are_encoded_as_queries_where_an_encoder_tells_them_apart():

@@ -74,7 +74,9 @@ def test_everything_is_written_and_says_the_same(root, tmp_path):
 
 def test_losses_add_up_and_the_sweep_shares_the_scores(root, tmp_path):
     scorer = Histograms()
-    record = run(root, tmp_path, scorer).outcome.record
+    outcome = run(root, tmp_path, scorer).outcome
+    record = outcome.record
+    assert set(outcome.runs) == {"shortlist", "second look"}  # lists of the sweep would fill the memory
     loss, reached = record["loss"], record["systems"][1]["measures"]["mAP@100"]["mean"]
     assert loss["best_possible"] == 1.0
     total = reached + loss["lost_by_the_second_look"] + loss["lost_by_the_shortlist"]

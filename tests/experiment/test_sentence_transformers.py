@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from looks import Colours, Histograms
@@ -79,6 +82,27 @@ def test_chunks_of_a_corpus_give_the_same_scores_as_the_whole_where_all_is_looke
     assert np.concatenate(parts, axis=1) == pytest.approx(whole.numpy())
     with pytest.raises(UsageError, match="truncate_dim"):
         model.encode_query(["words"], truncate_dim=8)
+
+
+def test_pictures_in_files_are_not_held_in_memory(tmp_path):
+    class Watched(Colours):
+        seen: list[weakref.ref] = []  # noqa: RUF012
+
+        def encode(self, items):
+            self.seen += [weakref.ref(item.image) for item in items]
+            return super().encode(items)
+
+    paths = [tmp_path / f"{name}.png" for name in DOCUMENTS]
+    for path, document in zip(paths, DOCUMENTS.values(), strict=True):
+        document.save(path)
+    model, plain = (AsSentenceTransformer(Watched(), Reranker(Histograms())) for _ in range(2))
+    queries, documents = model.encode_query(list(QUERIES.values())), model.encode_document(paths)
+    gc.collect()
+    assert not any(picture() for picture in Watched.seen[len(QUERIES) :])
+    expected = plain.similarity(
+        plain.encode_query(list(QUERIES.values())), plain.encode_document(list(DOCUMENTS.values()))
+    )
+    assert model.similarity(queries, documents).numpy() == pytest.approx(expected.numpy())
 
 
 def test_queries_are_encoded_as_queries_where_an_encoder_tells_them_apart():

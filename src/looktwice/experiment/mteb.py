@@ -41,13 +41,15 @@ class TwoLooks:
         self.fusion = Fusion.parse(fusion)
         self.shortlist = shortlist
         self._corpus: Any = None
+        self._names: list[str] = []
         self._places: dict[str, int] = {}
         self._vectors: FloatArray = np.zeros((0, self.encoder.info.dim), np.float32)
 
     def index(self, corpus: Any, **kwargs: Any) -> None:
         """Encode a corpus: a data set with `id`, `text` and perhaps `title`, `image`. Forgets the one before."""
         self._corpus = corpus
-        self._places = {str(name): place for place, name in enumerate(corpus["id"])}
+        self._names = [str(name) for name in corpus["id"]]
+        self._places = {name: place for place, name in enumerate(self._names)}
         if len(self._places) != len(corpus):
             raise UsageError("The corpus names a document twice; ids must be unique.")
         self._vectors = self._encode(corpus, self.encoder)
@@ -62,8 +64,8 @@ class TwoLooks:
         found = {}
         for place, vector in enumerate(vectors):
             query = _item(queries[place])
-            names = list(self._places) if top_ranked is None else [str(name) for name in top_ranked[query.id]]
-            found[query.id] = self._ranked(query, self._best(vector, names, top_k))
+            chosen = None if top_ranked is None else [str(name) for name in top_ranked[query.id]]
+            found[query.id] = self._ranked(query, self._best(vector, chosen, top_k))
         return found
 
     @property
@@ -86,10 +88,14 @@ class TwoLooks:
         vectors = np.concatenate(parts) if parts else np.zeros((0, self.encoder.info.dim), np.float32)
         return np.nan_to_num(vectors).astype(np.float32)  # what has no direction matches nothing
 
-    def _best(self, vector: FloatArray, names: Sequence[str], top_k: int) -> list[Candidate]:
-        rows = self._vectors[[self._places[name] for name in names]] @ vector
-        order = sorted(range(len(names)), key=lambda i: (-rows[i], names[i]))[:top_k]
-        return [Candidate(names[i], float(rows[i])) for i in order]
+    def _best(self, vector: FloatArray, names: Sequence[str] | None, top_k: int) -> list[Candidate]:
+        """The best `top_k` of `names`, or of the whole corpus, whose vectors are never copied."""
+        places = None if names is None else [self._places[name] for name in names]
+        names = self._names if names is None else names
+        scores = (self._vectors if places is None else self._vectors[places]) @ vector
+        least = np.partition(scores, -top_k)[-top_k] if top_k < len(scores) else -np.inf
+        order = sorted(np.flatnonzero(scores >= least).tolist(), key=lambda i: (-scores[i], names[i]))[:top_k]
+        return [Candidate(names[i], float(scores[i])) for i in order]
 
     def _ranked(self, query: Item, shortlist: list[Candidate]) -> dict[str, float]:
         scores = None

@@ -20,7 +20,7 @@ SHOWN = 50  # queries that gained, listed by name; those that lost are listed al
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`record` is the JSON result; `runs` by system; `before` and `after` hold the main measure per query."""
+    """`record` is the JSON result; `before` and `after` hold the main measure per query; `runs` by system, no sweep."""
 
     record: dict[str, Any]
     runs: Mapping[str, Run]
@@ -48,8 +48,10 @@ def summarise(
     Queries without an answer count as 0. The dataset's labels decide which queries are reported.
     """
     answers = [answer for answer in answers if answer.query in dataset.qrels]
-    runs = {system.name: fused(answers, system) for system in [*systems, *sweep]}
+    runs = {system.name: fused(answers, system) for system in systems}
     found = {name: measure_group(run, dataset.qrels, dataset.measures) for name, run in runs.items()}
+    for system in sweep:  # one after the other: all at once would take gigabytes for lists by the million
+        found[system.name] = measure_group(fused(answers, system), dataset.qrels, dataset.measures)
     main = dataset.measures[0]
     first, last = systems[0], systems[-1]
     before, after = (found[system.name].per_query[main] for system in (first, last))

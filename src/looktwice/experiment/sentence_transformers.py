@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from looktwice.rerank import Reranker
-    from looktwice.types import Encoder, FloatArray, Item
+    from looktwice.types import Encoder, FloatArray
 
 UNSCORED = -1.0  # below every probability
 TAIL = 3.0  # fused scores and cosines lie in [-1, 1]: a cosine lowered by this is below every score, in any chunk
@@ -93,7 +93,7 @@ class AsSentenceTransformer:
         self.fusion, self.shortlist = Fusion.parse(fusion), shortlist
         self.similarity_fn_name = "cosine" if reranker is None else "second-look"
         self.model_card_data = Card()
-        self._items: list[Item] = []
+        self._asked: list[Asked] = []  # as given: pictures in files are read again when they are looked at
         self._vectors: list[FloatArray] = []
 
     def encode_document(self, sentences: Sequence[Asked], prompt_name: str | None = None, **ignored: Any) -> Tensor:
@@ -112,12 +112,13 @@ class AsSentenceTransformer:
         _own_prompt(prompt_name)
         if options.get("prompt") is not None or options.get("truncate_dim") is not None:
             raise UsageError("Vectors are used as the encoder makes them; leave out prompt and truncate_dim.")
-        first = len(self._items)
+        first = len(self._vectors)
         for start in range(0, len(sentences), 64):
             items = [as_item(one, f"input {start + i}") for i, one in enumerate(sentences[start : start + 64])]
             self._vectors += list(np.nan_to_num(encoder.encode(items)))  # no direction: matches nothing
-            self._items += items
-        return torch.arange(first, len(self._items), dtype=torch.float64)[:, None]
+            if self.reranker is not None:
+                self._asked += list(sentences[start : start + 64])
+        return torch.arange(first, len(self._vectors), dtype=torch.float64)[:, None]
 
     def similarity(self, queries: Tensor, documents: Tensor) -> Tensor:
         """Scores of every query against every document, [queries, documents], float32."""
@@ -133,7 +134,7 @@ class AsSentenceTransformer:
         assert self.reranker is not None
         best = np.argsort(-cosines, kind="stable")[: self.shortlist]
         candidates = [Candidate(str(place), float(cosines[place])) for place in best]
-        p = self.reranker.predict([(self._items[query], self._items[documents[place]]) for place in best])
+        p = self.reranker.predict([(self._asked[query], self._asked[documents[place]]) for place in best])
         scores = cosines - TAIL
         for hit in fuse(candidates, scores_of([None if np.isnan(x) else float(x) for x in p]), self.fusion):
             if hit.scored:
