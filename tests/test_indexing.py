@@ -165,6 +165,28 @@ def test_same_picture_is_encoded_once(made: Collection, monkeypatch: pytest.Monk
     assert all(np.array_equal(row.vector, rows[0].vector) for row in rows)
 
 
+def test_rows_of_a_placeholder_are_looked_up_once(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[set[str]] = []
+    find = Table.find_pictures
+    monkeypatch.setattr(Table, "find_pictures", lambda self, sums: find(self, asked.append(set(sums)) or asked[-1]))
+    made.save(first="red")
+    made.index()
+    made.save(**{f"x{number}": "red" for number in range(6)})
+    report = made.index(batch_size=2)
+    assert (report.added, report.encoded) == (6, 0) and sum(map(len, asked)) == 1
+    assert {tuple(row.vector) for row in made.table.get(made.ids())} == {tuple(made.table.get(["x1.png"])[0].vector)}
+
+
+def test_text_that_becomes_a_picture_of_the_same_bytes(made: Collection, tmp_path: Path) -> None:
+    listed = tmp_path / "l.jsonl"
+    listed.write_text('{"id": "a", "text": "red"}\n')
+    assert made.index(listed).added == 1
+    (tmp_path / "red.png").write_text("red")
+    listed.write_text('{"id": "a", "text": "red", "image": "red.png"}\n')
+    report = made.index(listed)
+    assert report.failed == 1 and made.ledger() == {"red.png": "not-an-image"}
+
+
 def test_same_picture_with_other_words_is_another_item(made: Collection, tmp_path: Path) -> None:
     made.save(a="red")
     lines = [{"id": str(n), "image": "a.png", "text": text} for n, text in enumerate([None, "abc", "abc", "xyz"])]
@@ -478,3 +500,12 @@ def test_seen_and_hashes() -> None:
     hashes.add(sums[50:75])
     assert [one in hashes for one in sums] == [True] * 75 + [False] * 25
     assert sums[0] not in Hashes()
+
+
+def test_no_room_for_temporary_files_is_said() -> None:
+    seen = Seen()
+    seen._database.execute("PRAGMA max_page_count = 8")
+    with pytest.raises(StoreError, match="SQLITE_TMPDIR"):
+        for number in range(100_000):
+            seen.add(f"id {number}", "file:///somewhere")
+    seen.close()

@@ -29,6 +29,7 @@ from looktwice.store import Table
 
 if TYPE_CHECKING:
     from looktwice.evaluate import Qrels, Run
+    from looktwice.types import Encoder
 
 MEASURES = ("mAP@20", "success@1", "oracle@20")
 
@@ -60,6 +61,8 @@ def run_demo(
     encoder: str = "tiny-clip",
     shortlist: int = 50,
     fusion: str = "0.5",
+    device: str = "auto",
+    dtype: str = "auto",
     indexing: Bar,
     searching: Bar,
 ) -> Demo:
@@ -70,13 +73,16 @@ def run_demo(
     gallery = gallery or bundled_gallery()
     queries, qrels = Queries(gallery / "queries.jsonl"), read_qrels(gallery / "qrels.txt")
     folder.mkdir(parents=True, exist_ok=True)
-    table, indexed = _index(folder / "gallery.lt", gallery / "images", encoder, indexing)
-    retriever = Retriever(table, scorer=look, fusion=fusion, shortlist=shortlist)
+    loaded = load_encoder(encoder, device=device, dtype=dtype)
+    table, indexed = _index(folder / "gallery.lt", gallery / "images", loaded, indexing)
+    retriever = Retriever(table, loaded, look, fusion=fusion, shortlist=shortlist)
     searching.total(len(queries))
     answers = []
     for answer in retriever.search_many(queries):
         answers.append(answer)
         searching.at(len(answers))
+    if not answers:
+        raise UsageError(f"None of the queries of {gallery} can be read; name another gallery.")
     total = _sum(answers)
     manifest = run_manifest(answers[-1].conditions, total)
     rows = list(_rows(answers, qrels, table.info()["bytes_per_item"]["total"]))
@@ -97,8 +103,7 @@ def bundled_gallery() -> Path:
     return path
 
 
-def _index(path: Path, images: Path, encoder: str, bar: Bar) -> tuple[Table, IndexReport]:
-    loaded = load_encoder(encoder)
+def _index(path: Path, images: Path, loaded: Encoder, bar: Bar) -> tuple[Table, IndexReport]:
     known = (path / "manifest.json").exists()
     table = Table.open(path, loaded.info) if known else Table.create(path, loaded.info)
     found = scan([images], roots=table.manifest.roots)

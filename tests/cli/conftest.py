@@ -44,7 +44,8 @@ def scorer(monkeypatch: pytest.MonkeyPatch) -> Brighter:
 @pytest.fixture
 def looktwice(monkeypatch: pytest.MonkeyPatch, scorer: Brighter, tmp_path: Path) -> Looktwice:
     """Run a command line in an empty folder; every encoder is `Colours`, every MLLM `Brighter`."""
-    for place in ("looktwice.encode.load_encoder", "looktwice.retrieve.load_encoder", "looktwice.demo.load_encoder"):
+    # encode last: modules that are imported only now must find the real one, as they keep it
+    for place in ("looktwice.retrieve.load_encoder", "looktwice.demo.load_encoder", "looktwice.encode.load_encoder"):
         monkeypatch.setattr(place, lambda name, **options: Colours())
     monkeypatch.chdir(tmp_path)
 

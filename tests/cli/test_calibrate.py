@@ -56,3 +56,12 @@ def test_explain_says_what_a_score_is_made_of(looktwice: Any, labelled: Path) ->
 def test_a_folder_that_is_not_there_is_told_before_the_work(looktwice: Any, labelled: Path) -> None:
     done = looktwice("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "no/c.json")
     assert done.code == 2 and "does not exist" in done.err
+
+
+def test_a_query_that_cannot_be_read_is_told(looktwice: Any, labelled: Path) -> None:
+    lines = [json.dumps({"id": "gone", "image": "gone.png"}), json.dumps({"id": "unlabelled", "image": "gone.png"})]
+    Path("q.jsonl").write_text(Path("q.jsonl").read_text("utf-8") + "\n" + "\n".join(lines), encoding="utf-8")
+    Path("qrels.txt").write_text(Path("qrels.txt").read_text("utf-8") + "gone 0 x 1\n", encoding="utf-8")
+    done = looktwice("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "c.json")
+    assert done.code == 3 and Path("c.json").exists()
+    assert "The query gone was left out: missing" in done.err and "unlabelled" not in done.err

@@ -145,6 +145,12 @@ def test_robustness_prints_a_row_per_condition(looktwice, things, monkeypatch):
         (["--run", "a", "--run", "b", "--run", "c", "--qrels", "q"], "two to compare"),
         (["--run", "a", "--run", "a", "--qrels", "q"], "two to compare"),
         (["roxford5k", "--root", "."], "Missing: "),
+        (["scenes", "--measure", "nDCG@10"], "--measure does nothing for scenes"),
+        (["folder", "--root", ".", "--qrels", "q.txt"], "--qrels does nothing"),
+        (["folder", "--root", ".", "--sample", "9"], "--sample does nothing"),
+        (["robustness", "--tune-on", "20%"], "--tune-on does nothing"),
+        (["table", "--small"], "--small does nothing"),
+        (["--run", "a.trec", "--qrels", "q.txt", "--out", "there"], "--out does nothing with --run"),
     ],
 )
 def test_what_cannot_be_run_is_refused_with_a_way_out(looktwice, arguments, complaint):

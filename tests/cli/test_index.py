@@ -105,7 +105,9 @@ def test_delete_by_id_and_filter_then_purge(looktwice: Looktwice, own_table: Pat
     strange = 'it\'s "red"\n.png'
     Image.new("RGB", (8, 8), (250, 9, 9)).save(Path("pictures") / strange)
     assert looktwice("index", own_table, "pictures").code == 0
-    assert looktwice("delete", own_table, strange, "red-0.png", "--json").records == [{"deleted": 2, "unknown": 0, "items": 11}]
+    assert looktwice("delete", own_table, strange, "red-0.png", "--json").records == [
+        {"deleted": 2, "unknown": 0, "items": 11}
+    ]
     gone = looktwice("delete", own_table, "--where", "id LIKE 'blue-%'", "--json").records[0]
     assert gone == {"deleted": 3, "unknown": 0, "items": 8}
     unknown = looktwice("delete", own_table, "nothing-like-it", "--json")
@@ -144,3 +146,9 @@ def test_export_holds_everything(looktwice: Looktwice, table: Path) -> None:
 def test_a_table_is_found_again_after_its_folder_moved(looktwice: Looktwice, own_table: Path) -> None:
     shutil.move("t.lt", "moved.lt")
     assert looktwice("info", "moved.lt", "--json").records[0]["items"] == 12
+
+
+@pytest.mark.parametrize("option", ["--codec", "--resolution", "--max-tiles"])
+def test_options_of_tokens_need_an_mllm(looktwice: Looktwice, pictures: Path, option: str) -> None:
+    done = looktwice("index", "t.lt", pictures, option, "pq16" if option == "--codec" else 2)
+    assert done.code == 2 and "--mllm" in done.err and not Path("t.lt").exists()

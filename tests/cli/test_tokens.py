@@ -121,6 +121,8 @@ def test_codecs_are_compared_before_anybody_commits(place: Path) -> None:
         (["add-tokens", "--codec", "pq:7"], "7"),
         (["add-tokens", "--mllm", "tiny-clip"], "tiny-clip"),
         (["add-tokens", "--resolution", "0"], "resolution"),
+        (["add-tokens", "--codec", "int8", "--save-codebook", "c"], "leave out --save-codebook"),
+        (["add-tokens", "--save-codebook", "no/where"], "does not exist"),
         (["codec", "int9"], "int8"),
     ],
 )

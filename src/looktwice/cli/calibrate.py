@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.console import emit, note, number, progress, table
+from looktwice.cli.console import emit, note, number, plural, progress, table
 from looktwice.errors import UsageError
 
 
@@ -50,6 +50,7 @@ def calibrate(
     from looktwice.device import set_threads
     from looktwice.errors import UnknownName
     from looktwice.evaluate import read_qrels
+    from looktwice.manifest import Tally
     from looktwice.queries import Queries
     from looktwice.retrieve import Retriever
     from looktwice.second_look import SecondLook
@@ -74,15 +75,24 @@ def calibrate(
     )
     samples = []
     conditions = {}
+    total = Tally()
     with progress("queries", "queries", len(asked)) as bar:
         for answer in retriever.search_many((query for query in asked if query.id in labels), k=shortlist):
             samples += answer.samples(labels[answer.query.id])
             conditions = dict(answer.conditions)
+            total.add(answer.tally)
             bar.advance()
     made = fit(samples, source_of(conditions), method)
     made.save(into)
     _show(made.quality, made.thresholds, json)
     note(f"Calibration: {into}")
+    left_out = {name: why for name, why in asked.broken.items() if name in labels}
+    for name, why in left_out.items():
+        note(f"The query {name} was left out: {why}.")
+    if without := total.requested - total.scored:
+        note(f"{plural(without, 'pair')} got no score and {'was' if without == 1 else 'were'} left out.")
+    if left_out or without:
+        raise typer.Exit(3)
 
 
 def _show(quality: Mapping[str, Any], thresholds: Mapping[str, float], json: bool) -> None:

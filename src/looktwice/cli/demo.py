@@ -55,6 +55,8 @@ def demo(
             encoder=encoder,
             shortlist=shortlist,
             fusion=fusion,
+            device=device,
+            dtype=dtype,
             indexing=indexing,
             searching=searching,
         )
@@ -62,12 +64,13 @@ def demo(
     if json:
         for row in done.rows:
             emit(row)
+        emit({"report": str(done.report)})
     else:
         table(
             [name if name in ("queries", "ranking") else f">{name}" for name in done.rows[0]],
             list(map(_cells, done.rows)),
         )
-    say(str(done.report))
+        say(str(done.report))
     if done.unscored or done.indexed.failed:
         note(f"{done.indexed.failed} pictures could not be indexed, {done.unscored} pairs or queries not be scored.")
         raise typer.Exit(3)

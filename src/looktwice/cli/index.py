@@ -12,7 +12,7 @@ import typer
 
 from looktwice.cli import options, tokens
 from looktwice.cli.console import Bar, emit, note, plural, progress, say, size
-from looktwice.errors import Mismatch
+from looktwice.errors import Mismatch, UsageError
 
 if TYPE_CHECKING:
     from looktwice.indexing import IndexReport
@@ -69,6 +69,8 @@ def index(
     from looktwice.tokens import parse_codec
 
     columns = parse_columns(column or ())
+    if mllm is None and (codec, resolution, max_tiles) != ("pq8", None, None):
+        raise UsageError("--codec, --resolution and --max-tiles are for visual tokens; say whose with --mllm.")
     if mllm is not None:
         parse_codec(codec)  # a wrong name must fail before anything is indexed
     known = Table.open(path) if (path / "manifest.json").exists() else None

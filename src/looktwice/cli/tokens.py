@@ -10,6 +10,7 @@ import typer
 
 from looktwice.cli import options
 from looktwice.cli.console import Bar, emit, note, number, plural, progress, say, size, table
+from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
     from looktwice.store import Table
@@ -52,6 +53,7 @@ def add_tokens(
     """
     from looktwice.store import Table
 
+    _check_codebook(save_codebook, codec)
     opened = Table.open(path)
     settings = {"device": device, "dtype": dtype, "resolution": resolution, "max_tiles": max_tiles}
     training = {"codebook": codebook, "train_tokens": train_tokens, "seed": seed, "max_failures": max_failures}
@@ -81,6 +83,18 @@ def fill(
     scorer = load_scorer(mllm, **settings)
     with progress("visual tokens", "pictures") as bar:
         return add(opened, scorer, codec, progress=lambda now: _follow(bar, now), **training)
+
+
+def _check_codebook(path: Path | None, codec: str) -> None:
+    """Refuse, before the work, a codebook that could not be written or that there will not be."""
+    from looktwice.tokens import parse_codec
+
+    if path is None:
+        return
+    if not parse_codec(codec).needs_codebook:
+        raise UsageError(f"The codec {codec} has no codebook; leave out --save-codebook.")
+    if not path.absolute().parent.is_dir() or path.is_dir():
+        raise UsageError(f"{path} is a folder, or lies in one that does not exist; name a file.")
 
 
 def record(report: TokensReport) -> dict[str, Any]:

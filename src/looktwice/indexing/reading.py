@@ -35,6 +35,7 @@ class Known:
     sha256: str
     text: str | None
     metadata: str
+    picture: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,8 @@ def load(source: Source, known: Known | None) -> Loaded | Failed:
     try:
         data = source.read()
         sha256 = hashlib.sha256(data).hexdigest()
-        same = known is not None and (known.sha256, known.text) == (sha256, source.text)
+        now = (sha256, source.text, source.picture)
+        same = known is not None and (known.sha256, known.text, known.picture) == now
         if same or not source.picture:
             return Loaded(source, sha256, None, (0, 0), known, same)
         stage = "decode"

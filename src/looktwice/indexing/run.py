@@ -62,6 +62,7 @@ class Run:
         self._fine: list[str] = []
         self._failures: list[LedgerEntry] = []
         self._pending: dict[Key, FloatArray | MediaError] = {}
+        self._repeated: dict[Key, FloatArray] = {}  # a placeholder has many rows; they are looked up once
         self._roots: dict[str, bool] = {}
 
     def close(self) -> None:
@@ -114,8 +115,9 @@ class Run:
                     yield planned
 
     def _known(self, ids: Sequence[str]) -> dict[str, Known]:
-        columns = ["id", "uri", "root", "sha256", "text", "metadata"]
-        return {row.pop("id"): Known(**row) for row in self.table.lookup(ids, columns)}
+        columns = ["id", "uri", "root", "sha256", "text", "metadata", "width"]
+        rows = self.table.lookup(ids, columns)
+        return {row.pop("id"): Known(picture=row.pop("width") > 0, **row) for row in rows}
 
     def _admit(self, source: Source, known: Known | None) -> Planned | None:
         """Return what to do with a source; None where it was merely named twice."""
@@ -140,7 +142,7 @@ class Run:
 
     def _encode(self, batch: Sequence[Loaded]) -> None:
         stored = self._stored(batch)
-        vectors = {**self._pending, **{key: row.vector for key, row in stored.items()}}
+        vectors = {**self._repeated, **self._pending, **{key: row.vector for key, row in stored.items()}}
         new = {_key(one): one for one in batch if _key(one) not in vectors}
         vectors.update(zip(new, self._vectors(list(new.values())), strict=True))
         for one in batch:
@@ -159,8 +161,13 @@ class Run:
     def _stored(self, batch: Sequence[Loaded]) -> dict[Key, Row]:
         """Return what the table holds already of the bytes and texts in a batch."""
         rows = self.table.get([one.source.id for one in batch if one.same])
-        met = {one.sha256 for one in batch if not one.same and one.sha256 in self._hashes}
-        return {(row.sha256, row.text, row.width > 0): row for row in [*self.table.find_pictures(met), *rows]}
+        new = [one for one in batch if not one.same and _key(one) not in self._repeated]
+        found = self.table.find_pictures({one.sha256 for one in new if one.sha256 in self._hashes})
+        by_key = {(row.sha256, row.text, row.width > 0): row for row in [*found, *rows]}
+        if len(self._repeated) > COMMIT_ROWS:
+            self._repeated.clear()
+        self._repeated.update((_key(one), by_key[_key(one)].vector) for one in new if _key(one) in by_key)
+        return by_key
 
     def _vectors(self, batch: Sequence[Loaded]) -> list[FloatArray | MediaError]:
         """Return a vector, or why there is none, for each; what one of them breaks is tried one by one."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from looktwice.errors import StoreError
+
 
 class Seen:
     """Ids and where each was met. It lives in a temporary file, so that memory does not grow with the collection."""
@@ -20,8 +22,13 @@ class Seen:
 
     def add(self, item_id: str, uri: str) -> str | None:
         """Note an id; returns the uri where it was met before, None where it is new."""
-        if self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (item_id, uri)).rowcount:
-            return None
+        try:
+            if self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (item_id, uri)).rowcount:
+                return None
+        except sqlite3.OperationalError as error:
+            raise StoreError(
+                f"A temporary file cannot be written ({error}); free some space, or name a folder in SQLITE_TMPDIR."
+            ) from error
         (earlier,) = self._database.execute("SELECT uri FROM seen WHERE id = ?", (item_id,)).fetchone()
         return str(earlier)
 
