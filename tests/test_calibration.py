@@ -24,6 +24,7 @@ from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.rank import Fusion
 from looktwice.rank.budget import Budget, chance_of_change
 from looktwice.retrieve import Retriever
+from looktwice.second_look import SecondLook
 from looktwice.store import Row, Table
 from looktwice.types import Candidate, Item
 
@@ -224,6 +225,51 @@ def test_sure_shows_sure_hits_only(table: Table) -> None:
     answer, _ = of_the_table(table, calibration=made, sure=0.9)
     assert 0 < len(answer.hits) < 3 and all(h.p >= full.ranking[1].p for h in answer.hits)
     assert len(answer.ranking) == 40
+
+
+def test_sure_hits_without_a_second_look_are_refused(table: Table) -> None:
+    full, _ = of_the_table(table)
+    made = replace(fit(samples(), source_of(full.conditions)), thresholds={"0.9": 0.5})
+    for scorer, rerank in ((None, True), (Brighter(), False)):
+        retriever = Retriever(table, Colours(), scorer, shortlist=40, calibration=made, sure=0.9)
+        with pytest.raises(UsageError, match="second look only"):
+            retriever.search({"text": "red"}, k=3, rerank=rerank)
+
+
+def test_a_choice_among_all_cannot_stop_early(table: Table) -> None:
+    class Listwise(Brighter):
+        listwise = True
+
+    full, _ = of_the_table(table)
+    retriever = Retriever(
+        table,
+        Colours(),
+        Listwise(),
+        shortlist=26,
+        calibration=fit(samples(), source_of(full.conditions)),
+        budget="auto:0.01",
+    )
+    with pytest.raises(UsageError, match="--budget all"):
+        retriever.search({"text": "red"}, k=3)
+
+
+def test_a_calibration_knows_the_setting_and_not_what_was_counted() -> None:
+    class Counting(Brighter):
+        def statistics(self) -> dict[str, Any]:
+            return {"retrace": {"pairs": len(self.shown)}}
+
+        def describe(self) -> dict[str, Any]:
+            return {**super().describe(), "retrace": "causal"}
+
+    scorer = Counting()
+    look = SecondLook("tiny-vl", retrace="causal")
+    look._scorers["object"] = scorer  # in place of weights
+    found = [look.describe()]
+    scorer.shown.append("x")
+    found.append(look.describe())
+    assert [records[0]["retrace"] for records in found] == [{"setting": "causal", "pairs": n} for n in (0, 1)]
+    first, second = (source_of({"second_look": records}) for records in found)
+    assert first == second and first["retrace"] == "causal"
 
 
 def test_directions_take_away_what_was_not_asked_for(table: Table) -> None:

@@ -111,7 +111,7 @@ class Calibration:
 def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:
     """What a calibration must match, from what a run's manifest says. Raises UsageError where prompts were mixed."""
     looks = [look for look in conditions.get("second_look") or [] if look]
-    own = [{key: look.get(key) for key in _SOURCE} for look in looks]
+    own = [{key: _setting(look.get(key)) for key in _SOURCE} for look in looks]
     if not own or any(other != own[0] for other in own):
         raise UsageError(
             "A calibration is for one prompt and model; name one with --prompt, and ties without a question."
@@ -122,6 +122,11 @@ def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:
     penalty = looks[0].get("repetition_penalty", 1.0)
     unusual |= {} if penalty == 1.0 else {"repetition_penalty": penalty}
     return {"encoder": dict(conditions.get("encoder", {})), **own[0], "tokens": ",".join(sorted(codecs)), **unusual}
+
+
+def _setting(value: Any) -> Any:
+    """What was set, without what was counted on the way."""
+    return value.get("setting") if isinstance(value, Mapping) else value
 
 
 def fit(samples: Iterable[Sample], source: Mapping[str, Any], method: str = "platt") -> Calibration:

@@ -165,6 +165,11 @@ class SecondLook:
                     scores = asked.score(query, [item for _, item in there])
                 yield [row for row, _ in there], scores
 
+    @property
+    def listwise(self) -> bool:
+        """Whether a score says nothing without the others of its call."""
+        return self._mode == modes.CHOICE or getattr(self.mllm, "listwise", False)
+
     def close(self) -> None:
         """Close the score cache, where there is one."""
         if self._cache is not None:
@@ -191,7 +196,8 @@ class SecondLook:
         records: list[Mapping[str, Any]] = []
         for scorer in (*self._scorers.values(), *self._askers.values()):
             own = remembering.get(id(scorer), scorer).describe()
-            counted: Mapping[str, Any] = getattr(scorer, "statistics", dict)()  # a PairScorer need not count anything
+            statistics: Mapping[str, Any] = getattr(scorer, "statistics", dict)()  # a PairScorer need not count
+            counted = {name: {"setting": own.get(name), **counts} for name, counts in statistics.items()}
             records.append({**own, **counted, "dtype_reason": reason})
         return records
 

@@ -91,6 +91,8 @@ class Look:
     def rank(self, query: Item, shortlist: Sequence[Candidate], top: int, tally: Tally) -> list[Hit]:
         """The best `depth` by both looks as far as the budget goes, the rest below them as the first look had it."""
         if self.look is None:
+            if self.rules.sure is not None:
+                raise UsageError("Sure hits are known by the second look only; take one, or leave --sure out.")
             return fuse(shortlist, None, self.rules.fusion, explain=True)
         with tally.time("read"):
             found = self.find([candidate.id for candidate in shortlist[: self.depth]])
@@ -148,6 +150,10 @@ class Look:
     ) -> PairScores | None:
         assert self.look is not None
         budget, calibration = self.rules.budget, self.rules.calibration
+        if budget.epsilon is not None and self.look.listwise:
+            raise UsageError(
+                "The mode choice compares candidates of one call only, and a budget makes several; use --budget all."
+            )
         step = len(entries) if budget.epsilon is None else BLOCK
         scores: PairScores | None = None
         done = 0
