@@ -77,6 +77,8 @@ class TinyVL(nn.Module):
         ids, spans, rows = [], [], []
         for pair in pairs:
             head, reply = self.tokenizer.encode(render(pair)), self.tokenizer.encode(pair.answer)
+            if len(reply) > 1:  # a written number has to end
+                reply = [*reply, self.tokenizer.eos_token_id]
             ids.append(head + reply[:-1])
             spans.append((len(head) - 1, reply))
             rows.append(pictures_in_order(pair))

@@ -33,11 +33,11 @@ class UsageError(LooktwiceError, ValueError):
 class UnknownName(UsageError):
     """A name that nothing answers to."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], advice: str = "") -> None:
         known = sorted(known)
         near = difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}."
-        super().__init__(f"There is no {kind} called {name!r}; {hint}")
+        super().__init__(f"There is no {kind} called {name!r}; {hint}{advice and ' ' + advice}")
 
 
 class Mismatch(UsageError):

@@ -68,7 +68,7 @@ def test_max_failures_stops(looktwice: Looktwice, pictures: Path) -> None:
         (["info", "pictures"], "no looktwice table"),
         (["delete", "t.lt"], "Say which"),
         (["delete", "t.lt", "red-0.png", "--where", "id = 'x'"], "one of the two"),
-        (["delete", "t.lt", "--where", "colour = 'red'"], "colour"),
+        (["delete", "t.lt", "--where", "colour = 'red'"], "--column KEY:TYPE"),
         (["delete", "t.lt", "--where", "((("], "filter"),
         (["export", "t.lt", "pictures"], "not empty"),
         (["ledger", "t.lt", "--json", "extra"], "extra"),

@@ -35,6 +35,9 @@ def plain_errors(path: Path, doing: str) -> Iterator[None]:
         raise StoreError(_sentence(path, doing, error)) from error
 
 
+DECLARE = "A metadata key is one if that was said when the table was made: looktwice index … --column KEY:TYPE."
+
+
 @contextmanager
 def filtering(where: str | None, columns: Sequence[str]) -> Iterator[None]:
     """Turn what the SQL parser says of the user's filter into a UsageError that names the columns there are."""
@@ -45,7 +48,7 @@ def filtering(where: str | None, columns: Sequence[str]) -> Iterator[None]:
             raise
         text = " ".join(_RUST_PLACE.sub("", str(error)).split())
         if found := _NO_COLUMN.search(text):
-            raise UnknownName("column", found[1], columns) from None
+            raise UnknownName("column", found[1], columns, DECLARE) from None
         cause = re.split("sql parser error: |user input: |Invalid input, ", text)[-1].rstrip(")., ")
         raise UsageError(f"The filter {where!r} cannot be used ({cause}); columns: {', '.join(columns)}.") from None
 
