@@ -80,6 +80,12 @@ def test_documents_that_are_files_are_read_later(photo: Path) -> None:
     assert isinstance(both, Entry) and both.text == "words"
 
 
+@pytest.mark.parametrize("value", ["caf\udce9", {"text": "caf\udce9"}])
+def test_half_characters_are_no_words(value: object) -> None:
+    with pytest.raises(UsageError, match="not UTF-8"):
+        as_item(value, "query")
+
+
 def test_a_device_without_an_end_is_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("looktwice.inputs.MAX_BYTES", 1000)
     with pytest.raises(UsageError, match="too-large"):

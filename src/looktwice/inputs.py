@@ -23,6 +23,7 @@ from looktwice import media
 from looktwice.candidates import Entry
 from looktwice.errors import MediaError, UsageError
 from looktwice.sources import file_uri
+from looktwice.sources.records import text_is_clean
 from looktwice.sources.uri import MAX_BYTES
 from looktwice.types import Item
 
@@ -124,6 +125,8 @@ def _both(value: Mapping[str, Any], name: str) -> Item:
 def _text(text: Any, name: str) -> Item:
     if not isinstance(text, str) or not text.strip():
         raise UsageError(f"{name}: a text must be words, found {text!r:.60}.")
+    if not text_is_clean(text):
+        raise UsageError(f"{name}: the text {text!r:.60} is not UTF-8; is the terminal set to another encoding?")
     return Item(name, text=text)
 
 

@@ -60,20 +60,25 @@ def test_two_runs_are_compared(looktwice, tmp_path):
 
 def test_odd_runs_are_counted_and_those_of_another_collection_refused(looktwice, things, tmp_path):
     assert looktwice("index", "mine.lt", things).code == 0
-    run = {"q1": [("red/1.png", 2.0), ("strange.png", 1.0)], "extra": [("red/0.png", 1.0)]}
+    run = {"q1": [("red/1.png", 2.0), ("caf\udce9.png", 1.0)], "extra": [("red/0.png", 1.0)]}
     write_run(tmp_path / "a.trec", run)
     (tmp_path / "labels.txt").write_text("q1 0 red/1.png 1\nq1 0 gone.png 1\nq2 0 blue/0.png 1\nq3 0 x 0\n")
     arguments = ("eval", "--run", "a.trec", "--qrels", "labels.txt", "--measure", "recall@5")
     done = looktwice(*arguments, "--table", "mine.lt", "--json")
     (record,) = done.records
     found = record["problems"]["a.trec"]
-    assert found.pop("such_as") == {"missing": ["q2"], "unlabelled": ["extra"], "unknown": ["strange.png"]}
+    assert found.pop("such_as") == {"missing": ["q2"], "unlabelled": ["extra"], "unknown": ["caf\udce9.png"]}
     assert found == {
         "queries_without_an_answer": 1, "queries_without_labels": 1, "queries_without_relevant_items": 1,
         "items_without_a_label": 1, "items": 2, "unknown_items": 1, "relevant_items_outside_the_table": 1,
     }  # fmt: skip
     assert record["runs"]["a.trec"]["mean"] == 0.25  # half of q1's two, nothing for q2
-    for told in ("does not hold, such as strange.png", "1 relevant item", "has unlabelled 1 query", "nothing relevant"):
+    for told in (
+        "does not hold, such as caf\\udce9.png",
+        "1 relevant item",
+        "has unlabelled 1 query",
+        "nothing relevant",
+    ):
         assert told in done.err
     assert "unknown_items" not in looktwice(*arguments, "--json").records[0]["problems"]["a.trec"]
     write_run(tmp_path / "a.trec", {"q1": [("elsewhere/1.png", 2.0)]})

@@ -192,6 +192,13 @@ def test_what_rerank_refuses(
     assert message in done.err and done.out == ""
 
 
+def test_one_id_that_is_not_utf8_stops_no_rerank(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:
+    Path("run").write_bytes(b"q Q0 red-0.png 1 0.9 t\nq Q0 caf\xe9.png 2 0.5 t\n")
+    Path("q.jsonl").write_text('{"id": "q", "text": "red"}\n')
+    done = looktwice("rerank", "run", table, "--queries", "q.jsonl", "--json")
+    assert done.code == 3 and [hit["id"] for hit in done.records] == ["red-0.png", "caf\udce9.png"]
+
+
 def test_rerank_of_ids_that_are_nowhere_says_so(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:
     asked = queries(tmp_path, {"id": "q", "text": "red"})
     Path("run").write_text('{"q": {"x/red-0.jpg": 0.5, "x/red-1.jpg": 0.4}}')

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import logging
+import os
+from pathlib import Path
 
 import ir_measures
 import numpy as np
@@ -12,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from looktwice.errors import UsageError
+from looktwice.errors import LooktwiceError, UsageError
 from looktwice.evaluate import read_qrels, read_run, write_run
 from looktwice.evaluate.trec import escape, unescape
 
@@ -211,3 +214,16 @@ def test_beir_labels_with_and_without_a_header(tmp_path):
 def test_broken_labels_are_refused_with_the_place(tmp_path, text, message):
     with pytest.raises(UsageError, match=message):
         qrels_text(tmp_path, text)
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 1), (errno.EACCES, 2)])
+def test_a_full_disk_is_not_the_callers_mistake(tmp_path, monkeypatch, number, code):
+    (tmp_path / "r.trec").write_text("as it was")
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(LooktwiceError, match=os.strerror(number)) as caught:
+        write_run(tmp_path / "r.trec", {"q": [("a", 1.0)]})
+    assert caught.value.exit_code == code and (tmp_path / "r.trec").read_text() == "as it was"

@@ -10,6 +10,7 @@ an id are therefore written as `\\uXXXX` and read back; every other id stands in
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import logging
@@ -25,7 +26,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from looktwice.errors import UsageError
+from looktwice.errors import LooktwiceError, UsageError
 
 Run: TypeAlias = dict[str, list[tuple[str, float]]]
 Qrels: TypeAlias = dict[str, dict[str, int]]
@@ -229,4 +230,5 @@ def _replace(path: Path, text: str) -> None:
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
+        kind = LooktwiceError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else UsageError
+        raise kind(f"{path} cannot be written: {error.strerror}.") from None

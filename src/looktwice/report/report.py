@@ -7,6 +7,7 @@ through the template's escaping; ids never become addresses, names of elements, 
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import os
 import re
@@ -16,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from looktwice.errors import UsageError
+from looktwice.errors import LooktwiceError, UsageError
 from looktwice.report import drawing
 from looktwice.report.views import QueryView, ResultView
 
@@ -247,4 +248,5 @@ def _replace(path: Path, data: bytes) -> None:
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
+        kind = LooktwiceError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else UsageError
+        raise kind(f"{path} cannot be written: {error.strerror}.") from None

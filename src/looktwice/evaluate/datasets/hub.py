@@ -71,7 +71,7 @@ def _qrels(layout: Layout, files: list[Path]) -> dict[str, dict[str, int]]:
     for path, number, record in _rows(layout, files):
         query, item = (record.get(key) for key in ("query-id", "corpus-id"))
         score = record.get("score")
-        if query is None or item is None or not isinstance(score, int | float) or score != int(score):
+        if query is None or item is None or not isinstance(score, int | float) or score % 1 != 0:
             layout.broken(path, f"row {number}", "query-id, corpus-id and a whole score", record)
         if qrels.setdefault(str(query), {}).setdefault(str(item), int(score)) != int(score):
             layout.broken(path, f"row {number}", f"one label for {item!r}", record)
