@@ -154,6 +154,20 @@ def test_score_cache_goes_on_where_it_stopped(looktwice: Looktwice, table: Path,
     assert len(scorer.shown) == 12 and first.out == second.out
 
 
+@pytest.mark.parametrize("files", [("--run", "o.trec"), ("--report", "o.html")])
+def test_a_reader_that_has_seen_enough_costs_no_file(
+    looktwice: Looktwice, table: Path, monkeypatch: pytest.MonkeyPatch, files: tuple[str, str]
+) -> None:
+    def gone(_: object) -> None:
+        raise BrokenPipeError
+
+    muted: list[bool] = []
+    monkeypatch.setattr("looktwice.cli.answers.emit", gone)
+    monkeypatch.setattr("looktwice.cli.answers.mute_stdout", lambda: muted.append(True))
+    done = looktwice("search", table, "red", "--no-rerank", "--json", *files)
+    assert done.code == 0 and muted == [True] and Path(files[1]).exists()
+
+
 # --- rerank -----------------------------------------------------------------------------------------------------------
 
 

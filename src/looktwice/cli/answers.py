@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from looktwice.cli.console import emit, json_line, note, number, plural, progress, say, table
+from looktwice.cli.console import emit, json_line, mute_stdout, note, number, plural, progress, say, table
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,6 +75,14 @@ class Outputs:
             self._run[name] = [(hit.id, hit.score) for hit in answer.ranking]
         if self.report is not None and len(self._views) < MOST_IN_REPORT:
             self._views.append(self._viewer.view(answer))
+        try:
+            self._show(name, answer)
+        except BrokenPipeError:  # the reader (head, less) has seen enough; the files are still wanted
+            if self.run is None and self.report is None:
+                raise
+            mute_stdout()
+
+    def _show(self, name: str, answer: Answer) -> None:
         if self.json:
             for hit in answer.hits:
                 emit(record(name, hit))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -142,6 +143,11 @@ def stdout() -> Console:
 def stderr() -> Console:
     """The console for everything that is not the answer."""
     return _console(sys.stderr, 80 if sys.stderr.isatty() else 160)
+
+
+def mute_stdout() -> None:
+    """Send the rest of the answer nowhere: its reader is gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show_warnings() -> None:

@@ -19,10 +19,10 @@ def add_to(app: typer.Typer) -> None:
 
 def export(
     path: options.TablePath,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the Parquet files.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the Parquet file.")],
     json: options.Json = False,
 ) -> None:
-    """Write vectors, ids, texts and metadata as Parquet files, with the manifest beside them.
+    """Write vectors, ids, texts and metadata to FOLDER/items.parquet; `looktwice info --json` says what made them.
 
     Example: looktwice export photos.lt photos-parquet
     """

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from io import TextIOWrapper
 from typing import Any
@@ -30,7 +29,7 @@ from looktwice.cli import (
     tokens,
 )
 from looktwice.cli import eval as evaluation
-from looktwice.cli.console import note, show_warnings
+from looktwice.cli.console import mute_stdout, note, show_warnings
 from looktwice.errors import LooktwiceError
 
 
@@ -54,7 +53,7 @@ class Verbs(TyperGroup):
             sys.stdout.flush()
             return result
         except BrokenPipeError:  # the reader (head, less) has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            mute_stdout()
             raise typer.Exit(0) from None
         except KeyboardInterrupt:
             note("Interrupted. What was finished is kept; the same command goes on from there.")
