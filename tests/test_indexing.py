@@ -509,3 +509,16 @@ def test_no_room_for_temporary_files_is_said() -> None:
         for number in range(100_000):
             seen.add(f"id {number}", "file:///somewhere")
     seen.close()
+
+
+def test_hashes_grow_in_order_and_quickly() -> None:
+    zero, *sums = ["0" * 64, *(f"{number * 2654435761 % 2**64:016x}{number:048x}" for number in range(400))]
+    hashes = Hashes(sums[:100])
+    hashes.add([zero, *sums[50:300], *sums[:9]])
+    hashes.add([sums[301], zero])
+    assert all(one in hashes for one in [zero, *sums[:300], sums[301]]) and sums[300] not in hashes
+    assert np.all(np.diff(hashes._known.astype(object)) > 0)
+    hashes._known = np.arange(4_000_000, dtype=np.uint64) << np.uint64(20)
+    begin = time.perf_counter()
+    hashes.add(sums)
+    assert time.perf_counter() - begin < 1  # a union of all took ten times that

@@ -46,7 +46,12 @@ class Hashes:
         self._known = np.sort(_prefixes(sums))
 
     def add(self, sums: Iterable[str]) -> None:
-        self._known = np.union1d(self._known, _prefixes(sums))
+        new = np.unique(_prefixes(sums))
+        places = np.searchsorted(self._known, new)
+        fresh = np.append(self._known, np.uint64(0))[places] != new
+        fresh |= places == len(self._known)
+        # One pass over what is known; union1d would order all of it again, for half a minute at ten million.
+        self._known = np.insert(self._known, places[fresh], new[fresh])
 
     def __contains__(self, sha256: str) -> bool:
         wanted = np.uint64(int(sha256[:16], 16))
