@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from apple import Apple, send
 
 from looktwice.errors import UsageError
 from looktwice.score import chat, labels, prompts
@@ -232,3 +233,21 @@ def test_a_prior_is_divided_out(mllm: Get, query: dict[str, Item], candidates: l
     found = of(model, "match", "p-label", prior=side).score(query["text"], candidates)
     assert found.p == pytest.approx(expected, abs=TOLERANCE) and set(found.status) == {"ok"}
     assert not np.allclose(found.p, scores.p, atol=1e-3)
+
+
+@pytest.mark.parametrize(("prompt", "mode"), [("match", "p-true"), ("score", "written"), ("score", "written-expected")])
+def test_modes_on_a_device_without_float64(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], monkeypatch: pytest.MonkeyPatch, prompt: str, mode: str
+) -> None:
+    judge = of(mllm("idefics3"), prompt, mode)
+    near = judge.score(query["text"], candidates[:2])
+    engine = getattr(judge, "inner", judge)
+    project = engine.project
+    monkeypatch.setattr(engine, "project", lambda *batch: send(project(*(torch.Tensor.cpu(batch[0]), *batch[1:]))))
+    write = Answering.write
+    monkeypatch.setattr(Answering, "write", lambda self, ids: write(self, ids.cpu()))
+    with Apple():
+        far = judge.score(query["text"], candidates[:2])
+    assert far.status == near.status
+    np.testing.assert_allclose(far.p, near.p, atol=1e-6)
+    np.testing.assert_allclose(far.entropy, near.entropy, atol=1e-5)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from apple import send
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -125,3 +126,14 @@ def test_expected_value_lies_between_the_values_and_follows_the_logits(row: list
     assert 0 <= expected_value(np.array([row]), values)[0] <= 1
     up = expected_value(np.array([[*row[:-1], row[-1] + 1]]), values)[0]
     assert up >= expected_value(np.array([row]), values)[0] - 1e-12
+
+
+def test_a_device_without_float64_gives_the_same_scores() -> None:
+    logits = torch.randn(5, 40, generator=torch.Generator().manual_seed(0)) * 4
+    near, far = read(logits, TWO), read(send(logits), TWO)
+    for name in ("p", "label_logits", "entropy", "off_mass"):
+        np.testing.assert_allclose(getattr(far, name), getattr(near, name), rtol=2e-6, atol=1e-6)
+    with pytest.raises(TypeError, match="float64"):
+        send(logits).double()
+    with pytest.raises(TypeError, match="cpu"):
+        send(logits).numpy()

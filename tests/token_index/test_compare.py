@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from apple import Apple, send
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
@@ -12,7 +14,9 @@ from token_fakes import ToyScorer, make_table
 
 from looktwice.errors import UsageError
 from looktwice.token_index import add_tokens, compare_codecs, open_set
-from looktwice.token_index.compare import kendall_tau
+from looktwice.token_index.compare import _squares, kendall_tau
+from looktwice.tokens import parse_codec
+from looktwice.types import Block, VisualTokens
 
 
 def test_codecs_are_measured_on_real_pairs(tmp_path: Path) -> None:
@@ -69,3 +73,13 @@ def test_tau_is_that_of_scipy(pairs) -> None:
 
 def test_tau_without_an_order_is_unknown() -> None:
     assert math.isnan(kendall_tau(np.ones(4), np.arange(4)))
+
+
+def test_errors_are_summed_on_a_device_without_float64() -> None:
+    features, levels = torch.randn(6, 16), torch.randn(2, 6, 16)
+    near = VisualTokens(features, levels, (Block("global", 2, 3),))
+    far = VisualTokens(send(features), send(levels), near.layout)
+    for spec in ("none", "int8"):
+        with Apple():
+            found = _squares(parse_codec(spec), far)
+        assert found == pytest.approx(_squares(parse_codec(spec), near), rel=1e-6)

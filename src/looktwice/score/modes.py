@@ -73,7 +73,7 @@ def _p_true(prompt: Prompt, tokenizer: Any) -> Reader:
 
     def read(logits: Tensor, ids: LabelIds) -> PairScores:
         scores = probability.read(logits, ids)
-        share = logits.double().log_softmax(-1)[:, token].exp().cpu().numpy()
+        share = probability.wide(logits).log_softmax(-1)[:, token].exp().cpu().numpy()
         return replace(scores, p=_where_ok(scores, share))
 
     return read

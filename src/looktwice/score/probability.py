@@ -51,8 +51,13 @@ def read(logits: Tensor, labels: LabelIds) -> PairScores:
         on = per_label.logsumexp(-1)
         off = torch.where(total.isfinite(), -torch.expm1(on - total), torch.nan)
         argmax = z.argmax(-1)
-    rows, spread, away = (x.double().cpu().numpy() for x in (per_label, entropy, off))
+    rows, spread, away = (wide(x).cpu().numpy() for x in (per_label, entropy, off))
     return assemble(rows, spread, away, argmax.cpu().numpy(), labels.values)
+
+
+def wide(x: Tensor) -> Tensor:
+    """`x` in float64: on its own device, or on the CPU where that device (Apple's) has none."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
 
 
 def assemble(

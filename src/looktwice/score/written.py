@@ -140,7 +140,7 @@ class Written(Around):
         entropies: list[list[float]] = [[] for _ in part]
         for _ in range(MOST):
             chosen = answer.logits.argmax(-1)
-            spread = torch.special.entr(answer.logits.double().softmax(-1)).sum(-1).tolist()
+            spread = torch.special.entr(probability.wide(answer.logits).softmax(-1)).sum(-1).tolist()
             for row, token in enumerate(chosen.tolist()):
                 if not ended[row]:
                     entropies[row].append(spread[row])
@@ -160,9 +160,9 @@ class Written(Around):
         scores = self._read(first)
         ids = torch.tensor([[zero, point]], device=first.device).expand(len(part), -1)
         digits, values = self._digits
-        after = answer.write(ids)[:, digits.to(first.device)].double().softmax(-1)
-        decimal = after @ values.to(first.device).double()
-        units = first[:, [zero, one]].double().softmax(-1)
+        after = probability.wide(answer.write(ids)[:, digits.to(first.device)]).softmax(-1)
+        decimal = after @ values.to(after)
+        units = probability.wide(first[:, [zero, one]]).softmax(-1)
         value = (units[:, 1] + units[:, 0] * decimal).cpu().numpy()
         ok = np.array([status == "ok" for status in scores.status])
         return _with(scores, np.where(ok, value, np.nan), scores.entropy)

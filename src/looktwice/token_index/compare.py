@@ -178,16 +178,14 @@ def _coded(codec: Codec, item: Item) -> tuple[Item, int]:
 
 def _squares(codec: Codec, tokens: VisualTokens) -> tuple[float, float]:
     """Σ|x − x̂|² and Σ|x|² of one picture, every token against what stands for it."""
-    import torch
-
     if codec.cells is not None:
         codec = replace(codec, cells=replace(codec.cells, replacement="replicate"))
     result = codec.round_trip(tokens)
     pairs = [(tokens.features, result.features)]
     if tokens.levels is not None and result.levels is not None:
         pairs.append((tokens.levels, result.levels))
-    off = sum(float((a.float() - b.float()).square().sum(dtype=torch.float64)) for a, b in pairs)
-    return off, sum(float(a.float().square().sum(dtype=torch.float64)) for a, _ in pairs)
+    wide = [(a.cpu().double(), b.cpu().double()) for a, b in pairs]  # Apple's devices have no float64
+    return sum(float((a - b).square().sum()) for a, b in wide), sum(float(a.square().sum()) for a, _ in wide)
 
 
 def kendall_tau(a: NDArray[Any], b: NDArray[Any]) -> float:
