@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from looktwice.errors import UnknownName, UsageError
-from looktwice.score import prompts
+from looktwice.score import prompts, retracer
 from looktwice.score.engine import Engine
 from looktwice.score.load import scorer
 from looktwice.score.mllm import Mllm
@@ -352,3 +352,31 @@ def test_the_last_layer_is_whole_only_where_retrace_acts_in_it(
         logits(fast, query["image"], candidates[:3])
         hook.remove()
         assert (rows[-1] > 1) is whole
+
+
+def test_counting_takes_no_more_memory_the_longer_it_runs(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Tensor] = []
+    mean_over = retracer._mean_over
+
+    def recorded(*args: Any) -> Tensor:
+        ratios = mean_over(*args)
+        ratios[0] = math.nan if not found else ratios[0]  # a pair that fails
+        found.append(ratios.clone())
+        return ratios
+
+    monkeypatch.setattr(retracer, "_mean_over", recorded)
+    fast = engine(mllm("idefics3"), "object", "causal", batch_size=3)
+
+    def held() -> int:
+        values = vars(fast.retracer).values()
+        return sum(
+            x.numel() if isinstance(x, Tensor) else len(x) for x in values if isinstance(x, (Tensor, list, dict))
+        )
+
+    fast.score(query["image"], candidates)
+    once, report = held(), fast.statistics()["retrace"]
+    assert report["delta_to_ffn"] == pytest.approx(float(torch.cat(found).nanmean()), rel=1e-5)
+    fast.score(query["image"], candidates)
+    assert held() == once and fast.statistics()["retrace"]["pairs"] == 2 * report["pairs"] == 14

@@ -60,7 +60,7 @@ class Retracer:
         self._sizes: dict[int, tuple[float, float]] = {}
         self.pairs = 0
         self._fired: Counter[int] = Counter()
-        self._ratios: list[Tensor] = []
+        self._ratios = torch.zeros(2)  # their sum and how many; on the device: reading them would wait for the batch
 
     @property
     def _acting(self) -> list[int]:
@@ -122,14 +122,14 @@ class Retracer:
 
     def report(self) -> dict[str, Any]:
         """Pairs seen, share of them in which it fired, how often per layer, mean of |Δ| / |FFN| before any
-        matching (steps of writing included)."""
+        matching (steps of writing included; pairs whose ratio is no number left out)."""
         fired = sum(self._fired.values())
-        ratio = float(torch.cat(self._ratios).mean()) if self._ratios else None
+        total, count = self._ratios.tolist()
         return {
             "pairs": self.pairs,
             "trigger_rate": fired / (self.pairs * max(1, len(self.static))) if self.pairs else None,
             "layers": dict(sorted(self._fired.items())),
-            "delta_to_ffn": ratio,
+            "delta_to_ffn": total / count if count else None,
         }
 
     def _own(self, pair: Pair) -> Tensor:
@@ -170,7 +170,9 @@ class Retracer:
         keys, values = self._entries(at, mlp, z.to(x.dtype), there)
         added = delta(x, keys, values, there, self.spec.phi)
         own, new = (sizes(part, where, self.spec.match) for part in (ffn, added))
-        self._ratios.append(_mean_over(new / own.clamp_min(TINY), where))
+        ratios = _mean_over(new / own.clamp_min(TINY), where)
+        fine = ratios.isfinite()  # a pair that fails must not take the others with it
+        self._ratios = self._ratios.to(ratios) + torch.stack([torch.where(fine, ratios, 0).sum(), fine.sum()])
         share = self.spec.alpha * where[..., None]
         scale = share if self.spec.match == "none" else share * (own / new.clamp_min(TINY))
         return torch.addcmul(ffn * (1 - share).to(ffn.dtype), added, scale.to(ffn.dtype))
