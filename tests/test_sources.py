@@ -33,6 +33,7 @@ from looktwice.sources import (
     read_uri,
     scan,
 )
+from looktwice.sources.download import is_public
 from looktwice.sources.uri import range_uri
 
 ROOT = os.geteuid() == 0
@@ -578,6 +579,11 @@ def server() -> Iterator[str]:
                     while not closing.wait(0.02):
                         self.wfile.write(b"x")
                 return
+            if self.path.startswith("/to?"):
+                self.send_response(302)
+                self.send_header("Location", self.path.removeprefix("/to?"))
+                self.end_headers()
+                return
             self.send_response(200 if self.path == "/a.png" else 404)
             self.end_headers()
             self.wfile.write(picture("blue"))
@@ -594,9 +600,9 @@ def server() -> Iterator[str]:
 
 
 def test_a_server_that_never_ends_is_given_up(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("looktwice.sources.uri.FETCH_SECONDS", 0.2)
+    monkeypatch.setattr("looktwice.sources.download.FETCH_SECONDS", 0.2)
     with pytest.raises(MediaError, match="download: it took longer"):
-        read_uri(f"{server}/slow.png", allow_urls=True)
+        read_uri(f"{server}/slow.png", urls="private")
 
 
 def test_urls_are_refused_unless_allowed(tmp_path: Path, server: str) -> None:
@@ -604,12 +610,82 @@ def test_urls_are_refused_unless_allowed(tmp_path: Path, server: str) -> None:
     (refused,) = met(listed)
     with pytest.raises(MediaError, match="url-refused"):
         refused.read()
-    (allowed,) = met(listed, allow_urls=True)
-    assert allowed.read() == picture("blue") == read_uri(allowed.uri, allow_urls=True)
+    (allowed,) = met(listed, urls="private")
+    assert allowed.read() == picture("blue") == read_uri(allowed.uri, urls="private")
     with pytest.raises(MediaError, match="download"):
-        read_uri(f"{server}/none.png", allow_urls=True)
+        read_uri(f"{server}/none.png", urls="private")
     with pytest.raises(MediaError, match="download"):
-        read_uri("http://127.0.0.1:1/a.png", allow_urls=True)
+        read_uri("http://127.0.0.1:1/a.png", urls="private")
+
+
+def test_addresses_of_this_machine_and_its_network_are_refused(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", server)  # nor does a proxy fetch them for us
+    for host in (server, server.replace("127.0.0.1", "localhost"), "http://[::1]:1", "http://169.254.169.254"):
+        with pytest.raises(MediaError, match="forbidden-address"):
+            read_uri(f"{host}/a.png", urls="public")
+    with pytest.raises(MediaError, match="forbidden-address"):
+        read_uri("https://10.0.0.1/a.png", urls="public")
+
+
+def test_redirects_are_checked_and_stay_with_http(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_uri(f"{server}/to?{server}/a.png", urls="private") == picture("blue")
+    with pytest.raises(MediaError, match="download"):
+        read_uri(f"{server}/to?ftp://127.0.0.1/a.png", urls="private")
+    asked = []
+
+    def first_only(address: str) -> bool:
+        asked.append(address)
+        return len(asked) == 1
+
+    monkeypatch.setattr("looktwice.sources.download.is_public", first_only)
+    with pytest.raises(MediaError, match="forbidden-address"):
+        read_uri(f"{server}/to?{server}/a.png", urls="public")
+    assert len(asked) == 2
+
+
+def test_the_address_that_was_checked_is_the_one_asked(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that answers with a public address first and a private one later gets nowhere."""
+    port, connected = int(server.rpartition(":")[2]), []
+    answers = iter(["93.184.216.34", "127.0.0.1"])
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [(2, 1, 6, "", (next(answers), port))])
+    monkeypatch.setattr("socket.create_connection", lambda place, timeout: connected.append(place) or refuse())
+    with pytest.raises(MediaError, match="download"):
+        read_uri(f"http://rebinding.invalid:{port}/a.png", urls="public")
+    assert connected == [("93.184.216.34", port)]
+
+
+def refuse() -> None:
+    raise ConnectionRefusedError("refused")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "0.0.0.0",
+        "10.0.0.1",
+        "100.64.0.1",
+        "127.0.0.1",
+        "169.254.169.254",
+        "172.16.0.1",
+        "192.168.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "fe80::1%1",
+        "fc00::1",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+        "2002:7f00:1::",
+        "64:ff9b::a00:1",
+    ],
+)
+def test_what_is_no_public_address(address: str) -> None:
+    assert not is_public(address)
+
+
+def test_what_is_a_public_address() -> None:
+    assert all(map(is_public, ("8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808")))
 
 
 # What a scan accounts for

@@ -16,7 +16,7 @@ from looktwice.errors import Mismatch, UsageError
 
 if TYPE_CHECKING:
     from looktwice.indexing import IndexReport
-    from looktwice.sources import Scan
+    from looktwice.sources import Scan, Urls
     from looktwice.store import Table
     from looktwice.types import Encoder
 
@@ -43,7 +43,12 @@ def index(
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove items whose files are gone.")] = False,
     max_failures: Annotated[int | None, typer.Option(min=0, help="Stop when more items than this fail.")] = None,
-    allow_urls: Annotated[bool, typer.Option("--allow-urls", help="Fetch URLs that a .jsonl list names.")] = False,
+    allow_urls: Annotated[
+        bool, typer.Option("--allow-urls", help="Fetch URLs that a .jsonl list names, from public addresses.")
+    ] = False,
+    allow_private_urls: Annotated[
+        bool, typer.Option("--allow-private-urls", help="Also from this machine and its network, or by a proxy.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures encoded at once.")] = 64,
     mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,
     codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = "pq8",
@@ -74,13 +79,14 @@ def index(
     if mllm is not None:
         parse_codec(codec)  # a wrong name must fail before anything is indexed
     known = Table.open(path) if (path / "manifest.json").exists() else None
-    found = scan(sources, roots=() if known is None else known.manifest.roots, allow_urls=allow_urls)
+    urls: Urls = "private" if allow_private_urls else "public" if allow_urls else "refused"
+    found = scan(sources, roots=() if known is None else known.manifest.roots, urls=urls)
     set_threads(threads)
     encodes = _encoder(encoder, known, device, dtype)
     opened = Table.create(path, encodes.info, columns) if known is None else known
     _check_columns(opened, columns)
     with progress("indexing", "items") as bar:
-        _count(scan(sources, allow_urls=allow_urls), bar)
+        _count(scan(sources, urls=urls), bar)
         report = bring_up_to_date(
             opened,
             found,

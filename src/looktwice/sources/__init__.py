@@ -24,7 +24,7 @@ from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
 from looktwice.sources.scopes import Hidden, Scopes
 from looktwice.sources.tar import is_archive
 from looktwice.sources.uri import REASONS as _READ_REASONS
-from looktwice.sources.uri import display, file_uri, parse_uri, read_uri
+from looktwice.sources.uri import Urls, display, file_uri, parse_uri, read_uri
 
 __all__ = [
     "REASONS",
@@ -34,6 +34,7 @@ __all__ = [
     "Scopes",
     "Source",
     "Unreadable",
+    "Urls",
     "display",
     "file_uri",
     "name_to_id",
@@ -68,7 +69,7 @@ class Scan:
             self.ignored += part.ignored if isinstance(part, Walk) else 0
 
 
-def scan(paths: Iterable[str | os.PathLike[str]], *, roots: Sequence[str] = (), allow_urls: bool = False) -> Scan:
+def scan(paths: Iterable[str | os.PathLike[str]], *, roots: Sequence[str] = (), urls: Urls = "refused") -> Scan:
     """Look at `paths` (folders, files, globs, .jsonl, .tar) and return what lies there.
 
     `roots` are those that a table knows already: what lies in one of them gets ids relative to it, so that a part of a
@@ -81,7 +82,7 @@ def scan(paths: Iterable[str | os.PathLike[str]], *, roots: Sequence[str] = (), 
     bases = _Bases(known, [path for path, own in named if path == own])
     plan = Scan((), ())
     for path, own in named:
-        _add(plan, path, bases.of(path, own), own, allow_urls)
+        _add(plan, path, bases.of(path, own), own, urls)
     return plan
 
 
@@ -127,7 +128,7 @@ def _inside(path: bytes, folder: bytes) -> bool:
     return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
 
 
-def _add(plan: Scan, path: bytes, base: bytes, own: bytes, allow_urls: bool) -> None:
+def _add(plan: Scan, path: bytes, base: bytes, own: bytes, urls: Urls) -> None:
     uri, root = file_uri(path), file_uri(base, folder=True)
     if os.path.isdir(path):
         walk = Walk(path, base)
@@ -135,7 +136,7 @@ def _add(plan: Scan, path: bytes, base: bytes, own: bytes, allow_urls: bool) -> 
         plan.scopes += (Scope(root, file_uri(path, folder=True)),)
         plan.roots += (root,) if base == own == path else ()
     elif path.lower().endswith(b".jsonl"):
-        plan._parts.append(_Lazily(partial(scan_jsonl, path, allow_urls)))
+        plan._parts.append(_Lazily(partial(scan_jsonl, path, urls)))
         plan.scopes += (Scope(uri, ""),)
         plan.roots += (uri,)
     else:

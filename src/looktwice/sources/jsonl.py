@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 
 from looktwice.errors import MediaError
 from looktwice.sources.records import MAX_DEPTH, Source, Unreadable, text_is_clean
-from looktwice.sources.uri import failure, file_uri, is_url, open_file, range_uri
+from looktwice.sources.uri import Urls, failure, file_uri, is_url, open_file, range_uri
 
 MAX_LINE = 2**24
 
 
-def scan_jsonl(path: bytes, allow_urls: bool = False) -> Iterator[Source | Unreadable]:
+def scan_jsonl(path: bytes, urls: Urls = "refused") -> Iterator[Source | Unreadable]:
     """Yield one item per line, in order; a line that cannot be used is yielded as Unreadable and hides the list."""
     root = file_uri(path)
     try:
@@ -32,7 +32,7 @@ def scan_jsonl(path: bytes, allow_urls: bool = False) -> Iterator[Source | Unrea
                     if long:
                         raise MediaError("bad-record", f"the line is longer than {MAX_LINE:,} bytes")
                     if record := parse_object(line.removeprefix(b"\xef\xbb\xbf")):
-                        yield _source(record, path, root, where, allow_urls)
+                        yield _source(record, path, root, where, urls)
                 except MediaError as error:
                     yield Unreadable.of(where, root, error, hides=root)
     except MediaError as error:
@@ -73,7 +73,7 @@ def _skip_line(file: Any) -> int:
     return skipped
 
 
-def _source(record: dict[str, Any], path: bytes, root: str, where: str, allow_urls: bool) -> Source:
+def _source(record: dict[str, Any], path: bytes, root: str, where: str, urls: Urls) -> Source:
     item_id, image, text, metadata = (record.pop(key, None) for key in ("id", "image", "text", "metadata"))
     if isinstance(item_id, int) and not isinstance(item_id, bool):
         item_id = str(item_id)
@@ -86,7 +86,7 @@ def _source(record: dict[str, Any], path: bytes, root: str, where: str, allow_ur
     if not isinstance(metadata, dict | None):
         raise MediaError("bad-record", '"metadata" must be an object')
     uri = _image_uri(image, path) if image else where
-    return Source(item_id, uri, root, text, {**record, **(metadata or {})}, bool(image), allow_urls)
+    return Source(item_id, uri, root, text, {**record, **(metadata or {})}, bool(image), urls)
 
 
 def _image_uri(image: str, path: bytes) -> str:

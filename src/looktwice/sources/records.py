@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from looktwice.errors import MediaError
-from looktwice.sources.uri import read_uri
+from looktwice.sources.uri import Urls, read_uri
 
 MAX_DEPTH = 100
 """Metadata that is nested deeper is refused: Python's JSON gives up at a depth that differs from call to call."""
@@ -33,13 +33,13 @@ class Source:
     text: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     picture: bool = True
-    allow_urls: bool = False
+    urls: Urls = "refused"
 
     def read(self) -> bytes:
         """Return the bytes that identify this item: the picture's, else those of the text. Raises MediaError."""
         if not self.picture:
             return (self.text or "").encode()
-        return read_uri(self.uri, allow_urls=self.allow_urls)
+        return read_uri(self.uri, urls=self.urls)
 
 
 @dataclass(frozen=True, slots=True)

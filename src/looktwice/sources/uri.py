@@ -11,9 +11,8 @@ import hashlib
 import os
 import re
 import stat
-import time
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO, Literal, TypeAlias
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from looktwice.errors import MediaError
@@ -21,8 +20,8 @@ from looktwice.errors import MediaError
 MAX_BYTES = 2**29
 """Larger files are refused: no picture under the pixel cap needs half a gigabyte."""
 
-FETCH_SECONDS = 120
-"""A download that takes longer is given up: a server that sends a byte now and then must not hold up a run for good."""
+Urls: TypeAlias = Literal["refused", "public", "private"]
+"""Which URLs may be fetched: none, those on the public internet, or those of the local network and machine too."""
 
 REASONS = {
     "missing": "there is no such file any more",
@@ -36,6 +35,7 @@ REASONS = {
     "changed": "the bytes are no longer those that were indexed",
     "bad-uri": "not an address that looktwice writes",
     "url-refused": "a URL, and fetching URLs was not allowed",
+    "forbidden-address": "a URL of this machine or its network, and those were not allowed",
     "download": "the server did not deliver",
 }
 """What `MediaError.reason` can be when it comes from this module."""
@@ -94,12 +94,12 @@ def display(uri: str) -> str:
     return unquote_to_bytes(address.removeprefix("file://")).decode("utf-8", "backslashreplace") + hash_sign + fragment
 
 
-def read_uri(uri: str, *, allow_urls: bool = False, sha256: str | None = None) -> bytes:
+def read_uri(uri: str, *, urls: Urls = "refused", sha256: str | None = None) -> bytes:
     """Read the bytes behind `uri`, as `Source.read` does while indexing.
 
     With `sha256` (hex) the bytes must still be those that were indexed. Raises MediaError with a word from `REASONS`.
     """
-    data = _fetch(uri, allow_urls) if is_url(uri) else _read(parse_uri(uri))
+    data = _fetch(uri, urls) if is_url(uri) else _read(parse_uri(uri))
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise MediaError("changed", f"{display(uri)} is not what was indexed; index it again")
     return data
@@ -147,27 +147,9 @@ def _read_open(file: BinaryIO, where: Location) -> bytes:
     return data
 
 
-def _fetch(url: str, allowed: bool) -> bytes:
-    if not allowed:
+def _fetch(url: str, urls: Urls) -> bytes:
+    if urls == "refused":
         raise MediaError("url-refused", f"{url} is a URL, and fetching URLs was not allowed")
-    import http.client
-    import urllib.request
+    from looktwice.sources.download import fetch  # late: it loads urllib and ssl
 
-    try:
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            data = _within_time(answer)
-    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
-        raise MediaError("download", str(error)) from None
-    if len(data) > MAX_BYTES:
-        raise MediaError("too-large", f"more than {MAX_BYTES:,} bytes")
-    return data
-
-
-def _within_time(answer: Any) -> bytes:
-    """Read at most MAX_BYTES + 1; the socket's own time limit counts anew with every byte that comes."""
-    data, end = bytearray(), time.monotonic() + FETCH_SECONDS
-    while len(data) <= MAX_BYTES and (part := answer.read1(2**20)):
-        data += part
-        if time.monotonic() > end:
-            raise TimeoutError(f"it took longer than {FETCH_SECONDS} s")
-    return bytes(data)
+    return fetch(url, MAX_BYTES, private=urls == "private")
