@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import Tensor
 from looktwice.errors import UnknownName, UsageError
 from looktwice.score import prompts, retracer
 from looktwice.score.engine import Engine
+from looktwice.score.last import HOOKED
 from looktwice.score.load import scorer
 from looktwice.score.mllm import Mllm
 from looktwice.score.reference import Reference
@@ -380,3 +383,27 @@ def test_counting_takes_no_more_memory_the_longer_it_runs(
     assert report["delta_to_ffn"] == pytest.approx(float(torch.cat(found).nanmean()), rel=1e-5)
     fast.score(query["image"], candidates)
     assert held() == once and fast.statistics()["retrace"]["pairs"] == 2 * report["pairs"] == 14
+
+
+@pytest.mark.parametrize("mode", ["p-label", "written", "written-expected"])
+def test_nobody_else_runs_a_model_that_carries_hooks(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    judge = scorer(mllm("idefics3"), prompts.get("score"), score_mode=mode, retrace="causal,tokens=candidate")
+    acting = retracer.Retracer.acting
+    let_in: list[bool] = []
+
+    def another() -> bool:
+        return HOOKED.acquire(blocking=False) and (HOOKED.release() is None)
+
+    with ThreadPoolExecutor(1) as other:
+
+        @contextmanager
+        def watched(self: Any, evidence: Any) -> Iterator[None]:
+            with acting(self, evidence):
+                let_in.append(other.submit(another).result())
+                yield
+
+        monkeypatch.setattr(retracer.Retracer, "acting", watched)
+        judge.score(query["text"], candidates[:2])
+    assert let_in and not any(let_in)

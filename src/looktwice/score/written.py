@@ -22,6 +22,7 @@ from looktwice.errors import UsageError
 from looktwice.score import labels, modes, pairs, prefix, probability
 from looktwice.score.around import Around
 from looktwice.score.engine import Engine
+from looktwice.score.last import HOOKED
 from looktwice.score.prompt import Prompt
 from looktwice.score.rows import Batch, Pair
 from looktwice.types import Item, PairScores
@@ -54,7 +55,7 @@ class Answering:
         self.written: list[list[int]] = [[] for _ in part]
         column = torch.arange(length + new, device=device)
         self.seen = column < (length + self.batch.last + 1)[:, None]  # padding on the right stays unseen
-        with engine.watching(self.batch, part) as self.evidence:
+        with HOOKED, engine.watching(self.batch, part) as self.evidence:
             hidden = engine.decode(self.batch, prefix.mask(length, new, device), self.cache)
         self.logits = engine.project(hidden[self.rows, self.batch.last], part)
 
@@ -73,7 +74,7 @@ class Answering:
             row += new
         last = torch.full((n,), t - 1, device=ids.device)
         step = Batch(embeds, torch.zeros_like(ids, dtype=torch.bool), positions, last, {})
-        with self._watching(embeds):
+        with HOOKED, self._watching(embeds):
             hidden = engine.decode(step, mask, self.cache)
         self.logits = engine.project(hidden[:, -1], self.part, self.written)
         return self.logits
