@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,6 +23,7 @@ from looktwice.score.engine import Engine
 from looktwice.score.families.base import Family
 from looktwice.score.load import budget, load_scorer, scorer
 from looktwice.score.mllm import Mllm
+from looktwice.score.prompt import Piece
 from looktwice.types import Block, Item, Newline, PairScorer, TextIds, VisualTokens
 
 FAMILIES = list(tiny_models.MLLMS)
@@ -142,6 +145,42 @@ def test_threads_may_share_a_model(mllm: Get, query: dict[str, Item], candidates
             assert found == pytest.approx(expected, abs=1e-5)
     for module in model.model.modules():
         assert not module._forward_pre_hooks, "scoring leaves the model as it was"
+
+
+def test_a_thread_that_replaces_what_is_remembered_changes_nothing(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another thread would do between two looks at the same attribute is done at every look."""
+    fast = engine(mllm("internvl"))
+    asked = [Item(f"q{i}", tokens=fast.visual_tokens([candidates[i]])[0]) for i in (0, 1)]
+    expected, states = [], []
+    for one in asked:
+        expected.append(fast.score(one, candidates).p)
+        states.append((fast._shared, fast._query))
+    assert abs(expected[0] - expected[1]).max() > 1e-4
+    for at, name in enumerate(("_shared", "_query")):
+        for i in (0, 1):
+            turns = itertools.cycle([states[i][at], states[i][at], states[1 - i][at]])
+            fast._query, fast._shared = states[i][1], states[i][0]
+            del fast.__dict__[name]
+            with monkeypatch.context() as patch:
+                turn = property(lambda self, turns=turns: next(turns), lambda self, value: None)
+                patch.setattr(Engine, name, turn, raising=False)
+                found = fast.score(asked[i], candidates).p
+            assert found == pytest.approx(expected[i], abs=1e-6)
+
+
+def test_token_ids_that_are_forgotten_meanwhile_are_made_again(mllm: Get) -> None:
+    class Forgetful(OrderedDict[Any, Any]):
+        def __contains__(self, key: object) -> bool:
+            known = super().__contains__(key)
+            self.pop(key, None)
+            return known
+
+    fast, pieces = engine(mllm("internvl")), (Piece(None, "words"),)
+    expected = fast.encode(pieces)
+    fast._ids = Forgetful(fast._ids)
+    assert fast.encode(pieces) == expected
 
 
 # --- rows without a score ---------------------------------------------------------------------------------------------

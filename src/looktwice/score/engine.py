@@ -157,22 +157,24 @@ class Engine:
 
     def _look_at(self, query: Item, pictures: int) -> VisualTokens:
         """The query's tokens: the same object as in the last call, so that the shared prefix is known again."""
-        if query.tokens is None or self._query is None or self._query[0] is not query.tokens:
-            seen = self.tower.look([query], pictures)[0]
-            if isinstance(seen, LooktwiceError):
-                raise seen
-            if query.tokens is None:
-                return seen
+        kept = self._query  # read once: another thread may be about to replace it
+        if kept is not None and query.tokens is not None and kept[0] is query.tokens:
+            return kept[1]
+        seen = self.tower.look([query], pictures)[0]
+        if isinstance(seen, LooktwiceError):
+            raise seen
+        if query.tokens is not None:
             self._query = (query.tokens, seen)
-        return self._query[1]
+        return seen
 
     def encode(self, pieces: tuple[Piece, ...]) -> list[int]:
         """Token ids of a laid-out pair."""
-        if pieces not in self._ids:
-            self._ids[pieces] = chat.encode(self.mllm.processor, chat.render(self.mllm.processor, pieces))
+        ids = self._ids.get(pieces)
+        if ids is None:
+            ids = self._ids[pieces] = chat.encode(self.mllm.processor, chat.render(self.mllm.processor, pieces))
             if len(self._ids) > BLOCK:
                 self._ids.popitem(last=False)
-        return self._ids[pieces]
+        return ids
 
     def batches(self, ready: Sequence[Pair], run: Run[R]) -> Iterator[tuple[list[int], R]]:
         """Run pairs whose beginnings show the same, and what `run` makes of each batch with their indices."""
@@ -236,8 +238,9 @@ class Engine:
         """Keys and values of the first `length` tokens; those of the last call are kept for the next."""
         shown = [t for start, t in zip(pair.row.starts, pair.pictures, strict=True) if start < length]
         key = (tuple(pair.row.ids[:length].tolist()), *(id(t.features) for t in shown))
-        if self._shared is not None and self._shared[0] == key:
-            return self._shared[1][0]
+        kept = self._shared  # read once: another thread may be about to replace it
+        if kept is not None and kept[0] == key:
+            return kept[1][0]
         if length == 0:
             return None
         cache = DynamicCache(config=self.mllm.model.config.get_text_config())
