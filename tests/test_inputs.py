@@ -80,7 +80,7 @@ def test_documents_that_are_files_are_read_later(photo: Path) -> None:
     assert isinstance(both, Entry) and both.text == "words"
 
 
-@pytest.mark.parametrize("value", ["caf\udce9", {"text": "caf\udce9"}])
+@pytest.mark.parametrize("value", ["caf\udce9", {"text": "caf\udce9"}, Item("q", text="caf\udce9")])
 def test_half_characters_are_no_words(value: object) -> None:
     with pytest.raises(UsageError, match="not UTF-8"):
         as_item(value, "query")

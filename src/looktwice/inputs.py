@@ -42,9 +42,11 @@ def as_item(value: Any, name: str) -> Item:
     text, and anything that is none of the kinds above.
     """
     if isinstance(value, Item):
+        if value.text and value.text.strip():
+            words(value.text, value.id)
         return value
     if isinstance(value, str):
-        return picture(Path(value), name) if ends_like_picture(value) else _text(value, name)
+        return picture(Path(value), name) if ends_like_picture(value) else Item(name, text=words(value, name))
     if isinstance(value, Mapping):
         return _both(value, name)
     if isinstance(value, os.PathLike):
@@ -114,20 +116,21 @@ def _both(value: Mapping[str, Any], name: str) -> Item:
     if unknown or (image is None and text is None):
         found = ", ".join(sorted(map(str, value))) or "nothing"
         raise UsageError(f'{name}: a dict needs "image" or "text" or both, and nothing else; found {found}.')
-    words = _text(text, name).text if text is not None else None
+    said = words(text, name) if text is not None else None
     if image is None:
-        return Item(name, text=words)
+        return Item(name, text=said)
     if isinstance(image, str | os.PathLike):
-        return picture(Path(image), name, words)
-    return Item(name, image=_upright(image, name), text=words)
+        return picture(Path(image), name, said)
+    return Item(name, image=_upright(image, name), text=said)
 
 
-def _text(text: Any, name: str) -> Item:
+def words(text: Any, name: str) -> str:
+    """Return `text`. Raises UsageError, naming `name`, for what is no str, empty or not UTF-8 (half characters)."""
     if not isinstance(text, str) or not text.strip():
         raise UsageError(f"{name}: a text must be words, found {text!r:.60}.")
     if not text_is_clean(text):
         raise UsageError(f"{name}: the text {text!r:.60} is not UTF-8; is the terminal set to another encoding?")
-    return Item(name, text=text)
+    return text
 
 
 def _upright(image: Any, name: str) -> Image:

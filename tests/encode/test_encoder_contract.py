@@ -139,6 +139,12 @@ def test_long_texts_are_cut_counted_and_reported_once(
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", TEXT)
+def test_half_characters_are_refused_in_a_sentence(name: str, load: Loader) -> None:
+    with pytest.raises(UsageError, match="'t' is not UTF-8"):
+        load(name).encode([Item("t", text="caf\udce9")])
+
+
 @pytest.mark.parametrize("name", PICTURES + TOWERS[:1])
 def test_a_vision_encoder_refuses_text_and_says_who_reads_it(
     name: str, load: Loader, items: list[Item], caplog: pytest.LogCaptureFixture

@@ -120,7 +120,7 @@ def search(
 
 
 def _single(query: str | None, image: Path | None, text: str | None) -> Item:
-    from looktwice.inputs import picture
+    from looktwice.inputs import picture, words
     from looktwice.types import Item
 
     if query is not None and (image is not None or text is not None):
@@ -129,6 +129,8 @@ def _single(query: str | None, image: Path | None, text: str | None) -> Item:
         return _bare(query)
     if text is not None and not text.strip():
         raise UsageError("The query's text is empty; give words.")
+    if text is not None:
+        words(text, "The query")
     if image is not None:
         return picture(image, str(image), text)
     if text is None:
@@ -138,7 +140,7 @@ def _single(query: str | None, image: Path | None, text: str | None) -> Item:
 
 def _bare(query: str) -> Item:
     """A picture where the word names a file, else words; never words where it was meant as a path."""
-    from looktwice.inputs import looks_like_path, picture
+    from looktwice.inputs import looks_like_path, picture, words
     from looktwice.types import Item
 
     if not query.strip():
@@ -154,4 +156,4 @@ def _bare(query: str) -> Item:
         return picture(path, query)
     if looks_like_path(query):
         raise UsageError(f"There is no file {query!r}; check the path, or say --text {shlex.quote(query)} for words.")
-    return Item(query, text=query)
+    return Item(query, text=words(query, "The query"))

@@ -18,6 +18,7 @@ from looktwice.device import Placement
 from looktwice.encode.linear import Linear
 from looktwice.encode.mixing import Mixing, unit
 from looktwice.errors import ModelError, UsageError
+from looktwice.sources.records import text_is_clean
 from looktwice.types import EncoderInfo, Item
 from looktwice.weights import load_weights
 
@@ -76,7 +77,7 @@ class BaseEncoder(ABC):
         """Return (n, d) float32 rows of unit length in the order of `items`; n = 0 gives (0, d).
 
         A row that has no direction is NaN: zero or NaN out of the model, or an item with neither picture nor text.
-        Raises UsageError for an item that is only text where the model reads none.
+        Raises UsageError for an item that is only text where the model reads none, and for text that is not UTF-8.
         """
         return self._mixed(items, self.mixing.items, asked=False)
 
@@ -91,7 +92,7 @@ class BaseEncoder(ABC):
         pictures = [i for i, item in enumerate(items) if item.image is not None]
         texts = [i for i, item in enumerate(items) if item.text and self._can_read(item)]
         seen = self._adapted(self._run([_picture(items[i]) for i in pictures], self._key, self._pictures), raw)
-        read = self._adapted(self._run([items[i].text or "" for i in texts], lambda _: None, self._texts), raw)
+        read = self._adapted(self._run([_text(items[i]) for i in texts], lambda _: None, self._texts), raw)
         both = set(pictures) & set(texts)
         mixed = np.zeros((len(items), self._dim), np.float32)
         for rows, vectors, weight in ((pictures, seen, 1 - share), (texts, read, share)):
@@ -185,6 +186,12 @@ class Asked:
     def encode(self, items: Sequence[Item]) -> FloatArray:
         """See `BaseEncoder.encode_queries`."""
         return self.encoder.encode_queries(items)
+
+
+def _text(item: Item) -> str:
+    if not text_is_clean(text := item.text or ""):
+        raise UsageError(f"The text of {item.id!r:.60} is not UTF-8 (it holds half a character); write it anew.")
+    return text
 
 
 def _picture(item: Item) -> Image:
