@@ -123,6 +123,11 @@ def test_the_query_goes_through_the_codec_unless_asymmetric(tmp_path: Path) -> N
     (plain,) = scorer.visual_tokens([query])
     symmetric = TokenReader(table, scorer).query(query)
     assert symmetric.image is query.image and len(symmetric.tokens.features) < len(plain.features)
+    reader = TokenReader(table, scorer)
+    shown = reader.query(query)
+    assert reader.query(query) is shown, "a budget asks block by block, and the scorer must know the query again"
+    (other,) = flat(Reader(), entries(table, IDS[1:2]))
+    assert reader.query(other).id == other.id and reader.query(query).tokens is not None
     assert TokenReader(table, scorer, asymmetric=True).query(query) is query
     text = Item("q", text="words")
     assert TokenReader(table, scorer).query(text) is text

@@ -66,6 +66,7 @@ class TokenReader(Reader):
         self.asymmetric = asymmetric
         self.set = open_set(table, self.scorer.tokens_info(), codec)
         self.counts: Counter[str] = Counter()
+        self._asked: tuple[Item, Item] | None = None
 
     def read(self, entries: Sequence[Item | Entry | Unreadable], chunk: int = CHUNK) -> Iterator[list[Found]]:
         """Yield items with their tokens, in order, in lists of at most `chunk`; the next list is decoded meanwhile."""
@@ -102,10 +103,17 @@ class TokenReader(Reader):
         return [self._place(entry, ready, problems) for entry in entries]
 
     def query(self, item: Item) -> Item:
-        """Return a query as it should be shown: symmetric, its picture's tokens go through the codec too."""
+        """Return a query as it should be shown: symmetric, its picture's tokens go through the codec too.
+
+        The same query gives the same object again, by which a scorer knows the beginning of its prompt.
+        """
         if self.asymmetric or item.image is None or item.tokens is not None:
             return item
-        return replace(item, tokens=self.set.codec.round_trip(self.scorer.visual_tokens([item])[0]))
+        kept = self._asked
+        if kept is None or kept[0] is not item:
+            coded = self.set.codec.round_trip(self.scorer.visual_tokens([item])[0])
+            kept = self._asked = (item, replace(item, tokens=coded))
+        return kept[1]
 
     def describe(self) -> Mapping[str, Any]:
         """What a run's manifest says: the token set, the policy, and what became of the candidates so far."""
