@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from store_helpers import ENCODER, random_rows, row
 
-from looktwice.errors import UnknownName, UsageError
+from looktwice.errors import StoreError, UnknownName, UsageError
 from looktwice.store import LedgerEntry, Table, TokenRow, ann
 from looktwice.types import EncoderInfo
 
@@ -181,6 +181,22 @@ def test_export(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["items.parquet"]
     with pytest.raises(UsageError, match="exists already"):
         table.export(tmp_path / "new" / "out")
+
+
+def test_an_export_that_fails_leaves_nothing_behind(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.add(random_rows(10))
+    with monkeypatch.context() as patch:
+        full = OSError(28, "No space left on device")
+        patch.setattr(pq.ParquetWriter, "write_batch", lambda *_: (_ for _ in ()).throw(full))
+        (tmp_path / "there").mkdir()
+        for folder in (tmp_path / "new" / "out", tmp_path / "there"):
+            with pytest.raises(StoreError, match=r"disk is full.* is as it was before"):
+                table.export(folder)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["t.lt", "there"]
+    assert list((tmp_path / "there").iterdir()) == []
+    assert table.export(tmp_path / "new" / "out").exists()
 
 
 def test_export_of_nothing(table: Table, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -89,24 +90,41 @@ def _bytes_below(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def export(items: Any, target: Path, dim: int) -> Path:
-    """Write all items to `target`/items.parquet, vectors as float32 without padding; returns the file's path."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+UNFINISHED = "items.parquet.tmp"
 
+
+def export(items: Any, target: Path, dim: int) -> Path:
+    """Write all items to `target`/items.parquet, vectors as float32 without padding; returns the file's path.
+
+    Whatever stops it on the way, nothing of it stays behind.
+    """
     path = target / "items.parquet"
     if path.exists():
         raise UsageError(f"{path} exists already; name another folder or remove it.")
+    new = [folder for folder in (target, *target.parents) if not folder.exists()]
     with plain_errors(target, "exporting"):
-        target.mkdir(parents=True, exist_ok=True)
-        fields = [field for field in items.schema if field.name != "vector"]
-        schema = pa.schema([*fields, pa.field("vector", pa.list_(pa.float32(), dim))])
-        unfinished = path.with_name("items.parquet.tmp")
-        with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
-            for batch in items.search().to_batches(_BATCH):
-                flat = np.ascontiguousarray(vectors_of(batch, dim), np.float32).ravel()
-                columns = [batch[field.name] for field in fields]
-                vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat), dim)
-                writer.write_batch(pa.record_batch([*columns, vectors], schema=schema))
-        unfinished.rename(path)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            _write_parquet(items, target / UNFINISHED, dim)
+            (target / UNFINISHED).rename(path)
+        except BaseException:
+            with suppress(OSError):
+                (target / UNFINISHED).unlink(missing_ok=True)
+                for folder in new:
+                    folder.rmdir()
+            raise
     return path
+
+
+def _write_parquet(items: Any, path: Path, dim: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    fields = [field for field in items.schema if field.name != "vector"]
+    schema = pa.schema([*fields, pa.field("vector", pa.list_(pa.float32(), dim))])
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for batch in items.search().to_batches(_BATCH):
+            flat = np.ascontiguousarray(vectors_of(batch, dim), np.float32).ravel()
+            columns = [batch[field.name] for field in fields]
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat), dim)
+            writer.write_batch(pa.record_batch([*columns, vectors], schema=schema))
