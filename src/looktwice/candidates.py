@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from looktwice import media
 from looktwice.errors import MediaError
 from looktwice.sources import Source, read_uri, scan
-from looktwice.sources.records import text_is_clean
 from looktwice.types import Item
 
 if TYPE_CHECKING:
@@ -118,8 +117,7 @@ def in_table(table: Table) -> Find:
     """Find candidates among the rows of a table."""
 
     def find(ids: Sequence[str]) -> list[Entry | Unreadable]:
-        possible = [name for name in ids if text_is_clean(name)]  # half characters no table holds, nor can be asked for
-        rows = {row["id"]: row for row in table.lookup(possible, ["id", "uri", "sha256", "width", "text"])}
+        rows = {row["id"]: row for row in table.lookup(ids, ["id", "uri", "sha256", "width", "text"])}
         return [_entry(rows[name]) if name in rows else _absent(name, "the table") for name in ids]
 
     return find

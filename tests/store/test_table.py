@@ -194,6 +194,16 @@ def test_unknown_id(table: Table) -> None:
         table.get(["photo-1.jpg", "photo-2.jpg"])
 
 
+def test_ids_with_half_characters_are_unknown(table: Table) -> None:
+    table.add([row("a")])
+    table.put_codes([TokenRow("a", "0", "k", "[]", b"", 0)])
+    assert table.lookup(["caf\udce9", "a"], ["id"]) == [{"id": "a"}]
+    assert [found is None for found in table.read_codes(["caf\udce9", "a"], "k")] == [True, False]
+    assert (table.delete(["caf\udce9"]), table.ledger.clear(["caf\udce9"])) == (0, 0)
+    with pytest.raises(UnknownName, match="item"):
+        table.get(["a", "caf\udce9"])
+
+
 def test_lookups_by_hash_and_id(table: Table) -> None:
     table.add([row("a", sha256="0" * 64), row("b", sha256="0" * 64), row("c", sha256="1" * 64)])
     assert sorted(one.id for one in table.find_pictures(["0" * 64, "2" * 64])) == ["a", "b"]

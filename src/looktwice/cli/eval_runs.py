@@ -32,13 +32,11 @@ def compare(paths: list[Path], labels: Path, names: list[str], collection: Path 
 
 def _held(collection: Path, runs: Mapping[Path, Any], qrels: Mapping[str, Any]) -> set[str]:
     """Of all ids that runs and labels name, those that the table holds."""
-    from looktwice.sources.records import text_is_clean
     from looktwice.store import Table
 
     named = {name for run in runs.values() for rows in run.values() for name, _ in rows}
     named |= {name for labels in qrels.values() for name in labels}
-    possible = filter(text_is_clean, named)  # half characters no table holds, nor can be asked for
-    return {str(row["id"]) for row in Table.open(collection).lookup(possible, ["id"])}
+    return {str(row["id"]) for row in Table.open(collection).lookup(named, ["id"])}
 
 
 def _run_problems(path: str, found: Mapping[str, Any]) -> None:

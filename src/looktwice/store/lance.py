@@ -72,9 +72,20 @@ def quote(value: str) -> str:
 
 
 def is_in(column: str, values: Iterable[str]) -> str:
-    """Return `column IN ('…', '…')`; with no values, what is never true."""
-    literals = ",".join(map(quote, values))
+    """Return `column IN ('…', '…')`; with no values, what is never true.
+
+    What holds half characters is left out: it cannot be stored as UTF-8, so that no row has it.
+    """
+    literals = ",".join(quote(value) for value in values if _storable(value))
     return f"{column} IN ({literals})" if literals else "false"
+
+
+def _storable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
