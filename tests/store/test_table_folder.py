@@ -162,6 +162,17 @@ def test_two_writers(tmp_path: Path) -> None:
     assert len(table) == 1
 
 
+def test_a_full_disk_does_not_keep_anybody_from_deleting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    table.add([row("a")])
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert table.delete(["a"]) == 1
+
+
 def test_one_writer_may_write_many_things(tmp_path: Path) -> None:
     table = Table.create(tmp_path / "t.lt", ENCODER)
     with table.writer():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -40,7 +40,8 @@ class WriterLock:
         except OSError as error:
             raise StoreError(f"{self._file} cannot be locked ({error.strerror}); check the permissions.") from error
         try:
-            self._file.write_text(f"{os.getpid()}\n")
+            with suppress(OSError):  # it only names the holder, and a delete must work on a full disk
+                self._file.write_text(f"{os.getpid()}\n")
             yield
         finally:
             self._lock.release()
