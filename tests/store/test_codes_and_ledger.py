@@ -91,6 +91,20 @@ def test_ledger_keeps_one_line_per_place_and_stage(table: Table) -> None:
     assert len(Table.open(table.path).ledger) == 3
 
 
+def test_a_long_ledger_is_read_piece_by_piece(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def entry(**row: str) -> str:
+        made.append(row["uri"])
+        return row["uri"]
+
+    table.ledger.put([LedgerEntry(f"{n:05}", "read", "r") for n in range(10_000, 0, -1)])
+    monkeypatch.setattr("looktwice.store.ledger.LedgerEntry", entry)
+    entries = iter(table.ledger)
+    assert next(entries) == "00001" and len(made) < 5000
+    assert [*entries] == [f"{n:05}" for n in range(2, 10_001)]
+
+
 def test_ledger_forgets(table: Table) -> None:
     odd = ["it's", "a\nb", "x|y", "日本"]
     table.ledger.put([LedgerEntry(uri, stage, "r") for uri in odd for stage in ("read", "tokens")])

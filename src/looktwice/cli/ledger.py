@@ -28,16 +28,16 @@ def ledger(
     from looktwice.errors import UnknownName
     from looktwice.store import Table
 
-    entries = list(Table.open(path).ledger)
+    entries = Table.open(path).ledger
     reasons = Counter(entry.reason for entry in entries)
-    if reason is not None and entries and reason not in reasons:
+    if reason is not None and reasons and reason not in reasons:
         raise UnknownName("reason in this ledger", reason, reasons)
-    chosen = [entry for entry in entries if reason in (None, entry.reason)]
+    chosen = (entry for entry in entries if reason in (None, entry.reason))
     if json:
         for entry in chosen:
             emit({name: getattr(entry, name) for name in ("uri", "stage", "reason", "detail", "at")})
         return
-    if chosen:
+    if reasons:
         table(["reason", "stage", "path", "detail"], [(e.reason, e.stage, e.uri, e.detail) for e in chosen])
     counts = ", ".join(f"{n} {name}" for name, n in reasons.most_common())
-    note(f"{plural(len(entries), 'entry', 'entries')}: {counts}." if entries else "The ledger is empty.")
+    note(f"{plural(reasons.total(), 'entry', 'entries')}: {counts}." if reasons else "The ledger is empty.")

@@ -11,6 +11,7 @@ from typing import Any
 from looktwice.store.lance import batched, is_in, plain_errors
 
 _FIELDS = ("uri", "root", "stage", "reason", "detail", "at")
+_BATCH = 4096
 STAGES = ("scan", "read", "decode", "encode", "tokens")
 
 
@@ -71,8 +72,9 @@ class Ledger:
         """Entries in the order of uri and stage."""
         with plain_errors(self._folder, "reading the ledger"):
             rows = self._open().search().select(list(_FIELDS)).to_arrow()
-        order = [("uri", "ascending"), ("stage", "ascending")]
-        return (LedgerEntry(**row) for row in rows.sort_by(order).to_pylist())
+        rows = rows.sort_by([("uri", "ascending"), ("stage", "ascending")])
+        for batch in rows.to_batches(_BATCH):  # as Python objects, a million entries would take a gigabyte
+            yield from (LedgerEntry(**row) for row in batch.to_pylist())
 
 
 def ledger_schema() -> Any:

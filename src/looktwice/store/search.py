@@ -7,7 +7,7 @@ Order: score descending, then id ascending.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from looktwice.errors import UsageError
-from looktwice.store.lance import condition, filtering, plain_errors
-from looktwice.store.schema import stored_dim, vectors_of
+from looktwice.store.lance import batched, condition, filtering, is_in, plain_errors
+from looktwice.store.schema import Row, arrow_to_rows, stored_dim, vectors_of
 from looktwice.types import Candidate
 
 SLACK = 32
@@ -29,6 +29,7 @@ STREAM_FROM = 8
 """From this many queries on, one pass over all vectors beats one exact search per query."""
 
 _BLOCK = 8192
+_CHUNK = 2000
 
 Vectors = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -123,3 +124,19 @@ def _candidates(ids: Any, scores: Any) -> list[Candidate]:
 
 def _ranked(ids: Sequence[str], scores: Any, k: int) -> list[Candidate]:
     return _candidates(*_best(np.array(ids, dtype=object), scores, k))
+
+
+def find_pictures(items: Any, hashes: Iterable[str], dim: int) -> list[Row]:
+    """Return the rows whose bytes have one of these SHA-256 sums; of those with the same text, one."""
+    import pyarrow as pa
+
+    rows: list[Row] = []
+    seen: set[tuple[str, str | None, bool]] = set()
+    for part in batched(dict.fromkeys(hashes), _CHUNK):
+        for batch in items.search().where(is_in("sha256", part)).to_batches(_CHUNK):
+            sums, texts, widths = (batch[name].to_pylist() for name in ("sha256", "text", "width"))
+            keys = zip(sums, texts, [width > 0 for width in widths], strict=True)
+            new = {key: place for place, key in enumerate(keys) if key not in seen}
+            seen.update(new)
+            rows += arrow_to_rows(batch.take(pa.array(new.values(), pa.int64())), dim)
+    return rows

@@ -18,7 +18,7 @@ from looktwice.store.ledger import Ledger
 from looktwice.store.lock import WriterLock
 from looktwice.store.manifest import Manifest
 from looktwice.store.schema import Row, TokenRow, arrow_to_rows, check_rows, declared, rows_to_arrow
-from looktwice.store.search import Space
+from looktwice.store.search import Space, find_pictures
 from looktwice.types import Candidate, EncoderInfo
 
 _CHUNK = 2000
@@ -214,8 +214,9 @@ class Table:
         return rows
 
     def find_pictures(self, hashes: Iterable[str]) -> list[Row]:
-        """Return all rows whose bytes have one of these SHA-256 sums."""
-        return arrow_to_rows(self._lookup(hashes, column="sha256"), self.manifest.encoder.dim)
+        """Return the rows whose bytes have one of these SHA-256 sums; of those with the same text, one."""
+        with plain_errors(self.path, "reading items"):
+            return find_pictures(self._items, hashes, self.manifest.encoder.dim)
 
     def hashes(self) -> dict[str, str]:
         """Return id -> SHA-256 (hex) of every item."""
@@ -275,13 +276,13 @@ class Table:
         manifest = self.manifest
         return Space(self._items, self.path, manifest.encoder.dim, self._schema.names, manifest.index)
 
-    def _lookup(self, values: Iterable[str], columns: list[str] | None = None, column: str = "id") -> Any:
+    def _lookup(self, ids: Iterable[str], columns: list[str] | None = None) -> Any:
         import pyarrow as pa
 
         parts = []
         with plain_errors(self.path, "reading items"):
-            for part in batched(dict.fromkeys(values), _CHUNK):
-                found = self._items.search().where(is_in(column, part))
+            for part in batched(dict.fromkeys(ids), _CHUNK):
+                found = self._items.search().where(is_in("id", part))
                 parts.append((found if columns is None else found.select(columns)).to_arrow())
         schema = self._schema
         empty = (schema if columns is None else pa.schema([schema.field(name) for name in columns])).empty_table()
