@@ -12,7 +12,7 @@ import pytest
 import torch
 from apple import Apple, send
 
-from looktwice.errors import UsageError
+from looktwice.errors import ModelError, UsageError
 from looktwice.score import chat, labels, prompts
 from looktwice.score.choice import QUESTION, Choice
 from looktwice.score.load import scorer
@@ -214,6 +214,8 @@ def test_choice_of_pictures_and_of_too_many(mllm: Get, query: dict[str, Item], c
     assert scores.status == ("ok", "ok", "ok", "missing") and sum(scores.p[:3]) == pytest.approx(1)
     with pytest.raises(UsageError, match="26 at most"):
         choice.score(query["text"], pictures * 9)
+    with pytest.raises(ModelError, match=r"positions and the model has 4096.*shortlist"):
+        choice.score(query["text"], [Item(f"t{i}", text="word " * 3000) for i in range(3)])
 
 
 @pytest.mark.parametrize("side", ["candidate", "query"])

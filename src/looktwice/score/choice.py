@@ -41,7 +41,8 @@ class Choice(Around):
     seed: int = 0
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
-        """See PairScorer. Raises UsageError for more candidates than there are option names."""
+        """See PairScorer. Raises UsageError for more candidates than there are option names, ModelError for more than
+        the model has positions for."""
         if len(candidates) > MOST:
             raise UsageError(
                 f"The mode choice shows all candidates at once, {MOST} at most, and there are {len(candidates)}; use "
@@ -126,6 +127,8 @@ class Choice(Around):
         pieces = _joined([*head, *options, ask])
         shown = [tokens for tokens in (seen[0], *(seen[1 + i] for i in order)) if isinstance(tokens, VisualTokens)]
         row = self.inner.family.spread(self.inner.encode(pieces), [tokens.layout for tokens in shown])
+        if (problem := self.inner.too_long(row)) is not None:
+            raise problem
         sides = tuple(str(piece.side) for piece in pieces if piece.text is None)
         stand_ins = [
             self.inner.encode(_joined([*head, Piece(None, f"\n1: {text}"), ask])) for text in ("a", "7")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from looktwice.errors import LooktwiceError
+from looktwice.errors import LooktwiceError, ModelError
 from looktwice.score import chat, labels, memory, modes, pairs, prefix, probability, prompts, released, rows
 from looktwice.score.families.base import Family, Row
 from looktwice.score.last import HOOKED, only_last
@@ -176,6 +176,11 @@ class Engine:
                 self._ids.popitem(last=False)
         return ids
 
+    def too_long(self, row: Row) -> ModelError | None:
+        """Why a row cannot be run: the model has no positions for it."""
+        length = int(row.positions.max()) + 1
+        return rows.too_long(length, self._longest) if length > self._longest else None
+
     def batches(self, ready: Sequence[Pair], run: Run[R]) -> Iterator[tuple[list[int], R]]:
         """Run pairs whose beginnings show the same, and what `run` makes of each batch with their indices."""
         if not ready:
@@ -208,8 +213,8 @@ class Engine:
             if key not in spread:
                 spread[key] = self.family.spread(self.encode(pieces), [t.layout for t in shown])
             row = spread[key]
-            if int(row.positions.max()) >= self._longest:
-                pairs.report(candidates[index], rows.too_long(int(row.positions.max()) + 1, self._longest))
+            if (problem := self.too_long(row)) is not None:
+                pairs.report(candidates[index], problem)
                 continue
             begins = row.starts[sides.index("candidate")] if "candidate" in sides else len(row.ids) - 1
             if self.retracer and "candidate.text" in self.prompt.parts:

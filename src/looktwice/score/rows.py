@@ -91,7 +91,8 @@ def shared_length(ready: Sequence[Pair]) -> int:
 def too_long(length: int, most: int) -> ModelError:
     """What to say of a row that the model has no positions for."""
     return ModelError(
-        f"This pair takes {length} positions and the model has {most}; lower the resolution or shorten the text."
+        f"This prompt takes {length} positions and the model has {most}; lower the resolution, shorten the text, or in "
+        "the mode choice the shortlist."
     )
 
 
