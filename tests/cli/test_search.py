@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from conftest import Looktwice
 from fakes import Brighter
 from PIL import Image
+
+from looktwice.cli.search import SECOND, search
 
 
 def queries(folder: Path, *lines: dict[str, str]) -> Path:
@@ -73,12 +76,20 @@ def test_no_rerank_and_shortlist(looktwice: Looktwice, table: Path, scorer: Brig
         (["red", "--report", "no-folder/r.html"], "no-folder"),
         (["red", "--run", "."], "is a folder"),
         (["red", "--threads", "0"], "threads"),
+        (["red", "--no-rerank", "--mllm", "tiny-vl"], "--mllm does nothing with --no-rerank"),
+        (["red", "--no-rerank", "--as-released"], "--as-released does nothing with --no-rerank"),
+        (["red", "--no-rerank", "--budget", "all"], "--budget does nothing with --no-rerank"),
+        (["red", "--no-rerank", "--sure", "0.9"], "--sure does nothing with --no-rerank"),
     ],
 )
 def test_what_is_refused(looktwice: Looktwice, table: Path, arguments: list[str], message: str) -> None:
     done = looktwice("search", table, *arguments)
     assert done.code == 2, done
     assert message in done.err and "Traceback" not in done.err and done.out == ""
+
+
+def test_every_name_of_what_no_rerank_refuses_is_a_parameter() -> None:
+    assert set(inspect.signature(search).parameters) > SECOND
 
 
 def test_words_that_are_no_paths(looktwice: Looktwice, table: Path) -> None:

@@ -12,6 +12,7 @@ import typer
 from looktwice.cli import options
 from looktwice.cli.console import emit, note, number, plural, progress, say, size, table
 from looktwice.cli.eval_runs import compare, interval
+from looktwice.cli.options import refuse_unused
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,12 +89,12 @@ def evaluate(
     if runs:
         if dataset is not None or qrels is None:
             raise UsageError("--run is measured against --qrels FILE, without a benchmark's name.")
-        _refuse(ctx, set(ctx.params) - {"runs", "qrels", "measures", "taken", "json", "dataset"}, "with --run")
+        refuse_unused(ctx, set(ctx.params) - {"runs", "qrels", "measures", "taken", "json", "dataset"}, "with --run")
         compare(runs, qrels, measures or ["mAP@100", "success@1"], taken, json)
         return
     if dataset is None:
         raise UsageError(f"Name a benchmark (scenes, {_names()}), or give --run and --qrels.")
-    _refuse(ctx, _unused(dataset, on), f"for {dataset}")
+    refuse_unused(ctx, _unused(dataset, on), f"for {dataset}")
     from looktwice.device import set_threads
     from looktwice.experiment import Plan
     from looktwice.second_look import SecondLook
@@ -126,14 +127,6 @@ def _unused(dataset: str, on: str) -> set[str]:
     if not robust:
         return unused | {"on", "side", "sample"}
     return unused | {"tune_on", "codec"} | (set() if own else {"taken"})
-
-
-def _refuse(ctx: typer.Context, unused: set[str], where: str) -> None:
-    """Refuse options that were given and would be passed over in silence."""
-    for option in ctx.command.params:
-        source = ctx.get_parameter_source(str(option.name))
-        if option.name in unused and source is not None and source.name == "COMMANDLINE":
-            raise UsageError(f"{option.opts[0]} does nothing {where}; leave it out.")
 
 
 def _opened(name: str, root: Path | None, folder: Path, small: bool, partial: bool) -> Dataset:

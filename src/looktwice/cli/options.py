@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from looktwice.errors import UsageError
 
 TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="The folder of the table, such as photos.lt.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout: one object, or one per line for lists.")]
@@ -86,3 +89,11 @@ Prior = Annotated[
         help="Divide out what the model says without the candidate, or without the query: off, candidate, query."
     ),
 ]
+
+
+def refuse_unused(ctx: typer.Context, unused: Collection[str], where: str) -> None:
+    """Refuse options that were given and would be passed over in silence."""
+    for option in ctx.command.params:
+        source = ctx.get_parameter_source(str(option.name))
+        if option.name in unused and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{option.opts[0]} does nothing {where}; leave it out.")

@@ -24,7 +24,33 @@ def add_to(app: typer.Typer) -> None:
     app.command("search", short_help="Ask a table with a picture, words or both.")(search)
 
 
+SECOND = frozenset(
+    {
+        "mllm",
+        "prompt",
+        "score_mode",
+        "retrace",
+        "prior",
+        "as_released",
+        "ties",
+        "budget",
+        "calibration",
+        "sure",
+        "fusion",
+        "batch_size",
+        "resolution",
+        "max_tiles",
+        "codec",
+        "missing_tokens",
+        "asymmetric",
+        "score_cache",
+    }
+)
+"""What only a second look reads, as parameters of `search`."""
+
+
 def search(
+    ctx: typer.Context,
     path: options.TablePath,
     query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="A picture file, or words.")] = None,
     image: Annotated[Path | None, typer.Option(help="The query's picture.")] = None,
@@ -87,6 +113,8 @@ def search(
 
     if queries is not None and (query, image, text) != (None, None, None):
         raise UsageError("Give one query, or a file of them with --queries; not both.")
+    if no_rerank:
+        options.refuse_unused(ctx, SECOND, "with --no-rerank")
     check_outputs(run, report)
     asked = Queries(queries) if queries is not None else None
     single = [] if asked is not None else [_single(query, image, text)]
