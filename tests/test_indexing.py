@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import tarfile
 import time
 from collections.abc import Sequence
@@ -251,6 +252,30 @@ def test_an_emptied_folder_is_not_pruned(made: Collection, tmp_path: Path) -> No
     made.folder.rmdir()
     with pytest.raises(UsageError, match="does not exist"):
         made.index(prune=True)
+
+
+def test_an_emptied_folder_below_is_not_pruned_and_one_that_is_gone_is(made: Collection) -> None:
+    for place, start in (("disk/a", 0), ("disk/b", 5), ("other", 10), ("kept", 15)):
+        save_pictures(made.folder / place, 2, start=start)
+    (made.folder / "one.png").write_bytes(picture("red"))
+    made.index()
+    shutil.rmtree(made.folder / "disk")
+    (made.folder / "disk").mkdir()  # a mount point without its disk
+    shutil.rmtree(made.folder / "other")
+    report = made.index(prune=True)
+    assert (report.gone, report.pruned, report.withheld) == (6, 2, (f"{made.folder}/disk/",))
+    assert made.ids() == [
+        "disk/a/0000.png",
+        "disk/a/0001.png",
+        "disk/b/0005.png",
+        "disk/b/0006.png",
+        "kept/0015.png",
+        "kept/0016.png",
+        "one.png",
+    ]
+    (made.folder / "disk").rmdir()
+    report = made.index(prune=True)
+    assert (report.pruned, report.withheld, len(made.ids())) == (4, (), 3)
 
 
 def test_what_could_not_be_seen_is_not_gone(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,12 @@ def index(
         list[str] | None,
         typer.Option(metavar="NAME:TYPE", help="A metadata key to filter on: int, float, str or bool. Repeatable."),
     ] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Remove items whose files are gone.")] = False,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune", help="Remove items whose files are gone, except from folders that are there but empty."
+        ),
+    ] = False,
     max_failures: Annotated[int | None, typer.Option(min=0, help="Stop when more items than this fail.")] = None,
     allow_urls: Annotated[
         bool, typer.Option("--allow-urls", help="Fetch URLs that a .jsonl list names, from public addresses.")
@@ -169,7 +174,9 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
         where = "is no longer where it was" if gone == 1 else "are no longer where they were"
         note(f"{plural(gone, 'item')} of the table {where}; --prune removes what is gone.")
     for place in report.withheld:
-        note(f"Not pruned: nothing at all is left of {place}; is it mounted?")
+        note(
+            f"Not pruned: nothing is left of {place}; is it mounted? If so, remove the folder or use looktwice delete."
+        )
     if report.failed:
         reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(report.reasons.items(), key=lambda r: -r[1]))
         note(f"{report.failed:,} failed: {reasons}. Which, and why: looktwice ledger {path}")

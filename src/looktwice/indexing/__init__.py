@@ -36,7 +36,7 @@ def index(
 
     `batch_size` pictures are encoded at a time (fewer where they are large) and `threads` read ahead. `progress` is
     called with the report so far. `prune` removes items that the scanned folders, archives and lists no longer hold,
-    except where nothing at all is left of one: a disk that is not mounted looks the same.
+    except where nothing at all is left of one, or of a folder below: a disk that is not mounted looks the same.
 
     Raises Locked, Mismatch (another encoder), StoreError (disk full), TooManyFailures beyond `max_failures`. Whatever
     it raises, KeyboardInterrupt included, the table is whole and the same call goes on from there.

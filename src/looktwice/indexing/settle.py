@@ -13,7 +13,7 @@ _STAGES = ("scan", "read", "decode", "encode")
 def settle(run: Run, scan: Scan, prune: bool) -> None:
     """Count, and with `prune` delete, items that this scan accounts for and did not meet; forget their failures too."""
     run.count["ignored"] = scan.ignored
-    scopes = Scopes(scan.scopes)
+    scopes, empty = Scopes(scan.scopes), Scopes(scan.empty)
     kept: Counter[Scope] = Counter()
     gone: dict[Scope, list[str]] = defaultdict(list)
     for row in run.table.rows(["id", "uri", "root"]):
@@ -23,7 +23,7 @@ def settle(run: Run, scan: Scan, prune: bool) -> None:
         if row["id"] in run.seen:
             kept[scope] += 1
         else:
-            gone[scope].append(row["id"])
+            gone[empty.find(row["root"], row["uri"]) or scope].append(row["id"])
     run.count["gone"] = sum(map(len, gone.values()))
     for scope, ids in gone.items() if prune else ():
         if kept[scope]:

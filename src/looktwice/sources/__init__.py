@@ -54,19 +54,23 @@ class Scan:
     """The items below the given paths; iterate it as often as needed.
 
     `roots` are the uris of what was named (folders with a closing slash), for the manifest; `scopes` say which items of
-    a table this scan accounts for. `ignored` counts, after iterating, the files in folders that are no pictures.
+    a table this scan accounts for. After iterating, `ignored` counts the files in folders that are no pictures, and
+    `empty` are the folders that are there with nothing in them, as a disk that is not mounted leaves them.
     """
 
     roots: tuple[str, ...]
     scopes: tuple[Scope, ...]
     ignored: int = 0
+    empty: list[Scope] = field(default_factory=list)
     _parts: list[Iterable[Source | Unreadable]] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Source | Unreadable]:
-        self.ignored = 0
+        self.ignored, self.empty = 0, []
         for part in self._parts:
             yield from part
-            self.ignored += part.ignored if isinstance(part, Walk) else 0
+            if isinstance(part, Walk):
+                self.ignored += part.ignored
+                self.empty += part.empty
 
 
 def scan(paths: Iterable[str | os.PathLike[str]], *, roots: Sequence[str] = (), urls: Urls = "refused") -> Scan:

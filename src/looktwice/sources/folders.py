@@ -13,18 +13,22 @@ from dataclasses import dataclass, field
 
 from looktwice.errors import MediaError
 from looktwice.media import SUFFIXES
-from looktwice.sources.records import Source, Unreadable, name_to_id
+from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
 from looktwice.sources.tar import is_archive, scan_tar
 from looktwice.sources.uri import failure, file_uri
 
 
 @dataclass(slots=True)
 class Walk:
-    """One scanned folder. `base` is the folder that ids are relative to; `ignored` counts files of other kinds."""
+    """One scanned folder. `base` is the folder that ids are relative to.
+
+    `ignored` counts files of other kinds, and `empty` holds the folders in which nothing was found at all.
+    """
 
     folder: bytes
     base: bytes
     ignored: int = 0
+    empty: list[Scope] = field(default_factory=list)
     _seen: set[tuple[int, int]] = field(default_factory=set)
 
     @property
@@ -32,7 +36,7 @@ class Walk:
         return file_uri(self.base, folder=True)
 
     def __iter__(self) -> Iterator[Source | Unreadable]:
-        self.ignored = 0
+        self.ignored, self.empty = 0, []
         self._seen = {_identity(os.stat(self.folder))}
         pending = list(reversed(self._names(self.folder)))
         while pending:
@@ -54,6 +58,8 @@ class Walk:
         except OSError as error:
             uri = file_uri(folder, folder=True)
             return [Unreadable.of(uri, self.root, failure(error, folder), hides=uri)]
+        if not names:
+            self.empty.append(Scope(self.root, file_uri(folder, folder=True)))
         return [os.path.join(folder, name) for name in names]
 
     def _mode(self, path: bytes) -> int | Unreadable | None:
