@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
@@ -22,6 +23,7 @@ from looktwice.evaluate.groups import measure_group
 from looktwice.evaluate.trec import unescape
 from looktwice.experiment import Plan, run_benchmark
 from looktwice.experiment.answers import Stored, _row
+from looktwice.experiment.counts import added
 from looktwice.experiment.plot import plot
 from looktwice.experiment.systems import WEIGHTS, System, fused, ideal, perfect, reranked, tune
 from looktwice.experiment.tuning import split_queries
@@ -149,6 +151,39 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(root, tmp_pat
     cut = run(root, tmp_path / "cut", scorer)
     assert scorer.pairs == (24 - lines.count(b"\n")) * 8
     assert cut.outcome.runs == whole.outcome.runs
+
+
+class Counting(Histograms):
+    """Says how many pairs it has seen, as the fast path does of retrace."""
+
+    def describe(self):
+        told = {"setting": "causal", "pairs": self.pairs, "trigger_rate": 1.0, "layers": {1: self.pairs}}
+        return {**super().describe(), "retrace": {**told, "delta_to_ffn": math.inf if self.pairs > 100 else 0.5}}
+
+
+def test_what_is_counted_is_counted_over_all_queries_and_processes(root, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(root, tmp_path, Counting(fail_after=50))
+    record = run(root, tmp_path, Counting()).outcome.record
+    assert json.loads((tmp_path / "result.json").read_text())["manifest"] == record["manifest"]
+    retrace = record["manifest"]["second_look"][0]["retrace"]
+    assert retrace == {
+        "setting": "causal", "pairs": 24 * 8, "trigger_rate": 1.0, "layers": {"1": 24 * 8}, "delta_to_ffn": 0.5,
+    }  # fmt: skip
+    assert run(root, tmp_path, Counting()).outcome.record["manifest"]["second_look"][0]["retrace"] == retrace
+
+
+def test_counts_of_two_processes_are_added_source_by_source():
+    first = {"k": 3, "second_look": [{"prompt": "a"}], "candidates_from": [{"codec": "x", "counts": {"stored": 2}}]}
+    now = {
+        "k": 4, "second_look": [{"prompt": "b"}],
+        "candidates_from": [{"codec": "y", "counts": {"old": 1}}, {"codec": "x", "counts": {"stored": 1, "old": 1}}],
+    }  # fmt: skip
+    assert added(first, first, now) == {
+        "k": 3, "second_look": [{"prompt": "a"}, {"prompt": "b"}],
+        "candidates_from": [{"codec": "x", "counts": {"stored": 3, "old": 1}}, {"codec": "y", "counts": {"old": 1}}],
+    }  # fmt: skip
+    assert added(first, {}, first) == first and added({"second_look": None}, {}, {"second_look": None})
 
 
 def test_other_settings_are_refused_with_what_changed(root, tmp_path):

@@ -20,6 +20,7 @@ from typing import Any
 from looktwice.errors import MediaError, Mismatch, StoreError, UsageError
 from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.evaluate.trec import escape, unescape
+from looktwice.experiment.counts import added, finite
 from looktwice.retrieve import Answer, Retriever
 from looktwice.score import load_scorer
 from looktwice.second_look import SecondLook
@@ -70,6 +71,7 @@ class Answers:
     settings: Mapping[str, Any]
     rows: dict[str, Stored] = field(default_factory=dict)
     conditions: dict[str, Any] = field(default_factory=dict)
+    _before: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +84,7 @@ class Answers:
             changed = ", ".join(f"{name} {known.get(name)!r} → {settings.get(name)!r}" for name in names)
             raise Mismatch(f"{self.folder} holds a run under other settings ({changed}); choose another --out.")
         write_json(self.folder / "settings.json", settings)
-        self.conditions = _read_json(self.folder / "conditions.json") or {}
+        self.conditions = self._before = _read_json(self.folder / "conditions.json") or {}
         self._load()
 
     @property
@@ -93,7 +95,7 @@ class Answers:
     def add(self, answer: Answer, asked: int) -> Stored:
         """Keep one answer, on disk first."""
         row = Stored.of(answer, asked)
-        self._check(json.loads(json.dumps(dict(answer.conditions), default=str)))
+        self._check(finite(json.loads(json.dumps(dict(answer.conditions), default=str))))
         second = {escape(name): told for name, told in row.second.items()}
         record = {**asdict(row), "query": escape(row.query), "ids": [escape(i) for i in row.ids], "second": second}
         with open(self.path, "a", encoding="utf-8") as file:
@@ -102,13 +104,14 @@ class Answers:
         return row
 
     def _check(self, conditions: dict[str, Any]) -> None:
-        """The same models as before, whatever their names say."""
+        """The same models as before, whatever their names say; what is counted grows with every query."""
         before, now = _models(self.conditions), _models(conditions)
         if before and now != before:
             raise Mismatch(f"{self.folder} holds scores of {sorted(before)}, not {sorted(now)}; choose another --out.")
-        if not self.conditions or len(conditions["second_look"] or ()) > len(self.conditions["second_look"] or ()):
-            self.conditions = conditions
-            write_json(self.folder / "conditions.json", conditions)
+        total = added(self.conditions or conditions, self._before, conditions)
+        if total != self.conditions:
+            self.conditions = total
+            write_json(self.folder / "conditions.json", total)
 
     def _load(self) -> None:
         if not self.path.exists():
@@ -161,9 +164,9 @@ def read_conditions(folder: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file is there whole or not at all."""
+    """Write JSON so that the file is there whole or not at all; what is no number becomes null."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    draft.write_text(json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False) + "\n", encoding="utf-8")
+    draft.write_text(json.dumps(finite(value), indent=1, ensure_ascii=True, allow_nan=False) + "\n", encoding="utf-8")
     draft.replace(path)
 
 

@@ -30,7 +30,7 @@ def write(
     """Write runs, result, plots and report. The last of `systems` is the one that the report shows."""
     for system in systems:
         write_run(folder / f"{system.name.replace(' ', '-')}.trec", outcome.runs[system.name])
-    write_json(folder / "result.json", _finite(outcome.record))
+    write_json(folder / "result.json", outcome.record)
     drawn = _plots(outcome, dataset.measures[0])
     for name, (_, svg, _) in drawn.items():
         (folder / f"{name}.svg").write_text(svg, "utf-8")
@@ -131,12 +131,3 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     measures = {name: value["mean"] for name, value in row["measures"].items()}
     rest = ("pairs_per_query", "seconds_per_query", "pairs_per_second", "bytes_per_item")
     return {"system": row["system"], **measures, **{name: "" if row[name] is None else row[name] for name in rest}}
-
-
-def _finite(value: Any) -> Any:
-    """Plain JSON: infinities and NaN as null."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and value - value != 0 else value

@@ -1,0 +1,70 @@
+"""What the queries of a run were counted with, added up over the processes that it took."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+Record: TypeAlias = Mapping[str, Any]
+
+
+def finite(value: Any) -> Any:
+    """Plain JSON: infinities and NaN as null."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and value - value != 0 else value
+
+
+def added(first: Record, before: Record, now: Record) -> dict[str, Any]:
+    """The conditions `first` with the counts of earlier processes (`before`) and of this one (`now`, its latest)."""
+    out = dict(first)
+    for key, names, add in (
+        ("second_look", ("prompt", "prompt_hash", "mode"), _looks),
+        ("candidates_from", ("codec", "tokens_key"), _sources),
+    ):
+        if records := [*_joined(before.get(key) or (), now.get(key) or (), names, add)]:
+            out[key] = records
+    return out
+
+
+def _joined(
+    before: Iterable[Record], now: Iterable[Record], names: Iterable[str], add: Callable[[Record, Record], Record]
+) -> Iterable[Record]:
+    """Records of both; those of the same name, the n-th of each, as one."""
+    found: dict[Any, Record] = {}
+    for records in (before, now):
+        met: Counter[Any] = Counter()
+        for record in records:
+            name = tuple(str(record.get(key)) for key in names)
+            met[name] += 1
+            key = (*name, met[name])
+            found[key] = add(found[key], record) if key in found else record
+    return found.values()
+
+
+def _sources(a: Record, b: Record) -> Record:
+    return {**a, "counts": dict(Counter(a["counts"]) + Counter(b["counts"]))} if "counts" in a and "counts" in b else a
+
+
+def _looks(a: Record, b: Record) -> Record:
+    counted = isinstance(a.get("retrace"), Mapping) and isinstance(b.get("retrace"), Mapping)
+    return {**a, "retrace": _retraces(a["retrace"], b["retrace"])} if counted else a
+
+
+def _retraces(a: Record, b: Record) -> Record:
+    fired = [sum(one["layers"].values()) for one in (a, b)]
+    return {
+        **a,
+        "pairs": a["pairs"] + b["pairs"],
+        "trigger_rate": _mean([a["trigger_rate"], b["trigger_rate"]], [a["pairs"], b["pairs"]]),
+        "layers": dict(Counter(a["layers"]) + Counter(b["layers"])),
+        "delta_to_ffn": _mean([a["delta_to_ffn"], b["delta_to_ffn"]], fired),
+    }
+
+
+def _mean(values: Iterable[float | None], weights: Iterable[float]) -> float | None:
+    known = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None and weight]
+    return sum(v * w for v, w in known) / sum(w for _, w in known) if known else None
