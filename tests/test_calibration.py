@@ -21,12 +21,13 @@ from looktwice.calibration import Calibration, Sample, ece, fit, isotonic, relia
 from looktwice.candidates import Entry
 from looktwice.directions import NAMES, Direction, inferred
 from looktwice.errors import Mismatch, UnknownName, UsageError
+from looktwice.manifest import Tally
 from looktwice.rank import Fusion
 from looktwice.rank.budget import Budget, chance_of_change
-from looktwice.retrieve import Retriever
+from looktwice.retrieve import Answer, Retriever
 from looktwice.second_look import SecondLook
 from looktwice.store import Row, Table
-from looktwice.types import Candidate, Item
+from looktwice.types import Candidate, Hit, Item
 
 SOURCE = {"mllm": "m", "prompt_hash": "0", "tokens": ""}
 
@@ -128,6 +129,13 @@ def test_what_changes_p_is_part_of_the_source(change: dict[str, Any]) -> None:
     made.check(source_of(usual))
     with pytest.raises(Mismatch):
         made.check(source_of({**usual, **change}))
+
+
+def test_junk_is_no_sample() -> None:
+    ranking = [Hit(name, i, 0.5, 0.5, 0.9, True) for i, name in enumerate("abc", 1)]
+    shortlist = [Candidate(hit.id, hit.coarse) for hit in ranking]
+    found = Answer(Item("q"), shortlist, ranking, 3, {}, Tally()).samples({"a": 1, "b": -1})
+    assert [sample.relevant for sample in found] == [True, False]
 
 
 def test_too_few_labels_are_refused() -> None:

@@ -59,12 +59,12 @@ class Answer:
         return first if self.least is None else [hit for hit in first if hit.p is not None and hit.p >= self.least]
 
     def samples(self, grades: Mapping[str, int]) -> list[Sample]:
-        """The pairs that were scored, with labels, for `calibration.fit`; what has no grade is not relevant."""
+        """The scored pairs with labels, for `calibration.fit`: junk (below 0) left out, no grade being not relevant."""
         best = max((candidate.coarse for candidate in self.shortlist), default=0.0)
         return [
             Sample(self.query.id, hit.p, best - hit.coarse, grades.get(hit.id, 0) > 0)
             for hit in self.ranking
-            if hit.p is not None
+            if hit.p is not None and grades.get(hit.id, 0) >= 0
         ]
 
     @property
