@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -365,6 +365,22 @@ def test_resolution_sets_the_longer_side(mllm: Get, query: dict[str, Item], cand
         load_scorer(folder_of(mllm("idefics3")), resolution=140, device="cpu")
     with pytest.raises(UsageError, match="above zero"):
         load_scorer(folder_of(mllm("qwen2_5_vl")), resolution=0, device="cpu")
+
+
+@given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([7, 224, 448, 756]))
+@example(55, 30, 224)
+def test_the_longer_side_is_met_to_the_pixel(width: int, height: int, resolution: int) -> None:
+    class Sized:
+        size = (width, height)
+
+        def resize(self, size: tuple[int, int]) -> Any:
+            made = Sized()
+            made.size = size
+            return made
+
+    size = Mllm("m", "1", None, None, resolution).scale(Sized()).size  # type: ignore[arg-type]
+    assert max(size) == resolution
+    assert min(size) == max(1, min(width, height) * resolution // max(width, height))
 
 
 @pytest.mark.parametrize(("family", "most"), [("idefics3", 1), ("idefics3", 4), ("internvl", 1), ("internvl", 2)])

@@ -23,7 +23,7 @@ from looktwice.errors import StoreError
 from looktwice.score import probability
 from looktwice.types import Item, PairScorer, PairScores, VisualTokens
 
-ENGINE_VERSION = 2  # raise it when the numbers of an unchanged model, prompt and picture change
+ENGINE_VERSION = 3  # raise it when the numbers of an unchanged model, prompt and picture change
 NOT_PART_OF_THE_SCORE = ("device", "path", "batch_size", "shared", "reason")
 APPLICATION_ID = 0x4C545343  # "LTSC"
 SCHEMA = """

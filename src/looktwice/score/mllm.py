@@ -38,12 +38,14 @@ class Mllm:
     resolution: int | None = None
 
     def scale(self, image: Image) -> Image:
-        """The picture with its longer side at `resolution`, up or down (2604.13268, image preparation)."""
+        """The picture with its longer side at `resolution`, up or down, the other cut to a whole number.
+
+        2604.13268, image preparation.
+        """
         if self.resolution is None or max(image.size) == self.resolution:
             return image
-        width, height = image.size
-        ratio = self.resolution / max(width, height)
-        return image.resize((max(1, int(width * ratio)), max(1, int(height * ratio))))
+        width, height = (max(1, side * self.resolution // max(image.size)) for side in image.size)
+        return image.resize((width, height))
 
     @property
     def preprocessing(self) -> str:
