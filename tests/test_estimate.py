@@ -207,6 +207,14 @@ def test_what_is_refused(tmp_path) -> None:
     for wrong in ({"items": -1}, {"items": 1, "k": 0}, {"items": 1, "mfu": 1.5}, {"items": 1, "flops": math.nan}):
         with pytest.raises(UsageError, match="must be"):
             estimate("Qwen2.5-VL-7B-Instruct", **wrong)
+    for name in ("resolution", "max_tiles"):
+        for number in (0, -560):
+            with pytest.raises(UsageError, match="must be"):
+                estimate("Qwen2.5-VL-7B-Instruct", items=1, **{name: number})
+    with pytest.raises(UsageError, match="set a resolution"):
+        estimate("Qwen2.5-VL-7B-Instruct", items=1, max_tiles=4)
+    with pytest.raises(UsageError, match="set the number of tiles"):
+        estimate("InternVL3-1B-hf", items=1, resolution=560)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UsageError, match="cannot be read as JSON"):
         estimate(tmp_path, items=1)

@@ -107,7 +107,13 @@ def estimate(
     """
     if items < 0 or k < 1 or not 0 < mfu <= 1 or not flops > 0 or min(size) < 1:
         raise UsageError("items must be ≥ 0, k ≥ 1, flops > 0, mfu in (0, 1], and a picture at least 1 × 1.")
+    if (resolution is not None and resolution < 1) or (max_tiles is not None and max_tiles < 1):
+        raise UsageError("resolution and max_tiles must be ≥ 1; leave them out for the model's own.")
     sizes = shape(load_config(model))
+    if resolution is not None and sizes.tile is not None:
+        raise UsageError("This model cuts pictures into tiles of one size; set the number of tiles, not a resolution.")
+    if max_tiles is not None and sizes.tile is None:
+        raise UsageError("This model shows a picture whole, without tiles; set a resolution, not their number.")
     codec = parse_codec(codec) if isinstance(codec, str) else codec
     layout = picture_layout(sizes, size, resolution=resolution, max_tiles=max_tiles)
     views = patches(sizes, layout)
