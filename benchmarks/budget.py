@@ -1,0 +1,128 @@
+"""What `--budget auto:ε` saves and loses, against fixed shortlists, on the stored scores of a whole evaluation.
+
+    looktwice eval scenes
+    python benchmarks/budget.py eval-scenes
+
+Works on what `looktwice eval` keeps: coarse scores and p of 50 candidates for each of 2,000 queries. The calibration is
+fitted on one half of the drawings and used on the other, then the other way round; pictures and words apart. Loss is
+that of success@1 against the whole shortlist, per query, with a 95 % bootstrap interval. Stopping early changes no
+score, so nothing is scored again. Prints a table and, as its last line, one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from looktwice.calibration import Calibration, Sample, fit
+from looktwice.evaluate.bootstrap import difference
+from looktwice.evaluate.scenes import build
+from looktwice.experiment.answers import Answers, Stored
+from looktwice.rank import Fusion
+from looktwice.rank.budget import BLOCK, chance_of_change
+from looktwice.types import Candidate
+
+FIXED = (1, 2, 3, 5, 8, 16, 24, 32, 50)
+EPSILONS = (0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
+Labels = Mapping[str, Mapping[str, int]]
+Depth = Callable[[Stored], int]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="what `looktwice eval scenes` wrote")
+    parser.add_argument("--fusion", default="0.5")
+    args = parser.parse_args()
+    labels, fusion = build(args.folder / "dataset").qrels, Fusion.parse(args.fusion)
+    rows = [
+        row for row in Answers(args.folder, {}).rows.values() if any(v > 0 for v in labels.get(row.query, {}).values())
+    ]
+    whole = [hit(row, len(row.p), fusion, labels) for row in rows]
+    table = [measured(f"fixed {k}", [min(k, len(row.p)) for row in rows], rows, whole, fusion, labels) for k in FIXED]
+    stops = early_stops(rows, fusion, labels)
+    table += [
+        measured(f"auto:{e:g}", [stops[row.query][e] for row in rows], rows, whole, fusion, labels) for e in EPSILONS
+    ]
+    print("| budget | pairs per query | success@1 | loss in points [95 %] |\n|---|---|---|---|")
+    for one in table:
+        mean, low, high = (100 * x for x in one["loss"])
+        print(f"| {one['budget']} | {one['pairs']:.1f} | {one['success@1']:.4f} | {mean:.2f} [{low:.2f}, {high:.2f}] |")
+    print(json.dumps({"benchmark": "budget", "queries": len(rows), "fusion": str(fusion), "rows": table}))
+
+
+def measured(
+    name: str, depths: Sequence[int], rows: Sequence[Stored], whole: Sequence[float], fusion: Fusion, labels: Labels
+) -> dict[str, Any]:
+    got = [hit(row, depth, fusion, labels) for row, depth in zip(rows, depths, strict=True)]
+    gain = difference(dict(enumerate(got)), dict(enumerate(whole)))
+    return {
+        "budget": name, "pairs": float(np.mean(depths)), "success@1": float(np.mean(got)),
+        "loss": [gain.mean, gain.low, gain.high],
+    }  # fmt: skip
+
+
+def early_stops(rows: Sequence[Stored], fusion: Fusion, labels: Labels) -> dict[str, dict[float, int]]:
+    """Query → ε → how many candidates are scored, by the calibration of the other half of its kind."""
+    stops: dict[str, dict[float, int]] = {}
+    for kind in {row.query[0] for row in rows}:
+        same = [row for row in rows if row.query[0] == kind]
+        for half in (0, 1):
+            odds = fit([s for row in same if fold(row, labels) != half for s in samples(row, labels)], {})
+            for row in same:
+                if fold(row, labels) == half:
+                    stops[row.query] = depths(row, fusion, odds)
+    return stops
+
+
+def fold(row: Stored, labels: Labels) -> int:
+    """Queries for the same drawing have the same labels, and so the same half."""
+    return sha256(repr(sorted(labels[row.query].items())).encode()).digest()[0] % 2
+
+
+def samples(row: Stored, labels: Labels) -> list[Sample]:
+    pairs = zip(row.ids, row.coarse, row.p, strict=False)
+    grades = labels[row.query]
+    return [
+        Sample(row.query, p, row.coarse[0] - coarse, grades.get(id_, 0) > 0)
+        for id_, coarse, p in pairs
+        if p is not None and grades.get(id_, 0) >= 0
+    ]
+
+
+def depths(row: Stored, fusion: Fusion, odds: Calibration) -> dict[float, int]:
+    """ε → candidates scored before the rest is unlikely to change the first place."""
+    shortlist = [Candidate(id_, coarse) for id_, coarse in zip(row.ids[: len(row.p)], row.coarse, strict=False)]
+    found = dict.fromkeys(EPSILONS, len(shortlist))
+    open_ = set(EPSILONS)
+    for done in range(BLOCK, len(shortlist), BLOCK):
+        seen = [(c.coarse, p) for c, p in zip(shortlist[:done], row.p, strict=False) if p is not None]
+        chance = chance_of_change(seen, shortlist[done:], shortlist[0].coarse, 1, fusion, odds)
+        for epsilon in [e for e in open_ if chance < e]:
+            found[epsilon] = done
+            open_.remove(epsilon)
+    return found
+
+
+def hit(row: Stored, depth: int, fusion: Fusion, labels: Labels) -> float:
+    """success@1 where only the first `depth` candidates were scored; junk leaves the list first."""
+    grades = labels[row.query]
+    seen = [
+        (id_, coarse, p)
+        for id_, coarse, p in zip(row.ids[:depth], row.coarse, row.p, strict=False)
+        if p is not None and grades.get(id_, 0) >= 0
+    ]
+    if not seen:
+        return 0.0
+    fused = fusion.scores([c for _, c, _ in seen], [p for _, _, p in seen])
+    best = max(range(len(seen)), key=lambda i: (fused[i], seen[i][1]))
+    return float(grades.get(seen[best][0], 0) > 0)
+
+
+if __name__ == "__main__":
+    main()
