@@ -198,6 +198,18 @@ def broken(fast: Engine, query: Item, candidates: list[Item]) -> Any:
     return fast.batch(ready, 0), ready
 
 
+def test_every_token_may_be_shown_once_more_from_the_candidate_on(
+    mllm: Get, query: dict[str, Item], candidates: list[Item]
+) -> None:
+    model, some = mllm("qwen2_5_vl"), [replace(c, text=None) for c in candidates[:2]]
+    spec = replace(PRESETS["causal"], tokens="all")
+    fast = engine(model, "object", spec)
+    found = logits(fast, query["image"], some)
+    for i, candidate in enumerate(some):
+        expected, _ = stock(model, spec, fast, "object", query["image"], candidate)
+        assert found[i] == pytest.approx(expected, abs=TOLERANCE, rel=1e-4)
+
+
 def test_whose_tokens(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
     model = mllm("idefics3")
     found = {

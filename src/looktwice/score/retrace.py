@@ -60,8 +60,8 @@ class Retrace:
 
     @property
     def shares_prefix(self) -> bool:
-        """Whether what stands before the candidate stays as it is, so that candidates can share it."""
-        return self.positions == "candidate"
+        """Whether what stands before the candidate stays as it is and is not Z, so that candidates can share it."""
+        return self.positions == "candidate" and self.tokens != "all"
 
     @classmethod
     def parse(cls, text: str | Retrace | None) -> Retrace | None:

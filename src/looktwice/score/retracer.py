@@ -100,12 +100,12 @@ class Retracer:
         """Z of each pair and the positions where it acts. Raises UsageError where a pair shows no such picture."""
         length = batch.embeds.shape[1]
         column = torch.arange(length, device=batch.embeds.device)
-        at = column <= batch.last[:, None]
-        if self.spec.tokens == "all":
-            return Evidence(batch.embeds, at, at, batch.last, {})
+        real = at = column <= batch.last[:, None]
         if self.spec.positions == "candidate":
             begins = torch.tensor([pair.begins - batch.start for pair in part], device=column.device)
-            at = at & (column >= begins[:, None])
+            at = real & (column >= begins[:, None])
+        if self.spec.tokens == "all":
+            return Evidence(batch.embeds, real, at, batch.last, {})
         own = [self._own(pair) for pair in part]
         z = torch.nn.utils.rnn.pad_sequence(own, batch_first=True)
         counts = torch.tensor([len(tokens) for tokens in own], device=column.device)
