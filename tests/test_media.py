@@ -228,6 +228,25 @@ def test_huge_pictures_are_reduced_and_keep_their_stated_size(kind: str, monkeyp
     assert pixels[:, 0].min() > 250 and pixels[:, -1].max() < 5
 
 
+@pytest.mark.parametrize("kind", ["I;16", "I", "F", "LA", "RGBA", "RGB", "P"])
+def test_huge_pictures_are_converted_block_by_block(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen-bit ones at the pixel cap took 2.4 GB."""
+    values = np.random.default_rng(0).integers(0, 256, (61, 130, 4), dtype=np.uint8)
+    deep = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
+    if kind in deep:
+        image = Image.fromarray(values[..., 0].astype(deep[kind]))
+    else:
+        image = Image.fromarray(values if "A" in kind else values[..., :3]).convert(kind)
+    assert image.mode == kind
+    monkeypatch.setattr(media, "WORKING_PIXELS", 1000)
+    expected = np.asarray(media.upright(image.copy()))
+    monkeypatch.setattr(media, "_BLOCK", (7, 5))
+    sizes, converted = [], media._converted
+    monkeypatch.setattr(media, "_converted", lambda part, white: sizes.append(part.size) or converted(part, white))
+    assert np.array_equal(np.asarray(media.upright(image)), expected)
+    assert max(width for width, _ in sizes) == 7 * 3 and max(height for _, height in sizes) == 5 * 3
+
+
 def test_thumbnail_fits_and_never_enlarges() -> None:
     for side, expected in [(32, (32, 24)), (200, (64, 48))]:
         small = Image.open(io.BytesIO(media.thumbnail(NOISE, side)))

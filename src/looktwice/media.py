@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,6 +17,8 @@ from looktwice.errors import MediaError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from looktwice.types import FloatArray
 
 Size: TypeAlias = tuple[int, int]
 
@@ -37,6 +40,9 @@ REASONS = {
     "unsupported": "pixel values that have no agreed white, such as heights in metres, or a rare kind of TIFF",
 }
 """What `MediaError.reason` can be when it comes from this module."""
+
+_BLOCK = (4096, 256)
+"""Columns and rows of a large picture's result that are made at once."""
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -61,7 +67,7 @@ def upright(image: Image) -> Image:
     """Return a picture from memory as `load` would return its file: upright RGB, alpha over white, not huge."""
     try:
         image.load()
-        return _turned(_reduced(_rgb(image)), _orientation(image))
+        return _turned(_rgb(image), _orientation(image))
     except MediaError:
         raise
     except Exception as error:  # a picture opened lazily is only read now, and may be as hostile as any file
@@ -117,7 +123,7 @@ def _decode(image: Image, data: bytes) -> tuple[Image, Size]:
         # Only now: asking a PNG for its EXIF decodes it, and a second `load` of a broken one no longer fails.
         orientation = _orientation(image)
         size = (height, width) if orientation >= 5 else (width, height)
-        return _turned(_reduced(_rgb(image)), orientation), size
+        return _turned(_rgb(image), orientation), size
     except MediaError:
         raise
     except MemoryError:
@@ -178,39 +184,68 @@ def _shrink_while_decoding(image: Image) -> None:
         image.draft(None, (image.size[0] // factor, image.size[1] // factor))
 
 
-def _reduced(image: Image) -> Image:
-    factor = math.ceil(_excess(image))
-    return image.reduce(factor) if factor > 1 else image
-
-
 def _rgb(image: Image) -> Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _from_deep(image).convert("RGB")
+    """RGB, alpha over white, at most WORKING_PIXELS; a large picture block by block, so that one copy is held."""
+    factor, white = math.ceil(_excess(image)), _white_point(image)
+    if factor <= 1:
+        return _converted(image, white)
+    small: Image = _pillow().new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    for box in _blocks(image.size, factor):
+        small.paste(_converted(image.crop(box), white).reduce(factor), (box[0] // factor, box[1] // factor))
+    return small
+
+
+def _blocks(size: Size, factor: int) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes that cover a picture, each of at most _BLOCK groups of `factor` x `factor` pixels."""
+    wide, high = (side * factor for side in _BLOCK)
+    for top in range(0, size[1], high):
+        for left in range(0, size[0], wide):
+            yield left, top, min(size[0], left + wide), min(size[1], top + high)
+
+
+def _converted(image: Image, white: float | None) -> Image:
+    if white is not None:
+        return _from_deep(image, white).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         coloured = image.convert("RGBA")
-        white: Image = _pillow().new("RGBA", image.size, "white")
-        white.alpha_composite(coloured)
-        return white.convert("RGB")
+        backdrop: Image = _pillow().new("RGBA", image.size, "white")
+        backdrop.alpha_composite(coloured)
+        return backdrop.convert("RGB")
     return image.convert("RGB")
 
 
-def _from_deep(image: Image) -> Image:
+def _from_deep(image: Image, white: float) -> Image:
     """Bring 16-bit, 32-bit and float grey to 8 bits by scaling; Pillow's own conversion clips at 255."""
+    import numpy as np
+
+    values = _deep_values(image)
+    values *= 255 / white
+    grey: Image = _pillow().fromarray(np.rint(values, out=values).astype(np.uint8))
+    return grey
+
+
+def _deep_values(image: Image) -> FloatArray:
     import numpy as np
 
     values = np.asarray(image).astype(np.float32)
     if isinstance(clear := image.info.get("transparency"), int):
         values[values == clear] = 65535
-    white = _white_point(image.mode, float(values.min()), float(values.max()))
-    grey: Image = _pillow().fromarray(np.rint(values * (255 / white)).astype(np.uint8))
-    return grey
+    return values
 
 
-def _white_point(mode: str, low: float, high: float) -> float:
-    if mode.startswith("I;16"):
+def _white_point(image: Image) -> float | None:
+    """The grey value that means white; None for pictures of 8 bits a channel."""
+    if image.mode.startswith("I;16"):
         return 65535
+    if image.mode not in ("I", "F"):
+        return None
+    import numpy as np
+
+    blocks = (_deep_values(image.crop(box)) for box in _blocks(image.size, 1))
+    lows, highs = zip(*((block.min(), block.max()) for block in blocks), strict=True)
+    low, high = float(np.min(lows)), float(np.max(highs))
     if low >= 0:  # also False for NaN
-        for white in (1, 255, 65535) if mode == "F" else (255, 65535):
+        for white in (1, 255, 65535) if image.mode == "F" else (255, 65535):
             if high <= white:
                 return white
     raise MediaError("unsupported", f"grey values from {low:g} to {high:g}: convert it to 8 or 16 bits first")
