@@ -141,6 +141,15 @@ def test_export_holds_everything(looktwice: Looktwice, table: Path) -> None:
     rows = pq.read_table("out/items.parquet").to_pylist()
     assert {row["id"] for row in rows} >= {"red-0.png", "grey-2.png"} and len(rows) == 12
     assert all(len(row["vector"]) == 8 for row in rows)
+    done = looktwice("export", table, "new/photos.parquet")
+    assert done.code == 0 and done.out.strip() == "new/photos.parquet"
+    assert pq.read_table("new/photos.parquet").num_rows == 12 and len(list(Path("new").iterdir())) == 1
+    assert "exists already" in looktwice("export", table, "new/photos.parquet").err
+    assert "exists already" in looktwice("export", table, "new").err
+    assert "exists already" in looktwice("export", table, "pictures/red-0.png").err
+    Path("killed").mkdir()
+    Path("killed/items.parquet.tmp").write_bytes(b"PAR1")
+    assert looktwice("export", table, "killed", "--json").records == [{"items": 12, "files": ["killed/items.parquet"]}]
 
 
 def test_a_table_is_found_again_after_its_folder_moved(looktwice: Looktwice, own_table: Path) -> None:

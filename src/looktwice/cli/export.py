@@ -19,23 +19,24 @@ def add_to(app: typer.Typer) -> None:
 
 def export(
     path: options.TablePath,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the Parquet file.")],
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="TARGET", help="A new file that ends in .parquet, or a new folder for items.parquet."),
+    ],
     json: options.Json = False,
 ) -> None:
-    """Write vectors, ids, texts and metadata to FOLDER/items.parquet; `looktwice info --json` says what made them.
+    """Write vectors, ids, texts and metadata to a Parquet file; `looktwice info --json` says what made them.
 
-    Example: looktwice export photos.lt photos-parquet
+    Example: looktwice export photos.lt photos.parquet
     """
     from looktwice.store import Table
 
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists already and is not empty; name a new folder.")
+    if target.is_dir() and any(file.name != "items.parquet.tmp" for file in target.iterdir()):  # from a kill -9
+        raise UsageError(f"{target} exists already and is not empty; name a new file or folder.")
     opened = Table.open(path)
-    opened.export(folder)
-    files = sorted(str(file) for file in folder.rglob("*") if file.is_file())
+    file = str(opened.export(target))
     if json:
-        emit({"items": len(opened), "files": files})
+        emit({"items": len(opened), "files": [file]})
         return
-    for file in files:
-        say(file)
+    say(file)
     note(f"{len(opened):,} items written.")

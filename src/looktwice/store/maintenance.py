@@ -90,26 +90,26 @@ def _bytes_below(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-UNFINISHED = "items.parquet.tmp"
-
-
 def export(items: Any, target: Path, dim: int) -> Path:
-    """Write all items to `target`/items.parquet, vectors as float32 without padding; returns the file's path.
+    """Write all items to `target`, vectors as float32 without padding; returns the file's path.
 
-    Whatever stops it on the way, nothing of it stays behind.
+    A `target` that ends in .parquet is the file, any other the folder of an items.parquet. Whatever stops it on the
+    way, nothing of it stays behind.
     """
-    path = target / "items.parquet"
-    if path.exists():
-        raise UsageError(f"{path} exists already; name another folder or remove it.")
-    new = [folder for folder in (target, *target.parents) if not folder.exists()]
+    is_file = target.suffix == ".parquet" and not target.is_dir()
+    path = target if is_file else target / "items.parquet"
+    if path.exists() or (target.exists() and not target.is_dir()):
+        raise UsageError(f"{target} exists already; name another one or remove it.")
+    unfinished = path.with_name(f"{path.name}.tmp")
+    new = [folder for folder in path.parents if not folder.exists()]
     with plain_errors(target, "exporting"):
         try:
-            target.mkdir(parents=True, exist_ok=True)
-            _write_parquet(items, target / UNFINISHED, dim)
-            (target / UNFINISHED).rename(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_parquet(items, unfinished, dim)
+            unfinished.rename(path)
         except BaseException:
             with suppress(OSError):
-                (target / UNFINISHED).unlink(missing_ok=True)
+                unfinished.unlink(missing_ok=True)
                 for folder in new:
                     folder.rmdir()
             raise

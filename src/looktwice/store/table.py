@@ -268,9 +268,9 @@ class Table:
             "bytes_per_item": {name: round(size / max(1, len(self)), 1) for name, size in parts.items()},
         }
 
-    def export(self, folder: str | Path) -> Path:
-        """Write vectors, ids and metadata to `folder`/items.parquet and return that path."""
-        return maintenance.export(self._items, Path(folder), self.manifest.encoder.dim)
+    def export(self, target: str | Path) -> Path:
+        """Write vectors, ids and metadata to a .parquet file, or items.parquet in a folder; returns the file's path."""
+        return maintenance.export(self._items, Path(target), self.manifest.encoder.dim)
 
     def _space(self) -> Space:
         manifest = self.manifest
