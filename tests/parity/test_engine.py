@@ -232,6 +232,23 @@ def test_tokens_that_do_not_fit_fail_alone(mllm: Get, query: dict[str, Item], ca
         fast.score(Item("q", tokens=bad[0]), candidates)
 
 
+def test_stored_tokens_of_another_number_of_pictures_are_not_shown(
+    mllm: Get, query: dict[str, Item], candidates: list[Item]
+) -> None:
+    """LLaVA-OneVision cuts a picture that stands alone into tiles; `mixed` shows one beside words, two otherwise."""
+    fast, some = engine(mllm("llava_onevision"), "mixed"), [replace(c, text=None) for c in candidates[:3]]
+    stored = [Item(c.id, tokens=t) for c, t in zip(some, fast.visual_tokens(some), strict=True)]
+    both = [replace(c, tokens=s.tokens) for c, s in zip(some, stored, strict=True)]
+    two, one = (fast.score(query[kind], some).p for kind in ("image", "text"))
+    assert fast.score(query["image"], stored).p == pytest.approx(two, abs=1e-5)
+    assert fast.score(query["text"], both).p == pytest.approx(one, abs=1e-5)
+    with pytest.raises(UsageError, match="1 picture; use --codec pictures"):
+        fast.score(query["text"], stored)
+    asked = replace(query["image"], tokens=fast.visual_tokens([query["image"]])[0])
+    words = [Item("t", text="a cup"), *some]
+    assert fast.score(asked, words).p == pytest.approx(fast.score(query["image"], words).p, abs=1e-5)
+
+
 def test_numbers_that_are_none_fail(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
     fast = engine(mllm("idefics3"))
     tokens = fast.visual_tokens([candidates[0]])[0]

@@ -68,7 +68,7 @@ class Engine:
         self.clean = chat.cleaner(mllm.processor)
         self._ids: OrderedDict[tuple[Piece, ...], list[int]] = OrderedDict()
         self._shared: tuple[Any, Any] | None = None
-        self._query: tuple[VisualTokens, VisualTokens] | None = None
+        self._query: tuple[VisualTokens, int, VisualTokens] | None = None
         text_config = mllm.model.config.get_text_config()
         self._cost = memory.Cost.of(text_config, mllm.model.dtype.itemsize)
         self._longest = int(getattr(text_config, "max_position_embeddings", 0) or 1 << 30)
@@ -158,13 +158,13 @@ class Engine:
     def _look_at(self, query: Item, pictures: int) -> VisualTokens:
         """The query's tokens: the same object as in the last call, so that the shared prefix is known again."""
         kept = self._query  # read once: another thread may be about to replace it
-        if kept is not None and query.tokens is not None and kept[0] is query.tokens:
-            return kept[1]
+        if kept is not None and query.tokens is not None and kept[0] is query.tokens and kept[1] == pictures:
+            return kept[2]
         seen = self.tower.look([query], pictures)[0]
         if isinstance(seen, LooktwiceError):
             raise seen
         if query.tokens is not None:
-            self._query = (query.tokens, seen)
+            self._query = (query.tokens, pictures, seen)
         return seen
 
     def encode(self, pieces: tuple[Piece, ...]) -> list[int]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from looktwice.errors import LooktwiceError, ModelError
+from looktwice.errors import LooktwiceError, ModelError, UsageError
 from looktwice.score.families.base import Family, Prepared
 from looktwice.score.memory import TOWER_NUMBERS, halving
 from looktwice.score.mllm import Mllm
@@ -35,15 +35,29 @@ class Tower:
     def look(self, items: Sequence[Item], pictures: int) -> list[VisualTokens | LooktwiceError]:
         """Tokens of every item in order, on the model's device; an item that cannot be used gives its error instead.
 
-        `pictures`: how many the prompt shows.
+        `pictures`: how many the prompt shows. Stored tokens of a prompt with another number of them give way to the
+        picture where it is there; raises UsageError where it is not.
         """
-        keys = [None if item.tokens is not None else self._key(item, pictures) for item in items]
+        stored = [self._usable(item, pictures) for item in items]
+        keys = [
+            None if tokens is not None else self._key(item, pictures)
+            for item, tokens in zip(items, stored, strict=True)
+        ]
         with self._lock:
             found = self._find(keys, items, pictures)
         return [
-            found[key] if item.tokens is None else self._stored(item.tokens)
-            for key, item in zip(keys, items, strict=True)
+            found[key] if tokens is None else self._stored(tokens) for key, tokens in zip(keys, stored, strict=True)
         ]
+
+    def _usable(self, item: Item, pictures: int) -> VisualTokens | None:
+        if item.tokens is None or self.family.suits(item.tokens.layout, pictures):
+            return item.tokens
+        if item.image is not None:
+            return None
+        raise UsageError(
+            f"The visual tokens stored for {item.id!r} are not those that {self.mllm.name} makes for a prompt with "
+            f"{pictures} picture{'s' * (pictures > 1)}; use --codec pictures, or a prompt made for this kind of query."
+        )
 
     def _find(self, keys: Sequence[Key | None], items: Sequence[Item], pictures: int) -> Found:
         waiting = {key: item for key, item in zip(keys, items, strict=True) if key is not None}

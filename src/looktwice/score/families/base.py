@@ -88,6 +88,10 @@ class Family:
         """Run the vision tower on a batch of pictures."""
         raise NotImplementedError
 
+    def suits(self, layout: Layout, pictures: int) -> bool:
+        """Whether tokens of this layout are those of a prompt that shows so many pictures."""
+        return True
+
     def newline(self) -> Tensor | None:
         """The learned end-of-row vector [d] of families that have one."""
         return None

@@ -39,6 +39,9 @@ class LlavaOnevision(Family):
             return [self._split(self._pack([p])[0]) for p in prepared]
         return [self._split(packed) for packed in self._pack(prepared)]
 
+    def suits(self, layout: Layout, pictures: int) -> bool:
+        return (pictures == 1) == any(isinstance(part, Block) and part.kind == "tile" for part in layout)
+
     def newline(self) -> Tensor:
         vector: Tensor = self.model.model.image_newline
         return vector
