@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from looktwice import media
@@ -43,8 +43,18 @@ class Queries:
         return name in self._sources
 
     def __iter__(self) -> Iterator[Item]:
+        return self._load(self._sources.values())
+
+    def kinds_first(self, names: Container[str]) -> Iterator[Item]:
+        """The queries of these names, one of each kind (picture, words, both) before all others."""
+        chosen = [source for source in self._sources.values() if source.id in names]
+        first = {(source.picture, bool(source.text)): source for source in reversed(chosen)}
+        begun = {source.id for source in first.values()}
+        return self._load([*first.values(), *(source for source in chosen if source.id not in begun)])
+
+    def _load(self, sources: Iterable[Source]) -> Iterator[Item]:
         self.broken.clear()
-        for source in self._sources.values():
+        for source in sources:
             try:
                 yield load_query(source)
             except MediaError as error:

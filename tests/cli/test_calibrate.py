@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import NAMES, make_pictures
+from fakes import NAMES, Brighter, make_pictures
 
 
 @pytest.fixture
@@ -65,3 +65,19 @@ def test_a_query_that_cannot_be_read_is_told(looktwice: Any, labelled: Path) -> 
     done = looktwice("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "c.json")
     assert done.code == 3 and Path("c.json").exists()
     assert "The query gone was left out: missing" in done.err and "unlabelled" not in done.err
+
+
+def test_queries_of_two_kinds_are_refused_before_all_are_scored(
+    looktwice: Any, scorer: Brighter, labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Composed(Brighter):
+        def describe(self) -> Any:
+            return {**super().describe(), "prompt": "composed"}
+
+    monkeypatch.setattr(Brighter, "with_prompt", lambda self, prompt: Composed(), raising=False)
+    line = {"id": "last", "image": "pictures/red-1.png", "text": "but green"}
+    Path("q.jsonl").write_text(Path("q.jsonl").read_text("utf-8") + "\n" + json.dumps(line), encoding="utf-8")
+    Path("qrels.txt").write_text(Path("qrels.txt").read_text("utf-8") + "last 0 green-0.png 1\n", encoding="utf-8")
+    done = looktwice("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "c.json")
+    assert done.code == 2 and "one prompt and model" in done.err
+    assert len(scorer.shown) == 12, "one query of words, then the other kind"

@@ -21,7 +21,7 @@ def add_to(app: typer.Typer) -> None:
 def calibrate(
     path: options.TablePath,
     queries: Annotated[Path, typer.Option(help='JSON Lines of {"id", "image", "text"}; paths relative to the file.')],
-    qrels: Annotated[Path, typer.Option(help="Labels in TREC format; what is not in it counts as not relevant.")],
+    qrels: Annotated[Path, typer.Option(help="Labels in TREC format; below 0: left out; not in it: not relevant.")],
     into: Annotated[Path, typer.Option("--out", help="Where the calibration goes.")],
     method: Annotated[str, typer.Option(help="platt (a smooth curve) or isotonic (steps, for many labels).")] = "platt",
     shortlist: options.Shortlist = 50,
@@ -74,15 +74,16 @@ def calibrate(
         dtype=dtype,
     )
     samples = []
-    conditions = {}
+    source: dict[str, Any] = {}
     total = Tally()
     with progress("queries", "queries", len(asked)) as bar:
-        for answer in retriever.search_many((query for query in asked if query.id in labels), k=shortlist):
+        for answer in retriever.search_many(asked.kinds_first(labels), k=shortlist):
+            if answer.conditions["second_look"]:  # another prompt for another kind of query is refused now, not later
+                source = source_of(answer.conditions)
             samples += answer.samples(labels[answer.query.id])
-            conditions = dict(answer.conditions)
             total.add(answer.tally)
             bar.advance()
-    made = fit(samples, source_of(conditions), method)
+    made = fit(samples, source, method)
     made.save(into)
     _show(made.quality, made.thresholds, json)
     note(f"Calibration: {into}")
