@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from PIL import Image
 from looktwice.errors import UsageError
 from looktwice.rerank import Reranker
 from looktwice.second_look import SecondLook
+from looktwice.types import Item, PairScores
 
 
 @pytest.fixture
@@ -63,6 +67,29 @@ def test_predict_keeps_order_and_scores_equal_queries_together(
         p = Reranker(Brighter()).predict(pairs)
     assert np.isnan(p).tolist() == [True, False, False, False]
     assert "1 of 4 pairs" in caplog.text and "document of pair 0" in caplog.text
+
+
+def test_pairs_that_are_made_as_they_are_asked_for_keep_their_queries(documents: list[Path]) -> None:
+    """A new object may have the id of one that is gone."""
+
+    class Made(list[tuple[Image.Image, Path]]):
+        def __len__(self) -> int:
+            return 6
+
+        def __iter__(self) -> Iterator[Any]:
+            return (self[i] for i in range(6))
+
+        def __getitem__(self, i: Any) -> Any:
+            return Image.new("RGB", (2, 2), (40 * i, 0, 0)), documents[0]
+
+    class Same(Brighter):
+        def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
+            p = np.full(len(candidates), np.asarray(query.image).max() / 255, np.float32)
+            return replace(super().score(query, candidates), p=p)
+
+    assert Reranker(Same()).predict(Made()).tolist() == pytest.approx([40 * i / 255 for i in range(6)])
+    picture = Image.new("RGB", (2, 2), (51, 0, 0))
+    assert Reranker(Same()).predict([(picture, documents[0])] * 3).tolist() == pytest.approx([0.2] * 3)
 
 
 def test_nothing_to_rank() -> None:

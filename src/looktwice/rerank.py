@@ -65,7 +65,8 @@ class Reranker:
         """Return one probability per (query, document) pair, float32 [n], in order.
 
         NaN stands where a document could not be read or the model gave no usable answer; a warning says how many.
-        Pairs with the same query are scored together wherever they stand. Raises UsageError as `rank` does.
+        Pairs with the same path or words as query are scored together wherever they stand, those with the same picture
+        where they follow one another. Raises UsageError as `rank` does.
         """
         import numpy as np
 
@@ -88,11 +89,17 @@ class Reranker:
 
 def _by_query(pairs: Sequence[tuple[Asked, Asked]]) -> list[list[int]]:
     groups: dict[Any, list[int]] = {}
+    last, key = (
+        None,
+        None,
+    )  # another object may have the id of one that is gone: pairs may be made as they are asked for
     for i, pair in enumerate(pairs):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise UsageError(f"Pair {i} must be (query, document), found {pair!r:.60}.")
-        query = pair[0]
-        groups.setdefault(query if isinstance(query, str | os.PathLike) else id(query), []).append(i)
+        if pair[0] is not last or key is None:
+            last = pair[0]
+            key = last if isinstance(last, str | os.PathLike) else i
+        groups.setdefault(key, []).append(i)
     return list(groups.values())
 
 
