@@ -105,6 +105,16 @@ def test_mends_cost_what_they_say(root):
     assert pairs == {"none": 4, "views": 12, "both orders": 8, "contrast": 4}
 
 
+def test_several_views_make_one_vector_of_unit_length(root):
+    one = bench(root)
+    lists = one._coarse(one.queries, None, Condition(mend="views"))
+    names, vectors = one._items(None, Condition())
+    for query, found in zip(one.queries, lists, strict=True):
+        mean = sum(Colours().encode([robustness._seen(query, view)])[0] for view in robustness._views("views"))
+        expected = dict(zip(names, vectors @ (mean / np.linalg.norm(mean)), strict=True))
+        assert {c.id: c.coarse for c in found} == pytest.approx({c.id: expected[c.id] for c in found}, abs=1e-6)
+
+
 def test_contrast_mends_darkness(root):
     class Exact(Histograms):
         def _one(self, query, candidate):

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from looktwice.encode.mixing import unit
 from looktwice.errors import MediaError, Mismatch, UsageError
 from looktwice.evaluate import interval
 from looktwice.evaluate.datasets import Dataset, Query
@@ -134,7 +135,7 @@ class Bench:
         names, vectors = self._items(damage, condition)
         views = _views(condition.mend)
         encoder: Encoder = getattr(self.encoder, "for_queries", self.encoder)
-        asked = sum(encoder.encode([_seen(query, view) for query in queries]) for view in views) / len(views)
+        asked = unit(np.sum([encoder.encode([_seen(query, view) for query in queries]) for view in views], axis=0))
         depth = min(self.dataset.depth, len(names))
         lists = []
         for row in np.asarray(asked) @ vectors.T:
