@@ -83,6 +83,19 @@ def test_what_was_not_looked_at_stays_below():
         assert set(sorted(scores, key=scores.get, reverse=True)[:2]) == set(head)
 
 
+def test_empty_documents_come_last_and_are_counted(monkeypatch, caplog):
+    monkeypatch.setattr("looktwice.second_look.load_scorer", lambda mllm, *, prompt, **options: Histograms())
+    empty = [{"id": "empty", "text": "", "image": None}, {"id": "blank", "text": " ", "image": None}]
+    for look in (None, SecondLook("any")):
+        model = TwoLooks(Colours(), look, shortlist=8)
+        model.index(Rows([*empty, *({"text": None, **row} for row in CORPUS)]))
+        assert model.empty == 2 and "2 of 8 documents are empty, such as 'empty'" in caplog.text
+        for scores in model.search(QUERIES, top_k=8).values():
+            assert set(sorted(scores, key=scores.get)[:2]) == {"empty", "blank"} and len(scores) == 8
+        nothing = model.search(Rows([{"id": "q", "text": ""}]), top_k=8, top_ranked={"q": ["d1", "empty"]})
+        assert nothing["q"]["d1"] > nothing["q"]["empty"]
+
+
 def test_misuse_is_refused():
     with pytest.raises(UsageError, match="index first"):
         TwoLooks(Colours()).search(QUERIES, top_k=1)
