@@ -89,10 +89,8 @@ class Reranker:
 
 def _by_query(pairs: Sequence[tuple[Asked, Asked]]) -> list[list[int]]:
     groups: dict[Any, list[int]] = {}
-    last, key = (
-        None,
-        None,
-    )  # another object may have the id of one that is gone: pairs may be made as they are asked for
+    last: Any = None  # held, not its id: pairs may be made as they are asked for, and another object get the same id
+    key: Any = None
     for i, pair in enumerate(pairs):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise UsageError(f"Pair {i} must be (query, document), found {pair!r:.60}.")
