@@ -109,6 +109,17 @@ def test_a_benchmark_asks_its_own_prompt_unless_another_is_named(looktwice, thin
     looktwice("eval", "folder", "--root", things, "--shortlist", 4, "--out", "other", "--prompt", "object")
     asked = [json.loads((tmp_path / name / "settings.json").read_text()) for name in ("own", "other")]
     assert [settings["second_look"]["prompt"] for settings in asked] == ["landmark", "object"]
+    looktwice("eval", "folder", "--root", things, "--shortlist", 4, "--out", "true", "--score-mode", "p-true")
+    second = json.loads((tmp_path / "true" / "settings.json").read_text())["second_look"]
+    assert second["prompt"] == "auto" and second["score_mode"] == "p-true", "landmark asks for no True"
+
+
+def test_how_the_second_look_answers_is_part_of_the_run(looktwice, things, tmp_path):
+    options = ("--retrace", "causal", "--ties", "coarse", "--score-mode", "digit")
+    done = looktwice("eval", "folder", "--root", things, "--shortlist", 4, "--out", "own", *options)
+    settings = json.loads((tmp_path / "own" / "settings.json").read_text())
+    assert done.code == 0 and settings["ties"] == "coarse"
+    assert settings["second_look"].items() >= {"retrace": "causal", "score_mode": "digit"}.items()
 
 
 def test_a_table_of_ones_own_is_measured(looktwice, things, tmp_path):
@@ -154,6 +165,10 @@ def test_robustness_prints_a_row_per_condition(looktwice, things, monkeypatch):
         (["folder", "--root", ".", "--qrels", "q.txt"], "--qrels does nothing"),
         (["folder", "--root", ".", "--sample", "9"], "--sample does nothing"),
         (["robustness", "--tune-on", "20%"], "--tune-on does nothing"),
+        (["robustness", "--ties", "coarse"], "--ties does nothing"),
+        (["scenes", "--no-rerank", "--retrace", "paper"], "--retrace does nothing with --no-rerank"),
+        (["scenes", "--ties", "papr"], "did you mean paper"),
+        (["scenes", "--score-mode", "digits"], "did you mean digit"),
         (["table", "--small"], "--small does nothing"),
         (["--run", "a.trec", "--qrels", "q.txt", "--out", "there"], "--out does nothing with --run"),
     ],

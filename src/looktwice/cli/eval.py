@@ -46,7 +46,10 @@ def evaluate(
     encoder: Annotated[str, typer.Option(help="The encoder of a table that is made.")] = "tiny-clip",
     mllm: options.Mllm = "tiny-vl",
     prompt: options.Prompt = "auto",
+    score_mode: options.ScoreMode = "p-label",
+    retrace: options.Retrace = "off",
     fusion: options.FusionRule = "0.5",
+    ties: options.Ties = "default",
     queries: options.Queries = None,
     on: Annotated[str, typer.Option(help="robustness: the benchmark whose pictures are damaged.")] = "scenes",
     side: Annotated[str, typer.Option(help="robustness: query, candidate or both.")] = "both",
@@ -95,28 +98,40 @@ def evaluate(
     if dataset is None:
         raise UsageError(f"Name a benchmark (scenes, {_names()}), or give --run and --qrels.")
     refuse_unused(ctx, _unused(dataset, on), f"for {dataset}")
+    if no_rerank:
+        refuse_unused(ctx, {"score_mode", "retrace", "ties"}, "with --no-rerank")
     from looktwice.device import set_threads
     from looktwice.experiment import Plan
+    from looktwice.rank import Ties
     from looktwice.second_look import SecondLook
 
     set_threads(threads)
-    placed = {"device": device, "dtype": dtype}
-    look = None if no_rerank else SecondLook(mllm, prompt=prompt, batch_size=batch_size, **placed)
+    method: dict[str, Any] = {"score_mode": score_mode, "retrace": retrace, "batch_size": batch_size}
+    method |= {"device": device, "dtype": dtype}
+    look = None if no_rerank else SecondLook(mllm, prompt=prompt, **method)
     if look is None and tune_on is not None:
         raise UsageError("--tune-on weighs two looks; leave out --no-rerank.")
     if look is None and dataset == "robustness":
         raise UsageError("robustness measures both looks; leave out --no-rerank.")
-    plan = Plan(encoder, look, fusion, "default", shortlist, codec, tune_on, device, dtype)
+    plan = Plan(encoder, look, fusion, str(Ties.parse(ties)), shortlist, codec, tune_on, device, dtype)
     folder = into or Path(f"eval-{dataset.replace(':', '-')}{'-small' if small else ''}")
     name = on if dataset == "robustness" else dataset
     own = name == "table"
     opened = _of_table(taken, queries, qrels) if own else _opened(name, root, folder, small, partial)
     if look is not None and prompt == "auto":  # what the benchmark asks, where it asks one thing
-        plan = replace(plan, look=SecondLook(mllm, prompt=opened.prompt, batch_size=batch_size, **placed))
+        plan = replace(plan, look=SecondLook(mllm, prompt=_asked(opened, score_mode), **method))
     if dataset != "robustness":
         _run(opened, folder, plan, taken, json)
         return
     _damage(opened, folder, plan, sample, side, json)
+
+
+def _asked(dataset: Dataset, mode: str) -> str:
+    """The benchmark's own prompt, where it asks for what the mode reads."""
+    from looktwice.score import modes, prompts
+
+    own = dataset.prompt
+    return own if own == "auto" or modes.suits(mode, prompts.get(own)) else "auto"
 
 
 def _unused(dataset: str, on: str) -> set[str]:
@@ -126,7 +141,7 @@ def _unused(dataset: str, on: str) -> set[str]:
     unused = {"measures"} | ({"root", "small", "partial"} if own else {"queries", "qrels"})
     if not robust:
         return unused | {"on", "side", "sample"}
-    return unused | {"tune_on", "codec"} | (set() if own else {"taken"})
+    return unused | {"tune_on", "codec", "ties"} | (set() if own else {"taken"})
 
 
 def _opened(name: str, root: Path | None, folder: Path, small: bool, partial: bool) -> Dataset:
