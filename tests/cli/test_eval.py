@@ -167,6 +167,7 @@ def test_robustness_prints_a_row_per_condition(looktwice, things, monkeypatch):
         (["robustness", "--tune-on", "20%"], "--tune-on does nothing"),
         (["robustness", "--ties", "coarse"], "--ties does nothing"),
         (["scenes", "--no-rerank", "--retrace", "paper"], "--retrace does nothing with --no-rerank"),
+        (["scenes", "--no-rerank", "--fusion", "0.3"], "--fusion does nothing with --no-rerank"),
         (["scenes", "--ties", "papr"], "did you mean paper"),
         (["scenes", "--score-mode", "digits"], "did you mean digit"),
         (["table", "--small"], "--small does nothing"),

@@ -99,7 +99,7 @@ def evaluate(
         raise UsageError(f"Name a benchmark (scenes, {_names()}), or give --run and --qrels.")
     refuse_unused(ctx, _unused(dataset, on), f"for {dataset}")
     if no_rerank:
-        refuse_unused(ctx, {"score_mode", "retrace", "ties"}, "with --no-rerank")
+        refuse_unused(ctx, {"mllm", "prompt", "fusion", "codec", "score_mode", "retrace", "ties"}, "with --no-rerank")
     from looktwice.device import set_threads
     from looktwice.experiment import Plan
     from looktwice.rank import Ties
