@@ -2,8 +2,8 @@
 of attention that goes there is trained as a yes or no, beside the answers. Nothing of this is in the shipped model.
 
 Three steps of the second look are guided: in layer 1 the candidate's tokens look at the query where they show what
-it asks for (three heads together at a picture, the fourth at words); in the last layer the last token looks at the candidate where the
-answer is yes.
+it asks for (three heads together at a picture, the fourth at words); in the last layer the last token looks at the
+candidate where the answer is yes.
 """
 
 from __future__ import annotations

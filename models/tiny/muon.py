@@ -1,7 +1,7 @@
 """Muon (K. Jordan, 2024): momentum made orthogonal by Newton–Schulz, for the matrices inside the layers.
 
-torch.optim.Muon does its iteration in bfloat16, which processors without AMX emulate; this one takes float32 on them, and
-all matrices of a shape at once.
+torch.optim.Muon does its iteration in bfloat16, which processors without AMX emulate; this one takes float32 on them,
+and all matrices of a shape at once.
 """
 
 from __future__ import annotations
