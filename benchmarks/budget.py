@@ -4,9 +4,9 @@
     python benchmarks/budget.py eval-scenes
 
 Works on what `looktwice eval` keeps: coarse scores and p of 50 candidates for each of 2,000 queries. The calibration is
-fitted on one half of the drawings and used on the other, then the other way round; pictures and words apart. Loss is
-that of success@1 against the whole shortlist, per query, with a 95 % bootstrap interval. Stopping early changes no
-score, so nothing is scored again. Prints a table and, as its last line, one JSON object.
+fitted on one half of the drawings and used on the other, then the other way round; pictures and words apart. The
+change is that of success@1 against the whole shortlist, per query, with a 95 % bootstrap interval. Stopping early
+changes no score, so nothing is scored again. Prints a table and, as its last line, one JSON object.
 """
 
 from __future__ import annotations
@@ -40,16 +40,15 @@ def main() -> None:
     parser.add_argument("--fusion", default="0.5")
     args = parser.parse_args()
     labels, fusion = build(args.folder / "dataset").qrels, Fusion.parse(args.fusion)
-    rows = [
-        row for row in Answers(args.folder, {}).rows.values() if any(v > 0 for v in labels.get(row.query, {}).values())
-    ]
+    kept = Answers(args.folder, json.loads((args.folder / "settings.json").read_text("utf-8")))
+    rows = [row for row in kept.rows.values() if any(v > 0 for v in labels.get(row.query, {}).values())]
     whole = [hit(row, len(row.p), fusion, labels) for row in rows]
     table = [measured(f"fixed {k}", [min(k, len(row.p)) for row in rows], rows, whole, fusion, labels) for k in FIXED]
     stops = early_stops(rows, fusion, labels)
     table += [
         measured(f"auto:{e:g}", [stops[row.query][e] for row in rows], rows, whole, fusion, labels) for e in EPSILONS
     ]
-    print("| budget | pairs per query | success@1 | loss in points [95 %] |\n|---|---|---|---|")
+    print("| budget | pairs per query | success@1 | change in points [95 %] |\n|---|---|---|---|")
     for one in table:
         mean, low, high = (100 * x for x in one["loss"])
         print(f"| {one['budget']} | {one['pairs']:.1f} | {one['success@1']:.4f} | {mean:.2f} [{low:.2f}, {high:.2f}] |")
