@@ -1,4 +1,4 @@
-"""The parts of RetLLM one by one, on the bundled models: the ablation table of docs/retllm.md, cost, early stop.
+"""The parts of RetLLM one by one, on the bundled models: the ablation table of docs/retllm.md, and cost.
 
     python benchmarks/retllm.py                       # ten minutes on one core; run again, it goes on where it stopped
     python benchmarks/retllm.py --queries 20 --only p-label,p-true
@@ -30,21 +30,17 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import numpy as np
 
-from looktwice.calibration import Sample, fit
 from looktwice.device import set_threads
 from looktwice.encode import load_encoder
 from looktwice.evaluate.bootstrap import difference, interval
 from looktwice.evaluate.scenes.compose import clutter, portrait
 from looktwice.evaluate.scenes.cutouts import Cutouts
-from looktwice.rank import Fusion
-from looktwice.rank.budget import BLOCK, chance_of_change
 from looktwice.retrieve import rerank_run
 from looktwice.score import load_scorer
 from looktwice.second_look import SecondLook
-from looktwice.types import Candidate, Item
+from looktwice.types import Item
 
 SIDE, VISIBLE, SEED = 192, 0.35, 7
-DEEP = 50  # candidates per query where it is about stopping early
 CONFIGURATIONS: dict[str, dict[str, str]] = {
     "p-label": {},
     "p-label + retrace": {"retrace": "causal"},
@@ -155,56 +151,6 @@ def tied(answer: Any) -> bool:
     return len(p) > 1 and p[0] == p[1]
 
 
-def adaptive(task: Task, answers: Sequence[Any], top: int = 1) -> list[dict[str, Any]]:
-    """Pairs spent and success@1 of the early stop and of fixed depths, on queries that the calibration has not seen.
-
-    Worked out from the scores of the whole shortlists; stopping early changes no score.
-    """
-    seen, held = answers[::2], answers[1::2]
-    samples: list[Sample] = []
-    for answer in seen:
-        samples += answer.samples(dict.fromkeys(task.relevant[answer.query.id], 1))
-    odds = fit(samples, {})
-    rows = []
-    for fusion in (Fusion.parse("p-only"), Fusion.parse("0.5")):
-        whole = [outcome(task, a, fusion, len(a.shortlist)) for a in held]
-        depths = [(f"fixed {k}", [k] * len(held)) for k in (1, 2, 3, 5, 10, 20, 50) if k <= len(held[0].shortlist)]
-        for epsilon in (0.2, 0.1, 0.05, 0.02, 0.01, 0.005):
-            depths.append((f"auto:{epsilon:g}", [stop(a, fusion, epsilon, odds, top) for a in held]))
-        for name, spent in depths:
-            got = [outcome(task, a, fusion, n) for a, n in zip(held, spent, strict=True)]
-            loss = difference(dict(enumerate(got)), dict(enumerate(whole)))
-            rows.append(
-                {
-                    "task": task.name,
-                    "fusion": str(fusion),
-                    "budget": name,
-                    "pairs": float(np.mean(spent)),
-                    "success@1": float(np.mean(got)),
-                    "loss": [0 - x for x in (loss.mean, loss.high, loss.low)],
-                }
-            )
-    return rows
-
-
-def stop(answer: Any, fusion: Fusion, epsilon: float, odds: Any, top: int) -> int:
-    p = {hit.id: hit.p for hit in answer.ranking}
-    shortlist: list[Candidate] = answer.shortlist
-    for done in range(BLOCK, len(shortlist), BLOCK):
-        seen = [(c.coarse, p[c.id]) for c in shortlist[:done] if p[c.id] is not None]
-        if chance_of_change(seen, shortlist[done:], shortlist[0].coarse, top, fusion, odds) < epsilon:
-            return done
-    return len(shortlist)
-
-
-def outcome(task: Task, answer: Any, fusion: Fusion, depth: int) -> float:
-    p = {hit.id: hit.p for hit in answer.ranking if hit.p is not None}
-    seen = [c for c in answer.shortlist[:depth] if c.id in p]
-    fused = fusion.scores([c.coarse for c in seen], [p[c.id] for c in seen])
-    best = max(range(len(seen)), key=lambda i: (fused[i], seen[i].coarse), default=None)
-    return 0.0 if best is None else first([seen[best].id], task.relevant[answer.query.id])
-
-
 def cost(task: Task, mllm: str, repeats: int = 12) -> list[dict[str, Any]]:
     """Processor seconds of scoring the same pairs with and without retrace, in turns; the best of `repeats`."""
     scorers = {name: load_scorer(mllm, prompt="object", device="cpu", dtype="float32", retrace=name)
@@ -250,8 +196,7 @@ def main() -> None:
         return
     names = [n for n in CONFIGURATIONS if not options.only or n == "p-label" or n in options.only.split(",")]
     table: list[dict[str, Any]] = []
-    curve: list[dict[str, Any]] = []
-    for task in tasks(options.queries, DEEP):
+    for task in tasks(options.queries, options.depth):
         first_look = {q.id: first([name for name, _ in task.run[q.id]], task.relevant[q.id]) for q in task.queries}
         base: Mapping[str, float] | None = None
         for name in names:
@@ -264,16 +209,11 @@ def main() -> None:
                 table.append({**dict.fromkeys(table[-1]), "task": task.name, "configuration": "coarse only",
                               "success@1": float(np.mean(list(first_look.values()))),
                               "difference": [gain.mean, gain.low, gain.high]})  # fmt: skip
-                if task.name == "image→image":
-                    deep, _ = ask(task, {}, options.mllm, options.cache, DEEP)
-                    curve = adaptive(task, deep)
     for one in table:
         one.pop("hits")
     show(table, list(table[0]))
-    print()
-    show(curve, list(curve[0]))
     conditions = {"mllm": options.mllm, "queries": options.queries, "depth": options.depth, "seed": SEED}
-    print(json.dumps({"benchmark": "retllm", **conditions, "rows": table, "budget": curve}, ensure_ascii=False))
+    print(json.dumps({"benchmark": "retllm", **conditions, "rows": table}, ensure_ascii=False))
 
 
 if __name__ == "__main__":
