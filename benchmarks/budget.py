@@ -52,6 +52,12 @@ def main() -> None:
     for one in table:
         mean, low, high = (100 * x for x in one["loss"])
         print(f"| {one['budget']} | {one['pairs']:.1f} | {one['success@1']:.4f} | {mean:.2f} [{low:.2f}, {high:.2f}] |")
+    print()
+    for kind, name in (("p", "pictures"), ("w", "words")):
+        same = [row for row in rows if row.query[0] == kind]
+        spent = ", ".join(f"{np.mean([stops[row.query][e] for row in same]):.0f} at {e:g}" for e in (0.2, 0.01))
+        lost = sum(not any(labels[row.query].get(id_, 0) > 0 for id_ in row.ids[: len(row.p)]) for row in same)
+        print(f"{name}: {lost / len(same):.0%} of shortlists hold nothing relevant; pairs by ε: {spent}")
     print(json.dumps({"benchmark": "budget", "queries": len(rows), "fusion": str(fusion), "rows": table}))
 
 
