@@ -12,7 +12,7 @@ SETS = (("Flickr30K", "flickr30k"), ("COCO", "coco"), ("ShareGPT4V", "sharegpt4v
 AS: Mapping[str, dict[str, Any]] = {
     "paper": {"look": {"score_mode": "written", "retrace": "paper"}, "ties": "paper"},
     "released": {
-        "look": {"score_mode": "p-true", "retrace": "released-code"},
+        "look": {"score_mode": "p-true", "prompt": "match", "retrace": "released-code"},
         "listwise": {"score_mode": "choice"},
         "ties": "released-code",
     },

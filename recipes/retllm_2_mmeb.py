@@ -20,9 +20,11 @@ def recipe(arguments: list[str] | None = None) -> dict:
     options = retllm.options(__doc__, encoder="clip-l@336+mix:mmeb")
     options.add_argument("--only", nargs="+", default=mmeb.NAMES, choices=mmeb.NAMES, metavar="NAME")
     chosen = options.parse_args(arguments)
+    system = retllm.AS[chosen.system]
+    look = {key: value for key, value in system["look"].items() if key != "prompt"}  # its queries are of every kind
     rows = [
         Row("CLIP-L", chosen.encoder),
-        Row("RetLLM-7B", chosen.encoder, chosen.mllm, **retllm.AS[chosen.system]),
+        Row("RetLLM-7B", chosen.encoder, chosen.mllm, **{**system, "look": look}),
     ]
     each = run("retllm-2", rows, [Column(name, f"mmeb:{name}", measure="P@1") for name in chosen.only], chosen)
     if set(chosen.only) != set(mmeb.NAMES):

@@ -114,7 +114,7 @@ def test_what_is_refused(documents: list[Path]) -> None:
     ("query", "kinds", "prompt"),
     [
         ("picture", ["picture"], "object"),
-        ("words", ["picture"], "match"),
+        ("words", ["picture"], "match-query-first"),
         ("both", ["picture"], "composed"),
         ("picture", ["words"], "caption"),
         ("words", ["picture", "words"], "mixed"),
@@ -155,7 +155,7 @@ def test_weights_load_once_for_several_prompts(monkeypatch: pytest.MonkeyPatch, 
     reranker = Reranker("any")
     reranker.rank("words", documents)
     reranker.rank(documents[0], documents)
-    assert loads == ["match"]
+    assert loads == ["match-query-first"]
 
 
 def test_a_second_look_needs_no_model_to_be_made() -> None:

@@ -62,7 +62,7 @@ def test_only_those_at_the_top_are_asked_again(asked: Any) -> None:
     scorer = Torn()
     answer = asked("paper", scorer)
     assert [hit.id for hit in answer.hits] == ["red-0.png", "red-1.png", "red-2.png", "grey-2.png"]
-    assert scorer.asked[0].shown == ["red-0.png", "red-1.png"] and scorer.asked[0].prompt == "match"
+    assert scorer.asked[0].shown == ["red-0.png", "red-1.png"] and scorer.asked[0].prompt == "match-query-first"
     assert answer.manifest["candidates"]["asked_again"] == 2 and answer.manifest["ties"] == "paper"
     assert answer.hits[0].explain["second_p"] == pytest.approx(0.01)
 

@@ -1,6 +1,6 @@
 """Build the untrained tiny-vl: tokenizer, processor, Idefics3 configuration, initial weights.
 
-IMAGE 96 px, patch 12 -> 8 x 8 patches -> pixel shuffle 2 -> 16 visual tokens per picture
+IMAGE 120 px, patch 12 -> 10 x 10 patches -> pixel shuffle 2 -> 25 visual tokens per picture
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ import json
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from teacher import Teacher
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor, PreTrainedTokenizerFast
 
-IMAGE, PATCH, SHUFFLE = 96, 12, 2
+IMAGE, PATCH, SHUFFLE = 120, 12, 2
 TOKENS = (IMAGE // PATCH // SHUFFLE) ** 2
 WIDTH, VISION_LAYERS, TEXT_LAYERS = 192, 5, 4
-VOCABULARY = 4096
+PIECES = 4096
 SPECIAL = ["<|pad|>", "<|im_start|>", "<end_of_utterance>", "<fake_token_around_image>", "<image>", "<global-img>"]
+SPACE = "\u0120"  # how byte-level tokens spell a space
 WHOLE = ["0", "1", "Yes", "No", "True", "False", " Yes", " No", " True", " False", "yes", "no", "true", "false"]
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] | capitalize + ':' }}"
@@ -27,22 +29,39 @@ TEMPLATE = (
 ONE_IMAGE = "<fake_token_around_image><global-img>" + "<image>" * TOKENS + "<fake_token_around_image>"
 
 
-def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE over labels, keywords and prompts; digits stay single, every label spelling is one token."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+def train_tokenizer(texts: list[str], words: list[str]) -> PreTrainedTokenizerFast:
+    """Every known word is one token, whatever else is spelled in pieces; digits and label spellings stay whole.
+
+    Pieces come from byte-level BPE over `texts`; pieces and words together are read by a unigram model, which takes
+    the fewest tokens.
+    """
+    splits = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=alphabet, min_frequency=2
+    pieces, alphabet = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel.alphabet()
+    pieces.pre_tokenizer = splits
+    pieces.train_from_iterator(
+        texts + [w for w in WHOLE for _ in range(500)],
+        trainers.BpeTrainer(vocab_size=PIECES, initial_alphabet=alphabet, min_frequency=2, show_progress=False),
     )
-    tokenizer.train_from_iterator(texts + [w for w in WHOLE for _ in range(500)], trainer)
+    whole = dict.fromkeys([*sorted(pieces.get_vocab(), key=pieces.get_vocab().get), *(SPACE + word for word in words)])
+    scored = [(token, 0.0) for token in SPECIAL] + [(t, -16.0 if len(t) == 1 else -8.0) for t in whole]
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=0))
+    tokenizer.normalizer = normalizers.Replace("<", "< ")  # captions stand in <>: their first word is a word, too
+    tokenizer.pre_tokenizer, tokenizer.decoder = splits, decoders.ByteLevel()
+    tokenizer.add_special_tokens(SPECIAL)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<end_of_utterance>", bos_token="<|im_start|>",
         additional_special_tokens=SPECIAL[3:], padding_side="right", model_max_length=1024,
     )  # fmt: skip
+
+
+def name_words(embedding: torch.Tensor, tokenizer: PreTrainedTokenizerFast, teacher: Teacher, norm: float) -> None:
+    """Start every known word from what the teacher says of it, at this norm."""
+    known = tokenizer.get_vocab()
+    rows = torch.tensor([known[SPACE + word] for word in teacher.words.all])
+    with torch.no_grad():
+        embedding[rows] = norm * teacher.texts(teacher.words.all).to(embedding.device)
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast) -> Idefics3Processor:

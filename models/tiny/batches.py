@@ -177,8 +177,8 @@ def make_pairs(
                 nowhere = torch.zeros_like(there)
                 pairs.append(Pair(prompt, i, n + j, None, None, answer(prompt, False), nowhere))
         j = negative(reads[i], batch.same_object[i], rng)
-        if rng.random() < 0.6:
-            pairs += _match_pairs(batch, i, j, long, rng)
+        pairs += _match_pairs(batch, i, j, long, rng)
+        pairs += _name_pairs(batch, i, rng.randrange(n), long / 2, rng)
         if rng.random() < 0.15 and j is not None:
             pairs += _class_pairs(batch, i, rng.randrange(n), long, rng)
         if rng.random() < 0.2 and j is not None:
@@ -200,6 +200,16 @@ def _match_pairs(batch: Batch, i: int, j: int | None, long: float, rng: Random) 
     pairs = [_text_pair(prompt, text, n + i, answer(prompt, True), there)]
     if j is not None:
         pairs.append(_text_pair(prompt, text, n + j, answer(prompt, False), torch.zeros_like(there)))
+    return pairs
+
+
+def _name_pairs(batch: Batch, i: int, j: int, long: float, rng: Random) -> list[Pair]:
+    """The easiest question about words: the name of the one thing that a portrait shows, and of another."""
+    prompt, sprite = draw("match", long, rng), batch.portraits[i].placed[0].sprite
+    text, there = plain_label(sprite.label, rng), found(batch.portraits[i], sprite, False)
+    pairs = [_text_pair(prompt, text, i, answer(prompt, True), there)]
+    if batch.portraits[j].placed[0].sprite.object != sprite.object:
+        pairs.append(_text_pair(prompt, text, j, answer(prompt, False), torch.zeros_like(there)))
     return pairs
 
 

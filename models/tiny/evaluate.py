@@ -108,7 +108,9 @@ def timed(work: Callable[[], object]) -> float:
 def pairs_per_second(scorer: PairScorer, sprites: Sprites) -> float:
     """One query against 100 fresh pictures, the vision tower included."""
     rng = Random("speed")
-    fresh = [Item(f"x{n}", portrait(s, SIDE, rng, sprites).image) for n, s in enumerate(rng.sample(sprites.all, 102))]
+    fresh = [
+        Item(f"x{n}", portrait(s, SIDE, rng, sprites).image) for n, s in enumerate(rng.choices(sprites.all, k=102))
+    ]
     scorer.score(fresh[0], fresh[1:2])
     return 100 / timed(lambda: scorer.score(fresh[1], fresh[2:]))
 
@@ -120,6 +122,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="tiny-clip")
     parser.add_argument("--pairs", type=int, default=400, help="queries per row of pairs")
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--scenes", type=int, default=1000, help="candidates of a ranking")
     args = parser.parse_args()
     sprites, encoder = Sprites(args.data, "heldout"), load_encoder(args.encoder)
     look, match = (load_scorer(args.mllm, prompt=p) for p in ("object", "match-query-first"))
@@ -133,8 +136,8 @@ def main() -> None:
         "object, one large object (AUC random / look-alike)": pair_auc(look, sprites, args.pairs, False),
         "object, clutter (AUC random / look-alike)": pair_auc(look, sprites, args.pairs, True),
         "object, another vendor's drawing (AUC random / look-alike)": pair_auc(look, sprites, args.pairs, False, True),
-        "picture -> 1,000 scenes": ranking(encoder, look, sprites, drawings, 5, 1000, False),
-        "words -> 1,000 scenes": ranking(encoder, match, sprites, names, 3, 1000, True),
+        f"picture -> {args.scenes:,} scenes": ranking(encoder, look, sprites, drawings, 5, args.scenes, False),
+        f"words -> {args.scenes:,} scenes": ranking(encoder, match, sprites, names, 3, args.scenes, True),
         "pairs/s": round(pairs_per_second(look, sprites), 1),
     }
     print("| what | measured |\n|---|---|")

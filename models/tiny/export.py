@@ -22,6 +22,7 @@ def ship(model: Any, processor: Any, folder: Path) -> None:
     loaded."""
     model.half().save_pretrained(folder)
     processor.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
     config = json.loads((folder / "config.json").read_text())
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         if "dtype" in part:
@@ -29,18 +30,23 @@ def ship(model: Any, processor: Any, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
+def weights(run: Path) -> dict[str, Any]:
+    """The shipped model's own weights, without the heads that only training uses."""
+    state = torch.load(run / "last.pt", map_location="cpu", weights_only=True)["net"]
+    return {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+
+
 def tiny_vl(run: Path) -> tuple[Any, Any]:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(run / "tokenizer")
     model = architecture.make_model(tokenizer, 0)
-    state = torch.load(run / "last.pt", map_location="cpu", weights_only=True)["net"]
-    model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+    model.load_state_dict(weights(run))
     return model, AutoProcessor.from_pretrained(run / "processor")
 
 
 def tiny_clip(run: Path) -> tuple[Any, Any]:
     processor = AutoProcessor.from_pretrained(run / "processor")
     model = train_clip.make_model(processor.tokenizer, 0)
-    model.load_state_dict(torch.load(run / "last.pt", map_location="cpu", weights_only=True)["net"])
+    model.load_state_dict(weights(run))
     return model, processor
 
 

@@ -3,26 +3,31 @@ of attention that goes there is trained as a yes or no, beside the answers. Noth
 
 Three steps of the second look are guided: in layer 1 the candidate's tokens look at the query where they show what
 it asks for (three heads together at a picture, the fourth at words); in the last layer the last token looks at the
-candidate where the answer is yes.
+candidate where the answer is yes. A question has one caption, which is little to learn names from; `naming` shows every
+picture after a list of captions instead, and each of its tokens is to look at the one that names it.
 """
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from batches import Pair
+from architecture import ONE_IMAGE, TOKENS
+from batches import Pair, Regions
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-CELLS = 16
+CELLS = TOKENS
 MATCH_LAYER, PICTURE_HEADS, WORDS_HEADS, DECIDE_HEADS = 1, (0, 2, 3), (1,), (0,)
+CAPTIONS = 10  # of a list
 HEAD_OF_CAPTION = 3  # tokens of the turn before anything of the pair
 
 
-def share_logit(text: Any, layer: int, heads: tuple[int, ...], states: Tensor, at: Tensor, seen: Tensor) -> Tensor:
-    """Log-odds [n, a] that attention of the positions `at` [n, a] falls on `seen` [n, length], mean over heads."""
+def attention(text: Any, layer: int, heads: tuple[int, ...], states: Tensor, at: Tensor) -> Tensor:
+    """Logits [n, heads, a, length] of the attention of the positions `at` [n, a]."""
     block, (n, length, _) = text.layers[layer], states.shape
     size = text.config.head_dim
     inner = block.input_layernorm(states)
@@ -36,7 +41,12 @@ def share_logit(text: Any, layer: int, heads: tuple[int, ...], states: Tensor, a
     some = list(heads)
     looking = q.transpose(1, 2)[rows, at][:, :, some].transpose(1, 2)  # [n, heads, a, size]
     logits = looking @ k[:, some].transpose(2, 3) / size**0.5
-    logits = logits.masked_fill(place[None, None, None] > at[:, None, :, None], -1e4)
+    return logits.masked_fill(place[None, None, None] > at[:, None, :, None], -1e4)
+
+
+def share_logit(text: Any, layer: int, heads: tuple[int, ...], states: Tensor, at: Tensor, seen: Tensor) -> Tensor:
+    """Log-odds [n, a] that attention of the positions `at` [n, a] falls on `seen` [n, length], mean over heads."""
+    logits = attention(text, layer, heads, states, at)
     wanted = seen[:, None, None]
     odds = logits.masked_fill(~wanted, -1e4).logsumexp(-1) - logits.masked_fill(wanted, -1e4).logsumexp(-1)
     return odds.mean(1)
@@ -69,3 +79,65 @@ def guidance(
     logit = share_logit(text, len(text.layers) - 1, DECIDE_HEADS, hidden[-2][torch.tensor(rows)], last, seen)
     out["decide"] = F.binary_cross_entropy_with_logits(logit.squeeze(1), (goal.amax(1) > 0).float())
     return out
+
+
+def lists(regions: Regions, pictures: int, rng: Random) -> list[list[int]]:
+    """For each picture, regions whose labels make its list of captions: some of its own, others it does not show."""
+    names, picture = regions.name.tolist(), regions.picture.tolist()
+    own: list[list[int]] = [[] for _ in range(pictures)]
+    for region, where in enumerate(picture):
+        if names[region] not in {names[other] for other in own[where]}:
+            own[where].append(region)
+    made = []
+    for mine in own:
+        taken, listed = {names[r] for r in mine}, rng.sample(mine, min(len(mine), CAPTIONS // 2))
+        for region in rng.sample(range(len(names)), len(names)):
+            if len(listed) < CAPTIONS and names[region] not in taken:
+                taken.add(names[region])
+                listed.append(region)
+        made.append(rng.sample(listed, len(listed)))
+    return made
+
+
+def naming(
+    text: Any, tokenizer: PreTrainedTokenizerFast, image_id: int, tokens: Tensor, regions: Regions, rng: Random
+) -> Tensor:
+    """Mean cross-entropy of attention among the captions of a list, over visual tokens that mostly show one of them."""
+    device, n, ids, spans = tokens.device, len(tokens), [], []
+    for listed in lists(regions, n, rng):
+        row, where = tokenizer.encode("<|im_start|>User:"), {}
+        for region in listed:
+            caption = tokenizer.encode(f"<{regions.labels[region]}>")
+            where[region] = (len(row) + 1, len(row) + len(caption) - 1)
+            row += caption
+        ids.append(row + tokenizer.encode(ONE_IMAGE))
+        spans.append(where)
+    longest = max(map(len, ids))
+    padded = torch.tensor([row + [0] * (longest - len(row)) for row in ids], device=device)
+    shown, seen, share = naming_goals(regions, spans, longest)
+    states = text.embed_tokens(padded).masked_scatter((padded == image_id).unsqueeze(-1), tokens)
+    place = text.rotary_emb(states, torch.arange(longest, device=device)[None])
+    for layer in text.layers[:MATCH_LAYER]:
+        states = layer(states, position_embeddings=place)
+    at = (padded == image_id).nonzero()[:, 1].view(n, TOKENS)
+    logits = attention(text, MATCH_LAYER, WORDS_HEADS, states, at).mean(1)  # [n, TOKENS, length]
+    among = torch.where(seen.to(device)[:, :, None], logits[:, None], -1e4).logsumexp(-1)  # [n, captions, TOKENS]
+    loss = -among.log_softmax(1).transpose(1, 2).gather(2, shown.to(device)[..., None]).squeeze(2)
+    weight = share.to(device)
+    return (loss * weight).sum() / weight.sum()
+
+
+def naming_goals(
+    regions: Regions, spans: list[dict[int, tuple[int, int]]], length: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(caption that each visual token shows [n, TOKENS], positions that spell each caption [n, CAPTIONS, length], how
+    much of the token the thing fills [n, TOKENS], 0 where nothing of the list fills a third)."""
+    n = len(spans)
+    cover, seen = torch.zeros(n, CAPTIONS, TOKENS), torch.zeros(n, CAPTIONS, length, dtype=torch.bool)
+    for picture, where in enumerate(spans):
+        inside = (regions.picture == picture).nonzero().squeeze(1)
+        for k, (region, (first, last)) in enumerate(where.items()):
+            seen[picture, k, first:last] = True
+            cover[picture, k] = regions.cover[inside[regions.name[inside] == regions.name[region]]].sum(0)
+    share, shown = cover.max(1)
+    return shown, seen, share * (share > 1 / 3)

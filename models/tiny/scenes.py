@@ -26,7 +26,7 @@ COLOURS = {
 }  # fmt: skip
 
 
-GRID = 4  # tiny-vl sees a picture as 4 x 4 visual tokens
+GRID = 5  # tiny-vl sees a picture as 5 x 5 visual tokens
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Sprites:
     def __init__(self, data: Path, split: str) -> None:
         archive = np.load(data / "sprites.npz")
         self._pixels, self._offsets, self._shapes = archive["pixels"], archive["offsets"], archive["shapes"]
+        self.drawings = len(self._shapes)
         self.all: list[Sprite] = []
         for row, line in enumerate((data / "sprites.jsonl").read_text().splitlines()):
             r = json.loads(line)

@@ -1,6 +1,6 @@
 """Train tiny-clip, the encoder of the coarse stage. Resumable like train.py.
 
-    python models/tiny/train_clip.py --data DATA --out RUN_CLIP --sight RUN/last.pt --steps 700
+    python models/tiny/train_clip.py --data DATA --out RUN_CLIP --sight RUN/last.pt --steps 1000
 
 `--sight` starts its image tower from tiny-vl's after its sight-only steps: the same patches, the same 5 layers; the
 class
@@ -13,24 +13,33 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import defaultdict
 from pathlib import Path
+from random import Random
 
 import torch
 import torch.nn.functional as F
-from architecture import IMAGE, PATCH, VISION_LAYERS, WIDTH, corpus, train_tokenizer
+from architecture import IMAGE, PATCH, SHUFFLE, VISION_LAYERS, WIDTH, corpus, name_words, train_tokenizer
 from batches import Batch, make_batch
+from objectives import PHRASES, contrast
 from scenes import Sprites
+from teacher import Teacher, Words
+from tokenizers import Regex, normalizers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
-from train import contrast, rate, save
+from train import optimisers, rate, save
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
 
 WINDOW = 32
 
 
 def make_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """tiny-vl's vocabulary, with the begin and end marks that CLIP's text tower pools on."""
+    """tiny-vl's vocabulary over lower-case words, with the begin and end marks that CLIP's text tower pools on."""
     inner = tokenizer.backend_tokenizer
+    only_words = normalizers.Replace(Regex("[^a-z0-9]+"), " ")
+    inner.normalizer = normalizers.Sequence(
+        [normalizers.Lowercase(), only_words, normalizers.Strip(), normalizers.Prepend(" ")]
+    )
     begin, end = tokenizer.bos_token, tokenizer.eos_token
     marks = [(t, tokenizer.convert_tokens_to_ids(t)) for t in (begin, end)]
     inner.post_processor = TemplateProcessing(single=f"{begin} $A {end}", special_tokens=marks)
@@ -88,27 +97,48 @@ def borrow_sight(model: CLIPModel, checkpoint: Path) -> int:
     return taken
 
 
-def pictures(model: CLIPModel, pixels: Tensor) -> Tensor:
-    return F.normalize(model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output), dim=-1)
+class TinyClip(nn.Module):
+    """The shipped model plus one small head that only training uses."""
+
+    def __init__(self, model: CLIPModel, tokenizer: PreTrainedTokenizerFast) -> None:
+        super().__init__()
+        self.model, self.tokenizer = model, tokenizer
+        self.mean = nn.Linear(WIDTH, WIDTH)
+
+    def pictures(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(unit vectors [n, WIDTH], patches [n, TOKENS, WIDTH], four joined in each)."""
+        seen = self.model.vision_model(pixel_values=pixels)
+        side = IMAGE // PATCH
+        patches = seen.last_hidden_state[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        joined = F.avg_pool2d(patches, SHUFFLE).flatten(2).transpose(1, 2)
+        return F.normalize(self.model.visual_projection(seen.pooler_output), dim=-1), joined
+
+    def words(self, texts: list[str]) -> Tensor:
+        batch = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt").to(self.model.device)
+        tower = self.model.text_model
+        pooled = tower(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).pooler_output
+        return F.normalize(self.model.text_projection(pooled), dim=-1)
 
 
-def words(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
-    batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt").to(model.device)
-    pooled = model.text_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).pooler_output
-    return F.normalize(model.text_projection(pooled), dim=-1)
-
-
-def losses(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, batch: Batch) -> dict[str, Tensor]:
-    """Portraits against scenes that show the same drawing; names against every picture that shows such a thing."""
-    device, n, regions = model.device, len(batch.scenes), batch.regions
-    seen, scale = pictures(model, batch.pictures.to(device)), model.logit_scale.clamp(max=4.6).exp()
+def losses(net: TinyClip, teacher: Teacher, batch: Batch, rng: Random) -> dict[str, Tensor]:
+    """Portraits against scenes that show the same drawing; names against every picture that shows such a thing; texts
+    and regions near what the teacher says of them."""
+    device, n, regions = net.model.device, len(batch.scenes), batch.regions
+    (seen, patches), scale = net.pictures(batch.pictures.to(device)), net.model.logit_scale.clamp(max=4.6).exp()
     looks, shown, related = scale * seen[:n] @ seen[n:].T, batch.same_drawing.to(device), batch.same_object.to(device)
-    reads = scale * words(model, tokenizer, regions.labels) @ seen.T
+    phrases = [*regions.labels, *teacher.phrases(PHRASES, rng)]
+    said, taught = net.words(phrases), teacher.texts(phrases).to(device)
+    reads = scale * said[: len(regions.labels)] @ seen.T
     name, inside = regions.name, F.one_hot(regions.picture, 2 * n).float()
     named = (((name[:, None] == name[None]).float() @ inside) > 0).to(device)
+    meant = F.normalize(
+        net.mean(torch.einsum("rt,rtd->rd", regions.cover.to(device), patches[regions.picture])), dim=-1
+    )
     return {
         "look": contrast(looks, shown, related) / 2 + contrast(looks.T, shown.T, related.T) / 2,
         "read": contrast(reads, named, named) / 2 + contrast(reads.T, named.T, named.T) / 2,
+        "taught": 6 - 6 * (meant * teacher.drawings[regions.drawing].to(device)).sum(-1).mean(),
+        "said": 4 - 4 * (said * taught).sum(-1).mean(),
     }
 
 
@@ -117,7 +147,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sight", type=Path)
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--cases", type=int, default=40)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=11)
@@ -126,17 +156,20 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    sprites = Sprites(args.data, "train")
+    sprites, teacher = Sprites(args.data, "train"), Teacher(args.data)
     if not (args.out / "processor").exists():
-        make_processor(make_tokenizer(train_tokenizer(corpus(args.data)))).save_pretrained(args.out / "processor")
+        shared = train_tokenizer(corpus(args.data), Words(args.data).all)
+        make_processor(make_tokenizer(shared)).save_pretrained(args.out / "processor")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out / "processor")
-    model = make_model(tokenizer, args.seed).to(args.device).train()
-    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.05, betas=(0.9, 0.98))
-    start, since, window = 0, time.time(), dict.fromkeys(("look", "read"), 0.0)
+    model = make_model(tokenizer, args.seed)
+    name_words(model.text_model.embeddings.token_embedding.weight, tokenizer, teacher, norm=1.0)
+    net = TinyClip(model, tokenizer).to(args.device).train()
+    made, start, since, window = optimisers(net), 0, time.time(), defaultdict(float)
     if (args.out / "last.pt").exists():
         state = torch.load(args.out / "last.pt", map_location=args.device, weights_only=True)
-        model.load_state_dict(state["net"])
-        optimiser.load_state_dict(state["optimisers"][0])
+        net.load_state_dict(state["net"])
+        for optimiser, saved in zip(made, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
         start = state["step"]
     elif args.sight:
         borrow_sight(model, args.sight)
@@ -145,22 +178,24 @@ def main() -> None:
         batch = make_batch(
             sprites, args.cases, IMAGE, min(1.0, 0.2 + 1.5 * done), max(0.1, 0.5 - 2 * done), args.seed, step
         )
-        parts = losses(model, tokenizer, batch)
-        optimiser.zero_grad()
+        parts = losses(net, teacher, batch, Random(args.seed * 3_000_017 + step))
+        net.zero_grad()
         sum(parts.values()).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for group in optimiser.param_groups:
-            group["lr"] = rate(step, args.steps, args.lr)
-        optimiser.step()
-        window = {k: window[k] + v.item() for k, v in parts.items()}
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        for optimiser in made:
+            for group in optimiser.param_groups:
+                group["lr"] = rate(step, args.steps, args.lr)
+            optimiser.step()
+        for key, value in parts.items():
+            window[key] += value.item() / 10
         if (step + 1) % 10 == 0:
             line = {"step": step + 1, "seconds_per_step": round((time.time() - since) / 10, 3)}
-            line |= {k: round(v / 10, 4) for k, v in window.items()}
-            since, window = time.time(), dict.fromkeys(window, 0.0)
+            line |= {k: round(v, 4) for k, v in window.items()}
+            since, window = time.time(), defaultdict(float)
             with (args.out / "curve.jsonl").open("a") as curve:
                 curve.write(json.dumps(line) + "\n")
         if (step + 1) % 60 == 0 or step + 1 == args.steps:
-            save(args.out, model, [optimiser], step + 1)
+            save(args.out, net, made, step + 1)
 
 
 if __name__ == "__main__":

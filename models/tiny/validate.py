@@ -14,19 +14,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from architecture import IMAGE, make_model
 from batches import Batch, Pair, make_batch
 from evaluate import auc
+from network import TinyVL, pictures_in_order, render
 from scenes import Sprites
 from torch import Tensor
-from train import TinyVL, pictures_in_order, render
 from transformers import PreTrainedTokenizerFast
 from wordings import answer
 
 from looktwice.score.prompts import PROMPTS, Prompt
 
-CASES, BATCHES, SEED = 16, 10, 999
+CASES, SEED = 16, 999
 
 
 def main() -> None:
@@ -34,6 +33,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--batches", type=int, default=10, help="of 16 portraits and scenes, for each row")
     args = parser.parse_args()
     torch.set_num_threads(1)
     sprites = Sprites(args.data, "validation")
@@ -44,7 +44,7 @@ def main() -> None:
     print(f"step {state['step']}")
     for name, hard in (("large", 0.0), ("clutter", 0.9)):
         scores: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
-        for step in range(BATCHES):
+        for step in range(args.batches):
             with torch.no_grad():
                 measure(net, make_batch(sprites, CASES, IMAGE, hard, 0.0, SEED, step), step, scores)
         print(name, {what: round(auc(*both), 3) for what, both in scores.items()})
@@ -56,7 +56,7 @@ def measure(net: TinyVL, batch: Batch, step: int, scores: dict[str, tuple[list[f
     voice = net.read([p.placed[0].sprite.label for p in batch.portraits])
     ways = {
         "late interaction": net.likeness(tokens[:CASES], tokens[CASES:]),
-        "names of tokens": torch.einsum("nd,mtd->nmt", voice, F.normalize(tokens[CASES:], dim=-1)).amax(-1),
+        "names of tokens": torch.einsum("nd,mtd->nmt", voice, net.meaning(tokens[CASES:])).amax(-1),
     }
     chosen = list(cells(batch, step))
     for name, likeness in ways.items():

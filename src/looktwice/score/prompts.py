@@ -168,20 +168,20 @@ _BUILT_IN = (
         "- Angle, scale and occlusion may differ.\n" + _SO,
     ),
     Prompt(
-        "match",
-        (
-            Segment(part="candidate.image"),
-            Segment(part="query.text", before="Does this image show what the caption says? Caption: <", after=">\n"),
-            Segment(text=_TRUE),
-        ),
-        TRUE_FALSE,
-    ),
-    Prompt(
         "match-query-first",
         (
             Segment(part="query.text", before="Caption: <", after=">\n"),
             Segment(part="candidate.image"),
             Segment(text="Does this image show what the caption says? " + _TRUE),
+        ),
+        TRUE_FALSE,
+    ),
+    Prompt(
+        "match",
+        (
+            Segment(part="candidate.image"),
+            Segment(part="query.text", before="Does this image show what the caption says? Caption: <", after=">\n"),
+            Segment(text=_TRUE),
         ),
         TRUE_FALSE,
     ),

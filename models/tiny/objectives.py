@@ -1,0 +1,82 @@
+"""What tiny-vl learns at each step: the losses of sight, of names and of questions, and how much each counts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from batches import Batch, Pair, make_pairs
+from guide import naming
+from network import TinyVL, render
+from teacher import Teacher
+from torch import Tensor
+
+TEMPERATURE = 1 / 14
+PHRASES = 48  # texts of each step that are only read, not seen
+
+
+def contrast(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
+    """Cross-entropy of rows against any of their positives (SupCon); ignored columns leave the denominator."""
+    logits = logits.masked_fill(ignore & ~positive, -1e4)
+    some = positive.any(1)
+    logp = logits.log_softmax(1)
+    return -((logp * positive).sum(1) / positive.sum(1).clamp(min=1))[some].mean()
+
+
+def losses(
+    net: TinyVL, teacher: Teacher, batch: Batch, ask: int, long: float, seed: int, step: int, frozen: bool = False
+) -> dict[str, Tensor]:
+    """`ask`: how many of the batch's cases are asked about; the others only train sight."""
+    device = net.weigh.weight.device
+    n, regions = len(batch.scenes), batch.regions
+    with torch.set_grad_enabled(not frozen):
+        tokens = net.look(batch.pictures.to(device))
+    objects, scale = net.objects(tokens, regions), 1 / TEMPERATURE
+    seen, meant = F.normalize(objects, dim=-1), net.meaning(objects)
+    drawing, name = regions.drawing.to(device), regions.name.to(device)
+    same_drawing, same_name = drawing[:, None] == drawing[None], name[:, None] == name[None]
+    itself = torch.eye(len(seen), dtype=torch.bool, device=device)
+    phrases = [*regions.labels, *teacher.phrases(PHRASES, Random(seed * 3_000_017 + step))]
+    said, taught = net.read(phrases), teacher.texts(phrases).to(device)
+    named = said[: len(seen)]
+    looks = net.likeness(tokens[:n], tokens[n:])
+    shown, related = batch.same_drawing.to(device), batch.same_object.to(device)
+    out = {
+        "figure": F.binary_cross_entropy_with_logits(net.weigh(tokens).squeeze(-1), regions.figure.to(device)),
+        "region": contrast(scale * seen @ seen.T, same_drawing & ~itself, same_name | itself),
+        "name": contrast(scale * named @ meant.T, same_name, same_name) / 2
+        + contrast(scale * meant @ named.T, same_name, same_name) / 2,
+        "taught": 1 - (meant * teacher.drawings[regions.drawing].to(device)).sum(-1).mean(),
+        "read": 1 - (said * taught).sum(-1).mean(),
+        "look": contrast(scale * looks, shown, related) / 2 + contrast(scale * looks.T, shown.T, related.T) / 2,
+    }
+    if ask:
+        voice = net.read(batch.captions).detach()
+        reads = torch.einsum("nd,mtd->nmt", voice, net.meaning(tokens[n:].detach())).amax(-1)
+        pairs = make_pairs(batch, looks.detach().cpu(), reads.detach().cpu(), ask, long, seed, step)
+        out |= asked(net, pairs, tokens)
+        lists = Random(seed * 5_000_011 + step)
+        out["named"] = naming(net.model.model.text_model, net.tokenizer, net.image_id, tokens, regions, lists)
+    return out
+
+
+def asked(net: TinyVL, pairs: list[Pair], tokens: Tensor) -> dict[str, Tensor]:
+    """Mean losses over the pairs, which are read in three runs of like length, so that little of a run is padding."""
+    order = sorted(pairs, key=lambda pair: len(net.tokenizer.encode(render(pair))))
+    third, sums, counts = -(-len(order) // 3), defaultdict(float), defaultdict(int)
+    for at in range(0, len(order), third):
+        some = order[at : at + third]
+        answer, guided, right = net.answers(some, tokens)
+        for name, value in {"answer": answer, "right": right.float().mean().detach(), **guided}.items():
+            sums[name] += len(some) * value
+            counts[name] += len(some)
+    return {name: value / counts[name] for name, value in sums.items()}
+
+
+def weights(ask: int, frozen: bool) -> dict[str, float]:
+    """How much each loss counts: sight alone; sight frozen, so that only names still move; everything together."""
+    sight = dict.fromkeys(("figure", "region", "name", "look"), 1.0 if not ask else 0.0 if frozen else 0.5)
+    asked = {"answer": 1.0, "point": 1.0, "match": 1.0, "words": 1.0, "decide": 1.0, "named": 1.0}
+    return sight | asked | {"taught": 8.0, "read": 6.0, "name": 0.4 if frozen else 1.0}
