@@ -25,6 +25,11 @@ def contrast(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
     return -((logp * positive).sum(1) / positive.sum(1).clamp(min=1))[some].mean()
 
 
+def both_ways(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
+    """`contrast` of rows and of columns, halved."""
+    return contrast(logits, positive, ignore) / 2 + contrast(logits.T, positive.T, ignore.T) / 2
+
+
 def losses(
     net: TinyVL, teacher: Teacher, batch: Batch, ask: int, long: float, seed: int, step: int, frozen: bool = False
 ) -> dict[str, Tensor]:
@@ -46,11 +51,10 @@ def losses(
     out = {
         "figure": F.binary_cross_entropy_with_logits(net.weigh(tokens).squeeze(-1), regions.figure.to(device)),
         "region": contrast(scale * seen @ seen.T, same_drawing & ~itself, same_name | itself),
-        "name": contrast(scale * named @ meant.T, same_name, same_name) / 2
-        + contrast(scale * meant @ named.T, same_name, same_name) / 2,
+        "name": both_ways(scale * named @ meant.T, same_name, same_name),
         "taught": 1 - (meant * teacher.drawings[regions.drawing].to(device)).sum(-1).mean(),
         "read": 1 - (said * taught).sum(-1).mean(),
-        "look": contrast(scale * looks, shown, related) / 2 + contrast(scale * looks.T, shown.T, related.T) / 2,
+        "look": both_ways(scale * looks, shown, related),
     }
     if ask:
         voice = net.read(batch.captions).detach()

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from architecture import IMAGE, PATCH, SHUFFLE, VISION_LAYERS, WIDTH, corpus, name_words, train_tokenizer
 from batches import Batch, make_batch
-from objectives import PHRASES, contrast
+from objectives import PHRASES, both_ways
 from scenes import Sprites
 from teacher import Teacher, Words
 from tokenizers import Regex, normalizers
@@ -135,8 +135,8 @@ def losses(net: TinyClip, teacher: Teacher, batch: Batch, rng: Random) -> dict[s
         net.mean(torch.einsum("rt,rtd->rd", regions.cover.to(device), patches[regions.picture])), dim=-1
     )
     return {
-        "look": contrast(looks, shown, related) / 2 + contrast(looks.T, shown.T, related.T) / 2,
-        "read": contrast(reads, named, named) / 2 + contrast(reads.T, named.T, named.T) / 2,
+        "look": both_ways(looks, shown, related),
+        "read": both_ways(reads, named, named),
         "taught": 6 - 6 * (meant * teacher.drawings[regions.drawing].to(device)).sum(-1).mean(),
         "said": 4 - 4 * (said * taught).sum(-1).mean(),
     }
