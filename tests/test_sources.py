@@ -579,6 +579,12 @@ def server() -> Iterator[str]:
                     while not closing.wait(0.02):
                         self.wfile.write(b"x")
                 return
+            if self.path == "/slow-headers.png":
+                with suppress(OSError):
+                    self.wfile.write(b"HTTP/1.0 200 OK\r\nX-Note: ")
+                    while not closing.wait(0.02):
+                        self.wfile.write(b"x")
+                return
             if self.path.startswith("/to?"):
                 self.send_response(302)
                 self.send_header("Location", self.path.removeprefix("/to?"))
@@ -599,10 +605,11 @@ def server() -> Iterator[str]:
     running.server_close()
 
 
-def test_a_server_that_never_ends_is_given_up(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["slow.png", "slow-headers.png"])
+def test_a_server_that_never_ends_is_given_up(server: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("looktwice.sources.download.FETCH_SECONDS", 0.2)
     with pytest.raises(MediaError, match="download: it took longer"):
-        read_uri(f"{server}/slow.png", urls="private")
+        read_uri(f"{server}/{what}", urls="private")
 
 
 def test_urls_are_refused_unless_allowed(tmp_path: Path, server: str) -> None:

@@ -11,10 +11,11 @@ import http.client
 import ipaddress
 import socket
 import ssl
-import time
+import threading
 import urllib.request
+from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 from looktwice.errors import MediaError
 
@@ -33,8 +34,8 @@ def fetch(url: str, limit: int, private: bool) -> bytes:
     without it there is none.
     """
     try:
-        with _opener(private).open(url, timeout=CONNECT_SECONDS) as answer:
-            data = _within_time(answer, limit)
+        with _Line(private) as line, _opener(line).open(url, timeout=CONNECT_SECONDS) as answer:
+            data: bytes = answer.read(limit + 1)
     except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
         raise MediaError("download", str(error)) from None
     if len(data) > limit:
@@ -57,17 +58,68 @@ def is_public(address: str) -> bool:
     return parsed.is_global and not parsed.is_multicast
 
 
-class _Public(http.client.HTTPConnection):
-    def connect(self) -> None:
-        self.sock = _connect(self.host, self.port, self.timeout)
+class _Line:
+    """The connections of one download. When its time is up they are shut down, whatever is being waited for: a
+    socket's own time limit counts anew with every byte that comes, and headers may come byte by byte, too."""
+
+    def __init__(self, private: bool) -> None:
+        self.private, self._sockets, self._late = private, list[socket.socket](), False
+        self._timer = threading.Timer(FETCH_SECONDS, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        for held in self._sockets:
+            held.close()
+        if self._late:
+            raise TimeoutError(f"it took longer than {FETCH_SECONDS} s")
+
+    def _end(self) -> None:
+        self._late = True
+        for held in self._sockets:
+            with suppress(OSError):
+                held.shutdown(socket.SHUT_RDWR)
+
+    def dial(self, place: tuple[str, int], timeout: float | None = None, _source: Any = None) -> socket.socket:
+        """Stands in for `socket.create_connection`."""
+        if self._late:
+            raise TimeoutError
+        made = socket.create_connection(place, timeout) if self.private else _connect(*place, timeout)
+        self._sockets.append(made.dup())  # TLS takes the socket itself away
+        return made
 
 
-class _PublicTLS(_Public):
-    default_port = http.client.HTTPS_PORT
+class _HTTP(urllib.request.HTTPHandler):
+    def __init__(self, line: _Line) -> None:
+        super().__init__()
+        self._line = line
 
-    def connect(self) -> None:
-        super().connect()
-        self.sock = _certificates().wrap_socket(self.sock, server_hostname=self.host)
+    def http_open(self, request: Any) -> Any:
+        return self.do_open(self._connection, request)
+
+    def _connection(self, host: str, **options: Any) -> http.client.HTTPConnection:
+        return _through(self._line, http.client.HTTPConnection(host, **options))
+
+
+class _HTTPS(urllib.request.HTTPSHandler):
+    def __init__(self, line: _Line) -> None:
+        super().__init__(context=_certificates())
+        self._line = line
+
+    def https_open(self, request: Any) -> Any:
+        return self.do_open(self._connection, request, context=_certificates())
+
+    def _connection(self, host: str, **options: Any) -> http.client.HTTPConnection:
+        return _through(self._line, http.client.HTTPSConnection(host, **options))
+
+
+def _through(line: _Line, connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
+    connection._create_connection = line.dial  # type: ignore[attr-defined]  # the one seam below tunnels and TLS
+    return connection
 
 
 @cache
@@ -75,23 +127,13 @@ def _certificates() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-class _HTTP(urllib.request.HTTPHandler):
-    def http_open(self, request: Any) -> Any:
-        return self.do_open(_Public, request)
-
-
-class _HTTPS(urllib.request.HTTPSHandler):
-    def https_open(self, request: Any) -> Any:
-        return self.do_open(_PublicTLS, request)
-
-
-def _opener(private: bool) -> urllib.request.OpenerDirector:
+def _opener(line: _Line) -> urllib.request.OpenerDirector:
     """urllib's default opener without ftp:, file: and data:, to which a redirect could lead."""
-    own: list[Any] = [_HTTP(), _HTTPS()]
-    usual: list[Any] = [urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), urllib.request.HTTPSHandler()]
     opener = urllib.request.OpenerDirector()
     for handler in (
-        *(usual if private else own),
+        *([urllib.request.ProxyHandler()] if line.private else []),
+        _HTTP(line),
+        _HTTPS(line),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPRedirectHandler(),
         urllib.request.HTTPErrorProcessor(),
@@ -113,13 +155,3 @@ def _connect(host: str, port: int, timeout: float | None) -> socket.socket:
         except OSError as error:
             trouble = error
     raise trouble
-
-
-def _within_time(answer: Any, limit: int) -> bytes:
-    """Read at most `limit` + 1 bytes; the socket's own time limit counts anew with every byte that comes."""
-    data, end = bytearray(), time.monotonic() + FETCH_SECONDS
-    while len(data) <= limit and (part := answer.read1(2**20)):
-        data += part
-        if time.monotonic() > end:
-            raise TimeoutError(f"it took longer than {FETCH_SECONDS} s")
-    return bytes(data)
