@@ -71,7 +71,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = ("--data", data, "--out", data / "vl", "--steps", 3, "--look", 1, "--joint", 2, "--cases", 6, "--ask", 3)
     run("train.py", *small, "--until", 1)
     (data / "sight.pt").write_bytes((data / "vl/last.pt").read_bytes())
-    run("train.py", *small)
+    run("train.py", *small, "--workers", 2)
     run(
         "train_clip.py",
         "--data",

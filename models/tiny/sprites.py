@@ -11,11 +11,13 @@ tones and genders of one emoji share one object and so one split.
 from __future__ import annotations
 
 import argparse
+import colorsys
 import hashlib
 import io
 import json
 import re
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,12 @@ CLIPART_LEFT_OUT = (
 )  # icon themes, abstract shapes, patterns
 GENDER = re.compile(r"\b(man|woman|men|women|male|female|person|people|boy|girl|girls|boys|adult)\b")
 ICON_SETS = {"noto-v1": "noto1", "emojione": "emojione1", "flat-color-icons": "flat"}
+STUDY_SETS = (  # only ever in training: more things, more hands
+    "streamline-emojis", "streamline-color", "streamline-kameleon-color", "streamline-plump-color",
+    "streamline-flex-color", "streamline-ultimate-color", "streamline-cyber-color", "streamline-stickies-color",
+    "icon-park", "game-icons", "temaki",
+)  # fmt: skip
+VARIANT = re.compile(r"\b(flat|duo|one|two|three|four|five|abstract|outline|fill)\b|\d+")
 SKIN = re.compile(r"-?(medium-)?(light|dark|medium)-skin-tone")
 
 
@@ -39,9 +47,14 @@ def object_key(label: str) -> str:
     return " ".join(sorted(set(words.split()))) or label.lower()
 
 
+def fraction(text: str) -> float:
+    """A number in [0, 1] that only the text decides."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
+
+
 def split_of(key: str) -> str:
     """80 % train, 6 % validation, 14 % held-out, by hash alone."""
-    share = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
+    share = fraction(key)
     return "train" if share < 0.80 else "validation" if share < 0.86 else "heldout"
 
 
@@ -64,18 +77,32 @@ def emoji(npm: Path) -> Iterator[tuple[dict[str, object], Image.Image]]:
 
 
 def icons(npm: Path) -> Iterator[tuple[dict[str, object], Image.Image]]:
+    for name, vendor in ICON_SETS.items():
+        for icon, image in drawn(npm, name):
+            if not SKIN.search(icon):
+                yield {"vendor": vendor, "label": icon.replace("-", " "), "words": [], "group": f"icons/{name}"}, image
+
+
+def study(npm: Path) -> Iterator[tuple[dict[str, object], Image.Image]]:
+    for name in STUDY_SETS:
+        for icon, image in drawn(npm, name):
+            label = " ".join(VARIANT.sub(" ", icon.replace("-", " ")).split()[:3])
+            if label:
+                yield {"vendor": name, "label": label, "words": [], "group": f"icons/{name}"}, image
+
+
+def drawn(npm: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
+    """(name, picture) of every icon of a set; one that leaves its colour open gets one by its name."""
     import resvg_py
 
-    for name, vendor in ICON_SETS.items():
-        data = json.loads((npm / f"@iconify-json/{name}/icons.json").read_text())
-        for icon, entry in data["icons"].items():
-            if SKIN.search(icon):
-                continue
-            w, h = entry.get("width", data.get("width", 16)), entry.get("height", data.get("height", 16))
-            svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}">{entry["body"]}</svg>'
-            png = resvg_py.svg_to_bytes(svg_string=svg, width=SIDE)
-            record = {"vendor": vendor, "label": icon.replace("-", " "), "words": [], "group": f"icons/{name}"}
-            yield record, Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    data = json.loads((npm / f"@iconify-json/{name}/icons.json").read_text())
+    for icon, entry in data["icons"].items():
+        w, h = entry.get("width", data.get("width", 16)), entry.get("height", data.get("height", 16))
+        red, green, blue = colorsys.hsv_to_rgb(fraction(icon), 0.8, 0.3 + 0.6 * fraction(icon[::-1]))
+        body = entry["body"].replace("currentColor", f"rgb({255 * red:.0f},{255 * green:.0f},{255 * blue:.0f})")
+        svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}">{body}</svg>'
+        png = resvg_py.svg_to_bytes(svg_string=svg, width=SIDE)
+        yield icon, Image.open(io.BytesIO(bytes(png))).convert("RGBA")
 
 
 def clipart(root: Path) -> Iterator[tuple[dict[str, object], Image.Image]]:
@@ -107,10 +134,28 @@ def trim(image: Image.Image) -> Image.Image | None:
     return image
 
 
+def stems(key: str) -> frozenset[str]:
+    return frozenset(word.rstrip("s") for word in key.split())
+
+
 def without_strays(records: list[dict[str, object]]) -> list[int]:
-    """Rows to keep. An icon set spells some emoji otherwise; unmatched ones could hide in another split, so they go."""
+    """Rows to keep. An icon set spells some emoji otherwise; unmatched ones could hide in another split, so they go.
+    So does every drawing for study that names, among other words, what another split shows."""
+    study = [r["vendor"] in STUDY_SETS for r in records]
     known = {r["object"] for r in records if r["vendor"] in ("google", "twitter")}
-    return [i for i, r in enumerate(records) if r["vendor"] not in ("noto1", "emojione1") or r["object"] in known]
+    kept_back = {stems(str(r["object"])) for r, extra in zip(records, study, strict=True)
+                 if not extra and r["split"] != "train"}  # fmt: skip
+    return [
+        i
+        for i, (r, extra) in enumerate(zip(records, study, strict=True))
+        if (not extra and (r["vendor"] not in ("noto1", "emojione1") or r["object"] in known))
+        or (extra and r["split"] == "train" and not reveals(stems(str(r["object"])), kept_back))
+    ]
+
+
+def reveals(words: frozenset[str], kept_back: set[frozenset[str]]) -> bool:
+    """Whether some of these words are all of a name that is kept back."""
+    return any(frozenset(some) in kept_back for n in range(1, len(words) + 1) for some in combinations(words, n))
 
 
 def main() -> None:
@@ -124,7 +169,7 @@ def main() -> None:
     shapes: list[tuple[int, ...]] = []
     records: list[dict[str, object]] = []
     seen = set()
-    for source in (emoji(args.npm), icons(args.npm), clipart(args.clipart)):
+    for source in (emoji(args.npm), icons(args.npm), clipart(args.clipart), study(args.npm)):
         for record, image in source:
             sprite = trim(image)
             if sprite is None:

@@ -123,7 +123,7 @@ def build(sprites: Sprites, words: Words, seen: Tensor, steps: int, seed: int = 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=1000)
     args = parser.parse_args()
     torch.set_num_threads(1)
     sprites, words = Sprites(args.data, "train"), Words(args.data)

@@ -16,6 +16,8 @@ import argparse
 import json
 import math
 import os
+import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -90,12 +92,11 @@ def save(out: Path, net: nn.Module, made: list[torch.optim.Optimizer], step: int
     (out / "last.tmp").rename(out / "last.pt")
 
 
-def worker(rank: int, args: argparse.Namespace) -> None:
+def worker(rank: int, args: argparse.Namespace, port: int = 0) -> None:
     torch.set_num_threads(args.threads)
+    args.cases, args.ask = args.cases // args.workers, args.ask // args.workers
     if args.workers > 1:
-        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-        os.environ.setdefault("MASTER_PORT", "29531")
-        dist.init_process_group("gloo", rank=rank, world_size=args.workers)
+        dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=args.workers)
     out, sprites, teacher = Path(args.out), Sprites(Path(args.data), "train"), Teacher(Path(args.data))
     tokenizer = PreTrainedTokenizerFast.from_pretrained(out / "tokenizer")
     model = make_model(tokenizer, args.seed)
@@ -111,8 +112,10 @@ def worker(rank: int, args: argparse.Namespace) -> None:
         for optimiser, saved in zip(made, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         start = state["step"]
-    seed, since, window = args.seed * 100 + rank, time.time(), {}
+    seed, since, window, parent = args.seed * 100 + rank, time.time(), {}, os.getppid()
     for step in range(start, args.until or args.steps):
+        if os.getppid() != parent and args.workers > 1:
+            sys.exit("The process that began this training is gone; the same command goes on.")
         if step and step in (args.look, args.joint):
             begin_stage(net, sprites, step, args)
             made = optimisers(net)  # another task: momentum starts from nothing
@@ -145,6 +148,12 @@ def worker(rank: int, args: argparse.Namespace) -> None:
         save(out, net, made, max(start, args.until or args.steps))
 
 
+def free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
@@ -155,12 +164,12 @@ def main() -> None:
     parser.add_argument(
         "--joint", type=int, default=780, help="until this step sight rests while the questions are learnt"
     )
-    parser.add_argument("--cases", type=int, default=32, help="objects of a step, each in a portrait and in a scene")
+    parser.add_argument("--cases", type=int, default=32, help="objects of a step, in a portrait and a scene")
     parser.add_argument("--ask", type=int, default=16, help="of them, how many are asked about")
     parser.add_argument("--init", help="start from the weights of this checkpoint")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the cases of each step")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
@@ -173,7 +182,7 @@ def main() -> None:
     if args.workers == 1:
         worker(0, args)
     else:
-        torch.multiprocessing.spawn(worker, args=(args,), nprocs=args.workers)
+        torch.multiprocessing.spawn(worker, args=(args, free_port()), nprocs=args.workers)
 
 
 if __name__ == "__main__":

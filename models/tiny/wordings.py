@@ -37,7 +37,7 @@ SHORT_CLASS = (
 )
 LONG_CLASS = (PROMPTS["class"], PROMPTS["class_simple"])
 SHORT_MATCH = (
-    _match("Match? True or False.", TRUE_FALSE, True),
+    _match("Match? True or False.", TRUE_FALSE, False),
     _match("Is it in the image? Yes or No.", YES_NO, False),
     _match("Match? 1 or 0.", DIGITS, False),
 )
