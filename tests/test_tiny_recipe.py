@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPModel
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.timeout(900)  # 80 s alone, several times that beside other work
 ANIMALS, COLOURS = ("lion", "tiger", "badger", "heron", "kiwi"), ("red", "green", "blue", "pink", "brown", "white")
 LABELS = [
     f"{colour} {animal} {size}" for colour in COLOURS for animal in ANIMALS for size in ("small", "large", "old", "new")
