@@ -33,7 +33,7 @@ from looktwice.sources import (
     read_uri,
     scan,
 )
-from looktwice.sources.download import is_public
+from looktwice.sources.download import _Line, is_public
 from looktwice.sources.uri import range_uri
 
 ROOT = os.geteuid() == 0
@@ -610,6 +610,13 @@ def test_a_server_that_never_ends_is_given_up(server: str, what: str, monkeypatc
     monkeypatch.setattr("looktwice.sources.download.FETCH_SECONDS", 0.2)
     with pytest.raises(MediaError, match="download: it took longer"):
         read_uri(f"{server}/{what}", urls="private")
+
+
+def test_a_connection_made_when_the_time_is_over_is_not_used(server: str) -> None:
+    with pytest.raises(TimeoutError, match="longer than"), _Line(private=True) as line:
+        line._end()
+        with pytest.raises(TimeoutError):
+            line.dial(("127.0.0.1", int(server.rpartition(":")[2])))
 
 
 def test_urls_are_refused_unless_allowed(tmp_path: Path, server: str) -> None:

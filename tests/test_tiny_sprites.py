@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,8 +15,10 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "models/tiny"))
-from sprites import ICON_SETS, STUDY_SETS, reveals, split_of, stems  # noqa: E402
+SPRITES = runpy.run_path(str(ROOT / "models/tiny/sprites.py"))
+ICON_SETS, STUDY_SETS, reveals, split_of, stems = (
+    SPRITES[name] for name in ("ICON_SETS", "STUDY_SETS", "reveals", "split_of", "stems")
+)
 
 THINGS = ("bear", "drum", "kite", "lamp", "oar", "pear", "quill", "rake", "sled", "tent", "urn", "vase", "wand", "yak")
 HELD_OUT, TRAINED = (next(t for t in THINGS if split_of(t) == split) for split in ("heldout", "train"))

@@ -194,23 +194,26 @@ def _text_pair(prompt: Prompt, text: str, picture: int, reply: str, find: Tensor
     return Pair(prompt, None, picture, text, None, reply, find if prompt.shares_query else None)
 
 
+def _text_pairs(prompt: Prompt, text: str, right: int, wrong: int | None, there: Tensor) -> list[Pair]:
+    """The same words about the picture they are true of and, if there is one, about another."""
+    pairs = [_text_pair(prompt, text, right, answer(prompt, True), there)]
+    if wrong is not None:
+        pairs.append(_text_pair(prompt, text, wrong, answer(prompt, False), torch.zeros_like(there)))
+    return pairs
+
+
 def _match_pairs(batch: Batch, i: int, j: int | None, long: float, rng: Random) -> list[Pair]:
     prompt, n = draw("match", long, rng), len(batch.scenes)
-    text, there = batch.captions[i], found(batch.scenes[i], batch.portraits[i].placed[0].sprite, False)
-    pairs = [_text_pair(prompt, text, n + i, answer(prompt, True), there)]
-    if j is not None:
-        pairs.append(_text_pair(prompt, text, n + j, answer(prompt, False), torch.zeros_like(there)))
-    return pairs
+    there = found(batch.scenes[i], batch.portraits[i].placed[0].sprite, False)
+    return _text_pairs(prompt, batch.captions[i], n + i, None if j is None else n + j, there)
 
 
 def _name_pairs(batch: Batch, i: int, j: int, long: float, rng: Random) -> list[Pair]:
     """The easiest question about words: the name of the one thing that a portrait shows, and of another."""
     prompt, sprite = draw("match", long, rng), batch.portraits[i].placed[0].sprite
-    text, there = plain_label(sprite.label, rng), found(batch.portraits[i], sprite, False)
-    pairs = [_text_pair(prompt, text, i, answer(prompt, True), there)]
-    if batch.portraits[j].placed[0].sprite.object != sprite.object:
-        pairs.append(_text_pair(prompt, text, j, answer(prompt, False), torch.zeros_like(there)))
-    return pairs
+    other = batch.portraits[j].placed[0].sprite.object != sprite.object
+    there = found(batch.portraits[i], sprite, False)
+    return _text_pairs(prompt, plain_label(sprite.label, rng), i, j if other else None, there)
 
 
 def _class_pairs(batch: Batch, i: int, j: int, long: float, rng: Random) -> list[Pair]:

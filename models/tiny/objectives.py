@@ -8,26 +8,13 @@ from random import Random
 import torch
 import torch.nn.functional as F
 from batches import Batch, Pair, make_pairs
+from contrast import TEMPERATURE, both_ways, contrast
 from guide import naming
 from network import TinyVL, render
 from teacher import Teacher
 from torch import Tensor
 
-TEMPERATURE = 1 / 14
 PHRASES = 48  # texts of each step that are only read, not seen
-
-
-def contrast(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
-    """Cross-entropy of rows against any of their positives (SupCon); ignored columns leave the denominator."""
-    logits = logits.masked_fill(ignore & ~positive, -1e4)
-    some = positive.any(1)
-    logp = logits.log_softmax(1)
-    return -((logp * positive).sum(1) / positive.sum(1).clamp(min=1))[some].mean()
-
-
-def both_ways(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
-    """`contrast` of rows and of columns, halved."""
-    return contrast(logits, positive, ignore) / 2 + contrast(logits.T, positive.T, ignore.T) / 2
 
 
 def losses(

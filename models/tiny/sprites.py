@@ -79,8 +79,7 @@ def emoji(npm: Path) -> Iterator[tuple[dict[str, object], Image.Image]]:
 def icons(npm: Path) -> Iterator[tuple[dict[str, object], Image.Image]]:
     for name, vendor in ICON_SETS.items():
         for icon, image in drawn(npm, name):
-            if not SKIN.search(icon):
-                yield {"vendor": vendor, "label": icon.replace("-", " "), "words": [], "group": f"icons/{name}"}, image
+            yield {"vendor": vendor, "label": icon.replace("-", " "), "words": [], "group": f"icons/{name}"}, image
 
 
 def study(npm: Path) -> Iterator[tuple[dict[str, object], Image.Image]]:
@@ -92,11 +91,13 @@ def study(npm: Path) -> Iterator[tuple[dict[str, object], Image.Image]]:
 
 
 def drawn(npm: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
-    """(name, picture) of every icon of a set; one that leaves its colour open gets one by its name."""
+    """(name, picture) of every icon of a set but skin tones; one that leaves its colour open gets one by its name."""
     import resvg_py
 
     data = json.loads((npm / f"@iconify-json/{name}/icons.json").read_text())
     for icon, entry in data["icons"].items():
+        if SKIN.search(icon):
+            continue
         w, h = entry.get("width", data.get("width", 16)), entry.get("height", data.get("height", 16))
         red, green, blue = colorsys.hsv_to_rgb(fraction(icon), 0.8, 0.3 + 0.6 * fraction(icon[::-1]))
         body = entry["body"].replace("currentColor", f"rgb({255 * red:.0f},{255 * green:.0f},{255 * blue:.0f})")
@@ -141,16 +142,15 @@ def stems(key: str) -> frozenset[str]:
 def without_strays(records: list[dict[str, object]]) -> list[int]:
     """Rows to keep. An icon set spells some emoji otherwise; unmatched ones could hide in another split, so they go.
     So does every drawing for study that names, among other words, what another split shows."""
-    study = [r["vendor"] in STUDY_SETS for r in records]
     known = {r["object"] for r in records if r["vendor"] in ("google", "twitter")}
-    kept_back = {stems(str(r["object"])) for r, extra in zip(records, study, strict=True)
-                 if not extra and r["split"] != "train"}  # fmt: skip
-    return [
-        i
-        for i, (r, extra) in enumerate(zip(records, study, strict=True))
-        if (not extra and (r["vendor"] not in ("noto1", "emojione1") or r["object"] in known))
-        or (extra and r["split"] == "train" and not reveals(stems(str(r["object"])), kept_back))
-    ]
+    kept_back = {stems(str(r["object"])) for r in records if r["vendor"] not in STUDY_SETS and r["split"] != "train"}
+
+    def stays(record: dict[str, object]) -> bool:
+        if record["vendor"] in STUDY_SETS:
+            return record["split"] == "train" and not reveals(stems(str(record["object"])), kept_back)
+        return record["vendor"] not in ("noto1", "emojione1") or record["object"] in known
+
+    return [row for row, record in enumerate(records) if stays(record)]
 
 
 def reveals(words: frozenset[str], kept_back: set[frozenset[str]]) -> bool:

@@ -17,12 +17,13 @@ from random import Random
 import numpy as np
 import torch
 import torch.nn.functional as F
+from contrast import TEMPERATURE, both_ways
 from PIL import Image
 from scenes import Sprite, Sprites
 from torch import Tensor, nn
 from vocabulary import split_words
 
-SIDE, WIDTH, TEMPERATURE = 224, 192, 1 / 14
+SIDE, WIDTH = 224, 192
 
 
 class Words:
@@ -95,12 +96,6 @@ def framed(sprites: Sprites, sprite: Sprite) -> np.ndarray:
     return np.asarray(frame, dtype=np.float32)
 
 
-def contrast(a: Tensor, b: Tensor, same: Tensor) -> Tensor:
-    logits = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / TEMPERATURE
-    sides = (view.log_softmax(1).mul(same).sum(1) / same.sum(1) for view in (logits, logits.T))
-    return -sum(side.mean() for side in sides)
-
-
 def build(sprites: Sprites, words: Words, seen: Tensor, steps: int, seed: int = 0) -> Bridge:
     torch.manual_seed(seed)
     rng, bridge = Random(seed), Bridge().train()
@@ -112,7 +107,9 @@ def build(sprites: Sprites, words: Words, seen: Tensor, steps: int, seed: int = 
         said = [rng.choice(s.words) if s.words and rng.random() < 0.4 else s.label for s in some]
         which = torch.tensor([number[s.object] for s in some])
         pictures, texts = bridge.picture(seen[[s.row for s in some]]), bridge.text(words.mean(said))
-        loss = contrast(pictures, texts, (which[:, None] == which[None]).float())
+        same = which[:, None] == which[None]
+        likeness = F.normalize(pictures, dim=-1) @ F.normalize(texts, dim=-1).T
+        loss = 2 * both_ways(likeness / TEMPERATURE, same, same)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from architecture import IMAGE, PATCH, SHUFFLE, VISION_LAYERS, WIDTH, corpus, name_words, train_tokenizer
 from batches import Batch, make_batch
-from objectives import PHRASES, both_ways
+from contrast import both_ways
+from objectives import PHRASES
 from scenes import Sprites
 from teacher import Teacher, Words
 from tokenizers import Regex, normalizers

@@ -14,7 +14,7 @@ import ssl
 import threading
 import urllib.request
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any, Self
 
 from looktwice.errors import MediaError
@@ -86,40 +86,33 @@ class _Line:
 
     def dial(self, place: tuple[str, int], timeout: float | None = None, _source: Any = None) -> socket.socket:
         """Stands in for `socket.create_connection`."""
-        if self._late:
-            raise TimeoutError
         made = socket.create_connection(place, timeout) if self.private else _connect(*place, timeout)
         self._sockets.append(made.dup())  # TLS takes the socket itself away
+        if self._late:  # the time ended while connecting
+            made.close()
+            raise TimeoutError
         return made
 
 
-class _HTTP(urllib.request.HTTPHandler):
+class _Handler(urllib.request.AbstractHTTPHandler):
+    """http: and https: over the connections of one download."""
+
     def __init__(self, line: _Line) -> None:
         super().__init__()
         self._line = line
 
     def http_open(self, request: Any) -> Any:
-        return self.do_open(self._connection, request)
-
-    def _connection(self, host: str, **options: Any) -> http.client.HTTPConnection:
-        return _through(self._line, http.client.HTTPConnection(host, **options))
-
-
-class _HTTPS(urllib.request.HTTPSHandler):
-    def __init__(self, line: _Line) -> None:
-        super().__init__(context=_certificates())
-        self._line = line
+        return self.do_open(partial(self._connection, http.client.HTTPConnection), request)
 
     def https_open(self, request: Any) -> Any:
-        return self.do_open(self._connection, request, context=_certificates())
+        return self.do_open(partial(self._connection, http.client.HTTPSConnection), request, context=_certificates())
 
-    def _connection(self, host: str, **options: Any) -> http.client.HTTPConnection:
-        return _through(self._line, http.client.HTTPSConnection(host, **options))
+    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
-
-def _through(line: _Line, connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
-    connection._create_connection = line.dial  # type: ignore[attr-defined]  # the one seam below tunnels and TLS
-    return connection
+    def _connection(self, kind: type[http.client.HTTPConnection], host: str, **options: Any) -> Any:
+        connection = kind(host, **options)
+        connection._create_connection = self._line.dial  # type: ignore[attr-defined]  # the seam below tunnels and TLS
+        return connection
 
 
 @cache
@@ -132,8 +125,7 @@ def _opener(line: _Line) -> urllib.request.OpenerDirector:
     opener = urllib.request.OpenerDirector()
     for handler in (
         *([urllib.request.ProxyHandler()] if line.private else []),
-        _HTTP(line),
-        _HTTPS(line),
+        _Handler(line),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPRedirectHandler(),
         urllib.request.HTTPErrorProcessor(),
