@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,14 @@ LABELS = [
 ]
 
 
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
 def run(script: str, *options: object) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "models/tiny" / script), *map(str, options)],
-        capture_output=True, text=True, env=environment, check=False,
+        capture_output=True, text=True, env=environment(), check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -104,6 +108,21 @@ def test_what_the_recipe_exports_loads_and_ranks(made: Path) -> None:
 def test_a_stopped_training_goes_on_from_its_last_step(made: Path) -> None:
     assert torch.load(made / "sight.pt", weights_only=True)["step"] == 1
     assert torch.load(made / "vl/last.pt", weights_only=True)["step"] == 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds children by /proc")
+def test_workers_stop_when_what_began_them_is_killed(made: Path, tmp_path: Path) -> None:
+    long = ("--data", made, "--out", tmp_path, "--steps", 10**6, "--cases", 4, "--ask", 2, "--workers", 2)
+    parent = subprocess.Popen([sys.executable, str(ROOT / "models/tiny/train.py"), *map(str, long)], env=environment())
+    children: list[str] = []
+    while len(children) < 3:  # multiprocessing's tracker and two workers, which have not begun yet
+        time.sleep(0.05)
+        assert parent.poll() is None
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    parent.kill()
+    parent.wait()
+    while any(Path("/proc", child).exists() for child in children):
+        time.sleep(0.2)
 
 
 def test_every_known_word_is_one_token(made: Path) -> None:

@@ -1,6 +1,6 @@
 """Train tiny-vl. Resumable: run the same command again and it goes on from the last checkpoint.
 
-    python models/tiny/train.py --data DATA --out RUN [--steps 3000] [--look 480] [--joint 780] [--workers 2]
+    python models/tiny/train.py --data DATA --out RUN [--steps 2000] [--look 480] [--joint 780] [--workers 2]
 
 Scenes are composed, so it is known which visual tokens show which object. Three stages:
 1. sight alone (until --look): which tokens are figure and which ground; regions of the same drawing alike, all others
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
+import multiprocessing
 import socket
 import sys
 import time
@@ -112,9 +112,9 @@ def worker(rank: int, args: argparse.Namespace, port: int = 0) -> None:
         for optimiser, saved in zip(made, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         start = state["step"]
-    seed, since, window, parent = args.seed * 100 + rank, time.time(), {}, os.getppid()
+    seed, since, window, parent = args.seed * 100 + rank, time.time(), {}, multiprocessing.parent_process()
     for step in range(start, args.until or args.steps):
-        if os.getppid() != parent and args.workers > 1:
+        if parent is not None and not parent.is_alive():
             sys.exit("The process that began this training is gone; the same command goes on.")
         if step and step in (args.look, args.joint):
             begin_stage(net, sprites, step, args)
@@ -158,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--until", type=int, help="stop after this step; the same command without it goes on")
     parser.add_argument("--look", type=int, default=480, help="steps that train sight alone")
     parser.add_argument(
