@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,31 @@ def test_sets_for_study_show_nothing_that_is_held_out(collected: Callable[..., t
     assert {r["split"] for r in study} == {"train"}
     assert {(r["vendor"], r["split"]) for r in records if r["object"] == HELD_OUT} == {
         ("google", "heldout"), ("twitter", "heldout")}  # fmt: skip
+
+
+def clip_art_that_is_for(split: str, thing: str) -> dict[str, str]:
+    """A record of clip art that shows `thing`, by a contributor whose name brings it into `split`."""
+    keys = (SPRITES["object_key"](f"{thing} {by}") for by in map("".join, product("abcdefgh", repeat=3)))
+    key = next(key for key in keys if split_of(key) == split)
+    return {"vendor": "openclipart", "label": key, "words": [], "object": key, "split": split}
+
+
+def test_what_goes_by_a_name_met_in_training_is_not_asked_about(collected: Callable[..., tuple]) -> None:
+    records, _, _ = collected({})
+    others = [clip_art_that_is_for("heldout", TRAINED), clip_art_that_is_for("train", HELD_OUT)]
+    marked = SPRITES["without_met"]([*records, *others])
+    now = {(r["vendor"], r["object"]): r["split"] for r in marked}
+    assert now["openclipart", others[0]["object"]] == "met", "an emoji that was trained on shows the same"
+    assert now["google", HELD_OUT] == now["twitter", HELD_OUT] == "met", "clip art that was trained on shows the same"
+    assert now["google", TRAINED] == now["openclipart", others[1]["object"]] == "train"
+    alone = SPRITES["without_met"]([*records, others[0]])
+    assert {r["split"] for r in alone if r["object"] == HELD_OUT} == {"heldout"}
+
+
+def test_without_clip_art_nothing_is_packed(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "models/tiny/sprites.py"), "--npm", str(tmp_path), "--clipart", str(tmp_path)]
+    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "apt-get install openclipart-png" in done.stderr
 
 
 def test_an_icon_without_a_colour_gets_one_and_an_empty_one_goes(collected: Callable[..., tuple]) -> None:

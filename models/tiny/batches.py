@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 import torch
 from PIL import Image
-from scenes import COLOURS, Scene, Sprite, Sprites, clutter, portrait
+from scenes import COLOURS, VISIBLE, Scene, Sprite, Sprites, clutter, portrait
 from torch import Tensor
 from wordings import answer, draw
 
@@ -18,7 +18,6 @@ from looktwice.types import Item
 
 LARGER = 0.35  # share of batches drawn at twice the model's size and reduced, as pictures reach it in use
 LANCZOS = Image.Resampling.LANCZOS
-VISIBLE = 0.35  # below this share of its pixels an object counts as neither shown nor absent
 
 
 @dataclass
@@ -237,8 +236,6 @@ def _composed_pairs(batch: Batch, i: int, j: int, sprite: Sprite, long: float, r
     else:
         return []
     wrong = (n + j, true) if rng.random() < 0.5 else (n + i, false)
-    if wrong[0] == n + j and bool(batch.same_object[i, j]):
-        return []
     return [
         Pair(prompt, i, n + i, true, None, answer(prompt, True)),
         Pair(prompt, i, wrong[0], wrong[1], None, answer(prompt, False)),

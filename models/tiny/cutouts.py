@@ -4,7 +4,8 @@
 
 Writes cutouts.jsonl (one {"id", "group", "label"} per line), cutouts.npz (their PNG bytes) and LICENCE.md. Of a label,
 only words are kept that emoji keywords know too: the rest is file name. Labels of more than MOST_ALIKE drawings are
-left out. Look-alikes of one series stay, since telling them apart is the task.
+left out, and so are those of drawings whose name was met in training. Look-alikes of one series stay, since telling
+them apart is the task.
 """
 
 from __future__ import annotations
@@ -17,31 +18,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from sprites import named_words, split_of
 
 COLOURS = 64  # of a palette with transparency
 MOST_ALIKE = 6
-NO_NAMES = set(
-    [
-        "and",
-        "the",
-        "with",
-        "you",
-        "new",
-        "type",
-        "set",
-        "david",
-        "petri",
-        "saint",
-        "twilight",
-        "entry",
-        "lost",
-        "states",
-        "emblem",
-        "park",
-        "bad",
-        "guy",
-    ]
-)
 BROKEN = ("stylized yoga person", "trumpet")  # drawn without their pictures in this release of the library
 FEWEST, MOST = 0.15, 0.97  # share of the box that is drawn: no scratches, no plain rectangles
 LICENCE = """# Licence of the cut-outs
@@ -61,12 +41,11 @@ def main() -> None:
     archive = np.load(args.data / "sprites.npz")
     pixels, offsets, shapes = archive["pixels"], archive["offsets"], archive["shapes"]
     records = [json.loads(line) for line in (args.data / "sprites.jsonl").read_text().splitlines()]
-    emoji = [r for r in records if r["vendor"] in ("google", "twitter")]
-    texts = [text for r in emoji for text in (r["label"], *r["words"])]
-    known = {word for text in texts for word in text.lower().split() if len(word) > 2} - NO_NAMES
+    known = named_words(records)
     lines, files = [], {}
     for row, r in enumerate(records):
-        if r["split"] != "heldout" or r["vendor"] != args.vendor or len(files) >= args.limit:
+        kept_back = r["split"] == "heldout" or (r["split"] == "met" and split_of(r["object"]) == "heldout")
+        if not kept_back or r["vendor"] != args.vendor or len(files) >= args.limit:
             continue
         if r["label"].startswith(BROKEN):
             continue
@@ -77,7 +56,7 @@ def main() -> None:
             continue
         name = f"c{len(files):03d}"
         files[name] = png(image)
-        label = " ".join(word for word in r["label"].split() if word in known)
+        label = " ".join(word for word in r["label"].split() if word in known and r["split"] == "heldout")
         lines.append({"id": name, "group": r["group"], "label": label or None})
     count = Counter(line["label"] for line in lines)
     lines = [{**line, "label": line["label"] if count[line["label"]] <= MOST_ALIKE else None} for line in lines]

@@ -2,7 +2,8 @@
 
     python models/tiny/evaluate.py --data DATA [--mllm tiny-vl] [--encoder tiny-clip]
 
-Prints one markdown table and, last, one JSON line. No object in it is in any training picture, in any vendor's drawing.
+Prints one markdown table and, last, one JSON line. No object in it is in any training picture, in any vendor's drawing
+or under another drawing's name.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from looktwice.rank import Fusion, fuse
 from looktwice.score import load_scorer
 from looktwice.types import Candidate, Encoder, Item, PairScorer
 
-SIDE, SHORTLIST, VISIBLE = 192, 50, 0.35
+SIDE, SHORTLIST = 192, 50
 MEASURES = ["mAP@50", "success@1", "oracle@50"]
 
 
@@ -31,6 +32,14 @@ def auc(positive: list[float], negative: list[float]) -> float:
     """Chance that a positive pair scores above a negative one; ties count half."""
     p, n = np.array(positive)[:, None], np.array(negative)[None]
     return float((p > n).mean() + 0.5 * (p == n).mean())
+
+
+def scene_of(target: Sprite, asked: Sprite, others: int, level: float, sprites: Sprites, rng: Random) -> Scene:
+    """Clutter that shows `target`, and nothing of what is asked for unless that is the target."""
+    while True:
+        scene = clutter([target], others, SIDE, rng, sprites, level)
+        if target.object == asked.object or not scene.shows(asked, by_name=True, visible=0.0):
+            return scene
 
 
 def pair_auc(
@@ -49,19 +58,12 @@ def pair_auc(
         unlike = rng.choice([s for s in sprites.all if s.object != sprite.object])
         level, others = (rng.uniform(0.6, 1.0), rng.randint(3, 7)) if hard else (0.0, 0)
         shown = [target, unlike, sprites.lookalike(sprite, rng)]
-        made = [clutter([s], others, SIDE, rng, sprites, level) for s in shown]
+        made = [scene_of(s, sprite, others, level, sprites, rng) for s in shown]
         query = Item(f"q{i}", portrait(sprite, SIDE, rng, sprites).image)
         p = scorer.score(query, [Item(f"{i}-{j}", scene.image) for j, scene in enumerate(made)]).p
         for column, value in zip(scores, p.tolist(), strict=True):
             column.append(value)
     return auc(scores[0], scores[1]), auc(scores[0], scores[2])
-
-
-def shows(scene: Scene, sprite: Sprite, by_name: bool) -> bool:
-    return any(
-        (p.sprite.object == sprite.object if by_name else p.sprite.row == sprite.row) and p.visible >= VISIBLE
-        for p in scene.placed
-    )
 
 
 def ranking(
@@ -94,7 +96,7 @@ def ranking(
         for name in ("0.5", "p-only"):
             hits = fuse(shortlist, scores, Fusion.parse(name))
             runs[f"second look, {name}"][query.id] = [(h.id, float(SHORTLIST - h.rank)) for h in hits]
-        qrels[query.id] = {item.id: 1 for item, scene in zip(items, scenes, strict=True) if shows(scene, sprite, words)}
+        qrels[query.id] = {item.id: 1 for item, scene in zip(items, scenes, strict=True) if scene.shows(sprite, words)}
     measured = {name: measure(run, qrels, MEASURES) for name, run in runs.items()}
     return {name: {m: result[m] for m in MEASURES} for name, result in measured.items()}
 

@@ -1,6 +1,5 @@
 """Make the demo's gallery: scenes of held-out objects, queries in pictures and in words, labels that follow from how
-the scenes
-were composed. Nothing is picked by hand or by score; one seed decides.
+the scenes were composed. Nothing is picked by hand or by score; one seed decides.
 
     python models/tiny/gallery.py --data DATA --out src/looktwice/assets/tiny/gallery
 """
@@ -14,12 +13,12 @@ from random import Random
 
 from scenes import Scene, Sprite, Sprites, clutter, portrait
 
-SIDE, VISIBLE = 192, 0.35
+SIDE = 192
 LICENCE = """# Licences of the gallery
 
 Scenes are composed by `models/tiny/gallery.py`. The drawings in them come from Noto Emoji (Apache-2.0, Google),
 Twemoji (CC BY 4.0,
-Twitter and contributors), EmojiOne 1 and 2 (CC BY 4.0), Flat Color Icons (MIT, Icons8) and the Open Clip Art Library
+Twitter and contributors), EmojiOne 2.3 (CC BY 4.0), Flat Color Icons (MIT, Icons8) and the Open Clip Art Library
 (CC0). They were scaled, turned, covered and recoloured. `credits.jsonl` names every drawing of every scene.
 """
 
@@ -36,14 +35,6 @@ def compose(objects: list[Sprite], scenes_each: int, fillers: int, sprites: Spri
         made.append(clutter([rng.choice(sprites.all)], rng.randint(0, 1 + round(6 * hard)), SIDE, rng, sprites, hard))
     rng.shuffle(made)
     return made
-
-
-def shows(scene: Scene, sprite: Sprite, by_name: bool) -> bool:
-    """The same drawing (or, by name, the same thing by any vendor), with at least VISIBLE of its pixels uncovered."""
-    return any(
-        (p.sprite.object == sprite.object if by_name else p.sprite.row == sprite.row) and p.visible >= VISIBLE
-        for p in scene.placed
-    )
 
 
 def main() -> None:
@@ -84,7 +75,7 @@ def main() -> None:
             portrait(sprite, SIDE, rng, sprites).image.save(args.out / "queries" / f"{qid}.jpg", quality=88)
             queries.append({"id": qid, "image": f"queries/{qid}.jpg"})
             credits.append({"id": f"queries/{qid}.jpg", "shows": [{"label": sprite.label, "vendor": sprite.vendor}]})
-        qrels += [f"{qid} 0 scene-{n:03d}.jpg 1" for n, scene in enumerate(scenes) if shows(scene, sprite, by_name)]
+        qrels += [f"{qid} 0 scene-{n:03d}.jpg 1" for n, scene in enumerate(scenes) if scene.shows(sprite, by_name)]
     (args.out / "queries.jsonl").write_text("".join(json.dumps(q) + "\n" for q in queries))
     (args.out / "credits.jsonl").write_text("".join(json.dumps(c) + "\n" for c in credits))
     (args.out / "qrels.txt").write_text("\n".join(qrels) + "\n")

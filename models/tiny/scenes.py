@@ -1,14 +1,11 @@
-"""Compose pictures from sprites: grounds, clutter, occlusion, photographic damage. Everything follows from one
-`Random`.
+"""Compose pictures from sprites: grounds, clutter, occlusion, damage. Everything follows from one `Random`.
 
-A scene keeps an account of what it shows, so that labels never have to be guessed: which sprites, how large, how
-much of
-each is still visible.
+A scene keeps an account of what it shows, so that labels never have to be guessed: which sprites, how large, how much
+of each is still visible.
 """
 
 from __future__ import annotations
 
-import io
 import json
 from collections import defaultdict
 from dataclasses import dataclass
@@ -17,7 +14,9 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+from PIL import Image, ImageFilter
+
+from looktwice.evaluate.scenes.compose import damage, noise, place, stripes
 
 COLOURS = {
     "red": (214, 48, 49), "orange": (240, 147, 43), "yellow": (249, 214, 76), "green": (56, 158, 84),
@@ -26,6 +25,7 @@ COLOURS = {
 }  # fmt: skip
 
 
+VISIBLE = 0.35  # below this share of its pixels an object counts as neither shown nor absent
 GRID = 5  # tiny-vl sees a picture as 5 x 5 visual tokens
 
 
@@ -52,6 +52,11 @@ class Scene:
     image: Image.Image
     placed: tuple[Placed, ...]
     ground: str | None  # colour name of a flat ground, else None
+
+    def shows(self, sprite: Sprite, by_name: bool, visible: float = VISIBLE) -> bool:
+        """The same drawing (or, by name, the same thing by any vendor), with this much of its pixels uncovered."""
+        placed = (p for p in self.placed if p.visible >= visible)
+        return any(p.sprite.object == sprite.object if by_name else p.sprite.row == sprite.row for p in placed)
 
 
 class Sprites:
@@ -111,17 +116,9 @@ def ground(size: int, rng: Random, sprites: Sprites, plain: float = 0.0) -> tupl
             Image.new("RGB", (size, size), first), Image.new("RGB", (size, size), second), ramp
         ), None
     if kind < 0.70:
-        cells = rng.choice((4, 8, 24, size))
-        noise = np.random.default_rng(rng.getrandbits(32)).normal(0, 28, (cells, cells, 3)) + np.array(first)
-        return Image.fromarray(noise.clip(0, 255).astype(np.uint8)).resize(
-            (size, size), Image.Resampling.BILINEAR
-        ), None
+        return noise(size, first, rng), None
     if kind < 0.85:
-        canvas = Image.new("RGB", (size, size), first)
-        draw, step = ImageDraw.Draw(canvas), rng.randint(max(3, size // 16), size // 4)
-        for x in range(0, size, 2 * step):
-            draw.rectangle((x, 0, x + step - 1, size), fill=second)
-        return canvas.rotate(rng.choice((0, 90))), None
+        return stripes(Image.new("RGB", (size, size), first), second, rng), None
     crop = sprites.picture(rng.choice(sprites.all).row).resize((2 * size, 2 * size))
     canvas = Image.new("RGB", (2 * size, 2 * size), first)
     canvas.paste(crop, (0, 0), crop)
@@ -129,42 +126,11 @@ def ground(size: int, rng: Random, sprites: Sprites, plain: float = 0.0) -> tupl
     return canvas.crop((x, y, x + size, y + size)).filter(ImageFilter.GaussianBlur(size / 32)), None
 
 
-def place(canvas: Image.Image, art: Image.Image, scale: float, turn: float, rng: Random, inside: bool) -> np.ndarray:
-    """Paste `art`; returns its alpha over the whole frame as bool [size, size]."""
-    size = canvas.width
-    factor = scale * size / max(art.size)
-    art = art.resize((max(2, round(art.width * factor)), max(2, round(art.height * factor))), Image.Resampling.BILINEAR)
-    art = art.rotate(turn, Image.Resampling.BILINEAR, expand=True)
-    slack = 0.0 if inside else 0.15
-    x, y = (
-        rng.randint(round(-slack * side), max(round(-slack * side), size - round((1 - slack) * side)))
-        for side in art.size
-    )
-    canvas.paste(art, (x, y), art)
-    mask = Image.new("L", canvas.size)
-    mask.paste(art.getchannel("A"), (x, y))
-    return np.asarray(mask) > 96
-
-
-def damage(image: Image.Image, rng: Random, strength: float) -> Image.Image:
-    """Brightness, contrast, colour, blur and JPEG, each only sometimes."""
-    for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        if rng.random() < 0.3:
-            image = enhancer(image).enhance(rng.uniform(1 - 0.4 * strength, 1 + 0.4 * strength))
-    if rng.random() < 0.15:
-        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.0) * strength * image.width / 96))
-    if rng.random() < 0.3:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=rng.randint(35, 90))
-        image = Image.open(buffer).convert("RGB")
-    return image
-
-
 def portrait(sprite: Sprite, size: int, rng: Random, sprites: Sprites, plain: float = 0.0) -> Scene:
     """One large object: what a person would hand in as a query."""
     canvas, name = ground(size, rng, sprites, plain)
     scale = rng.uniform(0.6, 0.92)
-    mask = place(canvas, sprites.picture(sprite.row), scale, rng.uniform(-15, 15), rng, inside=True)
+    mask = place(canvas, sprites.picture(sprite.row), scale, rng.uniform(-15, 15), rng, slack=0.0)
     return Scene(damage(canvas, rng, 0.7), (Placed(sprite, scale, 1.0, coverage(mask)),), name)
 
 
@@ -186,9 +152,8 @@ def clutter(
             smallest = (0.55 - 0.37 * hard) if wanted else (0.30 - 0.20 * hard)
             scales.append(rng.uniform(min(smallest, largest), largest))
             turn = rng.uniform(-1, 1) * (10 + 35 * hard)
-            masks.append(
-                place(canvas, sprites.picture(sprite.row), scales[-1], turn, rng, inside=rng.random() > 0.3 * hard)
-            )
+            slack = 0.0 if rng.random() > 0.3 * hard else 0.15
+            masks.append(place(canvas, sprites.picture(sprite.row), scales[-1], turn, rng, slack))
         visible = [m & ~np.any(masks[i + 1 :], axis=0) if i + 1 < len(masks) else m for i, m in enumerate(masks)]
         shares = [float(v.sum()) / max(1, int(m.sum())) for v, m in zip(visible, masks, strict=True)]
         enough = 0.8 - 0.4 * hard

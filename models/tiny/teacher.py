@@ -124,9 +124,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     sprites, words = Sprites(args.data, "train"), Words(args.data)
-    if not (args.data / "features.npy").exists():
-        np.save(args.data / "features.npy", features(sprites))
-    raw, rows = torch.from_numpy(np.load(args.data / "features.npy")), [s.row for s in sprites.all]
+    kept = args.data / "features.npy"
+    if not kept.exists() or kept.stat().st_mtime < (args.data / "sprites.npz").stat().st_mtime:
+        np.save(kept, features(sprites))
+    raw, rows = torch.from_numpy(np.load(kept)), [s.row for s in sprites.all]
     seen = (raw - raw[rows].mean(0)) / raw[rows].std(0).clamp(min=0.05)
     bridge = build(sprites, words, seen, args.steps)
     drawings = torch.zeros(len(raw), WIDTH)

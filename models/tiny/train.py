@@ -1,6 +1,6 @@
 """Train tiny-vl. Resumable: run the same command again and it goes on from the last checkpoint.
 
-    python models/tiny/train.py --data DATA --out RUN [--steps 2000] [--look 480] [--joint 780] [--workers 2]
+    python models/tiny/train.py --data DATA --out RUN [--steps 3000] [--look 480] [--joint 780] [--workers 2]
 
 Scenes are composed, so it is known which visual tokens show which object. Three stages:
 1. sight alone (until --look): which tokens are figure and which ground; regions of the same drawing alike, all others
@@ -158,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--until", type=int, help="stop after this step; the same command without it goes on")
     parser.add_argument("--look", type=int, default=480, help="steps that train sight alone")
     parser.add_argument(

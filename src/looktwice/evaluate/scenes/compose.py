@@ -45,8 +45,8 @@ def portrait(cutout: Cutout, size: int, rng: Random, cutouts: Cutouts, grounds: 
     """One large object: what a person would hand in as a query."""
     canvas = _ground(size, rng, cutouts, grounds)
     scale = rng.uniform(0.6, 0.92)
-    _place(canvas, cutouts.picture(cutout.id), scale, rng.uniform(-15, 15), rng, slack=0.0)
-    return Scene(_damage(canvas, rng, 0.7), (Placed(cutout, scale, 1.0),))
+    place(canvas, cutouts.picture(cutout.id), scale, rng.uniform(-15, 15), rng, slack=0.0)
+    return Scene(damage(canvas, rng, 0.7), (Placed(cutout, scale, 1.0),))
 
 
 def clutter(
@@ -64,14 +64,14 @@ def clutter(
         rng.shuffle(shown)
         scales = [_scale(cutout is target, len(shown), hard, rng) for cutout in shown]
         masks = [
-            _place(canvas, cutouts.picture(c.id), scale, rng.uniform(-1, 1) * (10 + 35 * hard), rng, slack=0.15 * hard)
+            place(canvas, cutouts.picture(c.id), scale, rng.uniform(-1, 1) * (10 + 35 * hard), rng, slack=0.15 * hard)
             for c, scale in zip(shown, scales, strict=True)
         ]
         shares = _visible(masks)
         if shares[shown.index(target)] >= 0.8 - 0.4 * hard:
             break
     placed = tuple(Placed(*row) for row in zip(shown, scales, shares, strict=True))
-    return Scene(_damage(canvas, rng, 0.5 + 0.5 * hard), placed)
+    return Scene(damage(canvas, rng, 0.5 + 0.5 * hard), placed)
 
 
 def _scale(wanted: bool, shown: int, hard: float, rng: Random) -> float:
@@ -99,9 +99,9 @@ def _ground(size: int, rng: Random, cutouts: Cutouts, grounds: Sequence[Cutout])
         ramp = Image.linear_gradient("L").resize((size, size)).rotate(rng.choice((0, 90, 180, 270)))
         return Image.composite(flat, Image.new("RGB", (size, size), second), ramp)
     if kind < 0.70:
-        return _noise(size, first, rng)
+        return noise(size, first, rng)
     if kind < 0.85:
-        return _stripes(flat, second, rng)
+        return stripes(flat, second, rng)
     art = cutouts.picture(rng.choice(grounds).id).resize((2 * size, 2 * size))
     canvas = Image.new("RGB", (2 * size, 2 * size), first)
     canvas.paste(art, (0, 0), art)
@@ -114,13 +114,13 @@ def _colour(rng: Random) -> Colour:
     return r, g, b
 
 
-def _noise(size: int, colour: Colour, rng: Random) -> Image.Image:
+def noise(size: int, colour: Colour, rng: Random) -> Image.Image:
     cells = rng.choice((4, 8, 24, size))
     noise = np.random.default_rng(rng.getrandbits(32)).normal(0, 28, (cells, cells, 3)) + np.array(colour)
     return Image.fromarray(noise.clip(0, 255).astype(np.uint8)).resize((size, size), Image.Resampling.BILINEAR)
 
 
-def _stripes(canvas: Image.Image, colour: Colour, rng: Random) -> Image.Image:
+def stripes(canvas: Image.Image, colour: Colour, rng: Random) -> Image.Image:
     size = canvas.width
     draw, step = ImageDraw.Draw(canvas), rng.randint(max(3, size // 16), size // 4)
     for x in range(0, size, 2 * step):
@@ -128,7 +128,7 @@ def _stripes(canvas: Image.Image, colour: Colour, rng: Random) -> Image.Image:
     return canvas.rotate(rng.choice((0, 90)))
 
 
-def _place(canvas: Image.Image, art: Image.Image, scale: float, turn: float, rng: Random, slack: float) -> np.ndarray:
+def place(canvas: Image.Image, art: Image.Image, scale: float, turn: float, rng: Random, slack: float) -> np.ndarray:
     """Paste `art`, up to `slack` of it outside the frame; returns where it is opaque, as bool [size, size]."""
     size = canvas.width
     factor = scale * size / max(art.size)
@@ -146,7 +146,7 @@ def _position(side: int, size: int, slack: float, rng: Random) -> int:
     return rng.randint(low, max(low, size - round((1 - slack) * side)))
 
 
-def _damage(image: Image.Image, rng: Random, strength: float) -> Image.Image:
+def damage(image: Image.Image, rng: Random, strength: float) -> Image.Image:
     """Brightness, contrast, colour, blur and JPEG, each only sometimes."""
     for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         if rng.random() < 0.3:
