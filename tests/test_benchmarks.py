@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from looktwice.evaluate import scenes
 from looktwice.manifest import Tally
 from looktwice.rank import fuse
 from looktwice.retrieve import Answer
@@ -67,3 +69,21 @@ def test_without_a_score_the_coarse_order_counts_as_it_does_for_everybody() -> N
     task = module.Task("image→image", [Item("q")], {}, {"q": {"c0"}}, {})
     unread: Any = module.row("written", task, [answer([np.nan] * 3, "coarse", "parse_error")], 1.0, None)
     assert unread["success@1"] == 1.0 and unread["parse_errors"] == 1.0 and unread["tie_rate"] == 0.0
+
+
+@pytest.mark.parametrize("name, size", [("scenes (small)", "SMALL"), ("scenes (full)", "FULL")])
+def test_budget_takes_the_scenes_that_the_run_was_over(
+    name: str, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = script("budget")
+    built: list[Any] = []
+    monkeypatch.setattr(budget, "build", lambda *arguments: built.append(arguments))
+    budget.scenes_of(tmp_path, {"dataset": name})
+    assert built == [(tmp_path / "dataset", getattr(scenes, size))]
+
+
+def test_budget_refuses_a_run_over_anything_else_and_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"dataset": "ILIAS"}')
+    done = subprocess.run([sys.executable, FOLDER / "budget.py", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("Error: ") and "ILIAS" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
