@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 from pathlib import Path
 
 import miniatures
@@ -12,7 +13,8 @@ import pytest
 from miniatures import ALL, UNCOUNTED, pickled, picture, table, text
 
 from looktwice.errors import LooktwiceError, UnknownName, UsageError
-from looktwice.evaluate.datasets import Dataset, dataset_names, open_dataset
+from looktwice.evaluate.datasets import Dataset, Query, dataset_names, open_dataset
+from looktwice.evaluate.datasets.layout import Layout
 from looktwice.evaluate.datasets.unpickle import unpickle
 from looktwice.evaluate.groups import measure_group
 from looktwice.sources import Source
@@ -364,6 +366,15 @@ def test_ids_that_occur_twice_are_refused(tmp_path):
     text(tmp_path / "corpus.jsonl", '{"_id": "d1", "text": "a"}\n{"_id": "d1", "text": "b"}\n')
     with pytest.raises(UsageError, match="'d1' occurs twice"):
         open_dataset("beir", tmp_path)
+
+
+def test_an_id_that_occurs_twice_among_many_is_found_without_comparing_all_with_all(tmp_path):
+    items = [Source(f"{i:06}", f"file:///{i}", "") for i in (*range(30_000), 29_999)]
+    dataset = Dataset("Large", items, [Query(items[0])], {}, ("mAP@20",))
+    begin = time.process_time()
+    with pytest.raises(UsageError, match="'029999' occurs twice"):
+        Layout("Large", tmp_path, "").finish(dataset)
+    assert time.process_time() - begin < 2  # all with all: half a minute
 
 
 def test_unknown_names_and_missing_roots(tmp_path):
