@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 
 from looktwice.calibration import Calibration, Sample, fit
+from looktwice.errors import LooktwiceError, UsageError
 from looktwice.evaluate.bootstrap import difference
-from looktwice.evaluate.scenes import build
+from looktwice.evaluate.datasets import Dataset
+from looktwice.evaluate.scenes import FULL, SMALL, build
 from looktwice.experiment.answers import Answers, Stored
 from looktwice.rank import Fusion
 from looktwice.rank.budget import BLOCK, chance_of_change
@@ -39,8 +41,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="what `looktwice eval scenes` wrote")
     parser.add_argument("--fusion", default="0.5")
     args = parser.parse_args()
-    labels, fusion = build(args.folder / "dataset").qrels, Fusion.parse(args.fusion)
-    kept = Answers(args.folder, json.loads((args.folder / "settings.json").read_text("utf-8")))
+    settings = json.loads((args.folder / "settings.json").read_text("utf-8"))
+    labels, fusion = scenes_of(args.folder, settings).qrels, Fusion.parse(args.fusion)
+    kept = Answers(args.folder, settings)
     rows = [row for row in kept.rows.values() if any(v > 0 for v in labels.get(row.query, {}).values())]
     whole = [hit(row, len(row.p), fusion, labels) for row in rows]
     table = [measured(f"fixed {k}", [min(k, len(row.p)) for row in rows], rows, whole, fusion, labels) for k in FIXED]
@@ -59,6 +62,14 @@ def main() -> None:
         lost = sum(not any(labels[row.query].get(id_, 0) > 0 for id_ in row.ids[: len(row.p)]) for row in same)
         print(f"{name}: {lost / len(same):.0%} of shortlists hold nothing relevant; pairs by ε: {spent}")
     print(json.dumps({"benchmark": "budget", "queries": len(rows), "fusion": str(fusion), "rows": table}))
+
+
+def scenes_of(folder: Path, settings: Mapping[str, Any]) -> Dataset:
+    """The scenes of a run, in the size that it was over. Raises UsageError where it was over something else."""
+    sizes = {f"scenes ({size.name})": size for size in (FULL, SMALL)}
+    if settings["dataset"] not in sizes:
+        raise UsageError(f"{folder} holds a run over {settings['dataset']}; give one of `looktwice eval scenes`.")
+    return build(folder / "dataset", sizes[settings["dataset"]])
 
 
 def measured(
@@ -130,4 +141,7 @@ def hit(row: Stored, depth: int, fusion: Fusion, labels: Labels) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LooktwiceError as error:
+        raise SystemExit(f"Error: {error}") from None

@@ -5,11 +5,12 @@
     python benchmarks/retllm.py --cost                # what retrace costs, in processor time
 
 Scenes are composed from the bundled drawings by a seeded script; nothing is downloaded. image→image: one drawing,
-large, against scenes, relevant where at least 35 % of it can be seen. text→image: a drawing's label against scenes,
-relevant likewise. image→text: a scene against all labels. The words name things that the bundled models were kept
-from, so that with words they do little better than chance. The bundled encoder makes the shortlists; fusion is
-p-only, so that every difference is the second look's. Differences are to p-label, per query, with a 95 % bootstrap
-interval. Prints tables and, as its last line, one JSON object.
+large, against scenes, relevant where at least 35 % of its part inside the frame is uncovered. text→image: a drawing's
+label against scenes, relevant likewise. image→text: a scene against all labels. The words name things that the bundled
+models were kept from, so that with words they do little better than chance. The bundled encoder makes the shortlists;
+fusion is p-only, so that every difference is the second look's. Where no answer can be read, coarse order stands, as
+everywhere. The tie rate counts queries whose top score is shared, by the configuration's own rule for ties. Differences
+are to p-label, per query, with a 95 % bootstrap interval. Prints tables and, as its last line, one JSON object.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def row(
     name: str, task: Task, answers: Sequence[Any], seconds: float, base: Mapping[str, float] | None
 ) -> dict[str, Any]:
     """One line of the table."""
-    hit = {a.query.id: first([h.id for h in a.hits if h.scored], task.relevant[a.query.id]) for a in answers}
+    hit = {a.query.id: first([h.id for h in a.hits], task.relevant[a.query.id]) for a in answers}
     pairs = sum(a.tally.requested for a in answers)
     looks = answers[-1].manifest["second_look"]
     cached = sum(int(look.get("cached", 0)) for look in looks)
@@ -147,8 +148,9 @@ def row(
 
 
 def tied(answer: Any) -> bool:
-    p = sorted((hit.p for hit in answer.ranking if hit.p is not None), reverse=True)
-    return len(p) > 1 and p[0] == p[1]
+    """Whether the top score is shared, by the rule that made the ranking: candidates that are tied have one score."""
+    scores = [hit.score for hit in answer.ranking if hit.scored]
+    return len(scores) > 1 and scores[0] == scores[1]
 
 
 def cost(task: Task, mllm: str, repeats: int = 12) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 from pathlib import Path
 
 import miniatures
@@ -12,7 +13,8 @@ import pytest
 from miniatures import ALL, UNCOUNTED, pickled, picture, table, text
 
 from looktwice.errors import LooktwiceError, UnknownName, UsageError
-from looktwice.evaluate.datasets import Dataset, dataset_names, open_dataset
+from looktwice.evaluate.datasets import Dataset, Query, dataset_names, open_dataset
+from looktwice.evaluate.datasets.layout import Layout
 from looktwice.evaluate.datasets.unpickle import unpickle
 from looktwice.evaluate.groups import measure_group
 from looktwice.sources import Source
@@ -254,14 +256,21 @@ def test_captions_count_five_and_are_asked_both_ways(tmp_path):
     assert opened("sharegpt4v:t2i", tmp_path / "c").queries[0].load().text == "A long caption."
 
 
-def test_sugarcrepe_asks_in_both_orders_and_names_options_by_place(tmp_path):
-    dataset = opened("sugarcrepe", tmp_path)
+def test_sugarcrepe_asks_once_and_its_ids_do_not_tell_which_caption_is_right(tmp_path):
+    miniatures.sugarcrepe(tmp_path)
+    entry = {"filename": "000000085329.jpg"}
+    entries = {str(i): {**entry, "caption": f"true {i}", "negative_caption": f"false {i}"} for i in range(200)}
+    text(tmp_path / "add_att.json", entries)
+    dataset = open_dataset("sugarcrepe", tmp_path, partial=True)
+    assert len(dataset.queries) == 206 and len(dataset.items) == 412
     of = {item.id: item.text for item in dataset.items}
-    offered = [[of[name] for name in dataset.candidates[f"add_att/0/right-{order}"]] for order in (1, 2)]
-    assert offered == [["true add_att", "false add_att"], ["false add_att", "true add_att"]]
-    # a scorer that always takes the first option gets one half
-    first = {query: [(names[0], 2.0), (names[1], 1.0)] for query, names in dataset.candidates.items()}
-    assert measure_group(first, dataset.qrels, ["success@1"])["success@1"] == 0.5
+    for query, names in dataset.candidates.items():
+        assert sorted(of[name].split()[0] for name in names) == ["false", "true"]
+        assert [of[name].split()[0] for name in dataset.qrels[query]] == ["true"]
+    # a scorer that cannot tell two captions apart leaves them in the order of their ids: about one half
+    tied = {query: [(name, 1.0) for name in sorted(names)] for query, names in dataset.candidates.items()}
+    assert 0.4 < measure_group(tied, dataset.qrels, ["success@1"])["success@1"] < 0.6
+    assert dataset.candidates == open_dataset("sugarcrepe", tmp_path, partial=True).candidates
     assert set(dataset.groups) == {"Add", "Replace", "Swap", *miniatures.SEVEN}
 
 
@@ -357,6 +366,15 @@ def test_ids_that_occur_twice_are_refused(tmp_path):
     text(tmp_path / "corpus.jsonl", '{"_id": "d1", "text": "a"}\n{"_id": "d1", "text": "b"}\n')
     with pytest.raises(UsageError, match="'d1' occurs twice"):
         open_dataset("beir", tmp_path)
+
+
+def test_an_id_that_occurs_twice_among_many_is_found_without_comparing_all_with_all(tmp_path):
+    items = [Source(f"{i:06}", f"file:///{i}", "") for i in (*range(30_000), 29_999)]
+    dataset = Dataset("Large", items, [Query(items[0])], {}, ("mAP@20",))
+    begin = time.process_time()
+    with pytest.raises(UsageError, match="'029999' occurs twice"):
+        Layout("Large", tmp_path, "").finish(dataset)
+    assert time.process_time() - begin < 2  # all with all: half a minute
 
 
 def test_unknown_names_and_missing_roots(tmp_path):

@@ -44,8 +44,9 @@ class Dataset:
 
     Labels above 0 are relevant; labels below 0 are junk and leave a list before it is measured. `measures` are the
     benchmark's own, the first being the one it reports. `groups` are further sets of labels, each measured like the
-    whole. With `candidates`, a query chooses among its own items only, in this order, instead of among all. `depth` is
-    how long the benchmark's lists are. `notes` say what was found and anything that differs from the published set.
+    whole. With `candidates`, a query chooses among its own items only, instead of among all; their order counts for
+    nothing. `depth` is how long the benchmark's lists are. `notes` say what was found and anything that differs from
+    the published set.
     """
 
     name: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,8 +138,8 @@ class Layout:
         return dataset
 
     def _unique(self, ids: Sequence[str], what: str) -> None:
-        if len(set(ids)) < len(ids):
-            twice = next(name for name in sorted(ids) if ids.count(name) > 1)
+        twice = next((name for name, n in Counter(ids).items() if n > 1), None)
+        if twice is not None:
             raise UsageError(f"{self.name}: the {what} id {twice!r} occurs twice; ids must be unique.")
 
 

@@ -3,13 +3,14 @@
     ROOT/add_att.json … swap_obj.json     {"0": {"filename", "caption", "negative_caption"}}
     ROOT/val2017/FILENAME                 COCO
 
-Layout from the RAIVNLab/sugar-crepe repository. Every question is asked in both orders of its captions: the released
-RetLLM code always has the right one second. The options are items of their own, named by their place, so that a scorer
-that cannot tell them apart gets one order right and the other wrong: one half, not one.
+Layout from the RAIVNLab/sugar-crepe repository. Every question is asked once. Its captions are items of their own,
+KIND/KEY/1 and KIND/KEY/2, and a hash says which is the right one: where scores are equal and the id decides, about one
+half is right. The released RetLLM code always has the right one second.
 """
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from looktwice.evaluate.datasets.base import Dataset, Query
@@ -25,7 +26,7 @@ COUNTS: dict[str, int | None] = {
 
 
 def read(root: Path, partial: bool = False) -> Dataset:
-    """Read all seven files; groups are Add, Replace and Swap, and each kind, over both orders."""
+    """Read all seven files; groups are Add, Replace and Swap, and each kind."""
     layout = Layout("SugarCrepe", root, FETCH, partial)
     paths = {kind: layout.file(f"{kind}.json") for kind in COUNTS}
     layout.folder("val2017")
@@ -43,12 +44,13 @@ def read(root: Path, partial: bool = False) -> Dataset:
             right_one, wrong_one, file = (
                 layout.get(entry, field, str, path, where) for field in ("caption", "negative_caption", "filename")
             )
-            for order, texts in ((1, (right_one, wrong_one)), (2, (wrong_one, right_one))):
-                name = f"{kind}/{key}/right-{order}"
-                offered = [layout.words(path, len(items) + i, f"{name}/{i + 1}", text) for i, text in enumerate(texts)]
-                items += offered
-                queries.append(Query(layout.picture(root / "val2017" / file, name)))
-                right[name], options[name], kinds[name] = f"{name}/{order}", tuple(o.id for o in offered), kind
+            name = f"{kind}/{key}"
+            captions = _shuffled(name, right_one, wrong_one)
+            offered = [layout.words(path, len(items) + i, f"{name}/{i + 1}", text) for i, text in enumerate(captions)]
+            items += offered
+            queries.append(Query(layout.picture(root / "val2017" / file, name)))
+            right[name], options[name] = offered[captions.index(right_one)].id, tuple(o.id for o in offered)
+            kinds[name] = kind
     qrels = relevant(right.items())
     groups = by_query(qrels, {name: kind.split("_")[0].capitalize() for name, kind in kinds.items()})
     groups |= by_query(qrels, kinds)
@@ -65,3 +67,8 @@ def read(root: Path, partial: bool = False) -> Dataset:
             notes=tuple(layout.notes),
         )
     )
+
+
+def _shuffled(name: str, *texts: str) -> list[str]:
+    """Texts in an order that is always the same and says nothing of the order given."""
+    return sorted(texts, key=lambda text: hashlib.sha256(f"{name}\0{text}".encode("utf-8", "replace")).digest())

@@ -26,7 +26,10 @@ TRIES = 6
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One drawing in a scene: its longer side as a share of the frame's, and the share of it that nothing covers."""
+    """One drawing in a scene: its longer side as a share of the frame's, and how much of it nothing covers.
+
+    `visible` is a share of the part inside the frame; what lies outside counts neither way.
+    """
 
     cutout: Cutout
     scale: float
@@ -81,7 +84,7 @@ def _scale(wanted: bool, shown: int, hard: float, rng: Random) -> float:
 
 
 def _visible(masks: Sequence[np.ndarray]) -> list[float]:
-    """Share of each mask that no later one covers, and that lies inside the frame."""
+    """Share of each mask, which is the part inside the frame, that no later one covers."""
     shares = []
     for i, mask in enumerate(masks):
         over = np.any(masks[i + 1 :], axis=0) if i + 1 < len(masks) else np.zeros_like(mask)
