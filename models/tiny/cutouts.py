@@ -2,10 +2,10 @@
 
     python models/tiny/cutouts.py --data DATA --out src/looktwice/assets/tiny/cutouts
 
-Writes cutouts.jsonl (one {"id", "group", "label"} per line), cutouts.npz (their PNG bytes) and LICENCE.md. Of a label,
+Writes cutouts.jsonl (one {"id", "group", "label", "met"} per line), cutouts.npz (their PNG bytes) and LICENCE.md. Of a label,
 only words are kept that emoji keywords know too: the rest is file name. Labels of more than MOST_ALIKE drawings are
-left out, and so are those of drawings whose name was met in training. Look-alikes of one series stay, since telling
-them apart is the task.
+left out; where some training drawing goes by the same name, the line says "met". Look-alikes of one series stay, since
+telling them apart is the task.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ def main() -> None:
     known = named_words(records)
     lines, files = [], {}
     for row, r in enumerate(records):
-        kept_back = r["split"] == "heldout" or (r["split"] == "met" and split_of(r["object"]) == "heldout")
-        if not kept_back or r["vendor"] != args.vendor or len(files) >= args.limit:
+        if r["split"] == "train" or split_of(r["object"]) != "heldout" or r["vendor"] != args.vendor or len(files) >= args.limit:
             continue
         if r["label"].startswith(BROKEN):
             continue
@@ -56,8 +55,8 @@ def main() -> None:
             continue
         name = f"c{len(files):03d}"
         files[name] = png(image)
-        label = " ".join(word for word in r["label"].split() if word in known and r["split"] == "heldout")
-        lines.append({"id": name, "group": r["group"], "label": label or None})
+        label = " ".join(word for word in r["label"].split() if word in known)
+        lines.append({"id": name, "group": r["group"], "label": label or None, "met": r["split"] == "met"})
     count = Counter(line["label"] for line in lines)
     lines = [{**line, "label": line["label"] if count[line["label"]] <= MOST_ALIKE else None} for line in lines]
     args.out.mkdir(parents=True, exist_ok=True)

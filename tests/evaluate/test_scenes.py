@@ -115,6 +115,15 @@ def test_every_query_has_an_answer_and_groups_split_the_relevant_ones(built):
     assert {"picture queries", "word queries"} <= dataset.groups.keys()
 
 
+def test_queries_are_split_by_whether_their_name_was_met_in_training(built, cutouts):
+    _, dataset = built
+    met, never = (dataset.groups[name] for name in ("name met in training", "name never met"))
+    assert met.keys() | never.keys() == dataset.qrels.keys() and not met.keys() & never.keys()
+    asked = [cutout for cutout in cutouts.all if cutout.label]
+    for number in range(TINY.pictures):
+        assert (f"p{number:04d}" in met) == asked[number % len(asked)].met
+
+
 def test_others_of_the_kind_are_junk_for_words_but_not_for_pictures():
     duck, goose, plane = Cutout("a", "birds", "duck"), Cutout("b", "birds", None), Cutout("c", "sky", "plane")
     shows = {

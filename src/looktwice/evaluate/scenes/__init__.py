@@ -65,7 +65,8 @@ def build(folder: Path, size: Size = FULL, cutouts: Cutouts | None = None) -> Da
             queries.append(Query(layout.words(folder / "words", len(queries), name, text)))
     qrels = {name: account.labels(*what) for name, what in of.items()}
     kinds = {name: "word queries" if words else "picture queries" for name, (_, words) in of.items()}
-    groups = by_query(qrels, kinds) | account.groups(qrels, of)
+    names = {name: "name met in training" if cutout.met else "name never met" for name, (cutout, _) in of.items()}
+    groups = by_query(qrels, kinds) | by_query(qrels, names) | account.groups(qrels, of)
     counts = f"{len(items):,} scenes, {len(queries):,} queries, {len(asked)} drawings asked for"
     notes = (f"version {VERSION}, seed {SEED}, {counts}",)
     return layout.finish(

@@ -1,4 +1,4 @@
-"""The bundled drawings (CC0) of objects that the bundled models have never seen."""
+"""The bundled drawings (CC0), on none of which the bundled models were trained."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Cutout:
-    """One drawing: an instance. `label` are words that ask for it (None: there are none), `group` its kind."""
+    """One drawing: an instance. `label` are words that ask for it (None: there are none), `group` its kind; `met` where
+    the bundled models were trained on another drawing of that name."""
 
     id: str
     group: str
     label: str | None
+    met: bool = False
 
 
 class Cutouts:
