@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import tarfile
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -513,6 +514,33 @@ def test_hostile_headers_are_a_bad_archive_and_end(tmp_path: Path, hostile: byte
     (tmp_path / "t.tar").write_bytes(whole + hostile)
     assert [reason for _, reason in troubles(tmp_path / "t.tar")] == ["bad-archive"]
     assert ids(tmp_path / "t.tar") == ["t.tar/a"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+@pytest.mark.parametrize("size", [2**28, 2**19])
+def test_headers_that_state_a_size_take_no_such_memory(tmp_path: Path, kind: bytes, size: int) -> None:
+    """A few KB on the disk, as the rest is a hole; smaller ones are held one inside the other."""
+    with open(tmp_path / "t.tar", "wb") as file:
+        file.write(header("a.txt", 3) + b"abc".ljust(512, b"\0"))
+        for _ in range(2**28 // size // 4 + 1):
+            file.write(header("x", size, kind))
+            file.seek(size, os.SEEK_CUR)
+        file.write(header("b.txt"))
+    tracemalloc.start()
+    found = met(tmp_path / "t.tar")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [getattr(one, "reason", one.uri and "ok") for one in found] == ["ok", "bad-archive"]
+    assert peak < 2**23 and "more than 1,048,576 bytes" in found[1].detail
+
+
+def test_long_names_are_read(tmp_path: Path) -> None:
+    name = "/".join(["x" * 200] * 20)
+    for kind in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(tmp_path / "t.tar", "w", format=kind) as archive:
+            for number in range(300):  # more in all than one member may have
+                archive.addfile(tarfile.TarInfo(f"{name}/{number}.png"))
+        assert ids(tmp_path / "t.tar") == [f"t.tar/{name}/{number}" for number in range(300)]
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"x" * 5000, b"\x1f\x8b" + b"x" * 600])
