@@ -291,6 +291,26 @@ def test_part_of_a_known_root_keeps_its_ids(tmp_path: Path) -> None:
     assert ids(sibling, roots=roots) == ["3.png"]
 
 
+def test_known_roots_below_keep_their_ids(tmp_path: Path) -> None:
+    make(tmp_path, "a/b/1.png", "a/b/c/d/2.png", "a/bb/3.png", "a/4.png")
+    for name in ("pipe.png", "c/d/none.png"):
+        (tmp_path / "a" / "b" / name).symlink_to("nowhere")
+    roots = [file_uri(tmp_path / name, folder=True) for name in ("a/b", "a/b/c", "elsewhere", "a/gone")]
+    found = scan([tmp_path / "a"], roots=roots)
+    assert [(one.id, one.root) for one in found if isinstance(one, Source)] == [
+        ("4.png", file_uri(tmp_path / "a", folder=True)),
+        ("1.png", roots[0]),
+        ("d/2.png", roots[1]),
+        ("bb/3.png", file_uri(tmp_path / "a", folder=True)),
+    ]
+    assert [one.root for one in found if isinstance(one, Unreadable)] == [roots[1], roots[0]]
+    accounts = Scopes(found.scopes)
+    for root in (roots[0], roots[1], roots[3]):
+        assert accounts.find(root, file_uri(tmp_path / "a" / "b" / "x.png"))
+        assert not accounts.find(root, file_uri(tmp_path / "x.png"))
+    assert found.roots == (file_uri(tmp_path / "a", folder=True),)
+
+
 # .jsonl
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from looktwice.errors import UsageError
-from looktwice.sources.folders import Walk, scan_file
+from looktwice.sources.folders import Walk, inside, scan_file
 from looktwice.sources.jsonl import scan_jsonl
 from looktwice.sources.records import REASONS as _SCAN_REASONS
 from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
@@ -86,7 +86,7 @@ def scan(paths: Iterable[str | os.PathLike[str]], *, roots: Sequence[str] = (), 
     bases = _Bases(known, [path for path, own in named if path == own])
     plan = Scan((), ())
     for path, own in named:
-        _add(plan, path, bases.of(path, own), own, urls)
+        _add(plan, path, bases, own, urls)
     return plan
 
 
@@ -123,21 +123,23 @@ class _Bases:
     named: list[bytes]
 
     def of(self, path: bytes, own: bytes) -> bytes:
-        known = [base for base in self.known if _inside(path, base)]
-        named = [base for base in self.named if _inside(path, base)]
+        known = [base for base in self.known if inside(path, base)]
+        named = [base for base in self.named if inside(path, base)]
         return max(known, key=len) if known else min(named, key=len) if named else own
 
+    def below(self, path: bytes) -> tuple[bytes, ...]:
+        """Folders the table knows inside this one."""
+        return tuple(base for base in self.known if inside(base, path) and base != path)
 
-def _inside(path: bytes, folder: bytes) -> bool:
-    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
 
-
-def _add(plan: Scan, path: bytes, base: bytes, own: bytes, urls: Urls) -> None:
+def _add(plan: Scan, path: bytes, bases: _Bases, own: bytes, urls: Urls) -> None:
+    base = bases.of(path, own)
     uri, root = file_uri(path), file_uri(base, folder=True)
     if os.path.isdir(path):
-        walk = Walk(path, base)
-        plan._parts.append(walk)
-        plan.scopes += (Scope(root, file_uri(path, folder=True)),)
+        nested = bases.below(path)
+        plan._parts.append(Walk(path, base, nested))
+        roots = [root, *(file_uri(known, folder=True) for known in nested)]
+        plan.scopes += tuple(Scope(one, file_uri(path, folder=True)) for one in roots)
         plan.roots += (root,) if base == own == path else ()
     elif path.lower().endswith(b".jsonl"):
         plan._parts.append(_Lazily(partial(scan_jsonl, path, urls)))

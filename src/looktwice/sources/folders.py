@@ -20,20 +20,23 @@ from looktwice.sources.uri import failure, file_uri
 
 @dataclass(slots=True)
 class Walk:
-    """One scanned folder. `base` is the folder that ids are relative to.
+    """One scanned folder. `base` is the folder that ids are relative to, but below those of `nested`, which are.
 
     `ignored` counts files of other kinds, and `empty` holds the folders in which nothing was found at all.
     """
 
     folder: bytes
     base: bytes
+    nested: tuple[bytes, ...] = ()
     ignored: int = 0
     empty: list[Scope] = field(default_factory=list)
     _seen: set[tuple[int, int]] = field(default_factory=set)
 
-    @property
-    def root(self) -> str:
-        return file_uri(self.base, folder=True)
+    def _base(self, path: bytes) -> bytes:
+        return max((known for known in self.nested if inside(path, known)), key=len, default=self.base)
+
+    def _root(self, path: bytes) -> str:
+        return file_uri(self._base(path), folder=True)
 
     def __iter__(self) -> Iterator[Source | Unreadable]:
         self.ignored, self.empty = 0, []
@@ -57,9 +60,9 @@ class Walk:
             names = sorted(name for name in os.listdir(folder) if not name.startswith(b"."))
         except OSError as error:
             uri = file_uri(folder, folder=True)
-            return [Unreadable.of(uri, self.root, failure(error, folder), hides=uri)]
+            return [Unreadable.of(uri, self._root(folder), failure(error, folder), hides=uri)]
         if not names:
-            self.empty.append(Scope(self.root, file_uri(folder, folder=True)))
+            self.empty.append(Scope(self._root(folder), file_uri(folder, folder=True)))
         return [os.path.join(folder, name) for name in names]
 
     def _mode(self, path: bytes) -> int | Unreadable | None:
@@ -74,18 +77,18 @@ class Walk:
             if suffix and not _wanted(path):
                 return None  # a broken link to something that would not have been read anyway
             uri = file_uri(path)
-            return Unreadable.of(uri, self.root, failure(error, path), hides=uri)
+            return Unreadable.of(uri, self._root(path), failure(error, path), hides=uri)
 
     def _enter(self, path: bytes, status: os.stat_result) -> int | Unreadable | None:
         uri = file_uri(path, folder=True)
         if os.path.islink(path):
             target, home = os.path.realpath(path), os.path.realpath(self.folder)
             if (os.path.realpath(os.path.dirname(path)) + b"/").startswith(target.rstrip(b"/") + b"/"):
-                return Unreadable(uri, self.root, "link-loop", "a link to a folder that it lies in itself")
+                return Unreadable(uri, self._root(path), "link-loop", "a link to a folder that it lies in itself")
             if target.startswith(home.rstrip(b"/") + b"/"):
                 return None
         if _identity(status) in self._seen:
-            return Unreadable(uri, self.root, "link-loop", "the same folder has been scanned under another name")
+            return Unreadable(uri, self._root(path), "link-loop", "the same folder has been scanned under another name")
         self._seen.add(_identity(status))
         return status.st_mode
 
@@ -94,9 +97,9 @@ class Walk:
             self.ignored += 1
         elif not stat.S_ISREG(mode):
             error = MediaError("not-a-file", "it is a pipe, socket or device")
-            yield Unreadable.of(file_uri(path), self.root, error)
+            yield Unreadable.of(file_uri(path), self._root(path), error)
         else:
-            yield from scan_file(path, self.base)
+            yield from scan_file(path, self._base(path))
 
 
 def scan_file(path: bytes, base: bytes) -> Iterator[Source | Unreadable]:
@@ -106,6 +109,11 @@ def scan_file(path: bytes, base: bytes) -> Iterator[Source | Unreadable]:
         yield from scan_tar(path, name, root)
     else:
         yield Source(name_to_id(name), file_uri(path), root)
+
+
+def inside(path: bytes, folder: bytes) -> bool:
+    """Whether a path is a folder or lies below it, by its name alone."""
+    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
 
 
 def _wanted(path: bytes) -> bool:

@@ -69,6 +69,11 @@ class Scope:
     root: str
     prefix: str
 
+    @property
+    def place(self) -> str:
+        """The folder, archive or list itself: several roots may have items in one folder."""
+        return self.prefix.rstrip("#") or self.root
+
 
 def name_to_id(name: bytes) -> str:
     """Return a file name or relative path as an id: valid, distinct UTF-8 for any bytes.
