@@ -71,8 +71,18 @@ def test_folder_is_walked_in_the_order_of_its_names(tmp_path: Path) -> None:
     assert ids(tmp_path) == ["a/10.jpeg", "a/2.JPG", "a.webp", "b.png", "c/d/e.tiff"]
     found = scan([tmp_path])
     assert [one.read() for one in found] == [read_uri(one.uri) for one in found]
-    assert found.ignored == 1
+    assert found.ignored == {".txt": 1}
     assert found.roots == (file_uri(tmp_path, folder=True),)
+
+
+def test_files_of_other_kinds_are_counted_and_tables_are_passed_over(tmp_path: Path) -> None:
+    make(tmp_path, "1.HEIC", "2.heic", "b/3.jsonl", "b/README", "b/4.png", ".5.heic")
+    make(tmp_path / "t.lt", "manifest.json", "items.lance/data/x.lance", "codebooks/y.png", "6.png")
+    make(tmp_path / "no.lt", "manifest.json", "7.png")
+    found = scan([tmp_path])
+    for _ in range(2):
+        assert [one.id for one in found] == ["b/4.png", "no.lt/7.png"]
+        assert found.ignored == {".heic": 2, ".jsonl": 1, "": 1, ".json": 1} and found.empty == []
 
 
 def test_reading_is_lazy(tmp_path: Path) -> None:

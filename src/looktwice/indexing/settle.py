@@ -12,7 +12,7 @@ _STAGES = ("scan", "read", "decode", "encode")
 
 def settle(run: Run, scan: Scan, prune: bool) -> None:
     """Count, and with `prune` delete, items that this scan accounts for and did not meet; forget their failures too."""
-    run.count["ignored"] = scan.ignored
+    run.ignored = scan.ignored
     scopes, empty = Scopes(scan.scopes), Scopes(scan.empty)
     kept: Counter[str] = Counter()
     gone: dict[str, list[str]] = defaultdict(list)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,18 +55,18 @@ class Scan:
     """The items below the given paths; iterate it as often as needed.
 
     `roots` are the uris of what was named (folders with a closing slash), for the manifest; `scopes` say which items of
-    a table this scan accounts for. After iterating, `ignored` counts the files in folders that are no pictures, and
+    a table this scan accounts for. After iterating, `ignored` counts files of other kinds in folders, by suffix, and
     `empty` are the folders that are there with nothing in them, as a disk that is not mounted leaves them.
     """
 
     roots: tuple[str, ...]
     scopes: tuple[Scope, ...]
-    ignored: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
     empty: list[Scope] = field(default_factory=list)
     _parts: list[Iterable[Source | Unreadable]] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Source | Unreadable]:
-        self.ignored, self.empty = 0, []
+        self.ignored, self.empty = Counter(), []
         for part in self._parts:
             yield from part
             if isinstance(part, Walk):

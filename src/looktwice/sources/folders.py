@@ -1,13 +1,15 @@
 """Folders: pictures and `.tar` archives below them, in the order of their names' bytes.
 
-Names that begin with a dot are passed over. Links to files are followed; a link to a folder is followed where it leads
-out of the scanned folder, and passed over where it leads to another place in it, which is scanned under its own name.
+Names that begin with a dot are passed over, and so are folders that are looktwice tables. Links to files are followed;
+a link to a folder is followed where it leads out of the scanned folder, and passed over where it leads to another
+place in it, which is scanned under its own name.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -17,18 +19,20 @@ from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
 from looktwice.sources.tar import is_archive, scan_tar
 from looktwice.sources.uri import failure, file_uri
 
+_TABLE = {b"manifest.json", b"items.lance"}
+
 
 @dataclass(slots=True)
 class Walk:
     """One scanned folder. `base` is the folder that ids are relative to, but below those of `nested`, which are.
 
-    `ignored` counts files of other kinds, and `empty` holds the folders in which nothing was found at all.
+    `ignored` counts files of other kinds by suffix, and `empty` holds the folders in which nothing was found at all.
     """
 
     folder: bytes
     base: bytes
     nested: tuple[bytes, ...] = ()
-    ignored: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
     empty: list[Scope] = field(default_factory=list)
     _seen: set[tuple[int, int]] = field(default_factory=set)
 
@@ -39,7 +43,7 @@ class Walk:
         return file_uri(self._base(path), folder=True)
 
     def __iter__(self) -> Iterator[Source | Unreadable]:
-        self.ignored, self.empty = 0, []
+        self.ignored, self.empty = Counter(), []
         self._seen = {_identity(os.stat(self.folder))}
         pending = list(reversed(self._names(self.folder)))
         while pending:
@@ -63,7 +67,7 @@ class Walk:
             return [Unreadable.of(uri, self._root(folder), failure(error, folder), hides=uri)]
         if not names:
             self.empty.append(Scope(self._root(folder), file_uri(folder, folder=True)))
-        return [os.path.join(folder, name) for name in names]
+        return [] if _TABLE.issubset(names) else [os.path.join(folder, name) for name in names]
 
     def _mode(self, path: bytes) -> int | Unreadable | None:
         """Return the kind of file, or None for what is to be passed over."""
@@ -94,7 +98,7 @@ class Walk:
 
     def _file(self, path: bytes, mode: int) -> Iterator[Source | Unreadable]:
         if not _wanted(path):
-            self.ignored += 1
+            self.ignored[_suffix(path)] += 1
         elif not stat.S_ISREG(mode):
             error = MediaError("not-a-file", "it is a pipe, socket or device")
             yield Unreadable.of(file_uri(path), self._root(path), error)
@@ -117,7 +121,11 @@ def inside(path: bytes, folder: bytes) -> bool:
 
 
 def _wanted(path: bytes) -> bool:
-    return path.lower().endswith(b".tar") or os.fsdecode(os.path.splitext(path)[1]).lower() in SUFFIXES
+    return path.lower().endswith(b".tar") or _suffix(path) in SUFFIXES
+
+
+def _suffix(path: bytes) -> str:
+    return os.path.splitext(path)[1].decode("utf-8", "replace").lower()
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
