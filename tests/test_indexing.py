@@ -315,6 +315,7 @@ def test_what_could_not_be_seen_is_not_gone(made: Collection, monkeypatch: pytes
     (made.folder / "l.jsonl").write_text('{"id": "a", "text": "a"}\n{"id": "b", "tex')
     report = made.index(made.folder, made.folder / "l.jsonl", prune=True)
     assert (report.gone, report.pruned, report.reasons) == (1, 1, {"permission": 1, "bad-record": 1})
+    assert report.unseen == {f"{made.folder}/": 2, f"{made.folder}/l.jsonl": 1}
     assert made.ids() == ["a", "b", "open/0006.png", "open/0007.png", "shut/0000.png", "shut/0001.png"]
     monkeypatch.undo()
     assert made.index().failed == 0

@@ -28,6 +28,22 @@ def test_index_twice_then_change_remove_and_prune(looktwice: Looktwice, pictures
     assert (pruned["pruned"], pruned["items"]) == (1, 11)
 
 
+def test_what_may_still_be_in_a_list_that_cannot_be_read_is_said(looktwice: Looktwice, tmp_path: Path) -> None:
+    lines = [json.dumps({"id": name, "text": name}) for name in ("red", "green", "blue")]
+    listed = tmp_path / "l.jsonl"
+    listed.write_text("\n".join(lines))
+    assert looktwice("index", "t.lt", listed).code == 0
+    listed.write_text("\n".join([lines[0], "bad"]))
+    done = looktwice("index", "t.lt", listed, "--prune")
+    said = f"Not pruned: 2 items of {listed} may still be in it, as part of it cannot be read; mend it first (looktwice"
+    assert done.code == 3 and said in done.err
+    assert "Not pruned" not in looktwice("index", "t.lt", listed).err
+    assert looktwice("index", "t.lt", listed, "--prune", "--json").records[0]["unseen"] == {str(listed): 2}
+    listed.write_text(lines[0])
+    done = looktwice("index", "t.lt", listed, "--prune")
+    assert "2 pruned" in done.out and "Not pruned" not in done.err
+
+
 def test_bad_files_go_to_the_ledger_and_give_exit_code_3(looktwice: Looktwice, pictures: Path) -> None:
     (pictures / "empty.jpg").write_bytes(b"")
     (pictures / "text.jpg").write_text("not a picture")

@@ -177,6 +177,11 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
         note(
             f"Not pruned: nothing is left of {place}; is it mounted? If so, remove the folder or use looktwice delete."
         )
+    for place, n in report.unseen.items():
+        note(
+            f"Not pruned: {plural(n, 'item')} of {place} may still be in it, as part of it cannot be read; "
+            f"mend it first (looktwice ledger {path})."
+        )
     if report.failed:
         reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(report.reasons.items(), key=lambda r: -r[1]))
         note(f"{report.failed:,} failed: {reasons}. Which, and why: looktwice ledger {path}")

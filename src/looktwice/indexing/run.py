@@ -52,6 +52,7 @@ class Run:
         self.started = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.count: Counter[str] = Counter()
         self.withheld: list[str] = []
+        self.unseen: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
         self.hidden = Hidden()
         self.seen = Seen()
@@ -106,6 +107,7 @@ class Run:
             **self.count,
             ignored=dict(self.ignored),
             withheld=tuple(self.withheld),
+            unseen=dict(self.unseen),
             reasons=dict(self._reasons),
             seconds=round(time.monotonic() - self._clock, 3),
         )

@@ -18,9 +18,12 @@ def settle(run: Run, scan: Scan, prune: bool) -> None:
     gone: dict[str, list[str]] = defaultdict(list)
     for row in run.table.rows(["id", "uri", "root"]):
         scope = scopes.find(row["root"], row["uri"])
-        if scope is None or run.hidden.covers(row["root"], row["uri"]):
+        if scope is None:
             continue
-        if row["id"] in run.seen:
+        met = row["id"] in run.seen
+        if run.hidden.covers(row["root"], row["uri"]):
+            run.unseen.update(() if met or not prune else [display(scope.place)])
+        elif met:
             kept[scope.place] += 1
         else:
             gone[(empty.find(row["root"], row["uri"]) or scope).place].append(row["id"])
