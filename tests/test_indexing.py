@@ -241,6 +241,26 @@ def test_gone_is_told_and_pruned_on_demand(made: Collection) -> None:
     assert made.ids() == ["x/0000.png", "x/0001.png", "x/0003.png", "y/0010.png", "y/0012.png", "y/0013.png"]
 
 
+def test_a_parent_of_what_is_indexed_adds_only_the_rest(made: Collection) -> None:
+    for place, start in (("b", 0), ("c", 5), ("d/e", 10)):
+        save_pictures(made.folder / place, 3, start=start)
+    made.index(made.folder / "b", made.folder / "d" / "e")
+    report = made.index()
+    assert (report.added, report.unchanged, report.gone) == (3, 6, 0)
+    assert made.ids() == [f"{name}.png" for name in ("0000", "0001", "0002", "0010", "0011", "0012")] + [
+        f"c/{name}.png" for name in ("0005", "0006", "0007")
+    ]
+    (made.folder / "b" / "0001.png").unlink()
+    (made.folder / "c" / "0005.png").unlink()
+    shutil.rmtree(made.folder / "d")
+    report = made.index(prune=True)
+    assert (report.gone, report.pruned, report.withheld, len(made.table)) == (5, 5, (), 4)
+    shutil.rmtree(made.folder / "b")
+    (made.folder / "b").mkdir()  # a mount point without its disk
+    report = made.index(prune=True)
+    assert (report.gone, report.pruned, report.withheld) == (2, 0, (f"{made.folder}/b/",))
+
+
 def test_an_emptied_folder_is_not_pruned(made: Collection, tmp_path: Path) -> None:
     save_pictures(made.folder, 3)
     made.index()
@@ -295,6 +315,7 @@ def test_what_could_not_be_seen_is_not_gone(made: Collection, monkeypatch: pytes
     (made.folder / "l.jsonl").write_text('{"id": "a", "text": "a"}\n{"id": "b", "tex')
     report = made.index(made.folder, made.folder / "l.jsonl", prune=True)
     assert (report.gone, report.pruned, report.reasons) == (1, 1, {"permission": 1, "bad-record": 1})
+    assert report.unseen == {f"{made.folder}/": 2, f"{made.folder}/l.jsonl": 1}
     assert made.ids() == ["a", "b", "open/0006.png", "open/0007.png", "shut/0000.png", "shut/0001.png"]
     monkeypatch.undo()
     assert made.index().failed == 0

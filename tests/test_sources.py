@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import tarfile
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -70,8 +71,18 @@ def test_folder_is_walked_in_the_order_of_its_names(tmp_path: Path) -> None:
     assert ids(tmp_path) == ["a/10.jpeg", "a/2.JPG", "a.webp", "b.png", "c/d/e.tiff"]
     found = scan([tmp_path])
     assert [one.read() for one in found] == [read_uri(one.uri) for one in found]
-    assert found.ignored == 1
+    assert found.ignored == {".txt": 1}
     assert found.roots == (file_uri(tmp_path, folder=True),)
+
+
+def test_files_of_other_kinds_are_counted_and_tables_are_passed_over(tmp_path: Path) -> None:
+    make(tmp_path, "1.HEIC", "2.heic", "b/3.jsonl", "b/README", "b/4.png", ".5.heic")
+    make(tmp_path / "t.lt", "manifest.json", "items.lance/data/x.lance", "codebooks/y.png", "6.png")
+    make(tmp_path / "no.lt", "manifest.json", "7.png")
+    found = scan([tmp_path])
+    for _ in range(2):
+        assert [one.id for one in found] == ["b/4.png", "no.lt/7.png"]
+        assert found.ignored == {".heic": 2, ".jsonl": 1, "": 1, ".json": 1} and found.empty == []
 
 
 def test_reading_is_lazy(tmp_path: Path) -> None:
@@ -288,6 +299,26 @@ def test_part_of_a_known_root_keeps_its_ids(tmp_path: Path) -> None:
     assert ids(tmp_path, tmp_path / "a") == ["a/2.png", "a/b/1.png"] * 1 + ["a/2.png", "a/b/1.png"]
     sibling = make(tmp_path.with_name(tmp_path.name + "x"), "3.png")
     assert ids(sibling, roots=roots) == ["3.png"]
+
+
+def test_known_roots_below_keep_their_ids(tmp_path: Path) -> None:
+    make(tmp_path, "a/b/1.png", "a/b/c/d/2.png", "a/bb/3.png", "a/4.png")
+    for name in ("pipe.png", "c/d/none.png"):
+        (tmp_path / "a" / "b" / name).symlink_to("nowhere")
+    roots = [file_uri(tmp_path / name, folder=True) for name in ("a/b", "a/b/c", "elsewhere", "a/gone")]
+    found = scan([tmp_path / "a"], roots=roots)
+    assert [(one.id, one.root) for one in found if isinstance(one, Source)] == [
+        ("4.png", file_uri(tmp_path / "a", folder=True)),
+        ("1.png", roots[0]),
+        ("d/2.png", roots[1]),
+        ("bb/3.png", file_uri(tmp_path / "a", folder=True)),
+    ]
+    assert [one.root for one in found if isinstance(one, Unreadable)] == [roots[1], roots[0]]
+    accounts = Scopes(found.scopes)
+    for root in (roots[0], roots[1], roots[3]):
+        assert accounts.find(root, file_uri(tmp_path / "a" / "b" / "x.png"))
+        assert not accounts.find(root, file_uri(tmp_path / "x.png"))
+    assert found.roots == (file_uri(tmp_path / "a", folder=True),)
 
 
 # .jsonl
@@ -513,6 +544,33 @@ def test_hostile_headers_are_a_bad_archive_and_end(tmp_path: Path, hostile: byte
     (tmp_path / "t.tar").write_bytes(whole + hostile)
     assert [reason for _, reason in troubles(tmp_path / "t.tar")] == ["bad-archive"]
     assert ids(tmp_path / "t.tar") == ["t.tar/a"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+@pytest.mark.parametrize("size", [2**28, 2**19])
+def test_headers_that_state_a_size_take_no_such_memory(tmp_path: Path, kind: bytes, size: int) -> None:
+    """A few KB on the disk, as the rest is a hole; smaller ones are held one inside the other."""
+    with open(tmp_path / "t.tar", "wb") as file:
+        file.write(header("a.txt", 3) + b"abc".ljust(512, b"\0"))
+        for _ in range(2**28 // size // 4 + 1):
+            file.write(header("x", size, kind))
+            file.seek(size, os.SEEK_CUR)
+        file.write(header("b.txt"))
+    tracemalloc.start()
+    found = met(tmp_path / "t.tar")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [getattr(one, "reason", one.uri and "ok") for one in found] == ["ok", "bad-archive"]
+    assert peak < 2**23 and "more than 1,048,576 bytes" in found[1].detail
+
+
+def test_long_names_are_read(tmp_path: Path) -> None:
+    name = "/".join(["x" * 200] * 20)
+    for kind in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(tmp_path / "t.tar", "w", format=kind) as archive:
+            for number in range(300):  # more in all than one member may have
+                archive.addfile(tarfile.TarInfo(f"{name}/{number}.png"))
+        assert ids(tmp_path / "t.tar") == [f"t.tar/{name}/{number}" for number in range(300)]
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"x" * 5000, b"\x1f\x8b" + b"x" * 600])

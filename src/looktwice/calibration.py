@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from looktwice.errors import Mismatch, UnknownName, UsageError
+from looktwice.files import write_whole
 
 FORMAT = 1
 METHODS = ("platt", "isotonic")
@@ -84,10 +85,8 @@ class Calibration:
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, whole or not at all."""
-        path = Path(path)
-        beside = path.with_name(f"{path.name}.part")
-        beside.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
-        beside.replace(path)
+        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+        write_whole(Path(path), text.encode())
 
     @classmethod
     def load(cls, path: str | Path | Calibration) -> Calibration:

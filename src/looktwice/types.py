@@ -126,6 +126,15 @@ class Hit:
     explain: Mapping[str, Any] | None = None
 
 
+def text_is_utf8(text: str) -> bool:
+    """Whether a text can be stored: JSON can smuggle in half characters (lone surrogates)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class EncoderInfo:
     """What a table must remember of its encoder in order to refuse another."""

@@ -28,6 +28,22 @@ def test_index_twice_then_change_remove_and_prune(looktwice: Looktwice, pictures
     assert (pruned["pruned"], pruned["items"]) == (1, 11)
 
 
+def test_what_may_still_be_in_a_list_that_cannot_be_read_is_said(looktwice: Looktwice, tmp_path: Path) -> None:
+    lines = [json.dumps({"id": name, "text": name}) for name in ("red", "green", "blue")]
+    listed = tmp_path / "l.jsonl"
+    listed.write_text("\n".join(lines))
+    assert looktwice("index", "t.lt", listed).code == 0
+    listed.write_text("\n".join([lines[0], "bad"]))
+    done = looktwice("index", "t.lt", listed, "--prune")
+    said = f"Not pruned: 2 items of {listed} may still be in it, as part of it cannot be read; mend it first (looktwice"
+    assert done.code == 3 and said in done.err
+    assert "Not pruned" not in looktwice("index", "t.lt", listed).err
+    assert looktwice("index", "t.lt", listed, "--prune", "--json").records[0]["unseen"] == {str(listed): 2}
+    listed.write_text(lines[0])
+    done = looktwice("index", "t.lt", listed, "--prune")
+    assert "2 pruned" in done.out and "Not pruned" not in done.err
+
+
 def test_bad_files_go_to_the_ledger_and_give_exit_code_3(looktwice: Looktwice, pictures: Path) -> None:
     (pictures / "empty.jpg").write_bytes(b"")
     (pictures / "text.jpg").write_text("not a picture")
@@ -87,9 +103,20 @@ def test_what_is_refused_says_so_in_a_sentence(
 def test_empty_folder_is_said_plainly(looktwice: Looktwice, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     done = looktwice("index", "t.lt", "nothing")
-    assert done.code == 0 and "no pictures were found" in done.err
+    assert done.code == 0 and "no pictures that can be read were found" in done.err
     found = looktwice("search", "t.lt", "red")
     assert found.code == 0 and "is empty" in found.err
+
+
+def test_photos_of_a_kind_that_is_not_read_are_named(looktwice: Looktwice, tmp_path: Path) -> None:
+    for name in ("phone/1.HEIC", "phone/2.heic", "phone/more/3.Heic", "phone/notes"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    for _ in range(2):  # a second time, with the table's own files in the folder
+        done = looktwice("index", "phone/t.lt", "phone")
+        assert "4 files of other kinds were passed over (.heic 3, without a suffix 1)." in done.err
+        assert ".jpg" in done.err and ".tar" in done.err and "convert" in done.err
+    assert looktwice("index", "phone/t.lt", "phone", "--json").records[0]["ignored"] == {".heic": 3, "": 1}
 
 
 def test_a_table_that_is_still_empty_is_filled_by_the_same_command(looktwice: Looktwice, pictures: Path) -> None:

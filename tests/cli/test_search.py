@@ -146,6 +146,23 @@ def test_many_queries_run_report_and_manifest(looktwice: Looktwice, table: Path,
     assert [hit["query"] for hit in listed] == ["q 1", "q 1", "q2", "q2", "both", "both"]
 
 
+def test_what_made_a_run_is_written_whole_or_not_at_all(
+    looktwice: Looktwice, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("out.trec.json").write_text("as it was")
+    replace = Path.replace
+
+    def full(draft: Path, target: Path) -> Path:
+        if target.suffix == ".json":
+            raise OSError(28, "No space left on device")
+        return replace(draft, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    done = looktwice("search", table, "red", "--run", "out.trec", "--no-rerank")
+    assert done.code == 1 and "out.trec.json cannot be written: No space" in done.err
+    assert Path("out.trec.json").read_text() == "as it was" and not list(Path().glob("*.part"))
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [

@@ -223,7 +223,7 @@ def test_a_full_disk_is_not_the_callers_mistake(tmp_path, monkeypatch, number, c
     def fail(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(LooktwiceError, match=os.strerror(number)) as caught:
         write_run(tmp_path / "r.trec", {"q": [("a", 1.0)]})
     assert caught.value.exit_code == code and (tmp_path / "r.trec").read_text() == "as it was"

@@ -16,7 +16,6 @@ from store_helpers import ENCODER, random_rows, row
 
 from looktwice.errors import Locked, Mismatch, StoreError, UsageError
 from looktwice.store import Manifest, Table
-from looktwice.store.manifest import write_whole
 
 
 def test_manifest_comes_back(tmp_path: Path) -> None:
@@ -87,7 +86,7 @@ def test_damaged_manifest(tmp_path: Path, text: str) -> None:
 
 def test_half_made_tables_are_made_anew(tmp_path: Path) -> None:
     whole = Table.create(tmp_path / "whole.lt", ENCODER).path
-    (whole / "manifest.json").rename(whole / "manifest.json.tmp")
+    (whole / "manifest.json").rename(whole / "manifest.json.123.part")
     with pytest.raises(UsageError, match="never finished"):
         Table.open(whole)
     torn = shutil.copytree(whole, tmp_path / "torn.lt")
@@ -95,7 +94,7 @@ def test_half_made_tables_are_made_anew(tmp_path: Path) -> None:
     shutil.rmtree(torn / "ledger.lance")
     for path in (whole, torn):
         Table.create(path, ENCODER).add(random_rows(3))
-        assert len(Table.open(path)) == 3
+        assert len(Table.open(path)) == 3 and not list(path.glob("*.part"))
 
 
 def test_rows_without_a_manifest_are_not_thrown_away(tmp_path: Path) -> None:
@@ -115,18 +114,19 @@ def test_lost_parts_are_told(tmp_path: Path) -> None:
         Table.open(table.path)
 
 
-def test_writing_whole_leaves_the_old_file_when_the_disk_is_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_whole(tmp_path / "m", b"old")
-
-    def full(handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError):
-        write_whole(tmp_path / "m", b"new")
-    assert os.listdir(tmp_path) == ["m"] and (tmp_path / "m").read_bytes() == b"old"
+def test_links_in_a_table_from_a_stranger_lead_to_no_file_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("mine")
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    for name in ("manifest.json.tmp", f"manifest.json.{os.getpid()}.part"):
+        (table.path / name).symlink_to(tmp_path / "victim")
+    table.note_roots(["file:///a/"])
+    (table.path / ".writer.lock").unlink()
+    (table.path / ".writer.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(StoreError, match="cannot be locked"):
+        Table.open(table.path).note_roots(["file:///b/"])
+    assert (tmp_path / "victim").read_text() == "mine"
+    assert not (table.path / "manifest.json").is_symlink()
+    assert Table.open(table.path).manifest.roots == ("file:///a/",)
 
 
 HOLD = """

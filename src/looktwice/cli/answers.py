@@ -13,6 +13,7 @@ import typer
 
 from looktwice.cli.console import emit, json_line, mute_stdout, note, number, plural, progress, say, table
 from looktwice.errors import UsageError
+from looktwice.files import write_whole
 
 if TYPE_CHECKING:
     from looktwice.candidates import Find
@@ -105,7 +106,7 @@ class Outputs:
 
             write_run(self.run, self._run)
             beside = self.run.with_name(f"{self.run.name}.json")
-            beside.write_text(json.dumps(json.loads(json_line(manifest)), indent=1) + "\n", encoding="utf-8")
+            write_whole(beside, (json.dumps(json.loads(json_line(manifest)), indent=1) + "\n").encode())
             note(f"{plural(len(self._run), 'ranking')} in {self.run}, what made them in {beside}.")
         if self.report is not None:
             from looktwice.report import write_report

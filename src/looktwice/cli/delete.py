@@ -57,18 +57,14 @@ def compact(
 
     Example: looktwice compact photos.lt --purge
     """
-    from looktwice.store import Table
+    from looktwice.store import Table, bytes_below
 
     opened = Table.open(path)
-    before = _bytes(path)
+    before = bytes_below(path)
     with opened.writer():
         opened.compact(purge=purge)
-    after = _bytes(path)
+    after = bytes_below(path)
     if json:
         emit({"bytes_before": before, "bytes_after": after, "items": len(opened)})
     else:
         note(f"{size(before)} before, {size(after)} now.")
-
-
-def _bytes(path: options.TablePath) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -169,7 +169,7 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
     if built:
         say(f"search index: {built['kind']}, recall@100 {built['recall']:.4f} on {built['sample']} of its own rows")
     if report.ignored:
-        note(f"{plural(report.ignored, 'file')} in folders are no pictures and were passed over.")
+        note(_passed_over(report.ignored))
     if gone := report.gone - report.pruned:
         where = "is no longer where it was" if gone == 1 else "are no longer where they were"
         note(f"{plural(gone, 'item')} of the table {where}; --prune removes what is gone.")
@@ -177,8 +177,24 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
         note(
             f"Not pruned: nothing is left of {place}; is it mounted? If so, remove the folder or use looktwice delete."
         )
+    for place, n in report.unseen.items():
+        note(
+            f"Not pruned: {plural(n, 'item')} of {place} may still be in it, as part of it cannot be read; "
+            f"mend it first (looktwice ledger {path})."
+        )
     if report.failed:
         reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(report.reasons.items(), key=lambda r: -r[1]))
         note(f"{report.failed:,} failed: {reasons}. Which, and why: looktwice ledger {path}")
     if not len(table):
-        note("The table is empty: no pictures were found.")
+        note("The table is empty: no pictures that can be read were found.")
+
+
+def _passed_over(ignored: Mapping[str, int]) -> str:
+    from looktwice.media import SUFFIXES
+
+    kinds = sorted(ignored.items(), key=lambda kind: (-kind[1], kind[0]))
+    listed = ", ".join(f"{suffix or 'without a suffix'} {n:,}" for suffix, n in kinds[:5])
+    were = "file of another kind was" if sum(ignored.values()) == 1 else "files of other kinds were"
+    read = " ".join(sorted({*SUFFIXES, ".tar"}))
+    more = ", …" if len(kinds) > 5 else ""
+    return f"{sum(ignored.values()):,} {were} passed over ({listed}{more}). Read are {read}; convert other pictures."

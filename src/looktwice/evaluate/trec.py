@@ -10,12 +10,10 @@ an id are therefore written as `\\uXXXX` and read back; every other id stands in
 
 from __future__ import annotations
 
-import errno
 import gzip
 import json
 import logging
 import math
-import os
 import re
 import zlib
 from collections import Counter
@@ -26,7 +24,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from looktwice.errors import LooktwiceError, UsageError
+from looktwice.errors import UsageError
+from looktwice.files import write_whole
 
 Run: TypeAlias = dict[str, list[tuple[str, float]]]
 Qrels: TypeAlias = dict[str, dict[str, int]]
@@ -90,7 +89,7 @@ def write_run(path: str | Path, run: Mapping[str, Sequence[tuple[str, float]]], 
         for query, documents in run.items()
         for rank, ((document, _), score) in enumerate(zip(documents, _falling(query, documents), strict=True), start=1)
     )
-    _replace(Path(path), "".join(lines))
+    write_whole(Path(path), "".join(lines).encode())
 
 
 def read_qrels(path: str | Path) -> Qrels:
@@ -217,18 +216,3 @@ def _whole(column: str) -> int | None:
     except ValueError:
         return None
     return int(number) if number.is_integer() else None
-
-
-def _replace(path: Path, text: str) -> None:
-    data = text.encode("utf-8")
-    if path.exists() and not path.is_file():  # /dev/stdout, a named pipe: nothing to replace
-        path.write_bytes(data)
-        return
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        kind = LooktwiceError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else UsageError
-        raise kind(f"{path} cannot be written: {error.strerror}.") from None

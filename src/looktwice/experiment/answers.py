@@ -21,6 +21,7 @@ from looktwice.errors import MediaError, Mismatch, StoreError, UsageError
 from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.evaluate.trec import escape, unescape
 from looktwice.experiment.counts import added, finite
+from looktwice.files import write_whole
 from looktwice.retrieve import Answer, Retriever
 from looktwice.score import load_scorer
 from looktwice.second_look import SecondLook
@@ -165,9 +166,8 @@ def read_conditions(folder: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is there whole or not at all; what is no number becomes null."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    draft.write_text(json.dumps(finite(value), indent=1, ensure_ascii=True, allow_nan=False) + "\n", encoding="utf-8")
-    draft.replace(path)
+    text = json.dumps(finite(value), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+    write_whole(path, text.encode())
 
 
 def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:

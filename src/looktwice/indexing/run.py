@@ -52,6 +52,8 @@ class Run:
         self.started = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.count: Counter[str] = Counter()
         self.withheld: list[str] = []
+        self.unseen: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
         self.hidden = Hidden()
         self.seen = Seen()
         self._progress = progress
@@ -101,8 +103,14 @@ class Run:
         self._tell()
 
     def report(self) -> IndexReport:
-        seconds = round(time.monotonic() - self._clock, 3)
-        return IndexReport(**self.count, withheld=tuple(self.withheld), reasons=dict(self._reasons), seconds=seconds)
+        return IndexReport(
+            **self.count,
+            ignored=dict(self.ignored),
+            withheld=tuple(self.withheld),
+            unseen=dict(self.unseen),
+            reasons=dict(self._reasons),
+            seconds=round(time.monotonic() - self._clock, 3),
+        )
 
     def _plan(self, sources: Iterable[Source | Unreadable]) -> Iterator[Planned]:
         for chunk in batched(sources, _LOOKUP):

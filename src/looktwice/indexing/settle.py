@@ -5,31 +5,34 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from looktwice.indexing.run import Run
-from looktwice.sources import Scan, Scope, Scopes, display
+from looktwice.sources import Scan, Scopes, display
 
 _STAGES = ("scan", "read", "decode", "encode")
 
 
 def settle(run: Run, scan: Scan, prune: bool) -> None:
     """Count, and with `prune` delete, items that this scan accounts for and did not meet; forget their failures too."""
-    run.count["ignored"] = scan.ignored
+    run.ignored = scan.ignored
     scopes, empty = Scopes(scan.scopes), Scopes(scan.empty)
-    kept: Counter[Scope] = Counter()
-    gone: dict[Scope, list[str]] = defaultdict(list)
+    kept: Counter[str] = Counter()
+    gone: dict[str, list[str]] = defaultdict(list)
     for row in run.table.rows(["id", "uri", "root"]):
         scope = scopes.find(row["root"], row["uri"])
-        if scope is None or run.hidden.covers(row["root"], row["uri"]):
+        if scope is None:
             continue
-        if row["id"] in run.seen:
-            kept[scope] += 1
+        met = row["id"] in run.seen
+        if run.hidden.covers(row["root"], row["uri"]):
+            run.unseen.update(() if met or not prune else [display(scope.place)])
+        elif met:
+            kept[scope.place] += 1
         else:
-            gone[empty.find(row["root"], row["uri"]) or scope].append(row["id"])
+            gone[(empty.find(row["root"], row["uri"]) or scope).place].append(row["id"])
     run.count["gone"] = sum(map(len, gone.values()))
-    for scope, ids in gone.items() if prune else ():
-        if kept[scope]:
+    for place, ids in gone.items() if prune else ():
+        if kept[place]:
             run.count["pruned"] += run.table.delete(ids)
         else:
-            run.withheld.append(display(scope.prefix.rstrip("#") or scope.root))
+            run.withheld.append(display(place))
     _forget_failures(run, scopes)
 
 

@@ -7,9 +7,7 @@ through the template's escaping; ids never become addresses, names of elements, 
 from __future__ import annotations
 
 import base64
-import errno
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from looktwice.errors import LooktwiceError, UsageError
+from looktwice.errors import UsageError
+from looktwice.files import write_whole
 from looktwice.report import drawing
 from looktwice.report.views import QueryView, ResultView
 
@@ -94,7 +93,7 @@ def write_report(
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )  # fmt: skip
-    _replace(Path(path), page.encode("utf-8"))
+    write_whole(Path(path), page.encode())
 
 
 @cache
@@ -236,17 +235,3 @@ def _mime(picture: bytes) -> str:
 
 def _package_text(name: str) -> str:
     return Path(__file__).with_name(name).read_text("utf-8")
-
-
-def _replace(path: Path, data: bytes) -> None:
-    if path.exists() and not path.is_file():  # /dev/stdout, a named pipe: nothing to replace
-        path.write_bytes(data)
-        return
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        kind = LooktwiceError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else UsageError
-        raise kind(f"{path} cannot be written: {error.strerror}.") from None

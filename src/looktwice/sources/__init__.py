@@ -11,13 +11,14 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from looktwice.errors import UsageError
-from looktwice.sources.folders import Walk, scan_file
+from looktwice.sources.folders import Walk, inside, scan_file
 from looktwice.sources.jsonl import scan_jsonl
 from looktwice.sources.records import REASONS as _SCAN_REASONS
 from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
@@ -54,18 +55,18 @@ class Scan:
     """The items below the given paths; iterate it as often as needed.
 
     `roots` are the uris of what was named (folders with a closing slash), for the manifest; `scopes` say which items of
-    a table this scan accounts for. After iterating, `ignored` counts the files in folders that are no pictures, and
+    a table this scan accounts for. After iterating, `ignored` counts files of other kinds in folders, by suffix, and
     `empty` are the folders that are there with nothing in them, as a disk that is not mounted leaves them.
     """
 
     roots: tuple[str, ...]
     scopes: tuple[Scope, ...]
-    ignored: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
     empty: list[Scope] = field(default_factory=list)
     _parts: list[Iterable[Source | Unreadable]] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Source | Unreadable]:
-        self.ignored, self.empty = 0, []
+        self.ignored, self.empty = Counter(), []
         for part in self._parts:
             yield from part
             if isinstance(part, Walk):
@@ -86,7 +87,7 @@ def scan(paths: Iterable[str | os.PathLike[str]], *, roots: Sequence[str] = (), 
     bases = _Bases(known, [path for path, own in named if path == own])
     plan = Scan((), ())
     for path, own in named:
-        _add(plan, path, bases.of(path, own), own, urls)
+        _add(plan, path, bases, own, urls)
     return plan
 
 
@@ -123,21 +124,23 @@ class _Bases:
     named: list[bytes]
 
     def of(self, path: bytes, own: bytes) -> bytes:
-        known = [base for base in self.known if _inside(path, base)]
-        named = [base for base in self.named if _inside(path, base)]
+        known = [base for base in self.known if inside(path, base)]
+        named = [base for base in self.named if inside(path, base)]
         return max(known, key=len) if known else min(named, key=len) if named else own
 
+    def below(self, path: bytes) -> tuple[bytes, ...]:
+        """Folders the table knows inside this one."""
+        return tuple(base for base in self.known if inside(base, path) and base != path)
 
-def _inside(path: bytes, folder: bytes) -> bool:
-    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
 
-
-def _add(plan: Scan, path: bytes, base: bytes, own: bytes, urls: Urls) -> None:
+def _add(plan: Scan, path: bytes, bases: _Bases, own: bytes, urls: Urls) -> None:
+    base = bases.of(path, own)
     uri, root = file_uri(path), file_uri(base, folder=True)
     if os.path.isdir(path):
-        walk = Walk(path, base)
-        plan._parts.append(walk)
-        plan.scopes += (Scope(root, file_uri(path, folder=True)),)
+        nested = bases.below(path)
+        plan._parts.append(Walk(path, base, nested))
+        roots = [root, *(file_uri(known, folder=True) for known in nested)]
+        plan.scopes += tuple(Scope(one, file_uri(path, folder=True)) for one in roots)
         plan.roots += (root,) if base == own == path else ()
     elif path.lower().endswith(b".jsonl"):
         plan._parts.append(_Lazily(partial(scan_jsonl, path, urls)))

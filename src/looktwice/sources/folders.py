@@ -1,13 +1,15 @@
 """Folders: pictures and `.tar` archives below them, in the order of their names' bytes.
 
-Names that begin with a dot are passed over. Links to files are followed; a link to a folder is followed where it leads
-out of the scanned folder, and passed over where it leads to another place in it, which is scanned under its own name.
+Names that begin with a dot are passed over, and so are folders that are looktwice tables. Links to files are followed;
+a link to a folder is followed where it leads out of the scanned folder, and passed over where it leads to another
+place in it, which is scanned under its own name.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -17,26 +19,31 @@ from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
 from looktwice.sources.tar import is_archive, scan_tar
 from looktwice.sources.uri import failure, file_uri
 
+_TABLE = {b"manifest.json", b"items.lance"}
+
 
 @dataclass(slots=True)
 class Walk:
-    """One scanned folder. `base` is the folder that ids are relative to.
+    """One scanned folder. `base` is the folder that ids are relative to, but below those of `nested`, which are.
 
-    `ignored` counts files of other kinds, and `empty` holds the folders in which nothing was found at all.
+    `ignored` counts files of other kinds by suffix, and `empty` holds the folders in which nothing was found at all.
     """
 
     folder: bytes
     base: bytes
-    ignored: int = 0
+    nested: tuple[bytes, ...] = ()
+    ignored: Counter[str] = field(default_factory=Counter)
     empty: list[Scope] = field(default_factory=list)
     _seen: set[tuple[int, int]] = field(default_factory=set)
 
-    @property
-    def root(self) -> str:
-        return file_uri(self.base, folder=True)
+    def _base(self, path: bytes) -> bytes:
+        return max((known for known in self.nested if inside(path, known)), key=len, default=self.base)
+
+    def _root(self, path: bytes) -> str:
+        return file_uri(self._base(path), folder=True)
 
     def __iter__(self) -> Iterator[Source | Unreadable]:
-        self.ignored, self.empty = 0, []
+        self.ignored, self.empty = Counter(), []
         self._seen = {_identity(os.stat(self.folder))}
         pending = list(reversed(self._names(self.folder)))
         while pending:
@@ -57,10 +64,10 @@ class Walk:
             names = sorted(name for name in os.listdir(folder) if not name.startswith(b"."))
         except OSError as error:
             uri = file_uri(folder, folder=True)
-            return [Unreadable.of(uri, self.root, failure(error, folder), hides=uri)]
+            return [Unreadable.of(uri, self._root(folder), failure(error, folder), hides=uri)]
         if not names:
-            self.empty.append(Scope(self.root, file_uri(folder, folder=True)))
-        return [os.path.join(folder, name) for name in names]
+            self.empty.append(Scope(self._root(folder), file_uri(folder, folder=True)))
+        return [] if _TABLE.issubset(names) else [os.path.join(folder, name) for name in names]
 
     def _mode(self, path: bytes) -> int | Unreadable | None:
         """Return the kind of file, or None for what is to be passed over."""
@@ -74,29 +81,29 @@ class Walk:
             if suffix and not _wanted(path):
                 return None  # a broken link to something that would not have been read anyway
             uri = file_uri(path)
-            return Unreadable.of(uri, self.root, failure(error, path), hides=uri)
+            return Unreadable.of(uri, self._root(path), failure(error, path), hides=uri)
 
     def _enter(self, path: bytes, status: os.stat_result) -> int | Unreadable | None:
         uri = file_uri(path, folder=True)
         if os.path.islink(path):
             target, home = os.path.realpath(path), os.path.realpath(self.folder)
             if (os.path.realpath(os.path.dirname(path)) + b"/").startswith(target.rstrip(b"/") + b"/"):
-                return Unreadable(uri, self.root, "link-loop", "a link to a folder that it lies in itself")
+                return Unreadable(uri, self._root(path), "link-loop", "a link to a folder that it lies in itself")
             if target.startswith(home.rstrip(b"/") + b"/"):
                 return None
         if _identity(status) in self._seen:
-            return Unreadable(uri, self.root, "link-loop", "the same folder has been scanned under another name")
+            return Unreadable(uri, self._root(path), "link-loop", "the same folder has been scanned under another name")
         self._seen.add(_identity(status))
         return status.st_mode
 
     def _file(self, path: bytes, mode: int) -> Iterator[Source | Unreadable]:
         if not _wanted(path):
-            self.ignored += 1
+            self.ignored[_suffix(path)] += 1
         elif not stat.S_ISREG(mode):
             error = MediaError("not-a-file", "it is a pipe, socket or device")
-            yield Unreadable.of(file_uri(path), self.root, error)
+            yield Unreadable.of(file_uri(path), self._root(path), error)
         else:
-            yield from scan_file(path, self.base)
+            yield from scan_file(path, self._base(path))
 
 
 def scan_file(path: bytes, base: bytes) -> Iterator[Source | Unreadable]:
@@ -108,8 +115,17 @@ def scan_file(path: bytes, base: bytes) -> Iterator[Source | Unreadable]:
         yield Source(name_to_id(name), file_uri(path), root)
 
 
+def inside(path: bytes, folder: bytes) -> bool:
+    """Whether a path is a folder or lies below it, by its name alone."""
+    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
+
+
 def _wanted(path: bytes) -> bool:
-    return path.lower().endswith(b".tar") or os.fsdecode(os.path.splitext(path)[1]).lower() in SUFFIXES
+    return path.lower().endswith(b".tar") or _suffix(path) in SUFFIXES
+
+
+def _suffix(path: bytes) -> str:
+    return os.path.splitext(path)[1].decode("utf-8", "replace").lower()
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from looktwice.errors import MediaError
 from looktwice.sources.uri import Urls, read_uri
+from looktwice.types import text_is_utf8
 
 MAX_DEPTH = 100
 """Metadata that is nested deeper is refused: Python's JSON gives up at a depth that differs from call to call."""
@@ -68,6 +69,11 @@ class Scope:
     root: str
     prefix: str
 
+    @property
+    def place(self) -> str:
+        """The folder, archive or list itself: several roots may have items in one folder."""
+        return self.prefix.rstrip("#") or self.root
+
 
 def name_to_id(name: bytes) -> str:
     """Return a file name or relative path as an id: valid, distinct UTF-8 for any bytes.
@@ -86,14 +92,14 @@ def name_to_id(name: bytes) -> str:
 
 
 def text_is_clean(value: object, depth: int = 0) -> bool:
-    """Whether every string inside a JSON value can be stored as UTF-8: JSON can smuggle in lone surrogates.
+    """Whether every string inside a JSON value can be stored as UTF-8.
 
     Raises RecursionError for what is nested deeper than MAX_DEPTH, which could be read here and not written elsewhere.
     """
     if depth > MAX_DEPTH:
         raise RecursionError
     if isinstance(value, str):
-        return not any(0xD800 <= ord(char) <= 0xDFFF for char in value)
+        return text_is_utf8(value)
     if isinstance(value, dict):
         return all(text_is_clean(part, depth + 1) for pair in value.items() for part in pair)
     if isinstance(value, list):

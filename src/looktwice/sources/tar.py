@@ -21,6 +21,8 @@ from looktwice.sources.records import Source, Unreadable, name_to_id
 from looktwice.sources.uri import failure, file_uri, open_file, range_uri
 
 MAX_SIDECAR = 2**24
+MAX_HEADERS = 2**20
+"""Headers of one member, in bytes: long names and extended headers are read whole, at whatever size they state."""
 _OTHER = (".txt", ".json")
 _ARCHIVE = re.compile(rb"\.(tar(\.(gz|bz2|xz|zst))?|tgz)\Z", re.IGNORECASE)
 
@@ -30,6 +32,26 @@ class _Group:
     key: bytes
     members: dict[str, tuple[int, int]] = field(default_factory=dict)  # suffix -> offset, size
     problem: MediaError | None = None
+
+
+@dataclass(slots=True)
+class _Headers:
+    """The archive as tarfile may read it: no more than `left` bytes until the next member. Data is never read here."""
+
+    file: BinaryIO
+    left: int = MAX_HEADERS
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self.left:
+            raise tarfile.ReadError(f"the headers of a member take more than {MAX_HEADERS:,} bytes")
+        self.left -= size
+        return self.file.read(size)
+
+    def seek(self, place: int) -> int:
+        return self.file.seek(place)
+
+    def tell(self) -> int:
+        return self.file.tell()
 
 
 def is_archive(path: bytes) -> bool:
@@ -105,9 +127,11 @@ def _put(group: _Group, suffix: str, member: tarfile.TarInfo, size: int) -> None
 
 
 def _members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
+    headers: Any = _Headers(file)
     try:
-        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
+        with tarfile.open(fileobj=headers, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
             while (member := archive.next()) is not None:
+                headers.left = MAX_HEADERS
                 archive.members.clear()  # type: ignore[attr-defined]  # or every header of a shard stays in memory
                 if member.size < 0:  # tarfile would go back, and read the same headers for ever
                     raise tarfile.ReadError(f"{member.name!r} has a negative size")

@@ -10,7 +10,7 @@ Importing this package loads neither LanceDB nor Arrow; opening a table does.
 from looktwice.store.ann import EXACT_ROWS, IndexInfo
 from looktwice.store.lance import batched
 from looktwice.store.ledger import Ledger, LedgerEntry
-from looktwice.store.maintenance import Version
+from looktwice.store.maintenance import Version, bytes_below
 from looktwice.store.manifest import Manifest
 from looktwice.store.schema import Row, TokenRow, check_metadata, metadata_json, parse_columns
 from looktwice.store.table import Table
@@ -26,6 +26,7 @@ __all__ = [
     "TokenRow",
     "Version",
     "batched",
+    "bytes_below",
     "check_metadata",
     "metadata_json",
     "parse_columns",

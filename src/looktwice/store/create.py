@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from looktwice.errors import StoreError, UsageError
+from looktwice.files import DRAFT
 from looktwice.store import lock, manifest
 from looktwice.store.lance import connect, plain_errors
 from looktwice.store.ledger import ledger_schema
@@ -17,7 +18,7 @@ from looktwice.store.schema import check_columns, items_schema, tokens_schema
 from looktwice.types import EncoderInfo
 
 _TABLES = ("items", "tokens", "ledger")
-_OWN = {*(f"{name}.lance" for name in _TABLES), lock.NAME, f"{manifest.NAME}.tmp"}
+_OWN = {*(f"{name}.lance" for name in _TABLES), lock.NAME}
 
 
 def open_folder(path: Path, encoder: EncoderInfo | None) -> tuple[Path, Manifest]:
@@ -77,7 +78,12 @@ def _demand_free(path: Path) -> None:
 
 def _is_unfinished(path: Path) -> bool:
     names = {entry.name for entry in path.iterdir()}
-    return bool(names) and names <= _OWN
+    return bool(names) and names - {draft.name for draft in _drafts(path)} <= _OWN
+
+
+def _drafts(path: Path) -> list[Path]:
+    """Manifests that were never finished."""
+    return list(path.glob(f"{manifest.NAME}.*{DRAFT}"))
 
 
 def _clear_leftovers(path: Path) -> None:
@@ -86,6 +92,8 @@ def _clear_leftovers(path: Path) -> None:
         if (path / f"{name}.lance").exists():
             _demand_empty(database, name, path)
             shutil.rmtree(path / f"{name}.lance")
+    for draft in _drafts(path):
+        draft.unlink()
 
 
 def _demand_empty(database: Any, name: str, path: Path) -> None:

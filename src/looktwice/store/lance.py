@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from looktwice.errors import LooktwiceError, StoreError, UnknownName, UsageError
+from looktwice.types import text_is_utf8
 
 T = TypeVar("T")
 
@@ -76,16 +77,8 @@ def is_in(column: str, values: Iterable[str]) -> str:
 
     What holds half characters is left out: it cannot be stored as UTF-8, so that no row has it.
     """
-    literals = ",".join(quote(value) for value in values if _storable(value))
+    literals = ",".join(quote(value) for value in values if text_is_utf8(value))
     return f"{column} IN ({literals})" if literals else "false"
-
-
-def _storable(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:

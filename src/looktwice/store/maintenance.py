@@ -70,23 +70,24 @@ def sizes(folder: Path, items: Any, rows: int) -> dict[str, int]:
     `vectors` are the float16 numbers, `items` the rest of the live item data, `versions` what only older versions
     still need.
     """
-    total = _bytes_below(folder)
-    in_items = _bytes_below(folder / "items.lance")
+    total = bytes_below(folder)
+    in_items = bytes_below(folder / "items.lance")
     live = int(items.list_versions()[-1]["metadata"]["total_files_size"])
     vectors = min(live, rows * items.schema.field("vector").type.list_size * 2)
-    index = _bytes_below(folder / "items.lance" / "_indices")
+    index = bytes_below(folder / "items.lance" / "_indices")
     parts = {
         "items": live - vectors,
         "vectors": vectors,
         "index": index,
         "versions": in_items - live - index,
-        "tokens": _bytes_below(folder / "tokens.lance") + _bytes_below(folder / "codebooks"),
-        "ledger": _bytes_below(folder / "ledger.lance"),
+        "tokens": bytes_below(folder / "tokens.lance") + bytes_below(folder / "codebooks"),
+        "ledger": bytes_below(folder / "ledger.lance"),
     }
     return {**parts, "manifest": total - sum(parts.values()), "total": total}
 
 
-def _bytes_below(folder: Path) -> int:
+def bytes_below(folder: Path) -> int:
+    """Return the size of all files in a folder and below."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

@@ -1,19 +1,19 @@
 """`manifest.json`: what a table was made with, and the refusal of anything else.
 
-It is written to a temporary file, flushed to the disk and renamed, so that it is always one whole version.
+It is written to a file of its own, flushed to the disk and renamed, so that it is always one whole version.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from looktwice.errors import Mismatch, StoreError, UsageError
+from looktwice.files import write_whole
 from looktwice.types import EncoderInfo
 
 NAME = "manifest.json"
@@ -32,8 +32,9 @@ class Manifest:
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:
-        """Replace the manifest of a table, all or nothing. Raises OSError."""
-        write_whole(folder / NAME, json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False).encode())
+        """Replace the manifest of a table, all or nothing. Raises as `files.write_whole` does."""
+        text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+        write_whole(folder / NAME, text.encode(), sync=True)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -74,29 +75,6 @@ class Manifest:
                     f"{folder} was made with encoder {self.encoder.name} ({what} {mine}), not with "
                     f"{encoder.name} ({what} {theirs}); open it with the first or index into a new table."
                 )
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, a crash or a full disk sees the old or the new one, never a part."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _way(found: object) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from looktwice.errors import UnknownName, UsageError
+from looktwice.types import text_is_utf8
 
 if TYPE_CHECKING:
     from looktwice.types import FloatArray
@@ -172,14 +173,6 @@ def check_rows(rows: Sequence[Row], dim: int) -> None:
             raise UsageError(f"The vector of {row.id!r} has shape {row.vector.shape}; this table needs ({dim},).")
         if not np.all(np.isfinite(stored := row.vector.astype(np.float16))) or not stored.any():
             raise UsageError(f"The vector of {row.id!r} is zero or not finite, so it could never be found.")
-
-
-def text_is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def rows_to_arrow(rows: Sequence[Row], schema: Any, columns: Mapping[str, type]) -> Any:

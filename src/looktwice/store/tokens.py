@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from looktwice.errors import StoreError, UsageError
+from looktwice.files import write_whole
 from looktwice.store.lance import batched, is_in, plain_errors
-from looktwice.store.manifest import write_whole
 from looktwice.store.schema import TokenRow, tokens_schema
 
 CODEBOOKS = "codebooks"
@@ -68,7 +68,7 @@ def put_codebook(folder: Path, data: bytes) -> str:
     name = hashlib.sha256(data).hexdigest()
     with plain_errors(folder, "writing a codebook"):
         (folder / CODEBOOKS).mkdir(exist_ok=True)
-        write_whole(folder / CODEBOOKS / name, data)
+        write_whole(folder / CODEBOOKS / name, data, sync=True)
     return name
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,6 +25,7 @@ from looktwice.evaluate.groups import by_query
 from looktwice.evaluate.scenes.compose import Scene, clutter, portrait
 from looktwice.evaluate.scenes.cutouts import Cutout, Cutouts
 from looktwice.evaluate.scenes.labels import Account
+from looktwice.files import write_whole
 
 __all__ = ["FULL", "SMALL", "Size", "build"]
 
@@ -85,9 +87,7 @@ def _scenes(
     if not lines or json.loads(lines[0]) != stamp or len(lines) != size.scenes + 1:
         made = (_written(folder, number, _scene(number, size, asked, others, cutouts)) for number in range(size.scenes))
         lines = [json.dumps(stamp), *made]
-        draft = ledger.with_suffix(".part")
-        draft.write_text("\n".join(lines) + "\n", "utf-8")
-        draft.replace(ledger)
+        write_whole(ledger, ("\n".join(lines) + "\n").encode())
     return {record["id"]: record["shows"] for record in map(json.loads, lines[1:])}
 
 
@@ -122,7 +122,6 @@ def _portrait(folder: Path, name: str, cutout: Cutout, others: list[Cutout], cut
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         scene = portrait(cutout, SIDE, Random(f"query {SEED} {name}"), cutouts, others)
-        draft = path.with_suffix(".part")
-        scene.image.save(draft, "JPEG", quality=88)
-        draft.replace(path)
+        scene.image.save(picture := BytesIO(), "JPEG", quality=88)
+        write_whole(path, picture.getvalue())
     return path
