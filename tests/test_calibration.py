@@ -291,6 +291,24 @@ def test_directions_take_away_what_was_not_asked_for(table: Table) -> None:
         of_the_table(table, direction="image-to-text")
 
 
+def with_words(table: Table) -> Table:
+    """The table with one more item, which is the nearest to red and has no picture."""
+    vector = Colours().encode([Item("x", text="red")])[0]
+    with table.writer():
+        table.add([Row("words", "", hashlib.sha256(b"red").hexdigest(), 0, 0, "red", {}, vector)])
+    return table
+
+
+@pytest.mark.parametrize("prompt", ["auto", "object"])
+def test_what_has_nothing_of_the_wanted_kind_is_missing_and_refuses_no_query(table: Table, prompt: str) -> None:
+    look = SecondLook("tiny-vl", prompt=prompt, device="cpu", dtype="float32")
+    retriever = Retriever(with_words(table), Colours(), look, shortlist=4, direction="image-to-image")
+    answer = retriever.search(Image.new("RGB", (8, 8), (250, 0, 0)), k=4)
+    assert [hit.p is None for hit in answer.hits if hit.id == "words"] == [True]
+    counts = answer.manifest["candidates"]
+    assert counts["scored"] == 3 and counts["reasons"] == {"nothing-to-show": 1}
+
+
 def test_every_direction_has_a_name_and_others_are_refused() -> None:
     assert len(NAMES) == 9 and all(str(Direction.parse(name)) == name for name in NAMES)
     with pytest.raises(UnknownName):
