@@ -16,7 +16,7 @@ import numpy as np
 
 from looktwice.errors import LooktwiceError, UsageError
 from looktwice.score import cache, labels, modes, pairs, probability, rows
-from looktwice.score.around import Around
+from looktwice.score.around import AroundEngine
 from looktwice.score.engine import Engine
 from looktwice.score.prompt import Piece, Prompt, Side, parts_of
 from looktwice.score.rows import Pair
@@ -28,7 +28,7 @@ QUESTION = "\nWhich candidate fits the query best? Reply with its {} only."
 
 
 @dataclass(frozen=True)
-class Choice(Around):
+class Choice(AroundEngine):
     """A PairScorer that lets the model choose among all candidates of a call; p sums to 1 over them.
 
     Scores of one call are no measure for those of another. `orders` is how many orders are asked about, at most one per
