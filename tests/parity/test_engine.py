@@ -111,6 +111,28 @@ def test_memory_of_pictures_has_a_limit(mllm: Get, query: dict[str, Item], candi
     assert 0 < small.tower._bytes <= 16_000 and len(small.tower._kept) < len(candidates)
 
 
+def test_no_more_pictures_are_prepared_than_the_next_batch_takes(
+    mllm: Get, candidates: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A photo's prepared pixels can be hundreds of megabytes."""
+    expected = [t.features for t in engine(mllm("qwen2_5_vl")).visual_tokens(candidates)]
+    fast = engine(mllm("qwen2_5_vl"))
+    prepare, look, done = fast.family.prepare, fast.family.look, []
+
+    def seen(batch: Sequence[Any]) -> Any:
+        done.append(f"look at {len(batch)}")
+        return look(batch)
+
+    monkeypatch.setattr(fast.family, "prepare", lambda *given: done.append("prepare") or prepare(*given))
+    monkeypatch.setattr(fast.family, "look", seen)
+    monkeypatch.setattr("looktwice.score.tower.TOWER_NUMBERS", (1, 1))
+    found = fast.visual_tokens(candidates)
+    assert done[:5] == ["prepare", "prepare", "look at 1", "prepare", "look at 1"], "one ahead shows that it is full"
+    assert done.count("look at 1") == len(candidates)
+    for tokens, features in zip(found, expected, strict=True):
+        torch.testing.assert_close(tokens.features, features)
+
+
 def test_the_query_runs_once_for_all_its_candidates(
     mllm: Get, query: dict[str, Item], candidates: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
