@@ -125,9 +125,8 @@ class Retriever:
         """The encoder of the table, loaded at first use."""
         if self._encoder is None:
             made_by = self.table.manifest.encoder
-            self._encoder = load_encoder(
-                made_by.name, revision=made_by.revision, device=self._device, dtype=self._dtype
-            )
+            name = made_by.queries or made_by.name
+            self._encoder = load_encoder(name, revision=made_by.revision, device=self._device, dtype=self._dtype)
             self.table.manifest.check(self._encoder.info, self.table.path)
         return self._encoder
 
@@ -166,8 +165,8 @@ class Retriever:
         return Look(look, in_table(self.table), self._readers, self.rules, self.shortlist, check, self._rough)
 
     def _conditions(self, k: int, where: str | None, look: SecondLook | None) -> dict[str, Any]:
-        made_by = self.table.manifest.encoder
-        encoder = {"name": made_by.name, "revision": made_by.revision, "preprocessing": made_by.preprocessing}
+        made_by = self.table.manifest.encoder if self._encoder is None else self._encoder.info
+        encoder = {name: value for name, value in made_by.record().items() if name != "dim"}
         asked = {"items": len(self.table), "k": k, "shortlist": self.shortlist, "where": where}
         readers = [readers for readers in (self._rough, self._readers) if readers is not None and look is not None]
         seen = {"candidates_from": [record for one in readers for record in one.describe()]} if readers else {}

@@ -33,7 +33,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Replace the manifest of a table, all or nothing. Raises OSError."""
-        write_whole(folder / NAME, json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False).encode())
+        values = {**dataclasses.asdict(self), "encoder": self.encoder.record()}
+        write_whole(folder / NAME, json.dumps(values, indent=1, ensure_ascii=False).encode())
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
