@@ -156,8 +156,9 @@ class SecondLook:
             if known:
                 yield known, scores
             shown = [(row, candidate) for row, candidate in shown if row not in set(known)]
-        rows = iter([row for row, _ in shown])
-        for chunk in _timed(reader.read([candidate for _, candidate in shown]), tally):
+        rows, left = iter([row for row, _ in shown]), [candidate for _, candidate in shown]
+        whole = getattr(scorer, "listwise", False) and left  # a score says nothing beside those of another call
+        for chunk in _timed(reader.read(left, chunk=len(left)) if whole else reader.read(left), tally):
             tally.unreadable |= {found.id: found.why for found in chunk if isinstance(found, Unreadable)}
             there = [(row, found) for found, row in zip(chunk, rows, strict=False) if isinstance(found, Item)]
             if there:
