@@ -291,12 +291,31 @@ def test_directions_take_away_what_was_not_asked_for(table: Table) -> None:
         of_the_table(table, direction="image-to-text")
 
 
-def with_words(table: Table) -> Table:
-    """The table with one more item, which is the nearest to red and has no picture."""
-    vector = Colours().encode([Item("x", text="red")])[0]
+def with_words(table: Table, words: str = "red") -> Table:
+    """The table with one more item, which has no picture: the nearest of all to red, or "green" the farthest."""
+    vector = Colours().encode([Item("x", text=words)])[0]
     with table.writer():
-        table.add([Row("words", "", hashlib.sha256(b"red").hexdigest(), 0, 0, "red", {}, vector)])
+        table.add([Row("words", "", hashlib.sha256(words.encode()).hexdigest(), 0, 0, words, {}, vector)])
     return table
+
+
+def test_a_budget_asks_all_of_a_shortlist_the_same(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prompt is one that shows them all, though the first blocks alone would have been asked another."""
+
+    class Prompted(Brighter):
+        def with_prompt(self, prompt: str) -> Prompted:
+            return Prompted()
+
+    full, _ = of_the_table(table)
+    never = replace(fit(samples(), source_of(full.conditions)), gap=(0.0, 5.0))
+    monkeypatch.setattr("looktwice.second_look.load_scorer", lambda mllm, *, prompt, **options: Prompted())
+    monkeypatch.setattr(Calibration, "check", lambda self, source: None)
+    for options in ({"budget": "auto:0.01", "calibration": never, "fusion": "p-only"}, {}):
+        look = SecondLook("any")
+        answer = Retriever(with_words(table, "green"), Colours(), look, shortlist=41, **options).search(
+            Image.new("RGB", (8, 8), (250, 0, 0))
+        )
+        assert list(look._scorers) == ["caption"] and answer.tally.scored == 41
 
 
 @pytest.mark.parametrize("prompt", ["auto", "object"])
