@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from looktwice.device import Memory
 from looktwice.errors import ModelError, UsageError
 from looktwice.score import memory, prompts
 from looktwice.score.engine import Engine
@@ -61,6 +62,26 @@ def test_rows_follow_memory_in_steps(mllm: Get) -> None:
     assert rows[0] == 1 and rows == sorted(rows) and rows[-1] > 8
     assert all(n & (n - 1) == 0 for n in rows)
     assert cost.rows(5000, 50, 1 << 40, 4096) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "free", "room"),
+    [
+        ("cpu", 8 << 30, 2 << 30),
+        ("cpu", 99 << 30, 4 << 30),
+        ("cpu", 0, 0),
+        ("cpu", None, 4 << 30),
+        ("cuda", 8 << 30, 5 << 30),
+        ("cuda", 0, 1 << 30),
+    ],
+)
+def test_room_is_what_is_free_and_what_torch_keeps_to_use_again(
+    monkeypatch: pytest.MonkeyPatch, place: str, free: int | None, room: int
+) -> None:
+    monkeypatch.setattr("looktwice.device.memory", lambda device: Memory(None, free))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 9 << 30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 7 << 30)
+    assert memory.room(torch.device(place)) == room
 
 
 def test_batches_are_halved_until_they_fit(

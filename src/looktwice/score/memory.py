@@ -66,8 +66,11 @@ def plan(lengths: Sequence[int], rows_for: Callable[[int], int], waste: float = 
 
 def room(place: torch.device) -> int:
     """Bytes that a batch may use: half of what a GPU has free, else a quarter of free memory, at most 4 GiB."""
-    free = device.memory(str(place)).free or 4 << 30
-    return free // 2 if place.type == "cuda" else min(4 << 30, free // 4)
+    free = device.memory(str(place)).free
+    if place.type != "cuda":
+        return 4 << 30 if free is None else min(4 << 30, free // 4)
+    kept = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)  # by torch, for the next batch
+    return ((free or 0) + kept) // 2
 
 
 def halving(run: Callable[[Sequence[T]], R], batch: Sequence[T]) -> Iterator[tuple[Sequence[T], R]]:
