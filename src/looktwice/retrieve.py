@@ -5,7 +5,7 @@ Joins the stages and knows none of their insides; nothing here prints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -186,12 +186,12 @@ class Retriever:
 class Readers:
     """What reads candidates of a table for a scorer: its stored tokens or its pictures; see Retriever's `codec`.
 
-    "auto" passes over the tokens of the codec `besides`.
+    Without a table, always pictures. "auto" passes over the tokens of the codec `besides`.
     """
 
     def __init__(
         self,
-        table: Table,
+        table: Table | None,
         codec: str = "auto",
         missing: str = "error",
         asymmetric: bool = False,
@@ -211,6 +211,8 @@ class Readers:
 
     def _make(self, scorer: PairScorer) -> Reader:
         codec: str | None = self._codec
+        if codec == "pictures" or self._table is None:
+            return self._pictures
         if codec == "auto":
             stored = matching(self._table, scorer.tokens_info()) if isinstance(scorer, TokenScorer) else []
             others = {entry["codec"] for entry in stored} - {self._besides}
@@ -221,7 +223,8 @@ class Readers:
 
     def describe(self) -> list[Mapping[str, Any]]:
         """What the manifest says: where candidates came from."""
-        return [dict(reader.describe()) for reader in self._made.values()]
+        readers = {id(reader): reader for reader in self._made.values()}  # several scorers may share one
+        return [dict(reader.describe()) for reader in readers.values()]
 
 
 def rerank_run(
@@ -230,7 +233,7 @@ def rerank_run(
     find: Find,
     look: SecondLook,
     *,
-    reader_for: Callable[[PairScorer], Reader] | None = None,
+    reader_for: Readers | None = None,
     fusion: Fusion | str = "0.5",
     ties: Ties | str = "default",
     direction: Direction | str = "auto",
@@ -246,8 +249,8 @@ def rerank_run(
     _check_scale(run, rules.fusion)
     _check_ids(run, find)
     asked = {"k": _positive(k, "k"), "shortlist": _positive(shortlist, "shortlist")}
-    reader = Reader()
-    twice = Look(look, find, reader_for or (lambda _: reader), rules, shortlist, lambda: None)
+    readers = reader_for or Readers(None)
+    twice = Look(look, find, readers, rules, shortlist, lambda: None)
     for query in queries:
         if query.id not in run:
             continue
@@ -255,7 +258,8 @@ def rerank_run(
         candidates = [Candidate(document, score) for document, score in run[query.id]]
         tally = Tally(queries=1, retrieved=len(candidates))
         ranking = twice.rank(query, candidates, k, tally)
-        yield Answer(query, candidates, ranking, k, {**asked, **look_conditions(look, rules)}, tally)
+        conditions = {**asked, **look_conditions(look, rules), "candidates_from": readers.describe()}
+        yield Answer(query, candidates, ranking, k, conditions, tally)
 
 
 def _policy(name: str) -> Policy:

@@ -1,6 +1,6 @@
 """Shortlists with stored tokens: what is read, what is missing, and who decides what happens then."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from token_fakes import ToyScorer, draw, make_table, row_of
 from looktwice.candidates import Entry, Reader, Unreadable, in_table
 from looktwice.errors import MediaError, Mismatch, StoreError, UnknownName, UsageError
 from looktwice.manifest import Tally
-from looktwice.retrieve import Readers
+from looktwice.retrieve import Readers, rerank_run
 from looktwice.second_look import SecondLook
 from looktwice.store import Table, TokenRow
 from looktwice.token_index import POLICIES, TokenReader, add_tokens, open_set
@@ -153,8 +153,6 @@ def test_which_set(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="policy"):
         TokenReader(table, scorer, "int8", policy="ignore")
     assert set(POLICIES) == {"error", "encode", "skip"}
-    from dataclasses import replace
-
     other = ToyScorer(replace(scorer.info, revision="2"))
     with pytest.raises(Mismatch, match=r"tokens of toy \(revision 1, patch8\), not of toy \(revision 2, patch8\)"):
         TokenReader(table, other, "int8")
@@ -233,6 +231,21 @@ def test_what_is_remembered_needs_no_reading(table: Table, tmp_path: Path) -> No
     for id_ in IDS:
         spoil(table, id_, codes=b"LT\x01rubbish")
     assert looked(table, tmp_path / "s.db", policy="error") == ([], seen)
+
+
+def test_a_rerank_says_what_candidates_were_seen_as(table: Table) -> None:
+    run, readers = {"q": [(id_, 0.5) for id_ in IDS]}, Readers(table, "int8", asymmetric=True)
+    (query,) = flat(Reader(), entries(table, IDS[:1]))
+    (answer,) = rerank_run(
+        run, [replace(query, id="q")], in_table(table), SecondLook(ToyScorer()), reader_for=readers, fusion="p-only"
+    )
+    (seen,) = answer.manifest["candidates_from"]
+    assert seen["asymmetric"] is True and seen["codec"] == "int8" and seen["counts"] == {"stored": 12}
+
+
+def test_a_reader_that_several_scorers_share_is_named_once(table: Table) -> None:
+    readers, scorers = Readers(table, "pictures"), [ToyScorer(), ToyScorer()]
+    assert readers(scorers[0]) is readers(scorers[1]) and readers.describe() == [{"codec": "pictures"}]
 
 
 def ranked(table: Table, budget: str, codec: str = "auto") -> tuple[Pairs, Tally, list[Hit], list[dict]]:
