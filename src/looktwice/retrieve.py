@@ -22,9 +22,9 @@ from looktwice.rank import Fusion, Ties
 from looktwice.rank.budget import Budget
 from looktwice.second_look import SecondLook
 from looktwice.store import Table
-from looktwice.token_index import TokenReader, TokenScorer
+from looktwice.token_index import TokenReader
 from looktwice.token_index.reader import POLICIES, Policy
-from looktwice.token_index.sets import matching
+from looktwice.token_index.sets import usable
 from looktwice.tokens import parse_codec
 from looktwice.twice import Look, Rules, look_conditions
 from looktwice.types import Candidate, Encoder, Hit, Item, PairScorer
@@ -214,8 +214,7 @@ class Readers:
         if codec == "pictures" or self._table is None:
             return self._pictures
         if codec == "auto":
-            stored = matching(self._table, scorer.tokens_info()) if isinstance(scorer, TokenScorer) else []
-            others = {entry["codec"] for entry in stored} - {self._besides}
+            others = {entry["codec"] for entry in usable(self._table, scorer)} - {self._besides}
             codec = "pictures" if not others else others.pop() if len(others) == 1 else None
         if codec == "pictures":
             return self._pictures

@@ -160,6 +160,14 @@ def test_which_set(tmp_path: Path) -> None:
         TokenReader(table, scorer.with_levels(3), "pq8x4")
 
 
+def test_tokens_of_another_model_are_passed_over_with_a_warning(table: Table, caplog) -> None:
+    for scorer in (ToyScorer(), object()):
+        Readers(table)(scorer)
+    assert not caplog.text
+    assert Readers(table)(ToyScorer(replace(ToyScorer().info, revision="2"))).describe() == {"codec": "pictures"}
+    assert "seen as pictures" in caplog.text and "tokens of toy (revision 1, patch8), not of toy" in caplog.text
+
+
 def test_a_lost_codebook_is_an_error_that_names_it(tmp_path: Path) -> None:
     table, scorer = make_table(tmp_path), ToyScorer()
     add_tokens(table, scorer, "pq8x4")
