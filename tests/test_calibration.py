@@ -291,6 +291,43 @@ def test_directions_take_away_what_was_not_asked_for(table: Table) -> None:
         of_the_table(table, direction="image-to-text")
 
 
+def with_words(table: Table, words: str = "red") -> Table:
+    """The table with one more item, which has no picture: the nearest of all to red, or "green" the farthest."""
+    vector = Colours().encode([Item("x", text=words)])[0]
+    with table.writer():
+        table.add([Row("words", "", hashlib.sha256(words.encode()).hexdigest(), 0, 0, words, {}, vector)])
+    return table
+
+
+def test_a_budget_asks_all_of_a_shortlist_the_same(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prompt is one that shows them all, though the first blocks alone would have been asked another."""
+
+    class Prompted(Brighter):
+        def with_prompt(self, prompt: str) -> Prompted:
+            return Prompted()
+
+    full, _ = of_the_table(table)
+    never = replace(fit(samples(), source_of(full.conditions)), gap=(0.0, 5.0))
+    monkeypatch.setattr("looktwice.second_look.load_scorer", lambda mllm, *, prompt, **options: Prompted())
+    monkeypatch.setattr(Calibration, "check", lambda self, source: None)
+    for options in ({"budget": "auto:0.01", "calibration": never, "fusion": "p-only"}, {}):
+        look = SecondLook("any")
+        answer = Retriever(with_words(table, "green"), Colours(), look, shortlist=41, **options).search(
+            Image.new("RGB", (8, 8), (250, 0, 0))
+        )
+        assert list(look._scorers) == ["caption"] and answer.tally.scored == 41
+
+
+@pytest.mark.parametrize("prompt", ["auto", "object"])
+def test_what_has_nothing_of_the_wanted_kind_is_missing_and_refuses_no_query(table: Table, prompt: str) -> None:
+    look = SecondLook("tiny-vl", prompt=prompt, device="cpu", dtype="float32")
+    retriever = Retriever(with_words(table), Colours(), look, shortlist=4, direction="image-to-image")
+    answer = retriever.search(Image.new("RGB", (8, 8), (250, 0, 0)), k=4)
+    assert [hit.p is None for hit in answer.hits if hit.id == "words"] == [True]
+    counts = answer.manifest["candidates"]
+    assert counts["scored"] == 3 and counts["reasons"] == {"nothing-to-show": 1}
+
+
 def test_every_direction_has_a_name_and_others_are_refused() -> None:
     assert len(NAMES) == 9 and all(str(Direction.parse(name)) == name for name in NAMES)
     with pytest.raises(UnknownName):

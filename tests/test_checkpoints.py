@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import build
 
 from looktwice import checkpoints
+from looktwice.catalog import BY_NAME
 from looktwice.checkpoints import Checkpoint, bundled_names, fingerprint, resolve
 from looktwice.device import place
 from looktwice.errors import LooktwiceError, Mismatch, ModelError, UnknownName, UsageError
@@ -104,6 +105,13 @@ def test_folders_that_hold_no_usable_model(folder: Path, tmp_path: Path) -> None
         (folder / "model.safetensors").write_bytes(damaged)
         with pytest.raises(ModelError, match="damaged"):
             resolve(str(folder))
+
+
+@pytest.mark.parametrize("name", ["tiny-clip", "tiny-vl"])
+def test_the_catalogue_has_the_size_of_what_is_bundled(name: str) -> None:
+    weights = [load_file(path) for path in Path(resolve(name).source).glob("*.safetensors")]
+    numbers = sum(tensor.numel() for file in weights for tensor in file.values())
+    assert BY_NAME[name].parameters == round(numbers / 1e6) and BY_NAME[name].bundled
 
 
 def test_a_missing_bundled_model_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

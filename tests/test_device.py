@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import weakref
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from looktwice import device
-from looktwice.device import Memory, Placement, memory, place, process_memory, set_threads
-from looktwice.errors import UnknownName, UsageError
+from looktwice.device import Memory, Placement, halving, memory, place, process_memory, set_threads
+from looktwice.errors import ModelError, UnknownName, UsageError
 
 
 @pytest.fixture
@@ -125,6 +127,37 @@ def test_a_system_that_tells_nothing_is_survived(monkeypatch: pytest.MonkeyPatch
     assert device.physical_cores() >= 1 and device.usable_cpus() >= 1
     assert memory().free is None
     assert process_memory() > 10 * 1024**2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("Allocation on device"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_a_batch_too_large_is_halved_and_holds_no_memory_meanwhile(error: Exception) -> None:
+    made: list[weakref.ref[set[int]]] = []
+
+    def run(part: Sequence[int]) -> int:
+        assert all(one() is None for one in made), "what the failed run had made is gone"
+        large = set(part)
+        made.append(weakref.ref(large))
+        if len(part) > 2:
+            raise type(error)(*error.args)
+        return sum(part)
+
+    assert list(halving(run, [1, 2, 3, 4, 5], "!")) == [([1, 2], 3), ([3], 3), ([4, 5], 9)]
+    with pytest.raises(ModelError, match="too small"):
+        list(halving(lambda part: (_ for _ in ()).throw(error), [1, 2], "It is too small."))
+
+
+def test_other_errors_about_memory_are_themselves() -> None:
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(RuntimeError, match="illegal"):
+        list(halving(lambda part: (_ for _ in ()).throw(error), [1], "There is not enough memory."))
 
 
 def test_memory_is_measured() -> None:

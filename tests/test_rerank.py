@@ -92,6 +92,26 @@ def test_pairs_that_are_made_as_they_are_asked_for_keep_their_queries(documents:
     assert Reranker(Same()).predict([(picture, documents[0])] * 3).tolist() == pytest.approx([0.2] * 3)
 
 
+def test_what_is_compared_with_the_others_is_never_shown_in_parts(tmp_path: Path) -> None:
+    class Listwise(Brighter):
+        listwise = True
+        calls: list[int] = []  # noqa: RUF012
+
+        def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
+            self.calls.append(len(candidates))
+            return super().score(query, candidates)
+
+    files = [tmp_path / f"{i:02}.png" for i in range(45)]
+    for i, path in enumerate(files):
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(path)
+    for path in files[:20]:
+        path.write_bytes(b"broken")
+    ranked = Reranker(Listwise()).rank("red", files)
+    assert Listwise.calls == [25] and [math.isnan(row["score"]) for row in ranked] == [False] * 25 + [True] * 20
+    with pytest.raises(UsageError, match="26 at most"):
+        Reranker(score_mode="choice", device="cpu").rank(files[44], [*files, *files[20:27]])
+
+
 def test_nothing_to_rank() -> None:
     assert Reranker(Brighter()).rank("red", []) == []
     assert Reranker(Brighter()).predict([]).shape == (0,)

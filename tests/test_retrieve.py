@@ -161,6 +161,7 @@ def test_rerank_of_a_foreign_run(table: Table, pictures: Path, where: str) -> No
     assert [hit.id for hit in answer.ranking] == ["red-0.png", "red-2.png", "nowhere.png", "grey-1.png"]
     assert [hit.scored for hit in answer.ranking] == [True, True, False, False]
     assert answer.manifest["candidates"]["reasons"] == {"unknown-id": 1}
+    assert answer.manifest["candidates_from"] == [{"codec": "pictures"}]
 
 
 def test_scores_that_are_no_cosines_are_not_weighed_against_probabilities(pictures: Path) -> None:

@@ -1,19 +1,25 @@
-"""Where a model runs, in which number format, on how many threads: each choice with its reason.
+"""Where a model runs, in which number format, on how many threads: each choice with its reason; what memory there is.
 
 torch loads only when a device is really chosen.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from looktwice.errors import UnknownName, UsageError
+from looktwice.errors import ModelError, UnknownName, UsageError
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
 
 DTYPES = {
     "float32": "float32",
@@ -23,6 +29,7 @@ DTYPES = {
     "float16": "float16",
     "fp16": "float16",
 }
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # "memory" is in other errors too
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +201,32 @@ def _installed() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):  # Windows, or a system that keeps it to itself
         return None
+
+
+def halving(run: Callable[[Sequence[T]], R], batch: Sequence[T], alone: str) -> Iterator[tuple[Sequence[T], R]]:
+    """Run a batch, or, where memory does not suffice, its halves; yields each part with its result.
+
+    Raises ModelError, saying `alone`, where a single one does not fit.
+    """
+    import torch
+
+    try:
+        result = run(batch)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _NO_MEMORY) and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        if len(batch) == 1:
+            raise ModelError(alone) from error
+        log.warning("Not enough memory for a batch of %d; going on with halves.", len(batch))
+    else:
+        yield batch, result
+        return
+    # outside of the block above, whose error holds all that the failed run had made
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    middle = len(batch) // 2
+    yield from halving(run, batch[:middle], alone)
+    yield from halving(run, batch[middle:], alone)
 
 
 def process_memory() -> int:

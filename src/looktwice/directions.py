@@ -8,7 +8,7 @@ from itertools import product
 from typing import TypeVar
 
 from looktwice.candidates import Entry, Unreadable
-from looktwice.errors import UnknownName, UsageError
+from looktwice.errors import MediaError, UnknownName, UsageError
 from looktwice.types import Item
 
 KINDS = ("image", "text", "both")
@@ -46,11 +46,11 @@ class Direction:
         return _only(item, wanted)
 
     def candidates(self, found: Sequence[Entry | Unreadable]) -> list[Entry | Unreadable]:
-        """The candidates with what is to be seen of them; one that has nothing of it is left to be counted missing."""
+        """The candidates with what is to be seen of them; one that has nothing of it is Unreadable, and so missing."""
         if self.name == "auto":
             return list(found)
         wanted = self.name.partition("-to-")[2]
-        return [_only(c, wanted) if isinstance(c, Entry) else c for c in found]
+        return [_shown(c, wanted) if isinstance(c, Entry) else c for c in found]
 
 
 def inferred(query: Item, candidates: Sequence[Entry | Unreadable]) -> str:
@@ -62,6 +62,13 @@ def inferred(query: Item, candidates: Sequence[Entry | Unreadable]) -> str:
 
 def _kind(picture: bool, words: bool) -> str:
     return "both" if picture and words else "text" if words else "image"
+
+
+def _shown(entry: Entry, wanted: str) -> Entry | Unreadable:
+    left = _only(entry, wanted)
+    if left.uri is None and not (left.text and left.text.strip()):
+        return Unreadable(entry.id, MediaError("nothing-to-show", f"{entry.id!r} has no {wanted}"))
+    return left
 
 
 def _only(item: Shown, wanted: str) -> Shown:

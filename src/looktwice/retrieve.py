@@ -5,7 +5,7 @@ Joins the stages and knows none of their insides; nothing here prints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,9 +22,9 @@ from looktwice.rank import Fusion, Ties
 from looktwice.rank.budget import Budget
 from looktwice.second_look import SecondLook
 from looktwice.store import Table
-from looktwice.token_index import TokenReader, TokenScorer
+from looktwice.token_index import TokenReader
 from looktwice.token_index.reader import POLICIES, Policy
-from looktwice.token_index.sets import matching
+from looktwice.token_index.sets import usable
 from looktwice.tokens import parse_codec
 from looktwice.twice import Look, Rules, look_conditions
 from looktwice.types import Candidate, Encoder, Hit, Item, PairScorer
@@ -125,9 +125,8 @@ class Retriever:
         """The encoder of the table, loaded at first use."""
         if self._encoder is None:
             made_by = self.table.manifest.encoder
-            self._encoder = load_encoder(
-                made_by.name, revision=made_by.revision, device=self._device, dtype=self._dtype
-            )
+            name = made_by.queries or made_by.name
+            self._encoder = load_encoder(name, revision=made_by.revision, device=self._device, dtype=self._dtype)
             self.table.manifest.check(self._encoder.info, self.table.path)
         return self._encoder
 
@@ -166,8 +165,8 @@ class Retriever:
         return Look(look, in_table(self.table), self._readers, self.rules, self.shortlist, check, self._rough)
 
     def _conditions(self, k: int, where: str | None, look: SecondLook | None) -> dict[str, Any]:
-        made_by = self.table.manifest.encoder
-        encoder = {"name": made_by.name, "revision": made_by.revision, "preprocessing": made_by.preprocessing}
+        made_by = self.table.manifest.encoder if self._encoder is None else self._encoder.info
+        encoder = {name: value for name, value in made_by.record().items() if name != "dim"}
         asked = {"items": len(self.table), "k": k, "shortlist": self.shortlist, "where": where}
         readers = [readers for readers in (self._rough, self._readers) if readers is not None and look is not None]
         seen = {"candidates_from": [record for one in readers for record in one.describe()]} if readers else {}
@@ -187,12 +186,12 @@ class Retriever:
 class Readers:
     """What reads candidates of a table for a scorer: its stored tokens or its pictures; see Retriever's `codec`.
 
-    "auto" passes over the tokens of the codec `besides`.
+    Without a table, always pictures. "auto" passes over the tokens of the codec `besides`.
     """
 
     def __init__(
         self,
-        table: Table,
+        table: Table | None,
         codec: str = "auto",
         missing: str = "error",
         asymmetric: bool = False,
@@ -212,9 +211,10 @@ class Readers:
 
     def _make(self, scorer: PairScorer) -> Reader:
         codec: str | None = self._codec
+        if codec == "pictures" or self._table is None:
+            return self._pictures
         if codec == "auto":
-            stored = matching(self._table, scorer.tokens_info()) if isinstance(scorer, TokenScorer) else []
-            others = {entry["codec"] for entry in stored} - {self._besides}
+            others = {entry["codec"] for entry in usable(self._table, scorer)} - {self._besides}
             codec = "pictures" if not others else others.pop() if len(others) == 1 else None
         if codec == "pictures":
             return self._pictures
@@ -222,7 +222,8 @@ class Readers:
 
     def describe(self) -> list[Mapping[str, Any]]:
         """What the manifest says: where candidates came from."""
-        return [dict(reader.describe()) for reader in self._made.values()]
+        readers = {id(reader): reader for reader in self._made.values()}  # several scorers may share one
+        return [dict(reader.describe()) for reader in readers.values()]
 
 
 def rerank_run(
@@ -231,7 +232,7 @@ def rerank_run(
     find: Find,
     look: SecondLook,
     *,
-    reader_for: Callable[[PairScorer], Reader] | None = None,
+    reader_for: Readers | None = None,
     fusion: Fusion | str = "0.5",
     ties: Ties | str = "default",
     direction: Direction | str = "auto",
@@ -247,8 +248,8 @@ def rerank_run(
     _check_scale(run, rules.fusion)
     _check_ids(run, find)
     asked = {"k": _positive(k, "k"), "shortlist": _positive(shortlist, "shortlist")}
-    reader = Reader()
-    twice = Look(look, find, reader_for or (lambda _: reader), rules, shortlist, lambda: None)
+    readers = reader_for or Readers(None)
+    twice = Look(look, find, readers, rules, shortlist, lambda: None)
     for query in queries:
         if query.id not in run:
             continue
@@ -256,7 +257,8 @@ def rerank_run(
         candidates = [Candidate(document, score) for document, score in run[query.id]]
         tally = Tally(queries=1, retrieved=len(candidates))
         ranking = twice.rank(query, candidates, k, tally)
-        yield Answer(query, candidates, ranking, k, {**asked, **look_conditions(look, rules)}, tally)
+        conditions = {**asked, **look_conditions(look, rules), "candidates_from": readers.describe()}
+        yield Answer(query, candidates, ranking, k, conditions, tally)
 
 
 def _policy(name: str) -> Policy:

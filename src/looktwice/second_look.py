@@ -6,6 +6,7 @@ Joins `score` (models) with `candidates` (files). Weights load when the first pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -107,7 +108,8 @@ class SecondLook:
     ) -> PairScores:
         """Answers to the second question about the candidates in `which`; the others are "missing"."""
         shown = [(i, c) for i in which if not isinstance(c := candidates[i], Unreadable)]
-        parts = list(self._parts(query, shown, reader_for, tally, self.asker_for))
+        asker = partial(self.asker_for, query, [candidate for _, candidate in shown])
+        parts = list(self._parts(query, shown, reader_for, tally, asker))
         tally.asked_again += len(shown)
         return scatter(len(candidates), parts[0][1].label_logits.shape[1] if parts else 0, parts, "missing")
 
@@ -117,9 +119,11 @@ class SecondLook:
         candidates: Sequence[Item | Entry | Unreadable],
         reader_for: Callable[[PairScorer], Reader],
         tally: Tally,
+        among: Sequence[Item | Entry | Unreadable] | None = None,
     ) -> PairScores | None:
         """Score the candidates in order, None where there are none. One that cannot be read is "missing".
 
+        `among`: all that these are some of, as their scores are to be compared and one prompt must show them all.
         `reader_for` gives what reads candidates for a scorer: picture files or stored tokens. Adds to `tally`: how many
         were asked for, what became of each, why some are missing, seconds.
         """
@@ -128,8 +132,10 @@ class SecondLook:
         tally.requested += len(candidates)
         tally.unreadable |= {c.id: c.why for c in candidates if isinstance(c, Unreadable)}
         shown = [(row, c) for row, c in enumerate(candidates) if not isinstance(c, Unreadable)]
+        fit = [c for c in (candidates if among is None else among) if not isinstance(c, Unreadable)]
+        scorer = partial(self.scorer_for, query, fit)
         before = self._hits
-        parts = list(self._parts(query, shown, reader_for, tally, self.scorer_for)) if shown else []
+        parts = list(self._parts(query, shown, reader_for, tally, scorer)) if shown else []
         tally.remembered += self._hits - before
         labels = parts[0][1].label_logits.shape[1] if parts else 0
         scores = scatter(len(candidates), labels, parts, "missing")
@@ -142,11 +148,11 @@ class SecondLook:
         shown: Sequence[tuple[int, Item | Entry]],
         reader_for: Callable[[PairScorer], Reader],
         tally: Tally,
-        scorer_for: Callable[[Item, Sequence[Item | Entry]], PairScorer],
+        choose: Callable[[], PairScorer],
     ) -> Iterator[tuple[list[int], PairScores]]:
         """Rows and their scores, chunk by chunk as they are read."""
         with tally.time("load"):
-            scorer = scorer_for(query, [candidate for _, candidate in shown])
+            scorer = choose()
             reader = reader_for(scorer)
             asked = self._remembering(scorer, reader)
         with tally.time("score"):
@@ -156,8 +162,9 @@ class SecondLook:
             if known:
                 yield known, scores
             shown = [(row, candidate) for row, candidate in shown if row not in set(known)]
-        rows = iter([row for row, _ in shown])
-        for chunk in _timed(reader.read([candidate for _, candidate in shown]), tally):
+        rows, left = iter([row for row, _ in shown]), [candidate for _, candidate in shown]
+        whole = getattr(scorer, "listwise", False) and left  # a score says nothing beside those of another call
+        for chunk in _timed(reader.read(left, chunk=len(left)) if whole else reader.read(left), tally):
             tally.unreadable |= {found.id: found.why for found in chunk if isinstance(found, Unreadable)}
             there = [(row, found) for found, row in zip(chunk, rows, strict=False) if isinstance(found, Item)]
             if there:

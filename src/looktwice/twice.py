@@ -158,7 +158,7 @@ class Look:
         scores: PairScores | None = None
         done = 0
         while done < len(entries):
-            block = self.look.score(query, entries[done : done + step], self.reader_for, tally)
+            block = self.look.score(query, entries[done : done + step], self.reader_for, tally, among=entries)
             if done == 0:
                 self.check()
             scores = _joined(scores, block)

@@ -137,12 +137,22 @@ def text_is_utf8(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class EncoderInfo:
-    """What a table must remember of its encoder in order to refuse another."""
+    """What a table must remember of its encoder in order to refuse another.
+
+    `queries` is a name of the same encoder that gives queries a size of their own (None: they have none); another one
+    fits the same table, so it is no part of what is compared.
+    """
 
     name: str
     revision: str
     preprocessing: str
     dim: int
+    queries: str | None = field(default=None, compare=False)
+
+    def record(self) -> dict[str, Any]:
+        """As plain data, without what is None: a table that needs no `queries` is one that all versions can read."""
+        own = {"name": self.name, "revision": self.revision, "preprocessing": self.preprocessing, "dim": self.dim}
+        return own if self.queries is None else {**own, "queries": self.queries}
 
 
 @runtime_checkable

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import inspect
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from conftest import Looktwice
 from fakes import Brighter
 from PIL import Image
+from typer.testing import CliRunner
 
+from looktwice import media
+from looktwice.cli.main import app
 from looktwice.cli.search import SECOND, search
+from looktwice.encode import load_encoder
+from looktwice.store import Table
+from looktwice.types import Item
 
 
 def queries(folder: Path, *lines: dict[str, str]) -> Path:
@@ -42,6 +49,23 @@ def test_no_rerank_and_shortlist(looktwice: Looktwice, table: Path, scorer: Brig
     assert scorer.shown == [] and all(hit["p"] is None for hit in done.records)
     looktwice("search", table, "red", "--shortlist", "3", "-k", "12", "--json")
     assert len(scorer.shown) == 3
+
+
+def test_queries_have_the_size_that_the_table_was_made_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MODEL@SIZE/QUERY, with the real encoder: a picture of the table is itself only at the table's own size."""
+    monkeypatch.chdir(tmp_path)
+    picture = next((files("looktwice") / "assets/tiny/gallery/images").iterdir())
+    found = []
+    for table, name in (("own.lt", "tiny-clip@120"), ("larger.lt", "tiny-clip@120/200")):
+        made = CliRunner().invoke(app, ["index", table, str(picture), "--encoder", name, "--device", "cpu"])
+        done = CliRunner().invoke(app, ["search", table, str(picture), "--no-rerank", "--json", "--device", "cpu"])
+        assert made.exit_code == done.exit_code == 0, made.output + done.output
+        found.append(json.loads(done.stdout)["coarse"])
+    encoder, item = load_encoder("tiny-clip@120/200", device="cpu"), Item("q", media.load(picture.read_bytes())[0])
+    apart = float(encoder.encode([item])[0] @ encoder.for_queries.encode([item])[0])
+    assert found == pytest.approx([1, apart], abs=2e-3) and apart < 0.99
+    assert Table.open("larger.lt").manifest.encoder.queries == "tiny-clip@120/200"
+    assert "queries" not in json.loads(Path("own.lt/manifest.json").read_text())["encoder"]
 
 
 @pytest.mark.parametrize(

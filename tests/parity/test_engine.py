@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from looktwice.device import Memory
 from looktwice.errors import ModelError, UsageError
 from looktwice.score import memory, prompts
 from looktwice.score.engine import Engine
@@ -61,6 +62,26 @@ def test_rows_follow_memory_in_steps(mllm: Get) -> None:
     assert rows[0] == 1 and rows == sorted(rows) and rows[-1] > 8
     assert all(n & (n - 1) == 0 for n in rows)
     assert cost.rows(5000, 50, 1 << 40, 4096) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "free", "room"),
+    [
+        ("cpu", 8 << 30, 2 << 30),
+        ("cpu", 99 << 30, 4 << 30),
+        ("cpu", 0, 0),
+        ("cpu", None, 4 << 30),
+        ("cuda", 8 << 30, 5 << 30),
+        ("cuda", 0, 1 << 30),
+    ],
+)
+def test_room_is_what_is_free_and_what_torch_keeps_to_use_again(
+    monkeypatch: pytest.MonkeyPatch, place: str, free: int | None, room: int
+) -> None:
+    monkeypatch.setattr("looktwice.device.memory", lambda device: Memory(None, free))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 9 << 30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 7 << 30)
+    assert memory.room(torch.device(place)) == room
 
 
 def test_batches_are_halved_until_they_fit(
@@ -109,6 +130,28 @@ def test_memory_of_pictures_has_a_limit(mllm: Get, query: dict[str, Item], candi
     small = engine(mllm("qwen3_vl"), cache_bytes=16_000)
     small.score(query["image"], candidates)
     assert 0 < small.tower._bytes <= 16_000 and len(small.tower._kept) < len(candidates)
+
+
+def test_no_more_pictures_are_prepared_than_the_next_batch_takes(
+    mllm: Get, candidates: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A photo's prepared pixels can be hundreds of megabytes."""
+    expected = [t.features for t in engine(mllm("qwen2_5_vl")).visual_tokens(candidates)]
+    fast = engine(mllm("qwen2_5_vl"))
+    prepare, look, done = fast.family.prepare, fast.family.look, []
+
+    def seen(batch: Sequence[Any]) -> Any:
+        done.append(f"look at {len(batch)}")
+        return look(batch)
+
+    monkeypatch.setattr(fast.family, "prepare", lambda *given: done.append("prepare") or prepare(*given))
+    monkeypatch.setattr(fast.family, "look", seen)
+    monkeypatch.setattr("looktwice.score.tower.TOWER_NUMBERS", (1, 1))
+    found = fast.visual_tokens(candidates)
+    assert done[:5] == ["prepare", "prepare", "look at 1", "prepare", "look at 1"], "one ahead shows that it is full"
+    assert done.count("look at 1") == len(candidates)
+    for tokens, features in zip(found, expected, strict=True):
+        torch.testing.assert_close(tokens.features, features)
 
 
 def test_the_query_runs_once_for_all_its_candidates(

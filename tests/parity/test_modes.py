@@ -20,6 +20,7 @@ from looktwice.score.mllm import Mllm
 from looktwice.score.prompt import Piece
 from looktwice.score.reference import Reference
 from looktwice.score.written import Answering, Written, parse
+from looktwice.token_index.sets import demand_tokens
 from looktwice.types import Item
 
 FAMILIES = ["idefics3", "qwen2_5_vl", "qwen3_vl"]
@@ -235,6 +236,15 @@ def test_a_prior_is_divided_out(mllm: Get, query: dict[str, Item], candidates: l
     found = of(model, "match", "p-label", prior=side).score(query["text"], candidates)
     assert found.p == pytest.approx(expected, abs=TOLERANCE) and set(found.status) == {"ok"}
     assert not np.allclose(found.p, scores.p, atol=1e-3)
+
+
+def test_a_prior_has_visual_tokens_where_its_model_has(mllm: Get) -> None:
+    fast, slow = (of(mllm("idefics3"), "match", "p-label", prior="query", path=path) for path in ("fast", "reference"))
+    for judge in (fast, fast.with_prompt("object")):
+        assert demand_tokens(judge).tokens_info() == fast.inner.tokens_info()
+    for judge in (slow, slow.with_prompt("object")):
+        with pytest.raises(UsageError, match="reference path"):
+            demand_tokens(judge)
 
 
 @pytest.mark.parametrize(("prompt", "mode"), [("match", "p-true"), ("score", "written"), ("score", "written-expected")])

@@ -15,6 +15,7 @@ import torch
 
 from looktwice.errors import ModelError, UsageError
 from looktwice.score import chat, families, prompts
+from looktwice.score.cache import NOT_PART_OF_THE_SCORE
 from looktwice.score.engine import Engine
 from looktwice.score.load import check_processor, load_mllm, scorer
 from looktwice.score.mllm import Mllm
@@ -176,6 +177,17 @@ def test_sliding_windows_have_no_fast_path(mllm: Get) -> None:
     config.text_config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
     family, why = families.find(config)
     assert family is None and why is not None and "sliding_attention" in why
+
+
+@pytest.mark.parametrize("mode", ["p-label", "p-true"])
+def test_both_paths_share_remembered_scores_and_calibrations(mllm: Get, mode: str) -> None:
+    """Their scores are the same, so that all they say of themselves is, but for what only says where they ran."""
+    said = [
+        scorer(mllm("idefics3"), prompts.get("match"), path=path, score_mode=mode).describe()
+        for path in ("fast", "reference")
+    ]
+    fast, slow = ({k: v for k, v in one.items() if k not in NOT_PART_OF_THE_SCORE} for one in said)
+    assert fast == slow
 
 
 def test_stored_tokens_are_nothing_to_the_reference(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:

@@ -1,6 +1,6 @@
 """Shortlists with stored tokens: what is read, what is missing, and who decides what happens then."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from token_fakes import ToyScorer, draw, make_table, row_of
 from looktwice.candidates import Entry, Reader, Unreadable, in_table
 from looktwice.errors import MediaError, Mismatch, StoreError, UnknownName, UsageError
 from looktwice.manifest import Tally
-from looktwice.retrieve import Readers
+from looktwice.retrieve import Readers, rerank_run
 from looktwice.second_look import SecondLook
 from looktwice.store import Table, TokenRow
 from looktwice.token_index import POLICIES, TokenReader, add_tokens, open_set
@@ -98,6 +98,12 @@ def test_encode_reads_the_pictures_of_exactly_those(table: Table) -> None:
     assert reader.counts == {**COUNTS, "encoded": 5}
 
 
+def test_pictures_that_may_have_to_be_read_come_in_small_lists(table: Table) -> None:
+    many = entries(table, IDS * 4)
+    for policy, sizes in (("encode", [32, 16]), ("skip", [48]), ("error", [48])):
+        assert [len(part) for part in TokenReader(table, ToyScorer(), policy=policy).read(many)] == sizes
+
+
 def test_error_stops_and_says_what_to_do(table: Table) -> None:
     broken(table)
     reader = TokenReader(table, ToyScorer())
@@ -147,13 +153,19 @@ def test_which_set(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="policy"):
         TokenReader(table, scorer, "int8", policy="ignore")
     assert set(POLICIES) == {"error", "encode", "skip"}
-    from dataclasses import replace
-
     other = ToyScorer(replace(scorer.info, revision="2"))
     with pytest.raises(Mismatch, match=r"tokens of toy \(revision 1, patch8\), not of toy \(revision 2, patch8\)"):
         TokenReader(table, other, "int8")
     with pytest.raises(Mismatch, match="width 16 with 0 levels, toy has 16 with 3"):
         TokenReader(table, scorer.with_levels(3), "pq8x4")
+
+
+def test_tokens_of_another_model_are_passed_over_with_a_warning(table: Table, caplog) -> None:
+    for scorer in (ToyScorer(), object()):
+        Readers(table)(scorer)
+    assert not caplog.text
+    assert Readers(table)(ToyScorer(replace(ToyScorer().info, revision="2"))).describe() == {"codec": "pictures"}
+    assert "seen as pictures" in caplog.text and "tokens of toy (revision 1, patch8), not of toy" in caplog.text
 
 
 def test_a_lost_codebook_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -227,6 +239,21 @@ def test_what_is_remembered_needs_no_reading(table: Table, tmp_path: Path) -> No
     for id_ in IDS:
         spoil(table, id_, codes=b"LT\x01rubbish")
     assert looked(table, tmp_path / "s.db", policy="error") == ([], seen)
+
+
+def test_a_rerank_says_what_candidates_were_seen_as(table: Table) -> None:
+    run, readers = {"q": [(id_, 0.5) for id_ in IDS]}, Readers(table, "int8", asymmetric=True)
+    (query,) = flat(Reader(), entries(table, IDS[:1]))
+    (answer,) = rerank_run(
+        run, [replace(query, id="q")], in_table(table), SecondLook(ToyScorer()), reader_for=readers, fusion="p-only"
+    )
+    (seen,) = answer.manifest["candidates_from"]
+    assert seen["asymmetric"] is True and seen["codec"] == "int8" and seen["counts"] == {"stored": 12}
+
+
+def test_a_reader_that_several_scorers_share_is_named_once(table: Table) -> None:
+    readers, scorers = Readers(table, "pictures"), [ToyScorer(), ToyScorer()]
+    assert readers(scorers[0]) is readers(scorers[1]) and readers.describe() == [{"codec": "pictures"}]
 
 
 def ranked(table: Table, budget: str, codec: str = "auto") -> tuple[Pairs, Tally, list[Hit], list[dict]]:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from looktwice.catalog import text_encoders
 from looktwice.checkpoints import Checkpoint
-from looktwice.device import Placement
+from looktwice.device import Placement, halving
 from looktwice.encode.linear import Linear
 from looktwice.encode.mixing import Mixing, unit
-from looktwice.errors import ModelError, UsageError
+from looktwice.errors import UsageError
 from looktwice.sources.records import text_is_clean
 from looktwice.types import EncoderInfo, Item
 from looktwice.weights import load_weights
@@ -139,21 +139,15 @@ class BaseEncoder(ABC):
 
     def _forward(self, batch: list[T], forward: Callable[[list[T]], Tensor]) -> FloatArray:
         import numpy as np
-        import torch
 
-        try:
-            vectors = forward(batch).float().cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            if len(batch) == 1:
-                raise ModelError(
-                    f"{self.placement.device} has too little memory for one item with {self.info.name}; "
-                    "choose a smaller size or --device cpu."
-                ) from error
-            half = len(batch) // 2
-            self.batch_size = max(1, half)
-            return np.concatenate([self._forward(batch[:half], forward), self._forward(batch[half:], forward)])
-        checked: FloatArray = vectors
-        return checked
+        alone = (
+            f"{self.placement.device} has too little memory for one item with {self.info.name}; choose a smaller size "
+            "or --device cpu."
+        )
+        parts = list(halving(lambda part: forward(list(part)).float().cpu().numpy(), batch, alone))
+        if len(parts) > 1:
+            self.batch_size = max(len(part) for part, _ in parts)
+        return np.concatenate([vectors for _, vectors in parts])
 
     def to_device(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Move model inputs to the model's device; numbers with a fraction also take its number format."""

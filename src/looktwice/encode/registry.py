@@ -47,7 +47,8 @@ def load_encoder(
     encoder = asked = _build(spec, checkpoint, placement, batch, mixing)
     if spec.query_size is not None:
         asked = _build(replace(spec, size=spec.query_size), checkpoint, placement, batch, mixing)
-        asked.info = encoder.info  # a table knows its encoder by what it indexes with
+        # a table knows its encoder by what it indexes with, and asks with what it was told
+        asked.info = encoder.info = replace(encoder.info, queries=_for_queries(encoder.info.name, spec))
     encoder.for_queries = asked if mixing.name not in PRESETS else Asked(asked)
     return encoder
 
@@ -107,6 +108,10 @@ def _build(
         batch_size=batch_size,
         mixing=mixing,
     )
+
+
+def _for_queries(name: str, spec: EncoderName) -> str:
+    return str(replace(parse(name), size=spec.size, query_size=spec.query_size))
 
 
 def _canonical(spec: EncoderName, checkpoint: Checkpoint, own_side: int | None, mixing: Mixing) -> str:

@@ -180,7 +180,7 @@ def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:
         "queries": len(dataset.queries),
         "asked": _asked(dataset),
         "depth": dataset.depth,
-        "encoder": asdict(retriever.table.manifest.encoder),
+        "encoder": retriever.table.manifest.encoder.record(),
         "items": len(retriever.table),
         "shortlist": retriever.shortlist,
         "second_look": None if look is None else {"mllm": _name(look.mllm), "prompt": look.prompt, **unusual(look)},

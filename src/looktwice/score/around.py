@@ -11,7 +11,7 @@ from looktwice.types import Item, VisualTokens
 
 
 class Around:
-    """A scorer around an Engine (or, where no visual tokens are asked for, a Reference) in `inner`."""
+    """A scorer around an Engine or a Reference in `inner`."""
 
     inner: Any
 
@@ -31,6 +31,10 @@ class Around:
         """What was counted on the way."""
         counted: Mapping[str, Any] = self.inner.statistics()
         return counted
+
+
+class AroundEngine(Around):
+    """One that has visual tokens too, as a Reference has not."""
 
     def visual_tokens(self, items: Sequence[Item]) -> list[VisualTokens]:
         """See Engine."""

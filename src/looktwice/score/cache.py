@@ -172,10 +172,6 @@ class Cached:
         """See PairScorer; with the number of scores that were known."""
         return {**self.scorer.describe(), "cached": self.hits}
 
-    def with_prompt(self, prompt: Any) -> Cached:
-        """The same model and file, asked another question."""
-        return Cached(self.scorer.with_prompt(prompt), self.cache, self.tokens_key)  # type: ignore[attr-defined]
-
     def _read(self, query: bytes, keys: Sequence[bytes]) -> PairScores:
         found = self.cache.get(self._scope, query, keys)
         labels = max((len(row[1]) // 4 for row in found.values()), default=0)

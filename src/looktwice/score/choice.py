@@ -16,9 +16,9 @@ import numpy as np
 
 from looktwice.errors import LooktwiceError, UsageError
 from looktwice.score import cache, labels, modes, pairs, probability, rows
-from looktwice.score.around import Around
+from looktwice.score.around import AroundEngine
 from looktwice.score.engine import Engine
-from looktwice.score.prompt import Piece, Prompt, Side, parts_of
+from looktwice.score.prompt import Piece, Prompt, Side, joined, parts_of
 from looktwice.score.rows import Pair
 from looktwice.types import Item, PairScores, VisualTokens
 
@@ -28,7 +28,7 @@ QUESTION = "\nWhich candidate fits the query best? Reply with its {} only."
 
 
 @dataclass(frozen=True)
-class Choice(Around):
+class Choice(AroundEngine):
     """A PairScorer that lets the model choose among all candidates of a call; p sums to 1 over them.
 
     Scores of one call are no measure for those of another. `orders` is how many orders are asked about, at most one per
@@ -124,14 +124,14 @@ class Choice(Around):
         for name, i in zip(names, order, strict=False):
             options += [Piece(None, f"\n{name}: "), *self._pieces("candidate", candidates[i])]
         ask = Piece(None, QUESTION.format("number" if names[0] == "1" else "letter"))
-        pieces = _joined([*head, *options, ask])
+        pieces = joined([*head, *options, ask])
         shown = [tokens for tokens in (seen[0], *(seen[1 + i] for i in order)) if isinstance(tokens, VisualTokens)]
         row = self.inner.family.spread(self.inner.encode(pieces), [tokens.layout for tokens in shown])
         if (problem := self.inner.too_long(row)) is not None:
             raise problem
         sides = tuple(str(piece.side) for piece in pieces if piece.text is None)
         stand_ins = [
-            self.inner.encode(_joined([*head, Piece(None, f"\n1: {text}"), ask])) for text in ("a", "7")
+            self.inner.encode(joined([*head, Piece(None, f"\n1: {text}"), ask])) for text in ("a", "7")
         ]  # where the first option begins, whatever it is
         own = [tokens.layout for tokens in shown[: sides.count("query")]]
         first, second = (self.inner.family.spread(ids, own) for ids in stand_ins)
@@ -157,16 +157,6 @@ def _content(item: Item) -> bytes:
 
 def _shows(item: Item, tokens: VisualTokens | LooktwiceError | None) -> bool:
     return isinstance(tokens, VisualTokens) or (tokens is None and bool(item.text and item.text.strip()))
-
-
-def _joined(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
-    out: list[Piece] = []
-    for piece in pieces:
-        if out and piece.text is not None and out[-1].text is not None:
-            out[-1] = Piece(None, out[-1].text + piece.text)
-        else:
-            out.append(piece)
-    return tuple(out)
 
 
 def _averaged(p: Any, entropy: float, off_mass: float, argmax: int) -> PairScores:

@@ -93,7 +93,7 @@ def scorer(
     from looktwice.score import families
     from looktwice.score.choice import Choice
     from looktwice.score.engine import Engine
-    from looktwice.score.prior import Prior
+    from looktwice.score.prior import EnginePrior, Prior
     from looktwice.score.reference import Reference
     from looktwice.score.written import Written
 
@@ -127,7 +127,7 @@ def scorer(
     if prior != "off":
         if score_mode != modes.P_LABEL:
             raise UsageError(f"A prior can be divided out of label probabilities only, not in the mode {score_mode}.")
-        return Prior(engine, prior)
+        return EnginePrior(engine, prior)
     if score_mode == modes.CHOICE:
         return Choice(engine)
     return Written(engine, score_mode) if score_mode != read else engine

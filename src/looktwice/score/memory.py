@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
-from looktwice.device import memory
-from looktwice.errors import ModelError
+from looktwice import device
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -67,32 +64,16 @@ def plan(lengths: Sequence[int], rows_for: Callable[[int], int], waste: float = 
     return batches
 
 
-def room(device: torch.device) -> int:
+def room(place: torch.device) -> int:
     """Bytes that a batch may use: half of what a GPU has free, else a quarter of free memory, at most 4 GiB."""
-    free = memory(str(device)).free or 4 << 30
-    return free // 2 if device.type == "cuda" else min(4 << 30, free // 4)
+    free = device.memory(str(place)).free
+    if place.type != "cuda":
+        return 4 << 30 if free is None else min(4 << 30, free // 4)
+    kept = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)  # by torch, for the next batch
+    return ((free or 0) + kept) // 2
 
 
 def halving(run: Callable[[Sequence[T]], R], batch: Sequence[T]) -> Iterator[tuple[Sequence[T], R]]:
-    """Run a batch, or, where memory does not suffice, its halves; yields each part with its result.
-
-    Raises ModelError where a single one does not fit.
-    """
-    try:
-        result = run(batch)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "memory" not in str(error):
-            raise
-        if len(batch) == 1:
-            raise ModelError(
-                "There is not enough memory for a single pair; lower the resolution or choose a smaller model."
-            ) from error
-        log.warning("Not enough memory for a batch of %d; going on with halves.", len(batch))
-    else:
-        yield batch, result
-        return
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    middle = len(batch) // 2
-    yield from halving(run, batch[:middle])
-    yield from halving(run, batch[middle:])
+    """Run a batch, or its halves; see `device.halving`."""
+    alone = "There is not enough memory for a single pair; lower the resolution or choose a smaller model."
+    return device.halving(run, batch, alone)

@@ -14,7 +14,7 @@ import numpy as np
 
 from looktwice.errors import UnknownName, UsageError
 from looktwice.score import modes
-from looktwice.score.around import Around
+from looktwice.score.around import Around, AroundEngine
 from looktwice.score.engine import Engine
 from looktwice.score.probability import expected_value
 from looktwice.score.prompt import Prompt
@@ -27,7 +27,10 @@ GREY, SIDE, WORDS = (128, 128, 128), 224, "N/A"
 
 @dataclass(frozen=True)
 class Prior(Around):
-    """A PairScorer without the prior of one side: "candidate" costs one more pair per query, "query" one per candidate.
+    """A PairScorer without the prior of one side.
+
+    "query" costs one more pair per candidate; "candidate" one per call and kind (picture, text or both) of candidate,
+    and the second look makes a call of every chunk it reads.
 
     Takes the mode p-label only: the others do not read labels.
     """
@@ -60,7 +63,14 @@ class Prior(Around):
 
     def with_prompt(self, prompt: str | Prompt) -> Prior:
         """The same model, asked another question."""
-        return Prior(self.inner.with_prompt(prompt), self.side)
+        return type(self)(self.inner.with_prompt(prompt), self.side)
+
+
+@dataclass(frozen=True)
+class EnginePrior(Prior, AroundEngine):
+    """The same on the fast path."""
+
+    inner: Engine
 
 
 def empty(item: Item) -> Item:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias, cast, get_args
@@ -109,13 +109,18 @@ class Prompt:
 
     def lay_out(self, query: Item, candidate: Item, clean: Callable[[str], str] = str) -> tuple[Piece, ...]:
         """The pair as pictures with texts between them; `clean` is applied to the texts of the two items only."""
-        pieces: list[Piece] = []
-        for piece in (p for s in self.segments for p in _pieces(s, query, candidate, clean)):
-            if pieces and piece.text is not None and pieces[-1].text is not None:
-                pieces[-1] = Piece(None, pieces[-1].text + piece.text)
-            else:
-                pieces.append(piece)
-        return tuple(pieces)
+        return joined(piece for s in self.segments for piece in _pieces(s, query, candidate, clean))
+
+
+def joined(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
+    """The same with neighbouring texts as one, as a tokenizer must see them."""
+    out: list[Piece] = []
+    for piece in pieces:
+        if out and piece.text is not None and out[-1].text is not None:
+            out[-1] = Piece(None, out[-1].text + piece.text)
+        else:
+            out.append(piece)
+    return tuple(out)
 
 
 def parts_of(side: Side, item: Item) -> set[Part]:

@@ -94,7 +94,13 @@ class Reference:
         """See PairScorer."""
         reason = self.reason or "asked for"
         return pairs.describe(
-            self.mllm, self.prompt, "reference", mode=self.mode, reason=reason, repetition_penalty=self.penalty
+            self.mllm,
+            self.prompt,
+            "reference",
+            mode=self.mode,
+            retrace="off",
+            reason=reason,
+            repetition_penalty=self.penalty,
         )
 
     def statistics(self) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -89,27 +89,31 @@ class Tower:
 
     def _see(self, waiting: dict[Key, Item], pictures: int) -> Found:
         found: Found = {}
-        ready: list[tuple[Key, Prepared]] = []
-        for key, item in waiting.items():
-            assert item.image is not None
-            try:
-                ready.append((key, self.family.prepare(self.mllm.scale(item.image), pictures)))
-            except ValueError as error:  # how processors refuse a picture, such as one 300 times as long as high
-                found[key] = ModelError(f"The picture {item.id!r} cannot be prepared for {self.mllm.name}: {error}")
-        for batch in self._batches(ready):
+        for batch in self._batches(self._prepared(waiting, pictures, found)):
             for done in halving(lambda part: self.family.look([p for _, p in part]), batch):
                 for (key, _), tokens in zip(*done, strict=True):
                     found[key] = self._keep(key, self._on(tokens))
         return found
 
-    def _batches(self, ready: Sequence[tuple[Key, Prepared]]) -> Iterator[list[tuple[Key, Prepared]]]:
+    def _prepared(self, waiting: dict[Key, Item], pictures: int, refused: Found) -> Iterator[tuple[Key, Prepared]]:
+        """One by one as they are taken, as a photo's pixels are hundreds of megabytes; errors go to `refused`."""
+        for key, item in waiting.items():
+            assert item.image is not None
+            try:
+                yield key, self.family.prepare(self.mllm.scale(item.image), pictures)
+            except ValueError as error:  # how processors refuse a picture, such as one 300 times as long as high
+                refused[key] = ModelError(f"The picture {item.id!r} cannot be prepared for {self.mllm.name}: {error}")
+
+    def _batches(self, ready: Iterable[tuple[Key, Prepared]]) -> Iterator[list[tuple[Key, Prepared]]]:
         limit = TOWER_NUMBERS[self._place[0].type == "cpu"]
         batch: list[tuple[Key, Prepared]] = []
-        for entry in ready:
-            if batch and sum(p.size for _, p in batch) + entry[1].size > limit:
+        size = 0
+        for key, picture in ready:
+            if batch and size + picture.size > limit:
                 yield batch
-                batch = []
-            batch.append(entry)
+                batch, size = [], 0
+            batch.append((key, picture))
+            size += picture.size
         if batch:
             yield batch
 

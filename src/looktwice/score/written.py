@@ -20,7 +20,7 @@ from torch import Tensor
 
 from looktwice.errors import UsageError
 from looktwice.score import labels, modes, pairs, prefix, probability
-from looktwice.score.around import Around
+from looktwice.score.around import AroundEngine
 from looktwice.score.engine import Engine
 from looktwice.score.last import HOOKED
 from looktwice.score.prompt import Prompt
@@ -87,7 +87,7 @@ class Answering:
 
 
 @dataclass(frozen=True)
-class Written(Around):
+class Written(AroundEngine):
     """A PairScorer by what the model writes, on the fast path; `mode` is written or written-expected.
 
     Raises UsageError where the tokenizer has no single tokens for "0", "1" and ".".

@@ -33,8 +33,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Replace the manifest of a table, all or nothing. Raises as `files.write_whole` does."""
-        text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
-        write_whole(folder / NAME, text.encode(), sync=True)
+        values = {**dataclasses.asdict(self), "encoder": self.encoder.record()}
+        write_whole(folder / NAME, json.dumps(values, indent=1, ensure_ascii=False).encode(), sync=True)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from looktwice import candidates
 from looktwice.candidates import CACHE_BYTES, Entry, Found, Reader, Unreadable
 from looktwice.errors import MediaError, Mismatch, StoreError, UnknownName, UsageError
 from looktwice.token_index.sets import demand_tokens, open_set
@@ -68,8 +69,12 @@ class TokenReader(Reader):
         self.counts: Counter[str] = Counter()
         self._asked: tuple[Item, Item] | None = None
 
-    def read(self, entries: Sequence[Item | Entry | Unreadable], chunk: int = CHUNK) -> Iterator[list[Found]]:
-        """Yield items with their tokens, in order, in lists of at most `chunk`; the next list is decoded meanwhile."""
+    def read(self, entries: Sequence[Item | Entry | Unreadable], chunk: int | None = None) -> Iterator[list[Found]]:
+        """Yield items with their tokens, in order, in lists of at most `chunk`; the next list is decoded meanwhile.
+
+        `chunk` None: CHUNK, or that of pictures where some may have to be read.
+        """
+        chunk = chunk or (candidates.CHUNK if self.policy == "encode" else CHUNK)
         pieces = [entries[start : start + chunk] for start in range(0, len(entries), chunk)]
         with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
             ahead: list[Future[list[Item | Entry | Unreadable]]] = []

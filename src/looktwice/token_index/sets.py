@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -19,6 +20,8 @@ from looktwice.types import Item, VisualTokens
 if TYPE_CHECKING:
     from looktwice.score.mllm import TokensInfo
     from looktwice.store import Table
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -74,6 +77,16 @@ def matching(table: Table, info: TokensInfo, codec: str | None = None) -> list[M
     if codec is not None:
         mine["codec"] = codec
     return [entry for entry in table.manifest.tokens if mine.items() <= entry.items()]
+
+
+def usable(table: Table, scorer: object) -> list[Mapping[str, Any]]:
+    """`matching` for a scorer of any kind; a warning says why where all sets of the table are other models'."""
+    if not isinstance(scorer, TokenScorer):
+        return []
+    found = matching(table, info := scorer.tokens_info())
+    if table.manifest.tokens and not found:
+        log.warning("Candidates are seen as pictures. %s", _no_set(table, info))
+    return found
 
 
 def open_set(table: Table, info: TokensInfo, codec: str | None = None) -> TokenSet:
