@@ -33,6 +33,8 @@ def calibrate(
     direction: options.Direction = "auto",
     codec: options.Codec = "auto",
     score_cache: options.ScoreCache = None,
+    allow_urls: options.AllowUrls = False,
+    allow_private_urls: options.AllowPrivateUrls = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
@@ -59,7 +61,8 @@ def calibrate(
         raise UnknownName("calibration method", method, METHODS)
     if not into.absolute().parent.is_dir():
         raise UsageError(f"The folder {into.parent} does not exist; make it first.")
-    asked, labels = Queries(queries), read_qrels(qrels)
+    urls = options.urls(allow_urls, allow_private_urls)
+    asked, labels = Queries(queries, urls), read_qrels(qrels)
     set_threads(threads)
     method_of = {"score_mode": score_mode, "retrace": retrace, "prior": prior}
     look = SecondLook(mllm, prompt=prompt, cache=score_cache, device=device, dtype=dtype, **method_of)
@@ -70,6 +73,7 @@ def calibrate(
         ties="coarse",
         shortlist=shortlist,
         codec=codec,
+        urls=urls,
         device=device,
         dtype=dtype,
     )

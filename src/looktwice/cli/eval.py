@@ -18,6 +18,7 @@ from looktwice.errors import UsageError
 if TYPE_CHECKING:
     from looktwice.evaluate.datasets import Dataset
     from looktwice.experiment import Plan
+    from looktwice.sources import Urls
 
 
 def add_to(app: typer.Typer) -> None:
@@ -66,6 +67,8 @@ def evaluate(
     runs: Annotated[list[Path] | None, typer.Option("--run", help="A run to measure; twice: before, after.")] = None,
     qrels: Annotated[Path | None, typer.Option(help="Labels, for --run.")] = None,
     measures: Annotated[list[str] | None, typer.Option("--measure", help="mAP@100, success@1, nDCG@10, …")] = None,
+    allow_urls: options.AllowUrls = False,
+    allow_private_urls: options.AllowPrivateUrls = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
@@ -113,11 +116,12 @@ def evaluate(
         raise UsageError("--tune-on weighs two looks; leave out --no-rerank.")
     if look is None and dataset == "robustness":
         raise UsageError("robustness measures both looks; leave out --no-rerank.")
-    plan = Plan(encoder, look, fusion, str(Ties.parse(ties)), shortlist, codec, tune_on, device, dtype)
+    urls = options.urls(allow_urls, allow_private_urls)
+    plan = Plan(encoder, look, fusion, str(Ties.parse(ties)), shortlist, codec, tune_on, device, dtype, urls)
     folder = into or Path(f"eval-{dataset.replace(':', '-')}{'-small' if small else ''}")
     name = on if dataset == "robustness" else dataset
     own = name == "table"
-    opened = _of_table(taken, queries, qrels) if own else _opened(name, root, folder, small, partial)
+    opened = _of_table(taken, queries, qrels, urls) if own else _opened(name, root, folder, small, partial)
     if look is not None and prompt == "auto":  # what the benchmark asks, where it asks one thing
         plan = replace(plan, look=SecondLook(mllm, prompt=_asked(opened, score_mode), **method))
     if dataset != "robustness":
@@ -160,14 +164,14 @@ def _opened(name: str, root: Path | None, folder: Path, small: bool, partial: bo
     return open_dataset(name, root, work=folder, partial=partial)
 
 
-def _of_table(path: Path | None, queries: Path | None, qrels: Path | None) -> Dataset:
+def _of_table(path: Path | None, queries: Path | None, qrels: Path | None, urls: Urls) -> Dataset:
     from looktwice.evaluate.datasets import table as labelled
     from looktwice.store import Table
 
     if path is None or queries is None or qrels is None:
         raise UsageError("A table of yours is measured with --table T --queries Q.jsonl --qrels LABELS.")
     rows = Table.open(path).rows(labelled.COLUMNS)
-    return labelled.read(list(rows), queries, qrels, path.name)
+    return labelled.read(list(rows), queries, qrels, path.name, urls)
 
 
 def _damage(dataset: Dataset, folder: Path, plan: Plan, sample: int, side: str, json: bool) -> None:

@@ -53,6 +53,8 @@ def rerank(
     missing_tokens: options.MissingTokens = "error",
     asymmetric: options.Asymmetric = False,
     score_cache: options.ScoreCache = None,
+    allow_urls: options.AllowUrls = False,
+    allow_private_urls: options.AllowPrivateUrls = False,
     json: options.Json = False,
 ) -> None:
     """Re-rank a shortlist made elsewhere, against a table or a folder of pictures; no encoder is needed.
@@ -70,7 +72,8 @@ def rerank(
     from looktwice.second_look import SecondLook
 
     check_outputs(run, report)
-    asked = Queries(queries)
+    urls = options.urls(allow_urls, allow_private_urls)
+    asked = Queries(queries, urls)
     shortlists = read_run(candidates)
     known = [name for name in shortlists if name in asked]
     if not known:
@@ -84,7 +87,7 @@ def rerank(
     budget = {"batch_size": batch_size, "resolution": resolution, "max_tiles": max_tiles}
     method = {"score_mode": score_mode, "retrace": retrace, "prior": prior, "as_released": as_released}
     table = _table(collection)
-    find = in_folder(collection) if table is None else in_table(table)
+    find = in_folder(collection, urls) if table is None else in_table(table, urls)
     reader_for = None if table is None else Readers(table, codec, missing_tokens, asymmetric)
     rules = {"fusion": fusion, "ties": ties, "direction": direction}
     with kept_scores(score_cache, run) as cache:
