@@ -62,6 +62,7 @@ def test_max_failures_stops(looktwice: Looktwice, pictures: Path) -> None:
         (["index", "t.lt", "nowhere"], "nowhere"),
         (["index", "t.lt", "pictures", "--column", "year:integer"], "did you mean int"),
         (["index", "t.lt", "pictures", "--column", "year:int"], "declared when it was made"),
+        (["index", "n.lt", "pictures", "--column", "year:int", "--column", "year:float"], "'year' is named twice"),
         (["index", "t.lt", "pictures", "--mllm", "tiny-vl", "--codec", "pq0"], "pq0"),
         (["index", "pictures", "pictures"], "holds other files"),
         (["info", "nowhere.lt"], "does not exist"),

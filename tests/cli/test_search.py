@@ -75,6 +75,8 @@ def test_no_rerank_and_shortlist(looktwice: Looktwice, table: Path, scorer: Brig
         (["--queries", "queries.txt"], ".jsonl"),
         (["red", "--report", "no-folder/r.html"], "no-folder"),
         (["red", "--run", "."], "is a folder"),
+        (["red", "--run", "x.out", "--report", "./x.out"], "would overwrite what --run writes"),
+        (["red", "--run", "x", "--report", "x.json"], "would overwrite what --run writes"),
         (["red", "--threads", "0"], "threads"),
         (["red", "--no-rerank", "--mllm", "tiny-vl"], "--mllm does nothing with --no-rerank"),
         (["red", "--no-rerank", "--as-released"], "--as-released does nothing with --no-rerank"),
@@ -218,6 +220,19 @@ def test_what_rerank_refuses(
     done = looktwice("rerank", "run", collection, "--queries", asked)
     assert done.code == 2, done
     assert message in done.err and done.out == ""
+
+
+@pytest.mark.parametrize(
+    "option", [["--codec", "nonsense"], ["--codec", "auto"], ["--missing-tokens", "skip"], ["--asymmetric"]]
+)
+def test_rerank_of_a_folder_refuses_what_only_a_table_has(
+    looktwice: Looktwice, table: Path, tmp_path: Path, option: list[str]
+) -> None:
+    asked = queries(tmp_path, {"id": "q", "text": "red"})
+    Path("run").write_text('{"q": {"red-0.png": 0.5}}')
+    done = looktwice("rerank", "run", "pictures", "--queries", asked, *option)
+    assert done.code == 2 and f"{option[0]} does nothing with a folder of pictures" in done.err
+    assert option[1:] == ["nonsense"] or looktwice("rerank", "run", table, "--queries", asked, *option).code == 0
 
 
 def test_one_id_that_is_not_utf8_stops_no_rerank(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ class Outputs:
             from looktwice.evaluate import write_run
 
             write_run(self.run, self._run)
-            beside = self.run.with_name(f"{self.run.name}.json")
+            beside = _beside(self.run)
             beside.write_text(json.dumps(json.loads(json_line(manifest)), indent=1) + "\n", encoding="utf-8")
             note(f"{plural(len(self._run), 'ranking')} in {self.run}, what made them in {beside}.")
         if self.report is not None:
@@ -175,3 +175,10 @@ def check_outputs(run: Path | None, report: Path | None) -> None:
             raise UsageError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
         if path is not None and path.is_dir():
             raise UsageError(f"{path} is a folder; name a file.")
+    if run is not None and report is not None and report.resolve() in (run.resolve(), _beside(run).resolve()):
+        raise UsageError(f"--report {report} would overwrite what --run writes; name another file.")
+
+
+def _beside(run: Path) -> Path:
+    """Where what made a run is written."""
+    return run.with_name(f"{run.name}.json")

@@ -83,7 +83,7 @@ def index(
     urls = options.urls(allow_urls, allow_private_urls)
     found = scan(sources, roots=() if known is None else known.manifest.roots, urls=urls)
     set_threads(threads)
-    encodes = _encoder(encoder, known, device, dtype)
+    encodes = encoder_for(encoder, known, device, dtype)
     opened = Table.create(path, encodes.info, columns) if known is None else known
     _check_columns(opened, columns)
     with progress("indexing", "items") as bar:
@@ -112,8 +112,8 @@ def index(
         raise typer.Exit(3)
 
 
-def _encoder(name: str | None, known: Table | None, device: str, dtype: str) -> Encoder:
-    """The encoder asked for; where none was, the table's own, at the revision that filled it."""
+def encoder_for(name: str | None, known: Table | None, device: str, dtype: str) -> Encoder:
+    """The encoder asked for; where none was, the table's own, at the revision that filled it. Also for `eval`."""
     from looktwice.encode import load_encoder
 
     if known is None or name is not None:
