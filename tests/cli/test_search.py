@@ -170,6 +170,36 @@ def test_score_cache_goes_on_where_it_stopped(looktwice: Looktwice, table: Path,
     assert len(scorer.shown) == 12 and first.out == second.out
 
 
+@pytest.mark.parametrize(
+    ("options", "kept", "advice"),
+    [
+        (["--queries", "queries.jsonl"], False, True),
+        (["--queries", "queries.jsonl", "--report", "r.html"], False, True),
+        (["--queries", "queries.jsonl", "--run", "o.trec"], True, False),
+        (["red", "--score-cache", "scores.db"], True, False),
+        (["red", "--run", "o.trec"], False, False),
+    ],
+)
+def test_an_interruption_says_whether_anything_is_kept(
+    looktwice: Looktwice,
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    kept: bool,
+    advice: bool,
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    queries(tmp_path, {"id": "q", "text": "red"})
+    monkeypatch.setattr(Brighter, "score", stopped)
+    done = looktwice("search", table, *options)
+    assert done.code == 130 and "Interrupted." in done.err
+    assert ("the same command goes on" in done.err) == kept
+    assert ("with --run or --score-cache the same command would go on" in done.err) == advice
+
+
 @pytest.mark.parametrize("files", [("--run", "o.trec"), ("--report", "o.html")])
 def test_a_reader_that_has_seen_enough_costs_no_file(
     looktwice: Looktwice, table: Path, monkeypatch: pytest.MonkeyPatch, files: tuple[str, str]

@@ -30,7 +30,10 @@ from looktwice.cli import (
 )
 from looktwice.cli import eval as evaluation
 from looktwice.cli.console import mute_stdout, note, show_warnings
+from looktwice.cli.resume import KEPT
 from looktwice.errors import LooktwiceError
+
+RESUMING = ("index", "add-tokens", "eval")  # verbs that keep scores say so themselves, see `resume`
 
 
 class Verbs(TyperGroup):
@@ -55,8 +58,9 @@ class Verbs(TyperGroup):
         except BrokenPipeError:  # the reader (head, less) has seen enough
             mute_stdout()
             raise typer.Exit(0) from None
-        except KeyboardInterrupt:
-            note("Interrupted. What was finished is kept; the same command goes on from there.")
+        except KeyboardInterrupt as stopped:
+            kept = [KEPT] if ctx.invoked_subcommand in RESUMING else stopped.args
+            note(" ".join(["Interrupted.", *kept]))
             raise typer.Exit(130) from None
         except (LooktwiceError, OSError, MemoryError) as error:
             if ctx.obj["debug"]:

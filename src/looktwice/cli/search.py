@@ -123,7 +123,8 @@ def search(
     set_threads(threads)
     limits = {"batch_size": batch_size, "resolution": resolution, "max_tiles": max_tiles}
     method = {"score_mode": score_mode, "retrace": retrace, "prior": prior, "as_released": as_released}
-    with kept_scores(score_cache, run if queries is not None and not no_rerank else None) as cache:
+    looks = asked is not None and not no_rerank
+    with kept_scores(score_cache, run if looks else None, looks) as cache:
         models: dict[str, Any] = {"cache": cache, "device": device, "dtype": dtype, **limits, **method}
         look = None if no_rerank else SecondLook(mllm, prompt=prompt, **models)
         retriever = Retriever(
