@@ -200,6 +200,19 @@ def test_an_interruption_says_whether_anything_is_kept(
     assert ("with --run or --score-cache the same command would go on" in done.err) == advice
 
 
+def test_a_report_that_shows_some_of_the_queries_says_so(
+    looktwice: Looktwice, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = queries(tmp_path, *({"id": name, "text": name} for name in ("red", "green", "blue")))
+    done = looktwice("search", table, "--queries", asked, "--report", "all.html")
+    assert "Report: all.html\n" in done.err
+    assert '<p class="lead">3 queries, before' in Path("all.html").read_text("utf-8")
+    monkeypatch.setattr("looktwice.cli.answers.MOST_IN_REPORT", 2)
+    done = looktwice("search", table, "--queries", asked, "--report", "some.html")
+    assert "Report: some.html (the first 2 of 3 queries)" in done.err
+    assert '<p class="lead">The first 2 of 3 queries, before' in Path("some.html").read_text("utf-8")
+
+
 @pytest.mark.parametrize("files", [("--run", "o.trec"), ("--report", "o.html")])
 def test_a_reader_that_has_seen_enough_costs_no_file(
     looktwice: Looktwice, table: Path, monkeypatch: pytest.MonkeyPatch, files: tuple[str, str]

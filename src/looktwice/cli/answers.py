@@ -110,8 +110,10 @@ class Outputs:
         if self.report is not None:
             from looktwice.report import write_report
 
-            write_report(self.report, title="looktwice", manifest=manifest, queries=self._views)
-            note(f"Report: {self.report}")
+            total = manifest["queries"]
+            write_report(self.report, title="looktwice", manifest=manifest, queries=self._views, total=total)
+            cut = f" (the first {len(self._views):,} of {total:,} queries)" if len(self._views) < total else ""
+            note(f"Report: {self.report}{cut}")
 
 
 def explained(hit: Hit) -> str:

@@ -40,7 +40,10 @@ RunFile = Annotated[
     Path | None,
     typer.Option("--run", help="Write whole rankings as a TREC run, and what it was made with beside it as .json."),
 ]
-ReportFile = Annotated[Path | None, typer.Option("--report", help="Write one HTML file that shows both orders.")]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--report", help="Write one HTML file that shows both orders, of the first 200 queries."),
+]
 Codec = Annotated[
     str, typer.Option(help="Stored visual tokens to use: auto (where there are any), pictures (never), or a codec.")
 ]
