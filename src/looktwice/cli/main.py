@@ -50,14 +50,28 @@ class Verbs(TyperGroup):
         return super().parse_args(ctx, [a for a in own if a != "--debug"] + args[len(own) :])
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb."""
+        """Run the verb and send its answer off; where Python finds out at its end that it cannot, it ends with 120."""
+        code = 0
         try:
-            result = super().invoke(ctx)
+            self._run(ctx)
+        except typer.Exit as ended:
+            code = ended.exit_code
+        try:
             sys.stdout.flush()
-            return result
         except BrokenPipeError:  # the reader (head, less) has seen enough
             mute_stdout()
-            raise typer.Exit(0) from None
+        except OSError as error:
+            mute_stdout()
+            if code != 1:  # else it has been said
+                note(f"Error: {_sentence(error)}")
+            code = 1
+        raise typer.Exit(code)
+
+    def _run(self, ctx: Any) -> None:
+        try:
+            super().invoke(ctx)
+        except BrokenPipeError:
+            mute_stdout()
         except KeyboardInterrupt as stopped:
             kept = [KEPT] if ctx.invoked_subcommand in RESUMING else stopped.args
             note(" ".join(["Interrupted.", *kept]))
