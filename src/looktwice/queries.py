@@ -26,7 +26,7 @@ class Queries:
         self._sources: dict[str, Source] = {}
         for number, found in enumerate(scan([path], urls=urls), start=1):
             if isinstance(found, Unreadable):
-                raise UsageError(f"{path}, entry {number}: {found.detail} ({found.reason}).")
+                raise UsageError(f"{path}: {found.detail} ({found.reason}).")
             if self._sources.setdefault(found.id, found) is not found:
                 raise UsageError(f"{path}, entry {number}: the id {found.id!r} occurs twice; ids must be unique.")
         if not self._sources:

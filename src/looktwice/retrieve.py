@@ -202,6 +202,8 @@ class Readers:
         *,
         besides: str | None = None,
     ) -> None:
+        if codec not in ("auto", "pictures"):
+            parse_codec(codec)  # a wrong name is refused as such, whatever the table holds
         self._table, self._codec, self._besides = table, codec, besides
         self._policy, self._asymmetric = _policy(missing), asymmetric
         self._pictures = Reader()

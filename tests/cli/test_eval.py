@@ -177,6 +177,11 @@ def test_robustness_prints_a_row_per_condition(looktwice, things, monkeypatch):
     [
         ([], "Name a benchmark"),
         (["roxford5k"], "--root"),
+        (["hub:train"], "--root"),
+        (["scene"], "no benchmark called 'scene'; did you mean scenes"),
+        (["tabel", "--qrels", "q.txt"], "did you mean table"),
+        (["robustness", "--on", "scene"], "did you mean scenes"),
+        (["robustness", "--on", "robustness"], "no benchmark called 'robustness'"),
         (["roxfrod5k", "--root", "."], "roxford5k"),
         (["scenes", "--root", "."], "leave out --root"),
         (["folder", "--small", "--root", "."], "one size"),

@@ -105,6 +105,7 @@ def evaluate(
         return
     if dataset is None:
         raise UsageError(f"Name a benchmark (scenes, {_names()}), or give --run and --qrels.")
+    _check_names(dataset, on)
     refuse_unused(ctx, _unused(dataset, on), f"for {dataset}")
     if no_rerank:
         refuse_unused(ctx, {"mllm", "prompt", "fusion", "codec", "score_mode", "retrace", "ties"}, "with --no-rerank")
@@ -233,6 +234,14 @@ def _run(dataset: Dataset, folder: Path, plan: Plan, given: Path | None, json: b
     tell_problems(record)
     if done.failed:
         raise typer.Exit(3)
+
+
+def _check_names(dataset: str, on: str) -> None:
+    """Refuse a benchmark that there is not, before anything is asked of it."""
+    from looktwice.evaluate.datasets import check_name
+
+    check_name(dataset, ("scenes", "table", "robustness"))
+    check_name(on, ("scenes", "table"))
 
 
 def _names() -> str:

@@ -22,9 +22,9 @@ def read(rows: Iterable[Mapping[str, Any]], queries: Path, qrels: Path, name: st
     twice, and where no query has a label.
     """
     asked = []
-    for number, found in enumerate(scan([queries], urls=urls), start=1):
+    for found in scan([queries], urls=urls):
         if isinstance(found, Unreadable):
-            raise UsageError(f"{queries}, entry {number}: {found.detail} ({found.reason}).")
+            raise UsageError(f"{queries}: {found.detail} ({found.reason}).")
         asked.append(Query(found))
     ids = Counter(query.id for query in asked)
     if twice := next((name for name, n in ids.items() if n > 1), None):
