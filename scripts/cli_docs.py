@@ -27,7 +27,7 @@ Answers go to stdout: a table for people, JSON Lines with `--json`. Progress, no
 | 1 | an error that is ours, the disk's or a model's |
 | 2 | the call is wrong, or what it asks for is refused |
 | 3 | finished, but some items failed: the ledger or the notes say which |
-| 130 | interrupted; the same command goes on from there |
+| 130 | interrupted; it says so where the same command goes on from there |
 
 A bare query that names a file is a picture; one that looks like a path but names none is refused; all else is words.
 It looks like a path where it ends like a picture (`.jpg`, `.png`, …), or has no white space and holds a `/`, begins

@@ -285,6 +285,8 @@ def test_paths_that_do_not_exist(tmp_path: Path, path: str, monkeypatch: pytest.
     if path == "":
         with pytest.raises(UsageError, match="Nothing to index"):
             scan([])
+        with pytest.raises(UsageError, match="A path is empty"):
+            scan([path])
     else:
         with pytest.raises(UsageError, match=r"does not exist|Nothing matches"):
             scan([path])
@@ -378,6 +380,7 @@ def test_bad_lines_do_not_stop_the_list(tmp_path: Path, bad: bytes) -> None:
     listed = write_list(tmp_path / "l.jsonl", {"id": "a", "text": "t"}, bad, {"id": "b", "text": "t"})
     first, trouble, last = met(listed)
     assert (first.id, trouble.reason, last.id) == ("a", "bad-record", "b")
+    assert trouble.detail.startswith("line 2: ")
     assert read_uri(trouble.uri).strip() == bad
     assert trouble.hides == file_uri(listed)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from looktwice import media
 from looktwice.errors import MediaError
-from looktwice.sources import Source, read_uri, scan
+from looktwice.sources import Source, Urls, read_uri, scan
 from looktwice.types import Item
 
 if TYPE_CHECKING:
@@ -30,12 +30,16 @@ CACHE_BYTES = 2**28
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What must be known of a candidate to show it: where its picture lies (None: it has none), and its text."""
+    """What must be known of a candidate to show it: where its picture lies (None: it has none), and its text.
+
+    `urls` says whether the picture may be fetched where that is a URL.
+    """
 
     id: str
     uri: str | None
     sha256: str | None = None
     text: str | None = None
+    urls: Urls = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +91,18 @@ class Reader:
         if not isinstance(entry, Entry):
             return entry
         try:
-            image = None if entry.uri is None else self._picture(entry.uri, entry.sha256)
+            image = None if entry.uri is None else self._picture(entry.uri, entry.sha256, entry.urls)
         except MediaError as error:
             return Unreadable(entry.id, error)
         return Item(entry.id, image, entry.text, uri=entry.uri, sha256=entry.sha256)
 
-    def _picture(self, uri: str, sha256: str | None) -> Image:
+    def _picture(self, uri: str, sha256: str | None, urls: Urls) -> Image:
         key = (uri, sha256)
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        image, _ = media.load(read_uri(uri, sha256=sha256))
+        image, _ = media.load(read_uri(uri, urls=urls, sha256=sha256))
         with self._lock:
             self._keep(key, image)
         return image
@@ -113,28 +117,28 @@ class Reader:
             self._held -= _bytes(self._cache.popitem(last=False)[1])
 
 
-def in_table(table: Table) -> Find:
+def in_table(table: Table, urls: Urls = "refused") -> Find:
     """Find candidates among the rows of a table."""
 
     def find(ids: Sequence[str]) -> list[Entry | Unreadable]:
         rows = {row["id"]: row for row in table.lookup(ids, ["id", "uri", "sha256", "width", "text"])}
-        return [_entry(rows[name]) if name in rows else _absent(name, "the table") for name in ids]
+        return [_entry(rows[name], urls) if name in rows else _absent(name, "the table") for name in ids]
 
     return find
 
 
-def in_folder(folder: str | Path) -> Find:
+def in_folder(folder: str | Path, urls: Urls = "refused") -> Find:
     """Find candidates among the files of a folder (or list, or archive), by the ids that indexing it would give."""
     there = {
-        source.id: Entry(source.id, source.uri if source.picture else None, None, source.text)
+        source.id: Entry(source.id, source.uri if source.picture else None, None, source.text, urls)
         for source in scan([folder])
         if isinstance(source, Source)
     }
     return lambda ids: [there[name] if name in there else _absent(name, str(folder)) for name in ids]
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
-    return Entry(row["id"], row["uri"] if row["width"] else None, row["sha256"], row["text"])
+def _entry(row: Mapping[str, Any], urls: Urls) -> Entry:
+    return Entry(row["id"], row["uri"] if row["width"] else None, row["sha256"], row["text"], urls)
 
 
 def _absent(name: str, where: str) -> Unreadable:

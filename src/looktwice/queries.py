@@ -8,24 +8,25 @@ from pathlib import Path
 
 from looktwice import media
 from looktwice.errors import MediaError, UsageError
-from looktwice.sources import Source, Unreadable, scan
+from looktwice.sources import Source, Unreadable, Urls, scan
 from looktwice.types import Item
 
 
 class Queries:
     """The queries of a file, in order. Iterating loads them; one that cannot be read is left out and kept in `broken`.
 
-    Raises UsageError for a file that is not there or empty, a line that is no query, and an id that occurs twice.
+    `urls` says which of its URLs may be fetched. Raises UsageError for a file that is not there or empty, a line that
+    is no query, and an id that occurs twice.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, urls: Urls = "refused") -> None:
         if Path(path).suffix.lower() != ".jsonl":
             raise UsageError(f'{path} must be a .jsonl file with one {{"id", "image", "text"}} per line.')
         self.broken: dict[str, MediaError] = {}
         self._sources: dict[str, Source] = {}
-        for number, found in enumerate(scan([path]), start=1):
+        for number, found in enumerate(scan([path], urls=urls), start=1):
             if isinstance(found, Unreadable):
-                raise UsageError(f"{path}, entry {number}: {found.detail} ({found.reason}).")
+                raise UsageError(f"{path}: {found.detail} ({found.reason}).")
             if self._sources.setdefault(found.id, found) is not found:
                 raise UsageError(f"{path}, entry {number}: the id {found.id!r} occurs twice; ids must be unique.")
         if not self._sources:

@@ -31,6 +31,7 @@ from looktwice.types import Candidate, Encoder, Hit, Item, PairScorer
 
 if TYPE_CHECKING:
     from looktwice.evaluate import Run
+    from looktwice.sources import Urls
     from looktwice.types import FloatArray
 
 BATCH = 32  # queries encoded and searched together
@@ -84,7 +85,7 @@ class Retriever:
     MLLM, and its picture where it holds none; "pictures" always the picture; a codec's name insists on those tokens.
     `missing_tokens` is what happens to a candidate without them: "error", "encode" (its picture instead) or "skip".
     `asymmetric` leaves the query's own tokens uncompressed where candidates come from codes.
-    `ties`, `direction`, `budget`, `calibration` and `sure`: see `twice.Rules`.
+    `ties`, `direction`, `budget`, `calibration` and `sure`: see `twice.Rules`. `urls`: which of them may be fetched.
     """
 
     def __init__(
@@ -103,10 +104,12 @@ class Retriever:
         codec: str = "auto",
         missing_tokens: str = "error",
         asymmetric: bool = False,
+        urls: Urls = "refused",
         device: str = "auto",
         dtype: str = "auto",
     ) -> None:
         self.table = table if isinstance(table, Table) else Table.open(table)
+        self.find = in_table(self.table, urls)
         self.rules = Rules.of(fusion, ties, direction, budget, calibration, sure)
         self.shortlist = _positive(shortlist, "shortlist")
         self.look = SecondLook.of(scorer, device=device, dtype=dtype)
@@ -162,7 +165,7 @@ class Retriever:
             if self.rules.calibration is not None:
                 self.rules.calibration.check(source_of(self._conditions(0, None, look)))
 
-        return Look(look, in_table(self.table), self._readers, self.rules, self.shortlist, check, self._rough)
+        return Look(look, self.find, self._readers, self.rules, self.shortlist, check, self._rough)
 
     def _conditions(self, k: int, where: str | None, look: SecondLook | None) -> dict[str, Any]:
         made_by = self.table.manifest.encoder if self._encoder is None else self._encoder.info
@@ -198,6 +201,8 @@ class Readers:
         *,
         besides: str | None = None,
     ) -> None:
+        if codec not in ("auto", "pictures"):
+            parse_codec(codec)  # a wrong name is refused as such, whatever the table holds
         self._table, self._codec, self._besides = table, codec, besides
         self._policy, self._asymmetric = _policy(missing), asymmetric
         self._pictures = Reader()

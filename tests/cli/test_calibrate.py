@@ -53,9 +53,38 @@ def test_explain_says_what_a_score_is_made_of(looktwice: Any, labelled: Path) ->
     assert done.code == 0 and "from coarse" in done.out and "from p" in done.out and "fusion 0.5" in done.out
 
 
-def test_a_folder_that_is_not_there_is_told_before_the_work(looktwice: Any, labelled: Path) -> None:
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    looktwice: Any, labelled: Path, scorer: Brighter
+) -> None:
     done = looktwice("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "no/c.json")
-    assert done.code == 2 and "does not exist" in done.err
+    assert done.code == 2 and "no folder no to write c.json to" in done.err
+    Path("there").mkdir()
+    done = looktwice("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "there")
+    assert done.code == 2 and "there is a folder" in done.err and scorer.shown == []
+    assert not list(Path().glob("there.*"))
+
+
+def test_an_interrupted_calibration_goes_on_where_it_stopped(
+    looktwice: Any, labelled: Path, scorer: Brighter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "c.json", "--json")
+    whole = looktwice(*asked, "--shortlist", 12)
+    assert whole.code == 0 and len(scorer.shown) == 48
+    score = Brighter.score
+
+    def stopped(self: Brighter, query: Any, candidates: Any) -> Any:
+        if query.id == "blue":
+            raise KeyboardInterrupt
+        return score(self, query, candidates)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Brighter, "score", stopped)
+        done = looktwice(*asked, "--shortlist", 12)
+    assert done.code == 130 and "the same command goes on" in done.err
+    assert Path("c.json.scores").exists() and len(scorer.shown) == 48 + 24
+    again = looktwice(*asked, "--shortlist", 12)
+    assert again.code == 0 and again.out == whole.out and len(scorer.shown) == 48 + 48, "no pair twice"
+    assert "Going on where an earlier run stopped" in again.err and not list(Path().glob("c.json.*"))
 
 
 def test_a_query_that_cannot_be_read_is_told(looktwice: Any, labelled: Path) -> None:

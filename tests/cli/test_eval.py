@@ -9,6 +9,7 @@ from fakes import Brighter, Colours
 from PIL import Image
 
 from looktwice.evaluate import write_run
+from looktwice.types import EncoderInfo
 
 
 @pytest.fixture
@@ -133,6 +134,32 @@ def test_a_table_of_ones_own_is_measured(looktwice, things, tmp_path):
     assert record["dataset"]["notes"] == ["queries: 1 with labels of 2"]
 
 
+class Others(Colours):
+    info = EncoderInfo("others", "1", "mean", 8)
+
+
+@pytest.mark.parametrize("robust", [False, True])
+def test_an_encoder_that_did_not_make_the_table_is_refused(looktwice, things, tmp_path, monkeypatch, robust):
+    assert looktwice("index", "mine.lt", things).code == 0
+    (tmp_path / "q.jsonl").write_text(json.dumps({"id": "q1", "image": str(things / "red/0.png")}) + "\n")
+    (tmp_path / "labels.txt").write_text("q1 0 red/1.png 1\n")
+    what = ("robustness", "--on", "table") if robust else ("table",)
+    arguments = ("eval", *what, "--table", "mine.lt", "--queries", "q.jsonl", "--qrels", "labels.txt")
+    loaded = []
+
+    def load(name, **options):
+        loaded.append(name)
+        return Others() if name == "others" else Colours()
+
+    monkeypatch.setattr("looktwice.encode.load_encoder", load)
+    done = looktwice(*arguments, "--encoder", "others")
+    assert done.code == 2 and "made with encoder colours" in done.err
+    assert looktwice(*arguments, "--encoder", "colours", "--shortlist", 2).code == 0
+    if robust:
+        assert looktwice(*arguments, "--out", "o", "--shortlist", 2).code == 0
+        assert loaded[-1] == "colours", "the table's own encoder"
+
+
 def test_robustness_prints_a_row_per_condition(looktwice, things, monkeypatch):
     from looktwice.experiment import robustness
 
@@ -150,6 +177,11 @@ def test_robustness_prints_a_row_per_condition(looktwice, things, monkeypatch):
     [
         ([], "Name a benchmark"),
         (["roxford5k"], "--root"),
+        (["hub:train"], "--root"),
+        (["scene"], "no benchmark called 'scene'; did you mean scenes"),
+        (["tabel", "--qrels", "q.txt"], "did you mean table"),
+        (["robustness", "--on", "scene"], "did you mean scenes"),
+        (["robustness", "--on", "robustness"], "no benchmark called 'robustness'"),
         (["roxfrod5k", "--root", "."], "roxford5k"),
         (["scenes", "--root", "."], "leave out --root"),
         (["folder", "--small", "--root", "."], "one size"),

@@ -45,7 +45,7 @@ def test_what_may_still_be_in_a_list_that_cannot_be_read_is_said(looktwice: Look
 
 
 def test_bad_files_go_to_the_ledger_and_give_exit_code_3(looktwice: Looktwice, pictures: Path) -> None:
-    (pictures / "empty.jpg").write_bytes(b"")
+    (pictures / "é f.jpg").write_bytes(b"")
     (pictures / "text.jpg").write_text("not a picture")
     (pictures / "a\x1b[31mb\n.png").write_bytes((pictures / "red-0.png").read_bytes()[:30])
     done = looktwice("index", "t.lt", pictures)
@@ -57,6 +57,8 @@ def test_bad_files_go_to_the_ledger_and_give_exit_code_3(looktwice: Looktwice, p
     assert len(looktwice("ledger", "t.lt", "--json", "--reason", "empty").records) == 1
     shown = looktwice("ledger", "t.lt")
     assert "\x1b" not in shown.out and "empty" in shown.out
+    assert f"{pictures}/é f.jpg" in shown.out and "file:" not in shown.out
+    assert f"file://{pictures}/%C3%A9%20f.jpg" in {entry["uri"] for entry in listed.records}
     unknown = looktwice("ledger", "t.lt", "--reason", "emty")
     assert unknown.code == 2 and "did you mean empty" in unknown.err
 
@@ -76,8 +78,10 @@ def test_max_failures_stops(looktwice: Looktwice, pictures: Path) -> None:
     ("arguments", "message"),
     [
         (["index", "t.lt", "nowhere"], "nowhere"),
+        (["index", "t.lt", ""], "A path is empty"),
         (["index", "t.lt", "pictures", "--column", "year:integer"], "did you mean int"),
         (["index", "t.lt", "pictures", "--column", "year:int"], "declared when it was made"),
+        (["index", "n.lt", "pictures", "--column", "year:int", "--column", "year:float"], "'year' is named twice"),
         (["index", "t.lt", "pictures", "--mllm", "tiny-vl", "--codec", "pq0"], "pq0"),
         (["index", "pictures", "pictures"], "holds other files"),
         (["info", "nowhere.lt"], "does not exist"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,33 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def deleting(indexed: Path, tmp_path: Path) -> list[str]:
+    """A command that answers on stdout and ends with 3: an id that it should delete is not there."""
+    shutil.copytree(indexed / "t.lt", tmp_path / "t.lt")
+    return [sys.executable, "-c", MAIN, "delete", str(tmp_path / "t.lt"), "no-such-id", "--json"]
+
+
+def test_a_reader_that_has_seen_enough_hides_no_failure(deleting: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    buffered = {**ENVIRONMENT, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(deleting, stdout=writing, stderr=subprocess.PIPE, env=buffered, text=True)
+    os.close(writing)
+    assert done.returncode == 3 and "Broken" not in done.stderr and "Exception" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_full_disk_under_stdout_is_said_once(deleting: list[str], fails: bool) -> None:
+    command = deleting if fails else [sys.executable, "-c", MAIN, "models", "--json"]
+    with open("/dev/full", "wb") as full:
+        buffered = {**ENVIRONMENT, "PYTHONUNBUFFERED": ""}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=buffered, text=True)
+    assert done.returncode == 1 and "Exception" not in done.stderr
+    assert done.stderr.count("Error: No space left on device") == 1
 
 
 def test_a_terminal_without_the_characters_gets_escapes() -> None:
@@ -74,7 +102,7 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(tmp_path: Path)
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=120)
     assert running.returncode == 130, err
-    assert "Interrupted" in err and "Traceback" not in err
+    assert "Interrupted. What was finished is kept; the same command goes on" in err and "Traceback" not in err
     kept = len(Table.open(tmp_path / "t.lt"))
     assert 0 < kept < 12
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
@@ -135,7 +163,7 @@ def test_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
 def test_ctrl_c_in_process_is_130(looktwice: Looktwice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("looktwice.store.Table.open", raising(KeyboardInterrupt()))  # type: ignore[arg-type]
     done = looktwice("info", "t.lt")
-    assert done.code == 130 and "Interrupted" in done.err
+    assert done.code == 130 and done.err == "Interrupted.\n", "nothing was to be kept"
 
 
 def test_debug_after_a_double_dash_is_a_word(looktwice: Looktwice, own_table: Path) -> None:

@@ -94,11 +94,14 @@ def test_queries_have_the_size_that_the_table_was_made_for(tmp_path: Path, monke
         (["red", "--prompt", "object"], "does not fit"),
         (["red", "--where", "yeer > 2000"], "yeer"),
         (["red", "--missing-tokens", "ignore"], "ignore"),
+        (["red", "--codec", "nonsense"], "nonsense"),
         (["red", "--queries", "q.jsonl"], "not both"),
         (["--queries", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--queries", "queries.txt"], ".jsonl"),
         (["red", "--report", "no-folder/r.html"], "no-folder"),
         (["red", "--run", "."], "is a folder"),
+        (["red", "--run", "x.out", "--report", "./x.out"], "would overwrite what --run writes"),
+        (["red", "--run", "x", "--report", "x.json"], "would overwrite what --run writes"),
         (["red", "--threads", "0"], "threads"),
         (["red", "--no-rerank", "--mllm", "tiny-vl"], "--mllm does nothing with --no-rerank"),
         (["red", "--no-rerank", "--as-released"], "--as-released does nothing with --no-rerank"),
@@ -191,7 +194,8 @@ def test_what_made_a_run_is_written_whole_or_not_at_all(
     ("lines", "message"),
     [
         ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "occurs twice"),
-        ('{"id": "a", "text": "x"}\n{"id": "b"\n', "entry 2"),
+        ('{"id": "a", "text": "x"}\n{"id": "b"\n', "q.jsonl: line 2: it is not JSON"),
+        ('{"id": "a", "text": "x"}\n\n5\n', "q.jsonl: line 3: it is JSON, but no object"),
         ("", "holds no queries"),
         ('{"text": "x"}\n', "id"),
     ],
@@ -207,6 +211,49 @@ def test_score_cache_goes_on_where_it_stopped(looktwice: Looktwice, table: Path,
     assert len(scorer.shown) == 12
     second = looktwice("search", table, "red", "--score-cache", "scores.db", "--json")
     assert len(scorer.shown) == 12 and first.out == second.out
+
+
+@pytest.mark.parametrize(
+    ("options", "kept", "advice"),
+    [
+        (["--queries", "queries.jsonl"], False, True),
+        (["--queries", "queries.jsonl", "--report", "r.html"], False, True),
+        (["--queries", "queries.jsonl", "--run", "o.trec"], True, False),
+        (["red", "--score-cache", "scores.db"], True, False),
+        (["red", "--run", "o.trec"], False, False),
+    ],
+)
+def test_an_interruption_says_whether_anything_is_kept(
+    looktwice: Looktwice,
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    kept: bool,
+    advice: bool,
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    queries(tmp_path, {"id": "q", "text": "red"})
+    monkeypatch.setattr(Brighter, "score", stopped)
+    done = looktwice("search", table, *options)
+    assert done.code == 130 and "Interrupted." in done.err
+    assert ("the same command goes on" in done.err) == kept
+    assert ("with --run or --score-cache the same command would go on" in done.err) == advice
+
+
+def test_a_report_that_shows_some_of_the_queries_says_so(
+    looktwice: Looktwice, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = queries(tmp_path, *({"id": name, "text": name} for name in ("red", "green", "blue")))
+    done = looktwice("search", table, "--queries", asked, "--report", "all.html")
+    assert "Report: all.html\n" in done.err
+    assert '<p class="lead">3 queries, before' in Path("all.html").read_text("utf-8")
+    monkeypatch.setattr("looktwice.cli.answers.MOST_IN_REPORT", 2)
+    done = looktwice("search", table, "--queries", asked, "--report", "some.html")
+    assert "Report: some.html (the first 2 of 3 queries)" in done.err
+    assert '<p class="lead">The first 2 of 3 queries, before' in Path("some.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize("files", [("--run", "o.trec"), ("--report", "o.html")])
@@ -259,6 +306,19 @@ def test_what_rerank_refuses(
     done = looktwice("rerank", "run", collection, "--queries", asked)
     assert done.code == 2, done
     assert message in done.err and done.out == ""
+
+
+@pytest.mark.parametrize(
+    "option", [["--codec", "nonsense"], ["--codec", "auto"], ["--missing-tokens", "skip"], ["--asymmetric"]]
+)
+def test_rerank_of_a_folder_refuses_what_only_a_table_has(
+    looktwice: Looktwice, table: Path, tmp_path: Path, option: list[str]
+) -> None:
+    asked = queries(tmp_path, {"id": "q", "text": "red"})
+    Path("run").write_text('{"q": {"red-0.png": 0.5}}')
+    done = looktwice("rerank", "run", "pictures", "--queries", asked, *option)
+    assert done.code == 2 and f"{option[0]} does nothing with a folder of pictures" in done.err
+    assert option[1:] == ["nonsense"] or looktwice("rerank", "run", table, "--queries", asked, *option).code == 0
 
 
 def test_one_id_that_is_not_utf8_stops_no_rerank(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:

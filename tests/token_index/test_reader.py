@@ -142,7 +142,9 @@ def test_the_query_goes_through_the_codec_unless_asymmetric(tmp_path: Path) -> N
 
 def test_which_set(tmp_path: Path) -> None:
     table, scorer = make_table(tmp_path), ToyScorer()
-    with pytest.raises(UsageError, match="holds no visual tokens; run looktwice add-tokens"):
+    with pytest.raises(
+        UsageError, match=r"holds no visual tokens; run looktwice add-tokens .* or take --codec pictures"
+    ):
         TokenReader(table, scorer)
     keys = {spec: add_tokens(table, scorer, spec).tokens_key for spec in ("int8", "pq8x4")}
     with pytest.raises(UsageError, match="choose one with --codec: int8, pq8x4"):

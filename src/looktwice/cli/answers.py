@@ -105,14 +105,16 @@ class Outputs:
             from looktwice.evaluate import write_run
 
             write_run(self.run, self._run)
-            beside = self.run.with_name(f"{self.run.name}.json")
+            beside = _beside(self.run)
             write_whole(beside, (json.dumps(json.loads(json_line(manifest)), indent=1) + "\n").encode())
             note(f"{plural(len(self._run), 'ranking')} in {self.run}, what made them in {beside}.")
         if self.report is not None:
             from looktwice.report import write_report
 
-            write_report(self.report, title="looktwice", manifest=manifest, queries=self._views)
-            note(f"Report: {self.report}")
+            total = manifest["queries"]
+            write_report(self.report, title="looktwice", manifest=manifest, queries=self._views, total=total)
+            cut = f" (the first {len(self._views):,} of {total:,} queries)" if len(self._views) < total else ""
+            note(f"Report: {self.report}{cut}")
 
 
 def explained(hit: Hit) -> str:
@@ -176,3 +178,10 @@ def check_outputs(run: Path | None, report: Path | None) -> None:
             raise UsageError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
         if path is not None and path.is_dir():
             raise UsageError(f"{path} is a folder; name a file.")
+    if run is not None and report is not None and report.resolve() in (run.resolve(), _beside(run).resolve()):
+        raise UsageError(f"--report {report} would overwrite what --run writes; name another file.")
+
+
+def _beside(run: Path) -> Path:
+    """Where what made a run is written."""
+    return run.with_name(f"{run.name}.json")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from looktwice.cli import options
+from looktwice.cli.answers import check_outputs
 from looktwice.cli.console import emit, note, number, plural, progress, table
-from looktwice.errors import UsageError
+from looktwice.cli.resume import kept_scores
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,6 +35,8 @@ def calibrate(
     direction: options.Direction = "auto",
     codec: options.Codec = "auto",
     score_cache: options.ScoreCache = None,
+    allow_urls: options.AllowUrls = False,
+    allow_private_urls: options.AllowPrivateUrls = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
@@ -42,7 +46,8 @@ def calibrate(
 
     That is: probabilities that can be trusted (--sure 0.95 shows such hits only) and a second look that stops early
     (--budget auto:0.01). A calibration holds for this encoder, model, prompt, mode and codec, and is refused elsewhere.
-    Quality is measured on queries that the fit has not seen.
+    Quality is measured on queries that the fit has not seen. An interrupted command goes on where it stopped when it is
+    run again.
 
     Example: looktwice calibrate photos.lt --queries q.jsonl --qrels qrels.txt --out photos.calibration.json
     """
@@ -57,34 +62,36 @@ def calibrate(
 
     if method not in METHODS:
         raise UnknownName("calibration method", method, METHODS)
-    if not into.absolute().parent.is_dir():
-        raise UsageError(f"The folder {into.parent} does not exist; make it first.")
-    asked, labels = Queries(queries), read_qrels(qrels)
+    check_outputs(into, None)
+    urls = options.urls(allow_urls, allow_private_urls)
+    asked, labels = Queries(queries, urls), read_qrels(qrels)
     set_threads(threads)
     method_of = {"score_mode": score_mode, "retrace": retrace, "prior": prior}
-    look = SecondLook(mllm, prompt=prompt, cache=score_cache, device=device, dtype=dtype, **method_of)
-    retriever = Retriever(
-        path,
-        scorer=look,
-        direction=direction,
-        ties="coarse",
-        shortlist=shortlist,
-        codec=codec,
-        device=device,
-        dtype=dtype,
-    )
-    samples = []
-    source: dict[str, Any] = {}
-    total = Tally()
-    with progress("queries", "queries", len(asked)) as bar:
-        for answer in retriever.search_many(asked.kinds_first(labels), k=shortlist):
-            if answer.conditions["second_look"]:  # another prompt for another kind of query is refused now, not later
-                source = source_of(answer.conditions)
-            samples += answer.samples(labels[answer.query.id])
-            total.add(answer.tally)
-            bar.advance()
-    made = fit(samples, source, method)
-    made.save(into)
+    with kept_scores(score_cache, into) as cache:
+        look = SecondLook(mllm, prompt=prompt, cache=cache, device=device, dtype=dtype, **method_of)
+        retriever = Retriever(
+            path,
+            scorer=look,
+            direction=direction,
+            ties="coarse",
+            shortlist=shortlist,
+            codec=codec,
+            urls=urls,
+            device=device,
+            dtype=dtype,
+        )
+        samples = []
+        source: dict[str, Any] = {}
+        total = Tally()
+        with closing(look), progress("queries", "queries", len(asked)) as bar:
+            for answer in retriever.search_many(asked.kinds_first(labels), k=shortlist):
+                if answer.conditions["second_look"]:  # a prompt for another kind of query is refused now, not later
+                    source = source_of(answer.conditions)
+                samples += answer.samples(labels[answer.query.id])
+                total.add(answer.tally)
+                bar.advance()
+        made = fit(samples, source, method)
+        made.save(into)
     _show(made.quality, made.thresholds, json)
     note(f"Calibration: {into}")
     left_out = {name: why for name, why in asked.broken.items() if name in labels}

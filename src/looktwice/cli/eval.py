@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.console import emit, note, number, plural, progress, say, size, table
+from looktwice.cli.console import emit, number, progress, say, table
 from looktwice.cli.eval_runs import compare, interval
+from looktwice.cli.eval_tell import tell, tell_problems
+from looktwice.cli.index import DEFAULT_ENCODER, encoder_for
 from looktwice.cli.options import refuse_unused
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
     from looktwice.evaluate.datasets import Dataset
     from looktwice.experiment import Plan
+    from looktwice.sources import Urls
+    from looktwice.types import Encoder
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,7 +47,9 @@ def evaluate(
     partial: Annotated[
         bool, typer.Option("--partial", help="Allow counts that differ from the published ones.")
     ] = False,
-    encoder: Annotated[str, typer.Option(help="The encoder of a table that is made.")] = "tiny-clip",
+    encoder: Annotated[
+        str | None, typer.Option(help=f"The table's encoder [default: its own; where one is made, {DEFAULT_ENCODER}].")
+    ] = None,
     mllm: options.Mllm = "tiny-vl",
     prompt: options.Prompt = "auto",
     score_mode: options.ScoreMode = "p-label",
@@ -66,6 +72,8 @@ def evaluate(
     runs: Annotated[list[Path] | None, typer.Option("--run", help="A run to measure; twice: before, after.")] = None,
     qrels: Annotated[Path | None, typer.Option(help="Labels, for --run.")] = None,
     measures: Annotated[list[str] | None, typer.Option("--measure", help="mAP@100, success@1, nDCG@10, …")] = None,
+    allow_urls: options.AllowUrls = False,
+    allow_private_urls: options.AllowPrivateUrls = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
@@ -97,6 +105,7 @@ def evaluate(
         return
     if dataset is None:
         raise UsageError(f"Name a benchmark (scenes, {_names()}), or give --run and --qrels.")
+    _check_names(dataset, on)
     refuse_unused(ctx, _unused(dataset, on), f"for {dataset}")
     if no_rerank:
         refuse_unused(ctx, {"mllm", "prompt", "fusion", "codec", "score_mode", "retrace", "ties"}, "with --no-rerank")
@@ -113,17 +122,31 @@ def evaluate(
         raise UsageError("--tune-on weighs two looks; leave out --no-rerank.")
     if look is None and dataset == "robustness":
         raise UsageError("robustness measures both looks; leave out --no-rerank.")
-    plan = Plan(encoder, look, fusion, str(Ties.parse(ties)), shortlist, codec, tune_on, device, dtype)
+    urls = options.urls(allow_urls, allow_private_urls)
+    rule = str(Ties.parse(ties))
     folder = into or Path(f"eval-{dataset.replace(':', '-')}{'-small' if small else ''}")
     name = on if dataset == "robustness" else dataset
     own = name == "table"
-    opened = _of_table(taken, queries, qrels) if own else _opened(name, root, folder, small, partial)
+    opened = _of_table(taken, queries, qrels, urls) if own else _opened(name, root, folder, small, partial)
+    robust = dataset == "robustness"
+    embeds = _encoder(encoder, taken, robust, device, dtype)
+    plan = Plan(embeds, look, fusion, rule, shortlist, codec, tune_on, device, dtype, urls)
     if look is not None and prompt == "auto":  # what the benchmark asks, where it asks one thing
         plan = replace(plan, look=SecondLook(mllm, prompt=_asked(opened, score_mode), **method))
-    if dataset != "robustness":
+    if not robust:
         _run(opened, folder, plan, taken, json)
         return
     _damage(opened, folder, plan, sample, side, json)
+
+
+def _encoder(name: str | None, taken: Path | None, robust: bool, device: str, dtype: str) -> str | Encoder:
+    """What to encode with: a table that is there must have been made with it. Robustness encodes its items again."""
+    from looktwice.store import Table
+
+    known = Table.open(taken) if taken is not None and (taken / "manifest.json").exists() else None
+    if robust or (known is not None and name is not None):
+        return encoder_for(name, known, device, dtype)
+    return name or DEFAULT_ENCODER
 
 
 def _asked(dataset: Dataset, mode: str) -> str:
@@ -160,25 +183,23 @@ def _opened(name: str, root: Path | None, folder: Path, small: bool, partial: bo
     return open_dataset(name, root, work=folder, partial=partial)
 
 
-def _of_table(path: Path | None, queries: Path | None, qrels: Path | None) -> Dataset:
+def _of_table(path: Path | None, queries: Path | None, qrels: Path | None, urls: Urls) -> Dataset:
     from looktwice.evaluate.datasets import table as labelled
     from looktwice.store import Table
 
     if path is None or queries is None or qrels is None:
         raise UsageError("A table of yours is measured with --table T --queries Q.jsonl --qrels LABELS.")
     rows = Table.open(path).rows(labelled.COLUMNS)
-    return labelled.read(list(rows), queries, qrels, path.name)
+    return labelled.read(list(rows), queries, qrels, path.name, urls)
 
 
 def _damage(dataset: Dataset, folder: Path, plan: Plan, sample: int, side: str, json: bool) -> None:
-    from looktwice.encode import load_encoder
     from looktwice.experiment.robustness import Bench, run_robustness
 
     sides = {"query": ["query"], "candidate": ["candidate"], "both": ["query", "candidate"]}.get(side)
-    if sides is None or plan.look is None:
+    if sides is None or plan.look is None or isinstance(plan.encoder, str):
         raise UsageError(f"--side is query, candidate or both, not {side!r}.")
-    encoder = load_encoder(str(plan.encoder), device=plan.device, dtype=plan.dtype)
-    bench = Bench(dataset, encoder, plan.look, plan.shortlist, sample, plan.fusion)
+    bench = Bench(dataset, plan.encoder, plan.look, plan.shortlist, sample, plan.fusion)
     with progress("damaging", "conditions") as bar:
 
         def done(number: int, total: int) -> None:
@@ -208,71 +229,19 @@ def _run(dataset: Dataset, folder: Path, plan: Plan, given: Path | None, json: b
     if json:
         emit(record)
     else:
-        _tell(record)
+        tell(record)
         say(str(folder / "report.html"))
-    _problems(record)
+    tell_problems(record)
     if done.failed:
         raise typer.Exit(3)
 
 
-def _tell(record: Mapping[str, Any]) -> None:
-    names = record["dataset"]["measures"]
-    head = ["ranking", *(f">{name}" for name in names), ">pairs/query", ">s/query", ">pairs/s", ">bytes/item"]
-    for title, rows in ((record["dataset"]["name"], record["systems"]), ("other settings", record["sweep"])):
-        if rows:
-            table(head, [_cells(row, names) for row in rows], title=f"{title} · {rows[0]['queries']:,} queries")
-    if "loss" in record:
-        _tell_loss(record["loss"], record["second_look"])
-    if record["tuning"]:
-        tuned = record["tuning"]
-        say(
-            f"λ = {tuned['fusion']} was chosen on {tuned['queries']:,} queries ({tuned['rule']}) that are not reported."
-        )
-    if record["groups"]:
-        _tell_groups(record["groups"], names[0], [row["system"] for row in record["systems"]])
+def _check_names(dataset: str, on: str) -> None:
+    """Refuse a benchmark that there is not, before anything is asked of it."""
+    from looktwice.evaluate.datasets import check_name
 
-
-def _tell_loss(loss: Mapping[str, float], second: Mapping[str, Any]) -> None:
-    change = second["difference"]
-    say(
-        f"{loss['measure']}: best possible {number(loss['best_possible'])} · lost by the shortlist "
-        f"{number(loss['lost_by_the_shortlist'])} · lost by the second look {number(loss['lost_by_the_second_look'])}"
-    )
-    say(
-        f"The second look changed it by {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}], p = "
-        f"{second['p']:.4f}: {second['helped']:,} queries gained, {second['hurt']:,} lost, {second['same']:,} stayed."
-    )
-    if second["hurt_queries"]:
-        worst = ", ".join(f"{query} ({change:+.2f})" for query, change in second["hurt_queries"][:5])
-        say(f"Lost most: {worst}")
-
-
-def _tell_groups(groups: Mapping[str, Any], measure: str, systems: list[str]) -> None:
-    rows = [[name, group["queries"], *(interval(group[s][measure]) for s in systems)] for name, group in groups.items()]
-    table(["group", ">queries", *(f">{system}" for system in systems)], rows, title=measure)
-
-
-def _cells(row: Mapping[str, Any], names: list[str]) -> list[object]:
-    rate = number(row["pairs_per_second"], 1)
-    cost = [number(row["pairs_per_query"], 0), number(row["seconds_per_query"]), rate, size(row["bytes_per_item"])]
-    return [row["system"], *(interval(row["measures"][name]) for name in names), *cost]
-
-
-def _problems(record: Mapping[str, Any]) -> None:
-    found = record["problems"]
-    for key, what in (
-        ("queries_without_relevant_items", "queries have nothing relevant and are left out"),
-        ("queries_without_an_answer", "queries have no answer and count as 0"),
-        ("relevant_items_outside_the_table", "relevant items are not in the table and can never be found"),
-        ("pairs_without_a_score", "pairs got no score and stay below those that did"),
-        ("groups_without_relevant_items", "groups have nothing relevant and are left out"),
-    ):
-        if found[key]:
-            note(f"{found[key]:,} {what}.")
-    for query, why in list(record["unreadable_queries"].items())[:5]:
-        note(f"The query {query} cannot be read: {why}")
-    if record["unreadable_items"]:
-        note(f"{plural(record['unreadable_items'], 'item')} could not be indexed; see looktwice ledger.")
+    check_name(dataset, ("scenes", "table", "robustness"))
+    check_name(on, ("scenes", "table"))
 
 
 def _names() -> str:

@@ -16,7 +16,7 @@ from looktwice.errors import Mismatch, UsageError
 
 if TYPE_CHECKING:
     from looktwice.indexing import IndexReport
-    from looktwice.sources import Scan, Urls
+    from looktwice.sources import Scan
     from looktwice.store import Table
     from looktwice.types import Encoder
 
@@ -48,12 +48,8 @@ def index(
         ),
     ] = False,
     max_failures: Annotated[int | None, typer.Option(min=0, help="Stop when more items than this fail.")] = None,
-    allow_urls: Annotated[
-        bool, typer.Option("--allow-urls", help="Fetch URLs that a .jsonl list names, from public addresses.")
-    ] = False,
-    allow_private_urls: Annotated[
-        bool, typer.Option("--allow-private-urls", help="Also from this machine and its network, or by a proxy.")
-    ] = False,
+    allow_urls: options.AllowUrls = False,
+    allow_private_urls: options.AllowPrivateUrls = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures encoded at once.")] = 64,
     mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,
     codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = "pq8",
@@ -84,10 +80,10 @@ def index(
     if mllm is not None:
         parse_codec(codec)  # a wrong name must fail before anything is indexed
     known = Table.open(path) if (path / "manifest.json").exists() else None
-    urls: Urls = "private" if allow_private_urls else "public" if allow_urls else "refused"
+    urls = options.urls(allow_urls, allow_private_urls)
     found = scan(sources, roots=() if known is None else known.manifest.roots, urls=urls)
     set_threads(threads)
-    encodes = _encoder(encoder, known, device, dtype)
+    encodes = encoder_for(encoder, known, device, dtype)
     opened = Table.create(path, encodes.info, columns) if known is None else known
     _check_columns(opened, columns)
     with progress("indexing", "items") as bar:
@@ -107,7 +103,7 @@ def index(
     filled = None
     if mllm is not None:
         settings = {"device": device, "dtype": dtype, "resolution": resolution, "max_tiles": max_tiles}
-        filled = tokens.fill(opened, mllm, codec, settings, {"max_failures": max_failures}, threads)
+        filled = tokens.fill(opened, mllm, codec, settings, {"max_failures": max_failures, "urls": urls}, threads)
         if not json:
             tokens.tell(opened, filled)
     if json:
@@ -116,8 +112,8 @@ def index(
         raise typer.Exit(3)
 
 
-def _encoder(name: str | None, known: Table | None, device: str, dtype: str) -> Encoder:
-    """The encoder asked for; where none was, the table's own, at the revision that filled it."""
+def encoder_for(name: str | None, known: Table | None, device: str, dtype: str) -> Encoder:
+    """The encoder asked for; where none was, the table's own, at the revision that filled it. Also for `eval`."""
     from looktwice.encode import load_encoder
 
     if known is None or name is not None:

@@ -26,6 +26,7 @@ def ledger(
     Example: looktwice ledger photos.lt --reason truncated
     """
     from looktwice.errors import UnknownName
+    from looktwice.sources import display
     from looktwice.store import Table
 
     entries = Table.open(path).ledger
@@ -38,6 +39,6 @@ def ledger(
             emit({name: getattr(entry, name) for name in ("uri", "stage", "reason", "detail", "at")})
         return
     if reasons:
-        table(["reason", "stage", "path", "detail"], [(e.reason, e.stage, e.uri, e.detail) for e in chosen])
+        table(["reason", "stage", "path", "detail"], [(e.reason, e.stage, display(e.uri), e.detail) for e in chosen])
     counts = ", ".join(f"{n} {name}" for name, n in reasons.most_common())
     note(f"{plural(reasons.total(), 'entry', 'entries')}: {counts}." if reasons else "The ledger is empty.")

@@ -30,7 +30,10 @@ from looktwice.cli import (
 )
 from looktwice.cli import eval as evaluation
 from looktwice.cli.console import mute_stdout, note, show_warnings
+from looktwice.cli.resume import KEPT
 from looktwice.errors import LooktwiceError
+
+RESUMING = ("index", "add-tokens", "eval")  # verbs that keep scores say so themselves, see `resume`
 
 
 class Verbs(TyperGroup):
@@ -47,16 +50,31 @@ class Verbs(TyperGroup):
         return super().parse_args(ctx, [a for a in own if a != "--debug"] + args[len(own) :])
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb."""
+        """Run the verb and send its answer off; where Python finds out at its end that it cannot, it ends with 120."""
+        code = 0
         try:
-            result = super().invoke(ctx)
+            self._run(ctx)
+        except typer.Exit as ended:
+            code = ended.exit_code
+        try:
             sys.stdout.flush()
-            return result
         except BrokenPipeError:  # the reader (head, less) has seen enough
             mute_stdout()
-            raise typer.Exit(0) from None
-        except KeyboardInterrupt:
-            note("Interrupted. What was finished is kept; the same command goes on from there.")
+        except OSError as error:
+            mute_stdout()
+            if code != 1:  # else it has been said
+                note(f"Error: {_sentence(error)}")
+            code = 1
+        raise typer.Exit(code)
+
+    def _run(self, ctx: Any) -> None:
+        try:
+            super().invoke(ctx)
+        except BrokenPipeError:
+            mute_stdout()
+        except KeyboardInterrupt as stopped:
+            kept = [KEPT] if ctx.invoked_subcommand in RESUMING else stopped.args
+            note(" ".join(["Interrupted.", *kept]))
             raise typer.Exit(130) from None
         except (LooktwiceError, OSError, MemoryError) as error:
             if ctx.obj["debug"]:

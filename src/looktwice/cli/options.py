@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from looktwice.errors import UsageError
+
+if TYPE_CHECKING:
+    from looktwice.sources import Urls
 
 TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="The folder of the table, such as photos.lt.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout: one object, or one per line for lists.")]
@@ -37,7 +40,10 @@ RunFile = Annotated[
     Path | None,
     typer.Option("--run", help="Write whole rankings as a TREC run, and what it was made with beside it as .json."),
 ]
-ReportFile = Annotated[Path | None, typer.Option("--report", help="Write one HTML file that shows both orders.")]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--report", help="Write one HTML file that shows both orders, of the first 200 queries."),
+]
 Codec = Annotated[
     str, typer.Option(help="Stored visual tokens to use: auto (where there are any), pictures (never), or a codec.")
 ]
@@ -89,6 +95,18 @@ Prior = Annotated[
         help="Divide out what the model says without the candidate, or without the query: off, candidate, query."
     ),
 ]
+
+AllowUrls = Annotated[
+    bool, typer.Option("--allow-urls", help="Fetch URLs that a table or a .jsonl list names, from public addresses.")
+]
+AllowPrivateUrls = Annotated[
+    bool, typer.Option("--allow-private-urls", help="Also from this machine and its network, or by a proxy.")
+]
+
+
+def urls(allowed: bool, private: bool) -> Urls:
+    """Which URLs --allow-urls and --allow-private-urls let us fetch."""
+    return "private" if private else "public" if allowed else "refused"
 
 
 def refuse_unused(ctx: typer.Context, unused: Collection[str], where: str) -> None:

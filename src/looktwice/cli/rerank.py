@@ -25,7 +25,11 @@ def add_to(app: typer.Typer) -> None:
     app.command("rerank", short_help="Re-rank somebody else's shortlist.")(rerank)
 
 
+OF_TABLES = frozenset({"codec", "missing_tokens", "asymmetric"})
+
+
 def rerank(
+    ctx: typer.Context,
     candidates: Annotated[Path, typer.Argument(metavar="SHORTLIST", help="A TREC run, or JSON {query: {id: score}}.")],
     collection: Annotated[Path, typer.Argument(metavar="TABLE_OR_FOLDER", help="Where the ids' pictures are.")],
     queries: Annotated[Path, typer.Option(help='JSON Lines of {"id", "image", "text"}; paths relative to the file.')],
@@ -53,6 +57,8 @@ def rerank(
     missing_tokens: options.MissingTokens = "error",
     asymmetric: options.Asymmetric = False,
     score_cache: options.ScoreCache = None,
+    allow_urls: options.AllowUrls = False,
+    allow_private_urls: options.AllowPrivateUrls = False,
     json: options.Json = False,
 ) -> None:
     """Re-rank a shortlist made elsewhere, against a table or a folder of pictures; no encoder is needed.
@@ -69,8 +75,12 @@ def rerank(
     from looktwice.retrieve import Readers, rerank_run
     from looktwice.second_look import SecondLook
 
+    table = _table(collection)
+    if table is None:
+        options.refuse_unused(ctx, OF_TABLES, "with a folder of pictures")
     check_outputs(run, report)
-    asked = Queries(queries)
+    urls = options.urls(allow_urls, allow_private_urls)
+    asked = Queries(queries, urls)
     shortlists = read_run(candidates)
     known = [name for name in shortlists if name in asked]
     if not known:
@@ -83,8 +93,7 @@ def rerank(
     set_threads(threads)
     budget = {"batch_size": batch_size, "resolution": resolution, "max_tiles": max_tiles}
     method = {"score_mode": score_mode, "retrace": retrace, "prior": prior, "as_released": as_released}
-    table = _table(collection)
-    find = in_folder(collection) if table is None else in_table(table)
+    find = in_folder(collection, urls) if table is None else in_table(table, urls)
     reader_for = None if table is None else Readers(table, codec, missing_tokens, asymmetric)
     rules = {"fusion": fusion, "ties": ties, "direction": direction}
     with kept_scores(score_cache, run) as cache:

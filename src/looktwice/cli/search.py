@@ -85,6 +85,8 @@ def search(
     missing_tokens: options.MissingTokens = "error",
     asymmetric: options.Asymmetric = False,
     score_cache: options.ScoreCache = None,
+    allow_urls: options.AllowUrls = False,
+    allow_private_urls: options.AllowPrivateUrls = False,
     json: options.Json = False,
 ) -> None:
     """Search a table: a shortlist by the table's encoder, then a second look by an MLLM.
@@ -105,7 +107,6 @@ def search(
 
       looktwice search photos.lt --queries queries.jsonl --run out.trec --report out.html
     """
-    from looktwice.candidates import in_table
     from looktwice.device import set_threads
     from looktwice.queries import Queries
     from looktwice.retrieve import Retriever
@@ -116,12 +117,14 @@ def search(
     if no_rerank:
         options.refuse_unused(ctx, SECOND, "with --no-rerank")
     check_outputs(run, report)
-    asked = Queries(queries) if queries is not None else None
+    urls = options.urls(allow_urls, allow_private_urls)
+    asked = Queries(queries, urls) if queries is not None else None
     single = [] if asked is not None else [_single(query, image, text)]
     set_threads(threads)
     limits = {"batch_size": batch_size, "resolution": resolution, "max_tiles": max_tiles}
     method = {"score_mode": score_mode, "retrace": retrace, "prior": prior, "as_released": as_released}
-    with kept_scores(score_cache, run if queries is not None and not no_rerank else None) as cache:
+    looks = asked is not None and not no_rerank
+    with kept_scores(score_cache, run if looks else None, looks) as cache:
         models: dict[str, Any] = {"cache": cache, "device": device, "dtype": dtype, **limits, **method}
         look = None if no_rerank else SecondLook(mllm, prompt=prompt, **models)
         retriever = Retriever(
@@ -137,6 +140,7 @@ def search(
             codec=codec,
             missing_tokens=missing_tokens,
             asymmetric=asymmetric,
+            urls=urls,
             device=device,
             dtype=dtype,
         )
@@ -144,7 +148,7 @@ def search(
             note(f"The table {path} is empty; fill it with: looktwice index {path} FOLDER")
         answers = retriever.search_many(single if asked is None else asked, k=k, where=where)
         with nullcontext() if look is None else closing(look):
-            Outputs(json, run, report, in_table(retriever.table), asked, explain).write(answers)
+            Outputs(json, run, report, retriever.find, asked, explain).write(answers)
 
 
 def _single(query: str | None, image: Path | None, text: str | None) -> Item:

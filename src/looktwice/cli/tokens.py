@@ -39,6 +39,8 @@ def add_tokens(
     train_tokens: TrainTokens = 65_536,
     seed: Annotated[int, typer.Option(help="Of the sample and the training.")] = 0,
     max_failures: Annotated[int | None, typer.Option(min=0, help="Stop when more pictures than this fail.")] = None,
+    allow_urls: options.AllowUrls = False,
+    allow_private_urls: options.AllowPrivateUrls = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
@@ -56,8 +58,9 @@ def add_tokens(
     _check_codebook(save_codebook, codec)
     opened = Table.open(path)
     settings = {"device": device, "dtype": dtype, "resolution": resolution, "max_tiles": max_tiles}
-    training = {"codebook": codebook, "train_tokens": train_tokens, "seed": seed, "max_failures": max_failures}
-    report = fill(opened, mllm, codec, settings, training, threads)
+    training = {"codebook": codebook, "train_tokens": train_tokens, "seed": seed}
+    limits = {"max_failures": max_failures, "urls": options.urls(allow_urls, allow_private_urls)}
+    report = fill(opened, mllm, codec, settings, {**training, **limits}, threads)
     if save_codebook is not None and report.codebook_sha256 is not None:
         save_codebook.write_bytes(opened.codebook(report.codebook_sha256))
         note(f"Codebook: {save_codebook}")
@@ -128,6 +131,8 @@ def codec(
     ] = None,
     train_tokens: TrainTokens = 65_536,
     seed: Annotated[int, typer.Option(help="Of the sample and the training.")] = 0,
+    allow_urls: options.AllowUrls = False,
+    allow_private_urls: options.AllowPrivateUrls = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
@@ -160,6 +165,7 @@ def codec(
             codebooks=codebook or (),
             train_tokens=train_tokens,
             seed=seed,
+            urls=options.urls(allow_urls, allow_private_urls),
             progress=lambda now: _follow(bar, now),
         )
     for row in rows if json else ():

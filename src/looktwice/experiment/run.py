@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from looktwice.candidates import in_table
 from looktwice.encode import load_encoder
 from looktwice.errors import MediaError, UsageError
 from looktwice.evaluate.datasets import Dataset, Query
@@ -25,6 +24,7 @@ from looktwice.manifest import Tally, run_manifest
 from looktwice.rank import Fusion
 from looktwice.retrieve import Retriever
 from looktwice.second_look import SecondLook
+from looktwice.sources import Urls
 from looktwice.store import Table
 from looktwice.types import Encoder
 
@@ -44,7 +44,8 @@ class Bar(Protocol):
 class Plan:
     """How a benchmark is to be run. An encoder's name only counts where a table is made.
 
-    `look` None measures the shortlist alone; `tune_on` chooses the fusion weight on queries that are not reported.
+    `look` None measures the shortlist alone; `tune_on` chooses the fusion weight on queries that are not reported;
+    `urls` says which pictures may be fetched where the table was filled from URLs.
     """
 
     encoder: str | Encoder = "tiny-clip"
@@ -56,6 +57,7 @@ class Plan:
     tune_on: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    urls: Urls = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ def run_benchmark(
         ties=plan.ties,
         shortlist=plan.shortlist,
         codec=plan.codec,
+        urls=plan.urls,
         device=plan.device,
         dtype=plan.dtype,
     )
@@ -107,7 +110,7 @@ def run_benchmark(
         unreadable_items=failed,
         manifest=run_manifest({**conditions, "fusion": str(fusion)}, _tally(answers)),
     )
-    write(folder, outcome, reported, answers, systems, in_table(retriever.table))
+    write(folder, outcome, reported, answers, systems, retriever.find)
     return Done(outcome, folder, failed + len(broken))
 
 

@@ -58,16 +58,17 @@ def write_report(
     tables: Sequence[tuple[str, Sequence[Mapping[str, Any]]]] = (),
     plots: Sequence[tuple[str, str, str]] = (),
     tally: tuple[int, int, int] | None = None,
+    total: int | None = None,
     columns: int = 10,
 ) -> None:
     """Write one self-contained HTML file; the same arguments give the same bytes.
 
     `summary` is a table, one mapping per row, the keys of the first being its head; so is each of `tables`, after its
     title. `plots` are (title, SVG, caption). `tally` says how many queries gained, lost and stayed where `queries` are
-    only some of them. `manifest` may be nested. `columns` is how many candidates stand side by
-    side; the numbers below list twice as many and every relevant one. Where all queries carry measures of both orders,
-    those that gained most come first and those that lost most last. The file appears whole or not at all. Raises
-    UsageError for a thumbnail that is no picture or a path that cannot be written.
+    only some of them, `total` how many there are where they are the first of them. `manifest` may be nested. `columns`
+    is how many candidates stand side by side; the numbers below list twice as many and every relevant one. Where all
+    queries carry measures of both orders, those that gained most come first and those that lost most last. The file
+    appears whole or not at all. Raises UsageError for a thumbnail that is no picture or a path that cannot be written.
     """
     if columns < 1:
         raise UsageError(f"A report shows at least one column, not {columns}.")
@@ -86,6 +87,7 @@ def write_report(
         queries=blocks,
         measure=measure,
         tally=tally or _tally(blocks),
+        total=total or len(blocks),
         opened=len(blocks) if len(blocks) <= 12 else 6,
         pictures=list(sheet.addresses()),
         height=drawing.HEIGHT,

@@ -78,8 +78,12 @@ def scan(paths: Iterable[str | os.PathLike[str]], *, roots: Sequence[str] = (), 
     """Look at `paths` (folders, files, globs, .jsonl, .tar) and return what lies there.
 
     `roots` are those that a table knows already: what lies in one of them gets ids relative to it, so that a part of a
-    collection can be indexed again. Raises UsageError for a path that does not exist and a pattern without a match.
+    collection can be indexed again. Raises UsageError for a path that is empty or does not exist and a pattern without
+    a match.
     """
+    paths = list(paths)
+    if not all(map(os.fspath, paths)):
+        raise UsageError("A path is empty; name a folder, a file, a .jsonl list or a .tar archive.")
     named = [match for path in paths for match in _expand(os.path.abspath(os.path.expanduser(os.fsencode(path))))]
     if not named:
         raise UsageError("Nothing to index was named; give a folder, a file, a .jsonl list or a .tar archive.")

@@ -141,7 +141,8 @@ def _connect(host: str, port: int, timeout: float | None) -> socket.socket:
     for *_, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         address = str(place[0])
         if not is_public(address):
-            raise MediaError("forbidden-address", f"{host} ({address}) is not on the public internet")
+            where = f"{host} ({address}) is not on the public internet"
+            raise MediaError("forbidden-address", f"{where} (--allow-private-urls)")
         try:
             return socket.create_connection((address, port), timeout)
         except OSError as error:

@@ -23,8 +23,9 @@ def scan_jsonl(path: bytes, urls: Urls = "refused") -> Iterator[Source | Unreada
     root = file_uri(path)
     try:
         with open_file(path) as file:
-            offset = 0
+            offset = number = 0
             while line := file.readline(MAX_LINE):
+                number += 1
                 where = range_uri(root, offset, len(line))
                 long = len(line) == MAX_LINE and not line.endswith(b"\n")
                 offset += len(line) + (_skip_line(file) if long else 0)
@@ -34,7 +35,7 @@ def scan_jsonl(path: bytes, urls: Urls = "refused") -> Iterator[Source | Unreada
                     if record := parse_object(line.removeprefix(b"\xef\xbb\xbf")):
                         yield _source(record, path, root, where, urls)
                 except MediaError as error:
-                    yield Unreadable.of(where, root, error, hides=root)
+                    yield Unreadable(where, root, error.reason, f"line {number}: {error.detail}", hides=root)
     except MediaError as error:
         yield Unreadable.of(root, root, error, hides=root)
     except OSError as error:

@@ -149,7 +149,7 @@ def _read_open(file: BinaryIO, where: Location) -> bytes:
 
 def _fetch(url: str, urls: Urls) -> bytes:
     if urls == "refused":
-        raise MediaError("url-refused", f"{url} is a URL, and fetching URLs was not allowed")
+        raise MediaError("url-refused", f"{url} is a URL, and fetching URLs was not allowed (--allow-urls)")
     from looktwice.sources.download import fetch  # late: it loads urllib and ssl
 
     return fetch(url, MAX_BYTES, private=urls == "private")

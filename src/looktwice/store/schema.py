@@ -63,6 +63,8 @@ def parse_columns(specs: Sequence[str]) -> dict[str, type]:
         name, colon, kind = spec.partition(":")
         if colon and kind not in COLUMN_TYPES:
             raise UnknownName("column type", kind, COLUMN_TYPES)
+        if name in columns:
+            raise UsageError(f"The column {name!r} is named twice; give each column one type.")
         columns[name] = COLUMN_TYPES[kind or "str"]
     check_columns(columns)
     return columns

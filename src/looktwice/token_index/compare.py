@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from looktwice.sources import Urls
     from looktwice.store import Table
 
 
@@ -58,17 +59,18 @@ def compare_codecs(
     codebooks: Sequence[str] = (),
     train_tokens: int = MOST_TOKENS,
     seed: int = 0,
+    urls: Urls = "refused",
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> tuple[list[CodecRow], list[str]]:
     """Compare codecs on real pairs: pictures of the table against the `depth` nearest others by vector.
 
     Codebooks are trained on other pictures of the table, unless `codebooks` (files) has one that fits. Returns one row
-    per spec in order, and warnings. Raises UsageError for a table with fewer than two readable pictures, and what
-    parsing and training raise.
+    per spec in order, and warnings. `urls` says which pictures may be fetched. Raises UsageError for a table with fewer
+    than two readable pictures, and what parsing and training raise.
     """
     maker = demand_tokens(scorer)
     codecs = [parse_codec(spec) for spec in specs]
-    pairs = _draw_pairs(table, maker, queries, depth, seed)
+    pairs = _draw_pairs(table, maker, queries, depth, seed, urls)
     used = sorted({id_ for query, others in pairs for id_ in (query.id, *(item.id for item in others))})
     given = [load_codebook(path) for path in codebooks]
     warnings: list[str] = []
@@ -78,7 +80,7 @@ def compare_codecs(
         if found is not None:
             ready.append(codec.with_codebook(found))
         else:
-            ready.append(_trained(table, maker, codec, train_tokens, seed, progress, used, warnings))
+            ready.append(_trained(table, maker, codec, train_tokens, seed, progress, used, warnings, urls))
     plain = [_scores(scorer, query, others) for query, others in pairs]
     return [_row(scorer, codec, pairs, plain, asymmetric) for codec in ready], warnings
 
@@ -86,7 +88,7 @@ def compare_codecs(
 Pairs = list[tuple[Item, list[Item]]]
 
 
-def _draw_pairs(table: Table, maker: TokenScorer, queries: int, depth: int, seed: int) -> Pairs:
+def _draw_pairs(table: Table, maker: TokenScorer, queries: int, depth: int, seed: int, urls: Urls) -> Pairs:
     """Pictures and their nearest others, all with the tokens that the tower gives."""
     chosen = [entry.id for entry in draw_pictures(table, queries, seed)]
     near = {
@@ -94,7 +96,7 @@ def _draw_pairs(table: Table, maker: TokenScorer, queries: int, depth: int, seed
         for row in table.get(chosen)
     }
     needed = list(dict.fromkeys(id_ for id_, others in near.items() for id_ in (id_, *others)))
-    items = {item.id: item for item in _with_tokens(table, maker, needed)}
+    items = {item.id: item for item in _with_tokens(table, maker, needed, urls)}
     pairs = [(items[id_], [items[o] for o in others if o in items]) for id_, others in near.items() if id_ in items]
     pairs = [(query, others) for query, others in pairs if others]
     if not pairs:
@@ -102,8 +104,8 @@ def _draw_pairs(table: Table, maker: TokenScorer, queries: int, depth: int, seed
     return pairs
 
 
-def _with_tokens(table: Table, maker: TokenScorer, ids: Sequence[str]) -> list[Item]:
-    entries = [Entry(row.id, row.uri, row.sha256, row.text) for row in table.get(ids)]
+def _with_tokens(table: Table, maker: TokenScorer, ids: Sequence[str], urls: Urls) -> list[Item]:
+    entries = [Entry(row.id, row.uri, row.sha256, row.text, urls) for row in table.get(ids)]
     seen = [(entry, tokens) for entry, tokens in look_at(maker, entries) if not isinstance(tokens, LooktwiceError)]
     return [Item(e.id, text=e.text, uri=e.uri, sha256=e.sha256, tokens=tokens) for e, tokens in seen]
 
@@ -117,11 +119,12 @@ def _trained(
     progress: Callable[[Progress], None],
     used: Sequence[str],
     warnings: list[str],
+    urls: Urls,
 ) -> Codec:
     if not isinstance(codec.quantiser, PQ):
         return codec
     spare = table.count("width > 0") > len(used) + 1
-    sample = sample_tokens(table, maker, codec, count, seed, progress, used if spare else ())
+    sample = sample_tokens(table, maker, codec, count, seed, progress, used if spare else (), urls)
     if not spare:
         warnings.append(f"The table is so small that {codec} was trained on the pictures it is measured on.")
     if sample.shape[1] < FEW_TOKENS:

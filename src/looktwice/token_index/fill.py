@@ -23,6 +23,7 @@ from looktwice.tokens.codebook import FEW_TOKENS, MOST_TOKENS
 from looktwice.tokens.pq import PQ
 
 if TYPE_CHECKING:
+    from looktwice.sources import Urls
     from looktwice.store import Table
 
 COMMIT_ROWS, COMMIT_BYTES, COMMIT_SECONDS = 256, 2**26, 30.0  # whichever comes first: what an interruption may cost
@@ -58,12 +59,14 @@ def add_tokens(
     train_tokens: int = MOST_TOKENS,
     seed: int = 0,
     max_failures: int | None = None,
+    urls: Urls = "refused",
     progress: Callable[[Progress], None] | None = None,
 ) -> TokensReport:
     """Store compressed visual tokens for every picture of `table` that has none of this model and codec yet.
 
     A codec that needs a codebook takes, in this order: the file `codebook`; the one that this table was begun with; one
-    trained on up to `train_tokens` tokens of a sample of the table's own pictures (drawn by `seed`).
+    trained on up to `train_tokens` tokens of a sample of the table's own pictures (drawn by `seed`). `urls` says which
+    pictures may be fetched.
 
     Raises UsageError for a scorer without visual tokens and for too few tokens to train on, Mismatch for a codec or
     codebook that does not fit the model, Locked, TooManyFailures once more than `max_failures` pictures have failed
@@ -73,7 +76,7 @@ def add_tokens(
     codec = parse_codec(codec) if isinstance(codec, str) else codec
     codec.quantiser.row_bytes(maker.tokens_info().width, 2)  # a width that does not divide is refused before any work
     with table.writer():
-        run = _Run(table, maker, progress or (lambda _: None), max_failures)
+        run = _Run(table, maker, progress or (lambda _: None), max_failures, urls)
         run.begin(codec, codebook, train_tokens, seed)
         run.encode()
         if run.commits > MANY_COMMITS:
@@ -88,6 +91,7 @@ class _Run:
     scorer: TokenScorer
     progress: Callable[[Progress], None]
     max_failures: int | None
+    urls: Urls
     commits: int = 0
     encoded: int = 0
     failed: int = 0
@@ -121,7 +125,7 @@ class _Run:
 
     def _trained(self, codec: Codec, train_tokens: int, seed: int) -> TokenSet:
         assert isinstance(codec.quantiser, PQ)
-        sample = sample_tokens(self.table, self.scorer, codec, train_tokens, seed, self.progress)
+        sample = sample_tokens(self.table, self.scorer, codec, train_tokens, seed, self.progress, urls=self.urls)
         count = sample.shape[1]
         if count < FEW_TOKENS:
             self.warnings.append(
@@ -139,7 +143,7 @@ class _Run:
         assert self.set is not None
         total = sum(map(len, self.table.pending_tokens(self.set.key)))
         batch = _Batch(self.table, self.set.key)
-        for entries in _entries(self.table, self.table.pending_tokens(self.set.key)):
+        for entries in _entries(self.table, self.table.pending_tokens(self.set.key), self.urls):
             for entry, done in encode_pictures(self.scorer, self.set.codec, entries):
                 batch.add(entry, done)
                 self._count(done)
@@ -220,7 +224,7 @@ def _detail(error: LooktwiceError) -> str:
     return error.detail if isinstance(error, MediaError) else str(error)
 
 
-def _entries(table: Table, batches: Iterator[list[str]]) -> Iterator[list[Entry]]:
+def _entries(table: Table, batches: Iterator[list[str]], urls: Urls) -> Iterator[list[Entry]]:
     for ids in batches:
         found = {row["id"]: row for row in table.lookup(ids, ["id", "uri", "sha256"])}
-        yield [Entry(id_, found[id_]["uri"], found[id_]["sha256"]) for id_ in ids if id_ in found]
+        yield [Entry(id_, found[id_]["uri"], found[id_]["sha256"], urls=urls) for id_ in ids if id_ in found]

@@ -23,6 +23,7 @@ from looktwice.types import Item, VisualTokens
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from looktwice.sources import Urls
     from looktwice.store import Table
 
 CHUNK = 32  # pictures read while the ones before them are in the tower
@@ -95,7 +96,9 @@ def _tokens(scorer: TokenScorer, items: Sequence[Item]) -> Sequence[VisualTokens
         return [tokens for item in items for tokens in _tokens(scorer, [item])]
 
 
-def draw_pictures(table: Table, count: int, seed: int, leave_out: Sequence[str] = ()) -> list[Entry]:
+def draw_pictures(
+    table: Table, count: int, seed: int, leave_out: Sequence[str] = (), urls: Urls = "refused"
+) -> list[Entry]:
     """Draw `count` pictures of a table: the same ones for the same seed, in whatever order the rows lie."""
 
     def lot(row: dict[str, Any]) -> bytes:
@@ -103,7 +106,8 @@ def draw_pictures(table: Table, count: int, seed: int, leave_out: Sequence[str] 
 
     known = set(leave_out)
     rows = (row for row in table.rows(["id", "uri", "sha256"], where="width > 0") if row["id"] not in known)
-    return [Entry(row["id"], row["uri"], row["sha256"]) for row in heapq.nsmallest(count, rows, key=lot)]
+    drawn = heapq.nsmallest(count, rows, key=lot)
+    return [Entry(row["id"], row["uri"], row["sha256"], urls=urls) for row in drawn]
 
 
 def sample_tokens(
@@ -114,6 +118,7 @@ def sample_tokens(
     seed: int,
     progress: Callable[[Progress], None] = lambda _: None,
     leave_out: Sequence[str] = (),
+    urls: Urls = "refused",
 ) -> Tensor:
     """Return up to `count` stored vectors [S, n, d] (after the codec's cells and groups) of randomly drawn pictures.
 
@@ -124,12 +129,14 @@ def sample_tokens(
 
     if not 1 <= count <= MOST_TOKENS:
         raise UsageError(f"A codebook is trained on 1 to {MOST_TOKENS:,} tokens, not {count:,}.")
-    entries = draw_pictures(table, 4 * SAMPLE_PICTURES, seed, leave_out)
+    entries = draw_pictures(table, 4 * SAMPLE_PICTURES, seed, leave_out, urls)
     each = math.ceil(count / max(1, min(len(entries), SAMPLE_PICTURES)))
     generator = torch.Generator().manual_seed(seed)
     parts: list[Tensor] = []
     have, begun = 0, time.monotonic()
+    why = ""
     for _, tokens in look_at(scorer, entries):
+        why = why or (str(tokens) if isinstance(tokens, LooktwiceError) else "")
         try:
             values = None if isinstance(tokens, LooktwiceError) else codec.reduce(tokens).values
         except MediaError:
@@ -143,6 +150,7 @@ def sample_tokens(
             break
     if not parts:
         raise UsageError(
-            f"{table.path} has no picture to train a codebook on; index pictures first, or load a codebook."
+            f"{table.path} has no picture to train a codebook on{f' ({why})' if why else ''}; index pictures first, or "
+            "load a codebook."
         )
     return torch.cat(parts, dim=1)

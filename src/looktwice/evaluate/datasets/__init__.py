@@ -7,7 +7,7 @@ Nothing is downloaded: each reader says what to fetch and checks what is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from looktwice.errors import UnknownName, UsageError
@@ -29,7 +29,7 @@ from looktwice.evaluate.datasets import (
 from looktwice.evaluate.datasets.base import Dataset, Query
 from looktwice.evaluate.mmeb import NAMES as MMEB_NAMES
 
-__all__ = ["Dataset", "Query", "dataset_names", "open_dataset"]
+__all__ = ["Dataset", "Query", "check_name", "dataset_names", "open_dataset"]
 
 _Open = Callable[[Path, Path, bool], Dataset]
 _READERS: dict[str, _Open] = {
@@ -78,6 +78,12 @@ def dataset_names() -> list[str]:
     return sorted([*_READERS, *_WITH_VARIANT])
 
 
+def check_name(name: str, besides: Sequence[str] = ()) -> None:
+    """Raise UnknownName for what is neither a benchmark nor one of `besides`."""
+    if name not in (*_READERS, *besides) and name.partition(":")[0] not in _WITH_VARIANT:
+        raise UnknownName("benchmark", name, [*dataset_names(), *besides])
+
+
 def open_dataset(name: str, root: str | Path, *, work: str | Path | None = None, partial: bool = False) -> Dataset:
     """Read a benchmark's files below `root`; `work` is where pictures are unpacked to that lie in tables.
 
@@ -92,6 +98,5 @@ def open_dataset(name: str, root: str | Path, *, work: str | Path | None = None,
     if base in _WITH_VARIANT:
         default, read = _WITH_VARIANT[base]
         return read(root, work, partial, variant or default)
-    if name not in _READERS:
-        raise UnknownName("benchmark", name, dataset_names())
+    check_name(name)
     return _READERS[name](root, work, partial)

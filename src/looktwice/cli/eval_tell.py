@@ -1,0 +1,71 @@
+"""The part of `looktwice eval` that prints what a benchmark run found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from looktwice.cli.console import note, number, plural, say, size, table
+from looktwice.cli.eval_runs import interval
+
+
+def tell(record: Mapping[str, Any]) -> None:
+    """Print the figures: one line per system, what was lost where, groups."""
+    names = record["dataset"]["measures"]
+    head = ["ranking", *(f">{name}" for name in names), ">pairs/query", ">s/query", ">pairs/s", ">bytes/item"]
+    for title, rows in ((record["dataset"]["name"], record["systems"]), ("other settings", record["sweep"])):
+        if rows:
+            table(head, [_cells(row, names) for row in rows], title=f"{title} · {rows[0]['queries']:,} queries")
+    if "loss" in record:
+        _tell_loss(record["loss"], record["second_look"])
+    if record["tuning"]:
+        tuned = record["tuning"]
+        say(
+            f"λ = {tuned['fusion']} was chosen on {tuned['queries']:,} queries ({tuned['rule']}) that are not reported."
+        )
+    if record["groups"]:
+        _tell_groups(record["groups"], names[0], [row["system"] for row in record["systems"]])
+
+
+def _tell_loss(loss: Mapping[str, float], second: Mapping[str, Any]) -> None:
+    change = second["difference"]
+    say(
+        f"{loss['measure']}: best possible {number(loss['best_possible'])} · lost by the shortlist "
+        f"{number(loss['lost_by_the_shortlist'])} · lost by the second look {number(loss['lost_by_the_second_look'])}"
+    )
+    say(
+        f"The second look changed it by {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}], p = "
+        f"{second['p']:.4f}: {second['helped']:,} queries gained, {second['hurt']:,} lost, {second['same']:,} stayed."
+    )
+    if second["hurt_queries"]:
+        worst = ", ".join(f"{query} ({change:+.2f})" for query, change in second["hurt_queries"][:5])
+        say(f"Lost most: {worst}")
+
+
+def _tell_groups(groups: Mapping[str, Any], measure: str, systems: list[str]) -> None:
+    rows = [[name, group["queries"], *(interval(group[s][measure]) for s in systems)] for name, group in groups.items()]
+    table(["group", ">queries", *(f">{system}" for system in systems)], rows, title=measure)
+
+
+def _cells(row: Mapping[str, Any], names: list[str]) -> list[object]:
+    rate = number(row["pairs_per_second"], 1)
+    cost = [number(row["pairs_per_query"], 0), number(row["seconds_per_query"]), rate, size(row["bytes_per_item"])]
+    return [row["system"], *(interval(row["measures"][name]) for name in names), *cost]
+
+
+def tell_problems(record: Mapping[str, Any]) -> None:
+    """Say what was left out or counts as nothing."""
+    found = record["problems"]
+    for key, what in (
+        ("queries_without_relevant_items", "queries have nothing relevant and are left out"),
+        ("queries_without_an_answer", "queries have no answer and count as 0"),
+        ("relevant_items_outside_the_table", "relevant items are not in the table and can never be found"),
+        ("pairs_without_a_score", "pairs got no score and stay below those that did"),
+        ("groups_without_relevant_items", "groups have nothing relevant and are left out"),
+    ):
+        if found[key]:
+            note(f"{found[key]:,} {what}.")
+    for query, why in list(record["unreadable_queries"].items())[:5]:
+        note(f"The query {query} cannot be read: {why}")
+    if record["unreadable_items"]:
+        note(f"{plural(record['unreadable_items'], 'item')} could not be indexed; see looktwice ledger.")
