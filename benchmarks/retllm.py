@@ -6,11 +6,12 @@
 
 Scenes are composed from the bundled drawings by a seeded script; nothing is downloaded. image→image: one drawing,
 large, against scenes, relevant where at least 35 % of its part inside the frame is uncovered. text→image: a drawing's
-label against scenes, relevant likewise. image→text: a scene against all labels. The bundled models hardly know the words, so that
-with words they do little better than chance. The bundled encoder makes the shortlists;
-fusion is p-only, so that every difference is the second look's. Where no answer can be read, coarse order stands, as
-everywhere. The tie rate counts queries whose top score is shared, by the configuration's own rule for ties. Differences
-are to p-label, per query, with a 95 % bootstrap interval. Prints tables and, as its last line, one JSON object.
+label against scenes, relevant likewise. image→text: a scene against all labels. The bundled models hardly know the
+words, so that with words they do little better than chance. The bundled encoder makes the shortlists; fusion is
+p-only, so that every difference is the second look's. Where no answer can be read, coarse order stands, as
+everywhere. The tie rate counts queries whose top score is shared, by the configuration's own rule for ties.
+Differences are to p-label, per query, with a 95 % bootstrap interval. Prints tables and, as its last line, one JSON
+object.
 """
 
 from __future__ import annotations
