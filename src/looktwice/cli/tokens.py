@@ -11,6 +11,7 @@ import typer
 from looktwice.cli import options
 from looktwice.cli.console import Bar, emit, note, number, plural, progress, say, size, table
 from looktwice.errors import UsageError
+from looktwice.files import write_whole
 
 if TYPE_CHECKING:
     from looktwice.store import Table
@@ -62,7 +63,7 @@ def add_tokens(
     limits = {"max_failures": max_failures, "urls": options.urls(allow_urls, allow_private_urls)}
     report = fill(opened, mllm, codec, settings, {**training, **limits}, threads)
     if save_codebook is not None and report.codebook_sha256 is not None:
-        save_codebook.write_bytes(opened.codebook(report.codebook_sha256))
+        write_whole(save_codebook, opened.codebook(report.codebook_sha256))
         note(f"Codebook: {save_codebook}")
     if json:
         emit(record(report))

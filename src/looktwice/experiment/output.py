@@ -13,6 +13,7 @@ from looktwice.experiment.answers import Stored, write_json
 from looktwice.experiment.plot import plot
 from looktwice.experiment.result import Outcome, front
 from looktwice.experiment.systems import System, reranked
+from looktwice.files import write_whole
 from looktwice.manifest import Tally
 from looktwice.report import write_report
 from looktwice.retrieve import Answer
@@ -33,7 +34,7 @@ def write(
     write_json(folder / "result.json", outcome.record)
     drawn = _plots(outcome, dataset.measures[0])
     for name, (_, svg, _) in drawn.items():
-        (folder / f"{name}.svg").write_text(svg, "utf-8")
+        write_whole(folder / f"{name}.svg", svg.encode())
     viewer = Viewer(find, dataset.qrels, dataset.measures)
     views = [viewer.view(answer) for answer in _rebuilt(dataset, answers, systems[-1], _telling(outcome))]
     kept = ("manifest", "problems", "dataset")

@@ -30,6 +30,7 @@ from looktwice.experiment.answers import unusual, write_json
 from looktwice.experiment.degrade import DEGRADATIONS, Picture, centre, mirrored, normalised
 from looktwice.experiment.plot import plot
 from looktwice.experiment.systems import scores_of
+from looktwice.files import write_whole
 from looktwice.rank import Fusion, fuse
 from looktwice.second_look import SecondLook
 from looktwice.sources import Source
@@ -204,7 +205,7 @@ def run_robustness(
     record["models"] = {"encoder": bench.encoder.info.name, "second_look": [dict(r) for r in bench.look.describe()]}
     write_json(folder / "robustness.json", json.loads(json.dumps(record, default=str)))
     for name, text in _curves(known, sides):
-        (folder / name).write_text(text, "utf-8")
+        write_whole(folder / name, text.encode())
     return record
 
 

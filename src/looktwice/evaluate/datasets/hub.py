@@ -18,6 +18,7 @@ from typing import Any
 from looktwice.errors import UsageError
 from looktwice.evaluate.datasets.base import Dataset, Query
 from looktwice.evaluate.datasets.layout import Layout
+from looktwice.files import write_whole
 from looktwice.sources import Source, file_uri
 
 FETCH = "Fetch the dataset's folders corpus, queries and qrels from the hub, for example with `hf download`."
@@ -99,7 +100,5 @@ def _written(layout: Layout, path: Path, number: int, image: Any, work: Path) ->
     file = work / "pictures" / hashlib.sha256(data).hexdigest()
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_suffix(".part")
-        draft.write_bytes(data)
-        draft.replace(file)
+        write_whole(file, data)
     return file

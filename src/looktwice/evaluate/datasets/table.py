@@ -27,7 +27,7 @@ def read(rows: Iterable[Mapping[str, Any]], queries: Path, qrels: Path, name: st
             raise UsageError(f"{queries}: {found.detail} ({found.reason}).")
         asked.append(Query(found))
     ids = Counter(query.id for query in asked)
-    if twice := next((name for name, n in ids.items() if n > 1), None):
+    if (twice := next((name for name, n in ids.items() if n > 1), None)) is not None:
         raise UsageError(f"{queries} has the id {twice!r} {ids[twice]} times; ids must be unique.")
     labels = read_qrels(qrels)
     if not labels.keys() & {query.id for query in asked}:
