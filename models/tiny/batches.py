@@ -175,7 +175,7 @@ def make_pairs(
             if j is not None:
                 nowhere = torch.zeros_like(there)
                 pairs.append(Pair(prompt, i, n + j, None, None, answer(prompt, False), nowhere))
-        j = negative(reads[i], batch.same_object[i], rng)
+        j = negative(reads[i], batch.same_object[i] | batch.same_object[:, i], rng)  # neither shows the other
         pairs += _match_pairs(batch, i, j, long, rng)
         pairs += _name_pairs(batch, i, rng.randrange(n), long / 2, rng)
         if rng.random() < 0.15 and j is not None:
