@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from looktwice.candidates import Entry, Unreadable
 from looktwice.errors import MediaError, UnknownName, UsageError
-from looktwice.types import Item
+from looktwice.types import Item, has_words
 
 KINDS = ("image", "text", "both")
 NAMES = tuple(f"{query}-to-{candidate}" for query, candidate in product(KINDS, KINDS))
@@ -40,7 +40,7 @@ class Direction:
             return item
         wanted = self.name.partition("-to-")[0]
         if (wanted != "text" and item.image is None and item.tokens is None) or (
-            wanted != "image" and not (item.text and item.text.strip())
+            wanted != "image" and not has_words(item.text)
         ):
             raise UsageError(f"The query {item.id!r} has not what the direction {self.name} asks with: {wanted}.")
         return _only(item, wanted)
@@ -56,8 +56,9 @@ class Direction:
 def inferred(query: Item, candidates: Sequence[Entry | Unreadable]) -> str:
     """The name of what is asked with and looked at, in full."""
     shown = [c for c in candidates if isinstance(c, Entry)]
-    pictures, words = any(c.uri for c in shown), any(c.text and c.text.strip() for c in shown)
-    return f"{_kind(query.image is not None or query.tokens is not None, bool(query.text))}-to-{_kind(pictures, words)}"
+    pictures, words = any(c.uri for c in shown), any(has_words(c.text) for c in shown)
+    asked = _kind(query.image is not None or query.tokens is not None, has_words(query.text))
+    return f"{asked}-to-{_kind(pictures, words)}"
 
 
 def _kind(picture: bool, words: bool) -> str:
@@ -66,7 +67,7 @@ def _kind(picture: bool, words: bool) -> str:
 
 def _shown(entry: Entry, wanted: str) -> Entry | Unreadable:
     left = _only(entry, wanted)
-    if left.uri is None and not (left.text and left.text.strip()):
+    if left.uri is None and not has_words(left.text):
         return Unreadable(entry.id, MediaError("nothing-to-show", f"{entry.id!r} has no {wanted}"))
     return left
 

@@ -216,7 +216,7 @@ class Readers:
 
     def _make(self, scorer: PairScorer) -> Reader:
         codec: str | None = self._codec
-        if codec == "pictures" or self._table is None:
+        if self._table is None:
             return self._pictures
         if codec == "auto":
             others = {entry["codec"] for entry in usable(self._table, scorer)} - {self._besides}

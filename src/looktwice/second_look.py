@@ -18,7 +18,7 @@ from looktwice.score import load_scorer, modes, prompts
 from looktwice.score.cache import Cached, ScoreCache, select
 from looktwice.score.probability import scatter
 from looktwice.score.retrace import Retrace
-from looktwice.types import Item, PairScorer, PairScores
+from looktwice.types import Item, PairScorer, PairScores, has_words
 
 AUTO = "auto"
 
@@ -237,7 +237,7 @@ def _common(query: Item, candidates: Sequence[Item], mode: str) -> str:
 
 
 def _kind(candidate: Item | Entry) -> tuple[bool, bool]:
-    text = bool(candidate.text and candidate.text.strip())
+    text = has_words(candidate.text)
     if isinstance(candidate, Entry):
         return candidate.uri is not None, text
     return candidate.image is not None or candidate.tokens is not None, text

@@ -126,6 +126,11 @@ class Hit:
     explain: Mapping[str, Any] | None = None
 
 
+def has_words(text: str | None) -> bool:
+    """Whether a text shows anything: blank is as good as none."""
+    return bool(text and text.strip())
+
+
 def text_is_utf8(text: str) -> bool:
     """Whether a text can be stored: JSON can smuggle in half characters (lone surrogates)."""
     try:

@@ -120,15 +120,15 @@ def evaluate(
     look = None if no_rerank else SecondLook(mllm, prompt=prompt, **method)
     if look is None and tune_on is not None:
         raise UsageError("--tune-on weighs two looks; leave out --no-rerank.")
-    if look is None and dataset == "robustness":
+    robust = dataset == "robustness"
+    if look is None and robust:
         raise UsageError("robustness measures both looks; leave out --no-rerank.")
     urls = options.urls(allow_urls, allow_private_urls)
     rule = str(Ties.parse(ties))
     folder = into or Path(f"eval-{dataset.replace(':', '-')}{'-small' if small else ''}")
-    name = on if dataset == "robustness" else dataset
+    name = on if robust else dataset
     own = name == "table"
     opened = _of_table(taken, queries, qrels, urls) if own else _opened(name, root, folder, small, partial)
-    robust = dataset == "robustness"
     embeds = _encoder(encoder, taken, robust, device, dtype)
     plan = Plan(embeds, look, fusion, rule, shortlist, codec, tune_on, device, dtype, urls)
     if look is not None and prompt == "auto":  # what the benchmark asks, where it asks one thing
@@ -141,10 +141,12 @@ def evaluate(
 
 def _encoder(name: str | None, taken: Path | None, robust: bool, device: str, dtype: str) -> str | Encoder:
     """What to encode with: a table that is there must have been made with it. Robustness encodes its items again."""
+    if name is None and not robust:
+        return DEFAULT_ENCODER
     from looktwice.store import Table
 
     known = Table.open(taken) if taken is not None and (taken / "manifest.json").exists() else None
-    if robust or (known is not None and name is not None):
+    if robust or known is not None:
         return encoder_for(name, known, device, dtype)
     return name or DEFAULT_ENCODER
 

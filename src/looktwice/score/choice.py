@@ -20,7 +20,7 @@ from looktwice.score.around import AroundEngine
 from looktwice.score.engine import Engine
 from looktwice.score.prompt import Piece, Prompt, Side, joined, parts_of
 from looktwice.score.rows import Pair
-from looktwice.types import Item, PairScores, VisualTokens
+from looktwice.types import Item, PairScores, VisualTokens, has_words
 
 MOST = 26  # options that have a name of one character
 ORDERS = 4
@@ -156,7 +156,7 @@ def _content(item: Item) -> bytes:
 
 
 def _shows(item: Item, tokens: VisualTokens | LooktwiceError | None) -> bool:
-    return isinstance(tokens, VisualTokens) or (tokens is None and bool(item.text and item.text.strip()))
+    return isinstance(tokens, VisualTokens) or (tokens is None and has_words(item.text))
 
 
 def _averaged(p: Any, entropy: float, off_mass: float, argmax: int) -> PairScores:

@@ -17,9 +17,9 @@ from looktwice.score import modes
 from looktwice.score.around import Around, AroundEngine
 from looktwice.score.engine import Engine
 from looktwice.score.probability import expected_value
-from looktwice.score.prompt import Prompt
+from looktwice.score.prompt import Prompt, parts_of
 from looktwice.score.reference import Reference
-from looktwice.types import Item, PairScores
+from looktwice.types import Item, PairScores, has_words
 
 SIDES = ("candidate", "query")
 GREY, SIDE, WORDS = (128, 128, 128), 224, "N/A"
@@ -50,7 +50,7 @@ class Prior(Around):
         if self.side == "query":
             prior = self.inner.score(empty(query), candidates).label_logits
         else:
-            kinds = [(c.image is not None or c.tokens is not None, bool(c.text and c.text.strip())) for c in candidates]
+            kinds = [frozenset(parts_of("candidate", candidate)) for candidate in candidates]
             known = {kind: candidates[i] for i, kind in enumerate(kinds)}
             asked = list(known)
             found = self.inner.score(query, [empty(known[kind]) for kind in asked]).label_logits
@@ -78,7 +78,7 @@ def empty(item: Item) -> Item:
     from PIL import Image
 
     picture = Image.new("RGB", (SIDE, SIDE), GREY) if item.image is not None or item.tokens is not None else None
-    return Item(f"{item.id} (empty)", picture, WORDS if item.text and item.text.strip() else None)
+    return Item(f"{item.id} (empty)", picture, WORDS if has_words(item.text) else None)
 
 
 def divided(scores: PairScores, prior: Any, values: Sequence[float]) -> PairScores:

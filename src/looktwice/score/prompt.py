@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Literal, TypeAlias, cast, get_args
 
 from looktwice.errors import UsageError
-from looktwice.types import Item
+from looktwice.types import Item, has_words
 
 Part: TypeAlias = Literal["query.image", "query.text", "candidate.image", "candidate.text"]
 Side: TypeAlias = Literal["query", "candidate"]
@@ -128,7 +128,7 @@ def parts_of(side: Side, item: Item) -> set[Part]:
     parts: set[Part] = set()
     if item.image is not None or item.tokens is not None:
         parts.add(cast(Part, f"{side}.image"))
-    if item.text and item.text.strip():
+    if has_words(item.text):
         parts.add(cast(Part, f"{side}.text"))
     return parts
 

@@ -87,9 +87,9 @@ class Walk:
         uri = file_uri(path, folder=True)
         if os.path.islink(path):
             target, home = os.path.realpath(path), os.path.realpath(self.folder)
-            if (os.path.realpath(os.path.dirname(path)) + b"/").startswith(target.rstrip(b"/") + b"/"):
+            if inside(os.path.realpath(os.path.dirname(path)), target):
                 return Unreadable(uri, self._root(path), "link-loop", "a link to a folder that it lies in itself")
-            if target.startswith(home.rstrip(b"/") + b"/"):
+            if inside(target, home) and target != home:
                 return None
         if _identity(status) in self._seen:
             return Unreadable(uri, self._root(path), "link-loop", "the same folder has been scanned under another name")

@@ -118,12 +118,14 @@ def _colour(rng: Random) -> Colour:
 
 
 def noise(size: int, colour: Colour, rng: Random) -> Image.Image:
+    """A frame of fine or coarse noise around a colour."""
     cells = rng.choice((4, 8, 24, size))
-    noise = np.random.default_rng(rng.getrandbits(32)).normal(0, 28, (cells, cells, 3)) + np.array(colour)
-    return Image.fromarray(noise.clip(0, 255).astype(np.uint8)).resize((size, size), Image.Resampling.BILINEAR)
+    values = np.random.default_rng(rng.getrandbits(32)).normal(0, 28, (cells, cells, 3)) + np.array(colour)
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8)).resize((size, size), Image.Resampling.BILINEAR)
 
 
 def stripes(canvas: Image.Image, colour: Colour, rng: Random) -> Image.Image:
+    """The frame with stripes of a colour, upright or level."""
     size = canvas.width
     draw, step = ImageDraw.Draw(canvas), rng.randint(max(3, size // 16), size // 4)
     for x in range(0, size, 2 * step):
