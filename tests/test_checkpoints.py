@@ -65,6 +65,50 @@ def test_the_fingerprint_changes_with_what_matters(folder: Path) -> None:
         resolve(str(folder), before)
 
 
+def test_small_weights_count_to_the_last_byte(tmp_path: Path) -> None:
+    def of(changed: int | None) -> str:
+        values = torch.zeros(100_000)
+        if changed is not None:
+            values[changed] = 1
+        save_file({"a": values, "b": torch.zeros(3)}, tmp_path / "model.safetensors")
+        return fingerprint(tmp_path)
+
+    assert of(None) == of(None)
+    assert len({of(where) for where in (None, 0, 5_000, 50_001, 99_999)}) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "noticed"),
+    [
+        ("large", 0, True),
+        ("large", -1, True),
+        ("large", (2**22 - 4096) * 3 // 7 // 4, True),  # the fourth sample
+        ("large", 2**20 // 14, False),  # half way between two
+        ("small", 0, True),
+        ("small", 5_000, True),
+        ("small", -1, True),
+    ],
+)
+def test_large_weights_are_sampled_from_start_to_end(
+    name: str, where: int, noticed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model.safetensors"
+    weights = {"large": torch.zeros(2**20), "small": torch.zeros(7_001)}
+    save_file(weights, file)
+    monkeypatch.setattr(checkpoints, "_WHOLE", file.stat().st_size - 1)
+    before, header = fingerprint(tmp_path), int.from_bytes(file.read_bytes()[:8], "little")
+    pieces = [len(piece) for piece in checkpoints._pieces(file, whole=False)]
+    assert pieces == [header, *[4096] * (8 + 6), 28_004 % 4096]
+    weights[name][where] = 1
+    save_file(weights, file)
+    assert (fingerprint(tmp_path) != before) == noticed
+    monkeypatch.undo()
+    whole = fingerprint(tmp_path)
+    weights[name][where] = 0
+    save_file(weights, file)
+    assert fingerprint(tmp_path) != whole
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "says"),
     [
@@ -99,6 +143,7 @@ def test_folders_that_hold_no_usable_model(folder: Path, tmp_path: Path) -> None
     with pytest.raises(ModelError, match="no weights"):
         resolve(str(folder))
     headers = [b'{"t": {"data_offsets": [%s]}}' % start for start in (b"-99", b"1.5", b'"a"', b"9" * 30)]
+    headers += [b'{"t": {"data_offsets": %s}}' % span for span in (b"[9, 1]", b"[0, 1e9]", b"[0, 1, 2]", b"{}")]
     headers += [b'{"t": ' + b"[" * 5000 + b"]" * 5000 + b"}"]
     damages = [len(header).to_bytes(8, "little") + header for header in headers]
     for damaged in (b"", b"\xff" * 8, b"\x02\0\0\0\0\0\0\0{]", b"\x02\0\0\0\0\0\0\0[]", *damages):

@@ -123,8 +123,8 @@ def _default_dtype(device: str) -> tuple[str, str]:
 def set_threads(count: int | None = None) -> int:
     """Set how many CPU threads torch and FAISS use, and return it.
 
-    None takes OMP_NUM_THREADS where it is set, else the physical cores that this process may use and that are not busy
-    with something else (at least 1). Raises UsageError for a count below 1.
+    None takes OMP_NUM_THREADS where it is set, else as many as the machine has physical cores that are not busy with
+    something else, at most the CPUs that this process may use and at least 1. Raises UsageError for a count below 1.
     """
     import torch
 
@@ -144,8 +144,8 @@ def default_threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
-    cores = min(physical_cores(), usable_cpus())
-    return max(1, cores - round(_load()))
+    idle = physical_cores() - round(_load())  # a container too is told the load of the whole machine
+    return max(1, min(usable_cpus(), idle))
 
 
 def usable_cpus() -> int:
@@ -192,8 +192,14 @@ def _within_container(machine: Memory) -> Memory:
     used = _read_line("/sys/fs/cgroup/memory.current")
     if not (limit.isdecimal() and used.isdecimal()):
         return machine
-    total, free = int(limit), max(0, int(limit) - int(used))
+    total, free = int(limit), max(0, int(limit) - max(0, int(used) - _page_cache()))
     return Memory(min(machine.total or total, total), free if machine.free is None else min(machine.free, free))
+
+
+def _page_cache() -> int:
+    """Bytes of files that a container keeps in memory for as long as nobody needs it; they count as used."""
+    counts = (line.partition(" ") for line in _read_text("/sys/fs/cgroup/memory.stat").splitlines())
+    return sum(int(count) for name, _, count in counts if name in ("inactive_file", "active_file"))
 
 
 def _installed() -> int | None:
@@ -227,17 +233,6 @@ def halving(run: Callable[[Sequence[T]], R], batch: Sequence[T], alone: str) -> 
     middle = len(batch) // 2
     yield from halving(run, batch[:middle], alone)
     yield from halving(run, batch[middle:], alone)
-
-
-def process_memory() -> int:
-    """Return the bytes of memory this process holds now (its peak where the system tells only that)."""
-    resident = _read_line("/proc/self/statm").split()
-    if len(resident) > 1:
-        return int(resident[1]) * os.sysconf("SC_PAGE_SIZE")
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _read_text(path: str) -> str:

@@ -123,6 +123,16 @@ def test_text_and_pictures_share_a_space_and_mix_as_stated(name: str, load: Load
         assert f"text-weight={weight:g}" in encoder.info.preprocessing
 
 
+@pytest.mark.parametrize("name", ["{clip}", "{dinov3}"])
+def test_a_blank_text_is_as_good_as_none(name: str, load: Loader, items: list[Item]) -> None:
+    encoder, picture = load(name), items[0].image
+    alone, blank, empty, nothing = encoder.encode(
+        [Item("a", picture), Item("b", picture, " \n"), Item("c", picture, ""), Item("d", text="\t ")]
+    )
+    np.testing.assert_allclose([blank, empty], [alone, alone], atol=2e-5)
+    assert np.isnan(nothing).all() and encoder.unread == 0
+
+
 @pytest.mark.parametrize("name", TEXT)
 def test_long_texts_are_cut_counted_and_reported_once(
     name: str, load: Loader, caplog: pytest.LogCaptureFixture

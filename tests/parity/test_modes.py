@@ -135,11 +135,12 @@ def test_the_expected_number_by_hand(mllm: Get, query: dict[str, Item], candidat
 def test_what_is_no_number_has_no_score(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
     written = of(mllm("idefics3"), "score", "written")
     assert isinstance(written, Written)
-    texts = written.texts(query["text"], candidates)
     scores = written.score(query["text"], candidates)
-    for text, p, status in zip(texts, scores.p, scores.status, strict=True):
-        number = parse(str(text))
-        assert (status, np.isnan(p)) == (("parse_error", True) if number is None else ("ok", False))
+    for which, (texts, _, _) in written.inner.each(query["text"], candidates, written._answers, range(len(candidates))):
+        for index, text in zip(which, texts, strict=True):
+            number = parse(text)
+            status = ("parse_error", True) if number is None else ("ok", False)
+            assert (scores.status[index], np.isnan(scores.p[index])) == status
     assert "parse_error" in scores.status and np.isfinite(scores.entropy).any()
 
 

@@ -12,7 +12,7 @@ import pytest
 from token_fakes import ToyScorer, draw, make_table, row_of
 
 from looktwice.errors import Locked, Mismatch, TooManyFailures, UsageError
-from looktwice.store import Table
+from looktwice.store import LedgerEntry, Table
 from looktwice.token_index import add_tokens, fill, open_set
 from looktwice.tokens import layout_from_json, parse_codec
 
@@ -100,11 +100,32 @@ def test_one_bad_picture_is_a_ledger_line_and_is_tried_again(tmp_path: Path) -> 
     report = add_tokens(table, scorer, "int8")
     assert (report.encoded, report.failed) == (9, 3)
     lines = {entry.uri.rsplit("/", 1)[-1]: (entry.stage, entry.reason) for entry in table.ledger}
-    assert lines == {
-        "p001.png": ("tokens", "missing"), "p002.png": ("tokens", "changed"), "p005.png": ("tokens", "model"),
-    }  # fmt: skip
+    stage = f"tokens:{report.tokens_key}"
+    assert lines == {"p001.png": (stage, "missing"), "p002.png": (stage, "changed"), "p005.png": (stage, "model")}
     assert add_tokens(table, ToyScorer(), "int8").encoded == 1
     assert len(table.ledger) == 2
+
+
+def test_a_picture_that_fails_for_one_set_stays_listed_whatever_others_do(tmp_path: Path) -> None:
+    table, none = make_table(tmp_path), ToyScorer(refuses=frozenset({"p005.png"}))
+    keys = [add_tokens(table, none, codec).tokens_key for codec in ("int8", "pool2")]
+    assert sorted(entry.stage for entry in table.ledger) == sorted(f"tokens:{key}" for key in keys)
+    for codec in ("none", "pool2"):
+        add_tokens(table, ToyScorer(), codec)
+        assert f"tokens:{keys[0]}" in {entry.stage for entry in table.ledger}
+    assert len(table.ledger) == 1
+    table.delete(["p005.png"])
+    assert len(table.ledger) == 0
+
+
+@pytest.mark.parametrize(("refuses", "left"), [((), 0), (("p005.png",), 1)])
+def test_lines_that_name_no_set_are_replaced(tmp_path: Path, refuses: tuple[str, ...], left: int) -> None:
+    """As tables made by the first versions have them."""
+    table = make_table(tmp_path)
+    (row,) = table.lookup(["p005.png"], ["uri"])
+    table.ledger.put([LedgerEntry(row["uri"], "tokens", "model")])
+    report = add_tokens(table, ToyScorer(refuses=frozenset(refuses)), "int8")
+    assert [entry.stage for entry in table.ledger] == [f"tokens:{report.tokens_key}"] * left
 
 
 def test_what_a_codec_cannot_take_is_a_ledger_line(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from looktwice.encode.linear import Linear
 from looktwice.encode.mixing import Mixing, unit
 from looktwice.errors import UsageError
 from looktwice.sources.records import text_is_clean
-from looktwice.types import EncoderInfo, Item
+from looktwice.types import EncoderInfo, Item, has_words
 from looktwice.weights import load_weights
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class BaseEncoder(ABC):
 
         raw = asked and self.mixing.raw
         pictures = [i for i, item in enumerate(items) if item.image is not None]
-        texts = [i for i, item in enumerate(items) if item.text and self._can_read(item)]
+        texts = [i for i, item in enumerate(items) if has_words(item.text) and self._can_read(item)]
         seen = self._adapted(self._run([_picture(items[i]) for i in pictures], self._key, self._pictures), raw)
         read = self._adapted(self._run([_text(items[i]) for i in texts], lambda _: None, self._texts), raw)
         both = set(pictures) & set(texts)

@@ -107,15 +107,6 @@ class Written(AroundEngine):
         parts += self.inner.each(query, candidates, run, fit)
         return probability.scatter(len(candidates), 2, parts, "missing")
 
-    def texts(self, query: Item, candidates: Sequence[Item]) -> list[str | None]:
-        """What the model writes about each candidate; None where it could not be shown."""
-        found: list[str | None] = [None] * len(candidates)
-        fit = pairs.showable(self.prompt, query, candidates)
-        for which, (texts, _, _) in self.inner.each(query, candidates, self._answers, fit):
-            for index, text in zip(which, texts, strict=True):
-                found[index] = text
-        return found
-
     def describe(self) -> Mapping[str, Any]:
         """See PairScorer."""
         return {**self.inner.describe(), "mode": self.mode}

@@ -36,10 +36,13 @@ def fetch(url: str, limit: int, private: bool) -> bytes:
     try:
         with _Line(private) as line, _opener(line).open(url, timeout=CONNECT_SECONDS) as answer:
             data: bytes = answer.read(limit + 1)
+            missing = answer.length  # of what the headers promised: reading some of it is no error of http.client's
     except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
         raise MediaError("download", str(error)) from None
     if len(data) > limit:
         raise MediaError("too-large", f"more than {limit:,} bytes")
+    if missing:
+        raise MediaError("download", f"the answer ended {missing:,} bytes early")
     return data
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from looktwice.errors import MediaError
-from looktwice.sources.records import MAX_DEPTH, Source, Unreadable, text_is_clean
+from looktwice.sources.records import MAX_DEPTH, Line, Source, Unreadable, text_is_clean
 from looktwice.sources.uri import Urls, failure, file_uri, is_url, open_file, range_uri
 
 MAX_LINE = 2**24
@@ -33,7 +33,7 @@ def scan_jsonl(path: bytes, urls: Urls = "refused") -> Iterator[Source | Unreada
                     if long:
                         raise MediaError("bad-record", f"the line is longer than {MAX_LINE:,} bytes")
                     if record := parse_object(line.removeprefix(b"\xef\xbb\xbf")):
-                        yield _source(record, path, root, where, urls)
+                        yield _source(record, path, root, Line(number, where), urls)
                 except MediaError as error:
                     yield Unreadable(where, root, error.reason, f"line {number}: {error.detail}", hides=root)
     except MediaError as error:
@@ -74,7 +74,7 @@ def _skip_line(file: Any) -> int:
     return skipped
 
 
-def _source(record: dict[str, Any], path: bytes, root: str, where: str, urls: Urls) -> Source:
+def _source(record: dict[str, Any], path: bytes, root: str, line: Line, urls: Urls) -> Source:
     item_id, image, text, metadata = (record.pop(key, None) for key in ("id", "image", "text", "metadata"))
     if isinstance(item_id, int) and not isinstance(item_id, bool):
         item_id = str(item_id)
@@ -86,8 +86,8 @@ def _source(record: dict[str, Any], path: bytes, root: str, where: str, urls: Ur
         raise MediaError("bad-record", "it has neither image nor text")
     if not isinstance(metadata, dict | None):
         raise MediaError("bad-record", '"metadata" must be an object')
-    uri = _image_uri(image, path) if image else where
-    return Source(item_id, uri, root, text, {**record, **(metadata or {})}, bool(image), urls)
+    uri = _image_uri(image, path) if image else line.uri
+    return Source(item_id, uri, root, text, {**record, **(metadata or {})}, bool(image), urls, line)
 
 
 def _image_uri(image: str, path: bytes) -> str:

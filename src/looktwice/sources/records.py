@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from looktwice.errors import MediaError
-from looktwice.sources.uri import Urls, read_uri
+from looktwice.sources.uri import Urls, display, read_uri
 from looktwice.types import text_is_utf8
 
 MAX_DEPTH = 100
+_TOLD = re.compile(r"""line \d+, id ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")[,:]""")
 """Metadata that is nested deeper is refused: Python's JSON gives up at a depth that differs from call to call."""
 
 REASONS = {
@@ -21,11 +24,19 @@ REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a list: its number, from 1, and the uri of its bytes."""
+
+    number: int
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """One item to be: where its bytes lie, and what came with them. Nothing is read before `read` is called.
 
     `picture` says whether the bytes are a picture; where they are not, the item is `text` alone. `root` is the folder
-    (its uri, closing slash) or the .jsonl file that the id belongs to.
+    (its uri, closing slash) or the .jsonl file that the id belongs to, `line` the line of that file.
     """
 
     id: str
@@ -35,6 +46,19 @@ class Source:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     picture: bool = True
     urls: Urls = "refused"
+    line: Line | None = None
+
+    @property
+    def where(self) -> str:
+        """What the ledger calls this item: its line in a list, as several may share a picture; else its uri."""
+        return self.line.uri if self.line else self.uri
+
+    def told(self, detail: str) -> str:
+        """What the ledger says of a failure: `detail`, after what `where` does not tell of a line."""
+        if self.line is None:
+            return detail
+        picture = f", {display(self.uri)}" if self.picture else ""
+        return f"line {self.line.number}, id {self.id!r}{picture}: {detail}"
 
     def read(self) -> bytes:
         """Return the bytes that identify this item: the picture's, else those of the text. Raises MediaError."""
@@ -43,12 +67,19 @@ class Source:
         return read_uri(self.uri, urls=self.urls)
 
 
+def told_of(detail: str) -> str | None:
+    """The id of the item of which `Source.told` said this, where it came from a list."""
+    found = _TOLD.match(detail)
+    return None if found is None else str(ast.literal_eval(found[1]))
+
+
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """Something met while scanning that cannot become an item.
 
     `hides` is the beginning of the uris, or the root, of items that may still exist although this scan could not see
-    them: they must not be taken for gone.
+    them: they must not be taken for gone. That is the place itself where it could not be read to its end (`torn`), else
+    the one that this is a record of.
     """
 
     uri: str
@@ -56,6 +87,10 @@ class Unreadable:
     reason: str
     detail: str
     hides: str | None = None
+
+    @property
+    def torn(self) -> bool:
+        return self.hides is not None and self.hides.rstrip("#") == self.uri
 
     @classmethod
     def of(cls, uri: str, root: str, error: MediaError, hides: str | None = None) -> Unreadable:

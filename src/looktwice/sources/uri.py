@@ -118,19 +118,19 @@ def failure(error: OSError, path: bytes) -> MediaError:
     return MediaError("io-error", error.strerror or str(error))
 
 
-def open_file(path: bytes, buffering: int = -1) -> BinaryIO:
+def open_file(path: bytes) -> BinaryIO:
     """Open a regular file for reading. Raises OSError, and MediaError (`not-a-file`) for pipes, folders and devices."""
     # O_NONBLOCK: opening a named pipe must not wait for somebody to write into it.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise MediaError("not-a-file", "it is not a regular file")
-    return os.fdopen(handle, "rb", buffering)
+    return os.fdopen(handle, "rb")  # buffered: one read may give less than is asked of it (FUSE, NFS)
 
 
 def _read(where: Location) -> bytes:
     try:
-        with open_file(where.path, buffering=0) as file:
+        with open_file(where.path) as file:
             return _read_open(file, where)
     except OSError as error:
         raise failure(error, where.path) from None

@@ -169,7 +169,7 @@ def _scores(scorer: PairScorer, query: Item, candidates: Sequence[Item]) -> NDAr
 
 
 def _coded(codec: Codec, item: Item) -> tuple[Item, int]:
-    """The item as the codec gives it back, and its bytes; a picture that the codec cannot take stays as it is."""
+    """The item as the codec gives it back, and its bytes. Raises UsageError for a picture that it cannot take."""
     assert item.tokens is not None
     try:
         data = codec.encode(item.tokens)

@@ -1,7 +1,7 @@
 """The flow of `looktwice add-tokens`: pictures of a table → vision tower → codec → token rows, in atomic batches.
 
 What has no token row of this set, or one of other bytes, is the work; so the same call goes on after any interruption,
-and a picture that changed is done again. One bad picture becomes a ledger line (stage `tokens`).
+and a picture that changed is done again. One bad picture becomes a ledger line of this set (stage `tokens:KEY`).
 """
 
 from __future__ import annotations
@@ -194,13 +194,18 @@ class _Batch:
 
     def add(self, entry: Entry, done: Encoded | LooktwiceError) -> None:
         uri = entry.uri or entry.id
+        self.uris.append(uri)
         if isinstance(done, LooktwiceError):
             reason = done.reason if isinstance(done, MediaError) else "model"
-            self.failures.append(LedgerEntry(uri, "tokens", reason, _detail(done)))
+            self.failures.append(LedgerEntry(uri, self.stage, reason, _detail(done)))
             return
-        self.uris.append(uri)
         self.rows.append(TokenRow(entry.id, entry.sha256 or "", self.key, done.layout, done.codes, done.levels))
         self.bytes += len(done.codes)
+
+    @property
+    def stage(self) -> str:
+        """What the ledger calls this set: another may fail where it succeeds."""
+        return f"tokens:{self.key}"
 
     @property
     def full(self) -> bool:
@@ -212,7 +217,7 @@ class _Batch:
         """Write what waits; returns the number of commits. The ledger is cleared first: a row without a clean ledger
         would stay listed as failed, a picture without a row is simply done again."""
         written = bool(self.rows or self.failures)
-        self.table.ledger.clear(self.uris, ["tokens"])
+        self.table.ledger.clear(self.uris, [self.stage, "tokens"])  # "tokens": any set's, in tables made earlier
         self.table.put_codes(self.rows)
         self.table.ledger.put(self.failures)
         self.rows, self.uris, self.failures, self.bytes = [], [], [], 0
