@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from looktwice import files
 from looktwice.calibration import Calibration
 from looktwice.errors import LooktwiceError, UsageError
-from looktwice.files import write_whole
+from looktwice.files import followed, is_replaced, write_whole
 
 
 def draft(path: Path) -> Path:
@@ -70,6 +71,55 @@ def test_a_pipe_is_written_straight(tmp_path: Path) -> None:
     write_whole(tmp_path / "pipe", b"new")
     reader.join()
     assert heard == [b"new"] and (tmp_path / "pipe").is_fifo()
+
+
+def test_links_that_the_user_named_are_written_through(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data/other")
+    (tmp_path / "data" / "other").symlink_to("../data/real")
+    for data in (b"first", b"second"):  # it is not there yet; it is
+        write_whole(followed(tmp_path / "link"), data)
+        assert (tmp_path / "data" / "real").read_bytes() == data
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "data" / "other").is_symlink()
+    assert sorted(os.listdir(tmp_path / "data")) == ["other", "real"]
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to("link")
+    with pytest.raises(UsageError, match="link cannot be written: Too many levels"):
+        followed(tmp_path / "link")
+
+
+def test_links_that_nobody_named_are_replaced_wherever_they_lead(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "victim").write_text("mine")
+    for target in ("pipe", "victim", "nowhere"):
+        (tmp_path / "m").unlink(missing_ok=True)
+        (tmp_path / "m").symlink_to(target)
+        write_whole(tmp_path / "m", b"new")
+        assert not (tmp_path / "m").is_symlink() and (tmp_path / "m").read_bytes() == b"new"
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_stdout_that_is_a_file_stays_the_link_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With folders in the place of /dev and /proc: the real ones are everybody's."""
+    for name in ("dev", "proc/self/fd"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr(files, "DEVICES", tmp_path / "dev")
+    monkeypatch.setattr(files, "PROCESSES", tmp_path / "proc")
+    (tmp_path / "out").write_text("before\n")
+    (tmp_path / "proc/self/fd/1").symlink_to(tmp_path / "out")
+    (tmp_path / "dev/fd").symlink_to(tmp_path / "proc/self/fd")
+    (tmp_path / "dev/stdout").symlink_to(tmp_path / "proc/self/fd/1")
+    (tmp_path / "own").symlink_to("dev/stdout")
+    for number, name in enumerate(("dev/stdout", "dev/fd/1", "own")):
+        path = followed(tmp_path / name)
+        assert not is_replaced(path)
+        write_whole(path, f"{number}\n".encode())
+    assert (tmp_path / "out").read_text() == "before\n0\n1\n2\n", "as the shell's >> asked"
+    assert all((tmp_path / name).is_symlink() for name in ("dev/stdout", "proc/self/fd/1", "own"))
+    (tmp_path / "dev" / "shm").mkdir()
+    write_whole(tmp_path / "dev" / "shm" / "run", b"old")
+    write_whole(tmp_path / "dev" / "shm" / "run", b"new")
+    assert (tmp_path / "dev/shm/run").read_bytes() == b"new", "/dev/shm is a folder like any other"
 
 
 def test_a_calibration_leaves_no_draft_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

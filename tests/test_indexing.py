@@ -17,12 +17,13 @@ import pytest
 from colour_encoder import ColourEncoder, picture, save_pictures
 from PIL import Image
 
-from looktwice import indexing, media, sources
+from looktwice import ahead, indexing, media, sources
 from looktwice.errors import Mismatch, ModelError, StoreError, TooManyFailures, UsageError
 from looktwice.indexing import IndexReport, index, run
+from looktwice.indexing.failures import Failures
 from looktwice.indexing.seen import Hashes, Seen
 from looktwice.sources import Source, scan
-from looktwice.store import Table
+from looktwice.store import LedgerEntry, Table
 from looktwice.types import Item
 
 
@@ -135,6 +136,106 @@ def test_ledger_lines_go_when_the_file_is_mended_or_gone(made: Collection) -> No
     assert made.ledger() == {"still.png": "not-an-image"}
 
 
+def test_lines_of_a_list_that_share_a_picture_fail_and_recover_one_by_one(made: Collection, tmp_path: Path) -> None:
+    made.save(good="red")
+    records = [
+        {"id": "a", "image": "no.png", "text": "one"},
+        {"id": "b", "image": "no.png", "text": "two"},
+        {"id": "c", "image": "pictures/good.png", "year": "soon"},
+        {"id": "d", "image": "pictures/good.png"},
+        {"id": "e", "image": "pictures/good.png", "text": "five"},
+    ]
+    listed = tmp_path / "l.jsonl"
+
+    def told(*lines: object) -> dict[str, tuple[str, str]]:
+        """Id in the line that the ledger names -> reason, detail."""
+        listed.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
+        made.index(listed)
+        found = {sources.read_uri(entry.uri).decode(): (entry.reason, entry.detail) for entry in made.table.ledger}
+        assert all(entry.uri.startswith(f"{sources.file_uri(listed)}#offset=") for entry in made.table.ledger)
+        return {json.loads(line)["id"] if line[0] == "{" else line: why for line, why in found.items()}
+
+    nowhere = f"{tmp_path}/no.png: there is no such file any more"
+    for _ in range(2):
+        assert told(*records) == {
+            "a": ("missing", f"line 1, id 'a', {nowhere}"),
+            "b": ("missing", f"line 2, id 'b', {nowhere}"),
+            "c": ("bad-record", told(*records)["c"][1]),
+        }
+    assert told(*records)["c"][1].startswith(f"line 3, id 'c', {made.folder}/good.png: ")
+    again = {"id": "d", "text": "words"}
+    assert set(told(*records, again)) == {"a", "b", "c", "d"}
+    assert told(*records, again)["d"][1].startswith("line 6, id 'd': the id 'd' belongs to ")
+    (tmp_path / "no.png").write_bytes(picture("blue"))
+    records[1] = {**records[1], "image": "never.png"}
+    assert set(told(*records)) == {"b", "c"}
+    told("bad line\n", *records)
+    del records[0]  # every line is somewhere else; the list, though one line is bad, was read to its end
+    assert {name: why[0] for name, why in told("bad line\n", *records).items()} == {
+        "bad line\n": "bad-record",
+        "b": "missing",
+        "c": "bad-record",
+    }
+
+
+def test_ledger_lines_of_lists_from_before_go(made: Collection, tmp_path: Path) -> None:
+    """They were those of the pictures, which several lines of a list may share."""
+    made.save(good="red")
+    listed = tmp_path / "l.jsonl"
+    listed.write_text('{"id": "a", "image": "pictures/good.png"}\nbad line\n')
+    old = sources.file_uri(made.folder / "good.png")
+    made.table.ledger.put([LedgerEntry(old, "read", "missing", "gone", sources.file_uri(listed), "2024")])
+    assert made.index(listed).added == 1
+    assert list(made.ledger().values()) == ["bad-record"]
+
+
+def test_a_deleted_item_of_a_list_leaves_no_ledger_line(made: Collection, tmp_path: Path) -> None:
+    made.save(a="red", b="blue")
+    listed = tmp_path / "l.jsonl"
+    odd = ["it's", 'say "so"', "plain"]
+    listed.write_text("".join(json.dumps({"id": one, "image": "pictures/a.png"}) + "\n" for one in odd))
+    assert made.index(listed).added == 3
+    listed.write_text("".join(json.dumps({"id": one, "image": "gone.png"}) + "\n" for one in odd))
+    made.index(listed)
+    assert len(made.ledger()) == 3
+    made.table.delete(odd[:2])
+    (left,) = made.table.ledger
+    assert "id 'plain'" in left.detail
+
+
+def test_failing_again_writes_nothing(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_pictures(made.folder, 9)
+    for name in ("0003.png", "0005.png"):
+        (made.folder / name).write_bytes(b"broken")
+    made.index()
+    first = list(made.table.ledger)
+    before = made.table._failures.version, made.table._items.version
+    monkeypatch.setattr(run, "COMMIT_ROWS", 1)
+    for _ in range(3):
+        assert made.index().failed == 2
+    assert (made.table._failures.version, made.table._items.version) == before
+    assert list(made.table.ledger) == first
+    (made.folder / "0003.png").write_bytes(b"")
+    (made.folder / "0005.png").unlink()
+    made.index()
+    (now,) = made.table.ledger
+    assert now.reason == "empty" and now.at > first[0].at, "what fails in another way is written"
+    (made.folder / "0003.png").write_bytes(b"broken")
+    assert made.index().failed == 1 and made.ledger() == {"0003.png": "not-an-image"}
+
+
+def test_a_failure_that_went_and_came_back_is_written_again(made: Collection) -> None:
+    entry = LedgerEntry("file:///a", "read", "missing", "gone", "file:///", "2024")
+    made.table.ledger.put([entry])
+    failures = Failures(made.table.ledger)
+    assert entry not in failures
+    failures.put([entry])
+    assert entry in failures and LedgerEntry("file:///b", "read", "missing", "gone", "file:///") not in failures
+    failures.clear(["file:///a"])
+    failures.put([entry])
+    assert list(made.table.ledger) == [entry]
+
+
 def test_changed_file_is_encoded_again(made: Collection) -> None:
     made.save(a="red", b="lime")
     made.index()
@@ -185,7 +286,7 @@ def test_text_that_becomes_a_picture_of_the_same_bytes(made: Collection, tmp_pat
     (tmp_path / "red.png").write_text("red")
     listed.write_text('{"id": "a", "text": "red", "image": "red.png"}\n')
     report = made.index(listed)
-    assert report.failed == 1 and made.ledger() == {"red.png": "not-an-image"}
+    assert report.failed == 1 and list(made.ledger().values()) == ["not-an-image"]
 
 
 def test_same_picture_with_other_words_is_another_item(made: Collection, tmp_path: Path) -> None:
@@ -411,6 +512,16 @@ def test_item_that_the_encoder_refuses(made: Collection) -> None:
     assert (report.added, report.encoded, made.ledger()) == (9, 9, {"0004.png": "encoder"})
 
 
+def test_nothing_but_refused_items_is_no_broken_encoder(made: Collection) -> None:
+    """As on every run after the first, where all else is unchanged."""
+    save_pictures(made.folder, 14)
+    assert made.index(encoder=Picky("001")).added == 9
+    for prune in (False, True):
+        report = made.index(encoder=Picky("001"), prune=prune)
+        assert (report.unchanged, report.failed) == (9, 5)
+    assert set(made.ledger().values()) == {"encoder"} and len(made.ledger()) == 5
+
+
 def test_encoder_that_refuses_everything_stops_the_run(made: Collection) -> None:
     save_pictures(made.folder, 3)
     with pytest.raises(ModelError, match="aspect ratio"):
@@ -488,7 +599,7 @@ def test_few_decoded_pictures_wait(made: Collection, monkeypatch: pytest.MonkeyP
     from looktwice.indexing import reading
 
     save_pictures(made.folder, 60)
-    monkeypatch.setattr(reading, "AHEAD_PIXELS", 64 * 4)  # pictures of 8 x 8
+    monkeypatch.setattr(ahead, "AHEAD_PIXELS", 64 * 4)  # pictures of 8 x 8
     begun = []
     load = reading.load
     monkeypatch.setattr(reading, "load", lambda *one: (begun.append(1), load(*one))[1])
@@ -504,7 +615,7 @@ def test_reading_stops_with_the_run(made: Collection, monkeypatch: pytest.Monkey
     from looktwice.indexing import reading
 
     save_pictures(made.folder, 60)
-    monkeypatch.setattr(reading, "AHEAD_PIXELS", 64)
+    monkeypatch.setattr(ahead, "AHEAD_PIXELS", 64)
     before = active_count()
     stream = reading.load_ahead([(source, None) for source in scan([made.folder])], threads=3)
     next(stream)

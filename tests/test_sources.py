@@ -75,6 +75,11 @@ def test_folder_is_walked_in_the_order_of_its_names(tmp_path: Path) -> None:
     assert found.roots == (file_uri(tmp_path, folder=True),)
 
 
+def test_one_text_is_no_list_of_paths(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="must be a list"):
+        scan(str(tmp_path))
+
+
 def test_files_of_other_kinds_are_counted_and_tables_are_passed_over(tmp_path: Path) -> None:
     make(tmp_path, "1.HEIC", "2.heic", "b/3.jsonl", "b/README", "b/4.png", ".5.heic")
     make(tmp_path / "t.lt", "manifest.json", "items.lance/data/x.lance", "codebooks/y.png", "6.png")
@@ -627,6 +632,26 @@ def test_too_many_bytes(tmp_path: Path) -> None:
         read_uri(file_uri(tmp_path / "a.png"))
 
 
+class Trickle(io.FileIO):
+    """A file of a network share: one read gives a few bytes at a time."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(7)
+
+    def readinto(self, into: memoryview) -> int:
+        return super().readinto(memoryview(into)[:7])
+
+
+def test_a_file_that_comes_in_pieces_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = file_uri(make(tmp_path, "a.png") / "a.png")
+    whole = read_uri(uri)
+    monkeypatch.setattr(
+        "os.fdopen", lambda handle, _, size=-1: io.BufferedReader(Trickle(handle)) if size else Trickle(handle)
+    )
+    assert read_uri(uri) == whole
+    assert read_uri(range_uri(uri, 5, 30)) == whole[5:35]
+
+
 @pytest.fixture
 def server() -> Iterator[str]:
     closing = Event()
@@ -651,7 +676,9 @@ def server() -> Iterator[str]:
                 self.send_header("Location", self.path.removeprefix("/to?"))
                 self.end_headers()
                 return
-            self.send_response(200 if self.path == "/a.png" else 404)
+            self.send_response(404 if self.path == "/none.png" else 200)
+            if self.path == "/cut.png":
+                self.send_header("Content-Length", str(len(picture("blue")) + 1000))
             self.end_headers()
             self.wfile.write(picture("blue"))
 
@@ -671,6 +698,14 @@ def test_a_server_that_never_ends_is_given_up(server: str, what: str, monkeypatc
     monkeypatch.setattr("looktwice.sources.download.FETCH_SECONDS", 0.2)
     with pytest.raises(MediaError, match="download: it took longer"):
         read_uri(f"{server}/{what}", urls="private")
+
+
+def test_an_answer_that_ends_early_is_no_picture(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MediaError, match="download: the answer ended 1,000 bytes early"):
+        read_uri(f"{server}/cut.png", urls="private")
+    monkeypatch.setattr("looktwice.sources.uri.MAX_BYTES", len(picture("blue")) - 1)
+    with pytest.raises(MediaError, match="too-large"):
+        read_uri(f"{server}/cut.png", urls="private")
 
 
 def test_a_connection_made_when_the_time_is_over_is_not_used(server: str) -> None:

@@ -46,6 +46,12 @@ class Queries:
     def __iter__(self) -> Iterator[Item]:
         return self._load(self._sources.values())
 
+    def keep(self, names: Container[str]) -> int:
+        """Forget the queries of all other names, so that they are never loaded; returns how many went."""
+        before = len(self._sources)
+        self._sources = {name: source for name, source in self._sources.items() if name in names}
+        return before - len(self._sources)
+
     def kinds_first(self, names: Container[str]) -> Iterator[Item]:
         """The queries of these names, one of each kind (picture, words, both) before all others."""
         chosen = [source for source in self._sources.values() if source.id in names]

@@ -153,6 +153,35 @@ def test_errors_of_the_machine_are_sentences(
     assert done.code == 1 and message in done.err and "Traceback" not in done.err
 
 
+def test_a_run_to_stdout_stands_behind_the_answers(tmp_path: Path) -> None:
+    """With a folder in the place of /dev: the real one is everybody's."""
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")
+    script = """
+import sys
+from pathlib import Path
+from looktwice import files
+from looktwice.cli.answers import Outputs
+from looktwice.cli.console import emit
+files.DEVICES = Path(sys.argv[1])
+outputs = Outputs(True, files.DEVICES / "stdout", None, None, _run={"q": [("a", 0.5)]})
+emit({"x": 1})
+outputs._files({})
+"""
+    with (tmp_path / "out").open("wb") as out:
+        subprocess.run([sys.executable, "-c", script, tmp_path], stdout=out, env=ENVIRONMENT, check=True)
+    assert (tmp_path / "out").read_text() == '{"x": 1}\nq Q0 a 1 0.5 looktwice\n'
+    assert sorted(os.listdir(tmp_path)) == ["out", "stdout"] and (tmp_path / "stdout").is_symlink()
+
+
+def test_what_goes_to_a_pipe_is_not_folded(capsys: pytest.CaptureFixture[str]) -> None:
+    path, why = "/pictures" + "/folder" * 60 + "/a.png", "why " * 70
+    table(["path", "why"], [(path, why.strip()), ("b", "x")], title=f"query {path}")
+    title, head, line, first, second = capsys.readouterr().out.splitlines()
+    assert title == f"query {path}" and head.split() == ["path", "why"] and set(line) <= {"─", " "}
+    assert first.split(maxsplit=1) == [path, why.strip()] and second.split() == ["b", "x"]
+    assert second == second.rstrip()
+
+
 def test_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     say(":cat: [red]x[/b]")
     table(["a", ">[/b]:cat:.trec\x1b"], [[":cat:", "[red]"]], title="[/i]")

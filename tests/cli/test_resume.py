@@ -100,5 +100,9 @@ def test_own_scores_stay_where_the_work_ended_early(tmp_path: Path) -> None:
         assert named == tmp_path / "named"
         named.write_text("scores")
     assert named.exists(), "a file that the user named is the user's"
+    (tmp_path / "pipe.link").symlink_to("pipe")
+    os.mkfifo(tmp_path / "pipe")
+    with kept_scores(None, tmp_path / "pipe.link") as none:
+        assert none is None, "nobody looks for a file beside a pipe"
     with kept_scores(None, None) as none:
         assert none is None

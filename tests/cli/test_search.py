@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import threading
 from importlib.resources import files
 from pathlib import Path
 
@@ -190,6 +192,47 @@ def test_what_made_a_run_is_written_whole_or_not_at_all(
     assert Path("out.trec.json").read_text() == "as it was" and not list(Path().glob("*.part"))
 
 
+def test_outputs_that_are_links_or_pipes(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:
+    Path("data").mkdir()
+    for name in ("run.trec", "r.html"):
+        Path(name).symlink_to(f"data/{name}")
+    asked = queries(tmp_path, {"id": "q", "text": "red"})
+    done = looktwice("search", table, "--queries", asked, "--run", "run.trec", "--report", "r.html")
+    assert done.code == 0 and Path("run.trec").is_symlink() and Path("r.html").is_symlink()
+    assert len(Path("data/run.trec").read_text().splitlines()) == 12 and Path("data/r.html").stat().st_size > 1000
+    assert "1 ranking in run.trec, what made them in run.trec.json." in done.err
+    os.mkfifo("pipe")
+    heard: list[str] = []
+    reader = threading.Thread(target=lambda: heard.append(Path("pipe").read_text()))
+    reader.start()
+    done = looktwice("search", table, "--queries", asked, "--run", "pipe")
+    reader.join()
+    assert done.code == 0 and "1 ranking in pipe.\n" in done.err
+    assert heard == [Path("data/run.trec").read_text()] and not list(Path().glob("pipe.*"))
+
+
+@pytest.mark.parametrize("outputs", [("--run", "dir/o.trec"), ("--report", "dir/o.html"), ("--run", "o.trec")])
+def test_outputs_that_may_not_be_written_are_refused_before_the_work(
+    looktwice: Looktwice,
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scorer: Brighter,
+    outputs: tuple[str, str],
+) -> None:
+    Path("dir").mkdir()
+    Path("o.trec").write_text("kept")
+    refused = (Path("dir").absolute(), Path("o.trec"))
+
+    def access(path: Path, mode: int) -> bool:  # root may all
+        return path not in refused or not mode & os.W_OK
+
+    monkeypatch.setattr(os, "access", access)
+    done = looktwice("search", table, "--queries", queries(tmp_path, {"id": "q", "text": "red"}), *outputs)
+    assert done.code == 2 and f"{outputs[1]} cannot be written: Permission denied." in done.err
+    assert scorer.shown == [] and Path("o.trec").read_text() == "kept"
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -319,6 +362,20 @@ def test_rerank_of_a_folder_refuses_what_only_a_table_has(
     done = looktwice("rerank", "run", "pictures", "--queries", asked, *option)
     assert done.code == 2 and f"{option[0]} does nothing with a folder of pictures" in done.err
     assert option[1:] == ["nonsense"] or looktwice("rerank", "run", table, "--queries", asked, *option).code == 0
+
+
+def test_rerank_reads_only_queries_that_have_a_shortlist(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:
+    words = [{"id": name, "text": "red"} for name in ("q", "empty")]
+    asked = queries(tmp_path, *words, {"id": "alone", "image": "nowhere.png"})
+    Path("run").write_text(json.dumps({"q": {"red-0.png": 0.5}, "empty": {}, "z": {"red-0.png": 0.5}}))
+    done = looktwice("rerank", "run", "pictures", "--queries", asked, "--run", "o.trec")
+    assert done.code == 0, done.err
+    assert "Warning: 1 query of run is not in " in done.err
+    assert "queries.jsonl is without a shortlist in run and is left out." in done.err
+    assert len(Path("o.trec").read_text().splitlines()) == 1 and "1 ranking in o.trec" in done.err
+    Path("run").write_text(json.dumps({name: {"red-0.png": 0.5} for name in ("empty", "y", "z")}))
+    done = looktwice("rerank", "run", "pictures", "--queries", asked)
+    assert "2 queries of run are not in " in done.err and "queries.jsonl are without a shortlist in run and" in done.err
 
 
 def test_one_id_that_is_not_utf8_stops_no_rerank(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from store_helpers import ENCODER, random_rows, row
 
 from looktwice.errors import StoreError, UnknownName, UsageError
-from looktwice.store import LedgerEntry, Table, TokenRow, ann
+from looktwice.store import LedgerEntry, Table, TokenRow, ann, maintenance
 from looktwice.types import EncoderInfo
 
 
@@ -95,6 +98,45 @@ def test_tidy_waits_until_it_pays(table: Table, monkeypatch: pytest.MonkeyPatch)
     assert table._items.stats()["fragment_stats"]["num_fragments"] == 1
 
 
+@pytest.mark.filterwarnings("ignore:optimize")  # of other processes' readers: there are none
+def test_tidy_erases_old_versions_of_what_is_one_fragment(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    for again in range(40):
+        table.ledger.put([LedgerEntry("u", "read", "missing", str(again))])
+    before = maintenance.bytes_below(table.path)
+    table.tidy()
+    assert maintenance.bytes_below(table.path) == before, "younger than a week"
+    monkeypatch.setattr(maintenance, "KEEP_VERSIONS", timedelta(0))
+    table.tidy()
+    assert len(table._failures.list_versions()) == 1 and maintenance.bytes_below(table.path) < before / 4
+    assert [entry.detail for entry in Table.open(table.path).ledger] == ["39"]
+
+
+def test_info_is_content_with_every_whole_table(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is known by counting bytes: no way of writing may look like a loss."""
+    monkeypatch.setattr(ann, "EXACT_ROWS", 100)
+    monkeypatch.setattr(ann, "SAMPLE", 5)
+    rows = random_rows(300)
+    changes: list[Callable[[], object]] = [
+        lambda: table.add(rows[:200]),
+        lambda: table.add([*rows[150:], *rows[:10]]),
+        table.build_index,
+        lambda: table.delete(where="year < 120"),
+        table.compact,
+        lambda: table.add(random_rows(40, seed=1)),
+        lambda: table.delete(where="year > 130"),
+        lambda: table.compact(purge=True),
+        lambda: table.delete(where="year >= 0"),
+        table.compact,
+        lambda: table.add(rows),
+    ]
+    for change in changes:
+        change()
+        older = table.at(table.versions()[0].number)
+        for one in (table, Table.open(table.path), older):
+            info = one.info()
+            assert sum(info["bytes"].values()) == 2 * info["bytes"]["total"]
+
+
 def looked_up_by(handle: Any, column: str) -> bool:
     """Whether a look at one row goes through an index, as the database itself plans it."""
     return "ScalarIndexQuery" in str(handle.search().where(f"{column} IN ('00007', '00008|k')").explain_plan())
@@ -121,7 +163,7 @@ def test_large_tables_are_looked_up_through_an_index(table: Table, monkeypatch: 
     assert table.info()["tokens"] == 296, "tokens of other bytes went, of both sets, and no others"
     monkeypatch.setattr(ann, "SAMPLE", 5)
     table.build_index()
-    assert looked_up_by(table._items, "id")
+    assert looked_up_by(table._items, "id") and looked_up_by(table._items, "sha256")
 
 
 def test_versions(table: Table) -> None:
@@ -201,3 +243,22 @@ def test_an_export_that_fails_leaves_nothing_behind(
 
 def test_export_of_nothing(table: Table, tmp_path: Path) -> None:
     assert pq.read_table(table.export(tmp_path)).num_rows == 0
+
+
+def test_one_text_is_no_list_of_ids(table: Table) -> None:
+    table.add(random_rows(3))
+    with pytest.raises(UsageError, match="must be a list"):
+        table.delete("00001")
+    assert len(table) == 3
+
+
+def test_contents_depend_on_ids_bytes_and_texts_only(table: Table, tmp_path: Path) -> None:
+    rows = random_rows(6)
+    table.add(rows)
+    other = Table.create(tmp_path / "o.lt", ENCODER, {"year": int})
+    for one in reversed(rows):
+        other.add([one])
+    other.compact()
+    assert table.contents() == other.contents()
+    other.add([replace(rows[2], sha256="e" * 64)])
+    assert table.contents() != other.contents()

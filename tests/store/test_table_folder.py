@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -101,8 +102,9 @@ def test_rows_without_a_manifest_are_not_thrown_away(tmp_path: Path) -> None:
     table = Table.create(tmp_path / "t.lt", ENCODER)
     table.add(random_rows(3))
     (table.path / "manifest.json").unlink()
-    with pytest.raises(StoreError, match="has rows but no"):
-        Table.create(table.path, ENCODER)
+    for attempt in (Table.open, partial(Table.create, encoder=ENCODER)):
+        with pytest.raises(StoreError, match=r"has rows but no manifest\.json: restore"):
+            attempt(table.path)
     Manifest(ENCODER).write(table.path)
     assert len(Table.open(table.path)) == 3
 
@@ -112,6 +114,18 @@ def test_lost_parts_are_told(tmp_path: Path) -> None:
     shutil.rmtree(table.path / "items.lance")
     with pytest.raises(StoreError, match="opening the table failed"):
         Table.open(table.path)
+
+
+def test_lost_data_is_told(tmp_path: Path) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    for part in range(3):
+        table.add(random_rows(50, start=50 * part))
+        Table.open(table.path).info()
+    next((table.path / "items.lance" / "data").iterdir()).unlink()
+    lost = Table.open(table.path)
+    for ask in (lost.info, partial(lost.search, [1.0] * 8, 5), lost.hashes, partial(lost.export, tmp_path / "e")):
+        with pytest.raises(StoreError, match=r": files of the table are missing; restore them from a copy"):
+            ask()
 
 
 def test_links_in_a_table_from_a_stranger_lead_to_no_file_of_ours(tmp_path: Path) -> None:

@@ -106,6 +106,32 @@ def test_index_under_a_selective_filter_returns_all_there_is(table: Table, index
         assert indexed.search(QUERIES[1], 100, where) == table.search(QUERIES[1], 100, where)
 
 
+def test_an_index_that_nobody_measured_is_not_used(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a build that was interrupted, of a table that shrank since, of a version before the index."""
+    made = Table.create(tmp_path / "t.lt", table.manifest.encoder, {"year": int})
+    made.add(table.get(sorted(table.hashes())))
+    monkeypatch.setattr(ann, "EXACT_ROWS", 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(ann, "tune", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            made.build_index()
+    assert made.index_is_due and made.manifest.index is None and vector_indices(made) == 1
+    right = table.search_many(QUERIES[:5], 100)
+    assert made.search_many(QUERIES[:5], 100) == right
+    made.build_index()
+    assert not made.index_is_due
+    assert made.at(made.versions()[-1].number).search_many(QUERIES[:5], 100) == right
+    monkeypatch.setattr(ann, "EXACT_ROWS", 4000)
+    assert (made.build_index().kind, vector_indices(made)) == ("exact", 0)
+    assert made.search_many(QUERIES[:5], 100) == right
+
+
+def vector_indices(table: Table) -> int:
+    return [index.columns for index in table._items.list_indices()].count(["vector"])
+
+
 def test_rows_added_after_the_index_are_found(indexed: Table) -> None:
     query = QUERIES[-1]
     indexed.add([row("late", query, metadata={"year": -1})])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +16,7 @@ import typer
 
 from looktwice.cli.console import emit, json_line, mute_stdout, note, number, plural, progress, say, table
 from looktwice.errors import UsageError
-from looktwice.files import write_whole
+from looktwice.files import followed, is_replaced, write_whole
 
 if TYPE_CHECKING:
     from looktwice.candidates import Find
@@ -104,15 +107,20 @@ class Outputs:
         if self.run is not None:
             from looktwice.evaluate import write_run
 
-            write_run(self.run, self._run)
-            beside = _beside(self.run)
-            write_whole(beside, (json.dumps(json.loads(json_line(manifest)), indent=1) + "\n").encode())
-            note(f"{plural(len(self._run), 'ranking')} in {self.run}, what made them in {beside}.")
+            made_by, is_file = "", has_room_beside(self.run)
+            if not is_file:
+                sys.stdout.flush()  # the run may go there too
+            write_run(followed(self.run), self._run)
+            if is_file:
+                beside = _beside(self.run)
+                write_whole(beside, (json.dumps(json.loads(json_line(manifest)), indent=1) + "\n").encode())
+                made_by = f", what made them in {beside}"
+            note(f"{plural(sum(map(bool, self._run.values())), 'ranking')} in {self.run}{made_by}.")
         if self.report is not None:
             from looktwice.report import write_report
 
             total = manifest["queries"]
-            write_report(self.report, title="looktwice", manifest=manifest, queries=self._views, total=total)
+            write_report(followed(self.report), title="looktwice", manifest=manifest, queries=self._views, total=total)
             cut = f" (the first {len(self._views):,} of {total:,} queries)" if len(self._views) < total else ""
             note(f"Report: {self.report}{cut}")
 
@@ -174,12 +182,29 @@ def _cells(hit: Hit) -> tuple[object, ...]:
 def check_outputs(run: Path | None, report: Path | None) -> None:
     """Refuse output paths that could not be written, before the work begins."""
     for path in (run, report):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UsageError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
-        if path is not None and path.is_dir():
-            raise UsageError(f"{path} is a folder; name a file.")
+        if path is not None:
+            _check_output(path)
     if run is not None and report is not None and report.resolve() in (run.resolve(), _beside(run).resolve()):
         raise UsageError(f"--report {report} would overwrite what --run writes; name another file.")
+
+
+def has_room_beside(output: Path) -> bool:
+    """Whether other files may stand beside an output: beside /dev/stdout or a pipe nobody looks for them."""
+    return is_replaced(followed(output))
+
+
+def _check_output(path: Path) -> None:
+    target = followed(path)
+    for place in dict.fromkeys((path, target)):
+        if not place.absolute().parent.is_dir():
+            raise UsageError(f"There is no folder {place.parent} to write {place.name} to; make it first.")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file.")
+    folders = [place.absolute().parent for place in (path, target)] if is_replaced(target) else []
+    if not all(os.access(folder, os.W_OK | os.X_OK) for folder in folders) or (
+        target.exists() and not os.access(target, os.W_OK)
+    ):
+        raise UsageError(f"{path} cannot be written: {os.strerror(errno.EACCES)}.")
 
 
 def _beside(run: Path) -> Path:

@@ -13,6 +13,7 @@ from looktwice.cli import options
 from looktwice.cli.answers import check_outputs
 from looktwice.cli.console import emit, note, number, plural, progress, table
 from looktwice.cli.resume import kept_scores
+from looktwice.files import followed
 
 
 def add_to(app: typer.Typer) -> None:
@@ -91,7 +92,7 @@ def calibrate(
                 total.add(answer.tally)
                 bar.advance()
         made = fit(samples, source, method)
-        made.save(into)
+        made.save(followed(into))
     _show(made.quality, made.thresholds, json)
     note(f"Calibration: {into}")
     left_out = {name: why for name, why in asked.broken.items() if name in labels}

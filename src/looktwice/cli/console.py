@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+UNFOLDED = 100_000
+"""Columns, where there is no terminal: no table is as wide."""
+
 # C0 and C1 controls, half characters (undecodable file names), line separators, marks that reorder text on screen
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
@@ -59,20 +62,13 @@ def note(text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
-    """Write a table to stdout; a column whose name starts with `>` is right-aligned. Nothing is ever cut off."""
+    """Write a table to stdout; a column whose name starts with `>` is right-aligned. Nothing is ever cut off, and only
+    a terminal folds."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    heading = Text(safe(title)) if title else None
-    grid = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        show_header=any(columns),
-        title=heading,
-        title_justify="left",
-    )
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=any(columns))
     for column in columns:
         right = column.startswith(">")
         grid.add_column(
@@ -82,6 +78,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
         grid.add_row(*(Text(safe("–" if cell is None else cell)) for cell in row))
     console = stdout()
     with console.capture() as drawn:
+        if title:  # a title of the grid's own would be folded to the width of its columns
+            console.print(Text(safe(title), style="table.title"), soft_wrap=True)
         console.print(grid)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
 
@@ -91,6 +89,11 @@ class Bar:
 
     def __init__(self, bar: Progress, task: TaskID, unit: str) -> None:
         self._bar, self._task, self._unit = bar, task, unit
+
+    @property
+    def shown(self) -> bool:
+        """Whether anybody sees it."""
+        return not self._bar.disable
 
     def advance(self, n: int = 1) -> None:
         """Count n more as done."""
@@ -136,13 +139,13 @@ def progress(what: str, unit: str, total: int | None = None) -> Iterator[Bar]:
 
 
 def stdout() -> Console:
-    """The console for answers: as wide as the terminal, and wide enough not to fold where there is none."""
-    return _console(sys.stdout, 80 if sys.stdout.isatty() else 160)
+    """The console for answers: as wide as the terminal, and so wide that nothing folds where there is none."""
+    return _console(sys.stdout, UNFOLDED)
 
 
 def stderr() -> Console:
     """The console for everything that is not the answer."""
-    return _console(sys.stderr, 80 if sys.stderr.isatty() else 160)
+    return _console(sys.stderr, 160)
 
 
 def mute_stdout() -> None:

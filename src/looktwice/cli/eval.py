@@ -192,7 +192,7 @@ def _of_table(path: Path | None, queries: Path | None, qrels: Path | None, urls:
     if path is None or queries is None or qrels is None:
         raise UsageError("A table of yours is measured with --table T --queries Q.jsonl --qrels LABELS.")
     rows = Table.open(path).rows(labelled.COLUMNS)
-    return labelled.read(list(rows), queries, qrels, path.name, urls)
+    return labelled.read(rows, queries, qrels, path.name, urls)
 
 
 def _damage(dataset: Dataset, folder: Path, plan: Plan, sample: int, side: str, json: bool) -> None:

@@ -87,7 +87,8 @@ def index(
     opened = Table.create(path, encodes.info, columns) if known is None else known
     _check_columns(opened, columns)
     with progress("indexing", "items") as bar:
-        _count(scan(sources, urls=urls), bar)
+        if bar.shown:
+            _count(scan(sources, urls=urls), bar)
         report = bring_up_to_date(
             opened,
             found,
@@ -138,13 +139,9 @@ def _count(scan: Scan, bar: Bar) -> None:
 
 
 def _build_index(table: Table) -> Mapping[str, Any] | None:
-    """Build the approximate index where the table is large and has none, or has grown by half since."""
-    from looktwice.store import EXACT_ROWS
-
-    rows = len(table)
-    if rows < EXACT_ROWS or (table.manifest.index is not None and rows < 1.5 * table.manifest.index["rows"]):
+    if not table.index_is_due:
         return None
-    note(f"Building the search index of {rows:,} items …")
+    note(f"Building the search index of {len(table):,} items …")
     return table.build_index().as_mapping()
 
 

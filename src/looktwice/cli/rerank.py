@@ -87,9 +87,8 @@ def rerank(
         raise UsageError(
             f"{candidates} and {queries} have no query id in common ({_some(shortlists)} against {_some(asked.ids)})."
         )
-    if len(known) < len(shortlists):
-        lost = plural(len(shortlists) - len(known), "query", "queries")
-        note(f"Warning: {lost} of {candidates} are not in {queries} and are left out.")
+    _left_out(len(shortlists) - len(known), candidates, f"not in {queries}")
+    _left_out(asked.keep(shortlists), queries, f"without a shortlist in {candidates}")
     set_threads(threads)
     budget = {"batch_size": batch_size, "resolution": resolution, "max_tiles": max_tiles}
     method = {"score_mode": score_mode, "retrace": retrace, "prior": prior, "as_released": as_released}
@@ -108,6 +107,12 @@ def _table(path: Path) -> Table | None:
     from looktwice.store import Table
 
     return Table.open(path) if (path / "manifest.json").exists() and (path / "items.lance").exists() else None
+
+
+def _left_out(count: int, of: Path, why: str) -> None:
+    if count:
+        be = "is" if count == 1 else "are"
+        note(f"Warning: {plural(count, 'query', 'queries')} of {of} {be} {why} and {be} left out.")
 
 
 def _some(names: Iterable[str]) -> str:

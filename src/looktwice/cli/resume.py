@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from looktwice.cli.answers import has_room_beside
 from looktwice.cli.console import note
 
 KEPT = "What was finished is kept; the same command goes on from there."
@@ -20,10 +21,11 @@ _BESIDE = ("", "-wal", "-shm", "-journal")  # what SQLite keeps beside its file
 def kept_scores(given: Path | None, run: Path | None, many: bool = True) -> Iterator[Path | None]:
     """The score cache to use: the one `given`, or one of the run file's own, which goes when that has been written.
 
-    The latter is RUN.scores. It stays where the work inside ends early, so that the same command goes on from there. An
-    interruption says whether it does, and of `many` queries what would make it so.
+    The latter is RUN.scores; RUN must have room beside it, as no device has. It stays where the work inside ends early,
+    so that the same command goes on from there. An interruption says whether it does, and of `many` queries what would
+    make it so.
     """
-    own = run.with_name(run.name + SUFFIX) if given is None and run is not None else None
+    own = run.with_name(run.name + SUFFIX) if given is None and run is not None and has_room_beside(run) else None
     if own is not None and own.exists():
         note(f"Going on where an earlier run stopped: {own}")
     try:

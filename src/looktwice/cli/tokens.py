@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
+from looktwice.cli.answers import check_outputs
 from looktwice.cli.console import Bar, emit, note, number, plural, progress, say, size, table
 from looktwice.errors import UsageError
-from looktwice.files import write_whole
+from looktwice.files import followed, write_whole
 
 if TYPE_CHECKING:
     from looktwice.store import Table
@@ -63,7 +64,7 @@ def add_tokens(
     limits = {"max_failures": max_failures, "urls": options.urls(allow_urls, allow_private_urls)}
     report = fill(opened, mllm, codec, settings, {**training, **limits}, threads)
     if save_codebook is not None and report.codebook_sha256 is not None:
-        write_whole(save_codebook, opened.codebook(report.codebook_sha256))
+        write_whole(followed(save_codebook), opened.codebook(report.codebook_sha256))
         note(f"Codebook: {save_codebook}")
     if json:
         emit(record(report))
@@ -97,8 +98,7 @@ def _check_codebook(path: Path | None, codec: str) -> None:
         return
     if not parse_codec(codec).needs_codebook:
         raise UsageError(f"The codec {codec} has no codebook; leave out --save-codebook.")
-    if not path.absolute().parent.is_dir() or path.is_dir():
-        raise UsageError(f"{path} is a folder, or lies in one that does not exist; name a file.")
+    check_outputs(path, None)
 
 
 def record(report: TokensReport) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 One bad file becomes a ledger line and never shifts a row. Rows are committed in batches, each of them atomic, so an
 interruption loses at most what was in flight, and the same call goes on from there: what is in the table with the same
-bytes is not encoded again. Memory does not grow with the number of items.
+bytes is not encoded again. Memory grows by eight bytes an item.
 """
 
 from __future__ import annotations

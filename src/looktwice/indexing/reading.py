@@ -1,29 +1,20 @@
-"""Reading, hashing and decoding, a few items ahead of the encoder and in threads (Pillow decodes without the GIL)."""
+"""Reading, hashing and decoding, a few items ahead of the encoder."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count
-from threading import Condition
 from typing import TYPE_CHECKING, TypeAlias
 
 from looktwice import media
+from looktwice.ahead import ahead
 from looktwice.errors import MediaError
 from looktwice.sources import Source
 from looktwice.store import metadata_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-AHEAD = 64
-"""At most this many items are read ahead of the encoder…"""
-
-AHEAD_PIXELS = 2**26
-"""…and no more are begun while decoded ones wait with this many pixels (200 MB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +38,10 @@ class Failed:
     stage: str
     reason: str
     detail: str
+
+    @classmethod
+    def of(cls, source: Source, stage: str, reason: str, detail: str) -> Failed:
+        return cls(source.where, source.root, stage, reason, source.told(detail))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,67 +68,9 @@ class Loaded:
 Planned: TypeAlias = Failed | tuple[Source, Known | None]
 
 
-class Gate:
-    """Lets items be decoded in their order, and only while few pixels wait for the encoder.
-
-    In order, because the encoder waits for the first: nothing that comes later may use up what the first one needs.
-    """
-
-    def __init__(self, pixels: int) -> None:
-        self._allowed, self._held, self._turn, self._open = pixels, 0, 0, True
-        self._changed = Condition()
-
-    def enter(self, number: int) -> None:
-        """Wait until item `number` (0, 1, …) may be decoded."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._open or (number == self._turn and self._held <= self._allowed))
-            self._turn += 1
-            self._changed.notify_all()
-
-    def hold(self, pixels: int) -> None:
-        """Count decoded pixels; a negative number gives them back."""
-        with self._changed:
-            self._held += pixels
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Let everybody through: the run is over."""
-        with self._changed:
-            self._open = False
-            self._changed.notify_all()
-
-
 def load_ahead(plan: Iterable[Planned], threads: int) -> Iterator[Loaded | Failed]:
     """Read and decode what is planned, in its order, with bounded memory."""
-    waiting: deque[Failed | Future[Loaded | Failed]] = deque()
-    gate = Gate(AHEAD_PIXELS)
-    numbers = count()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="looktwice-read")
-
-    def read(number: int, source: Source, known: Known | None) -> Loaded | Failed:
-        gate.enter(number)
-        one = load(source, known)
-        gate.hold(_pixels(one))
-        return one
-
-    def first() -> Loaded | Failed:
-        one = waiting.popleft()
-        if isinstance(one, Failed):
-            return one
-        loaded = one.result()
-        gate.hold(-_pixels(loaded))
-        return loaded
-
-    try:
-        for one in plan:
-            while len(waiting) >= AHEAD:
-                yield first()
-            waiting.append(one if isinstance(one, Failed) else pool.submit(read, next(numbers), *one))
-        while waiting:
-            yield first()
-    finally:
-        gate.close()
-        pool.shutdown(cancel_futures=True)
+    return ahead(plan, lambda one: one if isinstance(one, Failed) else load(*one), _pixels, threads)
 
 
 def load(source: Source, known: Known | None) -> Loaded | Failed:
@@ -150,7 +87,7 @@ def load(source: Source, known: Known | None) -> Loaded | Failed:
         image, size = media.load(data)
         return Loaded(source, sha256, image, size, known, same)
     except MediaError as error:
-        return Failed(source.uri, source.root, stage, error.reason, error.detail)
+        return Failed.of(source, stage, error.reason, error.detail)
 
 
 def _pixels(one: Loaded | Failed) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from looktwice.errors import MediaError, ModelError, TooManyFailures, UsageError
+from looktwice.indexing.failures import Failures
 from looktwice.indexing.reading import Failed, Known, Loaded, Planned, load_ahead
 from looktwice.indexing.report import IndexReport
 from looktwice.indexing.seen import Hashes, Seen
@@ -54,7 +55,8 @@ class Run:
         self.withheld: list[str] = []
         self.unseen: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
-        self.hidden = Hidden()
+        self.hidden, self.torn = Hidden(), Hidden()
+        self.failures = Failures(table.ledger)
         self.seen = Seen()
         self._progress = progress
         self._clock = self._committed = time.monotonic()
@@ -79,7 +81,7 @@ class Run:
                 self._fail(one)
             elif one.unchanged:
                 self.count["unchanged"] += 1
-                self._fine.append(one.source.uri)
+                self._fine.append(one.source.where)
             else:
                 batch.append(one)
                 pixels += one.image.width * one.image.height if one.image else 0
@@ -97,8 +99,9 @@ class Run:
         self._rows, self._fine, self._failures, self._pending = [], [], [], {}
         self.table.add(rows)
         self._hashes.add(row.sha256 for row in rows)
-        self.table.ledger.clear(fine)
-        self.table.ledger.put(failures)
+        self.failures.clear(fine)
+        self.failures.put(failures)
+        self.table.build_keys()
         self._committed = time.monotonic()
         self._tell()
 
@@ -118,6 +121,7 @@ class Run:
             for one in chunk:
                 if isinstance(one, Unreadable):
                     self.hidden.add(one.hides)
+                    self.torn.add(one.hides if one.torn else None)
                     yield Failed(one.uri, one.root, "scan", one.reason, one.detail)
                 elif (planned := self._admit(one, known.get(one.id))) is not None:
                     yield planned
@@ -135,11 +139,11 @@ class Run:
             return None
         if earlier is not None:
             hint = f"the id {source.id!r} belongs to {display(earlier)}; put this one into a table of its own"
-            return Failed(source.uri, source.root, "scan", "duplicate-id", hint)
+            return Failed.of(source, "scan", "duplicate-id", hint)
         try:
             check_metadata(source.metadata, self.table.columns)
         except UsageError as error:
-            return Failed(source.uri, source.root, "scan", "bad-record", str(error))
+            return Failed.of(source, "scan", "bad-record", str(error))
         return source, known
 
     def still_there(self, root: str) -> bool:
@@ -156,14 +160,14 @@ class Run:
         for one in batch:
             vector, source = vectors[_key(one)], one.source
             if isinstance(vector, MediaError):
-                self._fail(Failed(source.uri, source.root, "encode", vector.reason, vector.detail))
+                self._fail(Failed.of(source, "encode", vector.reason, vector.detail))
                 continue
             size = (stored[_key(one)].width, stored[_key(one)].height) if one.same else one.size
             self._rows.append(
                 Row(source.id, source.uri, one.sha256, *size, source.text, source.metadata, vector, source.root)
             )
             self._pending[_key(one)] = vector
-            self._fine.append(source.uri)
+            self._fine.append(source.where)
             self.count["updated" if one.known else "added"] += 1
 
     def _stored(self, batch: Sequence[Loaded]) -> dict[Key, Row]:
@@ -186,12 +190,22 @@ class Run:
         except UsageError:
             raise
         except (ValueError, RuntimeError, ModelError) as error:
+            if not self._works(batch[0]):
+                raise ModelError(f"The encoder {self.encoder.info.name} takes nothing at all: {error}") from error
             if len(batch) == 1:
                 return [MediaError("encoder", str(error).splitlines()[0][:300] if str(error) else repr(error))]
-            singly = [self._vectors([one])[0] for one in batch]
-            if all(isinstance(one, MediaError) for one in singly):
-                raise ModelError(f"The encoder {self.encoder.info.name} failed on a whole batch: {error}") from error
-            return singly
+            return [self._vectors([one])[0] for one in batch]
+
+    def _works(self, like: Loaded) -> bool:
+        """Whether the encoder refuses these items only: one of the same kind that is plain, it takes."""
+        from PIL import Image
+
+        picture = Image.new("RGB", (224, 224), (128, 128, 128)) if like.image else None
+        try:
+            self.encoder.encode([Item("plain", picture, like.source.text and "a picture")])
+        except (ValueError, RuntimeError, ModelError):
+            return False
+        return True
 
     def _directions(self, items: Sequence[Item]) -> list[FloatArray | MediaError]:
         raw = np.asarray(self.encoder.encode(items), np.float32)

@@ -37,12 +37,14 @@ def settle(run: Run, scan: Scan, prune: bool) -> None:
 
 
 def _forget_failures(run: Run, scopes: Scopes) -> None:
+    """Forget what this run did not meet again where it should have: a list with a bad line was read all the same."""
     old = [
         entry.uri
         for entry in run.table.ledger
         if entry.at != run.started
+        and entry not in run.failures
         and entry.stage in _STAGES
-        and not run.hidden.covers(entry.root, entry.uri)
+        and not run.torn.covers(entry.root, entry.uri)
         and (scopes.accounts_for(entry.root, entry.uri) or not run.still_there(entry.root))
     ]
     run.table.ledger.clear(old, _STAGES)

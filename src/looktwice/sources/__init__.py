@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from looktwice.errors import UsageError
+from looktwice.errors import UsageError, demand_list
 from looktwice.sources.folders import Walk, inside, scan_file
 from looktwice.sources.jsonl import scan_jsonl
 from looktwice.sources.records import REASONS as _SCAN_REASONS
@@ -81,6 +81,7 @@ def scan(paths: Iterable[str | os.PathLike[str]], *, roots: Sequence[str] = (), 
     collection can be indexed again. Raises UsageError for a path that is empty or does not exist and a pattern without
     a match.
     """
+    demand_list(paths, "What to scan")
     paths = list(paths)
     if not all(map(os.fspath, paths)):
         raise UsageError("A path is empty; name a folder, a file, a .jsonl list or a .tar archive.")

@@ -7,8 +7,8 @@
 Importing this package loads neither LanceDB nor Arrow; opening a table does.
 """
 
-from looktwice.store.ann import EXACT_ROWS, IndexInfo
-from looktwice.store.lance import batched
+from looktwice.store.ann import IndexInfo
+from looktwice.store.lance import batched, is_in
 from looktwice.store.ledger import Ledger, LedgerEntry
 from looktwice.store.maintenance import Version, bytes_below
 from looktwice.store.manifest import Manifest
@@ -16,7 +16,6 @@ from looktwice.store.schema import Row, TokenRow, check_metadata, metadata_json,
 from looktwice.store.table import Table
 
 __all__ = [
-    "EXACT_ROWS",
     "IndexInfo",
     "Ledger",
     "LedgerEntry",
@@ -28,6 +27,7 @@ __all__ = [
     "batched",
     "bytes_below",
     "check_metadata",
+    "is_in",
     "metadata_json",
     "parse_columns",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -57,19 +57,26 @@ def build(space: Space, rows: int) -> IndexInfo:
     return IndexInfo(**{**asdict(info), "seconds": round(time.monotonic() - started, 1)})
 
 
-def build_keys(tables: Mapping[str, Any]) -> None:
-    """Index the column that rows are looked up by, in each table (column -> table) that is large.
+def build_keys(table: Any, columns: Sequence[str]) -> None:
+    """Index the columns that rows are looked up by, where the table is large.
 
     One that is there stays while it knows nearly all rows; the others are found by a scan of those alone.
     """
     from lancedb.index import BTree
 
-    for column, table in tables.items():
-        if table.count_rows() < EXACT_ROWS or any(
-            index.columns == [column] and not behind(index) for index in table.list_indices()
-        ):
-            continue
-        table.create_index(column, config=BTree(), replace=True)
+    if table.count_rows() < EXACT_ROWS:
+        return
+    known = {column for index in table.list_indices() if not behind(index) for column in index.columns}
+    for column in columns:
+        if column not in known:
+            table.create_index(column, config=BTree(), replace=True)
+
+
+def drop(table: Any) -> None:
+    """Remove the approximate index, where there is one."""
+    for index in table.list_indices():
+        if index.columns == ["vector"]:
+            table.drop_index(index.name)
 
 
 def behind(index: Any) -> bool:

@@ -26,6 +26,10 @@ def open_folder(path: Path, encoder: EncoderInfo | None) -> tuple[Path, Manifest
     if not path.exists():
         raise UsageError(f"{path} does not exist; make it with: looktwice index {path} FOLDER")
     if path.is_dir() and not (path / manifest.NAME).exists() and _is_unfinished(path):
+        with plain_errors(path, "opening the table"):
+            database = connect(path)
+            for name in _TABLES:
+                _demand_empty(database, name, path)
         raise UsageError(f"{path} was never finished; index into it again and it will be made anew.")
     found = Manifest.read(path)
     if encoder is not None:

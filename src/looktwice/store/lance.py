@@ -14,7 +14,10 @@ from looktwice.types import text_is_utf8
 
 T = TypeVar("T")
 
+MISSING = "files of the table are missing; restore them from a copy, or index into a new table."
+
 _RUST_PLACE = re.compile(r",? ?(at )?/\S*\.rs:\d+(:\d+)?")
+_NOT_FOUND = re.compile(r"\bNot found: .*\.lance\b")
 _NO_COLUMN = re.compile(r"No field named \"?([^.,\s\"]+)\"?")
 
 
@@ -92,6 +95,8 @@ def _sentence(path: Path, doing: str, error: Exception) -> str:
     text = _RUST_PLACE.sub("", str(error)).strip() or type(error).__name__
     if "No space left" in text or "os error 28" in text or getattr(error, "errno", None) == 28:
         return f"The disk is full, so {doing} failed; {path} is as it was before: free some space and run it again."
+    if _NOT_FOUND.search(text):
+        return f"{doing} failed in {path}: {MISSING} After a purge by another process, opening it again is enough."
     if "Permission denied" in text or "Read-only file system" in text:
         return f"{path} may not be written, so {doing} failed; check its permissions."
     return f"{doing} failed in {path}: {text.splitlines()[0][:300]}"

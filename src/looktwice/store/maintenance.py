@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from looktwice.errors import UsageError
+from looktwice.errors import StoreError, UsageError
 from looktwice.store.ann import behind
-from looktwice.store.lance import plain_errors
+from looktwice.store.lance import MISSING, plain_errors
 from looktwice.store.schema import vectors_of
 
 
@@ -28,6 +31,7 @@ class Version:
 
 KEEP_VERSIONS = timedelta(days=7)
 SMALL_FRAGMENTS = 32
+OLD_VERSIONS = 32
 _BATCH = 4096
 
 
@@ -37,10 +41,15 @@ def tidy(table: Any) -> None:
 
 
 def is_untidy(table: Any) -> bool:
-    """Whether searching has become slower than it need be; a few small fragments are not worth a rewrite."""
+    """Whether searching has become slower than it need be, or much is kept that may go; a few small fragments or old
+    versions are not worth a rewrite."""
     if table.stats()["fragment_stats"]["num_small_fragments"] > SMALL_FRAGMENTS:
         return True
-    return any(behind(index) for index in table.list_indices())
+    if any(behind(index) for index in table.list_indices()):
+        return True
+    # Rows that replace others leave one fragment and many versions: the ledger is such a table.
+    made = [version.at for version in versions(table)]
+    return sum(datetime.now(at.tzinfo) - at > KEEP_VERSIONS for at in made) > OLD_VERSIONS
 
 
 def rewrite(database: Any, table: Any) -> Any:
@@ -59,7 +68,7 @@ def rewrite(database: Any, table: Any) -> Any:
 
 
 def versions(items: Any) -> list[Version]:
-    """Return the versions of the items that can still be read, oldest first."""
+    """Return the versions of a table that can still be read, oldest first."""
     known = items.list_versions()
     return [Version(one["version"], one["timestamp"], int(one["metadata"]["total_rows"])) for one in known]
 
@@ -68,11 +77,11 @@ def sizes(folder: Path, items: Any, rows: int) -> dict[str, int]:
     """Return bytes on disk by part; they add up to all files of the table.
 
     `vectors` are the float16 numbers, `items` the rest of the live item data, `versions` what only older versions
-    still need.
+    still need. Raises StoreError where files of the live items are missing.
     """
+    live = _live_bytes(folder, items)
     total = bytes_below(folder)
     in_items = bytes_below(folder / "items.lance")
-    live = int(items.list_versions()[-1]["metadata"]["total_files_size"])
     vectors = min(live, rows * items.schema.field("vector").type.list_size * 2)
     index = bytes_below(folder / "items.lance" / "_indices")
     parts = {
@@ -84,6 +93,15 @@ def sizes(folder: Path, items: Any, rows: int) -> dict[str, int]:
         "ledger": bytes_below(folder / "ledger.lance"),
     }
     return {**parts, "manifest": total - sum(parts.values()), "total": total}
+
+
+def _live_bytes(folder: Path, items: Any) -> int:
+    """Return what the newest version's files take. Raises StoreError where the folder of data holds less."""
+    for _ in range(2):  # again, as another process may commit or purge between the two looks
+        live = int(items.list_versions()[-1]["metadata"]["total_files_size"])
+        if bytes_below(folder / "items.lance" / "data") >= live:
+            return live
+    raise StoreError(f"{folder} is not whole: {MISSING}")
 
 
 def bytes_below(folder: Path) -> int:
@@ -129,3 +147,11 @@ def _write_parquet(items: Any, path: Path, dim: int) -> None:
             columns = [batch[field.name] for field in fields]
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat), dim)
             writer.write_batch(pa.record_batch([*columns, vectors], schema=schema))
+
+
+def digest(rows: Iterable[Mapping[str, Any]]) -> str:
+    """16 hex digits over all rows, in whatever order they come: the sum of their hashes."""
+    total = 0
+    for row in rows:
+        total += int.from_bytes(hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()[:8], "big")
+    return f"{total % 2**64:016x}"

@@ -68,7 +68,9 @@ class Space:
     def _propose(self, unit: Any, wanted: int, where: str | None) -> Any:
         query = np.pad(unit, (0, stored_dim(self.dim) - self.dim)).astype(np.float32)
         builder = self.table.search(query, vector_column_name="vector").distance_type("cosine").limit(wanted)
-        if self.index is not None:
+        if self.index is None:  # one that nobody measured may lie there: of a build that was interrupted, say
+            builder = builder.bypass_vector_index()
+        else:
             # With both bounds equal a selective filter would return too few rows; 0 lifts the upper one.
             builder = builder.minimum_nprobes(self.index["nprobes"]).maximum_nprobes(0)
             builder = builder.refine_factor(self.index["refine"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from looktwice.errors import UnknownName, UsageError
+from looktwice.errors import UnknownName, UsageError, demand_list
 from looktwice.store import ann, maintenance, tokens
 from looktwice.store.create import create_tables, open_folder
 from looktwice.store.lance import batched, condition, connect, filtering, is_in, plain_errors
@@ -96,16 +96,17 @@ class Table:
         """Delete items by id or by filter, with their tokens and ledger lines; returns how many there were."""
         if (ids is None) == (where is None):
             raise UsageError("Say either which ids to delete or a filter, not both and not neither.")
+        demand_list(ids, "The ids to delete")
         with self.writer(), plain_errors(self.path, "deleting items"):
+            columns = ["id", "uri", "root"]
             if where is None:
-                found = self._lookup(ids or (), ["id", "uri"])
+                found = self._lookup(ids or (), columns)
             else:
                 with filtering(where, self._schema.names):
-                    found = self._items.search().where(condition(where)).select(["id", "uri"]).to_arrow()
-            pairs = zip(found["id"].to_pylist(), found["uri"].to_pylist(), strict=True)
-            for part in batched(pairs, _CHUNK):
-                self.ledger.clear([uri for _, uri in part])
-                some = is_in("id", [id_ for id_, _ in part])
+                    found = self._items.search().where(condition(where)).select(columns).to_arrow()
+            for part in found.to_batches(_CHUNK):
+                self.ledger.clear_items(part.to_pylist())
+                some = is_in("id", part["id"].to_pylist())
                 for handle in (self._tokens, self._items):
                     handle.delete(some)
         return len(found)
@@ -138,16 +139,27 @@ class Table:
     def build_index(self) -> ann.IndexInfo:
         """Build the approximate index and measure its recall; a table below `ann.EXACT_ROWS` rows stays exact."""
         with self.writer(), plain_errors(self.path, "building the index"):
-            rows, large = len(self), len(self) >= ann.EXACT_ROWS
-            info = ann.build(replace(self._space(), index=None), rows) if large else ann.IndexInfo("exact", rows)
+            rows = len(self)
             self.build_keys()
-            self._note(index=info.as_mapping() if large else None)
+            self._note(index=None)  # until the new one is measured, search is exact
+            if rows < ann.EXACT_ROWS:
+                ann.drop(self._items)
+                return ann.IndexInfo("exact", rows)
+            info = ann.build(self._space(), rows)
+            self._note(index=info.as_mapping())
         return info
 
+    @property
+    def index_is_due(self) -> bool:
+        """Whether `build_index` pays: the table is large, and has no index or has grown by half since it was built."""
+        rows, built = len(self), self.manifest.index
+        return rows >= ann.EXACT_ROWS and (built is None or rows >= 1.5 * built["rows"])
+
     def build_keys(self) -> None:
-        """Index the ids of items and the keys of tokens where there are `ann.EXACT_ROWS` or more and no index yet."""
+        """Index what rows are looked up by where there are `ann.EXACT_ROWS` or more: ids, hashes, keys of tokens."""
         with self.writer(), plain_errors(self.path, "indexing keys"):
-            ann.build_keys({"id": self._items, "key": self._tokens})
+            ann.build_keys(self._items, ["id", "sha256"])
+            ann.build_keys(self._tokens, ["key"])
 
     def put_codes(self, rows: Sequence[TokenRow]) -> None:
         """Write visual tokens in one atomic commit, replacing those of the same item and token set."""
@@ -221,6 +233,10 @@ class Table:
     def hashes(self) -> dict[str, str]:
         """Return id -> SHA-256 (hex) of every item."""
         return {row["id"]: row["sha256"] for row in self.rows(["id", "sha256"])}
+
+    def contents(self) -> str:
+        """Return 16 hex digits over the ids, bytes and texts of all items, in whatever order they lie."""
+        return maintenance.digest(self.rows(["id", "sha256", "text"]))
 
     def read_codes(self, ids: Sequence[str], tokens_key: str) -> list[TokenRow | None]:
         """Return the visual tokens of `ids` in their order; None where an item has none of this set."""
