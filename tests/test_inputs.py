@@ -55,6 +55,16 @@ def test_pictures_in_memory_are_treated_like_files() -> None:
     assert white is not None and white.getpixel((0, 0)) == (255, 255, 255)
 
 
+def test_a_url_is_named_as_what_it_is() -> None:
+    with pytest.raises(UsageError, match="the URL of a picture, which is not fetched"):
+        as_item("https://example.org/a.jpg", "the query")
+
+
+def test_a_picture_without_pixels_is_refused() -> None:
+    with pytest.raises(UsageError, match="no pixels"):
+        as_item(Image.new("RGB", (0, 5)), "the query")
+
+
 @pytest.mark.parametrize(
     "value", ["gone.jpg", Path("gone.jpg"), {"image": "gone.jpg"}, {"image": "gone.jpg", "text": "x"}]
 )

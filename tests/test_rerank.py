@@ -121,6 +121,8 @@ def test_what_is_refused(documents: list[Path]) -> None:
     reranker = Reranker(Brighter())
     for wrong, message in (
         (lambda: reranker.rank("red", documents, top_k=0), "top_k"),
+        (lambda: reranker.rank("red", "document.png"), "must be a list"),
+        (lambda: Reranker(retrac="causal"), "retrac"),
         (lambda: reranker.rank("missing.jpg", documents), r"missing\.jpg"),
         (lambda: reranker.rank("red", [*documents, "gone.png"]), "document 3"),
         (lambda: reranker.predict(["ab"]), "Pair 0"),

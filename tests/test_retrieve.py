@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,14 @@ import pytest
 from fakes import Brighter, Colours, make_pictures
 from PIL import Image
 
-from looktwice import media
+from looktwice import candidates, media
 from looktwice.candidates import in_folder, in_table
-from looktwice.errors import Mismatch, UnknownName, UsageError
+from looktwice.errors import Mismatch, ModelError, UnknownName, UsageError
 from looktwice.retrieve import Retriever, rerank_run
 from looktwice.second_look import SecondLook
 from looktwice.sources import Source, scan
 from looktwice.store import Row, Table
-from looktwice.types import EncoderInfo, Item
+from looktwice.types import EncoderInfo, Item, PairScores
 
 
 @pytest.fixture
@@ -171,6 +172,73 @@ def test_scores_that_are_no_cosines_are_not_weighed_against_probabilities(pictur
         list(rerank_run(run, queries, find, look))
     (answer,) = rerank_run(run, queries, find, look, fusion="rrf")
     assert answer.hits[0].id == "red-0.png"
+
+
+def test_queries_of_every_kind_are_called_by_number(table: Table, colours: Colours) -> None:
+    answers = list(
+        Retriever(table, colours, fusion=0.5).search_many(["red", flat(0, 0, 200), Item("mine", text="red")])
+    )
+    assert [answer.query.id for answer in answers] == ["1", "2", "mine"]
+    assert [answer.hits[0].id for answer in answers] == ["red-0.png", "blue-0.png", "red-0.png"]
+
+
+def test_large_pictures_are_shown_a_few_at_a_time(
+    table: Table, colours: Colours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "CHUNK_PIXELS", 2 * 16)  # two of 4 × 4
+    sizes: list[int] = []
+
+    class Counting(Brighter):
+        def score(self, query: Item, shown: Sequence[Item]) -> PairScores:
+            sizes.append(len(shown))
+            return super().score(query, shown)
+
+    whole = Retriever(table, colours, Brighter(), shortlist=12).search("red", k=12)
+    monkeypatch.setattr(colours, "encode", counted := Encoded(colours))
+    few = Retriever(table, colours, Counting(), shortlist=12)
+    answers = list(few.search_many(["red", flat(200, 0, 0), flat(0, 200, 0), flat(0, 0, 200)], k=12))
+    assert answers[0].ranking == whole.ranking
+    assert max(sizes) <= 2 and sum(sizes) == 4 * 12
+    assert counted.sizes == [3, 1]
+
+
+class Encoded:
+    """An encoder's `encode`, and how many it was given each time."""
+
+    def __init__(self, encoder: Colours) -> None:
+        self.inner, self.sizes = encoder.encode, list[int]()
+
+    def __call__(self, items: Sequence[Item]) -> np.ndarray:
+        self.sizes.append(len(items))
+        return self.inner(items)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [([0.5], "1 scores for 4 pairs"), ([0.5, 5.0, 0.5, 0.5], "outside 0 and 1")]
+)
+def test_what_a_scorer_gives_is_checked(table: Table, colours: Colours, given: list[float], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Retriever(table, colours, Fixed(given), shortlist=4).search("red")
+
+
+def test_an_ok_without_a_number_is_not_counted_as_scored(table: Table, colours: Colours) -> None:
+    answer = Retriever(table, colours, Fixed([0.5, float("nan"), 0.5, 0.5]), shortlist=4).search("red", k=4)
+    assert (answer.tally.scored, answer.tally.status["failed"]) == (3, 1)
+
+
+class Fixed:
+    """Gives the same p whatever it is shown."""
+
+    def __init__(self, p: list[float]) -> None:
+        self.p = np.array(p, np.float32)
+
+    def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
+        n = len(self.p)
+        zero = np.zeros(n, np.float32)
+        return PairScores(self.p, np.zeros((n, 2), np.float32), zero, zero, np.zeros(n, np.int64), ("ok",) * n)
+
+    def describe(self) -> dict[str, object]:
+        return {"mllm": "fixed"}
 
 
 def test_chunks_do_not_shift_rows(tmp_path: Path) -> None:

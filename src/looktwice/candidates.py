@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from looktwice import media
+from looktwice.ahead import ahead
 from looktwice.errors import MediaError
 from looktwice.sources import Source, Urls, read_uri, scan
 from looktwice.types import Item
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from looktwice.store import Table
 
-CHUNK = 32  # candidates read and scored together: a decoded photo takes up to 100 MB, a shortlist may hold thousands
+CHUNK = 32  # candidates read and scored together; a shortlist may hold thousands
+CHUNK_PIXELS = 2**28  # or fewer, that hold so many pixels (800 MB): a decoded photo takes up to 100 MB
 CACHE_BYTES = 2**28
 
 
@@ -50,6 +51,7 @@ class Unreadable:
     why: MediaError
 
 
+T = TypeVar("T")
 Found: TypeAlias = Item | Unreadable
 Find: TypeAlias = Callable[[Sequence[str]], "list[Entry | Unreadable]"]
 
@@ -71,21 +73,13 @@ class Reader:
         """What a run's manifest says of this reader."""
         return {"codec": "pictures"}
 
-    def read(self, entries: Sequence[Item | Entry | Unreadable], chunk: int = CHUNK) -> Iterator[list[Found]]:
-        """Yield the items of `entries` in order, in lists of at most `chunk`; the next list is read meanwhile.
+    def read(self, entries: Sequence[Item | Entry | Unreadable]) -> Iterator[list[Found]]:
+        """Yield the items of `entries` in order, in lists of CHUNK or fewer large ones; the next are read meanwhile.
 
         What has no file to read passes through. A picture that cannot be read, or that is not the one that was indexed,
         makes an Unreadable.
         """
-        pieces = [entries[start : start + chunk] for start in range(0, len(entries), chunk)]
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="read") as pool:
-            ahead: list[list[Future[Found]]] = []
-            for piece in pieces:
-                ahead.append([pool.submit(self._item, entry) for entry in piece])
-                if len(ahead) > 1:
-                    yield [future.result() for future in ahead.pop(0)]
-            for rest in ahead:
-                yield [future.result() for future in rest]
+        yield from in_chunks(ahead(entries, self._item, _pixels, min(8, os.cpu_count() or 1)), _pixels, CHUNK)
 
     def _item(self, entry: Item | Entry | Unreadable) -> Found:
         if not isinstance(entry, Entry):
@@ -145,5 +139,28 @@ def _absent(name: str, where: str) -> Unreadable:
     return Unreadable(name, MediaError("unknown-id", f"{where} has no item called {name!r}"))
 
 
+def in_chunks(items: Iterable[T], pixels: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Lists of up to `most` items, closed before that where they hold CHUNK_PIXELS; `pixels` says how many one has."""
+    chunk: list[T] = []
+    held = 0
+    for item in items:
+        chunk.append(item)
+        held += pixels(item)
+        if len(chunk) >= most or held >= CHUNK_PIXELS:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
+
+
+def pixels_of(image: Image | None) -> int:
+    """How many pixels a picture has; none has none."""
+    return 0 if image is None else image.width * image.height
+
+
+def _pixels(found: Found) -> int:
+    return pixels_of(found.image) if isinstance(found, Item) else 0
+
+
 def _bytes(image: Image) -> int:
-    return image.width * image.height * 3
+    return 3 * pixels_of(image)

@@ -83,7 +83,7 @@ def run_demo(
         searching.at(len(answers))
     if not answers:
         raise UsageError(f"None of the queries of {gallery} can be read; name another gallery.")
-    total = _sum(answers)
+    total = Tally.total(answer.tally for answer in answers)
     manifest = run_manifest(answers[-1].conditions, total)
     rows = list(_rows(answers, qrels, table.info()["bytes_per_item"]["total"]))
     write_run(folder / "shortlist.trec", _first(answers))
@@ -120,7 +120,7 @@ def _rows(answers: Sequence[Answer], qrels: Qrels, bytes_per_item: float) -> Ite
         kinds["all"] = list(answers)
     for kind, chosen in kinds.items():
         labels = {answer.query.id: qrels.get(answer.query.id, {}) for answer in chosen}
-        spent = _sum(chosen)
+        spent = Tally.total(answer.tally for answer in chosen)
         first = spent.seconds["encode"] + spent.seconds["search"]
         second = first + spent.seconds["read"] + spent.seconds["score"]
         for ranking, run, seconds, rate in (
@@ -136,13 +136,6 @@ def _rows(answers: Sequence[Answer], qrels: Qrels, bytes_per_item: float) -> Ite
 def _kind(answer: Answer) -> str:
     query = answer.query
     return "words" if query.image is None else "picture and words" if query.text else "picture"
-
-
-def _sum(answers: Sequence[Answer]) -> Tally:
-    total = Tally()
-    for answer in answers:
-        total.add(answer.tally)
-    return total
 
 
 def _first(answers: Sequence[Answer]) -> Run:

@@ -51,6 +51,12 @@ class MissingDependency(UsageError):
         super().__init__(f"{purpose} needs {package}: pip install 'looktwice[{extra}]'.")
 
 
+def demand_list(values: object, what: str) -> None:
+    """Raise UsageError where one text stands for a list of them, as it would be taken letter by letter."""
+    if isinstance(values, str):
+        raise UsageError(f"{what} must be a list, not the text {values!r}; put it into [ ].")
+
+
 class MediaError(LooktwiceError):
     """One file cannot be used. `reason` is a short fixed word for counting, `detail` says more."""
 

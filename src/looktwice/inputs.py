@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Asked: TypeAlias = "Item | str | Path | Image | Mapping[str, Any]"
 
+_URL = re.compile(r"https?:/")  # a Path has lost the second slash
 _SUFFIX = re.compile(r"\.(?=\w*[A-Za-z])\w{2,5}$")
 
 
@@ -73,6 +74,8 @@ def as_candidate(value: Any, name: str) -> Item | Entry:
 
 def picture(path: Path, name: str, text: str | None = None) -> Item:
     """Read a picture file. Raises UsageError, with the reason, where that is not possible."""
+    if _URL.match(str(path)):
+        raise UsageError(f"{name} is the URL of a picture, which is not fetched here; download it first.")
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)  # never more: it may be a pipe or a device without an end

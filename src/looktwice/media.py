@@ -32,7 +32,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"])
 
 REASONS = {
-    "empty": "the file has no bytes",
+    "empty": "no bytes, or no pixels",
     "not-an-image": "the bytes are none of " + ", ".join(FORMATS),
     "truncated": "the picture ends early",
     "corrupt": "the decoder gave up",
@@ -67,6 +67,8 @@ def upright(image: Image) -> Image:
     """Return a picture from memory as `load` would return its file: upright RGB, alpha over white, not huge."""
     try:
         image.load()
+        if not image.width * image.height:
+            raise MediaError("empty", "it has no pixels")
         return _turned(_rgb(image), _orientation(image))
     except MediaError:
         raise

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from looktwice.candidates import Reader
-from looktwice.errors import UsageError
+from looktwice.errors import UsageError, demand_list
 from looktwice.inputs import Asked, as_candidate, as_item, ends_like_picture
 from looktwice.manifest import Tally
 from looktwice.second_look import AUTO, SecondLook
@@ -46,6 +46,7 @@ class Reranker:
         """
         if top_k is not None and top_k < 1:
             raise UsageError(f"top_k must be at least 1, not {top_k}.")
+        demand_list(documents, "The documents")
         asked = as_item(query, "the query")
         items = [as_candidate(document, f"document {i}") for i, document in enumerate(documents)]
         tally, reader = Tally(), Reader(cache_bytes=0)

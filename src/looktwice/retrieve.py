@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from looktwice.calibration import Calibration, Sample, source_of
-from looktwice.candidates import Find, Reader, Unreadable, in_table
+from looktwice.candidates import Find, Reader, Unreadable, in_chunks, in_table, pixels_of
 from looktwice.directions import Direction
 from looktwice.encode import load_encoder
 from looktwice.errors import UnknownName, UsageError
@@ -94,7 +93,7 @@ class Retriever:
         encoder: Encoder | None = None,
         scorer: PairScorer | SecondLook | str | None = None,
         *,
-        fusion: Fusion | str = "0.5",
+        fusion: Fusion | str | float = "0.5",
         ties: Ties | str = "default",
         shortlist: int = 100,
         direction: Direction | str = "auto",
@@ -142,14 +141,17 @@ class Retriever:
         return next(self.search_many([as_item(query, "query")], k=k, where=where, rerank=rerank))
 
     def search_many(
-        self, queries: Iterable[Item], *, k: int = 10, where: str | None = None, rerank: bool = True
+        self, queries: Iterable[Asked], *, k: int = 10, where: str | None = None, rerank: bool = True
     ) -> Iterator[Answer]:
-        """Answer queries one after the other, in order; encoding and search run in batches of them."""
+        """Answer queries one after the other, in order; encoding and search run in batches of them.
+
+        A query that is no Item is called by its number: 1, 2, …
+        """
         _positive(k, "k")
         look = self.look if rerank else None
-        waiting = iter(queries)
+        asked = (self.rules.direction.query(as_item(query, str(n))) for n, query in enumerate(queries, start=1))
         twice = self._twice(look)
-        while batch := [self.rules.direction.query(query) for query in islice(waiting, BATCH)]:
+        for batch in in_chunks(asked, lambda query: pixels_of(query.image), BATCH):
             spent = Tally()
             with spent.time("encode"):
                 vectors = self._vectors(batch)
@@ -238,7 +240,7 @@ def rerank_run(
     look: SecondLook,
     *,
     reader_for: Readers | None = None,
-    fusion: Fusion | str = "0.5",
+    fusion: Fusion | str | float = "0.5",
     ties: Ties | str = "default",
     direction: Direction | str = "auto",
     shortlist: int = 100,

@@ -5,6 +5,7 @@ Joins `score` (models) with `candidates` (files). Weights load when the first pa
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,15 +13,16 @@ from typing import Any, cast
 
 from looktwice.candidates import Entry, Found, Reader, Unreadable
 from looktwice.device import place
-from looktwice.errors import UsageError
+from looktwice.errors import UnknownName, UsageError
 from looktwice.manifest import Tally
 from looktwice.score import load_scorer, modes, prompts
 from looktwice.score.cache import Cached, ScoreCache, select
-from looktwice.score.probability import scatter
+from looktwice.score.probability import checked, scatter
 from looktwice.score.retrace import Retrace
 from looktwice.types import Item, PairScorer, PairScores, has_words
 
 AUTO = "auto"
+SETTINGS = frozenset(inspect.signature(load_scorer).parameters) - {"mllm", "prompt"}
 
 
 class SecondLook:
@@ -28,7 +30,8 @@ class SecondLook:
 
     `prompt` "auto" takes, for each query, the first built-in prompt made for its kind (picture, text or both) and that
     of its candidates; any other name holds for all. `cache` is a file that remembers scores, so that a run that was
-    interrupted goes on where it stopped. `options` go to `score.load_scorer`.
+    interrupted goes on where it stopped; such a score is of the picture as it was indexed, which is not read again.
+    `options` go to `score.load_scorer`; raises UnknownName for one that it has not.
     """
 
     def __init__(
@@ -41,12 +44,15 @@ class SecondLook:
     ) -> None:
         if prompt != AUTO:
             prompts.get(prompt)  # a wrong name must fail before anything is loaded
+        if unknown := options.keys() - SETTINGS:
+            raise UnknownName("setting of the second look", min(unknown), SETTINGS)
         self._mode = modes.check(options.get("score_mode", modes.P_LABEL))
         Retrace.parse(options.get("retrace"))
         self._cache = None if cache is None else ScoreCache(cache)
         self._cached: dict[tuple[int, str], Cached] = {}
         self.mllm = mllm
         self.prompt = prompt
+        self.revision: str | None = options.get("revision")
         self._options = options
         self._scorers: dict[str, Any] = {}
         self._askers: dict[str, Any] = {}
@@ -161,15 +167,16 @@ class SecondLook:
             known, scores = _recalled(asked, query, shown)
             if known:
                 yield known, scores
-            shown = [(row, candidate) for row, candidate in shown if row not in set(known)]
+            done = set(known)
+            shown = [(row, candidate) for row, candidate in shown if row not in done]
         rows, left = iter([row for row, _ in shown]), [candidate for _, candidate in shown]
         whole = getattr(scorer, "listwise", False) and left  # a score says nothing beside those of another call
-        for chunk in _timed(reader.read(left, chunk=len(left)) if whole else reader.read(left), tally):
+        for chunk in _timed(_joined(reader.read(left)) if whole else reader.read(left), tally):
             tally.unreadable |= {found.id: found.why for found in chunk if isinstance(found, Unreadable)}
             there = [(row, found) for found, row in zip(chunk, rows, strict=False) if isinstance(found, Item)]
             if there:
                 with tally.time("score"):
-                    scores = asked.score(query, [item for _, item in there])
+                    scores = checked(asked.score(query, [item for _, item in there]), len(there), type(scorer).__name__)
                 yield [row for row, _ in there], scores
 
     @property
@@ -215,6 +222,10 @@ def _recalled(asked: Cached, query: Item, shown: Sequence[tuple[int, Item | Entr
     known = asked.recall(query, [(c.sha256 if c.uri is not None else None, c.text) for _, c in entries])
     there = [i for i, status in enumerate(known.status) if status == "ok"]
     return [entries[i][0] for i in there], select(known, there)
+
+
+def _joined(chunks: Iterator[list[Found]]) -> Iterator[list[Found]]:
+    yield [found for chunk in chunks for found in chunk]
 
 
 def _timed(chunks: Iterator[list[Found]], tally: Tally) -> Iterator[list[Found]]:

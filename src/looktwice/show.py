@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from looktwice import media
 from looktwice.candidates import Entry, Find, Reader
-from looktwice.evaluate import Qrels, measure
+from looktwice.evaluate import Qrels
+from looktwice.evaluate.groups import measure_group
 from looktwice.report import QueryView, paired
 from looktwice.retrieve import Answer
 from looktwice.types import Item
@@ -62,5 +63,5 @@ class Viewer:
         if not relevant or not self._measures or self._qrels is None:
             return {}
         run = {query: [(name, -float(rank)) for rank, name in enumerate(ranking)]}
-        result = measure(run, {query: self._qrels[query]}, self._measures)
+        result = measure_group(run, {query: self._qrels[query]}, self._measures)
         return {str(name): result[str(name)] for name in self._measures}

@@ -37,7 +37,7 @@ class Rules:
     @classmethod
     def of(
         cls,
-        fusion: Fusion | str = "0.5",
+        fusion: Fusion | str | float = "0.5",
         ties: Ties | str = "default",
         direction: Direction | str = "auto",
         budget: Budget | str = "all",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # Pillow, NumPy and torch load where they are used: `looktwic
     from PIL.Image import Image
     from torch import Tensor
 
-    FloatArray: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+FloatArray: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 
 
 @dataclass(frozen=True, slots=True)

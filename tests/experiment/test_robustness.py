@@ -151,6 +151,13 @@ def test_what_changes_the_figures_is_refused_when_a_run_goes_on(root, tmp_path, 
     for changes in ({"prompt": "generic"}, {"score_mode": "digit"}):
         with pytest.raises(Mismatch, match="other settings"):
             begin(Bench(open_dataset("folder", root), Colours(), SecondLook(Histograms(), **changes), 4, 6))
+    other = open_dataset("folder", root)
+    first, *rest = sorted(other.qrels)
+    swapped = {first: other.qrels[rest[-1]], **{query: other.qrels[query] for query in rest}}
+    with pytest.raises(Mismatch, match="other settings"):
+        begin(Bench(replace(other, qrels=swapped), Colours(), SecondLook(Histograms()), 4, 6))
+    with pytest.raises(Mismatch, match="other settings"):
+        begin(Bench(other, Colours(), SecondLook(Histograms("2")), 4, 6))
     fewer = open_dataset("folder", root)
     with pytest.raises(Mismatch, match="other settings"):
         begin(Bench(replace(fewer, items=list(fewer.items)[:-1]), Colours(), SecondLook(Histograms()), 4, 6))

@@ -20,7 +20,7 @@ from looktwice.errors import Mismatch, StoreError, UsageError
 from looktwice.evaluate import read_run
 from looktwice.evaluate.datasets import open_dataset
 from looktwice.evaluate.groups import measure_group
-from looktwice.evaluate.trec import unescape
+from looktwice.evaluate.trec import escape, unescape
 from looktwice.experiment import Plan, run_benchmark
 from looktwice.experiment.answers import Stored, _row
 from looktwice.experiment.counts import added
@@ -29,8 +29,11 @@ from looktwice.experiment.systems import WEIGHTS, System, fused, ideal, perfect,
 from looktwice.experiment.tuning import split_queries
 from looktwice.manifest import Tally
 from looktwice.rank import Fusion, fuse, tied_at_the_top
-from looktwice.retrieve import Answer
+from looktwice.retrieve import Answer, Retriever
 from looktwice.second_look import SecondLook
+from looktwice.show import Viewer
+from looktwice.sources import file_uri
+from looktwice.store import Table
 from looktwice.types import Candidate, Item, PairScores
 
 
@@ -184,6 +187,96 @@ def test_counts_of_two_processes_are_added_source_by_source():
         "candidates_from": [{"codec": "x", "counts": {"stored": 3, "old": 1}}, {"codec": "y", "counts": {"old": 1}}],
     }  # fmt: skip
     assert added(first, {}, first) == first and added({"second_look": None}, {}, {"second_look": None})
+
+
+def test_the_manifest_counts_all_queries(root, tmp_path):
+    record = run(root, tmp_path, Histograms()).outcome.record
+    lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    spent = record["manifest"]["seconds"]
+    for stage in ("encode", "search", "read", "score"):
+        assert spent[stage] == pytest.approx(sum(line["seconds"][stage] for line in lines), abs=1e-4)
+    assert record["manifest"]["candidates"]["requested"] == sum(len(line["p"]) for line in lines) == 24 * 8
+    twice = next(row for row in record["systems"] if row["system"] == "second look")
+    assert record["manifest"]["pairs_per_second"] == pytest.approx(twice["pairs_per_second"], rel=0.01)
+
+
+MINE = """
+name = "mine"
+segments = [{ part = "query.image" }, { part = "candidate.image" }, "Same?"]
+labels = [{ name = "1", value = 1.0 }, { name = "0", value = 0.0 }]
+"""
+
+
+def test_another_question_in_the_same_prompt_file_is_refused(root, tmp_path):
+    prompt = tmp_path / "my.toml"
+
+    def ask():
+        plan = Plan(Colours(), SecondLook(Histograms(), prompt=str(prompt)), shortlist=8)
+        return run_benchmark(
+            open_dataset("folder", root), tmp_path / "out", plan, indexing=Silent(), searching=Silent()
+        )
+
+    prompt.write_text(MINE)
+    ask()
+    ask()
+    prompt.write_text(MINE.replace("Same", "Different"))
+    with pytest.raises(Mismatch, match="prompt_hash"):
+        ask()
+
+
+@pytest.mark.parametrize(("changed", "message"), [("query", "has changed"), ("item", "contents")])
+def test_other_pictures_under_the_same_ids_are_refused(root, tmp_path, changed, message):
+    dataset, look = open_dataset("folder", root), SecondLook(Histograms())
+    path = tmp_path / "copy.png"
+    path.write_bytes((root / "thing 0" / "n°0.png").read_bytes())
+
+    def elsewhere(source):
+        return replace(source, uri=file_uri(path)) if source.uri.endswith("thing%200/n%C2%B00.png") else source
+
+    def ask():
+        plan = Plan(Colours(), look, shortlist=8)
+        if changed == "query":
+            mine = replace(dataset, queries=[replace(q, source=elsewhere(q.source)) for q in dataset.queries])
+        else:
+            mine = replace(dataset, items=[elsewhere(one) for one in dataset.items])
+        return run_benchmark(mine, tmp_path / "out", plan, indexing=Silent(), searching=Silent())
+
+    ask()
+    ask()
+    path.write_bytes((root / "thing 1" / "n°0.png").read_bytes())
+    with pytest.raises(Mismatch, match=message):
+        ask()
+
+
+def test_report_cards_measure_as_the_result_does(root, tmp_path):
+    """Junk leaves a list before it is measured, in either place."""
+    dataset = open_dataset("folder", root)
+    done = run(root, tmp_path / "first", Histograms())
+    lines = {row["query"]: row for row in map(json.loads, (tmp_path / "first/answers.jsonl").read_text().splitlines())}
+    qrels = {query: {**labels, unescape(lines[escape(query)]["ids"][0]): -1} for query, labels in dataset.qrels.items()}
+    find = Retriever(Table.open(tmp_path / "first" / "items.lt"), Colours()).find
+    viewer = Viewer(find, qrels, dataset.measures)
+    assert done.failed
+    for query in dataset.queries[:4]:
+        stored = _row(lines[escape(query.id)])
+        listed = [Candidate(*row) for row in zip(stored.ids, stored.coarse, strict=True)]
+        answer = Answer(query.load(), listed, fuse(listed, None), 10, {}, Tally())
+        run_of = {query.id: [(one.id, one.coarse) for one in listed]}
+        name = dataset.measures[0]
+        expected = measure_group(run_of, {query.id: qrels[query.id]}, [name])[name]
+        assert viewer.view(answer).before[name] == pytest.approx(expected)
+
+
+def test_tuning_keeps_apart_what_shares_anything_relevant():
+    qrels = {f"q{i}": {"common": 1, f"own{i}": 1} for i in range(40)}
+    with pytest.raises(UsageError, match="leaves one side"):
+        split_queries("20%", qrels)
+    pairs = {
+        f"q{i}": {f"a{i}": 1, f"a{i + i % 2}": 1} for i in range(60)
+    }  # q1 shares a2 with q2, q3 shares a4 with q4 …
+    split = split_queries("40%", pairs)
+    for i in range(1, 59, 2):
+        assert (f"q{i}" in split.tuned_on) == (f"q{i + 1}" in split.tuned_on)
 
 
 def test_other_settings_are_refused_with_what_changed(root, tmp_path):

@@ -108,6 +108,21 @@ def test_reciprocal_ranks_by_hand_with_a_shared_rank():
     assert [hit.score for hit in hits] == pytest.approx([1 / 62 + 1 / 61, 1 / 61 + 1 / 63, 1 / 63 + 1 / 61])
 
 
+def test_reciprocal_ranks_tie_only_where_they_are_equal():
+    """They lie closer together than what counts as a tie of probabilities."""
+    n = 300
+    candidates = [Candidate(f"{i:03}", 1 - i / n) for i in range(n)]
+    hits = fuse(candidates, pair_scores([1 - i / n for i in range(n)]), "rrf:5000", ties="default")
+    assert [hit.id for hit in hits] == [one.id for one in candidates]
+    assert len({hit.score for hit in hits}) == n
+
+
+def test_a_weight_may_be_a_number():
+    assert Fusion.parse(0.25) == Fusion.parse("0.25") and Fusion.parse(0) == Fusion.parse("p-only")
+    with pytest.raises(UsageError):
+        Fusion.parse(1.5)
+
+
 def test_saturated_scores_fall_back_to_coarse_and_then_to_the_id():
     candidates = [Candidate("b", 0.5), Candidate("a", 0.5), Candidate("c", 0.7)]
     assert ids(fuse(candidates, pair_scores([1.0, 1.0, 1.0]), "p-only")) == "cab"

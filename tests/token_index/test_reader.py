@@ -26,8 +26,8 @@ def entries(table: Table, ids=IDS) -> list[Entry | Unreadable]:
     return in_table(table)(ids)
 
 
-def flat(reader: Reader, wanted, chunk: int = 5) -> list[Item | Unreadable]:
-    return [found for part in reader.read(wanted, chunk) for found in part]
+def flat(reader: Reader, wanted) -> list[Item | Unreadable]:
+    return [found for part in reader.read(wanted) for found in part]
 
 
 @pytest.fixture
@@ -59,11 +59,14 @@ def test_tokens_come_instead_of_pictures_in_the_order_asked_for(table: Table) ->
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
-def test_scores_from_codes_are_near_those_from_pictures(table: Table, chunk: int) -> None:
+def test_scores_from_codes_are_near_those_from_pictures(
+    table: Table, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("looktwice.token_index.reader.CHUNK", chunk)
     scorer = ToyScorer()
     (query,) = flat(Reader(), entries(table, IDS[:1]))
     from_files = scorer.score(query, flat(Reader(), entries(table)))
-    from_codes = scorer.score(query, flat(TokenReader(table, scorer), entries(table), chunk))
+    from_codes = scorer.score(query, flat(TokenReader(table, scorer), entries(table)))
     np.testing.assert_allclose(from_codes.p, from_files.p, atol=0.01)
     assert not np.array_equal(from_codes.p, from_files.p)
 

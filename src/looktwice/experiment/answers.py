@@ -12,6 +12,7 @@ import inspect
 import json
 import logging
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,13 +23,15 @@ from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.evaluate.trec import escape, unescape
 from looktwice.experiment.counts import added, finite
 from looktwice.files import write_whole
+from looktwice.manifest import Tally
 from looktwice.retrieve import Answer, Retriever
-from looktwice.score import load_scorer
-from looktwice.second_look import SecondLook
+from looktwice.score import load_scorer, prompts
+from looktwice.second_look import AUTO, SecondLook
+from looktwice.store import is_in
 from looktwice.types import Item
 
 WHERE = ("device", "dtype", "batch_size", "cache_bytes", "path")  # a run may go on elsewhere, or faster
-LATER = ("asked",)  # settings that runs begun by an earlier version did not write down
+LATER = ("asked", "contents", "prompt_hash")  # settings that runs begun by an earlier version did not write down
 _log = logging.getLogger(__name__)
 
 
@@ -37,7 +40,7 @@ class Stored:
     """One answered query: candidates in coarse order, their cosines, and p of the first `len(p)` (None: not scored).
 
     `entropy` is that of each answer (empty: not kept); `second` has, by id, (p, entropy) of the candidates that were
-    asked about again because they were tied.
+    asked about again because they were tied. `picture` is the SHA-256 of the query's bytes ("": none, or not kept).
     """
 
     query: str
@@ -47,6 +50,7 @@ class Stored:
     seconds: Mapping[str, float] = field(default_factory=dict)
     entropy: tuple[float | None, ...] = ()
     second: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    picture: str = ""
 
     @classmethod
     def of(cls, answer: Answer, asked: int) -> Stored:
@@ -61,7 +65,14 @@ class Stored:
             {stage: round(spent, 5) for stage, spent in answer.tally.seconds.items()},
             tuple(why[i].get("entropy") for i in ids[:asked]),
             {i: (why[i]["second_p"], why[i]["second_entropy"]) for i in ids[:asked] if "second_p" in why[i]},
+            answer.query.sha256 or "",
         )
+
+    @property
+    def tally(self) -> Tally:
+        """Its counts and seconds, as far as they are kept."""
+        status = Counter("failed" if p is None else "ok" for p in self.p)
+        return Tally(1, len(self.ids), len(self.p), status=status, seconds=defaultdict(float, self.seconds))
 
 
 @dataclass
@@ -135,9 +146,15 @@ def collect(
 ) -> Iterator[Stored | tuple[Query, MediaError]]:
     """Answer every query of a dataset that has no answer yet; yields all answers, then what could not be read.
 
-    Settings of the caller are joined with those of retriever and dataset. Lines go to `folder`/answers.jsonl.
+    Settings of the caller are joined with those of retriever and dataset. Lines go to `folder`/answers.jsonl. Raises
+    Mismatch where they are other ones, or the picture of a query is another one, than in the run that goes on.
     """
     store = Answers(folder, {**settings, **_settings(dataset, retriever)})
+    for query in dataset.queries:
+        if query.id in store.rows and _is_another(query, store.rows[query.id].picture):
+            raise Mismatch(
+                f"The picture of query {query.id!r} has changed since {folder} was begun; choose another --out."
+            )
     asked = [query for query in dataset.queries if query.id not in store.rows]
     yield from (store.rows[query.id] for query in dataset.queries if query.id in store.rows)
     broken: list[tuple[Query, MediaError]] = []
@@ -156,6 +173,7 @@ def _row(record: Mapping[str, Any]) -> Stored:
         record["seconds"],
         tuple(record.get("entropy", ())),
         {unescape(name): (told[0], told[1]) for name, told in record.get("second", {}).items()},
+        record.get("picture", ""),
     )
 
 
@@ -182,10 +200,17 @@ def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:
         "depth": dataset.depth,
         "encoder": retriever.table.manifest.encoder.record(),
         "items": len(retriever.table),
+        "contents": retriever.table.contents(),
         "shortlist": retriever.shortlist,
         "second_look": None if look is None else {"mllm": _name(look.mllm), "prompt": look.prompt, **unusual(look)},
+        **({} if look is None else prompt_hash(look)),
         **ties,
     }
+
+
+def prompt_hash(look: SecondLook) -> dict[str, str]:
+    """Which question a prompt's name stands for; a file may hold another one tomorrow."""
+    return {} if look.prompt == AUTO else {"prompt_hash": prompts.get(look.prompt).hash}
 
 
 def unusual(look: SecondLook) -> dict[str, str]:
@@ -200,6 +225,14 @@ def _asked(dataset: Dataset) -> str:
     chosen = dataset.candidates or {}
     rows = sorted((q.id, q.source.text, q.box, chosen.get(q.id)) for q in dataset.queries)
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+def _is_another(query: Query, sha256: str) -> bool:
+    """Whether a query's bytes are not those that were asked about; what cannot be read is not known to be another."""
+    try:
+        return bool(sha256) and hashlib.sha256(query.source.read()).hexdigest() != sha256
+    except MediaError:
+        return False
 
 
 def _name(scorer: object) -> str:
@@ -228,8 +261,7 @@ def _answers(dataset: Dataset, retriever: Retriever, queries: Iterator[Item]) ->
         names = dataset.candidates[query.id]
         if not names:
             raise UsageError(f"The query {query.id!r} has no candidates.")
-        listed = ", ".join("'{}'".format(name.replace("'", "''")) for name in names)
-        yield from retriever.search_many([query], k=len(names), where=f"id IN ({listed})")
+        yield from retriever.search_many([query], k=len(names), where=is_in("id", names))
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -12,7 +12,8 @@ from looktwice.evaluate.compare import Comparison, compare
 from looktwice.evaluate.datasets import Dataset
 from looktwice.evaluate.groups import measure_group
 from looktwice.experiment.answers import Stored
-from looktwice.experiment.systems import System, fused, ideal, perfect, seconds
+from looktwice.experiment.systems import System, fused, ideal, perfect
+from looktwice.manifest import Tally
 
 COSTS = ("seconds_per_query", "pairs_per_query", "bytes_per_item")
 SHOWN = 50  # queries that gained, listed by name; those that lost are listed all
@@ -106,11 +107,11 @@ def _reliability(qrels: Qrels, answers: Sequence[Stored]) -> dict[str, Any]:
 def _row(
     system: System, result: Result, dataset: Dataset, answers: Sequence[Stored], bytes_per_item: tuple[float, float]
 ) -> dict[str, Any]:
-    queries, spent = max(1, len(answers)), seconds(answers)
-    first = sum(spent.get(stage, 0.0) for stage in ("encode", "search"))
+    queries, spent = max(1, len(answers)), Tally.total(answer.tally for answer in answers).seconds
+    first = spent["encode"] + spent["search"]
     pairs = sum(len(answer.p[: system.depth]) for answer in answers) if system.fusion else 0
     scored = sum(len(answer.p) for answer in answers)
-    second = sum(spent.get(stage, 0.0) for stage in ("read", "score")) * (pairs / scored if scored else 0)
+    second = (spent["read"] + spent["score"]) * (pairs / scored if scored else 0)
     return {
         "system": system.name,
         "fusion": None if system.fusion is None else str(system.fusion),

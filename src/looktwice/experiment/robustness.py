@@ -21,12 +21,13 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from looktwice import checkpoints
 from looktwice.encode.mixing import unit
-from looktwice.errors import MediaError, Mismatch, UsageError
+from looktwice.errors import MediaError, Mismatch, StoreError, UsageError
 from looktwice.evaluate import interval
 from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.evaluate.groups import measure_group
-from looktwice.experiment.answers import unusual, write_json
+from looktwice.experiment.answers import prompt_hash, unusual, write_json
 from looktwice.experiment.degrade import DEGRADATIONS, Picture, centre, mirrored, normalised
 from looktwice.experiment.plot import plot
 from looktwice.experiment.systems import scores_of
@@ -41,7 +42,8 @@ Change: TypeAlias = Callable[[Picture, Random], Picture]
 BATCH = 64
 OTHERS = 24  # pictures that clutter draws from
 MENDS = ("views", "both orders", "contrast")
-LATER = ("items", "asked", "prompt")  # what runs begun by an earlier version did not write down
+LATER = ("items", "asked", "prompt", "prompt_hash", "encoded_by", "revision", "labels", "pictures")
+"""What runs begun by an earlier version did not write down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,13 @@ class Bench:
     seed: int = 0
     queries: list[Item] = field(init=False)
     items: list[Source] = field(init=False)
+    _of: dict[str, Source] = field(init=False)
     _vectors: dict[str, Any] = field(init=False, default_factory=dict)
     _others: list[Picture] = field(init=False)
 
     def __post_init__(self) -> None:
         self.items = [source for source in self.dataset.items if isinstance(source, Source) and source.picture]
+        self._of = {source.id: source for source in self.items}
         self.queries = [item for item in map(_loaded, self._sampled()) if item is not None]
         if not self.queries or not self.items:
             raise UsageError(f"{self.dataset.name} has no picture queries with labels, or no pictures, to damage.")
@@ -167,8 +171,7 @@ class Bench:
         self, query: Item, shortlist: Sequence[Candidate], damage: Change | None, mend: str
     ) -> tuple[tuple[float | None, ...], int]:
         """p of each candidate, None where there is none, and how many pairs that took."""
-        of = {source.id: source for source in self.items}
-        found = [_loaded(Query(of[candidate.id])) for candidate in shortlist]
+        found = [_loaded(Query(self._of[candidate.id])) for candidate in shortlist]
         there = [_changed(item, damage, self.seed) for item in found if item is not None]
         columns = self._looks(query, there, mend) if there else []
         rows = iter(np.mean(columns, axis=0).tolist() if columns else [])
@@ -220,10 +223,33 @@ def _about(bench: Bench) -> dict[str, Any]:
         "mllm": scorer,
         "seed": bench.seed,
         "items": len(bench.items),
-        "asked": hashlib.sha256(json.dumps([query.id for query in bench.queries]).encode()).hexdigest()[:16],
+        "asked": _hash([query.id for query in bench.queries]),
+        "labels": _hash([bench.dataset.measures[0], [bench.dataset.qrels[query.id] for query in bench.queries]]),
+        "pictures": _hash([*map(_content, bench.queries), *map(_content, bench.items)]),
+        "encoded_by": bench.encoder.info.record(),
+        "revision": _revision(bench.look),
         "prompt": bench.look.prompt,
+        **prompt_hash(bench.look),
         **unusual(bench.look),
     }
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _content(one: Item | Source) -> str:
+    """What a picture's bytes are; "" where they cannot be read."""
+    try:
+        return (one.sha256 or "") if isinstance(one, Item) else hashlib.sha256(one.read()).hexdigest()
+    except MediaError:
+        return ""
+
+
+def _revision(look: SecondLook) -> str:
+    if isinstance(look.mllm, str):
+        return checkpoints.resolve(look.mllm, look.revision).revision
+    return str(look.mllm.describe().get("revision"))
 
 
 def _known(path: Path, about: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -232,8 +258,11 @@ def _known(path: Path, about: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     os.truncate(path, len(whole))
-    lines = [json.loads(line) for line in whole.splitlines()]
-    if lines and {**{name: about[name] for name in LATER}, **lines[0]} != about:
+    try:
+        lines = [json.loads(line) for line in whole.splitlines()]
+    except ValueError:
+        raise StoreError(f"{path} is damaged; remove it, or choose another --out.") from None
+    if lines and {**{name: about[name] for name in LATER if name in about}, **lines[0]} != about:
         raise Mismatch(f"{path.parent} holds a run under other settings ({lines[0]}); choose another --out.")
     yield from ((line["condition"], line) for line in lines[1:])
 

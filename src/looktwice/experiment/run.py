@@ -6,7 +6,7 @@ OUT/shortlist.trec, second-look.trec      OUT/result.json      OUT/report.html  
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,7 +108,7 @@ def run_benchmark(
         tuning=tuning,
         unreadable_queries={query.id: str(error) for query, error in broken},
         unreadable_items=failed,
-        manifest=run_manifest({**conditions, "fusion": str(fusion)}, _tally(answers)),
+        manifest=run_manifest({**conditions, "fusion": str(fusion)}, Tally.total(answer.tally for answer in answers)),
     )
     write(folder, outcome, reported, answers, systems, retriever.find)
     return Done(outcome, folder, failed + len(broken))
@@ -128,7 +128,8 @@ def _table(dataset: Dataset, given: Path | None, own: Path, plan: Plan, bar: Bar
     if isinstance(dataset.items, list):
         bar.total(len(dataset.items))
     report: IndexReport = index(table, dataset.items, encoder, progress=lambda so_far: bar.at(so_far.met))
-    table.build_index()
+    if table.index_is_due:
+        table.build_index()
     return table, report.failed
 
 
@@ -195,14 +196,3 @@ def _bytes(table: Table, conditions: Mapping[str, Any]) -> tuple[float, float]:
     stored = any("tokens_key" in source for source in conditions.get("candidates_from", ()))
     first = round(parts["total"] - parts["tokens"], 1)
     return first, float(parts["total"]) if stored else first
-
-
-def _tally(answers: Iterable[Stored]) -> Tally:
-    total = Tally()
-    for answer in answers:
-        total.queries += 1
-        total.retrieved += len(answer.ids)
-        total.requested += len(answer.p)
-        total.status.update("failed" if p is None else "ok" for p in answer.p)
-        total.seconds.update(answer.seconds)
-    return total

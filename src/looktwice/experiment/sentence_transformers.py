@@ -83,7 +83,7 @@ class AsSentenceTransformer:
         encoder: Encoder | str,
         reranker: Reranker | None = None,
         *,
-        fusion: Fusion | str = "0.5",
+        fusion: Fusion | str | float = "0.5",
         shortlist: int = 50,
     ) -> None:
         self.encoder: Encoder = load_encoder(encoder) if isinstance(encoder, str) else encoder

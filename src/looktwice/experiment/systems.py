@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,12 +103,3 @@ def scores_of(p: Sequence[float | None], entropy: Sequence[float | None] = ()) -
 
 def _numbers(values: Sequence[float | None]) -> FloatArray:
     return np.array([math.nan if value is None else value for value in values], dtype=np.float32)
-
-
-def seconds(answers: Iterable[Stored]) -> Mapping[str, float]:
-    """Seconds by stage, summed."""
-    total: dict[str, float] = {}
-    for answer in answers:
-        for stage, spent in answer.seconds.items():
-            total[stage] = total.get(stage, 0.0) + spent
-    return total

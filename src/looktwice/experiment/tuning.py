@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,9 @@ class Split:
 def split_queries(rule: str, qrels: Qrels) -> Split:
     """Part queries by `rule`: a share such as `20%`, or a file with one query id per line.
 
-    A share is drawn by hash, and queries with the same relevant items stay together, so that no object that was tuned
-    on is reported. Raises UsageError for a rule that is neither, an unknown id, or a side that is left without queries.
+    A share is drawn by hash, and queries that share a relevant item, or are linked by others that do, stay together, so
+    that no object that was tuned on is reported.
+    Raises UsageError for a rule that is neither, an unknown id, or a side that is left without queries.
     """
     labelled = {query for query, labels in qrels.items() if any(grade > 0 for grade in labels.values())}
     share = _SHARE.fullmatch(rule)
@@ -37,13 +39,31 @@ def split_queries(rule: str, qrels: Qrels) -> Split:
 
 
 def _drawn(qrels: Qrels, labelled: set[str], share: float) -> set[str]:
-    return {query for query in labelled if _place(qrels[query]) < share}
+    relevant = {query: [name for name, grade in qrels[query].items() if grade > 0] for query in labelled}
+    groups = _linked(relevant.values())
+    return {query for query, names in relevant.items() if _place(groups[names[0]]) < share}
 
 
-def _place(labels: dict[str, int]) -> float:
-    """A number in [0, 1) that follows from what is relevant."""
-    key = "\0".join(sorted(name for name, grade in labels.items() if grade > 0))
-    return int(hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:8], 16) / 2**32
+def _linked(lists: Iterable[Sequence[str]]) -> dict[str, str]:
+    """For each name, the first of all names that are linked to it: those in one list are linked."""
+    above: dict[str, str] = {}
+
+    def top(name: str) -> str:
+        while (over := above.setdefault(name, name)) != name:
+            above[name] = above[over]
+            name = over
+        return name
+
+    for names in lists:
+        for name in names:
+            least, other = sorted((top(names[0]), top(name)))
+            above[other] = least
+    return {name: top(name) for name in above}
+
+
+def _place(name: str) -> float:
+    """A number in [0, 1) that follows from a name."""
+    return int(hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8], 16) / 2**32
 
 
 def _listed(rule: str, qrels: Qrels) -> set[str]:

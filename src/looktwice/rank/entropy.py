@@ -23,7 +23,8 @@ class Ties:
     """How ties are broken. Prints as its name, and the name parses back.
 
     `by`: "coarse" (nothing but the coarse score), "entropy" (of the answer that gave the score) or "question" (of a
-    second one, for those alone that share the top score). Scores within `tolerance` of their group's best are tied.
+    second one, for those alone that share the top score). Scores within `tolerance` of their group's best are tied
+    (reciprocal ranks only where they are equal).
     `decimals`: p is cut off, not rounded, to so many first. `repaired`: an answer of True goes before one of False.
     """
 

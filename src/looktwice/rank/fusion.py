@@ -42,10 +42,12 @@ class Fusion:
             raise UsageError(f"The constant of reciprocal rank fusion must be above 0, not {self.weight:g}.")
 
     @classmethod
-    def parse(cls, name: str | Fusion) -> Fusion:
+    def parse(cls, name: str | float | Fusion) -> Fusion:
         """Read `0.5`, `p-only`, `rrf` (= `rrf:60`) or `rrf:C`. Raises UnknownName or, out of range, UsageError."""
         if isinstance(name, Fusion):
             return name
+        if not isinstance(name, str):
+            return cls("linear", float(name))
         method, _, constant = name.strip().partition(":")
         try:
             if method == "rrf":
@@ -73,7 +75,7 @@ class Fusion:
 def fuse(
     shortlist: Sequence[Candidate],
     scores: PairScores | None,
-    fusion: Fusion | str = "0.5",
+    fusion: Fusion | str | float = "0.5",
     *,
     ties: Ties | str = "coarse",
     second: PairScores | None = None,
@@ -95,7 +97,7 @@ def fuse(
     seen = [i for i in range(len(scores.p)) if _usable(scores, i)] if scores is not None else []
     p = {i: float(scores.p[i]) for i in seen} if scores is not None else {}
     fused = fusion.scores([shortlist[i].coarse for i in seen], [ties.cut(p[i]) for i in seen])
-    groups = ties.groups(fused)
+    groups = _groups(fusion, ties, fused)
     for group in groups:
         for place in group:
             fused[place] = fused[group[0]]
@@ -132,6 +134,11 @@ def below(first: Sequence[Hit], rest: Sequence[Hit]) -> list[Hit]:
         shift = rest[0].score - ceiling
         rest = [replace(hit, score=min(hit.score - shift, ceiling)) for hit in rest]
     return [replace(hit, rank=rank) for rank, hit in enumerate([*first, *rest], start=1)]
+
+
+def _groups(fusion: Fusion, ties: Ties, fused: Sequence[float]) -> list[list[int]]:
+    """Which scores count as equal; of reciprocal ranks, which lie close together, those alone that are."""
+    return (ties if fusion.method == "linear" else replace(ties, tolerance=0.0)).groups(fused)
 
 
 def _check(shortlist: Sequence[Candidate], scores: PairScores | None) -> None:
@@ -191,7 +198,7 @@ def _explanation(scores: PairScores | None, i: int, coarse_rank: int, fusion: Fu
 
 
 def tied_at_the_top(
-    shortlist: Sequence[Candidate], scores: PairScores, fusion: Fusion | str, ties: Ties | str
+    shortlist: Sequence[Candidate], scores: PairScores, fusion: Fusion | str | float, ties: Ties | str
 ) -> list[int]:
     """Positions of the candidates that share the top score, where there are several and `ties` asks about them."""
     fusion, ties = Fusion.parse(fusion), Ties.parse(ties)
@@ -199,7 +206,7 @@ def tied_at_the_top(
     if ties.by != "question" or not seen:
         return []
     p = [ties.cut(float(scores.p[i])) for i in seen]
-    top = ties.groups(fusion.scores([shortlist[i].coarse for i in seen], p))[0]
+    top = _groups(fusion, ties, fusion.scores([shortlist[i].coarse for i in seen], p))[0]
     return [seen[place] for place in top] if len(top) > 1 else []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -84,6 +84,24 @@ def expected_value(label_logits: Array, values: Sequence[float]) -> Array:
     weights = np.exp(z)
     value: Array = (weights @ np.asarray(values, dtype=np.float64)) / weights.sum(-1)
     return np.clip(value, min(values), max(values))
+
+
+def checked(scores: PairScores, n: int, name: str) -> PairScores:
+    """What a scorer called `name` gave for n pairs, where an "ok" without a number becomes "failed".
+
+    Raises ModelError for another number of rows, and for a p outside [0, 1].
+    """
+    if len(scores.p) != n or len(scores.status) != n:
+        raise ModelError(f"The scorer {name} gave {len(scores.p)} scores for {n} pairs; it must give one for each.")
+    known = np.isfinite(scores.p)
+    if np.any((scores.p[known] < 0) | (scores.p[known] > 1 + 1e-6)):
+        raise ModelError(f"The scorer {name} gave a p outside 0 and 1; scale its scores to probabilities.")
+    if all(known[i] or one != "ok" for i, one in enumerate(scores.status)):
+        return scores
+    status: tuple[Status, ...] = tuple(
+        "failed" if one == "ok" and not known[i] else one for i, one in enumerate(scores.status)
+    )
+    return replace(scores, status=status)
 
 
 def blank(n: int, labels: int, status: Status) -> PairScores:

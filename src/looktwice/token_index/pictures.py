@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from looktwice.sources import Urls
     from looktwice.store import Table
 
-CHUNK = 32  # pictures read while the ones before them are in the tower
 SAMPLE_PICTURES = 1024
 
 
@@ -40,11 +39,6 @@ class Progress:
     failed: int = 0
     bytes: int = 0
     seconds: float = 0.0
-
-    @property
-    def rate(self) -> float:
-        """What is counted, per second."""
-        return self.done / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +69,7 @@ def encode_pictures(
 
 def look_at(scorer: TokenScorer, entries: Sequence[Entry]) -> Iterator[tuple[Entry, VisualTokens | LooktwiceError]]:
     """Yield every entry with the tokens that the vision tower gives for it, or with the reason why not, in order."""
-    chunks = Reader(cache_bytes=0).read(entries, CHUNK)
+    chunks = Reader(cache_bytes=0).read(entries)
     start = 0
     for found in chunks:
         part = entries[start : start + len(found)]

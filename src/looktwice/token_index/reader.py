@@ -69,21 +69,21 @@ class TokenReader(Reader):
         self.counts: Counter[str] = Counter()
         self._asked: tuple[Item, Item] | None = None
 
-    def read(self, entries: Sequence[Item | Entry | Unreadable], chunk: int | None = None) -> Iterator[list[Found]]:
-        """Yield items with their tokens, in order, in lists of at most `chunk`; the next list is decoded meanwhile.
+    def read(self, entries: Sequence[Item | Entry | Unreadable]) -> Iterator[list[Found]]:
+        """Yield items with their tokens, in order, in lists of CHUNK; the next list is decoded meanwhile.
 
-        `chunk` None: CHUNK, or that of pictures where some may have to be read.
+        Where pictures may have to be read, the lists are no longer than a Reader's.
         """
-        chunk = chunk or (candidates.CHUNK if self.policy == "encode" else CHUNK)
+        chunk = candidates.CHUNK if self.policy == "encode" else CHUNK
         pieces = [entries[start : start + chunk] for start in range(0, len(entries), chunk)]
         with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
             ahead: list[Future[list[Item | Entry | Unreadable]]] = []
             for piece in pieces:
                 ahead.append(pool.submit(self.attach, piece))
                 if len(ahead) > 1:
-                    yield self._files(ahead.pop(0).result())
+                    yield from self._files(ahead.pop(0).result())
             for rest in ahead:
-                yield self._files(rest.result())
+                yield from self._files(rest.result())
 
     def attach(self, entries: Sequence[Item | Entry | Unreadable]) -> list[Item | Entry | Unreadable]:
         """Replace each entry that has a picture by an item with its tokens, or by what `policy` says.
@@ -156,11 +156,12 @@ class TokenReader(Reader):
             )
         self.counts["encoded" if self.policy == "encode" else "skipped"] += len(problems)
 
-    def _files(self, entries: Sequence[Item | Entry | Unreadable]) -> list[Found]:
+    def _files(self, entries: Sequence[Item | Entry | Unreadable]) -> Iterator[list[Found]]:
         """Read the picture files of what is still an entry."""
-        if not any(isinstance(entry, Entry) for entry in entries):
-            return [entry for entry in entries if not isinstance(entry, Entry)]
-        return [found for part in Reader.read(self, entries, len(entries)) for found in part]
+        if any(isinstance(entry, Entry) for entry in entries):
+            yield from super().read(entries)
+        else:
+            yield [entry for entry in entries if not isinstance(entry, Entry)]
 
     def _decode(self, rows: Sequence[TokenRow]) -> list[VisualTokens | None]:
         """Decode all at once; where one is damaged, each alone, so that it is the only one to fail."""

@@ -18,8 +18,8 @@ COLUMNS = ("id", "uri", "text", "width")
 def read(rows: Iterable[Mapping[str, Any]], queries: Path, qrels: Path, name: str, urls: Urls = "refused") -> Dataset:
     """A dataset of a table's `rows` (COLUMNS), a .jsonl of queries and TREC or BEIR labels.
 
-    `urls` says which pictures may be fetched. Raises UsageError for a query that cannot be used, an id that occurs
-    twice, and where no query has a label.
+    `urls` says which pictures may be fetched; rows are read once, when items are. Raises UsageError for a query that
+    cannot be used, an id that occurs twice, and where no query has a label.
     """
     asked = []
     for found in scan([queries], urls=urls):
@@ -32,7 +32,7 @@ def read(rows: Iterable[Mapping[str, Any]], queries: Path, qrels: Path, name: st
     labels = read_qrels(qrels)
     if not labels.keys() & {query.id for query in asked}:
         raise UsageError(f"{queries} and {qrels} have no query id in common.")
-    items = [Source(r["id"], r["uri"], "", r["text"], picture=bool(r["width"]), urls=urls) for r in rows]
+    items = (Source(r["id"], r["uri"], "", r["text"], picture=bool(r["width"]), urls=urls) for r in rows)
     kept = [query for query in asked if query.id in labels]
     notes = (f"queries: {len(kept):,} with labels of {len(asked):,}",)
     return Dataset(name, items, kept, labels, ("mAP@100", "success@1", "oracle@100"), notes=notes)
