@@ -110,8 +110,9 @@ def test_a_stopped_training_goes_on_from_its_last_step(made: Path) -> None:
     assert torch.load(made / "vl/last.pt", weights_only=True)["step"] == 3
 
 
+@pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds children by /proc")
-def test_workers_stop_when_what_began_them_is_killed(made: Path, tmp_path: Path) -> None:
+def test_workers_stop_when_what_began_them_is_killed(made: Path, tmp_path: Path, begun: bool) -> None:
     long = ("--data", made, "--out", tmp_path, "--steps", 10**6, "--cases", 4, "--ask", 2, "--workers", 2)
     parent = subprocess.Popen([sys.executable, str(ROOT / "models/tiny/train.py"), *map(str, long)], env=environment())
     children: list[str] = []
@@ -119,10 +120,15 @@ def test_workers_stop_when_what_began_them_is_killed(made: Path, tmp_path: Path)
         time.sleep(0.05)
         assert parent.poll() is None
         children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    while begun and not (tmp_path / "curve.jsonl").exists():
+        time.sleep(0.1)
+        assert parent.poll() is None
     parent.kill()
     parent.wait()
+    deadline = time.monotonic() + 120
     while any(Path("/proc", child).exists() for child in children):
         time.sleep(0.2)
+        assert time.monotonic() < deadline
 
 
 def test_every_known_word_is_one_token(made: Path) -> None:

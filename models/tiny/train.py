@@ -16,10 +16,12 @@ import argparse
 import json
 import math
 import multiprocessing
+import os
 import socket
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -92,7 +94,22 @@ def save(out: Path, net: nn.Module, made: list[torch.optim.Optimizer], step: int
     (out / "last.tmp").rename(out / "last.pt")
 
 
+def end_with_parent() -> None:
+    """End this worker when the process that began it is gone, whatever it waits for: the other workers end, too."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        assert parent is not None
+        parent.join()
+        print("The process that began this training is gone; the same command goes on.", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    if parent is not None:
+        Thread(target=watch, daemon=True).start()
+
+
 def worker(rank: int, args: argparse.Namespace, port: int = 0) -> None:
+    end_with_parent()
     torch.set_num_threads(args.threads)
     args.cases, args.ask = args.cases // args.workers, args.ask // args.workers
     if args.workers > 1:
@@ -112,10 +129,8 @@ def worker(rank: int, args: argparse.Namespace, port: int = 0) -> None:
         for optimiser, saved in zip(made, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         start = state["step"]
-    seed, since, window, parent = args.seed * 100 + rank, time.time(), {}, multiprocessing.parent_process()
+    seed, since, window = args.seed * 100 + rank, time.time(), {}
     for step in range(start, args.until or args.steps):
-        if parent is not None and not parent.is_alive():
-            sys.exit("The process that began this training is gone; the same command goes on.")
         if step and step in (args.look, args.joint):
             begin_stage(net, sprites, step, args)
             made = optimisers(net)  # another task: momentum starts from nothing

@@ -59,7 +59,10 @@ AsReleased = Annotated[
 ]
 ScoreCache = Annotated[
     Path | None,
-    typer.Option(help="Remember scores in this file, for this run if it is interrupted and for later ones."),
+    typer.Option(
+        help="Remember scores in this file, for this run if it is interrupted and for later ones. Such a score is of "
+        "the picture as it was indexed, which is not read again."
+    ),
 ]
 Resolution = Annotated[
     int | None,
