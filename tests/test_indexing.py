@@ -203,6 +203,14 @@ def test_a_deleted_item_of_a_list_leaves_no_ledger_line(made: Collection, tmp_pa
     assert "id 'plain'" in left.detail
 
 
+def test_what_is_known_of_tokens_is_not_for_indexing_to_forget(made: Collection) -> None:
+    made.save(a="red")
+    made.index()
+    made.table.ledger.put([LedgerEntry(sources.file_uri(made.folder / "a.png"), "tokens:k", "too-large")])
+    assert made.index().unchanged == 1
+    assert [entry.stage for entry in made.table.ledger] == ["tokens:k"]
+
+
 def test_failing_again_writes_nothing(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     save_pictures(made.folder, 9)
     for name in ("0003.png", "0005.png"):

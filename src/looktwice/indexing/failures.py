@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from looktwice.indexing.seen import Hashes
 from looktwice.store import Ledger, LedgerEntry
 
+STAGES = ("scan", "read", "decode", "encode")
+"""Where an item can fail in a run; what the ledger says of its visual tokens is not for a run to forget."""
+
 
 class Failures:
     """A ledger and what it held before, in eight bytes an entry; it is read when the first failure is to be written."""
@@ -29,8 +32,8 @@ class Failures:
         self._ledger.put([entry for key, entry in latest.items() if key not in there])
 
     def clear(self, uris: Iterable[str]) -> None:
-        """Forget the failures of these uris."""
-        if self._ledger.clear(uris):
+        """Forget that these uris failed, tokens apart."""
+        if self._ledger.clear(uris, STAGES):
             self._known = None  # what went must be written again where it fails once more
 
     def __contains__(self, entry: LedgerEntry) -> bool:

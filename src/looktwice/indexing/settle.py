@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+from looktwice.indexing.failures import STAGES
 from looktwice.indexing.run import Run
 from looktwice.sources import Scan, Scopes, display
-
-_STAGES = ("scan", "read", "decode", "encode")
 
 
 def settle(run: Run, scan: Scan, prune: bool) -> None:
@@ -43,8 +42,8 @@ def _forget_failures(run: Run, scopes: Scopes) -> None:
         for entry in run.table.ledger
         if entry.at != run.started
         and entry not in run.failures
-        and entry.stage in _STAGES
+        and entry.stage in STAGES
         and not run.torn.covers(entry.root, entry.uri)
         and (scopes.accounts_for(entry.root, entry.uri) or not run.still_there(entry.root))
     ]
-    run.table.ledger.clear(old, _STAGES)
+    run.table.ledger.clear(old, STAGES)
