@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from threading import Condition
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,6 +50,11 @@ class Gate:
         with self._changed:
             self._open = False
             self._changed.notify_all()
+
+
+def pixels_of(image: Image | None) -> int:
+    """How many pixels a picture has; none has none."""
+    return 0 if image is None else image.width * image.height
 
 
 def ahead(jobs: Iterable[T], work: Callable[[T], R], pixels: Callable[[R], int], threads: int) -> Iterator[R]:

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from looktwice import media
-from looktwice.ahead import ahead
+from looktwice.ahead import ahead, pixels_of
 from looktwice.errors import MediaError
 from looktwice.sources import Source, Urls, read_uri, scan
 from looktwice.types import Item
@@ -151,11 +151,6 @@ def in_chunks(items: Iterable[T], pixels: Callable[[T], int], most: int) -> Iter
             chunk, held = [], 0
     if chunk:
         yield chunk
-
-
-def pixels_of(image: Image | None) -> int:
-    """How many pixels a picture has; none has none."""
-    return 0 if image is None else image.width * image.height
 
 
 def _pixels(found: Found) -> int:

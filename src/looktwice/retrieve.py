@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from looktwice.ahead import pixels_of
 from looktwice.calibration import Calibration, Sample, source_of
-from looktwice.candidates import Find, Reader, Unreadable, in_chunks, in_table, pixels_of
+from looktwice.candidates import Find, Reader, Unreadable, in_chunks, in_table
 from looktwice.directions import Direction
 from looktwice.encode import load_encoder
 from looktwice.errors import UnknownName, UsageError

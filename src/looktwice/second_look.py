@@ -52,7 +52,6 @@ class SecondLook:
         self._cached: dict[tuple[int, str], Cached] = {}
         self.mllm = mllm
         self.prompt = prompt
-        self.revision: str | None = options.get("revision")
         self._options = options
         self._scorers: dict[str, Any] = {}
         self._askers: dict[str, Any] = {}
@@ -61,6 +60,11 @@ class SecondLook:
     def of(cls, scorer: SecondLook | PairScorer | str | None, **options: Any) -> SecondLook | None:
         """Whatever names a second look, as one; None stays None."""
         return scorer if scorer is None or isinstance(scorer, SecondLook) else cls(scorer, **options)
+
+    @property
+    def revision(self) -> str | None:
+        """The revision of the MLLM that was asked for."""
+        return self._options.get("revision")
 
     def scorer(self, prompt: str) -> PairScorer:
         """The scorer for a prompt; the weights are loaded once."""

@@ -224,7 +224,12 @@ def _asked(dataset: Dataset) -> str:
     """What is asked, as a hash: ids, words, boxes and own candidates; not where pictures lie, which may move."""
     chosen = dataset.candidates or {}
     rows = sorted((q.id, q.source.text, q.box, chosen.get(q.id)) for q in dataset.queries)
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+    return digest(rows)
+
+
+def digest(value: Any) -> str:
+    """16 hex digits of what a run must find unchanged."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _is_another(query: Query, sha256: str) -> bool:

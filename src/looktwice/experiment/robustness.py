@@ -27,7 +27,7 @@ from looktwice.errors import MediaError, Mismatch, StoreError, UsageError
 from looktwice.evaluate import interval
 from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.evaluate.groups import measure_group
-from looktwice.experiment.answers import prompt_hash, unusual, write_json
+from looktwice.experiment.answers import digest, prompt_hash, unusual, write_json
 from looktwice.experiment.degrade import DEGRADATIONS, Picture, centre, mirrored, normalised
 from looktwice.experiment.plot import plot
 from looktwice.experiment.systems import scores_of
@@ -223,19 +223,15 @@ def _about(bench: Bench) -> dict[str, Any]:
         "mllm": scorer,
         "seed": bench.seed,
         "items": len(bench.items),
-        "asked": _hash([query.id for query in bench.queries]),
-        "labels": _hash([bench.dataset.measures[0], [bench.dataset.qrels[query.id] for query in bench.queries]]),
-        "pictures": _hash([*map(_content, bench.queries), *map(_content, bench.items)]),
+        "asked": digest([query.id for query in bench.queries]),
+        "labels": digest([bench.dataset.measures[0], [bench.dataset.qrels[query.id] for query in bench.queries]]),
+        "pictures": digest([*map(_content, bench.queries), *map(_content, bench.items)]),
         "encoded_by": bench.encoder.info.record(),
         "revision": _revision(bench.look),
         "prompt": bench.look.prompt,
         **prompt_hash(bench.look),
         **unusual(bench.look),
     }
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _content(one: Item | Source) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from looktwice import media
-from looktwice.ahead import ahead
+from looktwice.ahead import ahead, pixels_of
 from looktwice.errors import MediaError
 from looktwice.sources import Source
 from looktwice.store import metadata_json
@@ -91,4 +91,4 @@ def load(source: Source, known: Known | None) -> Loaded | Failed:
 
 
 def _pixels(one: Loaded | Failed) -> int:
-    return one.image.width * one.image.height if isinstance(one, Loaded) and one.image else 0
+    return pixels_of(one.image) if isinstance(one, Loaded) else 0

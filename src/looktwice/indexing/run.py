@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from looktwice.ahead import pixels_of
 from looktwice.errors import MediaError, ModelError, TooManyFailures, UsageError
 from looktwice.indexing.failures import Failures
 from looktwice.indexing.reading import Failed, Known, Loaded, Planned, load_ahead
@@ -84,7 +85,7 @@ class Run:
                 self._fine.append(one.source.where)
             else:
                 batch.append(one)
-                pixels += one.image.width * one.image.height if one.image else 0
+                pixels += pixels_of(one.image)
             if len(batch) >= self.batch_size or pixels >= BATCH_PIXELS:
                 self._encode(batch)
                 batch, pixels = [], 0
