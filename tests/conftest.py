@@ -36,6 +36,16 @@ def one_thread() -> None:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+@pytest.fixture(params=["float32", "bfloat16"])
+def cpu_dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test as on a CPU without and as on one with native bfloat16; returns the dtype that "auto" means there."""
+    import torch
+
+    monkeypatch.delenv("LOOKTWICE_DTYPE", raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": request.param == "bfloat16"})
+    return str(request.param)
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A folder of 12 flat pictures, three shades each of red, green, blue and grey, named red-0.png … grey-2.png."""

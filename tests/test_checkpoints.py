@@ -258,7 +258,7 @@ def test_truncated_weights_and_unknown_architectures_are_refused(folder: Path) -
 
 def test_a_model_is_read_once_while_it_is_in_use(folder: Path) -> None:
     checkpoint = resolve(str(folder))
-    model = load_weights(checkpoint, place("cpu"))
-    assert load_weights(checkpoint, place("cpu")) is model
+    model = load_weights(checkpoint, place("cpu", "float32"))
+    assert load_weights(checkpoint, place("cpu", "float32")) is model
     assert load_weights(checkpoint, place("cpu", "bfloat16")) is not model
     assert not any(parameter.requires_grad for parameter in model.parameters()) and not model.training

@@ -21,6 +21,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Pretend to be a machine: `machine(cuda=(8, 0), mps=False, cpu={"amx_bf16"})`."""
 
     def pretend(cuda: tuple[int, int] | None = None, mps: bool = False, cpu: frozenset[str] = frozenset()) -> None:
+        monkeypatch.delenv(device.DTYPE_VARIABLE, raising=False)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda is not None)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 if cuda else 0)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: cuda)
@@ -54,6 +55,16 @@ def test_what_is_asked_for_is_taken(machine) -> None:  # type: ignore[no-untyped
     assert place("cuda:1", "fp32") == Placement("cuda:1", "float32", "cuda:1 as asked; float32 as asked")
     assert place("cuda").device == "cuda:0"
     assert place("cpu", "bf16").dtype == "bfloat16"
+
+
+def test_the_environment_names_one_dtype_for_unlike_machines(machine, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    machine(cpu={"avx512_bf16"})
+    monkeypatch.setenv(device.DTYPE_VARIABLE, "fp32")
+    assert place() == Placement("cpu", "float32", "no GPU is available; float32 as LOOKTWICE_DTYPE says")
+    assert place(dtype="bf16").dtype == "bfloat16", "what is asked for comes first"
+    monkeypatch.setenv(device.DTYPE_VARIABLE, "int8")
+    with pytest.raises(UnknownName, match="no number format called 'int8'"):
+        place()
 
 
 @pytest.mark.parametrize(

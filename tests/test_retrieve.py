@@ -13,7 +13,9 @@ from PIL import Image
 
 from looktwice import candidates, media
 from looktwice.candidates import in_folder, in_table
+from looktwice.encode import load_encoder
 from looktwice.errors import Mismatch, ModelError, UnknownName, UsageError
+from looktwice.indexing import index
 from looktwice.retrieve import Retriever, rerank_run
 from looktwice.second_look import SecondLook
 from looktwice.sources import Source, scan
@@ -107,6 +109,30 @@ def test_many_queries_are_answered_in_order_whatever_the_batch(table: Table, col
         alone = retriever.search(name).ranking
         assert [(h.id, h.rank) for h in alone] == [(h.id, h.rank) for h in ranking]
     assert many[:4] == many[36:]
+
+
+def test_an_answer_does_not_depend_on_the_queries_beside_it(table: Table, colours: Colours) -> None:
+    class Rounding(Colours):
+        """Vectors that move with the batch, as in half precision."""
+
+        def encode(self, items: Sequence[Item]) -> np.ndarray:
+            rows = super().encode(items) + 1e-3 * len(items)
+            return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    retriever = Retriever(table, Rounding())
+    together = [answer.ranking for answer in retriever.search_many(["red", "green", flat(9, 90, 200)])]
+    assert [retriever.search(query).ranking for query in ["red", "green", flat(9, 90, 200)]] == together
+
+
+def test_a_table_knows_what_its_vectors_were_computed_in(tmp_path: Path, pictures: Path, cpu_dtype: str) -> None:
+    encoder = load_encoder("tiny-clip", device="cpu")
+    assert encoder.info.dtype == cpu_dtype
+    table = Table.create(tmp_path / "real.lt", encoder.info)
+    index(table, scan([pictures]), encoder)
+    assert table.manifest.dtypes == (cpu_dtype,) and Table.open(table.path).info()["dtypes"] == [cpu_dtype]
+    assert Retriever(table, device="cpu").search("horse").manifest["encoder_dtype"] == cpu_dtype
+    index(table, [], load_encoder("tiny-clip", device="cpu", dtype="float16"))
+    assert Table.open(table.path).manifest.dtypes == (cpu_dtype, "float16")
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ DTYPES = {
     "float16": "float16",
     "fp16": "float16",
 }
+DTYPE_VARIABLE = "LOOKTWICE_DTYPE"
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # "memory" is in other errors too
 
 
@@ -61,13 +62,17 @@ def place(device: str = "auto", dtype: str = "auto") -> Placement:
     """Choose a device and a number format.
 
     `device` is "auto" (CUDA, then Apple's MPS, then CPU), "cpu", "cuda", "cuda:N" or "mps"; `dtype` is "auto" or one of
-    DTYPES. Raises UsageError for a device that is not there, UnknownName for a number format that does not exist.
+    DTYPES. The environment variable LOOKTWICE_DTYPE replaces "auto", so that unlike machines compute alike. Raises
+    UsageError for a device that is not there, UnknownName for a dtype that does not exist.
     """
     chosen, why = _find_device(device)
+    by = "as asked"
+    if dtype == "auto" and os.environ.get(DTYPE_VARIABLE):
+        dtype, by = os.environ[DTYPE_VARIABLE], f"as {DTYPE_VARIABLE} says"
     if dtype != "auto":
         if dtype not in DTYPES:
             raise UnknownName("number format", dtype, ["auto", *DTYPES])
-        return Placement(chosen, DTYPES[dtype], f"{why}; {DTYPES[dtype]} as asked")
+        return Placement(chosen, DTYPES[dtype], f"{why}; {DTYPES[dtype]} {by}")
     name, because = _default_dtype(chosen)
     return Placement(chosen, name, f"{why}; {because}")
 

@@ -174,6 +174,7 @@ class Retriever:
         made_by = self.table.manifest.encoder if self._encoder is None else self._encoder.info
         encoder = {name: value for name, value in made_by.record().items() if name != "dim"}
         asked = {"items": len(self.table), "k": k, "shortlist": self.shortlist, "where": where}
+        asked |= {"encoder_dtype": made_by.dtype}
         readers = [readers for readers in (self._rough, self._readers) if readers is not None and look is not None]
         seen = {"candidates_from": [record for one in readers for record in one.describe()]} if readers else {}
         return {"encoder": encoder, **asked, **look_conditions(look, self.rules), **seen}
@@ -182,7 +183,8 @@ class Retriever:
         import numpy as np
 
         encoder: Encoder = getattr(self.encoder, "for_queries", self.encoder)  # some take queries at another size
-        vectors = encoder.encode(queries)
+        # one at a time: in half precision a vector moves with its batch, and no answer may depend on other queries
+        vectors = np.concatenate([encoder.encode([query]) for query in queries])
         for query, vector in zip(queries, vectors, strict=True):
             if not np.isfinite(vector).all():
                 raise UsageError(f"The encoder finds nothing to go by in the query {query.id!r}; ask with another one.")

@@ -144,8 +144,8 @@ def text_is_utf8(text: str) -> bool:
 class EncoderInfo:
     """What a table must remember of its encoder in order to refuse another.
 
-    `queries` is a name of the same encoder that gives queries a size of their own (None: they have none); another one
-    fits the same table, so it is no part of what is compared.
+    `queries` is a name of the same encoder that gives queries a size of their own (None: they have none). `dtype` is
+    what it computes in here (None: unknown). Neither is compared: such vectors fit the same table.
     """
 
     name: str
@@ -153,9 +153,10 @@ class EncoderInfo:
     preprocessing: str
     dim: int
     queries: str | None = field(default=None, compare=False)
+    dtype: str | None = field(default=None, compare=False)
 
     def record(self) -> dict[str, Any]:
-        """As plain data, without what is None: a table that needs no `queries` is one that all versions can read."""
+        """Return what identifies the encoder as plain data, `queries` only where it has one."""
         own = {"name": self.name, "revision": self.revision, "preprocessing": self.preprocessing, "dim": self.dim}
         return own if self.queries is None else {**own, "queries": self.queries}
 

@@ -21,7 +21,7 @@ from looktwice.store import Manifest, Table
 
 def test_manifest_comes_back(tmp_path: Path) -> None:
     table = Table.create(tmp_path / "日本 t.lt", ENCODER, roots=["file:///a/"])
-    table.note_roots(["file:///b/", "file:///a/"])
+    table.note_run(["file:///b/", "file:///a/"], None)
     table.note_tokens({"tokens_key": "k", "codec": "pq8"})
     table.note_tokens({"tokens_key": "l", "codec": "int8"})
     table.note_tokens({"tokens_key": "k", "codec": "pq16"})
@@ -133,11 +133,11 @@ def test_links_in_a_table_from_a_stranger_lead_to_no_file_of_ours(tmp_path: Path
     table = Table.create(tmp_path / "t.lt", ENCODER)
     for name in ("manifest.json.tmp", f"manifest.json.{os.getpid()}.part"):
         (table.path / name).symlink_to(tmp_path / "victim")
-    table.note_roots(["file:///a/"])
+    table.note_run(["file:///a/"], None)
     (table.path / ".writer.lock").unlink()
     (table.path / ".writer.lock").symlink_to(tmp_path / "victim")
     with pytest.raises(StoreError, match="cannot be locked"):
-        Table.open(table.path).note_roots(["file:///b/"])
+        Table.open(table.path).note_run(["file:///b/"], None)
     assert (tmp_path / "victim").read_text() == "mine"
     assert not (table.path / "manifest.json").is_symlink()
     assert Table.open(table.path).manifest.roots == ("file:///a/",)
@@ -162,7 +162,7 @@ def test_two_writers(tmp_path: Path) -> None:
             lambda: table.delete(["a"]),
             lambda: table.compact(),
             lambda: table.build_index(),
-            lambda: table.note_roots(["r"]),
+            lambda: table.note_run(["r"], None),
             lambda: table.ledger.clear(["u"]),
             lambda: table.put_codes([]),
         ):
@@ -201,7 +201,7 @@ def test_writers_start_from_the_newest_version(tmp_path: Path) -> None:
     one = Table.create(tmp_path / "t.lt", ENCODER)
     two = Table.open(one.path)
     one.add([row("a")])
-    one.note_roots(["r"])
+    one.note_run(["r"], None)
     assert len(two) == 0  # what it saw when it was opened
     with two.writer():
         assert (len(two), two.manifest.roots) == (1, ("r",))

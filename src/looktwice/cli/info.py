@@ -38,7 +38,8 @@ def _facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "items", f"{facts['items']:,}"
     yield "failed", f"{facts['failed']:,}" + (f" (looktwice ledger {facts['path']})" if facts["failed"] else "")
     encoder = facts["encoder"]
-    yield "encoder", f"{encoder['name']}, revision {encoder['revision'][:12]}, {encoder['dim']} dimensions"
+    computed = f", computed in {' and '.join(facts['dtypes'])}" if facts["dtypes"] else ""
+    yield "encoder", f"{encoder['name']}, revision {encoder['revision'][:12]}, {encoder['dim']} dimensions{computed}"
     yield "search", _search(facts["index"])
     yield "columns", ", ".join(f"{name}:{kind}" for name, kind in facts["columns"].items()) or "none"
     for root in facts["roots"]:

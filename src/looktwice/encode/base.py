@@ -65,7 +65,9 @@ class BaseEncoder(ABC):
         self.truncated = 0
         self.unread = 0
         self._dim = linear.dim if linear else dim
-        self.info = EncoderInfo(name, checkpoint.revision, preprocessing, self._dim + mixing.short)
+        self.info = EncoderInfo(
+            name, checkpoint.revision, preprocessing, self._dim + mixing.short, dtype=placement.dtype
+        )
         self.for_queries: BaseEncoder | Asked = self
 
     @cached_property

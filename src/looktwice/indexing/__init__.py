@@ -50,7 +50,7 @@ def index(
             "Only what scan() returned can be pruned: a list of sources does not say what it accounts for."
         )
     with table.writer(), closing(Run(table, encoder, batch_size, max_failures, progress, threads)) as run:
-        table.note_roots(scan.roots if scan else ())
+        table.note_run(scan.roots if scan else (), encoder.info.dtype)
         try:
             run.take(sources)
         except StoreError:

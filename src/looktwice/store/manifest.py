@@ -23,12 +23,14 @@ FORMAT = 1
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """`roots`: uris that were indexed. `index`: what `build_index` measured, None while search is exact. `tokens`: one
-    mapping per token set, with at least its `tokens_key`."""
+    mapping per token set, with at least its `tokens_key`. `dtypes`: what the encoder computed vectors in, most often
+    one; empty where a version that did not record it made the table."""
 
     encoder: EncoderInfo
     roots: tuple[str, ...] = ()
     index: Mapping[str, Any] | None = None
     tokens: tuple[Mapping[str, Any], ...] = ()
+    dtypes: tuple[str, ...] = ()
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:
@@ -60,7 +62,8 @@ class Manifest:
     def _from(cls, values: dict[str, Any], folder: Path) -> Manifest:
         try:
             encoder = EncoderInfo(**values["encoder"])
-            return cls(encoder, tuple(values["roots"]), values["index"], tuple(values["tokens"]))
+            dtypes = tuple(values.get("dtypes", ()))
+            return cls(encoder, tuple(values["roots"]), values["index"], tuple(values["tokens"]), dtypes)
         except (KeyError, TypeError) as error:
             raise StoreError(
                 f"{folder / NAME} is damaged ({error}); restore it from a copy, or index again."

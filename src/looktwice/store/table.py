@@ -177,12 +177,14 @@ class Table:
             others = [known for known in self.manifest.tokens if known["tokens_key"] != entry["tokens_key"]]
             self._note(tokens=(*others, dict(entry)))
 
-    def note_roots(self, roots: Iterable[str]) -> None:
-        """Add uris to those that the manifest says were indexed."""
+    def note_run(self, roots: Iterable[str], dtype: str | None) -> None:
+        """Add the uris that a run indexes, and the dtype that its encoder computes in, to those in the manifest."""
         with self.writer():
-            merged = tuple(dict.fromkeys((*self.manifest.roots, *roots)))
-            if merged != self.manifest.roots:
-                self._note(roots=merged)
+            before = self.manifest
+            merged = tuple(dict.fromkeys((*before.roots, *roots)))
+            dtypes = tuple(dict.fromkeys((*before.dtypes, *([dtype] if dtype else []))))
+            if (merged, dtypes) != (before.roots, before.dtypes):
+                self._note(roots=merged, dtypes=dtypes)
 
     def __len__(self) -> int:
         with plain_errors(self.path, "counting items"):
@@ -276,6 +278,7 @@ class Table:
             "failed": len(self.ledger),
             "tokens": int(self._tokens.count_rows()),
             "encoder": {"name": encoder.name, "revision": encoder.revision, "dim": encoder.dim},
+            "dtypes": list(self.manifest.dtypes),
             "roots": list(self.manifest.roots),
             "columns": {name: kind.__name__ for name, kind in self.columns.items()},
             "index": dict(self.manifest.index) if self.manifest.index else {"kind": "exact"},
