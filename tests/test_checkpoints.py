@@ -120,7 +120,7 @@ def test_large_weights_are_sampled_from_start_to_end(
         ("~nobody-of-this-name/x", UsageError, "is missing"),
         ("/" + "x" * 5000, UsageError, "is missing"),
         ("\0", UnknownName, "There is no model"),
-        ("org/name#v1", UsageError, "revision v1.*could not be downloaded"),
+        ("org/name#v1", UsageError, "revision v1.*HF_HUB_OFFLINE is set; unset it"),
         ("org/name", UsageError, "not on this machine"),
     ],
 )
@@ -142,6 +142,10 @@ def test_folders_that_hold_no_usable_model(folder: Path, tmp_path: Path) -> None
     (folder / "weights.bin").unlink()
     with pytest.raises(ModelError, match="no weights"):
         resolve(str(folder))
+    (folder / "model.safetensors").symlink_to("a-blob-that-was-deleted")
+    with pytest.raises(ModelError, match="no weights"):
+        resolve(str(folder))
+    (folder / "model.safetensors").unlink()
     headers = [b'{"t": {"data_offsets": [%s]}}' % start for start in (b"-99", b"1.5", b'"a"', b"9" * 30)]
     headers += [b'{"t": {"data_offsets": %s}}' % span for span in (b"[9, 1]", b"[0, 1e9]", b"[0, 1, 2]", b"{}")]
     headers += [b'{"t": ' + b"[" * 5000 + b"]" * 5000 + b"}"]
@@ -229,6 +233,27 @@ def test_what_was_downloaded_before_is_found_offline(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     assert resolve("org/name").revision == COMMIT
     assert resolve("org/name", COMMIT).source.samefile(snapshot)
+
+
+def test_missing_files_of_weights_are_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a copy or a download that broke off between files."""
+    names = [f"model-0000{i}-of-00005.safetensors" for i in range(1, 6)]
+    (folder / "model.safetensors").rename(folder / names[0])
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {f"layer.{i}": name for i, name in enumerate(names)}}))
+    with pytest.raises(ModelError, match=r"lacks 4 of its files of weights \(model-00002.*, …\); copy them into"):
+        resolve(str(folder))
+    snapshot = folder.rename(folder.parent / COMMIT)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", Hub(snapshot))
+    with pytest.raises(ModelError, match=r"lacks 4 of .*; connect to the model hub and run the same command again"):
+        resolve("org/name")
+    for name in names[1:]:
+        shutil.copy(snapshot / names[0], snapshot / name)
+    assert resolve("org/name").revision == COMMIT
+    for damaged in ("{}", "[]", '{"weight_map": 3}'):
+        (snapshot / index.name).write_text(damaged)
+        with pytest.raises(ModelError, match=r"names no files of weights|no JSON object"):
+            resolve("org/name")
 
 
 def test_weights_are_whole_or_refused(folder: Path) -> None:

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "looktwice"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"types", "files", "ahead"}),
-    frozenset({"catalog", "device", "media"}),
+    frozenset({"catalog", "device", "hub", "media"}),
     frozenset({"checkpoints", "sources", "shapes"}),
     frozenset({"weights", "doctor", "manifest"}),
     frozenset({"processors"}),

@@ -23,14 +23,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from looktwice import hub
 from looktwice.catalog import BY_NAME, ENTRIES
-from looktwice.errors import Mismatch, ModelError, UnknownName, UsageError
+from looktwice.errors import Mismatch, ModelError, UnknownName, UsageError, first_line
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _REVISION = re.compile(r"[\w][\w./-]*")
 _SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
 _WANTED = [*_SMALL, "*.safetensors"]
 _UNWANTED = ["*/*", "consolidated*", "*onnx*"]
+_SINGLE = "model.safetensors"
 _WHOLE = 64 * 1024 * 1024
 _SAMPLE, _SAMPLES = 4096, 8
 _HEADER_LIMIT = 100 * 1024 * 1024
@@ -127,7 +129,7 @@ def _from_folder(name: str, folder: Path, revision: str | None) -> Checkpoint:
         raise UsageError(f"The model folder {str(folder)!r} is {kind}.")
     if not (folder / "config.json").is_file():
         raise UsageError(f"The folder {str(folder)!r} holds no config.json; name one that a model was saved to.")
-    _require_safetensors(name, folder)
+    _require_safetensors(name, folder, "copy them into the folder, or name a complete checkpoint")
     try:
         found = fingerprint(folder)
     except OSError as error:
@@ -138,8 +140,14 @@ def _from_folder(name: str, folder: Path, revision: str | None) -> Checkpoint:
     return Checkpoint(name, folder, found, local=True)
 
 
-def _require_safetensors(name: str, folder: Path) -> None:
-    if any(folder.glob("*.safetensors")):
+def _require_safetensors(name: str, folder: Path, way: str) -> None:
+    """Raise ModelError where there are no weights or only some of them; `way` is how to get the others."""
+    if missing := _missing_shards(folder):
+        more = ", …" if len(missing) > 3 else ""
+        raise ModelError(
+            f"The model {name!r} lacks {len(missing)} of its files of weights ({', '.join(missing[:3])}{more}); {way}."
+        )
+    if any(path.is_file() for path in folder.glob("*.safetensors")):  # links of the hub's cache may lead nowhere
         return
     pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
     if pickled:
@@ -150,38 +158,24 @@ def _require_safetensors(name: str, folder: Path) -> None:
     raise ModelError(f"The model {name!r} has no weights in safetensors form; name a complete checkpoint.")
 
 
-def _from_hub(name: str, hub_name: str, revision: str | None) -> Checkpoint:
-    from huggingface_hub import errors, snapshot_download
+def _missing_shards(folder: Path) -> list[str]:
+    """Files that the index of the weights names and that are not there, as where a download or a copy broke off."""
+    index = folder / f"{_SINGLE}.index.json"
+    if not index.is_file() or (folder / _SINGLE).is_file():
+        return []
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict):
+        raise ModelError(f"The model file {str(index)!r} names no files of weights; get it again.")
+    return sorted({str(file) for file in shards.values() if not (folder / str(file)).is_file()})
 
+
+def _from_hub(name: str, hub_name: str, revision: str | None) -> Checkpoint:
     at = f"{hub_name} (revision {revision})" if revision else hub_name
-    try:
-        folder = Path(snapshot_download(hub_name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
-    except errors.GatedRepoError as error:
-        raise UsageError(
-            f"The model {at} asks for its licence to be accepted: do so at https://huggingface.co/{hub_name}, "
-            "then log in with `hf auth login`."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise UsageError(f"The model {hub_name} has no revision {revision!r}; name one of its hub page.") from error
-    except errors.RepositoryNotFoundError as error:
-        raise UsageError(
-            f"The model hub has no {hub_name}, or it is private; check the name, or log in with `hf auth login`."
-        ) from error
-    except Exception as error:  # offline, proxy, full disk: several libraries' own classes, all told the same way
-        raise UsageError(
-            f"The model {at} is not on this machine and could not be downloaded ({first_line(error)}); connect to the "
-            "model hub, or download it elsewhere and name its folder."
-        ) from error
+    folder = hub.snapshot(hub_name, revision, _WANTED, _UNWANTED)
     if not (folder / "config.json").is_file():
         raise UsageError(f"The model {at} holds no config.json at its top; name a checkpoint that transformers reads.")
-    _require_safetensors(at, folder)
+    _require_safetensors(at, folder, "connect to the model hub and run the same command again")
     return Checkpoint(name, folder, folder.name, local=False)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of a foreign error's message, for use inside a sentence."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".:")[:200]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -51,6 +51,12 @@ class MissingDependency(UsageError):
         super().__init__(f"{purpose} needs {package}: pip install 'looktwice[{extra}]'.")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of a foreign error's message, for use inside a sentence."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".:")[:200]
+
+
 def demand_list(values: object, what: str) -> None:
     """Raise UsageError where one text stands for a list of them, as it would be taken letter by letter."""
     if isinstance(values, str):

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from looktwice.checkpoints import Checkpoint, first_line
+from looktwice.checkpoints import Checkpoint
 from looktwice.device import Placement
-from looktwice.errors import ModelError
+from looktwice.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -154,7 +154,7 @@ def mute_stdout() -> None:
 
 
 def show_warnings() -> None:
-    """Show the library's warnings as notes, each text once."""
+    """Show the library's warnings as notes, each text once, and what it says of a download."""
     import logging
 
     said: set[str] = set()
@@ -163,9 +163,10 @@ def show_warnings() -> None:
         def emit(self, record: logging.LogRecord) -> None:
             if (text := record.getMessage()) not in said:
                 said.add(text)
-                note(f"{record.levelname.capitalize()}: {text}")
+                note(text if record.levelno < logging.WARNING else f"{record.levelname.capitalize()}: {text}")
 
-    logging.getLogger("looktwice").handlers[:] = [Notes(logging.WARNING)]
+    logging.getLogger("looktwice").handlers[:] = [Notes()]
+    logging.getLogger("looktwice.hub").setLevel(logging.INFO)
 
 
 def number(value: float | None, digits: int = 3) -> str:

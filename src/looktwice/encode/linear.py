@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from looktwice.checkpoints import first_line
-from looktwice.errors import Mismatch, UsageError
+from looktwice.errors import Mismatch, UsageError, first_line
 
 if TYPE_CHECKING:
     import numpy as np

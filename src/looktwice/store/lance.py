@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,16 +22,38 @@ _NOT_FOUND = re.compile(r"\bNot found: .*\.lance\b")
 _NO_COLUMN = re.compile(r"No field named \"?([^.,\s\"]+)\"?")
 
 
+_process: int | None = None  # the one that LanceDB runs in: the first that opened a table
+
+
 def connect(path: Path) -> Any:
     """Open the database folder. LanceDB takes more than a second to import, so it is imported here, not above."""
+    global _process
+    refuse_forked()
     import lancedb
 
+    _process = os.getpid()
     return lancedb.connect(path)
+
+
+def refuse_forked() -> None:
+    """Raise UsageError in a child that was forked after a table was opened: LanceDB's threads did not come along.
+
+    There, a call of LanceDB answers, never returns or ends the process with signal 11, as it happens.
+    """
+    if _process is not None and os.getpid() != _process:
+        raise UsageError(
+            "This process was forked from one that had opened a table, which LanceDB does not survive; "
+            "open tables only after the fork, or start processes with 'spawn'."
+        )
 
 
 @contextmanager
 def plain_errors(path: Path, doing: str) -> Iterator[None]:
-    """Turn whatever LanceDB, Arrow or the disk raise while `doing` something into a StoreError of one sentence."""
+    """Turn whatever LanceDB, Arrow or the disk raise while `doing` something into a StoreError of one sentence.
+
+    Every call of LanceDB happens in here, so forked processes are refused here.
+    """
+    refuse_forked()
     try:
         yield
     except LooktwiceError:

@@ -13,7 +13,7 @@ import numpy as np
 from looktwice.errors import UnknownName, UsageError, demand_list
 from looktwice.store import ann, maintenance, tokens
 from looktwice.store.create import create_tables, open_folder
-from looktwice.store.lance import batched, condition, connect, filtering, is_in, plain_errors
+from looktwice.store.lance import batched, condition, connect, filtering, is_in, plain_errors, refuse_forked
 from looktwice.store.ledger import Ledger
 from looktwice.store.lock import WriterLock
 from looktwice.store.manifest import Manifest
@@ -65,6 +65,7 @@ class Table:
 
         The methods that change the table take the lock themselves; hold it around several of them.
         """
+        refuse_forked()  # before the lock, which a child shares with its parent
         first = not self._lock.held
         with self._lock.hold(wait):
             if first:

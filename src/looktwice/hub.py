@@ -1,0 +1,193 @@
+"""The model hub: from `org/name` to a snapshot on this machine, with progress, and errors that say what to do.
+
+Downloading, resuming, caching and checking are huggingface_hub's. Knows nothing of what a snapshot is for.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+from looktwice.errors import UsageError, first_line
+
+log = logging.getLogger(__name__)
+
+EVERY = 5.0
+"""Seconds between two lines about a download that no terminal shows."""
+_AGAIN = "run the same command again: files that are complete are kept"
+
+
+def snapshot(name: str, revision: str | None, wanted: list[str], unwanted: list[str]) -> Path:
+    """Return the folder of a snapshot, whose name is the commit, downloading what is not here yet.
+
+    Without a network, what was downloaded before is found; a part of it is refused. Raises UsageError.
+    """
+    from huggingface_hub import close_session, snapshot_download
+
+    download = _Download(name)
+    patterns: Any = {"allow_patterns": wanted, "ignore_patterns": unwanted}
+    with ThreadPoolExecutor(1) as pool:  # so that Ctrl-C reaches this thread while files are on their way
+        job = pool.submit(lambda: snapshot_download(name, revision=revision, tqdm_class=download.bars(), **patterns))
+        try:
+            return Path(job.result())
+        except KeyboardInterrupt:
+            download.stopped.set()
+            close_session()
+            raise
+        except Exception as error:
+            raise UsageError(_sentence(name, revision, error)) from error
+        finally:
+            download.close()
+
+
+class _Download:
+    """Progress of one snapshot: a bar where stderr is a terminal, else lines in the log; nothing if nothing comes."""
+
+    def __init__(self, name: str) -> None:
+        self.stopped = threading.Event()
+        self._name = name
+        self._bar: Any = None
+        self._done = self._total = 0
+        self._lock, self._began, self._said = threading.Lock(), time.monotonic(), 0.0
+
+    def bars(self) -> type:
+        """Return what huggingface_hub takes for a class of bars: one that draws nothing and counts bytes here."""
+        import huggingface_hub.utils as hub
+
+        download, bar = self, cast(Any, hub).tqdm
+
+        class Count(bar):  # type: ignore[misc,valid-type]
+            def __init__(self, *args: Any, **options: Any) -> None:
+                # Of two bars of bytes, one counts what comes from the network and one what is written: the latter
+                self.counts = options.get("unit") == "B" and not str(options.get("desc")).startswith("Downloading")
+                super().__init__(*args, **{**options, "disable": True})
+
+            def update(self, n: float | None = 1) -> None:
+                if download.stopped.is_set():
+                    raise InterruptedError("the download was stopped")
+                if self.counts:
+                    download.add(int(n or 0), int(self.total or 0))
+
+        return Count
+
+    def add(self, n: int, total: int) -> None:
+        """Count n more bytes of the `total` of all files that were begun."""
+        with self._lock:
+            self._done, self._total = self._done + n, total
+            if not self._said:
+                self._said = self._began
+                log.info("Downloading %s from the model hub (%s) …", self._name, _endpoint())
+            if sys.stderr.isatty():
+                self._draw(n)
+            elif time.monotonic() - self._said >= EVERY:
+                self._said = time.monotonic()
+                log.info("%s: %s", self._name, self._so_far())
+
+    def close(self) -> None:
+        """Say what came, if anything did."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._said:
+            log.info("%s: %s, %.0f s", self._name, self._so_far(), time.monotonic() - self._began)
+
+    def _draw(self, n: int) -> None:
+        import huggingface_hub.utils as hub
+
+        if self._bar is None:
+            self._bar = cast(Any, hub).tqdm(desc=self._name, unit="B", unit_scale=True, leave=False)
+        self._bar.total = self._total
+        self._bar.update(n)
+
+    def _so_far(self) -> str:
+        rate = self._done / max(time.monotonic() - self._began, 1e-3)
+        return f"{self._done / 1e6:,.1f} of {self._total / 1e6:,.1f} MB, {rate / 1e6:,.1f} MB/s"
+
+
+def _sentence(name: str, revision: str | None, error: Exception) -> str:
+    """What went wrong and what to do about it, whichever library raised it."""
+    from huggingface_hub import errors
+
+    at = f"{name} (revision {revision})" if revision else name
+    chain = list(_chain(error))
+    if any(getattr(one, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(one) for one in chain):
+        return f"The disk is full, so the model {at} was not downloaded; free space in {_cache()}, then {_AGAIN}."
+    if any(getattr(one, "errno", None) in (errno.EACCES, errno.EROFS) for one in chain):
+        return f"The model {at} cannot be kept: {_cache()} may not be written; set HF_HOME to a folder of yours."
+    if (partial := _missing_files(chain)) is not None:
+        return f"Only a part of the model {at} is on this machine ({partial}); connect to the model hub and {_AGAIN}."
+    if any(isinstance(one, errors.OfflineModeIsEnabled) for one in chain):
+        return f"The model {at} is not on this machine and HF_HUB_OFFLINE is set; unset it to download the model."
+    if any(isinstance(one, errors.GatedRepoError) for one in chain):
+        how = f"accept it at {_endpoint()}/{name}, then log in with `hf auth login`"
+        return f"The model {at} asks for its licence to be accepted; {how}."
+    if any(isinstance(one, errors.RevisionNotFoundError) for one in chain):
+        return f"The model {name} has no revision {revision!r}; name one of its hub page."
+    if any(isinstance(one, errors.RepositoryNotFoundError) for one in chain):
+        return f"The model hub has no {name}, or it is private; check the name, or log in with `hf auth login`."
+    if any(isinstance(one, errors.DisabledRepoError) for one in chain):
+        return f"The model {name} has been taken off the model hub; name another."
+    problem = f"The model {at} is not on this machine and could not be downloaded"
+    if _is_xet(chain):
+        return f"{problem} from its xet storage ({first_line(error)}); set HF_HUB_DISABLE_XET=1 and {_AGAIN}."
+    status = next((one.response.status_code for one in chain if isinstance(one, errors.HfHubHTTPError)), None)
+    if status is not None:
+        return f"{problem}: {_by_status(status)}."
+    return (
+        f"{problem} ({first_line(chain[-1])}); connect to the model hub and {_AGAIN}, "
+        "or download the model elsewhere and name its folder."
+    )
+
+
+def _by_status(status: int) -> str:
+    if status == 401:
+        return "the hub does not know your access token; log in anew with `hf auth login`, or unset HF_TOKEN"
+    if status == 403:
+        return "your access token may not read it (403); allow that in the token's settings, or use another"
+    if status == 429:
+        return f"the hub answers no more for now (429); wait some minutes, log in with `hf auth login` and {_AGAIN}"
+    if status >= 500:
+        return f"the hub has a fault of its own ({status}); wait some minutes and {_AGAIN}"
+    return f"the hub answers with status {status}; check HF_ENDPOINT, which is {_endpoint()}"
+
+
+def _is_xet(chain: list[BaseException]) -> bool:
+    """Whether the storage that takes the place of plain downloads failed; its errors have no class of their own."""
+    frames = (frame for one in chain for frame, _ in traceback.walk_tb(one.__traceback__))
+    return any(frame.f_code.co_name == "xet_get" for frame in frames)
+
+
+def _missing_files(chain: list[BaseException]) -> str | None:
+    """What huggingface_hub says is missing of a snapshot that it has begun, if that is what it says."""
+    for one in chain:
+        if type(one).__name__ == "IncompleteSnapshotError":
+            found = re.search(r"(\d+ file\(s\) are missing) \((.*?)\)\.", str(one))
+            return f"{found[1]}: {found[2]}".replace("file(s) are missing", "missing") if found else "files are missing"
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what caused it, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _cache() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.HF_HUB_CACHE)
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
