@@ -143,6 +143,64 @@ def test_links_in_a_table_from_a_stranger_lead_to_no_file_of_ours(tmp_path: Path
     assert Table.open(table.path).manifest.roots == ("file:///a/",)
 
 
+def _replace_with(path: Path, kind: str, elsewhere: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "link":
+            path.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link"])
+@pytest.mark.parametrize("part", ["manifest.json", "items.lance", "tokens.lance/_versions", "items.lance/data/*"])
+def test_a_strangers_table_holds_only_files_of_its_own(tmp_path: Path, part: str, kind: str) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    table.add(random_rows(3))
+    victim = next(table.path.glob(part))
+    (shutil.copytree if victim.is_dir() else shutil.copy)(victim, tmp_path / "elsewhere")
+    _replace_with(victim, kind, tmp_path / "elsewhere")
+    opening = f"from looktwice.store import Table; Table.open({str(table.path)!r})"
+    done = subprocess.run([sys.executable, "-c", opening], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "StoreError" in done.stderr, done.stderr
+    assert victim.name in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_codebook_is_a_file_of_the_table(tmp_path: Path, kind: str, whole: bool) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    name = table.put_codebook(b"book")
+    victim = table.path / "codebooks" if whole else table.path / "codebooks" / name
+    (shutil.copytree if whole else shutil.copy)(victim, tmp_path / "elsewhere")
+    _replace_with(victim, kind, tmp_path / "elsewhere")
+    with pytest.raises(StoreError):
+        table.codebook(name)
+    if whole and kind == "link":
+        with pytest.raises(StoreError, match="is a link"):
+            table.put_codebook(b"other")
+        assert os.listdir(tmp_path / "elsewhere") == [name]
+
+
+@pytest.mark.parametrize("name", ["../manifest.json", "/etc/passwd", "0" * 63, "F" * 64, "0" * 64 + "\n", ""])
+def test_a_codebook_is_named_by_its_hash(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StoreError, match="no SHA-256"):
+        Table.create(tmp_path / "t.lt", ENCODER).codebook(name)
+
+
+def test_a_file_that_is_far_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    name = table.put_codebook(b"book")
+    os.truncate(table.path / "codebooks" / name, 1000)
+    os.truncate(table.path / "manifest.json", 2**33)
+    monkeypatch.setattr("looktwice.store.tokens.MOST_CODEBOOK_BYTES", 999)
+    for ask in (partial(table.codebook, name), partial(Table.open, table.path)):
+        with pytest.raises(StoreError, match="is none of ours"):
+            ask()
+
+
 HOLD = """
 import sys, time
 from looktwice.store import Table
