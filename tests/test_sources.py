@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import tarfile
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
@@ -788,6 +789,29 @@ def refuse() -> None:
         "::ffff:127.0.0.1",
         "2002:7f00:1::",
         "64:ff9b::a00:1",
+        "192.0.0.192",
+        "192.0.0.9",
+        "192.88.99.1",
+        "168.63.129.16",
+        "100.100.100.200",
+        "198.18.0.1",
+        "240.0.0.1",
+        "64:ff9b:1::808:808",
+        "::127.0.0.1",
+        "::8.8.8.8",
+        "::ffff:0:7f00:1",
+        "fec0::1",
+        "3fff::1",
+        "5f00::1",
+        "2001::1",
+        "2001:db8::1",
+        "4000::1",
+        "2606:4700::5efe:10.0.0.1",
+        "2606:4700::200:5efe:169.254.169.254",
+        "2002:c000:00c0::1",
+        "2002:a83f:8110::",
+        "::ffff:168.63.129.16",
+        "64:ff9b::c000:c0",
     ],
 )
 def test_what_is_no_public_address(address: str) -> None:
@@ -795,7 +819,25 @@ def test_what_is_no_public_address(address: str) -> None:
 
 
 def test_what_is_a_public_address() -> None:
-    assert all(map(is_public, ("8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808")))
+    plain = ("8.8.8.8", "168.63.129.17", "2606:4700::1111", "2001:4860:4860::8888", "3ffe::1", "192.0.1.1")
+    wrapped = ("::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1", "2606:4700::5efe:8.8.8.8")
+    assert all(map(is_public, (*plain, *wrapped)))
+
+
+def test_a_resolver_that_never_answers_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr("looktwice.sources.download.RESOLVE_SECONDS", 0.1)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: released.wait(30) and [])
+    for urls in ("public", "private"):
+        with pytest.raises(MediaError, match=r"download: .*the address of slow\.invalid was not found"):
+            read_uri("http://slow.invalid/a.png", urls=urls)
+    released.set()
+
+
+def test_a_name_that_is_none_is_a_download_that_fails() -> None:
+    for name in ("a" * 70, "a..b"):
+        with pytest.raises(MediaError, match="download"):
+            read_uri(f"http://{name}/a.png", urls="public")
 
 
 # What a scan accounts for

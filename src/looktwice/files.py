@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
-from looktwice.errors import LooktwiceError, UsageError
+from looktwice.errors import LooktwiceError, StoreError, UsageError
 
 DRAFT = ".part"
 
@@ -34,6 +35,44 @@ def write_whole(path: Path, data: bytes, *, sync: bool = False) -> None:
     except OSError as error:
         kind = LooktwiceError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else UsageError
         raise kind(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def read_own(path: Path, limit: int) -> bytes:
+    """Read a file of a folder that may be a stranger's: a regular file, no link out of it, of at most `limit` bytes.
+
+    Raises StoreError for anything else, OSError where the file is missing or may not be read.
+    """
+    try:
+        # O_NONBLOCK: opening a named pipe must not wait for somebody to write into it.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise StoreError(f"{path} is a link; put the file itself there.") from None
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise StoreError(f"{path} is no regular file; restore it from a copy.")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise StoreError(f"{path} has more than {limit:,} bytes and is none of ours; restore it from a copy.")
+    return data
+
+
+def demand_plain(folder: Path) -> None:
+    """Raise StoreError where anything below `folder` is a link, pipe or device: it may lead out, or never end."""
+    folders = [folder]
+    if folder.is_symlink():
+        raise StoreError(f"{folder} is a link; put the folder itself there.")
+    while folders:
+        with (
+            suppress(FileNotFoundError, NotADirectoryError),
+            os.scandir(folders.pop()) as entries,
+        ):  # another process may tidy up
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif not entry.is_file(follow_symlinks=False):
+                    raise StoreError(f"{entry.path} is a link, pipe or device; a table holds only files of its own.")
 
 
 def is_replaced(path: Path) -> bool:

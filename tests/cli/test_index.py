@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 from conftest import Looktwice
 from PIL import Image
+from typer.testing import CliRunner
+
+from looktwice.cli.main import app
 
 
 def test_index_twice_then_change_remove_and_prune(looktwice: Looktwice, pictures: Path) -> None:
@@ -90,6 +94,10 @@ def test_max_failures_stops(looktwice: Looktwice, pictures: Path) -> None:
         (["delete", "t.lt", "red-0.png", "--where", "id = 'x'"], "one of the two"),
         (["delete", "t.lt", "--where", "colour = 'red'"], "--column KEY:TYPE"),
         (["delete", "t.lt", "--where", "((("], "filter"),
+        (["delete", "t.lt", "--yes", "--where", "true) AND_ONLY id = 'zzz'"], "the ) at character 5 closes nothing"),
+        (["search", "t.lt", "red", "--where", "true) -- "], "the ) at character 5 closes nothing"),
+        (["delete", "t.lt", "--yes", "--where", "1=1" + "-1" * 30_000], "at most 250 are allowed"),
+        (["delete", "t.lt", "--where", "true"], "all 12 items of t.lt ("),
         (["export", "t.lt", "pictures"], "not empty"),
         (["ledger", "t.lt", "--json", "extra"], "extra"),
         (["indx"], "index"),
@@ -130,6 +138,33 @@ def test_a_table_that_is_still_empty_is_filled_by_the_same_command(looktwice: Lo
     assert looktwice("index", "t.lt", nothing).code == 0
     done = looktwice("index", "t.lt", pictures)
     assert done.code == 0 and "12 added" in done.out
+
+
+def test_a_whole_table_goes_only_after_a_yes(
+    looktwice: Looktwice, own_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = looktwice("delete", own_table, "--where", "true")
+    assert refused.code == 2 and "This would delete all 12 items" in refused.err and "say --yes" in refused.err
+    monkeypatch.setattr("looktwice.cli.delete.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    arguments = ["delete", str(own_table), "--where", "true", "--json"]
+    no = CliRunner().invoke(app, arguments, input="n\n")
+    assert no.exit_code == 2 and "{" not in no.stdout and "as the answer was no" in no.stderr
+    assert looktwice("info", own_table, "--json").records[0]["items"] == 12
+    sure = CliRunner().invoke(app, arguments, input="y\n")
+    assert sure.exit_code == 0 and json.loads(sure.stdout.splitlines()[-1]) == {"deleted": 12, "unknown": 0, "items": 0}
+    assert looktwice("delete", own_table, "--where", "true").code == 0  # nothing is left to ask about
+
+
+def test_more_than_1000_items_go_only_with_yes(
+    looktwice: Looktwice, own_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("looktwice.cli.delete.MANY", 5)
+    names = [f"{colour}-{n}.png" for colour in ("red", "blue") for n in range(3)]
+    for items in (names, ["--where", "id NOT LIKE 'gr%'"]):
+        refused = looktwice("delete", own_table, *items)
+        assert refused.code == 2 and "This would delete 6 items of t.lt (" in refused.err
+    assert looktwice("delete", own_table, *names[:5]).code == 0
+    assert looktwice("delete", own_table, "--yes", "--where", "true", "--json").records[0]["deleted"] == 7
 
 
 def test_delete_by_id_and_filter_then_purge(looktwice: Looktwice, own_table: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import resource
 import time
 from pathlib import Path
 
@@ -206,6 +207,16 @@ def test_a_pickle_that_wants_to_run_something_is_refused(tmp_path):
         (tmp_path / "evil.pkl").write_bytes(code)
         with pytest.raises(UsageError, match="it asks for"):
             unpickle(tmp_path / "evil.pkl")
+
+
+@pytest.mark.parametrize("code", [b"\x80\x04Nr\xff\xff\xff\x0f.", b"Np4000000000\n.", b"Np-1\n.", b"Nr\0\0\0\xff."])
+def test_a_pickle_that_numbers_things_far_beyond_its_length_is_refused(code, tmp_path):
+    """Nine bytes took four gigabytes."""
+    (tmp_path / "evil.pkl").write_bytes(code)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UsageError, match="it numbers a thing"):
+        unpickle(tmp_path / "evil.pkl")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB
 
 
 class Records:

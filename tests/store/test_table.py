@@ -122,7 +122,12 @@ def test_columns(table: Table, tmp_path: Path) -> None:
         "NOT new": "b",
         "year IS NULL": "c",
         "metadata LIKE '%more%'": "a",
-        "id IN ('a', 'c') -- comment": "ac",
+        "id IN ('a', 'c')": "ac",
+        "shop = 'a) -- /* ; ''b' OR year = 1999": "a",
+        "`year` > 2000 OR \"shop\" = 'O''Neil'": "ab",
+        "(year IN (-1, 2021) AND id <> '(')": "b",
+        "array_has([1999, 2], year)": "a",
+        "year::double / 2 > 1000.5e0 AND id || 'x' = 'bx'": "b",
         "year > 2000 OR true": "abc",
         "width = 4 and height = 3": "abc",
     }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -143,6 +146,62 @@ def test_links_in_a_table_from_a_stranger_lead_to_no_file_of_ours(tmp_path: Path
     assert Table.open(table.path).manifest.roots == ("file:///a/",)
 
 
+def _replace_with(path: Path, kind: str, elsewhere: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "link":
+            path.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link"])
+@pytest.mark.parametrize("part", ["manifest.json", "items.lance", "tokens.lance/_versions", "items.lance/data/*"])
+def test_a_strangers_table_holds_only_files_of_its_own(tmp_path: Path, part: str, kind: str) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    table.add(random_rows(3))
+    victim = next(table.path.glob(part))
+    (shutil.copytree if victim.is_dir() else shutil.copy)(victim, tmp_path / "elsewhere")
+    _replace_with(victim, kind, tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match=re.escape(victim.name)):
+        Table.open(table.path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_codebook_is_a_file_of_the_table(tmp_path: Path, kind: str, whole: bool) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    name = table.put_codebook(b"book")
+    victim = table.path / "codebooks" if whole else table.path / "codebooks" / name
+    (shutil.copytree if whole else shutil.copy)(victim, tmp_path / "elsewhere")
+    _replace_with(victim, kind, tmp_path / "elsewhere")
+    with pytest.raises(StoreError):
+        table.codebook(name)
+    if whole and kind == "link":
+        with pytest.raises(StoreError, match="is a link"):
+            table.put_codebook(b"other")
+        assert os.listdir(tmp_path / "elsewhere") == [name]
+
+
+@pytest.mark.parametrize("name", ["../manifest.json", "/etc/passwd", "0" * 63, "F" * 64, "0" * 64 + "\n", ""])
+def test_a_codebook_is_named_by_its_hash(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StoreError, match="no SHA-256"):
+        Table.create(tmp_path / "t.lt", ENCODER).codebook(name)
+
+
+def test_a_file_that_is_far_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    name = table.put_codebook(b"book")
+    os.truncate(table.path / "codebooks" / name, 1000)
+    os.truncate(table.path / "manifest.json", 2**33)
+    monkeypatch.setattr("looktwice.store.tokens.MOST_CODEBOOK_BYTES", 999)
+    for ask in (partial(table.codebook, name), partial(Table.open, table.path)):
+        with pytest.raises(StoreError, match="is none of ours"):
+            ask()
+
+
 HOLD = """
 import sys, time
 from looktwice.store import Table
@@ -174,6 +233,61 @@ def test_two_writers(tmp_path: Path) -> None:
         other.wait()
     table.add([row("a")])  # the lock died with its process
     assert len(table) == 1
+
+
+def test_a_lock_that_is_a_strangers_file_is_not_written(tmp_path: Path) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    lock = table.path / ".writer.lock"
+    (tmp_path / "victim").write_text("mine")
+    for put in (partial(os.link, tmp_path / "victim", lock), partial(os.mkfifo, lock), lock.mkdir):
+        lock.rmdir() if lock.is_dir() else lock.unlink(missing_ok=True)
+        put()
+        with pytest.raises(StoreError, match=r"writer\.lock cannot be locked, as it is a link"):
+            table.note_roots(["file:///b/"])
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+@pytest.fixture
+def no_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for a file system without locks."""
+
+    def missing(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", missing)
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+@pytest.mark.usefixtures("no_flock")
+def test_without_flock_a_copied_lock_does_not_hold_for_ever(tmp_path: Path) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    lock = table.path / ".writer.lock"
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    lock.write_text(f"{ended.pid}\n{socket.gethostname()}\n")  # left by a process of this machine
+    table.add([row("a")])
+    for record in ("4242\nelsewhere\n", "4242\n", "", "junk\n" * 999, f"{os.getpid()}\n{socket.gethostname()}\n"):
+        lock.write_text(record)
+        with pytest.raises(Locked, match=r"writer\.lock says that .* remove that file") as caught:
+            Table.open(table.path).add([row("b")])
+        assert "elsewhere" not in record or "process 4242 on elsewhere" in str(caught.value)
+        lock.unlink()
+    with table.writer(), pytest.raises(Locked, match=f"process {os.getpid()}"):
+        Table.open(table.path).add([row("b")])
+    table.add([row("b")])
+    assert len(table) == 2 and not lock.exists()
+
+
+@pytest.mark.parametrize("record", ["1073741823\n{host}\n", "-1\n", "9" * 30 + "\n", "", "x" * 9999])
+def test_a_lock_names_only_processes_that_live(tmp_path: Path, record: str) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    with table.writer():
+        (table.path / ".writer.lock").write_text(record.format(host=socket.gethostname()))
+        with pytest.raises(Locked, match="Another process is writing"):
+            Table.open(table.path).add([row("a")])
+        (table.path / ".writer.lock").write_text("7\nfar-away\n")  # the kernels of a network share agree on a lock
+        with pytest.raises(Locked, match="Process 7 on far-away is writing"):
+            Table.open(table.path).add([row("a")])
 
 
 def test_a_full_disk_does_not_keep_anybody_from_deleting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

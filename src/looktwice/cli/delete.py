@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from looktwice.cli import options
 from looktwice.cli.console import emit, note, plural, size
 from looktwice.errors import UsageError
+
+if TYPE_CHECKING:
+    from looktwice.store import Table
+
+MANY = 1000
+"""More items than this are deleted only after a yes, and so is a whole table."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,10 +31,12 @@ def delete(
         list[str] | None, typer.Argument(metavar="[ID]...", help="Ids, as search and export show them.")
     ] = None,
     where: options.Where = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, however many items it is.")] = False,
     json: options.Json = False,
 ) -> None:
     """Take items out of a table, by id or by filter. The files they came from are not touched.
 
+    Before more than 1,000 items or all of them go, it asks; where there is nobody to ask, it wants --yes.
     The rows leave every answer at once; `looktwice compact --purge` also erases them from the disk.
 
     Example: looktwice delete photos.lt --where "year < 1990"
@@ -36,7 +46,9 @@ def delete(
     if bool(ids) == (where is not None):
         raise UsageError("Say which items: their ids, or --where with a filter; one of the two.")
     opened = Table.open(path)
-    with opened.writer():
+    with opened.writer():  # held while it asks, so that what was agreed to is what goes
+        if not yes:
+            _ask(opened, ids, where)
         gone = opened.delete(ids=ids) if ids else opened.delete(where=where)
     unknown = len(set(ids)) - gone if ids else 0
     if json:
@@ -46,6 +58,21 @@ def delete(
     if unknown:
         note(f"{plural(unknown, 'id')} named nothing in the table.")
         raise typer.Exit(3)
+
+
+def _ask(table: Table, ids: list[str] | None, where: str | None) -> None:
+    """Raise UsageError where much is to be deleted and nobody agrees to that."""
+    rows = table.lookup(ids, ["id"]) if ids else table.rows(["id"], where)
+    found = len(rows) if isinstance(rows, list) else table.count(where)
+    if not found or (found <= MANY and found < len(table)):
+        return
+    some = ", ".join(row["id"] for row in islice(rows, 3)) + (", …" if found > 3 else "")
+    what = f"{'all ' if found == len(table) else ''}{plural(found, 'item')} of {table.path} ({some})"
+    if not sys.stdin.isatty():
+        raise UsageError(f"This would delete {what}; say --yes if it shall.")
+    note(f"This deletes {what}.")
+    if not typer.confirm("Delete them?", err=True):
+        raise UsageError("Nothing was deleted, as the answer was no.")
 
 
 def compact(

@@ -24,7 +24,24 @@ CONNECT_SECONDS = 30
 FETCH_SECONDS = 120
 """A download that takes longer is given up: a server that sends a byte now and then must not hold up a run for good."""
 
+RESOLVE_SECONDS = 30
+
+# IANA's registries of special addresses, kept here as Python's own list differs from version to version. In
+# 192.0.0.0/24 and at 168.63.129.16 clouds serve metadata; 192.88.99.0/24 were relays to anywhere.
+_SPECIAL = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16"),
+            *("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15"),
+            *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+            *("2001::/23", "2001:db8::/32", "3fff::/20"),
+        ),
+    )
+)
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that was ever given out to the public
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_ISATAP = (0x00005EFE, 0x02005EFE)
 
 
 def fetch(url: str, limit: int, private: bool) -> bytes:
@@ -54,11 +71,23 @@ def is_public(address: str) -> bool:
     """
     parsed = ipaddress.ip_address(address)
     if isinstance(parsed, ipaddress.IPv6Address):
-        inner = parsed.ipv4_mapped or parsed.sixtofour
-        if parsed in _NAT64:
-            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
-        parsed = inner or parsed
-    return parsed.is_global and not parsed.is_multicast
+        if parsed.ipv4_mapped or parsed in _NAT64:
+            return is_public(_last_four(parsed))
+        if parsed.sixtofour is not None:
+            return is_public(str(parsed.sixtofour))
+        if parsed not in _UNICAST or (_is_isatap(parsed) and not is_public(_last_four(parsed))):
+            return False
+    return not any(parsed in block for block in _SPECIAL)
+
+
+def _last_four(address: ipaddress.IPv6Address) -> str:
+    """The IPv4 address in the last four bytes."""
+    return str(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+
+
+def _is_isatap(address: ipaddress.IPv6Address) -> bool:
+    """Whether a tunnel takes what is sent here to the IPv4 address in its last four bytes."""
+    return int(address) >> 32 & 0xFFFFFFFF in _ISATAP
 
 
 class _Line:
@@ -89,7 +118,7 @@ class _Line:
 
     def dial(self, place: tuple[str, int], timeout: float | None = None, _source: Any = None) -> socket.socket:
         """Stands in for `socket.create_connection`."""
-        made = socket.create_connection(place, timeout) if self.private else _connect(*place, timeout)
+        made = _connect(*place, timeout, self.private)
         self._sockets.append(made.dup())  # TLS takes the socket itself away
         if self._late:  # the time ended while connecting
             made.close()
@@ -138,12 +167,11 @@ def _opener(line: _Line) -> urllib.request.OpenerDirector:
     return opener
 
 
-def _connect(host: str, port: int, timeout: float | None) -> socket.socket:
+def _connect(host: str, port: int, timeout: float | None, private: bool) -> socket.socket:
     """Connect to the first address of `host` that answers; each is checked before anything is sent to it."""
     trouble: OSError = OSError(f"{host} has no address")
-    for *_, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        address = str(place[0])
-        if not is_public(address):
+    for address in _resolve(host, port):
+        if not private and not is_public(address):
             where = f"{host} ({address}) is not on the public internet"
             raise MediaError("forbidden-address", f"{where} (--allow-private-urls)")
         try:
@@ -151,3 +179,24 @@ def _connect(host: str, port: int, timeout: float | None) -> socket.socket:
         except OSError as error:
             trouble = error
     raise trouble
+
+
+def _resolve(host: str, port: int) -> list[str]:
+    """Return the addresses of a name. The system's resolver knows no time limit, so a slow one is left behind."""
+    found: list[str] = []
+    failed: list[OSError] = []
+
+    def ask() -> None:
+        try:
+            found.extend(str(place[0]) for *_, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            failed.append(error if isinstance(error, OSError) else OSError(f"{host} is no name: {error}"))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(RESOLVE_SECONDS)
+    if asking.is_alive():
+        raise TimeoutError(f"the address of {host} was not found within {RESOLVE_SECONDS} s")
+    if failed:
+        raise failed[0]
+    return found

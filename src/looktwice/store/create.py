@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from looktwice.errors import StoreError, UsageError
-from looktwice.files import DRAFT
+from looktwice.files import DRAFT, demand_plain
 from looktwice.store import lock, manifest
 from looktwice.store.lance import connect, plain_errors
 from looktwice.store.ledger import ledger_schema
@@ -34,6 +34,8 @@ def open_folder(path: Path, encoder: EncoderInfo | None) -> tuple[Path, Manifest
     found = Manifest.read(path)
     if encoder is not None:
         found.check(encoder, path)
+    for name in _TABLES:
+        demand_plain(path / f"{name}.lance")
     return path, found
 
 
@@ -101,6 +103,7 @@ def _clear_leftovers(path: Path) -> None:
 
 
 def _demand_empty(database: Any, name: str, path: Path) -> None:
+    demand_plain(path / f"{name}.lance")
     committed = any((path / f"{name}.lance" / "_versions").glob("*.manifest"))
     if committed and database.open_table(name).count_rows():
         raise StoreError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from looktwice.errors import LooktwiceError, StoreError, UnknownName, UsageError
+from looktwice.store.filters import check
 from looktwice.types import text_is_utf8
 
 T = TypeVar("T")
@@ -19,6 +20,7 @@ MISSING = "files of the table are missing; restore them from a copy, or index in
 
 _RUST_PLACE = re.compile(r",? ?(at )?/\S*\.rs:\d+(:\d+)?")
 _NOT_FOUND = re.compile(r"\bNot found: .*\.lance\b")
+_SHOWN = 300  # characters of a filter, and of what is wrong with it, that a message quotes
 _NO_COLUMN = re.compile(r"No field named \"?([^.,\s\"]+)\"?")
 
 
@@ -66,26 +68,33 @@ DECLARE = "A metadata key is one if that was said when the table was made: lookt
 
 
 @contextmanager
-def filtering(where: str | None, columns: Sequence[str]) -> Iterator[None]:
-    """Turn what the SQL parser says of the user's filter into a UsageError that names the columns there are."""
+def filtering(where: str | None, columns: Sequence[str]) -> Iterator[str | None]:
+    """Yield the user's filter as it may be given to the database, which is the only way for one to get there.
+
+    Turns what is wrong with it, whoever says so, into a UsageError that names the columns there are.
+    """
     try:
-        yield
+        yield _condition(where)
     except ValueError as error:
         if where is None or isinstance(error, LooktwiceError):
             raise
         text = " ".join(_RUST_PLACE.sub("", str(error)).split())
         if found := _NO_COLUMN.search(text):
             raise UnknownName("column", found[1], columns, DECLARE) from None
-        cause = re.split("sql parser error: |user input: |Invalid input, ", text)[-1].rstrip(")., ")
-        raise UsageError(f"The filter {where!r} cannot be used ({cause}); columns: {', '.join(columns)}.") from None
+        cause = re.split("sql parser error: |user input: |Invalid input, ", text)[-1].rstrip(")., ")[:_SHOWN]
+        shown = where if len(where) <= _SHOWN else where[:_SHOWN] + "…"
+        raise UsageError(f"The filter {shown!r} cannot be used ({cause}); columns: {', '.join(columns)}.") from None
 
 
-def condition(where: str | None) -> str | None:
-    """Return the user's filter so that a comment stays a comment and a second statement is an error, not ignored."""
+def _condition(where: str | None) -> str | None:
+    """Return the checked filter in parentheses, so that the database reads all of it or refuses it."""
     if where is None:
         return None
+    if not isinstance(where, str):
+        raise UsageError(f"A filter is a text in SQL, not {type(where).__name__}; write one such as: year > 2020")
     if not where.strip():
         raise UsageError("The filter is empty; leave it out or write one such as: year > 2020")
+    check(where)
     return f"({where}\n)"
 
 

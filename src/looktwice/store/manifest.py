@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from looktwice.errors import Mismatch, StoreError, UsageError
-from looktwice.files import write_whole
+from looktwice.files import read_own, write_whole
 from looktwice.types import EncoderInfo
 
 NAME = "manifest.json"
 FORMAT = 1
+
+MOST_BYTES = 2**26
+"""Of a manifest; a million roots of 60 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Manifest:
     def read(cls, folder: Path) -> Manifest:
         """Read a table's manifest. Raises UsageError where there is none, or one of another format."""
         try:
-            values = json.loads((folder / NAME).read_bytes())
+            values = json.loads(read_own(folder / NAME, MOST_BYTES))
         except FileNotFoundError:
             raise UsageError(
                 f"{folder} is no looktwice table (it has no {NAME}); make one with: looktwice index"

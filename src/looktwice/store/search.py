@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from looktwice.errors import UsageError
-from looktwice.store.lance import batched, condition, filtering, is_in, plain_errors
+from looktwice.store.lance import batched, filtering, is_in, plain_errors
 from looktwice.store.schema import Row, arrow_to_rows, stored_dim, vectors_of
 from looktwice.types import Candidate
 
@@ -49,8 +49,7 @@ class Space:
         units = _units(queries, self.dim)
         if k <= 0:
             raise UsageError(f"k must be at least 1, not {k}.")
-        with plain_errors(self.folder, "searching"), filtering(where, self.columns):
-            sql = condition(where)
+        with plain_errors(self.folder, "searching"), filtering(where, self.columns) as sql:
             if self.index is None and len(units) >= STREAM_FROM:
                 return self.stream(units, k, sql)
             return [self._one(unit, k, sql) for unit in units]

@@ -13,7 +13,7 @@ import numpy as np
 from looktwice.errors import UnknownName, UsageError, demand_list
 from looktwice.store import ann, maintenance, tokens
 from looktwice.store.create import create_tables, open_folder
-from looktwice.store.lance import batched, condition, connect, filtering, is_in, plain_errors, refuse_forked
+from looktwice.store.lance import batched, connect, filtering, is_in, plain_errors, refuse_forked
 from looktwice.store.ledger import Ledger
 from looktwice.store.lock import WriterLock
 from looktwice.store.manifest import Manifest
@@ -103,8 +103,8 @@ class Table:
             if where is None:
                 found = self._lookup(ids or (), columns)
             else:
-                with filtering(where, self._schema.names):
-                    found = self._items.search().where(condition(where)).select(columns).to_arrow()
+                with filtering(where, self._schema.names) as sql:
+                    found = self._items.search().where(sql).select(columns).to_arrow()
             for part in found.to_batches(_CHUNK):
                 self.ledger.clear_items(part.to_pylist())
                 some = is_in("id", part["id"].to_pylist())
@@ -193,8 +193,8 @@ class Table:
 
     def count(self, where: str | None = None) -> int:
         """Return how many items fulfil a filter."""
-        with plain_errors(self.path, "counting items"), filtering(where, self._schema.names):
-            return int(self._items.count_rows(condition(where)))
+        with plain_errors(self.path, "counting items"), filtering(where, self._schema.names) as sql:
+            return int(self._items.count_rows(sql))
 
     def search(self, vector: Any, k: int, where: str | None = None) -> list[Candidate]:
         """Return the k items nearest to `vector` [d] by cosine, best first; equal scores are ordered by id.
@@ -218,9 +218,9 @@ class Table:
 
     def rows(self, columns: Sequence[str] = ("id",), where: str | None = None) -> Iterator[dict[str, Any]]:
         """Yield chosen columns of all items (any of the schema but the vector), in no particular order."""
-        with plain_errors(self.path, "reading items"), filtering(where, self._schema.names):
+        with plain_errors(self.path, "reading items"), filtering(where, self._schema.names) as sql:
             scan = self._items.search().select(list(columns))
-            for batch in (scan if where is None else scan.where(condition(where))).to_batches(_CHUNK):
+            for batch in (scan if sql is None else scan.where(sql)).to_batches(_CHUNK):
                 yield from batch.to_pylist()
 
     def lookup(self, ids: Iterable[str], columns: Sequence[str]) -> list[dict[str, Any]]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from looktwice.errors import StoreError, UsageError
-from looktwice.files import write_whole
+from looktwice.files import read_own, write_whole
 from looktwice.store.lance import batched, is_in, plain_errors
 from looktwice.store.schema import TokenRow, tokens_schema
 
 CODEBOOKS = "codebooks"
+
+MOST_CODEBOOK_BYTES = 2**30
+"""Four levels of opq for tokens of width 8,192 have their rotations and centres within it."""
+
+_HASH = re.compile(r"[0-9a-f]{64}")
 _FIELDS = ("id", "sha256", "tokens_key", "layout", "codes", "levels")
 
 
@@ -67,21 +73,31 @@ def put_codebook(folder: Path, data: bytes) -> str:
     """Store a codebook under its hash (hex SHA-256), which is returned."""
     name = hashlib.sha256(data).hexdigest()
     with plain_errors(folder, "writing a codebook"):
-        (folder / CODEBOOKS).mkdir(exist_ok=True)
+        _codebooks(folder).mkdir(exist_ok=True)
         write_whole(folder / CODEBOOKS / name, data, sync=True)
     return name
 
 
 def read_codebook(folder: Path, sha256: str) -> bytes:
     """Return a stored codebook. Raises StoreError where it is missing or damaged."""
+    if not _HASH.fullmatch(sha256):  # a stranger's manifest may name any file
+        raise StoreError(f"{folder} names a codebook {sha256[:80]!r}, which is no SHA-256; make the tokens again.")
     with plain_errors(folder, "reading a codebook"):
         try:
-            data = (folder / CODEBOOKS / sha256).read_bytes()
+            data = read_own(_codebooks(folder) / sha256, MOST_CODEBOOK_BYTES)
         except FileNotFoundError:
             raise StoreError(f"{folder} has lost its codebook {sha256[:12]}; make the tokens again.") from None
     if hashlib.sha256(data).hexdigest() != sha256:
         raise StoreError(f"The codebook {sha256[:12]} of {folder} is damaged; make the tokens again.")
     return data
+
+
+def _codebooks(folder: Path) -> Path:
+    """The folder of a table's codebooks. Raises StoreError where it is a link to somewhere else."""
+    found = folder / CODEBOOKS
+    if found.is_symlink():
+        raise StoreError(f"{found} is a link; put the folder itself there.")
+    return found
 
 
 def _key(item_id: str, tokens_key: str) -> str:

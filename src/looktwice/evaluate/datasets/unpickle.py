@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,15 @@ def unpickle(path: Path) -> Any:
     if path.stat().st_size > MAX_BYTES:
         raise UsageError(f"{path} has more than {MAX_BYTES:,} bytes; labels are smaller. Fetch it again.")
     try:
-        return _Careful(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        data = path.read_bytes()
+        _check_memo(data)
+        return _Careful(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise UsageError(f"{path} is no pickle of plain data ({error}); it was not loaded. Fetch it again.") from None
+
+
+def _check_memo(data: bytes) -> None:
+    """Refuse a memo index that no file of this length needs: memory is taken for every index up to it."""
+    for opcode, index, _ in pickletools.genops(data):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(index or 0) <= len(data):
+            raise pickle.UnpicklingError(f"it numbers a thing {index}")
