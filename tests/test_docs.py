@@ -81,7 +81,7 @@ def test_examples_in_documents(page: Path) -> None:
 
 @pytest.mark.parametrize("source", EXAMPLES, ids=[path.stem for path in EXAMPLES])
 def test_examples_in_docstrings(source: Path) -> None:
-    """Of the package that is installed, wherever it lies: pytest's own collector takes a folder, and imports another."""
+    """Of the package that is installed, wherever it lies; the collector of pytest reads a folder instead."""
     name = ".".join(source.relative_to(INSTALLED).with_suffix("").parts).removesuffix(".__init__")
     failures, examples = doctest.testmod(importlib.import_module(name))
     assert examples and failures == 0
