@@ -1,16 +1,18 @@
-# make demo · make test · make check · make bench · make test-slow
+# make demo · make test · make check · make bench · make test-slow · make test-newest · make package
 # PYTHON picks the interpreter that makes .venv (3.11 or newer); PIP_ARGS is handed to pip install.
 
 PYTHON ?= python3
 VENV   ?= .venv
+NEWEST ?= .venv-newest
 PIP_ARGS ?=
 PY     := $(VENV)/bin/python
+EXTRAS := timm,siglip,smolvlm,bench
 SYSTEM := chromium=chromium pdftoppm=poppler-utils
 
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow test-gpu check bench docs constraints clean
+.PHONY: demo test test-newest test-slow test-gpu check package bench docs constraints clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready
@@ -19,6 +21,14 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready-test
 	@scripts/system-packages.sh $(SYSTEM)
 	$(PY) -m pytest
+
+# What pip gives a stranger today: no constraints, every extra, torchvision, and a copy of the package in place of a link.
+test-newest: | $(NEWEST)/bin/python
+	@scripts/system-packages.sh $(SYSTEM)
+	rm -rf build
+	$(NEWEST)/bin/python -m pip install -q --upgrade --upgrade-strategy eager $(PIP_ARGS) '.[test,$(EXTRAS)]' torchvision
+	$(NEWEST)/bin/python -m pip list
+	$(NEWEST)/bin/python -m pytest
 
 test-slow: $(VENV)/.ready-test
 	@scripts/system-packages.sh $(SYSTEM)
@@ -40,6 +50,10 @@ docs: $(VENV)/.ready
 	$(PY) scripts/cli_docs.py
 	$(PY) scripts/readme.py
 
+package: $(VENV)/.ready-test
+	rm -rf build dist
+	$(PY) -m build
+
 constraints: $(VENV)/.ready-dev
 	{ sed -n '/^#/p' constraints.txt; $(PY) -m pip freeze --exclude-editable | sed -E 's/\+[A-Za-z0-9.]+$$//'; } > constraints.new
 	mv constraints.new constraints.txt
@@ -47,9 +61,9 @@ constraints: $(VENV)/.ready-dev
 clean:
 	rm -rf build dist *.egg-info demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(PY):
+%/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 …" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $*
 
 $(VENV)/.ready: pyproject.toml constraints.txt | $(PY)
 	$(PY) -m pip install -q $(PIP_ARGS) -c constraints.txt -e .

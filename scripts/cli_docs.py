@@ -32,6 +32,8 @@ Answers go to stdout: a table for people, JSON Lines with `--json`. Progress, no
 A bare query that names a file is a picture; one that looks like a path but names none is refused; all else is words.
 It looks like a path where it ends like a picture (`.jpg`, `.png`, …), or has no white space and holds a `/`, begins
 with `~`, or ends in a file suffix. `--image` and `--text` say which.
+
+`looktwice --install-completion` teaches your shell (bash, zsh, fish, PowerShell) to complete verbs and options.
 """
 
 

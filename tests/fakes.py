@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+import looktwice
 from looktwice.types import EncoderInfo, Item, PairScores
 
 NAMES = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "grey": (1, 1, 1)}
 SHADES = (250, 150, 60)
+INSTALLED = Path(looktwice.__file__).parents[1]  # for PYTHONPATH of child processes: src/, or site-packages
 
 
 def make_pictures(folder: Path) -> Path:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from fakes import INSTALLED
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SOURCES = sorted((INSTALLED / "looktwice").rglob("*.py"))
+EXAMPLES = [path for path in SOURCES if ">>> " in path.read_text(encoding="utf-8")]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -73,6 +77,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_examples_in_documents(page: Path) -> None:
     failures, _ = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
     assert failures == 0
+
+
+@pytest.mark.parametrize("source", EXAMPLES, ids=[path.stem for path in EXAMPLES])
+def test_examples_in_docstrings(source: Path) -> None:
+    """Of the package that is installed, wherever it lies; the collector of pytest reads a folder instead."""
+    name = ".".join(source.relative_to(INSTALLED).with_suffix("").parts).removesuffix(".__init__")
+    failures, examples = doctest.testmod(importlib.import_module(name))
+    assert examples and failures == 0
 
 
 def test_every_verb_is_on_the_command_page() -> None:

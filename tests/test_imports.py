@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fakes import INSTALLED
 
-SOURCE = Path(__file__).resolve().parents[1] / "src" / "looktwice"
+SOURCE = INSTALLED / "looktwice"
 
 # Each may import what stands above it in this list, and itself; stages share a line and never import one another.
 LAYERS: tuple[frozenset[str], ...] = (
@@ -93,7 +94,7 @@ def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
         [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(SOURCE.parent)},
+        env={**os.environ, "PYTHONPATH": str(INSTALLED)},
         check=True,
     )
     assert done.stderr.strip() == "[]"
@@ -106,7 +107,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(SOURCE.parent)},
+        env={**os.environ, "PYTHONPATH": str(INSTALLED)},
         check=True,
     )
     assert done.stdout.strip() == "[]"

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fakes import INSTALLED
 from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPModel
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +24,7 @@ LABELS = [
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return {**os.environ, "PYTHONPATH": str(INSTALLED), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def run(script: str, *options: object) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import INSTALLED
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +61,7 @@ def collected(tmp_path: Path) -> Callable[[dict[str, str]], tuple[list[dict[str,
         (art / "tools").mkdir(parents=True)
         Image.new("RGBA", (50, 30), (9, 9, 200, 255)).save(art / "tools" / "spade_ab_01.png")
         command = [sys.executable, str(ROOT / "models/tiny/sprites.py"), "--npm", str(npm), "--clipart", str(art)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        environment = {**os.environ, "PYTHONPATH": str(INSTALLED)}
         done = subprocess.run(
             [*command, "--out", str(tmp_path)], capture_output=True, text=True, env=environment, check=False
         )

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 from conftest import Looktwice
-from fakes import make_pictures
+from fakes import INSTALLED, make_pictures
 
 from looktwice.cli.console import say, table
 from looktwice.cli.main import app
 from looktwice.store import Table
 
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{INSTALLED}{os.pathsep}{ROOT / 'tests'}"}
 MAIN = "from looktwice.cli.main import main; main()"
 
 

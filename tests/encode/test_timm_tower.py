@@ -60,7 +60,7 @@ def test_a_perception_encoder_gives_what_timm_gives(size: str, tmp_path: Path, i
     torch.manual_seed(0)
     model = timm.create_model(CONFIG["architecture"], num_classes=24, img_size=64, **SHAPE)
     folder = write(tmp_path / "pe", model.state_dict())
-    encoder = load_encoder(f"{folder}{size}", device="cpu")
+    encoder = load_encoder(f"{folder}{size}", device="cpu", dtype="float32")
     rows = encoder.encode(items)
     assert rows.shape == (len(items), 24) and encoder.info.dim == 24
     by_hand = timm.create_model(f"local-dir:{folder}", pretrained=True, dynamic_img_size=bool(size)).eval()

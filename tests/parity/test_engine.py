@@ -473,3 +473,33 @@ def test_stored_tokens_may_be_in_half_precision(mllm: Get, query: dict[str, Item
         half = VisualTokens(tokens.features.half(), tokens.levels.half(), tokens.layout)
         items.append(Item(candidate.id, tokens=half))
     assert fast.score(query["image"], items).p == pytest.approx(fast.score(query["image"], candidates).p, abs=0.01)
+
+
+# --- other releases of transformers -----------------------------------------------------------------------------------
+
+
+def knows_only(name: str, stock: Callable[..., Any], own: str) -> Callable[..., Any]:
+    """A forward that takes keys and values as `name` alone, and hands them on as the stock one wants them."""
+
+    def newer(self: Any, *, cache: Any = None, **rest: Any) -> Any:
+        assert "past_key_values" not in rest
+        return stock(self, **{own: cache}, **rest)
+
+    def older(self: Any, *, past_key_values: Any = None, **rest: Any) -> Any:
+        assert "cache" not in rest
+        return stock(self, **{own: past_key_values}, **rest)
+
+    return {"cache": newer, "past_key_values": older}[name]
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_keys_and_values_go_by_the_name_that_the_decoder_knows(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = engine(mllm("qwen3_vl"))
+    expected = plain.score(query["image"], candidates[:2]).p
+    decoder = type(plain.family.decoder)
+    monkeypatch.setattr(decoder, "forward", knows_only(name, decoder.forward, plain.family.cache_argument))
+    other = engine(mllm("qwen3_vl"))
+    assert other.family.cache_argument == name
+    assert other.score(query["image"], candidates[:2]).p == pytest.approx(expected, abs=1e-6)

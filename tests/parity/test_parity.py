@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ import tiny_models
 import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, Qwen2VLConfig, SmolVLMConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from looktwice.score import prompts
 from looktwice.score.engine import Engine
@@ -192,14 +193,13 @@ def decoded(tokens: VisualTokens, seed: int) -> VisualTokens:
 
 def encoder_outputs(fast: Engine, pair: Sequence[VisualTokens]) -> Any:
     """The pair's tokens in the shape in which each family's stock forward takes them."""
-    out = SimpleNamespace(pooler_output=[packed(fast.family, tokens) for tokens in pair])
+    packs = [packed(fast.family, tokens) for tokens in pair]
     if fast.family.levels:
-        out.deepstack_features = list(
-            zip(*[tokens.levels for tokens in pair if tokens.levels is not None], strict=True)
-        )
+        levels = zip(*[tokens.levels for tokens in pair if tokens.levels is not None], strict=True)
+        return BaseModelOutputWithDeepstackFeatures(pooler_output=packs, deepstack_features=list(levels))
     if type(fast.family).__name__ == "InternVL":
-        out.pooler_output = torch.cat(out.pooler_output)[None]
-    return out
+        return BaseModelOutputWithPooling(pooler_output=torch.cat(packs)[None])
+    return BaseModelOutputWithPooling(pooler_output=packs)
 
 
 def packed(family: Family, tokens: VisualTokens) -> Tensor:

@@ -279,8 +279,8 @@ class Engine:
                 inputs_embeds=batch.embeds,
                 position_ids=batch.positions,
                 attention_mask=mask,
-                past_key_values=cache,
                 use_cache=cache is not None,
+                **{self.family.cache_argument: cache},
                 **batch.extras,
             )
         hidden: Tensor = out.last_hidden_state

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from inspect import signature
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -66,6 +68,14 @@ class Family:
     def decoder(self) -> Any:
         """The language model without its head."""
         return getattr(self.model.model, self.decoder_name)
+
+    @cached_property
+    def cache_argument(self) -> str:
+        """Tell under which name the decoder takes keys and values.
+
+        transformers 5.24 renamed `past_key_values` to `cache`, and a release knows one of them without a warning.
+        """
+        return "cache" if "cache" in signature(self.decoder.forward).parameters else "past_key_values"
 
     @property
     def width(self) -> int:

@@ -1,0 +1,64 @@
+"""The package as a stranger gets it: built, installed far from the clone, and run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+GRAFTED = ("benchmarks", "docs", "models", "recipes", "scripts", "tests", "src/looktwice")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+def run(*command: object, cwd: Path) -> str:
+    """Run a command that knows nothing of the environment of these tests."""
+    own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run([*map(str, command)], cwd=cwd, env=own, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an sdist, and a wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", folder, ROOT, cwd=folder)
+    return folder
+
+
+def test_the_wheel_runs_the_demo_in_a_clean_environment(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    run(sys.executable, "-m", "venv", "env", cwd=tmp_path)
+    options = shlex.split(os.environ.get("PIP_ARGS", ""))
+    run("env/bin/python", "-m", "pip", "install", *options, "-c", ROOT / "constraints.txt", wheel, cwd=tmp_path)
+    lines = [json.loads(line) for line in run("env/bin/looktwice", "demo", "--json", cwd=tmp_path).splitlines()]
+    assert lines[-1] == {"report": "demo-out/report.html"}
+    assert "<html" in (tmp_path / "demo-out" / "report.html").read_text(encoding="utf-8")
+    pictures = {row["ranking"]: row["mAP@20"] for row in lines[:-1] if row["queries"].startswith("picture")}
+    assert 0.3 < pictures["shortlist"] < pictures["second look"]
+
+
+def test_the_sdist_holds_what_the_tests_need(built: Path) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        packed = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    files = [path.relative_to(ROOT) for folder in GRAFTED for path in (ROOT / folder).rglob("*") if path.is_file()]
+    missing = {str(path) for path in files if "__pycache__" not in path.parts} - packed
+    assert not missing
+    assert {"Makefile", "constraints.txt", "CHANGELOG.md", "LICENSE", "ASSETS.md"} <= packed
+    assert not [name for name in packed if re.search(r"\.venv|__pycache__|\.pyc$", name)]
+
+
+def test_sizes_are_as_stated(built: Path) -> None:
+    said = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for kind, sentence in (("*.whl", r"wheel has (\d+) MB"), ("*.tar.gz", r"sdist has (\d+) MB")):
+        (file,) = built.glob(kind)
+        assert re.findall(sentence, said) == [str(round(file.stat().st_size / 1e6))]
