@@ -1,4 +1,5 @@
 # make demo · make test · make check · make bench · make test-slow · make test-newest · make package
+# make bench SMOKE=1 runs every path of the benchmarks in seconds.
 # PYTHON picks the interpreter that makes .venv (3.11 or newer); PIP_ARGS is handed to pip install.
 
 PYTHON ?= python3
@@ -44,7 +45,8 @@ check: $(VENV)/.ready-dev
 	$(PY) scripts/cli_docs.py --check
 
 bench: $(VENV)/.ready
-	@for script in $(filter-out benchmarks/budget.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PY) "$$script" || exit 1; done
+	@for script in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
+	  echo "== $$script"; $(PY) "$$script" $(if $(SMOKE),--smoke) || exit 1; done
 
 docs: $(VENV)/.ready
 	$(PY) scripts/cli_docs.py

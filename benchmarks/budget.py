@@ -2,55 +2,68 @@
 
     looktwice eval scenes
     python benchmarks/budget.py eval-scenes
+    python benchmarks/budget.py                  # makes a run over the small scenes first; minutes
 
-Works on what `looktwice eval` keeps: coarse scores and p of 50 candidates for each of 2,000 queries. The calibration is
-fitted on one half of the drawings and used on the other, then the other way round; pictures and words apart. The
-change is that of success@1 against the whole shortlist, per query, with a 95 % bootstrap interval. Stopping early
-changes no score, so nothing is scored again. Prints a table and, as its last line, one JSON object.
+Works on what `looktwice eval` keeps: coarse scores and p of 50 candidates for each of 2,000 queries (200 in a small
+run). The calibration is fitted on one half of the drawings and used on the other, then the other way round; pictures
+and words apart. The change is that of success@1 against the whole shortlist, per query, with a 95 % bootstrap
+interval. Stopping early changes no score, so nothing is scored again. Prints a table and, as its last line, one JSON
+object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _smoke import finish, parse
 
 from looktwice.calibration import Calibration, Sample, fit
 from looktwice.errors import LooktwiceError, UsageError
 from looktwice.evaluate.bootstrap import difference
 from looktwice.evaluate.datasets import Dataset
-from looktwice.evaluate.scenes import FULL, SMALL, build
+from looktwice.evaluate.scenes import FULL, SMALL, Size, build
+from looktwice.experiment import Plan, run_benchmark
 from looktwice.experiment.answers import Answers, Stored
 from looktwice.rank import Fusion
 from looktwice.rank.budget import BLOCK, chance_of_change
+from looktwice.second_look import SecondLook
 from looktwice.types import Candidate
 
+SMOKE = Size("smoke", 24, 2, 12, 12)
 FIXED = (1, 2, 3, 5, 8, 16, 24, 32, 50)
 EPSILONS = (0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
 Labels = Mapping[str, Mapping[str, int]]
-Depth = Callable[[Stored], int]
+Stops = Mapping[str, Mapping[float, int]]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="what `looktwice eval scenes` wrote")
+    parser.add_argument("folder", type=Path, nargs="?", help="what `looktwice eval scenes` wrote; made if left out")
     parser.add_argument("--fusion", default="0.5")
-    args = parser.parse_args()
-    settings = json.loads((args.folder / "settings.json").read_text("utf-8"))
-    labels, fusion = scenes_of(args.folder, settings).qrels, Fusion.parse(args.fusion)
-    kept = Answers(args.folder, settings)
-    rows = [row for row in kept.rows.values() if any(v > 0 for v in labels.get(row.query, {}).values())]
+    args = parse(parser, argv)
+    fusion = Fusion.parse(args.fusion)
+    with folder_of(args) as folder:
+        rows, labels = answered(folder)
     whole = [hit(row, len(row.p), fusion, labels) for row in rows]
     table = [measured(f"fixed {k}", [min(k, len(row.p)) for row in rows], rows, whole, fusion, labels) for k in FIXED]
     stops = early_stops(rows, fusion, labels)
     table += [
         measured(f"auto:{e:g}", [stops[row.query][e] for row in rows], rows, whole, fusion, labels) for e in EPSILONS
     ]
+    tell(table, rows, stops, labels)
+    finish("budget", args, {"queries": len(rows), "fusion": str(fusion), "rows": table})
+
+
+def tell(table: Sequence[Mapping[str, Any]], rows: Sequence[Stored], stops: Stops, labels: Labels) -> None:
+    """Print the table, and below it what the two kinds of query need."""
     print("| budget | pairs per query | success@1 | change in points [95 %] |\n|---|---|---|---|")
     for one in table:
         mean, low, high = (100 * x for x in one["loss"])
@@ -58,15 +71,50 @@ def main() -> None:
     print()
     for kind, name in (("p", "pictures"), ("w", "words")):
         same = [row for row in rows if row.query[0] == kind]
+        if not same:
+            continue
         spent = ", ".join(f"{np.mean([stops[row.query][e] for row in same]):.0f} at {e:g}" for e in (0.2, 0.01))
         lost = sum(not any(labels[row.query].get(id_, 0) > 0 for id_ in row.ids[: len(row.p)]) for row in same)
         print(f"{name}: {lost / len(same):.0%} of shortlists hold nothing relevant; pairs by ε: {spent}")
-    print(json.dumps({"benchmark": "budget", "queries": len(rows), "fusion": str(fusion), "rows": table}))
+
+
+@contextmanager
+def folder_of(args: argparse.Namespace) -> Iterator[Path]:
+    """The folder of the run that was named, or of one over the small scenes that is made for the occasion."""
+    if args.folder is not None:
+        yield args.folder
+        return
+    with tempfile.TemporaryDirectory() as name:
+        evaluate(Path(name), SMOKE if args.smoke else SMALL)
+        yield Path(name)
+
+
+def evaluate(folder: Path, size: Size) -> None:
+    """Do what `looktwice eval scenes` does, with the bundled models."""
+    look = SecondLook("tiny-vl", device="cpu", dtype="float32")
+    plan = Plan("tiny-clip", look, shortlist=min(50, size.scenes), device="cpu", dtype="float32")
+    run_benchmark(build(folder / "dataset", size), folder, plan, indexing=Silent(), searching=Silent())
+
+
+class Silent:
+    """A progress bar that shows nothing."""
+
+    def at(self, done: int) -> None: ...
+
+    def total(self, n: int) -> None: ...
+
+
+def answered(folder: Path) -> tuple[list[Stored], Labels]:
+    """The answers that a run keeps to queries that something is relevant to, and the labels."""
+    settings = json.loads((folder / "settings.json").read_text("utf-8"))
+    labels = scenes_of(folder, settings).qrels
+    kept = Answers(folder, settings).rows.values()
+    return [row for row in kept if any(v > 0 for v in labels.get(row.query, {}).values())], labels
 
 
 def scenes_of(folder: Path, settings: Mapping[str, Any]) -> Dataset:
     """The scenes of a run, in the size that it was over. Raises UsageError where it was over something else."""
-    sizes = {f"scenes ({size.name})": size for size in (FULL, SMALL)}
+    sizes = {f"scenes ({size.name})": size for size in (FULL, SMALL, SMOKE)}
     if settings["dataset"] not in sizes:
         raise UsageError(f"{folder} holds a run over {settings['dataset']}; give one of `looktwice eval scenes`.")
     return build(folder / "dataset", sizes[settings["dataset"]])
@@ -76,7 +124,8 @@ def measured(
     name: str, depths: Sequence[int], rows: Sequence[Stored], whole: Sequence[float], fusion: Fusion, labels: Labels
 ) -> dict[str, Any]:
     got = [hit(row, depth, fusion, labels) for row, depth in zip(rows, depths, strict=True)]
-    gain = difference(dict(enumerate(got)), dict(enumerate(whole)))
+    after, before = ({row.query: x for row, x in zip(rows, values, strict=True)} for values in (got, whole))
+    gain = difference(after, before)
     return {
         "budget": name, "pairs": float(np.mean(depths)), "success@1": float(np.mean(got)),
         "loss": [gain.mean, gain.low, gain.high],

@@ -10,12 +10,12 @@ Prints a table and, as its last line, one JSON object: {"rows": [...], "width", 
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import faiss
 import torch
+from _smoke import finish, parse
 
 from looktwice.tokens import Codebook, Codec, parse_codec, train_codebook
 from looktwice.tokens.pq import PQ
@@ -28,8 +28,8 @@ SPECS = (
 COLUMNS = ("codec", "bytes", "share", "kept", "encode_tokens_s", "decode_tokens_s", "decode_batch_tokens_s", "error")
 
 
-def main() -> None:
-    args = arguments()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments(argv)
     torch.set_num_threads(args.threads)
     faiss.omp_set_num_threads(args.threads)
     images = make_images(args)
@@ -39,15 +39,21 @@ def main() -> None:
     for row in rows:
         print("  ".join(f"{show(row[name]):>22}" for name in COLUMNS))
     tokens = len(images[0].features)
-    record = {"rows": rows, "width": args.width, "tokens": tokens, "levels": args.levels, "device": args.device}
+    record: dict[str, object] = {
+        "rows": rows,
+        "width": args.width,
+        "tokens": tokens,
+        "levels": args.levels,
+        "device": args.device,
+    }
     record |= {"dtype": args.dtype, "threads": args.threads, "clock": "cpu" if args.cpu_time else "wall"}
     if args.train:
-        record["train"] = [time_training(spec, args) for spec in ("pq8", "pq16")]
-        print("\n".join(f"{one['codec']}: {one['seconds']} s for {one['tokens']} tokens" for one in record["train"]))
-    print(json.dumps(record))
+        trained = record["train"] = [time_training(spec, args) for spec in ("pq8", "pq16")]
+        print("\n".join(f"{one['codec']}: {one['seconds']} s for {one['tokens']} tokens" for one in trained))
+    finish("codecs", args, record)
 
 
-def arguments() -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Speed and size of the codecs for visual tokens.")
     parser.add_argument("--width", type=int, default=3584)
     parser.add_argument("--side", type=int, default=27)
@@ -59,7 +65,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--train", type=int, default=0, help="time the training of codebooks on so many tokens")
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds, for a machine that is busy")
     parser.add_argument("--specs", nargs="*", default=SPECS)
-    return parser.parse_args()
+    parser.add_argument("--seconds", type=float, default=0.5, help="repeat each measurement for so long")
+    return parse(parser, argv, width=64, side=12, levels=1, images=1, train=512, seconds=0.0)
 
 
 def make_images(args: argparse.Namespace) -> list[VisualTokens]:
@@ -123,10 +130,10 @@ def error(codec: Codec, images: list[VisualTokens]) -> float | None:
 
 
 def rate(count: int, work: Callable[[], object], args: argparse.Namespace) -> float:
-    """Things per second, the best of at least three runs and half a second."""
+    """Things per second, the best of at least three runs and `--seconds`."""
     clock = time.process_time if args.cpu_time else time.perf_counter
     best, begun, runs = 0.0, time.perf_counter(), 0
-    while runs < 3 or time.perf_counter() - begun < 0.5:
+    while runs < 3 or time.perf_counter() - begun < args.seconds:
         start = clock()
         work()
         if args.device != "cpu":

@@ -12,44 +12,43 @@ docs/performance.md say at this machine's own matrix-product rate, the physical 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pairs import PROMPT, Config, costs, digest, fill_table, make_pictures, matmul_rate, random_qwen, timed
-from PIL import Image
+from _smoke import finish, parse
+from pairs import PROMPT, Config, candidates, costs, engine, matmul_rate, ok, opened, paths_of, random_qwen, timed
 from store import make_vectors
 
 from looktwice import checkpoints
-from looktwice.candidates import Entry
 from looktwice.device import place, set_threads
 from looktwice.estimate import language_tokens
 from looktwice.experiment.plot import plot
 from looktwice.score import prompts
-from looktwice.score.load import load_mllm, scorer
+from looktwice.score.load import load_mllm
 from looktwice.score.mllm import Mllm
+from looktwice.score.reference import Reference
 from looktwice.store import Row, Table, ann
 from looktwice.store.search import Space
-from looktwice.token_index import TokenReader
 from looktwice.types import EncoderInfo, Item
 
 CLOCK = time.process_time
 Rows = list[dict[str, Any]]
 
 
-def main() -> None:
-    args = arguments()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments(argv)
     threads = set_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tiny = load_mllm(checkpoints.resolve("tiny-vl"), place("cpu", "float32"))
         by_k = [second_look(tiny, k, 192, folder / "k", args.repeats) for k in args.k]
-        qwen = load_mllm(checkpoints.resolve(str(random_qwen(folder / "qwen", 4))), place("cpu", "float32"))
-        by_tokens = [second_look(qwen, 16, side, folder / f"t{side}", args.repeats) for side in args.sides]
+        qwen = load_mllm(checkpoints.resolve(str(random_qwen(folder / "qwen", args.layers))), place("cpu", "float32"))
+        by_tokens = [second_look(qwen, args.pairs, side, folder / f"t{side}", args.repeats) for side in args.sides]
         by_size = table_sizes(args.n, folder, args.repeats)
     tables = {"k": by_k, "tokens": by_tokens, "table": by_size}
     for title, rows in tables.items():
@@ -58,40 +57,39 @@ def main() -> None:
             print("  ".join(f"{value:>14.4g}" for value in row.values()))
     if args.plots:
         draw(Path(args.plots), tables)
-    print(json.dumps({**tables, "device": f"cpu, {threads} thread", "prompt": PROMPT}))
+    finish("growth", args, {**tables, "device": f"cpu, {threads} thread", "prompt": PROMPT})
 
 
-def arguments() -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--k", type=int, nargs="+", default=[1, 10, 25, 50, 100, 200, 400])
     parser.add_argument("--sides", type=int, nargs="+", default=[112, 224, 336, 448, 560], help="pixels")
     parser.add_argument("--n", type=int, nargs="+", default=[1_000, 10_000, 50_000, 100_000])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--plots", help="folder for the three drawings")
-    return parser.parse_args()
+    parser.add_argument("--layers", type=int, default=4, help="decoder layers of the random Qwen2.5-VL; 0: a toy")
+    parser.add_argument("--pairs", type=int, default=16, help="candidates where tokens per picture grow")
+    return parse(parser, argv, k=[1, 2], sides=[112], n=[300, 600], repeats=1, layers=0, pairs=2)
 
 
 def second_look(model: Mllm, k: int, side: int, folder: Path, repeats: int) -> dict[str, Any]:
     """One query against k candidates from pq8 codes: milliseconds measured, and at the machine's matmul rate."""
-    fast = scorer(model, prompts.get(PROMPT), path="fast", cache_bytes=0)
-    slow = scorer(model, prompts.get(PROMPT), path="reference")
-    query, *paths = make_pictures(folder, 1 + max(k, 32 if side <= 192 else 16), side)  # enough for a codebook
-    table = fill_table(folder / f"{k}.lt", paths, side, fast, "pq8")
-    paths = paths[:k]
-    reader, entries = TokenReader(table, fast, "pq8"), [Entry(p.name, p.as_uri(), digest(p)) for p in paths]
-    asked, shown = (Item(p.name, image=Image.open(p).convert("RGB")) for p in (query, paths[0]))
+    config = Config(str(k), "", k, "pq8", side, 1)
+    fast, slow = engine(model), Reference(model, prompts.get(PROMPT))
+    read = candidates(config, fast, folder)
+    asked, shown = (Item(p.name, image=opened(p)) for p in paths_of(config, folder)[:2])
 
     def score() -> None:
-        for items in reader.read(entries, k):
-            assert set(fast.score(asked, items).status) == {"ok"}
+        for items in read():
+            ok(fast.score(asked, items))
 
     score()
     taken = min(timed(score, CLOCK) for _ in range(repeats))
-    flop = costs(Config("", "", k, "pq8", side, 1), model, slow, asked, shown)["fast"] * k
+    flop = costs(config, fast, slow, asked, shown)["fast"] * k
     tokens = language_tokens(fast.visual_tokens([shown])[0].layout)
     return {
         "k": k, "tokens": tokens, "ms_query": 1000 * taken, "ms_pair": 1000 * taken / k,
-        "floor_ms_query": 1000 * flop / matmul_rate(model, CLOCK),
+        "floor_ms_query": 1000 * flop / matmul_rate(CLOCK),
     }  # fmt: skip
 
 

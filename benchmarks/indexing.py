@@ -26,6 +26,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from _smoke import finish, parse
 from PIL import Image
 
 from looktwice.indexing import index
@@ -34,28 +35,28 @@ from looktwice.store import Table
 from looktwice.types import Encoder, EncoderInfo, Item
 
 COLUMNS = ("pictures", "items_s", "items_cpu_s", "baseline_mb", "growth_mb", "bytes_per_item")
-WARM = 256
 
 
-def main() -> None:
-    args = arguments()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments(argv)
     if args.child:
         print(json.dumps(child(args)))
         return
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         pictures = Path(folder) / "pictures"
         counts = [int(count) for count in args.counts.split(",")]
-        for count in sorted({WARM, *counts}):
+        for count in sorted({args.warm, *counts}):
             make_pictures(pictures / str(count), count, args.side, args.seed)
-        rows = [measure(folder, count, args) for count in counts]
+        rows = [measure(folder, count, sys.argv[1:] if argv is None else argv) for count in counts]
     print("  ".join(f"{name:>14}" for name in COLUMNS))
     for row in rows:
         print("  ".join(f"{row[name]:>14}" for name in COLUMNS))
     record = {"rows": rows, "encoder": args.encoder, "side": args.side, "batch_size": args.batch_size}
-    print(json.dumps({**record, "threads": args.threads, "device": platform.processor() or platform.machine()}))
+    device = platform.processor() or platform.machine()
+    finish("indexing", args, {**record, "threads": args.threads, "device": device})
 
 
-def arguments() -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Speed and memory of indexing.")
     parser.add_argument("--counts", default="1000,20000")
     parser.add_argument("--encoder", default="tiny-clip", help="the name of an encoder, or none")
@@ -64,8 +65,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", help="where to work; the system's temporary folder unless told")
+    parser.add_argument("--warm", type=int, default=256, help="pictures indexed before memory is first looked at")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    return parse(parser, argv, counts="24", warm=8, side=32, threads=1)
 
 
 def make_pictures(folder: Path, count: int, side: int, seed: int) -> None:
@@ -78,8 +80,8 @@ def make_pictures(folder: Path, count: int, side: int, seed: int) -> None:
         small.resize((side, side * 3 // 4), Image.Resampling.BILINEAR).save(part / f"{number:06}.jpg", quality=85)
 
 
-def measure(folder: str, count: int, args: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, __file__, *sys.argv[1:], "--folder", folder, "--child", str(count)]
+def measure(folder: str, count: int, options: Sequence[str]) -> dict[str, Any]:
+    command = [sys.executable, __file__, *options, "--folder", folder, "--child", str(count)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row
@@ -88,7 +90,7 @@ def measure(folder: str, count: int, args: argparse.Namespace) -> dict[str, Any]
 def child(args: argparse.Namespace) -> dict[str, Any]:
     encoder = _encoder(args)
     pictures = Path(args.folder) / "pictures"
-    _index(encoder, pictures / str(WARM), Path(args.folder) / f"warm-{args.child}.lt", args, [])
+    _index(encoder, pictures / str(args.warm), Path(args.folder) / f"warm-{args.child}.lt", args, [])
     sizes: list[int] = []
     baseline, wall, cpu = _resident(), time.perf_counter(), time.process_time()
     table = _index(encoder, pictures / str(args.child), Path(args.folder) / f"{args.child}.lt", args, sizes)
@@ -142,7 +144,8 @@ class MeanColours:
         for row, item in zip(rows, items, strict=True):
             assert item.image is not None
             row[:507] = np.asarray(item.image.resize((13, 13), Image.Resampling.BOX)).ravel()
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return unit
 
 
 if __name__ == "__main__":

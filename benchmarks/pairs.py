@@ -21,7 +21,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import numpy as np
 import torch
+from _smoke import finish, parse
 from PIL import Image
 
 from looktwice import checkpoints
@@ -39,13 +40,15 @@ from looktwice.candidates import Entry
 from looktwice.device import place, set_threads
 from looktwice.estimate import language_tokens
 from looktwice.score import prompts
+from looktwice.score.engine import Engine
 from looktwice.score.load import load_mllm, scorer
 from looktwice.score.mllm import Mllm
+from looktwice.score.reference import Reference
 from looktwice.shapes import load_config, patches, shape
 from looktwice.store import Row, Table
 from looktwice.token_index import TokenReader, add_tokens
 from looktwice.tokens import parse_codec
-from looktwice.types import EncoderInfo, Item, TextIds
+from looktwice.types import EncoderInfo, Item, PairScores, TextIds
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the builder of random checkpoints lives with the tests
 
@@ -76,8 +79,8 @@ CONFIGS = (
 )
 
 
-def main() -> None:
-    args = arguments()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments(argv)
     threads = set_threads(args.threads)
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
     rows = []
@@ -91,10 +94,10 @@ def main() -> None:
     for row in rows:
         print("  ".join(f"{show(row[name]):>22}" for name in COLUMNS))
     record = {"rows": rows, "device": f"cpu, {threads} thread(s), {cpu_name()}", "dtype": "float32"}
-    print(json.dumps(record | {"clock": args.clock, "prompt": PROMPT, "torch": torch.__version__}))
+    finish("pairs", args, record | {"clock": args.clock, "prompt": PROMPT, "torch": torch.__version__})
 
 
-def arguments() -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Pairs per second, fast path against reference path.")
     parser.add_argument("--only", nargs="*", choices=[config.name for config in CONFIGS])
     parser.add_argument("--repeats", type=int, default=3)
@@ -103,8 +106,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tiny", help="another folder for tiny-vl")
     parser.add_argument("--k", type=int, help="fewer candidates than the configuration says")
     parser.add_argument("--reference-pairs", type=int, help="how many pairs the reference path is timed on")
-    parser.add_argument("--layers", type=int, default=16, help="decoder layers of the random Qwen2.5-VL")
-    return parser.parse_args()
+    parser.add_argument("--layers", type=int, default=16, help="decoder layers of the random Qwen2.5-VL; 0: a toy")
+    return parse(parser, argv, k=3, reference_pairs=1, repeats=1, layers=0, threads=1)
 
 
 def reduced(config: Config, args: argparse.Namespace) -> Config:
@@ -117,13 +120,16 @@ def reduced(config: Config, args: argparse.Namespace) -> Config:
 
 def checkpoint(name: str, folder: Path, args: argparse.Namespace) -> str:
     if name == "tiny-vl":
-        return args.tiny or name
+        return str(args.tiny or name)
     return str(random_qwen(folder / "qwen", args.layers))
 
 
 def random_qwen(folder: Path, layers: int) -> Path:
-    """Qwen2.5-VL with the proportions of the small public ones, and about 0.28 B random weights at 16 layers."""
+    """Qwen2.5-VL with the proportions of the small public ones, about 0.28 B random weights at 16 layers; 0: a toy."""
     import tiny_models
+
+    if not layers:
+        return Path(tiny_models.build("qwen2_5_vl", folder))
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     folder.mkdir()
@@ -157,7 +163,7 @@ def make_pictures(folder: Path, count: int, side: int) -> list[Path]:
     return paths
 
 
-def fill_table(path: Path, pictures: Sequence[Path], side: int, fast: Any, codec: str) -> Table:
+def fill_table(path: Path, pictures: Sequence[Path], side: int, fast: Engine, codec: str) -> Table:
     table = Table.create(path, EncoderInfo("none", "0", "none", 8))
     vector = np.eye(8, dtype=np.float32)[0]
     with table.writer():
@@ -177,48 +183,79 @@ def digest(path: Path) -> str:
 def measure(
     config: Config, model: Mllm, folder: Path, clock: Callable[[], float], args: argparse.Namespace
 ) -> dict[str, Any]:
-    fast = scorer(model, prompts.get(PROMPT), path="fast", cache_bytes=0)
-    slow = scorer(model, prompts.get(PROMPT), path="reference")
-    paths = make_pictures(folder / f"{config.picture}", config.k + 1, config.picture)
-    query, *shown = [Item(p.name, image=Image.open(p).convert("RGB")) for p in paths]
+    fast, slow = engine(model), Reference(model, prompts.get(PROMPT))
+    query, *shown = [Item(p.name, image=opened(p)) for p in paths_of(config, folder)[: config.k + 1]]
+    read = candidates(config, fast, folder) if config.codec else lambda: iter([shown])
     some = shown[: config.reference_pairs]
+    work: dict[str, Callable[[], object]] = {
+        "fast": lambda: [ok(fast.score(query, items)) for items in read()],
+        "slow": lambda: ok(slow.score(query, some)),
+        "codes": lambda: list(read()),
+    }
+    if config.codec and config.model == "tiny-vl" and (cross := cross_encoder(model)) is not None:
+        gap = np.abs(cross(query, some) - slow.score(query, some).p).max()
+        assert gap < 1e-3, "the same question, or no comparison"
+        work["cross"] = lambda: cross(query, some)
+    best = in_turns(work, args.repeats, clock)
+    flop, peak = costs(config, fast, slow, query, shown[0]), matmul_rate(clock)
+    row = figures(config, best, len(some), flop, peak)
+    row["parameters"] = sum(p.numel() for p in model.model.parameters())
+    print(f"{config.name}: {row['pairs_s']:.2f} pairs/s, {row['speedup']:.2f}x", file=sys.stderr)
+    return row
 
-    if config.codec is None:
-        read: Callable[[], Iterator[list[Any]]] = lambda: iter([shown])  # noqa: E731
-    else:
-        table = fill_table(
-            folder / f"{config.name.replace('/', '-')}.lt", paths[1:], config.picture, fast, config.codec
-        )
-        entries = [Entry(p.name, p.as_uri(), digest(p)) for p in paths[1:]]
-        reader = TokenReader(table, fast, config.codec)
-        read = lambda: reader.read(entries, config.k)  # noqa: E731
 
-    def score_fast() -> None:
-        for items in read():
-            assert set(fast.score(query, items).status) == {"ok"}
+def engine(model: Mllm) -> Engine:
+    """The fast path, with nothing remembered between calls."""
+    fast = scorer(model, prompts.get(PROMPT), path="fast", cache_bytes=0)
+    assert isinstance(fast, Engine)
+    return fast
 
-    def score_slow() -> None:
-        assert set(slow.score(query, some).status) == {"ok"}
 
-    score_fast()
-    slow.score(query, some[:1])
-    seconds: dict[str, list[float]] = {"fast": [], "slow": [], "codes": [], "cross": []}
-    cross = cross_encoder(model) if config.codec and config.model == "tiny-vl" else None
-    if cross is not None:
-        assert np.abs(cross(query, some) - slow.score(query, some).p).max() < 1e-3, (
-            "the same question, or no comparison"
-        )
-    for _ in range(args.repeats):
-        seconds["fast"].append(timed(score_fast, clock))
-        seconds["slow"].append(timed(score_slow, clock))
-        seconds["codes"].append(timed(lambda: list(read()), clock))
-        if cross is not None:
-            seconds["cross"].append(timed(lambda: cross(query, some), clock))
-    best = {name: min(values) for name, values in seconds.items() if values}
-    rate, reference = config.k / best["fast"], len(some) / best["slow"]
-    flop = costs(config, model, slow, query, shown[0])
-    peak = matmul_rate(model, clock)
-    row = {
+def paths_of(config: Config, folder: Path) -> list[Path]:
+    """Query, candidates, and as many pictures more as a codebook needs."""
+    enough = 32 if config.picture <= 192 else 16
+    return make_pictures(folder / f"{config.picture}", 1 + max(config.k, enough), config.picture)
+
+
+def candidates(config: Config, fast: Engine, folder: Path) -> Callable[[], Iterator[list[Item]]]:
+    """What reads k candidates with their stored tokens, from a table that is filled for it."""
+    assert config.codec is not None
+    paths = paths_of(config, folder)[1:]
+    table = fill_table(folder / f"{config.name.replace('/', '-')}.lt", paths, config.picture, fast, config.codec)
+    entries = [Entry(p.name, p.as_uri(), digest(p)) for p in paths[: config.k]]
+    reader = TokenReader(table, fast, config.codec)
+
+    def read() -> Iterator[list[Item]]:
+        for items in reader.read(entries):
+            yield [item for item in items if isinstance(item, Item)]
+
+    assert sum(map(len, read())) == config.k
+    return read
+
+
+def opened(path: Path) -> Image.Image:
+    return Image.open(path).convert("RGB")
+
+
+def ok(scores: PairScores) -> PairScores:
+    """Stop where one pair has no score: a benchmark that skips work looks fast."""
+    assert set(scores.status) == {"ok"}, scores.status
+    return scores
+
+
+def in_turns(work: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Least seconds of each, after a warm-up, one after another so that other work on the machine hits all alike."""
+    for one in work.values():
+        one()
+    rounds = [{name: timed(one, clock) for name, one in work.items()} for _ in range(repeats)]
+    return {name: min(taken[name] for taken in rounds) for name in work}
+
+
+def figures(
+    config: Config, best: Mapping[str, float], some: int, flop: Mapping[str, float], peak: float
+) -> dict[str, Any]:
+    rate, reference = config.k / best["fast"], some / best["slow"]
+    return {
         "config": config.name,
         "k": config.k,
         "pairs_s": rate,
@@ -229,20 +266,16 @@ def measure(
         "floor_pairs_s": peak / flop["fast"],
         "of_floor": rate * flop["fast"] / peak,
         "reference_of_floor": reference * flop["reference"] / peak,
-        "cross_encoder_pairs_s": len(some) / best["cross"] if "cross" in best else None,
+        "cross_encoder_pairs_s": some / best["cross"] if "cross" in best else None,
         "gflop_per_pair": flop["fast"] / 1e9,
         "reference_gflop_per_pair": flop["reference"] / 1e9,
         "matmul_gflops_s": peak / 1e9,
-        "parameters": sum(p.numel() for p in model.model.parameters()),
     }
-    print(f"{config.name}: {rate:.2f} pairs/s, {row['speedup']:.2f}x", file=sys.stderr)
-    return row
 
 
-def costs(config: Config, model: Mllm, slow: Any, query: Item, candidate: Item) -> dict[str, float]:
+def costs(config: Config, fast: Engine, slow: Reference, query: Item, candidate: Item) -> dict[str, float]:
     """FLOP per pair of both paths, by the formulas of docs/performance.md."""
-    sizes = shape(load_config(model.model.config.to_dict()))
-    fast = scorer(model, prompts.get(PROMPT), path="fast", cache_bytes=0)
+    sizes = shape(load_config(fast.mllm.model.config.to_dict()))
     own, other = (tokens.layout for tokens in fast.visual_tokens([query, candidate]))
     ids = slow.inputs(query, candidate)["input_ids"][0]
     slots = (ids == fast.family.image_token_id).nonzero()[:, 0].tolist()
@@ -258,7 +291,7 @@ def costs(config: Config, model: Mllm, slow: Any, query: Item, candidate: Item) 
     }
 
 
-def matmul_rate(model: Mllm, clock: Callable[[], float]) -> float:
+def matmul_rate(clock: Callable[[], float]) -> float:
     """FLOP/s of a large matrix product in this process: what this machine gives at best, now."""
     a, b = torch.randn(1024, 1024), torch.randn(1024, 4096)
     a @ b

@@ -22,20 +22,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from _smoke import finish, parse
 from PIL import Image, ImageEnhance, ImageOps
 
+from looktwice.cli.main import app
 from looktwice.demo import bundled_gallery
 
 CLI = [sys.executable, "-c", "from looktwice.cli.main import main; main()"]
 SIDE = 128
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print a table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=20_000)
@@ -43,7 +46,8 @@ def main() -> None:
     parser.add_argument("--shortlist", type=int, default=100)
     parser.add_argument("--codec", default="pq8")
     parser.add_argument("--folder", type=Path, help="where to make everything; a temporary folder unless told")
-    asked = parser.parse_args()
+    parser.add_argument("--wait", type=float, default=0.2, help="seconds between looks at what is kept")
+    asked = parse(parser, argv, items=48, queries=24, shortlist=12, codec="pq8x4", wait=0.01)
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +55,8 @@ def main() -> None:
         row = measure(folder, asked)
     for name, value in (seconds | row).items():
         print(f"{name:<28}{value:>14,}" if isinstance(value, int) else f"{name:<28}{value:>14,.1f}")
-    print(json.dumps({"rows": [seconds | row], **{k: v for k, v in vars(asked).items() if k != "folder"}}))
+    settings = {name: value for name, value in vars(asked).items() if name != "folder"}
+    finish("resume", asked, {"rows": [seconds | row], **settings})
 
 
 def prepare(folder: Path, asked: argparse.Namespace) -> dict[str, float]:
@@ -69,7 +74,7 @@ def prepare(folder: Path, asked: argparse.Namespace) -> dict[str, float]:
         "tokens_s": ["add-tokens", folder / "t.lt", "--codec", asked.codec],
     }.items():
         begun = time.perf_counter()
-        run(command)
+        here(command)
         seconds[name] = time.perf_counter() - begun
     return seconds
 
@@ -105,7 +110,7 @@ def measure(folder: Path, asked: argparse.Namespace) -> dict[str, float]:
     killed = subprocess.Popen([*CLI, *map(str, ask), "--run", str(folder / "out.trec")], stderr=subprocess.DEVNULL)
     kept = 0
     while killed.poll() is None and (kept := known(folder / "out.trec.scores")) < pairs // 2:
-        time.sleep(0.2)
+        time.sleep(asked.wait)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     killed_s = time.perf_counter() - begun
@@ -135,7 +140,16 @@ def timed(command: list[Any]) -> tuple[float, dict[str, int]]:
     return seconds, counts
 
 
+def here(command: list[Any]) -> None:
+    """Run a command of looktwice in this process."""
+    print("looktwice", *command, file=sys.stderr, flush=True)
+    with redirect_stdout(sys.stderr):
+        code = app([*map(str, command)], standalone_mode=False)
+    check(not code, f"it ended with {code}")
+
+
 def run(command: list[Any]) -> None:
+    """Run a command of looktwice in a process of its own."""
     print("looktwice", *command, file=sys.stderr, flush=True)
     subprocess.run([*CLI, *map(str, command)], check=True, stdout=subprocess.DEVNULL)
 

@@ -17,7 +17,6 @@ object.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -31,6 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import numpy as np
+from _smoke import finish, parse
 
 from looktwice.device import set_threads
 from looktwice.encode import load_encoder
@@ -75,7 +75,7 @@ def tasks(queries: int, depth: int) -> Iterator[Task]:
     cutouts, rng = Cutouts.bundled(), Random(SEED)
     asked = [cutout for cutout in cutouts.all if cutout.label]
     others = [cutout for cutout in cutouts.all if not cutout.label]
-    labels = sorted({cutout.label for cutout in asked})
+    labels = sorted({cutout.label or "" for cutout in asked})
     rng.shuffle(asked)
     scenes, shows, drawn = {}, {}, {}
     for i, target in enumerate((asked * (1 + 4 * queries // len(asked)))[: 4 * queries]):
@@ -98,7 +98,7 @@ def tasks(queries: int, depth: int) -> Iterator[Task]:
     found = {q.id: {n for n, shown in shows.items() if label in shown} for q, label in zip(asks, chosen, strict=True)}
     yield Task("text→image", asks, scenes, found, coarse(encoder, asks, scenes, depth))
     pictures = rng.sample([item for name, item in scenes.items() if shows[name]], min(queries, len(scenes)))
-    true = {q.id: {named[label] for label in shows[q.id]} for q in pictures}
+    true = {q.id: {named[label] for label in shows[q.id] if label} for q in pictures}
     yield Task("image→text", pictures, words, true, coarse(encoder, pictures, words, depth))
 
 
@@ -110,13 +110,14 @@ def coarse(encoder: Any, queries: Sequence[Item], candidates: Mapping[str, Item]
     return {q.id: [(names[j], float(row[j])) for j in top] for q, row, top in zip(queries, cosines, best, strict=True)}
 
 
-def ask(task: Task, settings: Mapping[str, str], mllm: str, cache: Path, depth: int) -> tuple[list[Any], float]:
+def ask(task: Task, settings: Mapping[str, str], mllm: str, cache: Path | None, depth: int) -> tuple[list[Any], float]:
     """Answers to all queries, and the processor seconds they took."""
-    options = {key: value for key, value in settings.items() if key != "ties"}
+    options: dict[str, Any] = {key: value for key, value in settings.items() if key != "ties"}
     look = SecondLook(mllm, cache=cache, device="cpu", dtype="float32", **options)
-    rules = {"fusion": "p-only", "ties": settings.get("ties", "coarse"), "shortlist": depth, "k": depth}
+    rules: dict[str, Any] = {"fusion": "p-only", "ties": settings.get("ties", "coarse"), "shortlist": depth, "k": depth}
     begin = time.process_time()
-    answers = list(rerank_run(task.run, task.queries, lambda ids: [task.candidates[i] for i in ids], look, **rules))
+    find: Any = lambda ids: [task.candidates[i] for i in ids]  # noqa: E731  # items where a table would give entries
+    answers = list(rerank_run(task.run, task.queries, find, look, **rules))
     return answers, time.process_time() - begin
 
 
@@ -154,7 +155,7 @@ def tied(answer: Any) -> bool:
     return len(scores) > 1 and scores[0] == scores[1]
 
 
-def cost(task: Task, mllm: str, repeats: int = 12) -> list[dict[str, Any]]:
+def cost(task: Task, mllm: str, repeats: int) -> list[dict[str, Any]]:
     """Processor seconds of scoring the same pairs with and without retrace, in turns; the best of `repeats`."""
     scorers = {name: load_scorer(mllm, prompt="object", device="cpu", dtype="float32", retrace=name)
                for name in COSTS}  # fmt: skip
@@ -182,20 +183,21 @@ def cell(value: Any) -> str:
     return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mllm", default="tiny-vl")
-    parser.add_argument("--queries", type=int, default=40, help="queries per direction, 20 or more")
+    parser.add_argument("--queries", type=int, default=40, help="queries per direction")
     parser.add_argument("--depth", type=int, default=20, help="candidates per query")
     parser.add_argument("--only", default="", help="configurations, separated by commas; p-label is always run")
     parser.add_argument("--cache", type=Path, default=Path("retllm-scores.sqlite"), help="scores are kept here")
     parser.add_argument("--cost", action="store_true", help="only what retrace costs")
-    options = parser.parse_args()
+    parser.add_argument("--repeats", type=int, default=12, help="with --cost: the best of so many")
+    options = parse(parser, argv, queries=2, depth=3, cache=None, repeats=1)
     set_threads(1)
     if options.cost:
-        rows = cost(next(tasks(20, options.depth)), options.mllm)
+        rows = cost(next(tasks(min(20, options.queries), options.depth)), options.mllm, options.repeats)
         show(rows, list(rows[0]))
-        print(json.dumps({"benchmark": "retllm-cost", "mllm": options.mllm, "rows": rows}))
+        finish("retllm-cost", options, {"mllm": options.mllm, "rows": rows})
         return
     names = [n for n in CONFIGURATIONS if not options.only or n == "p-label" or n in options.only.split(",")]
     table: list[dict[str, Any]] = []
@@ -216,7 +218,7 @@ def main() -> None:
         one.pop("hits")
     show(table, list(table[0]))
     conditions = {"mllm": options.mllm, "queries": options.queries, "depth": options.depth, "seed": SEED}
-    print(json.dumps({"benchmark": "retllm", **conditions, "rows": table}, ensure_ascii=False))
+    finish("retllm", options, {**conditions, "rows": table})
 
 
 if __name__ == "__main__":

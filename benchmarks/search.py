@@ -10,26 +10,30 @@ benchmarks/pairs.py has others.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+
+from _smoke import finish, parse
 
 from looktwice import Retriever, Table, index, load_encoder, scan
 from looktwice.demo import bundled_gallery
 from looktwice.device import place, set_threads
 from looktwice.queries import Queries
+from looktwice.types import Encoder, Item
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print a table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=10)
     parser.add_argument("--shortlists", type=int, nargs="+", default=[10, 50, 100])
     parser.add_argument("--threads", type=int)
-    asked = parser.parse_args()
+    parser.add_argument("--items", type=int, help="index only so many pictures of the gallery")
+    asked = parse(parser, argv, queries=1, shortlists=[3], items=20, threads=1)
     threads = set_threads(asked.threads)
     gallery = bundled_gallery()
     queries = [q for q in Queries(gallery / "queries.jsonl") if q.image is not None]
@@ -37,7 +41,7 @@ def main() -> None:
         encoder = load_encoder("tiny-clip")
         table = Table.create(Path(folder) / "g.lt", encoder.info)
         begun = time.perf_counter()
-        report = index(table, scan([gallery / "images"]), encoder)
+        report = index(table, islice(scan([gallery / "images"]), asked.items), encoder)
         rate = report.added / (time.perf_counter() - begun)
         rows = [measured(table, encoder, None, list(islice(queries, asked.queries + 1)), 100)]
         for shortlist in asked.shortlists:
@@ -49,13 +53,16 @@ def main() -> None:
         print(f"{row['second_look']:<16}{row['median_s']:>10.3f}{row['longest_s']:>11.3f}{pairs:>9}")
     placed = place()
     about = {"items": report.added, "index_items_s": rate, "threads": threads, "device": placed.device}
-    print(json.dumps({"rows": rows, "dtype": placed.dtype, **about}))
+    finish("search", asked, {"rows": rows, "dtype": placed.dtype, **about})
 
 
-def measured(table: Table, encoder: object, scorer: str | None, queries: list, shortlist: int) -> dict[str, object]:
+def measured(
+    table: Table, encoder: Encoder, scorer: str | None, queries: list[Item], shortlist: int
+) -> dict[str, float | None]:
     """Median and longest seconds of one query after the first, which loads the models."""
     retriever = Retriever(table, encoder, scorer, shortlist=shortlist)
-    taken, pairs, spent = [], 0, 0.0
+    taken: list[float] = []
+    pairs, spent = 0, 0.0
     for place_, query in enumerate(queries):
         begun = time.perf_counter()
         answer = retriever.search(query)

@@ -8,11 +8,13 @@ Wall-clock seconds are what a person waits; processor seconds are what the comma
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+
+from _smoke import finish, parse
 
 COMMANDS = (["--version"], ["--help"], ["search", "--help"], ["models"])
 
@@ -27,20 +29,22 @@ def seconds(arguments: list[str]) -> tuple[float, float]:
     return time.perf_counter() - begun, processor
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print a table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=7)
-    repeat = parser.parse_args().repeat
+    asked = parse(parser, argv, repeat=1)
+    repeat = asked.repeat
     rows = []
     print(f"{'command':<28}{'wall s':>10}{'processor s':>13}")
     for arguments in COMMANDS:
-        seconds(arguments)  # files into the cache
+        if repeat > 1:
+            seconds(arguments)  # files into the cache
         wall, processor = (min(column) for column in zip(*(seconds(arguments) for _ in range(repeat)), strict=True))
         command = " ".join(["looktwice", *arguments])
         rows.append({"command": command, "wall_s": wall, "processor_s": processor})
         print(f"{command:<28}{wall:>10.3f}{processor:>13.3f}")
-    print(json.dumps({"rows": rows, "repeat": repeat, "python": sys.version.split()[0]}))
+    finish("startup", asked, {"rows": rows, "repeat": repeat, "python": sys.version.split()[0]})
 
 
 if __name__ == "__main__":

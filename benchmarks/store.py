@@ -14,17 +14,18 @@ Prints a table and, as its last line, one JSON object {"rows": [...], "n", "dim"
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _smoke import finish, parse
 
 from looktwice.store import Row, Table, ann
 from looktwice.store.search import Space
@@ -35,8 +36,8 @@ WAYS = 32
 COLUMNS = ("search", "recall@100", "queries_s", "ms", "cpu_ms", "index_bytes", "vector_bytes", "build_s")
 
 
-def main() -> None:
-    args = arguments()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments(argv)
     os.environ["LANCE_CPU_THREADS"] = str(args.threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -45,10 +46,11 @@ def main() -> None:
     for row in rows:
         print("  ".join(f"{row[name]:>12}" for name in COLUMNS))
     record = {"rows": rows, "n": args.n, "dim": args.dim, "queries": args.queries, "k": args.k, "seed": args.seed}
-    print(json.dumps({**record, "threads": args.threads, "device": platform.processor() or platform.machine()}))
+    device = platform.processor() or platform.machine()
+    finish("store", args, {**record, "threads": args.threads, "device": device})
 
 
-def arguments() -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Vector search in a table, exact and through several indices.")
     parser.add_argument("--n", type=int, default=200_000)
     parser.add_argument("--dim", type=int, default=512)
@@ -58,7 +60,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="exact,bulk,rq1,rq2,rq5,pq5", help="rows to measure, by name")
     parser.add_argument("--folder", help="where to make the table; the system's temporary folder unless told")
-    return parser.parse_args()
+    return parse(parser, argv, n=2000, dim=64, queries=4, k=20)
 
 
 def make_vectors(count: int, dim: int, seed: int) -> np.ndarray:
@@ -75,7 +77,8 @@ def make_vectors(count: int, dim: int, seed: int) -> np.ndarray:
         vectors[part] = (
             centres[members[part]] + dice.normal(size=(size, WAYS)) @ ways + dice.normal(size=(size, dim)) * 0.4
         )
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
 def measure(path: Path, args: argparse.Namespace) -> Any:
@@ -119,7 +122,7 @@ def _through(
     size = sum(index.size_bytes for index in table._items.list_indices())
     for refine in refines:
         space = replace(table._space(), index={"nprobes": min(16, partitions), "refine": refine})
-        row = _timed(f"{kind}{refine}", lambda space=space: space.search(queries, args.k), truth, args)
+        row = _timed(f"{kind}{refine}", partial(space.search, queries, args.k), truth, args)
         yield {**row, "index_bytes": round(size / args.n, 1), "build_s": built}
 
 

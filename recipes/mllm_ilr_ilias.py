@@ -9,13 +9,15 @@ What cannot be reproduced exactly, beside what `mllm_ilr.py` says of both data s
 - The adapted PE-L needs the linear layer from the ILIAS repository (+linear:FILE); without it the shortlist is weaker.
 """
 
+from typing import Any
+
 import mllm_ilr
 from common import main
 
 COLUMNS = ("mAP@1k", "oracle@1k", "success@1")
 
 
-def recipe(arguments: list[str] | None = None) -> dict:
+def recipe(arguments: list[str] | None = None) -> dict[str, Any]:
     options = mllm_ilr.options(__doc__)
     options.add_argument("--dataset", default="ilias-mini", choices=("ilias", "ilias-mini", "ilias-core"))
     chosen = options.parse_args(arguments)

@@ -9,13 +9,15 @@ What cannot be reproduced exactly, beside what `mllm_ilr.py` says of both data s
   printed, the prompt is `object`.
 """
 
+from typing import Any
+
 import mllm_ilr
 from common import main
 
 COLUMNS = ("mAP@1k", "mAP@100", "oracle@1k")
 
 
-def recipe(arguments: list[str] | None = None) -> dict:
+def recipe(arguments: list[str] | None = None) -> dict[str, Any]:
     chosen = mllm_ilr.options(__doc__).parse_args(arguments)
     return mllm_ilr.table("mllm-ilr-instre", "instre", COLUMNS, chosen)
 

@@ -13,11 +13,13 @@ What cannot be reproduced exactly:
 - EVA-CLIP, E5-V, VLM2Vec and UniME are printed as published; they are not run.
 """
 
+from typing import Any
+
 import retllm
 from common import Column, Row, main, run
 
 
-def recipe(arguments: list[str] | None = None) -> dict:
+def recipe(arguments: list[str] | None = None) -> dict[str, Any]:
     chosen = retllm.options(__doc__).parse_args(arguments)
     rows = [
         Row("CLIP ViT-L", chosen.encoder),

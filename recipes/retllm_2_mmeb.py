@@ -10,13 +10,15 @@ What cannot be reproduced exactly:
 - 54.2, the printed overall, follows from neither way of averaging. Both of ours are printed, once all 36 are there.
 """
 
+from typing import Any
+
 import retllm
 from common import Column, Row, main, run, show
 
 from looktwice.evaluate import mmeb
 
 
-def recipe(arguments: list[str] | None = None) -> dict:
+def recipe(arguments: list[str] | None = None) -> dict[str, Any]:
     options = retllm.options(__doc__, encoder="clip-l@336+mix:mmeb")
     options.add_argument("--only", nargs="+", default=mmeb.NAMES, choices=mmeb.NAMES, metavar="NAME")
     chosen = options.parse_args(arguments)
@@ -34,7 +36,7 @@ def recipe(arguments: list[str] | None = None) -> dict:
     return show("retllm-2", ours, names, chosen.out / "retllm-2")
 
 
-def _averages(cells: dict) -> dict:
+def _averages(cells: dict[str, Any]) -> dict[str, Any]:
     found = mmeb.averages({name: cell["mean"] for name, cell in cells.items()})
     return {name: {"mean": value} for name, value in found.items()}
 

@@ -11,11 +11,13 @@ What cannot be reproduced exactly:
   of them described.
 """
 
+from typing import Any
+
 import retllm
 from common import Row, main, run
 
 
-def recipe(arguments: list[str] | None = None) -> dict:
+def recipe(arguments: list[str] | None = None) -> dict[str, Any]:
     chosen = retllm.options(__doc__).parse_args(arguments)
     whole, model = retllm.AS[chosen.system], (chosen.encoder, chosen.mllm)
     plain = {key: value for key, value in whole["look"].items() if key != "retrace"}

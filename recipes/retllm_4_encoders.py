@@ -9,11 +9,13 @@ What cannot be reproduced exactly:
   out otherwise. The other differences are those of table 1.
 """
 
+from typing import Any
+
 import retllm
 from common import Row, main, run
 
 
-def recipe(arguments: list[str] | None = None) -> dict:
+def recipe(arguments: list[str] | None = None) -> dict[str, Any]:
     options = retllm.options(__doc__)
     options.add_argument("--small", default="clip-b", help="what stands for CLIP ViT-B (default: %(default)s)")
     options.add_argument("--long-clip", help="a folder with Long-CLIP-L in CLIP's layout")

@@ -11,11 +11,13 @@ What cannot be reproduced exactly:
   other differences are those of table 1.
 """
 
+from typing import Any
+
 import retllm
 from common import Row, main, run
 
 
-def recipe(arguments: list[str] | None = None) -> dict:
+def recipe(arguments: list[str] | None = None) -> dict[str, Any]:
     options = retllm.options(__doc__)
     options.add_argument("--qwen2", default="Qwen/Qwen2-VL-7B-Instruct", help="the second MLLM (default: %(default)s)")
     chosen = options.parse_args(arguments)

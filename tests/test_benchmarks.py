@@ -1,8 +1,10 @@
-"""What the benchmarks count, where it can go wrong without being seen in a table."""
+"""Every benchmark runs with `--smoke`; and what they count, where it can go wrong without being seen in a table."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,9 +22,12 @@ from looktwice.retrieve import Answer
 from looktwice.types import Candidate, Item, PairScores, Status
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+RUNS = [[name] for name in NAMES] + [["retllm", "--cost"]]
 
 
 def script(name: str) -> ModuleType:
+    """A benchmark as a module of its own: `codecs` is also a name of Python's."""
     spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", FOLDER / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
@@ -32,10 +37,44 @@ def script(name: str) -> ModuleType:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The scripts set variables of their own; they go with the test."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    """The scripts find one another, and set variables of their own; both go with the test."""
+    known = set(sys.modules)
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    for name in ("OMP_NUM_THREADS", "LANCE_CPU_THREADS"):
+        monkeypatch.setenv(name, "1")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     yield
+    for name in {"_smoke", *NAMES} & sys.modules.keys() - known:
+        del sys.modules[name]
+
+
+def numbers(value: Any) -> Iterator[float]:
+    """All numbers in a JSON value."""
+    if isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from numbers(one)
+    elif isinstance(value, int | float):
+        yield float(value)
+
+
+@pytest.mark.parametrize("run", RUNS, ids=" ".join)
+def test_a_benchmark_ends_with_one_json_object(
+    run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    script(run[0]).main(["--smoke", *run[1:]])
+    table, _, last = capsys.readouterr().out.strip().rpartition("\n")
+    record = json.loads(last)
+    assert record["smoke"] is True and record["benchmark"].startswith(run[0]) and table
+    rows = [row for value in record.values() if isinstance(value, list) and value for row in value]
+    assert rows and all(math.isfinite(number) for number in numbers(rows))
+    assert not list(tmp_path.iterdir()), "a smoke run leaves nothing behind"
+
+
+def test_an_option_that_is_given_wins_over_the_smoke_run(capsys: pytest.CaptureFixture[str]) -> None:
+    script("codecs").main(["--smoke", "--width", "32", "--specs", "int8"])
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert record["width"] == 32 and [row["codec"] for row in record["rows"]] == ["int8"]
 
 
 def answer(p: list[float], ties: str, status: Status = "ok") -> Answer:
