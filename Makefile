@@ -7,7 +7,7 @@ VENV   ?= .venv
 NEWEST ?= .venv-newest
 PIP_ARGS ?=
 PY     := $(VENV)/bin/python
-EXTRAS := timm,siglip,smolvlm,bench
+EXTRAS := timm,st,siglip,smolvlm,bench
 SYSTEM := chromium=chromium pdftoppm=poppler-utils
 
 export OMP_NUM_THREADS ?= 1

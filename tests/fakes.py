@@ -72,3 +72,9 @@ class Brighter:
 
     def describe(self) -> Mapping[str, Any]:
         return {"mllm": "brighter", "revision": "1", "prompt": "object", "prompt_hash": "0", "dtype": "float32"}
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """An image of random colours."""
+    rng = np.random.default_rng((seed, width, height))
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))

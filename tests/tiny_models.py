@@ -32,7 +32,7 @@ def build(family: str, folder: Path, *, std: float = 0.2, seed: int = 0) -> Path
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     config = FAMILIES[family](folder)
-    auto = AutoModelForImageTextToText if family in MLLMS else AutoModel
+    auto = AutoModelForImageTextToText if family in MLLMS or family == "qwen3_vl_embedding" else AutoModel
     randomise(auto.from_config(AutoConfig.for_model(**config)), std).save_pretrained(folder)
     return folder
 
@@ -69,7 +69,7 @@ def trainer(size: int, special: list[str], **options: Any) -> trainers.BpeTraine
     )
 
 
-def write(folder: Path, name: str, content: Config | str) -> None:
+def write(folder: Path, name: str, content: Config | list[Config] | str) -> None:
     text = content if isinstance(content, str) else json.dumps(content, indent=2)
     (folder / name).write_text(text, encoding="utf-8")
 
@@ -253,6 +253,29 @@ def siglip2(folder: Path) -> Config:
     return {"model_type": "siglip2", "text_config": text, "vision_config": layers(num_patches=16, patch_size=8)}
 
 
+def siglip2_vision(folder: Path) -> Config:
+    """The NaFlex tower alone: up to 16 patches of 8 px, pooled by its attention head; no text."""
+    images(folder, "Siglip2ImageProcessor", patch_size=8, max_num_patches=16, resample=2)
+    return {"model_type": "siglip2_vision_model", **layers(num_patches=16, patch_size=8)}
+
+
+def siglip_vision(folder: Path) -> Config:
+    """The fixed-size tower alone, as fixed-size SigLIP 2 checkpoints have it too: 32 px, squeezed square; no text."""
+    images(folder, "SiglipImageProcessor", size={"height": 32, "width": 32})
+    return {"model_type": "siglip_vision_model", **layers(image_size=32, patch_size=8)}
+
+
+def qwen3_vl_embedding(folder: Path) -> Config:
+    """Qwen3-VL as its embedding checkpoints are: the same files and weights, and what sentence-transformers reads."""
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
+    listed = [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in modules]
+    write(folder, "modules.json", [{"idx": n, "name": str(n), **module} for n, module in enumerate(listed)])
+    write(folder, "sentence_bert_config.json", wording.SENTENCE_SETTINGS)
+    (folder / "1_Pooling").mkdir()
+    write(folder / "1_Pooling", "config.json", {"word_embedding_dimension": WIDTH, "pooling_mode_lasttoken": True})
+    return qwen3_vl(folder)
+
+
 def dinov2(folder: Path) -> Config:
     """28 px cropped from 32 px; class token first."""
     sides = {"size": {"shortest_edge": 32}, "crop_size": {"height": 28, "width": 28}}
@@ -270,5 +293,8 @@ Builder = Callable[[Path], Config]
 MLLMS: dict[str, Builder] = {
     builder.__name__: builder for builder in (idefics3, qwen2_5_vl, qwen3_vl, internvl, llava_onevision)
 }
-ENCODERS: dict[str, Builder] = {builder.__name__: builder for builder in (clip, siglip, siglip2, dinov2, dinov3)}
+ENCODERS: dict[str, Builder] = {
+    builder.__name__: builder
+    for builder in (clip, siglip, siglip2, dinov2, dinov3, siglip_vision, siglip2_vision, qwen3_vl_embedding)
+}
 FAMILIES = {**MLLMS, **ENCODERS}

@@ -11,6 +11,13 @@ LABELS = ["0", "1", "2", "Yes", "No", "True", "False", "yes", "no", "true", "fal
 
 QWEN_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
 
+_LAST_STATE = {"method": "forward", "method_output_name": "last_hidden_state"}
+SENTENCE_SETTINGS = {  # what sentence-transformers is told of Qwen3-VL-Embedding
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+    "modality_config": {"text": _LAST_STATE, "image": _LAST_STATE, "message": {**_LAST_STATE, "format": "structured"}},
+    "processing_kwargs": {"chat_template": {"add_generation_prompt": True}},
+}
 QWEN3_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n{% else %}"

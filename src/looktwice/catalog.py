@@ -54,6 +54,13 @@ def _mllm(name: str, dim: int, parameters: int, hub: str, extra: str | None = No
     return Entry(name, "mllm", dim, parameters, round(parameters * 2 / 1000, 1), {0: hub}, None, extra)
 
 
+def _qwen_embedding(size: str, dim: int, parameters: int) -> Entry:
+    hub = {0: f"Qwen/Qwen3-VL-Embedding-{size.upper()}"}
+    note = "reads an item's image and text together; +dim:N keeps N numbers"
+    gigabytes = round(parameters * 2 / 1000, 1)
+    return Entry(f"qwen3-vl-embedding-{size}", "encoder", dim, parameters, gigabytes, hub, text_tokens=8192, note=note)
+
+
 def _siglip(family: str, size: str, *sides: int) -> dict[int, str]:
     return {side: f"google/{family}-{size}-patch16-{side}" for side in sides}
 
@@ -101,6 +108,8 @@ ENTRIES: tuple[Entry, ...] = (
         text=64,
     ),
     _encoder("siglip2-so400m-naflex", 1152, 1136, {0: "google/siglip2-so400m-patch16-naflex"}, text=64),
+    _qwen_embedding("2b", 2048, 2128),
+    _qwen_embedding("8b", 4096, 8145),
     _encoder("dinov2-s", 384, 22, {224: "facebook/dinov2-small"}),
     _encoder("dinov2-b", 768, 87, {224: "facebook/dinov2-base"}),
     _encoder("dinov2-l", 1024, 304, {224: "facebook/dinov2-large"}),

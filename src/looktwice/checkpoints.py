@@ -31,7 +31,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _REVISION = re.compile(r"[\w][\w./-]*")
 _SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
 _WANTED = [*_SMALL, "*.safetensors"]
-_UNWANTED = ["*/*", "consolidated*", "*onnx*"]
+_UNWANTED = ["*/*", "consolidated*", "*onnx*", "*openvino*"]  # the first: subfolders
 _SINGLE = "model.safetensors"
 _WHOLE = 64 * 1024 * 1024
 _SAMPLE, _SAMPLES = 4096, 8
@@ -83,12 +83,13 @@ def split_revision(name: str) -> tuple[str, str | None]:
     return (head, tail) if mark and head and _REVISION.fullmatch(tail) else (name, None)
 
 
-def resolve(name: str, revision: str | None = None) -> Checkpoint:
+def resolve(name: str, revision: str | None = None, *, nested: bool = False) -> Checkpoint:
     """Find the checkpoint of this name, downloading it if it is the hub's and not here yet.
 
-    `revision` pins it, as `NAME#REVISION` does. Raises UnknownName for a name that is no model, folder or hub name;
-    UsageError for a folder or a hub name that cannot be had; Mismatch for a folder that no longer holds `revision`;
-    ModelError for weights that are missing or pickled.
+    `revision` pins it, as `NAME#REVISION` does; `nested` takes subfolders too, as models of sentence-transformers have
+    them. Raises UnknownName for a name that is no model, folder or hub name; UsageError for a folder or a hub name that
+    cannot be had; Mismatch for a folder that no longer holds `revision`; ModelError for weights that are missing or
+    pickled.
     """
     plain, pinned = (name, None) if _is_folder(name) else split_revision(name)
     if pinned and revision and pinned != revision:
@@ -96,14 +97,14 @@ def resolve(name: str, revision: str | None = None) -> Checkpoint:
     revision = pinned or revision
     entry = BY_NAME.get(plain)
     if entry is not None and not entry.bundled:
-        return _from_hub(plain, next(iter(entry.hub.values())), revision)
+        return _from_hub(plain, next(iter(entry.hub.values())), revision, nested)
     if entry is not None:
-        return _from_folder(plain, bundled_folder(plain), revision)
+        return _from_folder(plain, bundled_folder(plain), revision, nested)
     if _is_folder(plain) or _looks_like_path(plain):
         folder = Path(_expand(plain)).resolve()
-        return _from_folder(str(folder), folder, revision)
+        return _from_folder(str(folder), folder, revision, nested)
     if _HUB_NAME.fullmatch(plain):
-        return _from_hub(plain, plain, revision)
+        return _from_hub(plain, plain, revision, nested)
     raise UnknownName("model, folder or hub name (org/name)", plain, BY_NAME)
 
 
@@ -119,7 +120,7 @@ def _looks_like_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or "\\" in name
 
 
-def _from_folder(name: str, folder: Path, revision: str | None) -> Checkpoint:
+def _from_folder(name: str, folder: Path, revision: str | None, nested: bool) -> Checkpoint:
     if not os.path.isdir(folder):  # Path.is_dir raises on a name that is too long
         if name in BY_NAME:
             raise ModelError(f"The bundled model {name!r} is not in this installation; install looktwice again.")
@@ -127,11 +128,11 @@ def _from_folder(name: str, folder: Path, revision: str | None) -> Checkpoint:
             "a file, not a folder; name the folder around it" if os.path.isfile(folder) else "missing; check the path"
         )
         raise UsageError(f"The model folder {str(folder)!r} is {kind}.")
-    if not (folder / "config.json").is_file():
+    if not _is_model(folder, nested):
         raise UsageError(f"The folder {str(folder)!r} holds no config.json; name one that a model was saved to.")
-    _require_safetensors(name, folder, "copy them into the folder, or name a complete checkpoint")
+    _require_safetensors(name, folder, "copy them into the folder, or name a complete checkpoint", nested)
     try:
-        found = fingerprint(folder)
+        found = fingerprint(folder, nested)
     except OSError as error:
         raise UsageError(f"The model folder {name!r} cannot be read ({first_line(error)}).") from error
     if revision is not None and not found.startswith(revision):
@@ -140,16 +141,21 @@ def _from_folder(name: str, folder: Path, revision: str | None) -> Checkpoint:
     return Checkpoint(name, folder, found, local=True)
 
 
-def _require_safetensors(name: str, folder: Path, way: str) -> None:
+def _is_model(folder: Path, nested: bool) -> bool:
+    return (folder / "config.json").is_file() or (nested and (folder / "modules.json").is_file())
+
+
+def _require_safetensors(name: str, folder: Path, way: str, nested: bool) -> None:
     """Raise ModelError where there are no weights or only some of them; `way` is how to get the others."""
     if missing := _missing_shards(folder):
         more = ", …" if len(missing) > 3 else ""
         raise ModelError(
             f"The model {name!r} lacks {len(missing)} of its files of weights ({', '.join(missing[:3])}{more}); {way}."
         )
-    if any(path.is_file() for path in folder.glob("*.safetensors")):  # links of the hub's cache may lead nowhere
+    find = folder.rglob if nested else folder.glob
+    if any(path.is_file() for path in find("*.safetensors")):  # links of the hub's cache may lead nowhere
         return
-    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in find(pattern))
     if pickled:
         raise ModelError(
             f"The model {name!r} has only pickled weights ({pickled[0]}), which can run code when they are read; "
@@ -169,12 +175,13 @@ def _missing_shards(folder: Path) -> list[str]:
     return sorted({str(file) for file in shards.values() if not (folder / str(file)).is_file()})
 
 
-def _from_hub(name: str, hub_name: str, revision: str | None) -> Checkpoint:
+def _from_hub(name: str, hub_name: str, revision: str | None, nested: bool) -> Checkpoint:
     at = f"{hub_name} (revision {revision})" if revision else hub_name
-    folder = hub.snapshot(hub_name, revision, _WANTED, _UNWANTED)
-    if not (folder / "config.json").is_file():
+    unwanted = _UNWANTED[1:] if nested else _UNWANTED
+    folder = hub.snapshot(hub_name, revision, _WANTED, unwanted)
+    if not _is_model(folder, nested):
         raise UsageError(f"The model {at} holds no config.json at its top; name a checkpoint that transformers reads.")
-    _require_safetensors(at, folder, "connect to the model hub and run the same command again")
+    _require_safetensors(at, folder, "connect to the model hub and run the same command again", nested)
     return Checkpoint(name, folder, folder.name, local=False)
 
 
@@ -189,23 +196,27 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path, nested: bool = False) -> str:
     """Return a content hash (16 hex digits) of a checkpoint's settings, tokenizer and weights.
 
     Weights of up to 64 MiB in all count to the last byte. Of larger ones it takes names, sizes and headers, and of each
     tensor 8 pieces of 4 KiB, evenly spread from its start to its end, or all of a short one. Training changes all of a
-    tensor; an edit between the pieces, such as of one row of a large matrix, goes unnoticed.
+    tensor; an edit between the pieces, such as of one row of a large matrix, goes unnoticed. `nested` takes subfolders.
     """
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in _SMALL for path in folder.glob(pattern)}):
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    weights = sorted(folder.glob("*.safetensors"))
+    digest, find = hashlib.sha256(), folder.rglob if nested else folder.glob
+    for path in sorted({path for pattern in _SMALL for path in find(pattern)}):
+        digest.update(_inside(path, folder) + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    weights = sorted(find("*.safetensors"))
     whole = sum(path.stat().st_size for path in weights) <= _WHOLE
     for path in weights:
-        digest.update(path.name.encode() + b"\0" + struct.pack("<Q", path.stat().st_size))
+        digest.update(_inside(path, folder) + b"\0" + struct.pack("<Q", path.stat().st_size))
         for piece in _pieces(path, whole):
             digest.update(piece)
     return digest.hexdigest()[:16]
+
+
+def _inside(path: Path, folder: Path) -> bytes:
+    return path.relative_to(folder).as_posix().encode()
 
 
 def _pieces(path: Path, whole: bool) -> Iterator[bytes]:

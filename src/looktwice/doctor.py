@@ -15,6 +15,7 @@ from looktwice.device import default_threads, memory, physical_cores, place
 _EXTRAS = {
     "timm": "for PE encoders: pip install 'looktwice[timm]'",
     "num2words": "for SmolVLM2: pip install 'looktwice[smolvlm]'",
+    "sentence-transformers": "for encoders st:NAME: pip install 'looktwice[st]'",
     "sentencepiece": "for texts with SigLIP 1: pip install 'looktwice[siglip]'",
 }
 _LEAST_FREE = 2 * 1024**3

@@ -7,6 +7,8 @@ same way. Image processors for encoders are always Pillow's: an index made on on
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -120,3 +122,25 @@ def _pillow_twin(name: str, settings: dict[str, Any]) -> BaseImageProcessor:
     kept = ("size", "resample", "do_resize", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
     twin: BaseImageProcessor = getattr(transformers, name)(**{key: settings[key] for key in kept if key in settings})
     return twin
+
+
+def cleaner(processor: Any) -> Callable[[str], str]:
+    """Return a function that takes the sting out of text that people wrote.
+
+    Spellings of control tokens ("<image>", "<|im_end|>") get a space after their first character, so that they are
+    read as the text they are; lone surrogates, which no tokenizer accepts, become question marks.
+    """
+    tokenizer = processor.tokenizer
+    control = {str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special}
+    control |= {str(t) for t in tokenizer.all_special_tokens}
+    control |= {str(getattr(processor, name)) for name in ("image_token", "video_token") if hasattr(processor, name)}
+    spellings = sorted((re.escape(t) for t in control if len(t) > 1 and t.strip() == t), key=len, reverse=True)
+    pattern = re.compile("|".join(spellings) or r"(?!)")
+
+    def clean(text: str) -> str:
+        text = text.encode("utf-8", "replace").decode("utf-8")
+        while (apart := pattern.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text)) != text:
+            text = apart
+        return text
+
+    return clean

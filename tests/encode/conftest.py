@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from fakes import noise
 from tiny_models import build
 
 from looktwice.types import Item
@@ -23,12 +22,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return place if (place / "config.json").exists() else build(family, place)
 
     return folder
-
-
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    """A picture of random colours."""
-    rng = np.random.default_rng((seed, width, height))
-    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="session")

@@ -17,12 +17,14 @@ from looktwice.errors import ModelError, UsageError
 from looktwice.types import Encoder, Item
 
 TEXT = ["{clip}", "{siglip}", "{siglip2}"]
-PICTURES = ["{dinov2}", "{dinov3}"]
+PICTURES = ["{dinov2}", "{dinov3}", "{siglip_vision}", "{siglip2_vision}"]
+JOINT = ["{qwen3_vl_embedding}", "{qwen3_vl_embedding}@64+dim:24"]
 SIZED = ["{clip}@42", "{siglip}@50", "{siglip2}@64", "{dinov2}@50", "{dinov3}@70", "tower:{internvl}@64"]
 TOWERS = [f"tower:{{{family}}}" for family in ("idefics3", "qwen2_5_vl", "qwen3_vl", "internvl", "llava_onevision")]
 ADAPTED = ["{clip}+linear:24", "{dinov2}@50+linear:32", "tower:{qwen3_vl}+linear:32"]
 BUNDLED = ["tiny-clip", "tower:tiny-vl"]
-ALL = TEXT + PICTURES + SIZED + TOWERS + ADAPTED + BUNDLED
+SENTENCE = ["st:{clip}", "st:{dinov2}+dim:24"]  # where sentence-transformers is installed
+ALL = TEXT + PICTURES + JOINT + SENTENCE + SIZED + TOWERS + ADAPTED + BUNDLED
 
 Loader = Callable[..., BaseEncoder]
 
@@ -43,6 +45,8 @@ def load(tiny: Callable[[str], Path], tmp_path: Path, cpu_dtype: str) -> Loader:
     """
 
     def encoder(template: str, **options: object) -> BaseEncoder:
+        if template.startswith("st:"):
+            pytest.importorskip("sentence_transformers", reason="the optional extra st is not installed")
         front, _, width = template.partition("+linear:")
         name = front.format_map(Folders(tiny))
         if width:
@@ -103,18 +107,19 @@ def test_a_row_without_direction_is_nan_and_spoils_no_other(
 ) -> None:
     encoder = load(name)
     expected = encoder.encode(items[:4])
-    real = encoder._pictures
+    real = encoder._forward
 
-    def broken(images: list) -> torch.Tensor:
-        vectors = real(images).clone()
-        for row, image in enumerate(images):
+    def broken(batch: list, forward: Callable) -> np.ndarray:
+        vectors = real(batch, forward).copy()
+        for row, given in enumerate(batch):
+            image = given[0] if isinstance(given, tuple) else given
             if image is items[1].image:
                 vectors[row] = 0
             if image is items[2].image:
                 vectors[row, 3] = float("nan")
         return vectors
 
-    monkeypatch.setattr(encoder, "_pictures", broken)
+    monkeypatch.setattr(encoder, "_forward", broken)
     rows = encoder.encode(items[:4])
     if encoder.linear is None:
         assert np.isnan(rows[1]).all()
@@ -134,7 +139,7 @@ def test_text_and_pictures_share_a_space_and_mix_as_stated(name: str, load: Load
         assert f"text-weight={weight:g}" in encoder.info.preprocessing
 
 
-@pytest.mark.parametrize("name", ["{clip}", "{dinov3}"])
+@pytest.mark.parametrize("name", ["{clip}", "{dinov3}", "{qwen3_vl_embedding}"])
 def test_a_blank_text_is_as_good_as_none(name: str, load: Loader, items: list[Item], moves: float) -> None:
     encoder, picture = load(name), items[0].image
     alone, blank, empty, nothing = encoder.encode(
@@ -160,7 +165,7 @@ def test_long_texts_are_cut_counted_and_reported_once(
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", TEXT)
+@pytest.mark.parametrize("name", TEXT + JOINT[:1])
 def test_half_characters_are_refused_in_a_sentence(name: str, load: Loader) -> None:
     with pytest.raises(UsageError, match="'t' is not UTF-8"):
         load(name).encode([Item("t", text="caf\udce9")])
@@ -267,6 +272,10 @@ def test_a_batch_that_does_not_fit_is_halved(
         ("{clip}+mix:", {}, "lacks its weights"),
         ("{clip}+mix:0.3", {"text_weight": 0.2}, "Two weights of text"),
         ("{dinov3}+mix:0.3", {}, "reads no text"),
+        ("{qwen3_vl_embedding}+mix:0.3", {}, "reads image and text together"),
+        ("{qwen3_vl_embedding}+dim:33", {}, "have 32 numbers"),
+        ("{clip}+dim:8", {}, "not trained to be cut short"),
+        ("{clip}+dim:0", {}, "1 or more"),
         ("{clip}", {"batch_size": 0}, "1 or more"),
         ("{clip}", {"revision": "0123abcd"}, "now holds"),
         ("{clip}#abc", {"revision": "0123abcd"}, "Two revisions"),

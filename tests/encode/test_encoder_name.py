@@ -14,16 +14,19 @@ from looktwice.errors import UsageError
 sides = st.integers(16, 4096)
 awkward = st.text(st.sampled_from("ab/.~@#%+:1234é語 \n") | st.characters(codec="utf-8"), min_size=1, max_size=30)
 models = awkward | st.sampled_from(
-    ["a@384", "a#b", "%40", "50%25", "x+linear:y", "x+mix:y", "x+mix:", "org/name", "@1", "#", "a@1/2"]
+    ["a@384", "a#b", "%40", "50%25", "x+linear:y", "x+mix:y", "x+mix:", "x+dim:8", "org/name", "@1", "#", "a@1/2"]
 )
 
 
 @st.composite
 def encoder_names(draw: st.DrawFn) -> EncoderName:
     size = draw(st.none() | sides)
+    tower = draw(st.booleans())
     return EncoderName(
-        model=draw(models.filter(lambda model: not model.startswith("tower:"))),
-        tower=draw(st.booleans()),
+        model=draw(models.filter(lambda model: not model.startswith(("tower:", "st:")))),
+        tower=tower,
+        st=not tower and draw(st.booleans()),
+        dim=draw(st.none() | st.integers(1, 4096)),
         revision=draw(st.none() | st.from_regex(r"[a-z0-9_][a-z0-9_./-]{0,12}", fullmatch=True)),
         size=size,
         query_size=None if size is None else draw(st.none() | sides),

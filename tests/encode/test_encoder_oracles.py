@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoTokenizer
 
 from looktwice.checkpoints import resolve
 from looktwice.encode import load_encoder
 from looktwice.encode.pixels import larger_side
+from looktwice.errors import UsageError
 from looktwice.processors import load_processor
 from looktwice.types import Item
 
@@ -61,6 +63,27 @@ def test_text_and_picture_towers(family: str, tiny: Tiny, items: list[Item], dty
     assert_same(encoder.encode(items), unit(out.image_embeds), dtype)
     texts = [Item(text, text=text) for text in TEXTS]
     assert_same(encoder.encode(texts), unit(out.text_embeds), dtype)
+
+
+@pytest.mark.parametrize("family", ["siglip_vision", "siglip2_vision"])
+def test_image_towers_of_siglip_give_their_pooled_vector(
+    family: str, tiny: Tiny, items: list[Item], dtype: str
+) -> None:
+    model = AutoModel.from_pretrained(tiny(family)).eval()
+    processor = AutoImageProcessor.from_pretrained(tiny(family), backend="pil")
+    shown = [item for item in items if min(item.image.size) > 2]  # type: ignore[union-attr]
+    with torch.no_grad():
+        out = model(**processor(images=[item.image for item in shown], return_tensors="pt"))
+    encoder = load_encoder(str(tiny(family)), device="cpu", dtype=dtype)
+    assert_same(encoder.encode(shown), unit(out.pooler_output), dtype)
+
+
+def test_a_tower_without_its_pooling_head_is_refused(tiny: Tiny, items: list[Item], tmp_path: Path) -> None:
+    config = AutoConfig.from_pretrained(tiny("siglip_vision"), vision_use_head=False)
+    shutil.copytree(tiny("siglip_vision"), tmp_path / "headless")
+    AutoModel.from_config(config).save_pretrained(tmp_path / "headless")
+    with pytest.raises(UsageError, match="without its pooling head"):
+        load_encoder(str(tmp_path / "headless"), device="cpu").encode(items[:1])
 
 
 def test_dinov2_gives_its_class_token(tiny: Tiny, items: list[Item], dtype: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fakes import noise
 from safetensors.torch import save_file
 
 from looktwice.encode import load_encoder
@@ -54,16 +55,36 @@ def test_only_projections_are_kept() -> None:
     assert not keeps_head("vit_base_patch16_224") and not keeps_head("resnet50")
 
 
-@pytest.mark.parametrize("size", ["", "@48", "@80"])
-def test_a_perception_encoder_gives_what_timm_gives(size: str, tmp_path: Path, items: list[Item]) -> None:
+@pytest.fixture
+def perception(tmp_path: Path) -> Path:
     timm = pytest.importorskip("timm", reason="the optional extra timm is not installed", exc_type=ImportError)
     torch.manual_seed(0)
     model = timm.create_model(CONFIG["architecture"], num_classes=24, img_size=64, **SHAPE)
-    folder = write(tmp_path / "pe", model.state_dict())
-    encoder = load_encoder(f"{folder}{size}", device="cpu", dtype="float32")
+    return write(tmp_path / "pe", model.state_dict())
+
+
+@pytest.mark.parametrize("size", ["", "@48", "@80"])
+def test_a_perception_encoder_gives_what_timm_gives(size: str, perception: Path, items: list[Item]) -> None:
+    import timm
+
+    encoder = load_encoder(f"{perception}{size}", device="cpu", dtype="float32")
     rows = encoder.encode(items)
     assert rows.shape == (len(items), 24) and encoder.info.dim == 24
-    by_hand = timm.create_model(f"local-dir:{folder}", pretrained=True, dynamic_img_size=bool(size)).eval()
+    by_hand = timm.create_model(f"local-dir:{perception}", pretrained=True, dynamic_img_size=bool(size)).eval()
     with torch.no_grad():
         vector = by_hand(encoder.pixels.inputs([items[0].image])["pixel_values"])  # type: ignore[attr-defined]
     np.testing.assert_allclose(rows[0], torch.nn.functional.normalize(vector)[0].numpy(), atol=2e-6)
+
+
+def test_images_of_any_margin_are_prepared_as_timm_prepares_them(perception: Path) -> None:
+    """Odd margins were cut a pixel off: timm rounds half a pixel to the even side."""
+    import timm
+
+    model = timm.create_model(f"local-dir:{perception}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    images = [noise(width, height) for width, height in [(65, 64), (67, 64), (64, 65), (64, 67), (131, 90), (90, 131)]]
+    with torch.no_grad():
+        expected = torch.nn.functional.normalize(model(torch.stack([transform(image) for image in images])))
+    encoder = load_encoder(str(perception), device="cpu", dtype="float32")
+    rows = encoder.encode([Item(str(n), image) for n, image in enumerate(images)])
+    assert (1 - (rows * expected.numpy()).sum(-1)).max() <= 1e-5

@@ -14,6 +14,7 @@ import tiny_models
 import torch
 
 from looktwice.errors import ModelError, UsageError
+from looktwice.processors import cleaner
 from looktwice.score import chat, families, prompts
 from looktwice.score.cache import NOT_PART_OF_THE_SCORE
 from looktwice.score.engine import Engine
@@ -217,7 +218,7 @@ HOSTILE = [
 @pytest.mark.parametrize("family", FAMILIES)
 def test_hostile_text_stays_text(mllm: Get, candidates: list[Item], family: str) -> None:
     model = mllm(family)
-    clean = chat.cleaner(model.processor)
+    clean = cleaner(model.processor)
     plain = chat.encode(model.processor, chat.render(model.processor, [Piece(None, "x")]))
     special = {i for i, t in model.processor.tokenizer.added_tokens_decoder.items() if t.special}
     for text in HOSTILE:
@@ -230,6 +231,6 @@ def test_hostile_text_stays_text(mllm: Get, candidates: list[Item], family: str)
 
 
 def test_cleaning_leaves_ordinary_text_alone(mllm: Get) -> None:
-    clean = chat.cleaner(mllm("qwen2_5_vl").processor)
+    clean = cleaner(mllm("qwen2_5_vl").processor)
     for text in ("", "a < b > c", "<p>markup</p>", "naïve 漢字 🙂\n\ttabs"):
         assert clean(text) == text

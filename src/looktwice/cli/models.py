@@ -77,6 +77,8 @@ def _encoders() -> Iterator[tuple[str, str, str]]:
             more = "".join(f"; {part}" for part in (sizes and f"also {sizes}", entry.note) if part)
             yield entry.name, f"{entry.parameters} M, {reads}, d = {entry.dim}{more}", _needs(entry)
     yield "tower:MLLM", "the mean of an MLLM's own visual tokens; pictures", "that MLLM"
+    yield "st:NAME", "any multimodal checkpoint of sentence-transformers", "pip install 'looktwice[st]'"
+    yield "NAME+dim:256", "the first 256 numbers of qwen3-vl-embedding or st: vectors (Matryoshka)", "nothing more"
     yield "NAME+mix:0.3", "text has this share beside a picture (0.5 unless told)", "nothing more"
     yield "NAME+mix:mmeb", "as RetLLM's code mixes: items 0.7/0.3, not rescaled; queries 0.8/0.2, raw", "nothing more"
     yield "NAME+linear:FILE", "any of these, followed by a linear adaptation from a file", "the file"

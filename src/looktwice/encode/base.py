@@ -43,6 +43,7 @@ class BaseEncoder(ABC):
 
     auto = "AutoModel"
     reads_text = False
+    own_queries = False  # whether queries are read differently than items, by default
 
     def __init__(
         self,

@@ -1,13 +1,15 @@
 """How an encoder is named. Syntax only: knows no file and no model.
 
-    [tower:]MODEL[#REVISION][@SIZE[/QUERY]][+mix:WEIGHTS][+linear:FILE]
+    [tower:|st:]MODEL[#REVISION][@SIZE[/QUERY]][+mix:WEIGHTS][+dim:N][+linear:FILE]
 
     siglip2-so400m@384      a short name, at 384 px
     clip-l@336/512          indexed at 336 px, queries at 512 px
     org/name#v1.0           a checkpoint of the model hub, pinned
     tower:tiny-vl           the mean of a multimodal LLM's own visual tokens
+    st:org/name             through sentence-transformers, as its own files for it say
     ./mine@512              a folder; `@`, `#` and `%` in its path are %40, %23 and %25 where they could be misread
     clip-l+mix:0.3          text has a share of 0.3 beside a picture (half unless told; `mixing` has presets)
+    qwen3-vl-embedding-2b+dim:256   the first 256 numbers, of a model that was trained to be cut (Matryoshka)
     pe-l@512+linear:ilias.pt   followed by a linear adaptation from a file
 
 SIZE is the side that the checkpoint was made for (its own preprocessing is then used) or any other: then the picture's
@@ -22,15 +24,17 @@ from dataclasses import dataclass
 from looktwice.errors import UsageError
 
 TOWER = "tower:"
+ST = "st:"
 LINEAR = "+linear:"
 MIX = "+mix:"
+DIM = "+dim:"
 SIDES = range(16, 4097)
 
 _TAIL = re.compile(
-    r"(?P<model>.*?)(?:#(?P<revision>\w[\w./-]*))?(?:@(?P<size>\d+)(?:/(?P<query>\d+))?)?(?:\+mix:(?P<mix>[\w.]*))?",
+    r"(?P<model>.*?)(?:#(?P<revision>\w[\w./-]*))?(?:@(?P<size>\d+)(?:/(?P<query>\d+))?)?(?:\+mix:(?P<mix>[\w.]*))?(?:\+dim:(?P<dim>\d+))?",
     re.DOTALL,
 )
-_MISREAD = re.compile(r"%(?=25|23|40|2B)|#|@(?=\d)|\+(?=linear:|mix:)")
+_MISREAD = re.compile(r"%(?=25|23|40|2B)|#|@(?=\d)|\+(?=linear:|mix:|dim:)")
 _ESCAPED = re.compile(r"%(25|23|40|2B)")
 
 
@@ -39,8 +43,9 @@ class EncoderName:
     """A parsed name; `str()` prints it back, and parsing that gives an equal one.
 
     `model` is a short name, a folder or a hub name; `tower` says that it is a multimodal LLM whose visual tokens are
-    averaged; `size` and `query_size` are in pixels, None for the model's own; `mix` see `mixing`. Raises UsageError for
-    a part that cannot be.
+    averaged, `st` that sentence-transformers runs it; `size` and `query_size` are in pixels, None for the model's own;
+    `mix` see `mixing`; `dim` is how many numbers of a vector are kept, None for all. Raises UsageError for a part that
+    cannot be.
     """
 
     model: str
@@ -50,9 +55,11 @@ class EncoderName:
     query_size: int | None = None
     linear: str | None = None
     mix: str | None = None
+    st: bool = False
+    dim: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.model or (not self.tower and self.model.startswith(TOWER)):
+        if not self.model or (not self.prefix and self.model.startswith((TOWER, ST))):
             raise UsageError("The encoder's name lacks a model; write, say, tiny-clip or tower:tiny-vl.")
         if self.linear == "":
             raise UsageError("+linear: lacks its file; write +linear:FILE (.npz, .safetensors or .pt).")
@@ -60,11 +67,20 @@ class EncoderName:
             raise UsageError("+mix: lacks its weights; write +mix:0.3 (the text's share) or +mix:mmeb.")
         if self.revision is not None and not re.fullmatch(r"\w[\w./-]*", self.revision):
             raise UsageError(f"{self.revision!r} is no revision; give a commit, a branch or a tag.")
+        if self.tower and self.st:
+            raise UsageError("An encoder is a tower: or an st:, not both; leave one out.")
+        if self.dim is not None and self.dim < 1:
+            raise UsageError("+dim: needs a number of 1 or more; write, say, +dim:256.")
         for side in (self.size, self.query_size):
             if side is not None and side not in SIDES:
                 raise UsageError(f"{side} px is no size to encode at; choose {SIDES[0]} to {SIDES[-1]}.")
         if self.query_size is not None and self.size is None:
             raise UsageError("A query size needs a size to index at before it; write @SIZE/QUERY.")
+
+    @property
+    def prefix(self) -> str:
+        """Return what stands before the model: "tower:", "st:" or nothing."""
+        return TOWER if self.tower else ST if self.st else ""
 
     def __str__(self) -> str:
         model = _MISREAD.sub(lambda found: f"%{ord(found[0]):02X}", self.model)
@@ -73,30 +89,33 @@ class EncoderName:
         revision = "" if self.revision is None else f"#{self.revision}"
         linear = "" if self.linear is None else f"{LINEAR}{self.linear}"
         mix = "" if self.mix is None else f"{MIX}{self.mix}"
-        return f"{TOWER * self.tower}{model}{revision}{size}{query}{mix}{linear}"
+        dim = "" if self.dim is None else f"{DIM}{self.dim}"
+        return f"{self.prefix}{model}{revision}{size}{query}{mix}{dim}{linear}"
 
 
 def parse(text: str | EncoderName) -> EncoderName:
     """Parse an encoder's name. Raises UsageError for one that breaks the syntax; whether it exists is found out later.
 
-    >>> parse("pe-l@512+linear:ilias.pt")
-    EncoderName(model='pe-l', tower=False, revision=None, size=512, query_size=None, linear='ilias.pt', mix=None)
+    >>> parse("pe-l@512+linear:ilias.pt") == EncoderName("pe-l", size=512, linear="ilias.pt")
+    True
     >>> str(parse("tower:org/name#v1.0@336/512"))
     'tower:org/name#v1.0@336/512'
     """
     if isinstance(text, EncoderName):
         return text
     front, mark, linear = text.partition(LINEAR)
-    tower = front.startswith(TOWER)
-    found = _TAIL.fullmatch(front.removeprefix(TOWER))
+    prefix = next((known for known in (TOWER, ST) if front.startswith(known)), "")
+    found = _TAIL.fullmatch(front[len(prefix) :])
     assert found is not None  # every part of the pattern is optional
     size, query = found["size"], found["query"]
     return EncoderName(
         model=_ESCAPED.sub(lambda code: chr(int(code[1], 16)), found["model"]),
-        tower=tower,
+        tower=prefix == TOWER,
         revision=found["revision"],
         size=None if size is None else int(size[:9]),
         query_size=None if query is None else int(query[:9]),
         linear=linear if mark else None,
         mix=found["mix"],
+        st=prefix == ST,
+        dim=None if found["dim"] is None else int(found["dim"][:9]),
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from looktwice.checkpoints import Checkpoint
-from looktwice.encode import clip, vision
+from looktwice.device import Placement
+from looktwice.encode import clip, qwen_embedding, vision
+from looktwice.encode.name import EncoderName
 from looktwice.encode.pixels import LargerSide, OwnPixels, Pixels
 from looktwice.errors import ModelError, UsageError
 from looktwice.processors import load_image_processor
@@ -21,13 +23,19 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How to make the encoder: `make(checkpoint, placement, **settings)`, the length of its vectors before adaptation,
-    the size its own preprocessing gives (None: no fixed one), and how pictures and text are prepared, by name."""
+    the size its own preprocessing gives (None: no fixed one), and how images and text are prepared, by name.
+
+    `mixes` says that an item's image and text are encoded apart and mixed, `matryoshka` that the first
+    numbers of a vector are a vector too.
+    """
 
     make: Callable[..., BaseEncoder]
     dim: int
     own_side: int | None
     pixels: str
     text: str = "text=none"
+    mixes: bool = True
+    matryoshka: bool = False
 
     @property
     def reads_text(self) -> bool:
@@ -35,25 +43,38 @@ class Recipe:
         return self.text != "text=none"
 
 
-def recipe(checkpoint: Checkpoint, *, tower: bool, side: int | None) -> Recipe:
-    """Return the recipe for this checkpoint with pictures at `side` (None: the checkpoint's own size).
+def recipe(checkpoint: Checkpoint, spec: EncoderName, placement: Placement) -> Recipe:
+    """Return the recipe for this checkpoint as `spec` names it.
 
     Raises UsageError for a model that is no encoder, ModelError for settings that cannot be read.
     """
-    kind = checkpoint.model_type
-    if kind == "timm" and not tower:
+    _refuse_own_code(checkpoint)
+    if spec.st:
+        return _sentence(checkpoint, spec.size, placement)
+    kind, side = checkpoint.model_type, spec.size
+    if kind == "timm" and not spec.tower:
         return _timm(checkpoint, side)
     config = _config(checkpoint)
-    if tower:
+    if spec.tower:
         return _tower(checkpoint, config, side)
-    if kind in clip.STYLES:
-        return _clip(checkpoint, config, side)
-    if kind in vision.POOLING:
-        return _vision(checkpoint, config, side)
+    for kinds, make in _KINDS:
+        if kind in kinds:
+            return make(checkpoint, config, side)
     if hasattr(config, "vision_config") and hasattr(config, "text_config"):
         raise UsageError(f"{checkpoint.name} is a multimodal LLM; write tower:{checkpoint.name} to encode with it.")
-    known = ", ".join(sorted([*clip.STYLES, *vision.POOLING, "timm"]))
+    known = ", ".join(sorted([*(kind for kinds, _ in _KINDS for kind in kinds), "timm"]))
     raise UsageError(f"{checkpoint.name} is of the kind {kind!r}, which is not known as an encoder; known: {known}.")
+
+
+def _refuse_own_code(checkpoint: Checkpoint) -> None:
+    from transformers import CONFIG_MAPPING
+
+    config = checkpoint.config if (checkpoint.source / "config.json").is_file() else {}
+    if "auto_map" in config and checkpoint.model_type not in CONFIG_MAPPING:
+        raise UsageError(
+            f"{checkpoint.name} ({checkpoint.model_type}) comes with code of its own, and its own code is not run "
+            "here; name an encoder that transformers has itself (looktwice models encoder)."
+        )
 
 
 def _config(checkpoint: Checkpoint) -> Any:
@@ -61,6 +82,31 @@ def _config(checkpoint: Checkpoint) -> Any:
 
     with plain_errors(checkpoint, "configuration"), quiet():
         return AutoConfig.from_pretrained(checkpoint.source, local_files_only=True, trust_remote_code=False)
+
+
+def _sentence(checkpoint: Checkpoint, side: int | None, placement: Placement) -> Recipe:
+    from looktwice.encode import sentence
+
+    if side is not None:
+        raise UsageError(f"st:{checkpoint.name} takes images at its own size; leave out @{side}.")
+    model = sentence.load(checkpoint, placement)
+    joint = bool(model.supports(("image", "text")))
+    make = partial(sentence.JointSentenceEncoder if joint else sentence.SentenceEncoder, loaded=model)
+    text = "text=st" if model.supports("text") else "text=none"
+    return Recipe(make, sentence.dim_of(model), None, "images=st", text, mixes=not joint, matryoshka=True)
+
+
+def _qwen(checkpoint: Checkpoint, config: Any, side: int | None) -> Recipe:
+    if not qwen_embedding.is_embedding(checkpoint):
+        raise UsageError(
+            f"{checkpoint.name} is a multimodal LLM; write tower:{checkpoint.name} to encode with it. (An embedding "
+            "model is known by the pooling in its modules.json, or by 'embedding' in its name.)"
+        )
+    prepared = "own" if side is None else f"larger-side={side}"
+    make = partial(qwen_embedding.QwenEmbedding, side=side)
+    dim = int(config.text_config.hidden_size)
+    images = f"images={prepared},{qwen_embedding.LEAST}-{qwen_embedding.MOST}-tokens,last-token"
+    return Recipe(make, dim, None, images, qwen_embedding.TEXT, mixes=False, matryoshka=True)
 
 
 def _clip(checkpoint: Checkpoint, config: Any, side: int | None) -> Recipe:
@@ -116,3 +162,10 @@ def _naflex(processor: Any, side: int | None) -> OwnPixels:
 def _own_side(processor: Any) -> int | None:
     size = processor.crop_size if getattr(processor, "do_center_crop", False) else getattr(processor, "size", None)
     return getattr(size, "height", None)
+
+
+_KINDS: tuple[tuple[Collection[str], Callable[[Checkpoint, Any, int | None], Recipe]], ...] = (
+    (clip.STYLES, _clip),
+    (vision.POOLING, _vision),
+    (qwen_embedding.FAMILIES, _qwen),
+)

@@ -15,6 +15,7 @@ from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
     from looktwice.encode.base import BaseEncoder
+    from looktwice.encode.recipe import Recipe
 
 
 def load_encoder(
@@ -49,7 +50,7 @@ def load_encoder(
         asked = _build(replace(spec, size=spec.query_size), checkpoint, placement, batch, mixing)
         # a table knows its encoder by what it indexes with, and asks with what it was told
         asked.info = encoder.info = replace(encoder.info, queries=_for_queries(encoder.info.name, spec))
-    encoder.for_queries = asked if mixing.name not in PRESETS else Asked(asked)
+    encoder.for_queries = Asked(asked) if mixing.name in PRESETS or asked.own_queries else asked
     return encoder
 
 
@@ -67,14 +68,14 @@ def _find(spec: EncoderName, revision: str | None) -> Checkpoint:
     revision = spec.revision or revision
     entry = BY_NAME.get(spec.model)
     if entry is None:
-        return resolve(spec.model, revision)
-    if entry.kind == "mllm" and not spec.tower:
+        return resolve(spec.model, revision, nested=spec.st)
+    if entry.kind == "mllm" and not (spec.tower or spec.st):
         raise UsageError(f"{entry.name} is a multimodal LLM; write tower:{entry.name} to encode with its tokens.")
     if entry.kind == "encoder" and spec.tower:
         raise UsageError(f"{entry.name} is an encoder by itself; write it without tower:.")
     if entry.bundled:
-        return resolve(entry.name, revision)
-    return replace(resolve(_made_for(entry, spec.size), revision), name=entry.name)
+        return resolve(entry.name, revision, nested=spec.st)
+    return replace(resolve(_made_for(entry, spec.size), revision, nested=spec.st), name=entry.name)
 
 
 def _made_for(entry: Entry, side: int | None) -> str:
@@ -91,23 +92,36 @@ def _build(
     from looktwice.encode.linear import load_linear
     from looktwice.encode.recipe import recipe
 
-    made = recipe(checkpoint, tower=spec.tower, side=spec.size)
-    if mixing.name != "0.5" and not made.reads_text:
-        raise UsageError(f"{spec.model} reads no text, so there is nothing to mix; leave out +mix:.")
-    linear = load_linear(spec.linear, made.dim) if spec.linear else None
+    made = recipe(checkpoint, spec, placement)
+    if mixing.name != "0.5" and not (made.reads_text and made.mixes):
+        why = "reads image and text together" if made.reads_text else "reads no text"
+        raise UsageError(f"{spec.model} {why}, so there is nothing to mix; leave out +mix:.")
+    dim = _kept(spec, made)
+    linear = load_linear(spec.linear, dim) if spec.linear else None
     prepared = [made.pixels, made.text]
-    prepared += [mixing.told] if made.reads_text else []
+    prepared += [mixing.told] if made.reads_text and made.mixes else []
     prepared += [f"linear={linear.sha256}"] if linear else []
     return made.make(
         checkpoint,
         placement,
         name=_canonical(spec, checkpoint, made.own_side, mixing),
         preprocessing="; ".join(prepared),
-        dim=made.dim,
+        dim=dim,
         linear=linear,
         batch_size=batch_size,
         mixing=mixing,
     )
+
+
+def _kept(spec: EncoderName, made: Recipe) -> int:
+    """Return how many numbers of a vector are kept."""
+    if spec.dim is None:
+        return made.dim
+    if not made.matryoshka:
+        raise UsageError(f"{spec.model} was not trained to be cut short; leave out +dim:{spec.dim}.")
+    if spec.dim > made.dim:
+        raise UsageError(f"The vectors of {spec.model} have {made.dim} numbers, fewer than +dim:{spec.dim}.")
+    return spec.dim
 
 
 def _for_queries(name: str, spec: EncoderName) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from looktwice.checkpoints import Checkpoint
 from looktwice.encode.base import BaseEncoder
-from looktwice.encode.pixels import LargerSide, OwnPixels, Pixels
+from looktwice.encode.pixels import LargerSide, Pixels
+from looktwice.encode.timm_pixels import TimmPixels
 from looktwice.errors import MissingDependency
 from looktwice.weights import plain_errors
 
@@ -55,30 +56,17 @@ class TimmEncoder(BaseEncoder):
 
 
 def describe(checkpoint: Checkpoint, side: int | None) -> tuple[int, int, Pixels]:
-    """Return the size the tower was made for, the length of its vectors, and how pictures are prepared."""
+    """Return the size the tower was made for, the length of its vectors, and how images are prepared."""
     with plain_errors(checkpoint, "configuration"):
+        from timm.data import resolve_model_data_config
+
         model = create(checkpoint, pretrained=False)
-    settings = model.pretrained_cfg
-    own, dim = int(settings["input_size"][-1]), int(model.num_classes or model.num_features)
-    if side is None or side == own:
-        return own, dim, OwnPixels(_image_processor(settings, own), f"pictures=own@{own}", {})
-    return own, dim, LargerSide(side, _patch(model), tuple(settings["mean"]), tuple(settings["std"]))
-
-
-def _image_processor(settings: Mapping[str, Any], own: int) -> Any:
-    from PIL.Image import Resampling
-    from transformers import CLIPImageProcessorPil
-
-    square = {"height": own, "width": own}
-    cropped = settings.get("crop_mode", "center") != "squash"
-    return CLIPImageProcessorPil(
-        size={"shortest_edge": int(own / float(settings.get("crop_pct") or 1))} if cropped else square,
-        do_center_crop=cropped,
-        crop_size=square,
-        resample=getattr(Resampling, str(settings["interpolation"]).upper(), Resampling.BICUBIC),
-        image_mean=list(settings["mean"]),
-        image_std=list(settings["std"]),
-    )
+        settings = resolve_model_data_config(model)
+        own = TimmPixels.of(settings)
+    dim = int(model.num_classes or model.num_features)
+    if side is None or side == own.side:
+        return own.side, dim, own
+    return own.side, dim, LargerSide(side, _patch(model), own.mean, own.std)
 
 
 def _patch(model: Any) -> int:

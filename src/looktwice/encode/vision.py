@@ -1,4 +1,4 @@
-"""Vision-only encoders of transformers: DINOv2, DINOv3, plain ViT, ConvNeXt, image towers of CLIP and SigLIP."""
+"""Vision-only encoders of transformers: DINOv2, DINOv3, ViT, ConvNeXt, image towers of CLIP, SigLIP and SigLIP 2."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.encode.base import BaseEncoder
 from looktwice.encode.pixels import LargerSide, Pixels
+from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,6 +24,7 @@ POOLING = {  # which vector stands for the picture: the class token after the la
     "swin": "pooled",
     "clip_vision_model": "pooled",
     "siglip_vision_model": "pooled",
+    "siglip2_vision_model": "pooled",
 }
 _INTERPOLATES = {"vit", "clip_vision_model", "siglip_vision_model"}  # the others take any size without being told
 
@@ -50,6 +52,8 @@ class VisionEncoder(BaseEncoder):
         else:
             outputs = self.model(**inputs)
         if POOLING[self.family] == "pooled":
+            if outputs.pooler_output is None:
+                raise UsageError(f"{self.info.name} was saved without its pooling head; name a checkpoint that has it.")
             pooled: Tensor = outputs.pooler_output
             return pooled.flatten(1)
         first: Tensor = outputs.last_hidden_state[:, 0]

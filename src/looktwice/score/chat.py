@@ -1,9 +1,8 @@
-"""From the pieces of a prompt to the text that a model reads: its own chat template, and nothing smuggled in."""
+"""From the pieces of a prompt to the text that a model reads: its own chat template."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from looktwice.errors import UsageError
@@ -51,25 +50,3 @@ def check_template(processor: Any) -> None:
         raise UsageError(
             "This model thinks before it answers, so its next token is no answer; choose its instruct variant."
         )
-
-
-def cleaner(processor: Any) -> Callable[[str], str]:
-    """A function that takes the sting out of text that people wrote.
-
-    Spellings of control tokens ("<image>", "<|im_end|>") get a space after their first character, so that they are
-    read as the text they are; lone surrogates, which no tokenizer accepts, become question marks.
-    """
-    tokenizer = processor.tokenizer
-    control = {str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special}
-    control |= {str(t) for t in tokenizer.all_special_tokens}
-    control |= {str(getattr(processor, name)) for name in ("image_token", "video_token") if hasattr(processor, name)}
-    spellings = sorted((re.escape(t) for t in control if len(t) > 1 and t.strip() == t), key=len, reverse=True)
-    pattern = re.compile("|".join(spellings) or r"(?!)")
-
-    def clean(text: str) -> str:
-        text = text.encode("utf-8", "replace").decode("utf-8")
-        while (apart := pattern.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text)) != text:
-            text = apart
-        return text
-
-    return clean

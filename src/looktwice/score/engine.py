@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from looktwice.errors import LooktwiceError, ModelError
+from looktwice.processors import cleaner
 from looktwice.score import chat, labels, memory, modes, pairs, prefix, probability, prompts, released, rows
 from looktwice.score.families.base import Family, Row
 from looktwice.score.last import HOOKED, only_last
@@ -65,7 +66,7 @@ class Engine:
         self.labels = labels.resolve(prompt, mllm.processor.tokenizer)
         self.read = modes.reader(mode, prompt, mllm.processor.tokenizer)
         self.tower = Tower(mllm, family, cache_bytes)
-        self.clean = chat.cleaner(mllm.processor)
+        self.clean = cleaner(mllm.processor)
         self._ids: OrderedDict[tuple[Piece, ...], list[int]] = OrderedDict()
         self._shared: tuple[Any, Any] | None = None
         self._query: tuple[VisualTokens, int, VisualTokens] | None = None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from looktwice.errors import LooktwiceError, ModelError
+from looktwice.processors import cleaner
 from looktwice.score import chat, labels, modes, pairs, probability, prompts, released
 from looktwice.score.last import HOOKED
 from looktwice.score.mllm import Mllm
@@ -44,7 +45,7 @@ class Reference:
         self.mode = mode
         self.labels = labels.resolve(prompt, mllm.processor.tokenizer)
         self.read = modes.reader(mode, prompt, mllm.processor.tokenizer)
-        self._clean = chat.cleaner(mllm.processor)
+        self._clean = cleaner(mllm.processor)
         self._keep = (
             {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(mllm.model.forward).parameters else {}
         )
