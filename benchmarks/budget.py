@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 from _smoke import finish, parse
 
-from looktwice.calibration import Calibration, Sample, fit
 from looktwice.errors import LooktwiceError, UsageError
 from looktwice.evaluate.bootstrap import difference
 from looktwice.evaluate.datasets import Dataset
@@ -34,7 +33,8 @@ from looktwice.experiment import Plan, run_benchmark
 from looktwice.experiment.answers import Answers, Stored
 from looktwice.rank import Fusion
 from looktwice.rank.budget import BLOCK, chance_of_change
-from looktwice.second_look import SecondLook
+from looktwice.rank.calibration import Calibration, Sample, fit
+from looktwice.search.mllm_reranker import SecondLook
 from looktwice.types import Candidate
 
 SMOKE = Size("smoke", 24, 2, 12, 12)

@@ -17,8 +17,8 @@ import faiss
 import torch
 from _smoke import finish, parse
 
-from looktwice.tokens import Codebook, Codec, parse_codec, train_codebook
-from looktwice.tokens.pq import PQ
+from looktwice.codecs import Codebook, Codec, parse_codec, train_codebook
+from looktwice.codecs.pq import PQ
 from looktwice.types import Block, VisualTokens
 
 SPECS = (

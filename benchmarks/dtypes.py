@@ -20,11 +20,11 @@ import torch
 from _smoke import finish, parse
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from looktwice import media
-from looktwice.demo import bundled_gallery
 from looktwice.encode import load_encoder
-from looktwice.queries import Queries
+from looktwice.experiment.demo import bundled_gallery
 from looktwice.score import load_scorer
+from looktwice.sources import images
+from looktwice.sources.queries import Queries
 from looktwice.types import FloatArray, Item
 
 DTYPES = ("float32", "bfloat16")
@@ -60,7 +60,7 @@ def capabilities() -> list[str]:
 
 def gallery(count: int) -> list[Item]:
     paths = sorted((bundled_gallery() / "images").glob("*.jpg"))[:count]
-    return [Item(path.name, media.load(path.read_bytes())[0]) for path in paths]
+    return [Item(path.name, images.load(path.read_bytes())[0]) for path in paths]
 
 
 def speed(args: argparse.Namespace) -> Any:

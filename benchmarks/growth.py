@@ -24,14 +24,14 @@ from _smoke import finish, parse
 from pairs import PROMPT, Config, candidates, costs, engine, matmul_rate, ok, opened, paths_of, random_qwen, timed
 from store import make_vectors
 
-from looktwice import checkpoints
-from looktwice.device import place, set_threads
-from looktwice.estimate import language_tokens
+from looktwice.estimate.cost import language_tokens
 from looktwice.experiment.plot import plot
-from looktwice.score import prompts
+from looktwice.models import checkpoints
+from looktwice.models.device import place, set_threads
 from looktwice.score.load import load_mllm
-from looktwice.score.mllm import Mllm
-from looktwice.score.reference import Reference
+from looktwice.score.local.mllm import Mllm
+from looktwice.score.local.reference import Reference
+from looktwice.score.prompting import built_in
 from looktwice.store import Row, Table, ann
 from looktwice.store.search import Space
 from looktwice.types import EncoderInfo, Item
@@ -75,7 +75,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def second_look(model: Mllm, k: int, side: int, folder: Path, repeats: int) -> dict[str, Any]:
     """One query against k candidates from pq8 codes: milliseconds measured, and at the machine's matmul rate."""
     config = Config(str(k), "", k, "pq8", side, 1)
-    fast, slow = engine(model), Reference(model, prompts.get(PROMPT))
+    fast, slow = engine(model), Reference(model, built_in.get(PROMPT))
     read = candidates(config, fast, folder)
     asked, shown = (Item(p.name, image=opened(p)) for p in paths_of(config, folder)[:2])
 

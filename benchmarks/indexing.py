@@ -127,8 +127,8 @@ def _resident() -> int:
 def _encoder(args: argparse.Namespace) -> Encoder:
     if args.encoder == "none":
         return MeanColours()
-    from looktwice.device import set_threads
     from looktwice.encode import load_encoder
+    from looktwice.models.device import set_threads
 
     set_threads(1)
     return load_encoder(args.encoder)

@@ -35,19 +35,19 @@ import torch
 from _smoke import finish, parse
 from PIL import Image
 
-from looktwice import checkpoints
-from looktwice.candidates import Entry
-from looktwice.device import place, set_threads
-from looktwice.estimate import language_tokens
-from looktwice.score import prompts
-from looktwice.score.engine import Engine
+from looktwice.codecs import parse_codec
+from looktwice.estimate.cost import language_tokens
+from looktwice.estimate.shapes import load_config, patches, shape
+from looktwice.models import checkpoints
+from looktwice.models.device import place, set_threads
 from looktwice.score.load import load_mllm, scorer
-from looktwice.score.mllm import Mllm
-from looktwice.score.reference import Reference
-from looktwice.shapes import load_config, patches, shape
+from looktwice.score.local.engine import Engine
+from looktwice.score.local.mllm import Mllm
+from looktwice.score.local.reference import Reference
+from looktwice.score.prompting import built_in
+from looktwice.sources.loader import Entry
 from looktwice.store import Row, Table
 from looktwice.token_index import TokenReader, add_tokens
-from looktwice.tokens import parse_codec
 from looktwice.types import EncoderInfo, Item, PairScores, TextIds
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the builder of random checkpoints lives with the tests
@@ -183,7 +183,7 @@ def digest(path: Path) -> str:
 def measure(
     config: Config, model: Mllm, folder: Path, clock: Callable[[], float], args: argparse.Namespace
 ) -> dict[str, Any]:
-    fast, slow = engine(model), Reference(model, prompts.get(PROMPT))
+    fast, slow = engine(model), Reference(model, built_in.get(PROMPT))
     query, *shown = [Item(p.name, image=opened(p)) for p in paths_of(config, folder)[: config.k + 1]]
     read = candidates(config, fast, folder) if config.codec else lambda: iter([shown])
     some = shown[: config.reference_pairs]
@@ -206,7 +206,7 @@ def measure(
 
 def engine(model: Mllm) -> Engine:
     """The fast path, with nothing remembered between calls."""
-    fast = scorer(model, prompts.get(PROMPT), path="fast", cache_bytes=0)
+    fast = scorer(model, built_in.get(PROMPT), path="fast", cache_bytes=0)
     assert isinstance(fast, Engine)
     return fast
 
@@ -306,7 +306,7 @@ def cross_encoder(model: Mllm) -> Callable[[Item, Sequence[Item]], Any] | None:
         from sentence_transformers.cross_encoder.modules import LogitScore
     except ImportError:
         return None
-    question = prompts.get(PROMPT).segments[-1].text
+    question = built_in.get(PROMPT).segments[-1].text
     template = (
         "<|im_start|>User:{% for m in messages %}{% if m['content'] is string %}{{ m['content'] }}{% else %}"
         "{% for part in m['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"

@@ -32,7 +32,7 @@ from _smoke import finish, parse
 from PIL import Image, ImageEnhance, ImageOps
 
 from looktwice.cli.main import app
-from looktwice.demo import bundled_gallery
+from looktwice.experiment.demo import bundled_gallery
 
 CLI = [sys.executable, "-c", "from looktwice.cli.main import main; main()"]
 SIDE = 128

@@ -32,14 +32,14 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import numpy as np
 from _smoke import finish, parse
 
-from looktwice.device import set_threads
 from looktwice.encode import load_encoder
 from looktwice.evaluate.bootstrap import difference, interval
 from looktwice.evaluate.scenes.compose import clutter, portrait
 from looktwice.evaluate.scenes.cutouts import Cutouts
-from looktwice.retrieve import rerank_run
+from looktwice.models.device import set_threads
 from looktwice.score import load_scorer
-from looktwice.second_look import SecondLook
+from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.rerank_run import rerank_run
 from looktwice.types import Item
 
 SIDE, VISIBLE, SEED = 192, 0.35, 7

@@ -20,9 +20,9 @@ from pathlib import Path
 from _smoke import finish, parse
 
 from looktwice import Retriever, Table, index, load_encoder, scan
-from looktwice.demo import bundled_gallery
-from looktwice.device import place, set_threads
-from looktwice.queries import Queries
+from looktwice.experiment.demo import bundled_gallery
+from looktwice.models.device import place, set_threads
+from looktwice.sources.queries import Queries
 from looktwice.types import Encoder, Item
 
 

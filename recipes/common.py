@@ -24,7 +24,7 @@ from looktwice.errors import LooktwiceError
 from looktwice.evaluate.datasets import Dataset, open_dataset
 from looktwice.experiment import Plan, run_benchmark
 from looktwice.experiment.answers import write_json
-from looktwice.second_look import SecondLook
+from looktwice.search.mllm_reranker import SecondLook
 from looktwice.store import Table
 from looktwice.token_index import add_tokens
 

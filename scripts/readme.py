@@ -20,7 +20,7 @@ os.environ["TERM"] = "dumb"
 from typer.testing import CliRunner
 
 from looktwice.cli.main import app
-from looktwice.demo import bundled_gallery
+from looktwice.experiment.demo import bundled_gallery
 
 PAGE = Path(__file__).resolve().parents[1] / "README.md"
 CONSOLE = re.compile(r"```console\n(.*?)```", re.DOTALL)

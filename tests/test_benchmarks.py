@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from looktwice.evaluate import scenes
-from looktwice.manifest import Tally
 from looktwice.rank import fuse
-from looktwice.retrieve import Answer
+from looktwice.search.retriever import Answer
+from looktwice.search.run_record import Tally
 from looktwice.types import Candidate, Item, PairScores, Status
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"

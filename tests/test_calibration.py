@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.optimize import isotonic_regression
 
-from looktwice.calibration import Calibration, Sample, ece, fit, isotonic, reliability, source_of
-from looktwice.candidates import Entry
-from looktwice.directions import NAMES, Direction, inferred
 from looktwice.errors import Mismatch, UnknownName, UsageError
-from looktwice.manifest import Tally
 from looktwice.rank import Fusion
 from looktwice.rank.budget import Budget, chance_of_change
-from looktwice.retrieve import Answer, Retriever
-from looktwice.second_look import SecondLook
+from looktwice.rank.calibration import Calibration, Sample, ece, fit, isotonic, reliability, source_of
+from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.modalities import NAMES, Direction, inferred
+from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.run_record import Tally
+from looktwice.sources.loader import Entry
 from looktwice.store import Row, Table
 from looktwice.types import Candidate, Hit, Item
 
@@ -308,7 +308,7 @@ def test_a_budget_asks_all_of_a_shortlist_the_same(table: Table, monkeypatch: py
 
     full, _ = of_the_table(table)
     never = replace(fit(samples(), source_of(full.conditions)), gap=(0.0, 5.0))
-    monkeypatch.setattr("looktwice.second_look.load_scorer", lambda mllm, *, prompt, **options: Prompted())
+    monkeypatch.setattr("looktwice.search.mllm_reranker.load_scorer", lambda mllm, *, prompt, **options: Prompted())
     monkeypatch.setattr(Calibration, "check", lambda self, source: None)
     for options in ({"budget": "auto:0.01", "calibration": never, "fusion": "p-only"}, {}):
         look = SecondLook("any")

@@ -12,12 +12,12 @@ from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 from tiny_models import build
 
-from looktwice import checkpoints
-from looktwice.catalog import BY_NAME
-from looktwice.checkpoints import Checkpoint, bundled_names, fingerprint, resolve
-from looktwice.device import place
 from looktwice.errors import LooktwiceError, Mismatch, ModelError, UnknownName, UsageError
-from looktwice.weights import load_weights
+from looktwice.models import checkpoints
+from looktwice.models.catalog import BY_NAME
+from looktwice.models.checkpoints import Checkpoint, bundled_names, fingerprint, resolve
+from looktwice.models.device import place
+from looktwice.models.weights import load_weights
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

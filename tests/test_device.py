@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from looktwice import device
-from looktwice.device import Memory, Placement, halving, memory, place, set_threads
 from looktwice.errors import ModelError, UnknownName, UsageError
+from looktwice.models import device
+from looktwice.models.device import Memory, Placement, halving, memory, place, set_threads
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from looktwice import doctor as module
-from looktwice.doctor import Check, doctor
+from looktwice.models import doctor as module
+from looktwice.models.doctor import Check, doctor
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
@@ -53,16 +53,16 @@ def test_missing_models_and_little_memory_are_faults(tmp_path: Path, monkeypatch
 
 
 def module_memory(total: int, free: int) -> object:
-    from looktwice.device import Memory
+    from looktwice.models.device import Memory
 
     return Memory(total, free)
 
 
 def test_naming_models_loads_nothing_heavy() -> None:
     code = (
-        "import sys, looktwice.catalog, looktwice.checkpoints, looktwice.device, looktwice.doctor\n"
-        "import looktwice.weights, looktwice.processors, looktwice.encode as e\n"
-        "e.parse('pe-l@512+linear:x.pt'); looktwice.checkpoints.bundled_names(); looktwice.catalog.names('mllm')\n"
+        "import sys; from looktwice.models import catalog, checkpoints, device, doctor, processors, weights\n"
+        "import looktwice.encode as e\n"
+        "e.parse('pe-l@512+linear:x.pt'); checkpoints.bundled_names(); catalog.names('mllm')\n"
         "heavy = {'torch', 'transformers', 'lancedb', 'faiss', 'PIL', 'numpy', 'huggingface_hub'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)\n"
     )

@@ -6,10 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+from looktwice.codecs import token_count
 from looktwice.errors import Mismatch, UnknownName, UsageError
-from looktwice.estimate import Text, estimate, language_tokens, pair_cost
-from looktwice.shapes import FAMILIES, TEXT_DEFAULTS, load_config, patches, picture_layout, public_shapes, shape
-from looktwice.tokens import token_count
+from looktwice.estimate.cost import Text, estimate, language_tokens, pair_cost
+from looktwice.estimate.shapes import (
+    FAMILIES,
+    TEXT_DEFAULTS,
+    load_config,
+    patches,
+    picture_layout,
+    public_shapes,
+    shape,
+)
 from looktwice.types import Block
 
 SHORT = Text(20, 10, 25)
@@ -227,14 +235,15 @@ def test_no_torch_is_loaded() -> None:
     import sys
 
     code = (
-        "import sys; from looktwice.estimate import estimate; estimate('Qwen3-VL-2B-Instruct', items=9, codec='pq16');"
+        "import sys; from looktwice.estimate.cost import estimate;"
+        "estimate('Qwen3-VL-2B-Instruct', items=9, codec='pq16');"
         "assert not {'torch', 'transformers', 'faiss'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_model_of_the_catalogue_has_a_shape() -> None:
-    from looktwice.catalog import BY_NAME
+    from looktwice.models.catalog import BY_NAME
 
     models = [entry for entry in BY_NAME.values() if entry.kind == "mllm" and entry.hub]
     assert models

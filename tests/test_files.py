@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from looktwice import files
-from looktwice.calibration import Calibration
 from looktwice.errors import LooktwiceError, UsageError
 from looktwice.files import followed, is_replaced, write_whole
+from looktwice.rank.calibration import Calibration
 
 
 def draft(path: Path) -> Path:

@@ -39,7 +39,7 @@ for arguments in json.loads(sys.argv[1]):
 # Without the waits between huggingface_hub's own attempts.
 RESOLVE = """
 import sys, time
-from looktwice.checkpoints import resolve
+from looktwice.models.checkpoints import resolve
 from looktwice.cli.console import show_warnings
 from looktwice.errors import LooktwiceError
 time.sleep = lambda seconds: None

@@ -6,7 +6,8 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,24 +18,16 @@ SOURCE = INSTALLED / "looktwice"
 # Each may import what stands above it in this list, and itself; stages share a line and never import one another.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"types", "files", "ahead"}),
-    frozenset({"catalog", "device", "hub", "media"}),
-    frozenset({"checkpoints", "sources", "shapes"}),
-    frozenset({"weights", "doctor", "manifest"}),
-    frozenset({"processors"}),
-    frozenset({"encode", "store", "tokens", "score", "rank", "evaluate"}),
-    frozenset({"candidates", "estimate", "calibration"}),
-    frozenset({"inputs", "queries", "token_index", "indexing"}),
-    frozenset({"second_look", "directions"}),
-    frozenset({"twice"}),
-    frozenset({"retrieve", "rerank"}),
+    frozenset({"types", "files"}),
+    frozenset({"models", "sources"}),
+    frozenset({"encode", "store", "codecs", "score", "rank", "evaluate"}),
+    frozenset({"indexing", "token_index", "estimate"}),
+    frozenset({"search"}),
     frozenset({"report"}),
-    frozenset({"show"}),
     frozenset({"experiment"}),
-    frozenset({"demo"}),
-    frozenset({"cli"}),
-    frozenset({"__main__"}),
+    frozenset({"cli", "integrations"}),
 )
+DOORS = {"__init__", "__main__"}
 HEAVY = {"torch", "transformers", "lancedb", "faiss", "PIL", "numpy", "pyarrow"}
 
 
@@ -43,12 +36,17 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield path.relative_to(SOURCE).parts[0].removesuffix(".py"), path
 
 
-def imported(path: Path) -> Iterator[str]:
-    """First parts of what a module imports from looktwice at run time, wherever the import stands."""
+def running(path: Path) -> Iterator[ast.AST]:
+    """All nodes of a module but those that only type checkers read."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for branch in [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)]:
         branch.body = []
-    for node in ast.walk(tree):
+    yield from ast.walk(tree)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """First parts of what a module imports from looktwice at run time, wherever the import stands."""
+    for node in running(path):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
@@ -58,19 +56,28 @@ def imported(path: Path) -> Iterator[str]:
         yield from (name.split(".")[1] for name in names if name.startswith("looktwice."))
 
 
+def whole(path: Path, names: Mapping[str, Path]) -> Iterator[str]:
+    """The modules of looktwice that a module imports, each by its whole name."""
+    for node in running(path):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("looktwice"):
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in names else str(node.module)
+
+
 def layer(name: str) -> int:
     return next(i for i, names in enumerate(LAYERS) if name in names)
 
 
 def test_every_module_has_a_layer() -> None:
-    known = set().union(*LAYERS, {"__init__"})
+    known = set().union(*LAYERS, DOORS)
     assert {name for name, _ in modules()} - known == set()
 
 
 def test_imports_point_downwards() -> None:
     wrong = []
     for name, path in modules():
-        if name == "__init__":
+        if name in DOORS:
             continue
         for other in imported(path):
             if other in ("__version__", name):
@@ -78,6 +85,14 @@ def test_imports_point_downwards() -> None:
             if layer(other) >= layer(name):
                 wrong.append(f"{path.relative_to(SOURCE)} imports {other}")
     assert wrong == []
+
+
+def test_no_module_needs_itself() -> None:
+    """No circles: neither between rooms nor inside one."""
+    names = {".".join(path.relative_to(SOURCE.parent).with_suffix("").parts): path for path in SOURCE.rglob("*.py")}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    graph = {name: {found for found in whole(path, names) if found != name} for name, path in names.items()}
+    assert list(TopologicalSorter(graph).static_order())
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ import pytest
 from colour_encoder import ColourEncoder, picture, save_pictures
 from PIL import Image
 
-from looktwice import ahead, indexing, media, sources
+from looktwice import indexing, sources
 from looktwice.errors import Mismatch, ModelError, StoreError, TooManyFailures, UsageError
 from looktwice.indexing import IndexReport, index, run
 from looktwice.indexing.failures import Failures
 from looktwice.indexing.seen import Hashes, Seen
-from looktwice.sources import Source, scan
+from looktwice.sources import Source, images, prefetch, scan
 from looktwice.store import LedgerEntry, Table
 from looktwice.types import Item
 
@@ -54,7 +54,7 @@ class Collection:
 
     def ledger(self) -> dict[str, str]:
         """Name -> reason; every reason must be one that the docs list."""
-        known = {**media.REASONS, **sources.REASONS, **indexing.REASONS}
+        known = {**images.REASONS, **sources.REASONS, **indexing.REASONS}
         entries = list(self.table.ledger)
         assert all(entry.reason in known and entry.detail and entry.root for entry in entries)
         return {entry.uri.rstrip("/").rpartition("/")[2]: entry.reason for entry in entries}
@@ -112,7 +112,7 @@ def test_one_bad_file_shifts_no_row(made: Collection) -> None:
     }
     right = ColourEncoder()
     for row in made.table.get(made.ids()):
-        image, _ = media.load((made.folder / row.id).read_bytes())
+        image, _ = images.load((made.folder / row.id).read_bytes())
         assert np.allclose(row.vector, right.encode([Item(row.id, image)])[0], atol=1e-3), row.id
 
 
@@ -607,7 +607,7 @@ def test_few_decoded_pictures_wait(made: Collection, monkeypatch: pytest.MonkeyP
     from looktwice.indexing import reading
 
     save_pictures(made.folder, 60)
-    monkeypatch.setattr(ahead, "AHEAD_PIXELS", 64 * 4)  # pictures of 8 x 8
+    monkeypatch.setattr(prefetch, "AHEAD_PIXELS", 64 * 4)  # pictures of 8 x 8
     begun = []
     load = reading.load
     monkeypatch.setattr(reading, "load", lambda *one: (begun.append(1), load(*one))[1])
@@ -623,7 +623,7 @@ def test_reading_stops_with_the_run(made: Collection, monkeypatch: pytest.Monkey
     from looktwice.indexing import reading
 
     save_pictures(made.folder, 60)
-    monkeypatch.setattr(ahead, "AHEAD_PIXELS", 64)
+    monkeypatch.setattr(prefetch, "AHEAD_PIXELS", 64)
     before = active_count()
     stream = reading.load_ahead([(source, None) for source in scan([made.folder])], threads=3)
     next(stream)

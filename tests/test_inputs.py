@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from looktwice.candidates import Entry
 from looktwice.errors import UsageError
-from looktwice.inputs import as_candidate, as_item, ends_like_picture, looks_like_path
+from looktwice.search.inputs import as_candidate, as_item, ends_like_picture, looks_like_path
+from looktwice.sources.loader import Entry
 from looktwice.types import Item
 
 
@@ -97,7 +97,7 @@ def test_half_characters_are_no_words(value: object) -> None:
 
 
 def test_a_device_without_an_end_is_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("looktwice.inputs.MAX_BYTES", 1000)
+    monkeypatch.setattr("looktwice.search.inputs.MAX_BYTES", 1000)
     with pytest.raises(UsageError, match="too-large"):
         as_item(Path("/dev/zero"), "query")
 

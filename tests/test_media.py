@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from looktwice import media
 from looktwice.errors import MediaError
+from looktwice.sources import images
 
 RNG = np.random.default_rng(0)
 NOISE = Image.fromarray(RNG.integers(0, 255, (48, 64, 3), dtype=np.uint8))
@@ -26,26 +26,26 @@ def as_bytes(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def load_array(data: bytes) -> np.ndarray:
-    return np.asarray(media.load(data)[0]).astype(int)
+    return np.asarray(images.load(data)[0]).astype(int)
 
 
 def reason(data: bytes, **options: int) -> str:
     with pytest.raises(MediaError) as caught:
-        media.load(data, **options)
-    assert caught.value.reason in media.REASONS
+        images.load(data, **options)
+    assert caught.value.reason in images.REASONS
     assert caught.value.detail
     return caught.value.reason
 
 
-@pytest.mark.parametrize("kind", media.FORMATS)
+@pytest.mark.parametrize("kind", images.FORMATS)
 def test_formats(kind: str) -> None:
-    image, size = media.load(as_bytes(NOISE, kind))
+    image, size = images.load(as_bytes(NOISE, kind))
     assert (image.mode, image.size, size) == ("RGB", (64, 48), (64, 48))
     if kind in ("PNG", "BMP", "TIFF"):
         assert np.array_equal(np.asarray(image), np.asarray(NOISE))
 
 
-@pytest.mark.parametrize("kind", media.FORMATS)
+@pytest.mark.parametrize("kind", images.FORMATS)
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
 def test_cut_off(kind: str, share: float) -> None:
     data = as_bytes(NOISE, kind)
@@ -89,7 +89,7 @@ def png(width: int, height: int, depth: int = 8, raw: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize("side", [13_400, 20_000, 60_000])
 def test_decompression_bomb(side: int) -> None:
-    assert side * side > media.MAX_PIXELS
+    assert side * side > images.MAX_PIXELS
     assert reason(png(side, side)) == "too-large"
 
 
@@ -100,14 +100,14 @@ def test_tiff_whose_tile_is_larger_than_any_picture(side: int, word: str | None)
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     data = b"II*\0" + struct.pack("<I", 8 + len(tile)) + tile + struct.pack("<H", len(tags)) + entries + bytes(4)
     if word is None:
-        assert media.load(data)[1] == (16, 16)
+        assert images.load(data)[1] == (16, 16)
     else:
         assert reason(data) == word
 
 
 def test_pixel_cap_is_exact() -> None:
     data = as_bytes(NOISE, "PNG")
-    assert media.load(data, max_pixels=64 * 48)[1] == (64, 48)
+    assert images.load(data, max_pixels=64 * 48)[1] == (64, 48)
     assert reason(data, max_pixels=64 * 48 - 1) == "too-large"
 
 
@@ -128,7 +128,7 @@ def test_orientation(orientation: int) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image, size = media.load(as_bytes(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif))
+    image, size = images.load(as_bytes(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif))
     assert size == image.size == (6, 4)
     assert np.array_equal(np.asarray(image), upright)
 
@@ -137,12 +137,12 @@ def test_orientation(orientation: int) -> None:
 def test_senseless_orientation_counts_as_upright(value: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = value
-    assert media.load(as_bytes(NOISE, "JPEG", exif=exif))[1] == (64, 48)
+    assert images.load(as_bytes(NOISE, "JPEG", exif=exif))[1] == (64, 48)
 
 
 def test_damaged_exif_does_not_cost_the_picture() -> None:
     data = as_bytes(NOISE, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\xff" * 20)
-    assert media.load(data)[1] == (64, 48)
+    assert images.load(data)[1] == (64, 48)
 
 
 def test_alpha_is_over_white() -> None:
@@ -218,12 +218,12 @@ def test_first_frame_of_several(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_huge_pictures_are_reduced_and_keep_their_stated_size(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media, "WORKING_PIXELS", 64 * 48 // 20)
+    monkeypatch.setattr(images, "WORKING_PIXELS", 64 * 48 // 20)
     left_half = np.zeros((48, 64, 3), np.uint8)
     left_half[:, :32] = 255
-    image, size = media.load(as_bytes(Image.fromarray(left_half), kind))
+    image, size = images.load(as_bytes(Image.fromarray(left_half), kind))
     assert size == (64, 48)
-    assert image.width * image.height <= media.WORKING_PIXELS
+    assert image.width * image.height <= images.WORKING_PIXELS
     pixels = np.asarray(image).astype(int)
     assert pixels[:, 0].min() > 250 and pixels[:, -1].max() < 5
 
@@ -238,38 +238,38 @@ def test_huge_pictures_are_converted_block_by_block(kind: str, monkeypatch: pyte
     else:
         image = Image.fromarray(values if "A" in kind else values[..., :3]).convert(kind)
     assert image.mode == kind
-    monkeypatch.setattr(media, "WORKING_PIXELS", 1000)
-    expected = np.asarray(media.upright(image.copy()))
-    monkeypatch.setattr(media, "_BLOCK", (7, 5))
-    sizes, converted = [], media._converted
-    monkeypatch.setattr(media, "_converted", lambda part, white: sizes.append(part.size) or converted(part, white))
-    assert np.array_equal(np.asarray(media.upright(image)), expected)
+    monkeypatch.setattr(images, "WORKING_PIXELS", 1000)
+    expected = np.asarray(images.upright(image.copy()))
+    monkeypatch.setattr(images, "_BLOCK", (7, 5))
+    sizes, converted = [], images._converted
+    monkeypatch.setattr(images, "_converted", lambda part, white: sizes.append(part.size) or converted(part, white))
+    assert np.array_equal(np.asarray(images.upright(image)), expected)
     assert max(width for width, _ in sizes) == 7 * 3 and max(height for _, height in sizes) == 5 * 3
 
 
 def test_thumbnail_fits_and_never_enlarges() -> None:
     for side, expected in [(32, (32, 24)), (200, (64, 48))]:
-        small = Image.open(io.BytesIO(media.thumbnail(NOISE, side)))
+        small = Image.open(io.BytesIO(images.thumbnail(NOISE, side)))
         assert (small.format, small.size) == ("JPEG", expected)
 
 
-@given(st.binary(max_size=200), st.sampled_from([b"", *(as_bytes(NOISE, kind)[:60] for kind in media.FORMATS)]))
+@given(st.binary(max_size=200), st.sampled_from([b"", *(as_bytes(NOISE, kind)[:60] for kind in images.FORMATS)]))
 def test_any_bytes_give_a_picture_or_a_reason(tail: bytes, head: bytes) -> None:
     try:
-        assert media.load(head + tail)[0].mode == "RGB"
+        assert images.load(head + tail)[0].mode == "RGB"
     except MediaError as error:
-        assert error.reason in media.REASONS
+        assert error.reason in images.REASONS
 
 
-@given(st.sampled_from(media.FORMATS), st.data())
+@given(st.sampled_from(images.FORMATS), st.data())
 def test_any_damage_gives_a_picture_or_a_reason(kind: str, data: st.DataObject) -> None:
     broken = bytearray(as_bytes(NOISE, kind))
     for _ in range(data.draw(st.integers(1, 8))):
         broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
     try:
-        assert media.load(bytes(broken))[0].mode == "RGB"
+        assert images.load(bytes(broken))[0].mode == "RGB"
     except MediaError as error:
-        assert error.reason in media.REASONS
+        assert error.reason in images.REASONS
 
 
 def test_tiff_whose_directory_is_cut_off() -> None:

@@ -13,10 +13,10 @@ from PIL import Image
 from tiny_models import MLLMS, build
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from looktwice import processors
-from looktwice.checkpoints import resolve
 from looktwice.errors import MissingDependency, ModelError
-from looktwice.processors import load_image_processor, load_processor, load_tokenizer
+from looktwice.models import processors
+from looktwice.models.checkpoints import resolve
+from looktwice.models.processors import load_image_processor, load_processor, load_tokenizer
 
 PICTURES = [Image.effect_mandelbrot((w, h), (-2, -1.2, 1, 1.2), 60).convert("RGB") for w, h in [(120, 70), (50, 64)]]
 TURN = [

@@ -15,8 +15,8 @@ from fakes import Brighter
 from PIL import Image
 
 from looktwice.errors import UsageError
-from looktwice.rerank import Reranker
-from looktwice.second_look import SecondLook
+from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.reranker import Reranker
 from looktwice.types import Item, PairScores
 
 
@@ -151,7 +151,7 @@ def test_auto_takes_the_prompt_made_for_the_kinds(
         asked.append(prompt)
         return Brighter()
 
-    monkeypatch.setattr("looktwice.second_look.load_scorer", load)
+    monkeypatch.setattr("looktwice.search.mllm_reranker.load_scorer", load)
     forms = {"picture": documents[0], "words": "some words", "both": {"image": documents[0], "text": "but blue"}}
     Reranker("any").rank(forms[query], [forms[kind] for kind in kinds])
     assert asked == [prompt]
@@ -173,7 +173,7 @@ def test_weights_load_once_for_several_prompts(monkeypatch: pytest.MonkeyPatch, 
         loads.append(prompt)
         return Prompted()
 
-    monkeypatch.setattr("looktwice.second_look.load_scorer", load)
+    monkeypatch.setattr("looktwice.search.mllm_reranker.load_scorer", load)
     reranker = Reranker("any")
     reranker.rank("words", documents)
     reranker.rank(documents[0], documents)

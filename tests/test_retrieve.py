@@ -11,14 +11,14 @@ import pytest
 from fakes import Brighter, Colours, make_pictures
 from PIL import Image
 
-from looktwice import candidates, media
-from looktwice.candidates import in_folder, in_table
 from looktwice.encode import load_encoder
 from looktwice.errors import Mismatch, ModelError, UnknownName, UsageError
 from looktwice.indexing import index
-from looktwice.retrieve import Retriever, rerank_run
-from looktwice.second_look import SecondLook
-from looktwice.sources import Source, scan
+from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.rerank_run import rerank_run
+from looktwice.search.resolve import in_folder, in_table
+from looktwice.search.retriever import Retriever
+from looktwice.sources import Source, images, loader, scan
 from looktwice.store import Row, Table
 from looktwice.types import EncoderInfo, Item, PairScores
 
@@ -30,7 +30,7 @@ def table(tmp_path: Path, pictures: Path, colours: Colours) -> Table:
     for source in scan([pictures]):
         assert isinstance(source, Source)
         data = source.read()
-        image, (width, height) = media.load(data)
+        image, (width, height) = images.load(data)
         vector = colours.encode([Item(source.id, image)])[0]
         shade = {"shade": int(source.id[-5])}
         rows.append(Row(source.id, source.uri, hashlib.sha256(data).hexdigest(), width, height, None, shade, vector))
@@ -211,7 +211,7 @@ def test_queries_of_every_kind_are_called_by_number(table: Table, colours: Colou
 def test_large_pictures_are_shown_a_few_at_a_time(
     table: Table, colours: Colours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candidates, "CHUNK_PIXELS", 2 * 16)  # two of 4 × 4
+    monkeypatch.setattr(loader, "CHUNK_PIXELS", 2 * 16)  # two of 4 × 4
     sizes: list[int] = []
 
     class Counting(Brighter):

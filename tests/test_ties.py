@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from fakes import Brighter, make_pictures
 
-from looktwice.candidates import in_folder
 from looktwice.errors import UsageError
-from looktwice.retrieve import rerank_run
-from looktwice.second_look import SecondLook
+from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.rerank_run import rerank_run
+from looktwice.search.resolve import in_folder
 from looktwice.types import Item, PairScores
 
 

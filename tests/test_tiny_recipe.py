@@ -29,7 +29,7 @@ def environment() -> dict[str, str]:
 
 def run(script: str, *options: object) -> str:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "models/tiny" / script), *map(str, options)],
+        [sys.executable, str(ROOT / "training/tiny" / script), *map(str, options)],
         capture_output=True, text=True, env=environment(), check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -115,7 +115,8 @@ def test_a_stopped_training_goes_on_from_its_last_step(made: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds children by /proc")
 def test_workers_stop_when_what_began_them_is_killed(made: Path, tmp_path: Path, begun: bool) -> None:
     long = ("--data", made, "--out", tmp_path, "--steps", 10**6, "--cases", 4, "--ask", 2, "--workers", 2)
-    parent = subprocess.Popen([sys.executable, str(ROOT / "models/tiny/train.py"), *map(str, long)], env=environment())
+    script = ROOT / "training" / "tiny" / "train.py"
+    parent = subprocess.Popen([sys.executable, str(script), *map(str, long)], env=environment())
     children: list[str] = []
     while len(children) < 3:  # multiprocessing's tracker and two workers, which have not begun yet
         time.sleep(0.05)

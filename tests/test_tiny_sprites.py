@@ -17,7 +17,7 @@ from fakes import INSTALLED
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-SPRITES = runpy.run_path(str(ROOT / "models/tiny/sprites.py"))
+SPRITES = runpy.run_path(str(ROOT / "training/tiny/sprites.py"))
 ICON_SETS, STUDY_SETS, reveals, split_of, stems = (
     SPRITES[name] for name in ("ICON_SETS", "STUDY_SETS", "reveals", "split_of", "stems")
 )
@@ -60,7 +60,7 @@ def collected(tmp_path: Path) -> Callable[[dict[str, str]], tuple[list[dict[str,
             icon_set(npm, name, study if name == "game-icons" else {})
         (art / "tools").mkdir(parents=True)
         Image.new("RGBA", (50, 30), (9, 9, 200, 255)).save(art / "tools" / "spade_ab_01.png")
-        command = [sys.executable, str(ROOT / "models/tiny/sprites.py"), "--npm", str(npm), "--clipart", str(art)]
+        command = [sys.executable, str(ROOT / "training/tiny/sprites.py"), "--npm", str(npm), "--clipart", str(art)]
         environment = {**os.environ, "PYTHONPATH": str(INSTALLED)}
         done = subprocess.run(
             [*command, "--out", str(tmp_path)], capture_output=True, text=True, env=environment, check=False
@@ -104,7 +104,8 @@ def test_what_goes_by_a_name_met_in_training_is_not_asked_about(collected: Calla
 
 
 def test_without_clip_art_nothing_is_packed(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "models/tiny/sprites.py"), "--npm", str(tmp_path), "--clipart", str(tmp_path)]
+    script = ROOT / "training" / "tiny" / "sprites.py"
+    command = [sys.executable, str(script), "--npm", str(tmp_path), "--clipart", str(tmp_path)]
     done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "apt-get install openclipart-png" in done.stderr
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from looktwice.encode import load_encoder
     from looktwice.indexing import index
-    from looktwice.rerank import Reranker
-    from looktwice.retrieve import Retriever
     from looktwice.score import load_scorer
-    from looktwice.second_look import SecondLook
+    from looktwice.search.mllm_reranker import SecondLook
+    from looktwice.search.reranker import Reranker
+    from looktwice.search.retriever import Retriever
     from looktwice.sources import scan
     from looktwice.store import Table
     from looktwice.types import Item
@@ -37,9 +37,9 @@ __all__ = [
 
 _HOME = {
     "Item": "types",
-    "Reranker": "rerank",
-    "Retriever": "retrieve",
-    "SecondLook": "second_look",
+    "Reranker": "search.reranker",
+    "Retriever": "search.retriever",
+    "SecondLook": "search.mllm_reranker",
     "Table": "store",
     "index": "indexing",
     "load_encoder": "encode",

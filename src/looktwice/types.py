@@ -21,7 +21,7 @@ FloatArray: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 class Item:
     """What is indexed, or asked: a picture, a text, or both.
 
-    `image` is upright RGB as `media.load` returns it. `sha256` is the hash of the file's bytes (hex) and `uri` says
+    `image` is upright RGB as `images.load` returns it. `sha256` is the hash of the file's bytes (hex) and `uri` says
     where they lie; both are None for things that only live in memory. `tokens` carries stored visual tokens, in which
     case `image` may be None although the item is a picture.
     """

@@ -36,7 +36,7 @@ Looktwice = Callable[..., Done]
 def scorer(monkeypatch: pytest.MonkeyPatch) -> Brighter:
     """The scorer that every --mllm gives."""
     brighter = Brighter()
-    monkeypatch.setattr("looktwice.second_look.load_scorer", lambda mllm, *, prompt, **options: brighter)
+    monkeypatch.setattr("looktwice.search.mllm_reranker.load_scorer", lambda mllm, *, prompt, **options: brighter)
     monkeypatch.setattr(Brighter, "with_prompt", lambda self, prompt: self, raising=False)
     return brighter
 
@@ -45,7 +45,11 @@ def scorer(monkeypatch: pytest.MonkeyPatch) -> Brighter:
 def looktwice(monkeypatch: pytest.MonkeyPatch, scorer: Brighter, tmp_path: Path) -> Looktwice:
     """Run a command line in an empty folder; every encoder is `Colours`, every MLLM `Brighter`."""
     # encode last: modules that are imported only now must find the real one, as they keep it
-    for place in ("looktwice.retrieve.load_encoder", "looktwice.demo.load_encoder", "looktwice.encode.load_encoder"):
+    for place in (
+        "looktwice.search.retriever.load_encoder",
+        "looktwice.experiment.demo.load_encoder",
+        "looktwice.encode.load_encoder",
+    ):
         monkeypatch.setattr(place, lambda name, **options: Colours())
     monkeypatch.chdir(tmp_path)
 

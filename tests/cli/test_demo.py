@@ -29,7 +29,9 @@ def test_with_json_every_line_is_json(looktwice: Any, gallery: Path) -> None:
 
 def test_the_encoder_runs_where_it_was_told_to(looktwice: Any, gallery: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     placed: list[dict[str, str]] = []
-    monkeypatch.setattr("looktwice.demo.load_encoder", lambda name, **options: placed.append(options) or Colours())
+    monkeypatch.setattr(
+        "looktwice.experiment.demo.load_encoder", lambda name, **options: placed.append(options) or Colours()
+    )
     assert looktwice("demo", "out", "--gallery", gallery, "--device", "cpu", "--dtype", "float32").code == 0
     assert placed == [{"device": "cpu", "dtype": "float32"}]
 

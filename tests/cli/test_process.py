@@ -75,7 +75,7 @@ def test_a_terminal_without_the_characters_gets_escapes() -> None:
 
 
 SLOW = """
-import time, fakes, looktwice.device, looktwice.encode
+import time, fakes, looktwice.models.device, looktwice.encode
 from looktwice.cli.main import main
 
 class Slow(fakes.Colours):
@@ -85,7 +85,7 @@ class Slow(fakes.Colours):
         return super().encode(items)
 
 looktwice.encode.load_encoder = lambda name, **options: Slow()
-looktwice.device.set_threads = lambda count: 1  # it would load torch, which nothing here needs
+looktwice.models.device.set_threads = lambda count: 1  # it would load torch, which nothing here needs
 main()
 """
 

@@ -22,7 +22,7 @@ from looktwice.cli.resume import kept_scores
 SLOW = """
 import sys, time
 from looktwice.cli.main import main
-from looktwice.score.engine import Engine
+from looktwice.score.local.engine import Engine
 
 scored = Engine.score
 

@@ -15,10 +15,10 @@ from fakes import Brighter
 from PIL import Image
 from typer.testing import CliRunner
 
-from looktwice import media
 from looktwice.cli.main import app
 from looktwice.cli.search import SECOND, search
 from looktwice.encode import load_encoder
+from looktwice.sources import images
 from looktwice.store import Table
 from looktwice.types import Item
 
@@ -63,7 +63,7 @@ def test_queries_have_the_size_that_the_table_was_made_for(tmp_path: Path, monke
         done = CliRunner().invoke(app, ["search", table, str(picture), "--no-rerank", "--json", "--device", "cpu"])
         assert made.exit_code == done.exit_code == 0, made.output + done.output
         found.append(json.loads(done.stdout)["coarse"])
-    encoder, item = load_encoder("tiny-clip@120/200", device="cpu"), Item("q", media.load(picture.read_bytes())[0])
+    encoder, item = load_encoder("tiny-clip@120/200", device="cpu"), Item("q", images.load(picture.read_bytes())[0])
     apart = float(encoder.encode([item])[0] @ encoder.for_queries.encode([item])[0])
     assert found == pytest.approx([1, apart], abs=2e-3) and apart < 0.99
     assert Table.open("larger.lt").manifest.encoder.queries == "tiny-clip@120/200"

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from looktwice.catalog import ENTRIES, names, text_encoders
 from looktwice.encode import EncoderName, parse
 from looktwice.encode.registry import _made_for
 from looktwice.errors import UsageError
+from looktwice.models.catalog import ENTRIES, names, text_encoders
 
 sides = st.integers(16, 4096)
 awkward = st.text(st.sampled_from("ab/.~@#%+:1234é語 \n") | st.characters(codec="utf-8"), min_size=1, max_size=30)

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoTokenizer
 
-from looktwice.checkpoints import resolve
 from looktwice.encode import load_encoder
 from looktwice.encode.pixels import larger_side
 from looktwice.errors import UsageError
-from looktwice.processors import load_processor
+from looktwice.models.checkpoints import resolve
+from looktwice.models.processors import load_processor
 from looktwice.types import Item
 
 Tiny = Callable[[str], Path]

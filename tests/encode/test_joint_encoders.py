@@ -15,11 +15,11 @@ from fakes import noise
 from PIL import Image
 from transformers import AutoModel
 
-from looktwice.checkpoints import resolve
 from looktwice.encode import load_encoder
 from looktwice.encode.base import BaseEncoder
 from looktwice.errors import UsageError
-from looktwice.processors import load_processor
+from looktwice.models.checkpoints import resolve
+from looktwice.models.processors import load_processor
 from looktwice.types import Item
 
 Tiny = Callable[[str], Path]

@@ -14,10 +14,10 @@ import pytest
 from fakes import noise
 from safetensors.torch import load_file, save_file
 
-from looktwice.checkpoints import resolve
 from looktwice.encode import load_encoder
 from looktwice.encode.base import BaseEncoder
 from looktwice.errors import MissingDependency, ModelError, UsageError
+from looktwice.models.checkpoints import resolve
 from looktwice.types import Item
 
 Tiny = Callable[[str], Path]

@@ -9,13 +9,13 @@ from random import Random
 import numpy as np
 import pytest
 
-from looktwice import media
 from looktwice.errors import UsageError
 from looktwice.evaluate import scenes
 from looktwice.evaluate.scenes import SMALL, Size, build
 from looktwice.evaluate.scenes.compose import clutter, portrait
 from looktwice.evaluate.scenes.cutouts import Cutout, Cutouts
 from looktwice.evaluate.scenes.labels import VISIBLE, Account
+from looktwice.sources import images
 
 TINY = Size("tiny", 30, 1, 12, 8)
 
@@ -148,7 +148,7 @@ def test_the_account_counts_what_is_covered(cutouts):
 
 def test_scenes_differ(built):
     _, dataset = built
-    small = [np.asarray(media.load(item.read())[0].resize((16, 16)), dtype=float) for item in list(dataset.items)[:8]]
+    small = [np.asarray(images.load(item.read())[0].resize((16, 16)), dtype=float) for item in list(dataset.items)[:8]]
     assert min(abs(a - b).mean() for i, a in enumerate(small) for b in small[:i]) > 2
 
 

@@ -10,8 +10,8 @@ from looks import Colours, Histograms
 from PIL import Image
 
 from looktwice.errors import UsageError
-from looktwice.experiment.mteb import TwoLooks
-from looktwice.second_look import SecondLook
+from looktwice.integrations.mteb import TwoLooks
+from looktwice.search.mllm_reranker import SecondLook
 
 
 class Rows(list):
@@ -84,7 +84,7 @@ def test_what_was_not_looked_at_stays_below():
 
 
 def test_empty_documents_come_last_and_are_counted(monkeypatch, caplog):
-    monkeypatch.setattr("looktwice.second_look.load_scorer", lambda mllm, *, prompt, **options: Histograms())
+    monkeypatch.setattr("looktwice.search.mllm_reranker.load_scorer", lambda mllm, *, prompt, **options: Histograms())
     empty = [{"id": "empty", "text": "", "image": None}, {"id": "blank", "text": " ", "image": None}]
     for look in (None, SecondLook("any")):
         model = TwoLooks(Colours(), look, shortlist=8)

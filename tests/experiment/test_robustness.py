@@ -17,7 +17,7 @@ from looktwice.evaluate.datasets import open_dataset
 from looktwice.experiment import degrade, robustness
 from looktwice.experiment.degrade import DEGRADATIONS, centre, mirrored, normalised
 from looktwice.experiment.robustness import Bench, Condition, conditions, run_robustness
-from looktwice.second_look import SecondLook
+from looktwice.search.mllm_reranker import SecondLook
 
 FEW = MappingProxyType({kind: DEGRADATIONS[kind] for kind in ("brightness", "clutter")})
 

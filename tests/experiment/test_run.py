@@ -27,11 +27,11 @@ from looktwice.experiment.counts import added
 from looktwice.experiment.plot import plot
 from looktwice.experiment.systems import WEIGHTS, System, fused, ideal, perfect, reranked, tune
 from looktwice.experiment.tuning import split_queries
-from looktwice.manifest import Tally
 from looktwice.rank import Fusion, fuse, tied_at_the_top
-from looktwice.retrieve import Answer, Retriever
-from looktwice.second_look import SecondLook
-from looktwice.show import Viewer
+from looktwice.report.viewer import Viewer
+from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.run_record import Tally
 from looktwice.sources import file_uri
 from looktwice.store import Table
 from looktwice.types import Candidate, Item, PairScores

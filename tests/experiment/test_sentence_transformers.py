@@ -12,7 +12,7 @@ from PIL import Image
 
 from looktwice import Item, Reranker
 from looktwice.errors import UsageError
-from looktwice.experiment.sentence_transformers import UNSCORED, AsCrossEncoder, AsSentenceTransformer
+from looktwice.integrations.sentence_transformers import UNSCORED, AsCrossEncoder, AsSentenceTransformer
 
 REASON = "sentence-transformers is only needed to run its own evaluators: pip install sentence-transformers"
 # what version 6.2 passes

@@ -14,11 +14,11 @@ import sys
 from pathlib import Path
 
 from looktwice import Table, index, load_encoder, scan
-from looktwice.demo import bundled_gallery
+from looktwice.codecs import layout_from_json
+from looktwice.experiment.demo import bundled_gallery
 from looktwice.score import load_scorer
 from looktwice.token_index import add_tokens
 from looktwice.token_index.sets import open_set
-from looktwice.tokens import layout_from_json
 
 HERE = Path(__file__).parent
 PLACE = {"device": "cpu", "dtype": "float32"}

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from looktwice import Retriever, Table, index, load_encoder, scan
-from looktwice.calibration import Calibration, fit, source_of
-from looktwice.demo import bundled_gallery
 from looktwice.evaluate import read_qrels
-from looktwice.queries import Queries
-from looktwice.retrieve import Answer
+from looktwice.experiment.demo import bundled_gallery
+from looktwice.rank.calibration import Calibration, fit, source_of
 from looktwice.score import load_scorer
-from looktwice.second_look import SecondLook
+from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.retriever import Answer
+from looktwice.sources.queries import Queries
 from looktwice.token_index import add_tokens
 
 ANSWERS = Path(__file__).parent / "answers.json"

@@ -11,10 +11,10 @@ import pytest
 import settings
 from format_1 import digest
 
+from looktwice.codecs import layout_from_json
 from looktwice.score import load_scorer
 from looktwice.store import Table
 from looktwice.token_index.sets import open_set
-from looktwice.tokens import layout_from_json
 
 GOLDEN = json.loads(settings.ANSWERS.read_text())
 TABLE = Path(__file__).parent / "format-1"

@@ -14,10 +14,10 @@ import tiny_models
 import torch
 from PIL import Image
 
-from looktwice import checkpoints
-from looktwice.device import place
+from looktwice.models import checkpoints
+from looktwice.models.device import place
 from looktwice.score.load import load_mllm
-from looktwice.score.mllm import Mllm
+from looktwice.score.local.mllm import Mllm
 from looktwice.types import Item
 
 torch.set_num_threads(1)

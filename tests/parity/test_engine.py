@@ -17,14 +17,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from looktwice.device import Memory
 from looktwice.errors import ModelError, UsageError
-from looktwice.score import memory, prompts
-from looktwice.score.engine import Engine
-from looktwice.score.families.base import Family
+from looktwice.models.device import Memory
 from looktwice.score.load import budget, load_scorer, scorer
-from looktwice.score.mllm import Mllm
-from looktwice.score.prompt import Piece
+from looktwice.score.local import memory
+from looktwice.score.local.engine import Engine
+from looktwice.score.local.families.base import Family
+from looktwice.score.local.mllm import Mllm
+from looktwice.score.prompting import built_in
+from looktwice.score.prompting.prompt import Piece
 from looktwice.types import Block, Item, Newline, PairScorer, TextIds, VisualTokens
 
 FAMILIES = list(tiny_models.MLLMS)
@@ -32,7 +33,7 @@ Get = Callable[[str], Mllm]
 
 
 def engine(mllm: Mllm, prompt: str = "object", **options: Any) -> Engine:
-    fast = scorer(mllm, prompts.get(prompt), path="fast", **options)
+    fast = scorer(mllm, built_in.get(prompt), path="fast", **options)
     assert isinstance(fast, Engine) and isinstance(fast, PairScorer)
     return fast
 
@@ -78,7 +79,7 @@ def test_rows_follow_memory_in_steps(mllm: Get) -> None:
 def test_room_is_what_is_free_and_what_torch_keeps_to_use_again(
     monkeypatch: pytest.MonkeyPatch, place: str, free: int | None, room: int
 ) -> None:
-    monkeypatch.setattr("looktwice.device.memory", lambda device: Memory(None, free))
+    monkeypatch.setattr("looktwice.models.device.memory", lambda device: Memory(None, free))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 9 << 30)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 7 << 30)
     assert memory.room(torch.device(place)) == room
@@ -146,7 +147,7 @@ def test_no_more_pictures_are_prepared_than_the_next_batch_takes(
 
     monkeypatch.setattr(fast.family, "prepare", lambda *given: done.append("prepare") or prepare(*given))
     monkeypatch.setattr(fast.family, "look", seen)
-    monkeypatch.setattr("looktwice.score.tower.TOWER_NUMBERS", (1, 1))
+    monkeypatch.setattr("looktwice.score.local.vision_tower.TOWER_NUMBERS", (1, 1))
     found = fast.visual_tokens(candidates)
     assert done[:5] == ["prepare", "prepare", "look at 1", "prepare", "look at 1"], "one ahead shows that it is full"
     assert done.count("look at 1") == len(candidates)
@@ -181,7 +182,7 @@ def test_threads_may_share_a_model(mllm: Get, query: dict[str, Item], candidates
     model = mllm("internvl")
     expected = engine(model).score(query["image"], candidates).p
     shared = engine(model, batch_size=1)
-    slow = scorer(model, prompts.get("object"), path="reference")
+    slow = scorer(model, built_in.get("object"), path="reference")
     judges = [shared, slow, shared, engine(model, batch_size=3), shared.with_prompt("object")]
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda judge: judge.score(query["image"], candidates).p, judges * 2):
@@ -233,7 +234,7 @@ def test_token_ids_that_are_forgotten_meanwhile_are_made_again(mllm: Get) -> Non
 def test_what_a_candidate_lacks_is_missing_and_nothing_shifts(
     mllm: Get, query: dict[str, Item], candidates: list[Item], path: Any
 ) -> None:
-    judge = scorer(mllm("idefics3"), prompts.get("object"), path=path)
+    judge = scorer(mllm("idefics3"), built_in.get("object"), path=path)
     whole = judge.score(query["image"], candidates[:3])
     holes = judge.score(
         query["image"], [candidates[0], Item("none"), candidates[1], Item("t", text="x"), candidates[2]]
@@ -250,7 +251,7 @@ def test_what_a_candidate_lacks_is_missing_and_nothing_shifts(
 def test_a_picture_that_the_processor_refuses_fails_alone(
     mllm: Get, query: dict[str, Item], candidates: list[Item], path: Any, caplog: Any
 ) -> None:
-    judge = scorer(mllm("qwen2_5_vl"), prompts.get("object"), path=path)
+    judge = scorer(mllm("qwen2_5_vl"), built_in.get("object"), path=path)
     strip = Item("strip", image=Image.new("RGB", (900, 3)))
     scores = judge.score(query["image"], [candidates[0], strip, candidates[1]])
     assert scores.status == ("ok", "failed", "ok") and "strip" in caplog.text
@@ -391,7 +392,7 @@ def test_tokens_of_a_block_stand_row_by_row(mllm: Get, family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_descriptions_hold_what_a_manifest_needs(mllm: Get, family: str) -> None:
     said = engine(mllm(family), "match-query-first").describe()
-    assert said["prompt_hash"] == prompts.get("match-query-first").hash and said["path"] == "fast"
+    assert said["prompt_hash"] == built_in.get("match-query-first").hash and said["path"] == "fast"
     assert said["shared"] == "query" and said["dtype"] == "float32" and said["device"] == "cpu"
     assert "candidate first" in engine(mllm(family), "match").describe()["shared"]
 

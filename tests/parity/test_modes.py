@@ -13,13 +13,14 @@ import torch
 from apple import Apple, send
 
 from looktwice.errors import ModelError, UsageError
-from looktwice.score import chat, labels, prompts
-from looktwice.score.choice import QUESTION, Choice
 from looktwice.score.load import scorer
-from looktwice.score.mllm import Mllm
-from looktwice.score.prompt import Piece
-from looktwice.score.reference import Reference
-from looktwice.score.written import Answering, Written, parse
+from looktwice.score.local.generated import Answering, Written, parse
+from looktwice.score.local.listwise import QUESTION, Choice
+from looktwice.score.local.mllm import Mllm
+from looktwice.score.local.reference import Reference
+from looktwice.score.prompting import built_in, chat
+from looktwice.score.prompting.prompt import Piece
+from looktwice.score.readout import labels
 from looktwice.token_index.sets import demand_tokens
 from looktwice.types import Item
 
@@ -29,7 +30,7 @@ Get = Callable[[str], Mllm]
 
 
 def of(mllm: Mllm, prompt: str, mode: str, **options: Any) -> Any:
-    return scorer(mllm, prompts.get(prompt), score_mode=mode, **options)
+    return scorer(mllm, built_in.get(prompt), score_mode=mode, **options)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -38,7 +39,7 @@ def test_p_true_is_one_token_over_the_whole_vocabulary(
 ) -> None:
     model = mllm(family)
     token = labels.single_token("True", model.processor.tokenizer)
-    slow = Reference(model, prompts.get("match"))
+    slow = Reference(model, built_in.get("match"))
     expected = [float(slow.logits(query["text"], c).softmax(-1)[token]) for c in candidates]
     for path in ("fast", "reference"):
         scores = of(model, "match", "p-true", path=path).score(query["text"], candidates)
@@ -76,7 +77,7 @@ def test_going_on_token_by_token_equals_stock_generation(
     """Texts of several lengths side by side, right-padded, against one model.generate after the other."""
     model = mllm(family)
     fast = of(model, prompt, "p-label")
-    slow = Reference(model, prompts.get(prompt))
+    slow = Reference(model, built_in.get(prompt))
     for which, steps in fast.each(query[kind], candidates, lambda *batch: go_on(Answering(fast, *batch))):
         for row, index in enumerate(which):
             inputs = slow.inputs(query[kind], candidates[index])
@@ -113,7 +114,7 @@ def test_several_tokens_at_once_equal_one_after_the_other(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_expected_number_by_hand(mllm: Get, query: dict[str, Item], candidates: list[Item], family: str) -> None:
     model = mllm(family)
-    slow = Reference(model, prompts.get("score"))
+    slow = Reference(model, built_in.get("score"))
     vocabulary = model.processor.tokenizer.get_vocab()
     digits = [vocabulary[str(d)] for d in range(10)]
     scores = of(model, "score", "written-expected").score(query["text"], candidates)

@@ -20,12 +20,12 @@ from transformers import AutoModelForImageTextToText, Qwen2VLConfig, SmolVLMConf
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-from looktwice.score import prompts
-from looktwice.score.engine import Engine
-from looktwice.score.families.base import Family
 from looktwice.score.load import scorer, widen_head
-from looktwice.score.mllm import Mllm
-from looktwice.score.reference import Reference
+from looktwice.score.local.engine import Engine
+from looktwice.score.local.families.base import Family
+from looktwice.score.local.mllm import Mllm
+from looktwice.score.local.reference import Reference
+from looktwice.score.prompting import built_in
 from looktwice.types import Block, Item, VisualTokens
 
 FAMILIES = list(tiny_models.MLLMS)
@@ -44,7 +44,7 @@ DIRECTIONS = [
 
 
 def engine(mllm: Mllm, prompt: str, **options: Any) -> Engine:
-    fast = scorer(mllm, prompts.get(prompt), path="fast", **options)
+    fast = scorer(mllm, built_in.get(prompt), path="fast", **options)
     assert isinstance(fast, Engine)
     return fast
 
@@ -58,7 +58,7 @@ def fast_logits(fast: Engine, query: Item, candidates: Sequence[Item]) -> Tensor
 
 
 def oracle(mllm: Mllm, prompt: str, query: Item, candidates: Sequence[Item]) -> Tensor:
-    slow = Reference(mllm, prompts.get(prompt))
+    slow = Reference(mllm, built_in.get(prompt))
     return torch.stack([slow.logits(query, candidate) for candidate in candidates])
 
 
@@ -88,7 +88,7 @@ def test_fast_equals_reference(
     assert gap(found, expected) <= TOLERANCE
     labels = [i for variants in fast.labels.ids for i in variants]
     assert gap(found[:, labels], expected[:, labels]) <= TOLERANCE
-    slow = Reference(model, prompts.get(prompt)).score(query[kind], items)
+    slow = Reference(model, built_in.get(prompt)).score(query[kind], items)
     scores = fast.score(query[kind], items)
     for name in ("p", "entropy", "off_mass", "label_logits"):
         assert getattr(scores, name) == pytest.approx(getattr(slow, name), abs=TOLERANCE)
@@ -212,7 +212,7 @@ def test_decoded_tokens_against_the_reference_fed_the_same(
     mllm: Get, query: dict[str, Item], candidates: list[Item], family: str
 ) -> None:
     model = mllm(family)
-    fast, slow = engine(model, "object"), Reference(model, prompts.get("object"))
+    fast, slow = engine(model, "object"), Reference(model, built_in.get("object"))
     own = fast.visual_tokens([query["image"], *candidates])
     stored = [decoded(tokens, i) for i, tokens in enumerate(own)]
     expected = []
@@ -250,7 +250,7 @@ def test_dropped_tokens_keep_the_positions_of_those_that_stay(
 ) -> None:
     """Against the stock decoder run on the whole row with the dropped tokens, and their positions, cut out."""
     model = mllm(family)
-    fast, slow = engine(model, "object"), Reference(model, prompts.get("object"))
+    fast, slow = engine(model, "object"), Reference(model, built_in.get("object"))
     own = fast.visual_tokens([query["image"], *candidates])
     items, expected = [], []
     for candidate, tokens in zip(candidates, own[1:], strict=True):

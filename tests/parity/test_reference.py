@@ -14,14 +14,15 @@ import tiny_models
 import torch
 
 from looktwice.errors import ModelError, UsageError
-from looktwice.processors import cleaner
-from looktwice.score import chat, families, prompts
+from looktwice.models.processors import cleaner
 from looktwice.score.cache import NOT_PART_OF_THE_SCORE
-from looktwice.score.engine import Engine
 from looktwice.score.load import check_processor, load_mllm, scorer
-from looktwice.score.mllm import Mllm
-from looktwice.score.prompt import Piece
-from looktwice.score.reference import Reference
+from looktwice.score.local import families
+from looktwice.score.local.engine import Engine
+from looktwice.score.local.mllm import Mllm
+from looktwice.score.local.reference import Reference
+from looktwice.score.prompting import built_in, chat
+from looktwice.score.prompting.prompt import Piece
 from looktwice.types import Item
 
 FAMILIES = list(tiny_models.MLLMS)
@@ -33,7 +34,7 @@ def test_the_reference_is_the_stock_recipe(
     mllm: Get, query: dict[str, Item], candidates: list[Item], family: str
 ) -> None:
     """The documented way: messages with pictures in them, one call of the processor's chat template, one forward."""
-    model, prompt = mllm(family), prompts.get("object")
+    model, prompt = mllm(family), built_in.get("object")
     for candidate in candidates[:3]:
         content = [
             {"type": "image", "image": query["image"].image},
@@ -97,7 +98,7 @@ def penalised(mllm: Get) -> Callable[[str], Mllm]:
 def test_as_released_is_the_released_score_and_the_default_is_not(
     penalised: Get, query: dict[str, Item], candidates: list[Item], family: str
 ) -> None:
-    model, prompt = penalised(family), prompts.get("object")
+    model, prompt = penalised(family), built_in.get("object")
     question = prompt.segments[-1].text
     expected = [released_score(model, query["image"].image, c.image, question) for c in candidates]
     for path in ("fast", "reference"):
@@ -114,8 +115,8 @@ def test_a_repetition_penalty_does_not_leak_into_the_default(
     mllm: Get, penalised: Get, query: dict[str, Item], candidates: list[Item]
 ) -> None:
     for path in ("fast", "reference"):
-        plain = scorer(mllm("qwen2_5_vl"), prompts.get("object"), path=path).score(query["image"], candidates)
-        other = scorer(penalised("qwen2_5_vl"), prompts.get("object"), path=path).score(query["image"], candidates)
+        plain = scorer(mllm("qwen2_5_vl"), built_in.get("object"), path=path).score(query["image"], candidates)
+        other = scorer(penalised("qwen2_5_vl"), built_in.get("object"), path=path).score(query["image"], candidates)
         assert plain.p.tolist() == other.p.tolist() and plain.entropy.tolist() == other.entropy.tolist()
 
 
@@ -148,8 +149,8 @@ def test_a_processor_without_pictures_is_refused(mllm: Get) -> None:
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Any) -> None:
-    from looktwice import checkpoints
-    from looktwice.device import place
+    from looktwice.models import checkpoints
+    from looktwice.models.device import place
 
     folder = tiny_models.build("dinov2", tmp_path / "d")
     with pytest.raises(UsageError, match="dinov2"):
@@ -161,15 +162,15 @@ def test_an_unknown_family_takes_the_reference_path_and_says_so_once(
 ) -> None:
     monkeypatch.delitem(families.FAMILIES, "idefics3")
     with caplog.at_level(logging.WARNING, logger="looktwice"):
-        slow = scorer(mllm("idefics3"), prompts.get("object"))
+        slow = scorer(mllm("idefics3"), built_in.get("object"))
         slow.score(query["image"], candidates[:2])
         slow.with_prompt("landmark").score(query["image"], candidates[:2])
     assert isinstance(slow, Reference) and len(caplog.records) == 1 and "reference path" in caplog.text
     assert slow.describe()["path"] == "reference" and "idefics3" in slow.describe()["reason"]
     with pytest.raises(UsageError, match="no fast path"):
-        scorer(mllm("idefics3"), prompts.get("object"), path="fast")
+        scorer(mllm("idefics3"), built_in.get("object"), path="fast")
     monkeypatch.undo()
-    chosen = scorer(mllm("idefics3"), prompts.get("object"), path="reference")
+    chosen = scorer(mllm("idefics3"), built_in.get("object"), path="reference")
     assert chosen.describe()["reason"] == "asked for"
 
 
@@ -184,7 +185,7 @@ def test_sliding_windows_have_no_fast_path(mllm: Get) -> None:
 def test_both_paths_share_remembered_scores_and_calibrations(mllm: Get, mode: str) -> None:
     """Their scores are the same, so that all they say of themselves is, but for what only says where they ran."""
     said = [
-        scorer(mllm("idefics3"), prompts.get("match"), path=path, score_mode=mode).describe()
+        scorer(mllm("idefics3"), built_in.get("match"), path=path, score_mode=mode).describe()
         for path in ("fast", "reference")
     ]
     fast, slow = ({k: v for k, v in one.items() if k not in NOT_PART_OF_THE_SCORE} for one in said)
@@ -193,7 +194,7 @@ def test_both_paths_share_remembered_scores_and_calibrations(mllm: Get, mode: st
 
 def test_stored_tokens_are_nothing_to_the_reference(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
     model = mllm("idefics3")
-    fast, slow = (scorer(model, prompts.get("object"), path=path) for path in ("fast", "reference"))
+    fast, slow = (scorer(model, built_in.get("object"), path=path) for path in ("fast", "reference"))
     assert isinstance(fast, Engine)
     tokens = fast.visual_tokens([candidates[0]])[0]
     scores = slow.score(query["image"], [candidates[0], Item("stored", tokens=tokens)])
@@ -226,7 +227,7 @@ def test_hostile_text_stays_text(mllm: Get, candidates: list[Item], family: str)
         assert [i for i in ids if i in special] == [i for i in plain if i in special]
     items = [replace(candidates[0], id=f"h{i}", text=text) for i, text in enumerate(HOSTILE)]
     query = Item("q", text=" ".join(HOSTILE))
-    fast, slow = (scorer(model, prompts.get("mixed"), path=path).score(query, items) for path in ("fast", "reference"))
+    fast, slow = (scorer(model, built_in.get("mixed"), path=path).score(query, items) for path in ("fast", "reference"))
     assert set(fast.status) == {"ok"} and fast.p == pytest.approx(slow.p, abs=1e-4)
 
 

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from looktwice.errors import UnknownName, UsageError
-from looktwice.score import prompts, retracer
-from looktwice.score.engine import Engine
-from looktwice.score.last import HOOKED
 from looktwice.score.load import scorer
-from looktwice.score.mllm import Mllm
-from looktwice.score.reference import Reference
-from looktwice.score.retrace import PRESETS, Retrace, delta, early_entropy
-from looktwice.score.written import Answering
+from looktwice.score.local import retracer
+from looktwice.score.local.engine import Engine
+from looktwice.score.local.generated import Answering
+from looktwice.score.local.last_position import HOOKED
+from looktwice.score.local.mllm import Mllm
+from looktwice.score.local.reference import Reference
+from looktwice.score.local.retrace import PRESETS, Retrace, delta, early_entropy
+from looktwice.score.prompting import built_in
 from looktwice.types import Item, VisualTokens
 
 FAMILIES = ["idefics3", "qwen2_5_vl", "qwen3_vl"]
@@ -30,7 +31,7 @@ Get = Callable[[str], Mllm]
 
 
 def engine(mllm: Mllm, prompt: str, retrace: str | Retrace, **options: Any) -> Engine:
-    fast = scorer(mllm, prompts.get(prompt), path="fast", retrace=retrace, **options)
+    fast = scorer(mllm, built_in.get(prompt), path="fast", retrace=retrace, **options)
     assert isinstance(fast, Engine)
     return fast
 
@@ -68,12 +69,12 @@ def transcribed(spec: Retrace, mlp: Any, x: Tensor, ffn: Tensor, z: Tensor, begi
 
 def stock(mllm: Mllm, spec: Retrace, fast: Engine, prompt: str, query: Item, candidate: Item) -> tuple[Tensor, int]:
     """Logits of the stock forward with the transcription inside, and the layer it acted in (-1: none)."""
-    slow = Reference(mllm, prompts.get(prompt))
+    slow = Reference(mllm, built_in.get(prompt))
     inputs = slow.inputs(query, candidate)
     slots = (inputs["input_ids"][0] == fast.family.image_token_id).nonzero()[:, 0]
     shown = {side: fast.visual_tokens([item])[0].features for side, item in (("query", query), ("candidate", candidate))
              if item.image is not None}  # fmt: skip
-    two = len(shown) == 2 and "query.image" in prompts.get(prompt).parts
+    two = len(shown) == 2 and "query.image" in built_in.get(prompt).parts
     candidate_first = int(slots[len(shown["query"]) if two else 0])
     decoder = fast.family.decoder
     with torch.no_grad():
@@ -313,7 +314,7 @@ def test_what_cannot_work_is_refused(mllm: Get, query: dict[str, Item], candidat
     with pytest.raises(UsageError, match="no such picture"):
         engine(model, "mixed", "causal").score(query["text"], words)
     with pytest.raises(UsageError, match="reference path has no retrace"):
-        scorer(model, prompts.get("object"), path="reference", retrace="paper")
+        scorer(model, built_in.get("object"), path="reference", retrace="paper")
 
 
 @pytest.mark.parametrize(
@@ -336,7 +337,7 @@ def test_numbers_out_of_range_are_refused(text: str) -> None:
 
 
 def test_the_windows_of_the_papers_at_their_own_depth() -> None:
-    from looktwice.score.retracer import _places
+    from looktwice.score.local.retracer import _places
 
     assert _places(PRESETS["released-code"], 28) == ([], list(range(6, 16)))
     assert _places(PRESETS["memvr-llava"], 32) == ([], list(range(6, 16)))
@@ -401,7 +402,7 @@ def test_counting_takes_no_more_memory_the_longer_it_runs(
 def test_nobody_else_runs_a_model_that_carries_hooks(
     mllm: Get, query: dict[str, Item], candidates: list[Item], monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    judge = scorer(mllm("idefics3"), prompts.get("score"), score_mode=mode, retrace="causal,tokens=candidate")
+    judge = scorer(mllm("idefics3"), built_in.get("score"), score_mode=mode, retrace="causal,tokens=candidate")
     acting = retracer.Retracer.acting
     let_in: list[bool] = []
 

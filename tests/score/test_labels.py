@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from looktwice.errors import UsageError
-from looktwice.score import prompts
-from looktwice.score.labels import resolve, single_token
-from looktwice.score.prompt import Label
+from looktwice.score.prompting import built_in
+from looktwice.score.prompting.prompt import Label
+from looktwice.score.readout.labels import resolve, single_token
 
 
 def byte_level() -> Any:
@@ -50,17 +50,17 @@ def test_a_digit_without_the_space_that_the_tokenizer_would_add() -> None:
 
 def test_labels_gather_the_variants_that_exist() -> None:
     tokenizer = byte_level()
-    found = resolve(prompts.get("object_yesno"), tokenizer)
+    found = resolve(built_in.get("object_yesno"), tokenizer)
     assert [tokenizer.convert_ids_to_tokens(list(ids)) for ids in found.ids] == [["No"], ["Yes", "ĠYes"]]
     assert found.values == (0.0, 1.0)
 
 
 def test_no_single_token_is_refused_plainly() -> None:
     with pytest.raises(UsageError, match="single token for its answer '10'"):
-        resolve(prompts.get("decimal"), byte_level())
+        resolve(built_in.get("decimal"), byte_level())
 
 
 def test_two_labels_on_one_token_are_refused() -> None:
-    prompt = replace(prompts.get("object"), labels=(Label("a", 0.0, ("No",)), Label("b", 1.0, (" No",))))
+    prompt = replace(built_in.get("object"), labels=(Label("a", 0.0, ("No",)), Label("b", 1.0, (" No",))))
     with pytest.raises(UsageError, match="same token"):
         resolve(prompt, metaspace())

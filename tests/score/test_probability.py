@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from looktwice.errors import ModelError, UsageError
-from looktwice.score.probability import LabelIds, blank, expected_value, read, scatter
+from looktwice.score.readout.probability import LabelIds, blank, expected_value, read, scatter
 
 TWO = LabelIds(((0,), (1,)), (0.0, 1.0))
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from looktwice.errors import UnknownName, UsageError
-from looktwice.score import prompts
-from looktwice.score.prompt import Label, Prompt, Segment
+from looktwice.score.prompting import built_in
+from looktwice.score.prompting.prompt import Label, Prompt, Segment
 from looktwice.types import Item
 
 PICTURE = Image.new("RGB", (4, 3))
@@ -26,9 +26,9 @@ def shape(prompt: Prompt, query: Item, candidate: Item) -> list[str]:
     return [piece.side if piece.text is None else "text" for piece in prompt.lay_out(query, candidate)]
 
 
-@pytest.mark.parametrize("name", prompts.PROMPTS)
+@pytest.mark.parametrize("name", built_in.PROMPTS)
 def test_every_built_in_prompt_is_short_and_reads_answers(name: str) -> None:
-    prompt = prompts.get(name)
+    prompt = built_in.get(name)
     words = " ".join(f"{s.before} {s.text} {s.after}" for s in prompt.segments).split()
     assert 10 < len(words) < 90
     assert {label.value for label in prompt.labels} >= {0.0, 1.0}
@@ -36,12 +36,12 @@ def test_every_built_in_prompt_is_short_and_reads_answers(name: str) -> None:
 
 
 def test_the_default_prompt_stays_within_seventy_words() -> None:
-    assert len(prompts.get("object").segments[-1].text.split()) <= 70
+    assert len(built_in.get("object").segments[-1].text.split()) <= 70
 
 
 def test_hashes_tell_questions_apart_and_ignore_the_name() -> None:
-    assert len({p.hash for p in prompts.PROMPTS.values()}) == len(prompts.PROMPTS)
-    one = prompts.get("object")
+    assert len({p.hash for p in built_in.PROMPTS.values()}) == len(built_in.PROMPTS)
+    one = built_in.get("object")
     assert Prompt("other name", one.segments, one.labels).hash == one.hash
     assert one.hash == "779061eb9621cc72", (
         "the bundled model was trained on this very prompt: retrain, then change this"
@@ -63,23 +63,23 @@ def test_hashes_tell_questions_apart_and_ignore_the_name() -> None:
     ],
 )
 def test_layout(name: str, query: str, candidate: str, expected: list[str]) -> None:
-    assert shape(prompts.get(name), KINDS[query], KINDS[candidate]) == expected
+    assert shape(built_in.get(name), KINDS[query], KINDS[candidate]) == expected
 
 
 def test_published_order_shows_the_candidate_first_and_its_twin_the_query() -> None:
-    assert not prompts.get("match").shares_query
-    assert prompts.get("match-query-first").shares_query
-    assert prompts.get("object").shares_query
+    assert not built_in.get("match").shares_query
+    assert built_in.get("match-query-first").shares_query
+    assert built_in.get("object").shares_query
 
 
 def test_an_absent_optional_part_takes_its_frame_with_it() -> None:
-    with_caption = prompts.get("composed").lay_out(BOTH, BOTH)
-    without = prompts.get("composed").lay_out(BOTH, IMAGE)
+    with_caption = built_in.get("composed").lay_out(BOTH, BOTH)
+    without = built_in.get("composed").lay_out(BOTH, IMAGE)
     assert "caption" in str(with_caption) and "caption" not in str(without)
 
 
 def test_texts_of_items_are_cleaned_and_the_prompt_is_not() -> None:
-    pieces = prompts.get("match").lay_out(Item("q", text="x"), IMAGE, clean=lambda text: text.replace("x", "<clean>"))
+    pieces = built_in.get("match").lay_out(Item("q", text="x"), IMAGE, clean=lambda text: text.replace("x", "<clean>"))
     assert "<clean>" in str(pieces[-1].text) and "caption" in str(pieces[-1].text)
 
 
@@ -95,21 +95,21 @@ def test_texts_of_items_are_cleaned_and_the_prompt_is_not() -> None:
 )
 def test_a_prompt_that_does_not_fit_names_one_that_does(name: str, query: str, candidate: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        prompts.check(prompts.get(name), KINDS[query], KINDS[candidate])
+        built_in.check(built_in.get(name), KINDS[query], KINDS[candidate])
 
 
 @pytest.mark.parametrize("query", KINDS)
 @pytest.mark.parametrize("candidate", KINDS)
 def test_some_prompt_fits_every_pair(query: str, candidate: str) -> None:
-    names = prompts.fitting(KINDS[query], KINDS[candidate])
+    names = built_in.fitting(KINDS[query], KINDS[candidate])
     assert names
     for name in names:
-        prompts.check(prompts.get(name), KINDS[query], KINDS[candidate])
+        built_in.check(built_in.get(name), KINDS[query], KINDS[candidate])
 
 
 def test_blank_text_is_no_text() -> None:
     with pytest.raises(UsageError, match="query's text"):
-        prompts.check(prompts.get("match"), Item("q", text=" \n"), IMAGE)
+        built_in.check(built_in.get("match"), Item("q", text=" \n"), IMAGE)
 
 
 BODY = {
@@ -126,7 +126,7 @@ labels = [{name = "no", value = 0, variants = ["no", "No"]}, {name = "yes", valu
 def test_toml_and_json_files_say_the_same(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(TOML)
     (tmp_path / "b.json").write_text(json.dumps(BODY))
-    a, b = prompts.get(tmp_path / "a.toml"), prompts.get(str(tmp_path / "b.json"))
+    a, b = built_in.get(tmp_path / "a.toml"), built_in.get(str(tmp_path / "b.json"))
     assert a.hash == b.hash and (a.name, b.name) == ("mine", "b")
     assert a.labels == (Label("no", 0.0, ("no", "No")), Label("yes", 1.0, ("yes",)))
     assert a.segments[1] == Segment(part="candidate.image", before="then ")
@@ -154,17 +154,18 @@ def test_toml_and_json_files_say_the_same(tmp_path: Path) -> None:
 def test_bad_files_are_refused_in_one_sentence(tmp_path: Path, body: str) -> None:
     (tmp_path / "p.json").write_bytes(body.encode("latin-1"))
     with pytest.raises(UsageError) as caught:
-        prompts.get(tmp_path / "p.json")
+        built_in.get(tmp_path / "p.json")
     assert "\n" not in str(caught.value)
 
 
 def test_unknown_names_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="object"):
-        prompts.get("objekt")
+        built_in.get("objekt")
     with pytest.raises(UsageError, match="cannot be read"):
-        prompts.get(tmp_path / "none.toml")
+        built_in.get(tmp_path / "none.toml")
 
 
 def test_prompts_import_nothing_heavy() -> None:
-    code = "import sys, looktwice.score.prompts; sys.exit(bool({'torch', 'numpy', 'transformers'} & set(sys.modules)))"
+    code = "import sys, looktwice.score.prompting.built_in as _; "
+    code += "sys.exit(bool({'torch', 'numpy', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

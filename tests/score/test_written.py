@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from looktwice.score.written import _BEGINNING, parse
+from looktwice.score.local.generated import _BEGINNING, parse
 
 HOSTILE = [
     "", " ", ".", "-", "-0.5", "+0.5", "00.5", "01", "10", "1.5", "1.0001", "2", "0,5", "85%", "0.5%", "50/100", "1e-1",

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from store_helpers import ENCODER, random_rows
 
-from looktwice import indexing, media, sources
+from looktwice import indexing, sources
 from looktwice.indexing import run
+from looktwice.sources import images
 from looktwice.store import Table, ann
 from looktwice.store.manifest import FORMAT
 
@@ -28,18 +29,18 @@ def table(tmp_path: Path) -> Table:
 
 def test_every_reason_is_listed() -> None:
     listed = set(re.findall(r"`([a-z-]+)`", DOCS))
-    assert {*media.REASONS, *sources.REASONS, *indexing.REASONS} <= listed
+    assert {*images.REASONS, *sources.REASONS, *indexing.REASONS} <= listed
 
 
 @pytest.mark.parametrize(
-    "number", [media.MAX_PIXELS, media.WORKING_PIXELS, ann.EXACT_ROWS, ann.SAMPLE, run.COMMIT_ROWS, ann.TARGET_RECALL]
+    "number", [images.MAX_PIXELS, images.WORKING_PIXELS, ann.EXACT_ROWS, ann.SAMPLE, run.COMMIT_ROWS, ann.TARGET_RECALL]
 )
 def test_every_number_is_stated(number: float) -> None:
     assert f"{number:,}" in DOCS
 
 
 def test_suffixes_are_listed() -> None:
-    assert all(suffix in DOCS for suffix in media.SUFFIXES)
+    assert all(suffix in DOCS for suffix in images.SUFFIXES)
 
 
 def test_files_and_columns_are_listed(table: Table) -> None:

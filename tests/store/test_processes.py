@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from colour_encoder import ColourEncoder, save_pictures
 
-from looktwice import indexing, media
+from looktwice import indexing
 from looktwice.errors import StoreError, UsageError
 from looktwice.indexing import index
-from looktwice.sources import scan
+from looktwice.sources import images, scan
 from looktwice.store import Table
 from looktwice.types import Item
 
@@ -55,7 +55,7 @@ def check(table: Table, folder: Path) -> None:
     assert sorted(rows) == sorted(path.name for path in folder.iterdir())
     encoder = ColourEncoder()
     for row in table.get(sorted(rows)):
-        image, _ = media.load((folder / row.id).read_bytes())
+        image, _ = images.load((folder / row.id).read_bytes())
         assert np.allclose(row.vector, encoder.encode([Item(row.id, image)])[0], atol=1e-3)
     assert list(table.ledger) == []
 

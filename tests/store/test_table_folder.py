@@ -325,6 +325,6 @@ def test_writers_start_from_the_newest_version(tmp_path: Path) -> None:
 
 
 def test_importing_the_store_is_cheap() -> None:
-    code = "import sys, looktwice.store, looktwice.sources, looktwice.indexing, looktwice.media\n"
+    code = "import sys, looktwice.store, looktwice.sources, looktwice.indexing, looktwice.sources.images\n"
     code += "sys.exit(any(name in sys.modules for name in ('lancedb', 'pyarrow', 'PIL', 'torch', 'faiss')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 from token_fakes import ToyScorer, make_table
 
+from looktwice.codecs import parse_codec
 from looktwice.errors import UsageError
 from looktwice.token_index import add_tokens, compare_codecs, open_set
 from looktwice.token_index.compare import _squares, kendall_tau
-from looktwice.tokens import parse_codec
 from looktwice.types import Block, VisualTokens
 
 

@@ -8,13 +8,13 @@ import tiny_models
 import torch
 from PIL import Image
 
-from looktwice import checkpoints
-from looktwice.device import place
-from looktwice.estimate import language_tokens
-from looktwice.score import prompts
+from looktwice.codecs import parse_codec, token_count
+from looktwice.estimate.cost import language_tokens
+from looktwice.estimate.shapes import load_config, picture_layout, shape
+from looktwice.models import checkpoints
+from looktwice.models.device import place
 from looktwice.score.load import load_mllm, scorer
-from looktwice.shapes import load_config, picture_layout, shape
-from looktwice.tokens import parse_codec, token_count
+from looktwice.score.prompting import built_in
 from looktwice.types import Block, Item
 
 SIZES = [(64, 64), (90, 61), (33, 150), (128, 40)]
@@ -30,7 +30,7 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 def engine(request, tmp_path_factory: pytest.TempPathFactory):
     folder = tiny_models.build(request.param, tmp_path_factory.mktemp(request.param))
     loaded = load_mllm(checkpoints.resolve(str(folder)), place("cpu", "float32"))
-    made = scorer(loaded, prompts.get("object"), path="fast")
+    made = scorer(loaded, built_in.get("object"), path="fast")
     made.config = load_config(folder)
     return made
 
@@ -92,7 +92,7 @@ def test_an_estimate_counts_the_tokens_that_the_model_makes(engine, size) -> Non
 def test_a_resolution_is_the_longer_side(tmp_path: Path) -> None:
     folder = tiny_models.build("qwen3_vl", tmp_path)
     loaded = load_mllm(checkpoints.resolve(str(folder)), place("cpu", "float32"), resolution=160)
-    made = scorer(loaded, prompts.get("object"), path="fast")
+    made = scorer(loaded, built_in.get("object"), path="fast")
     for size in SIZES:
         (tokens,) = made.visual_tokens([Item("x", picture(*size))])
         assert blocks(tokens.layout) == blocks(picture_layout(shape(load_config(folder)), size, resolution=160))

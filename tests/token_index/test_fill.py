@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from token_fakes import ToyScorer, draw, make_table, row_of
 
+from looktwice.codecs import layout_from_json, parse_codec
 from looktwice.errors import Locked, Mismatch, TooManyFailures, UsageError
 from looktwice.store import LedgerEntry, Table
 from looktwice.token_index import add_tokens, fill, open_set
-from looktwice.tokens import layout_from_json, parse_codec
 
 
 def stored(table: Table, key: str) -> dict[str, tuple[str, str, bytes]]:

@@ -9,14 +9,16 @@ import pytest
 import torch
 from token_fakes import ToyScorer, draw, make_table, row_of
 
-from looktwice.candidates import Entry, Reader, Unreadable, in_table
 from looktwice.errors import MediaError, Mismatch, StoreError, UnknownName, UsageError
-from looktwice.manifest import Tally
-from looktwice.retrieve import Readers, rerank_run
-from looktwice.second_look import SecondLook
+from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.rerank_run import rerank_run
+from looktwice.search.resolve import in_table
+from looktwice.search.run_record import Tally
+from looktwice.search.second_stage import Look, Rules
+from looktwice.search.token_choice import Readers
+from looktwice.sources.loader import Entry, Reader, Unreadable
 from looktwice.store import Table, TokenRow
 from looktwice.token_index import POLICIES, TokenReader, add_tokens, open_set
-from looktwice.twice import Look, Rules
 from looktwice.types import Candidate, Hit, Item
 
 IDS = [f"p{n:03}.png" for n in range(12)]

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from looktwice.errors import ModelError
-from looktwice.score.mllm import TokensInfo
+from looktwice.score.local.mllm import TokensInfo
 from looktwice.sources import file_uri
 from looktwice.store import Row, Table
 from looktwice.types import Block, EncoderInfo, Item, PairScores, VisualTokens

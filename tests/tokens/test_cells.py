@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import avg_pool2d
 
+from looktwice.codecs import parse_codec, token_count
 from looktwice.errors import MediaError
-from looktwice.tokens import parse_codec, token_count
 from looktwice.types import Block, Newline, TextIds, VisualTokens
 
 D = 3

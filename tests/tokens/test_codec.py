@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from looktwice.codecs import Codec, parse_codec, token_count, train_codebook
+from looktwice.codecs.wire import label_bits, pack_labels, unpack_labels
 from looktwice.errors import LooktwiceError, MediaError, Mismatch, ModelError, StoreError, UsageError
-from looktwice.tokens import Codec, parse_codec, token_count, train_codebook
-from looktwice.tokens.wire import label_bits, pack_labels, unpack_labels
 from looktwice.types import Block, Newline, TextIds, VisualTokens
 
 torch.set_num_threads(1)

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from looktwice.tokens import parse_codec
-from looktwice.tokens.clustering import Clustering
-from looktwice.tokens.grouping import Grouping, greedy_groups
-from looktwice.tokens.members import reduce_members
+from looktwice.codecs import parse_codec
+from looktwice.codecs.clustering import Clustering
+from looktwice.codecs.grouping import Grouping, greedy_groups
+from looktwice.codecs.members import reduce_members
 from looktwice.types import Block, VisualTokens
 
 

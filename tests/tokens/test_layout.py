@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from looktwice.codecs import layout_from_json, layout_to_json, token_count
 from looktwice.errors import StoreError
-from looktwice.tokens import layout_from_json, layout_to_json, token_count
 from looktwice.types import Block, Newline, TextIds
 
 sides = st.integers(1, 40)

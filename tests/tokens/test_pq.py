@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from looktwice.codecs import Codebook, codebook_from_bytes, load_codebook, parse_codec, train_codebook
+from looktwice.codecs.int8 import Int8
+from looktwice.codecs.pq import PQ, nearest_centroids, pack_codes, unpack_codes
 from looktwice.errors import Mismatch, StoreError, UsageError
-from looktwice.tokens import Codebook, codebook_from_bytes, load_codebook, parse_codec, train_codebook
-from looktwice.tokens.int8 import Int8
-from looktwice.tokens.pq import PQ, nearest_centroids, pack_codes, unpack_codes
 
 torch.set_num_threads(1)
 faiss.omp_set_num_threads(1)

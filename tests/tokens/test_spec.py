@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from looktwice.codecs import EXAMPLES, Codec, parse_codec
+from looktwice.codecs.clustering import Clustering
+from looktwice.codecs.grouping import Grouping
+from looktwice.codecs.int8 import Int8
+from looktwice.codecs.plain import Plain
+from looktwice.codecs.pooling import Pooling
+from looktwice.codecs.pq import PQ
+from looktwice.codecs.sampling import Sampling
 from looktwice.errors import Mismatch, UnknownName, UsageError
-from looktwice.tokens import EXAMPLES, Codec, parse_codec
-from looktwice.tokens.clustering import Clustering
-from looktwice.tokens.grouping import Grouping
-from looktwice.tokens.int8 import Int8
-from looktwice.tokens.plain import Plain
-from looktwice.tokens.pooling import Pooling
-from looktwice.tokens.pq import PQ
-from looktwice.tokens.sampling import Sampling
 
 sides, rules = st.integers(2, 16), st.sampled_from(["skip", "zero", "replicate"])
 ways = st.sampled_from(["mean", "nearest", "median"])

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from looktwice.tokens import parse_codec, wire
+from looktwice.codecs import parse_codec, wire
 from looktwice.types import Block
 
 TEXT = (Path(__file__).parents[2] / "docs" / "tokens.md").read_text(encoding="utf-8")

@@ -19,11 +19,11 @@ from looktwice.errors import UsageError
 from looktwice.files import followed, is_replaced, write_whole
 
 if TYPE_CHECKING:
-    from looktwice.candidates import Find
-    from looktwice.queries import Queries
     from looktwice.report import QueryView
-    from looktwice.retrieve import Answer
-    from looktwice.show import Viewer
+    from looktwice.report.viewer import Viewer
+    from looktwice.search.retriever import Answer
+    from looktwice.sources.loader import Find
+    from looktwice.sources.queries import Queries
     from looktwice.types import Hit
 
 MOST_IN_REPORT = 200
@@ -44,7 +44,7 @@ class Outputs:
 
     def write(self, answers: Iterable[Answer]) -> None:
         """Consume the answers. Ends with exit code 3 where a query or a candidate could not be read or scored."""
-        from looktwice.manifest import Tally, run_manifest
+        from looktwice.search.run_record import Tally, run_manifest
 
         total, conditions = Tally(), dict[str, Any]()
         for answer in self._counted(answers):
@@ -99,7 +99,7 @@ class Outputs:
 
     @cached_property
     def _viewer(self) -> Viewer:
-        from looktwice.show import Viewer
+        from looktwice.report.viewer import Viewer
 
         return Viewer(self.find)
 

@@ -52,14 +52,14 @@ def calibrate(
 
     Example: looktwice calibrate photos.lt --queries q.jsonl --qrels qrels.txt --out photos.calibration.json
     """
-    from looktwice.calibration import METHODS, fit, source_of
-    from looktwice.device import set_threads
     from looktwice.errors import UnknownName
     from looktwice.evaluate import read_qrels
-    from looktwice.manifest import Tally
-    from looktwice.queries import Queries
-    from looktwice.retrieve import Retriever
-    from looktwice.second_look import SecondLook
+    from looktwice.models.device import set_threads
+    from looktwice.rank.calibration import METHODS, fit, source_of
+    from looktwice.search.mllm_reranker import SecondLook
+    from looktwice.search.retriever import Retriever
+    from looktwice.search.run_record import Tally
+    from looktwice.sources.queries import Queries
 
     if method not in METHODS:
         raise UnknownName("calibration method", method, METHODS)

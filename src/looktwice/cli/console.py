@@ -166,7 +166,7 @@ def show_warnings() -> None:
                 note(text if record.levelno < logging.WARNING else f"{record.levelname.capitalize()}: {text}")
 
     logging.getLogger("looktwice").handlers[:] = [Notes()]
-    logging.getLogger("looktwice.hub").setLevel(logging.INFO)
+    logging.getLogger("looktwice.models.hub").setLevel(logging.INFO)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -41,9 +41,9 @@ def demo(
 
     Example: looktwice demo
     """
-    from looktwice.demo import run_demo
-    from looktwice.device import set_threads
-    from looktwice.second_look import SecondLook
+    from looktwice.experiment.demo import run_demo
+    from looktwice.models.device import set_threads
+    from looktwice.search.mllm_reranker import SecondLook
 
     set_threads(threads)
     look = SecondLook(mllm, prompt=prompt, device=device, dtype=dtype)

@@ -20,7 +20,7 @@ def doctor(json: options.Json = False) -> None:
 
     Example: looktwice doctor
     """
-    from looktwice.doctor import doctor as examine
+    from looktwice.models.doctor import doctor as examine
 
     checks = examine()
     if json:

@@ -12,7 +12,7 @@ from looktwice.cli.console import emit, size, table
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
-    from looktwice.estimate import Estimate
+    from looktwice.estimate.cost import Estimate
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,7 +38,7 @@ def estimate(
 
     Example: looktwice estimate --mllm qwen2.5-vl-7b --items 100e6 --codec pq16 --resolution 560
     """
-    from looktwice.estimate import estimate as compute
+    from looktwice.estimate.cost import estimate as compute
 
     result = compute(
         _known(mllm),
@@ -73,8 +73,8 @@ def _rows(e: Estimate) -> Iterator[tuple[str, str]]:
 
 def _known(name: str) -> str:
     """The hub name or the folder behind a short name; any other name as it is."""
-    from looktwice.catalog import BY_NAME
-    from looktwice.checkpoints import bundled_folder
+    from looktwice.models.catalog import BY_NAME
+    from looktwice.models.checkpoints import bundled_folder
 
     entry = BY_NAME.get(name)
     if entry is None:

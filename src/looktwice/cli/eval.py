@@ -109,10 +109,10 @@ def evaluate(
     refuse_unused(ctx, _unused(dataset, on), f"for {dataset}")
     if no_rerank:
         refuse_unused(ctx, {"mllm", "prompt", "fusion", "codec", "score_mode", "retrace", "ties"}, "with --no-rerank")
-    from looktwice.device import set_threads
     from looktwice.experiment import Plan
+    from looktwice.models.device import set_threads
     from looktwice.rank import Ties
-    from looktwice.second_look import SecondLook
+    from looktwice.search.mllm_reranker import SecondLook
 
     set_threads(threads)
     method: dict[str, Any] = {"score_mode": score_mode, "retrace": retrace, "batch_size": batch_size}
@@ -153,10 +153,11 @@ def _encoder(name: str | None, taken: Path | None, robust: bool, device: str, dt
 
 def _asked(dataset: Dataset, mode: str) -> str:
     """The benchmark's own prompt, where it asks for what the mode reads."""
-    from looktwice.score import modes, prompts
+    from looktwice.score.prompting import built_in
+    from looktwice.score.readout import modes
 
     own = dataset.prompt
-    return own if own == "auto" or modes.suits(mode, prompts.get(own)) else "auto"
+    return own if own == "auto" or modes.suits(mode, built_in.get(own)) else "auto"
 
 
 def _unused(dataset: str, on: str) -> set[str]:

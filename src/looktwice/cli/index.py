@@ -68,11 +68,11 @@ def index(
 
     Example: looktwice index photos.lt ~/Pictures --column year:int
     """
-    from looktwice.device import set_threads
+    from looktwice.codecs import parse_codec
     from looktwice.indexing import index as bring_up_to_date
+    from looktwice.models.device import set_threads
     from looktwice.sources import scan
     from looktwice.store import Table, parse_columns
-    from looktwice.tokens import parse_codec
 
     columns = parse_columns(column or ())
     if mllm is None and (codec, resolution, max_tiles) != ("pq8", None, None):
@@ -183,7 +183,7 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
 
 
 def _passed_over(ignored: Mapping[str, int]) -> str:
-    from looktwice.media import SUFFIXES
+    from looktwice.sources.images import SUFFIXES
 
     kinds = sorted(ignored.items(), key=lambda kind: (-kind[1], kind[0]))
     listed = ", ".join(f"{suffix or 'without a suffix'} {n:,}" for suffix, n in kinds[:5])

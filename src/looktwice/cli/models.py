@@ -12,7 +12,7 @@ from looktwice.cli.console import emit, table
 from looktwice.errors import UnknownName
 
 if TYPE_CHECKING:
-    from looktwice.catalog import Entry
+    from looktwice.models.catalog import Entry
 
 CODECS = (
     ("none", "as they are, 16 or 32 bits per number"),
@@ -68,7 +68,7 @@ def models(
 
 
 def _encoders() -> Iterator[tuple[str, str, str]]:
-    from looktwice.catalog import ENTRIES
+    from looktwice.models.catalog import ENTRIES
 
     for entry in ENTRIES:
         if entry.kind == "encoder":
@@ -85,7 +85,7 @@ def _encoders() -> Iterator[tuple[str, str, str]]:
 
 
 def _mllms() -> Iterator[tuple[str, str, str]]:
-    from looktwice.catalog import ENTRIES
+    from looktwice.models.catalog import ENTRIES
 
     for entry in ENTRIES:
         if entry.kind == "mllm":
@@ -100,7 +100,7 @@ def _needs(entry: Entry) -> str:
 
 
 def _prompts() -> Iterator[tuple[str, str, str]]:
-    from looktwice.score.prompts import PROMPTS
+    from looktwice.score.prompting.built_in import PROMPTS
 
     for prompt in PROMPTS.values():
         answers = " / ".join(label.name for label in prompt.labels)
@@ -123,7 +123,7 @@ def _modes() -> Iterator[tuple[str, str, str]]:
 
 
 def _retraces() -> Iterator[tuple[str, str, str]]:
-    from looktwice.score.retrace import PRESETS
+    from looktwice.score.local.retrace import PRESETS
 
     yield "off", "every picture is shown once", ""
     for name, preset in PRESETS.items():

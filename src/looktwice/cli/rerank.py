@@ -68,12 +68,13 @@ def rerank(
 
     Example: looktwice rerank bm25.trec pictures --queries queries.jsonl --fusion rrf --run out.trec
     """
-    from looktwice.candidates import in_folder, in_table
-    from looktwice.device import set_threads
     from looktwice.evaluate import read_run
-    from looktwice.queries import Queries
-    from looktwice.retrieve import Readers, rerank_run
-    from looktwice.second_look import SecondLook
+    from looktwice.models.device import set_threads
+    from looktwice.search.mllm_reranker import SecondLook
+    from looktwice.search.rerank_run import rerank_run
+    from looktwice.search.resolve import in_folder, in_table
+    from looktwice.search.token_choice import Readers
+    from looktwice.sources.queries import Queries
 
     table = _table(collection)
     if table is None:

@@ -107,10 +107,10 @@ def search(
 
       looktwice search photos.lt --queries queries.jsonl --run out.trec --report out.html
     """
-    from looktwice.device import set_threads
-    from looktwice.queries import Queries
-    from looktwice.retrieve import Retriever
-    from looktwice.second_look import SecondLook
+    from looktwice.models.device import set_threads
+    from looktwice.search.mllm_reranker import SecondLook
+    from looktwice.search.retriever import Retriever
+    from looktwice.sources.queries import Queries
 
     if queries is not None and (query, image, text) != (None, None, None):
         raise UsageError("Give one query, or a file of them with --queries; not both.")
@@ -152,7 +152,7 @@ def search(
 
 
 def _single(query: str | None, image: Path | None, text: str | None) -> Item:
-    from looktwice.inputs import picture, words
+    from looktwice.search.inputs import picture, words
     from looktwice.types import Item
 
     if query is not None and (image is not None or text is not None):
@@ -172,7 +172,7 @@ def _single(query: str | None, image: Path | None, text: str | None) -> Item:
 
 def _bare(query: str) -> Item:
     """A picture where the word names a file, else words; never words where it was meant as a path."""
-    from looktwice.inputs import looks_like_path, picture, words
+    from looktwice.search.inputs import looks_like_path, picture, words
     from looktwice.types import Item
 
     if not query.strip():

@@ -78,10 +78,10 @@ def fill(
     opened: Table, mllm: str, codec: str, settings: dict[str, Any], training: dict[str, Any], threads: int | None
 ) -> TokensReport:
     """Load the MLLM and store tokens, with a progress bar; used by `index` too."""
-    from looktwice.device import set_threads
+    from looktwice.codecs import parse_codec
+    from looktwice.models.device import set_threads
     from looktwice.score import load_scorer
     from looktwice.token_index import add_tokens as add
-    from looktwice.tokens import parse_codec
 
     parse_codec(codec)  # a wrong name must fail before anything is loaded
     set_threads(threads)
@@ -92,7 +92,7 @@ def fill(
 
 def _check_codebook(path: Path | None, codec: str) -> None:
     """Refuse, before the work, a codebook that could not be written or that there will not be."""
-    from looktwice.tokens import parse_codec
+    from looktwice.codecs import parse_codec
 
     if path is None:
         return
@@ -143,11 +143,11 @@ def codec(
 
     Example: looktwice codec photos.lt pq8 pq16 pool2+pq8 --mllm smolvlm-256m
     """
-    from looktwice.device import set_threads
+    from looktwice.codecs import parse_codec
+    from looktwice.models.device import set_threads
     from looktwice.score import load_scorer
     from looktwice.store import Table
     from looktwice.token_index import compare_codecs
-    from looktwice.tokens import parse_codec
 
     chosen = specs or list(DEFAULT_SPECS)
     for spec in chosen:

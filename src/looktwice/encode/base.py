@@ -12,15 +12,15 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from looktwice.catalog import text_encoders
-from looktwice.checkpoints import Checkpoint
-from looktwice.device import Placement, halving
 from looktwice.encode.linear import Linear
 from looktwice.encode.mixing import Mixing, unit
 from looktwice.errors import UsageError
+from looktwice.models.catalog import text_encoders
+from looktwice.models.checkpoints import Checkpoint
+from looktwice.models.device import Placement, halving
+from looktwice.models.weights import load_weights
 from looktwice.sources.records import text_is_clean
 from looktwice.types import EncoderInfo, Item, has_words
-from looktwice.weights import load_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image

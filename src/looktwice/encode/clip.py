@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.encode.base import BaseEncoder, log
 from looktwice.encode.pixels import LargerSide, Pixels
-from looktwice.processors import load_tokenizer
-from looktwice.weights import quiet
+from looktwice.models.processors import load_tokenizer
+from looktwice.models.weights import quiet
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,6 +1,6 @@
 """Pictures to model inputs: as the checkpoint asks for, or with the larger side made N pixels long.
 
-Knows Pillow images and tensors, not models. A picture is RGB and upright, as `media.load` returns it.
+Knows Pillow images and tensors, not models. A picture is RGB and upright, as `images.load` returns it.
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from looktwice.checkpoints import Checkpoint
 from looktwice.encode.base import log
 from looktwice.encode.joint import JointEncoder, Shown
 from looktwice.encode.pixels import resize_larger_side
-from looktwice.processors import cleaner, load_processor
-from looktwice.weights import quiet
+from looktwice.models.checkpoints import Checkpoint
+from looktwice.models.processors import cleaner, load_processor
+from looktwice.models.weights import quiet
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from looktwice.checkpoints import Checkpoint
-from looktwice.device import Placement
 from looktwice.encode import clip, qwen_embedding, vision
 from looktwice.encode.name import EncoderName
 from looktwice.encode.pixels import LargerSide, OwnPixels, Pixels
 from looktwice.errors import ModelError, UsageError
-from looktwice.processors import load_image_processor
-from looktwice.weights import plain_errors, quiet
+from looktwice.models.checkpoints import Checkpoint
+from looktwice.models.device import Placement
+from looktwice.models.processors import load_image_processor
+from looktwice.models.weights import plain_errors, quiet
 
 if TYPE_CHECKING:
     from looktwice.encode.base import BaseEncoder

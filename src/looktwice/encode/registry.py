@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from looktwice.catalog import BY_NAME, Entry
-from looktwice.checkpoints import Checkpoint, resolve
-from looktwice.device import Placement, place
 from looktwice.encode.mixing import PRESETS, Mixing
 from looktwice.encode.name import EncoderName, parse
 from looktwice.errors import UsageError
+from looktwice.models.catalog import BY_NAME, Entry
+from looktwice.models.checkpoints import Checkpoint, resolve
+from looktwice.models.device import Placement, place
 
 if TYPE_CHECKING:
     from looktwice.encode.base import BaseEncoder

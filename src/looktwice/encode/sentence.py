@@ -16,13 +16,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from looktwice.checkpoints import Checkpoint
-from looktwice.device import Placement
 from looktwice.encode.base import BaseEncoder
 from looktwice.encode.joint import JointEncoder, Shown
 from looktwice.encode.pixels import presentable
-from looktwice.errors import MissingDependency, ModelError, UsageError
-from looktwice.weights import plain_errors, quiet
+from looktwice.errors import MissingDependency, ModelError, UsageError, first_line
+from looktwice.models.checkpoints import Checkpoint
+from looktwice.models.device import Placement
+from looktwice.models.weights import plain_errors, quiet
 
 if TYPE_CHECKING:
     from PIL.Image import Image

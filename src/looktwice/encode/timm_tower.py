@@ -7,12 +7,12 @@ from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from looktwice.checkpoints import Checkpoint
 from looktwice.encode.base import BaseEncoder
 from looktwice.encode.pixels import LargerSide, Pixels
 from looktwice.encode.timm_pixels import TimmPixels
 from looktwice.errors import MissingDependency
-from looktwice.weights import plain_errors
+from looktwice.models.checkpoints import Checkpoint
+from looktwice.models.weights import plain_errors
 
 if TYPE_CHECKING:
     from PIL.Image import Image

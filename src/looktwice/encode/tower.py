@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.encode.base import BaseEncoder
 from looktwice.encode.pixels import presentable, resize_larger_side
-from looktwice.processors import load_processor
-from looktwice.weights import quiet
+from looktwice.models.processors import load_processor
+from looktwice.models.weights import quiet
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -23,10 +23,11 @@ from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.evaluate.trec import escape, unescape
 from looktwice.experiment.counts import added, finite
 from looktwice.files import write_whole
-from looktwice.manifest import Tally
-from looktwice.retrieve import Answer, Retriever
-from looktwice.score import load_scorer, prompts
-from looktwice.second_look import AUTO, SecondLook
+from looktwice.score import load_scorer
+from looktwice.score.prompting import built_in
+from looktwice.search.mllm_reranker import AUTO, SecondLook
+from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.run_record import Tally
 from looktwice.store import is_in
 from looktwice.types import Item
 
@@ -210,7 +211,7 @@ def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:
 
 def prompt_hash(look: SecondLook) -> dict[str, str]:
     """Which question a prompt's name stands for; a file may hold another one tomorrow."""
-    return {} if look.prompt == AUTO else {"prompt_hash": prompts.get(look.prompt).hash}
+    return {} if look.prompt == AUTO else {"prompt_hash": built_in.get(look.prompt).hash}
 
 
 def unusual(look: SecondLook) -> dict[str, str]:

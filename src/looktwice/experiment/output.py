@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from looktwice.candidates import Find
 from looktwice.evaluate import write_run
 from looktwice.evaluate.datasets import Dataset
 from looktwice.experiment.answers import Stored, write_json
@@ -14,10 +13,11 @@ from looktwice.experiment.plot import plot
 from looktwice.experiment.result import Outcome, front
 from looktwice.experiment.systems import System, reranked
 from looktwice.files import write_whole
-from looktwice.manifest import Tally
 from looktwice.report import write_report
-from looktwice.retrieve import Answer
-from looktwice.show import Viewer
+from looktwice.report.viewer import Viewer
+from looktwice.search.retriever import Answer
+from looktwice.search.run_record import Tally
+from looktwice.sources.loader import Find
 from looktwice.types import Candidate
 
 SHOWN = 20  # best and worst queries in the report as pictures

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from looktwice.calibration import ece, reliability
 from looktwice.evaluate import Qrels, Result, Run
 from looktwice.evaluate.compare import Comparison, compare
 from looktwice.evaluate.datasets import Dataset
 from looktwice.evaluate.groups import measure_group
 from looktwice.experiment.answers import Stored
 from looktwice.experiment.systems import System, fused, ideal, perfect
-from looktwice.manifest import Tally
+from looktwice.rank.calibration import ece, reliability
+from looktwice.search.run_record import Tally
 
 COSTS = ("seconds_per_query", "pairs_per_query", "bytes_per_item")
 SHOWN = 50  # queries that gained, listed by name; those that lost are listed all

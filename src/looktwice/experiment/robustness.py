@@ -21,7 +21,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from looktwice import checkpoints
 from looktwice.encode.mixing import unit
 from looktwice.errors import MediaError, Mismatch, StoreError, UsageError
 from looktwice.evaluate import interval
@@ -32,8 +31,9 @@ from looktwice.experiment.degrade import DEGRADATIONS, Picture, centre, mirrored
 from looktwice.experiment.plot import plot
 from looktwice.experiment.systems import scores_of
 from looktwice.files import write_whole
+from looktwice.models import checkpoints
 from looktwice.rank import Fusion, fuse
-from looktwice.second_look import SecondLook
+from looktwice.search.mllm_reranker import SecondLook
 from looktwice.sources import Source
 from looktwice.types import Candidate, Encoder, Item
 

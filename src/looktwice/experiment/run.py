@@ -20,10 +20,10 @@ from looktwice.experiment.result import Outcome, summarise
 from looktwice.experiment.systems import System, tune
 from looktwice.experiment.tuning import Split, split_queries
 from looktwice.indexing import IndexReport, index
-from looktwice.manifest import Tally, run_manifest
 from looktwice.rank import Fusion
-from looktwice.retrieve import Retriever
-from looktwice.second_look import SecondLook
+from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.retriever import Retriever
+from looktwice.search.run_record import Tally, run_manifest
 from looktwice.sources import Urls
 from looktwice.store import Table
 from looktwice.types import Encoder

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from looktwice import media
-from looktwice.ahead import ahead, pixels_of
 from looktwice.errors import MediaError
-from looktwice.sources import Source
+from looktwice.sources import Source, images
+from looktwice.sources.prefetch import ahead, pixels_of
 from looktwice.store import metadata_json
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Loaded:
     source: Source
     sha256: str
     image: Image | None
-    size: media.Size
+    size: images.Size
     known: Known | None
     same: bool
 
@@ -84,7 +83,7 @@ def load(source: Source, known: Known | None) -> Loaded | Failed:
         if same or not source.picture:
             return Loaded(source, sha256, None, (0, 0), known, same)
         stage = "decode"
-        image, size = media.load(data)
+        image, size = images.load(data)
         return Loaded(source, sha256, image, size, known, same)
     except MediaError as error:
         return Failed.of(source, stage, error.reason, error.detail)

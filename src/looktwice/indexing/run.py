@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from looktwice.ahead import pixels_of
 from looktwice.errors import MediaError, ModelError, TooManyFailures, UsageError
 from looktwice.indexing.failures import Failures
 from looktwice.indexing.reading import Failed, Known, Loaded, Planned, load_ahead
 from looktwice.indexing.report import IndexReport
 from looktwice.indexing.seen import Hashes, Seen
 from looktwice.sources import Hidden, Source, Unreadable, display, parse_uri
+from looktwice.sources.prefetch import pixels_of
 from looktwice.store import LedgerEntry, Row, Table, batched, check_metadata
 from looktwice.types import Encoder, Item
 

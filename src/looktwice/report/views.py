@@ -14,7 +14,7 @@ class ResultView:
     """One candidate of one query, with its place in both orders.
 
     `before` is its rank in the shortlist and `after` in the answer, both from 1. `p` is None where the second look has
-    no score, and `note` then says why. `thumbnail` is an encoded picture as `media.thumbnail` returns it (JPEG, PNG,
+    no score, and `note` then says why. `thumbnail` is an encoded picture as `images.thumbnail` returns it (JPEG, PNG,
     WebP, GIF or AVIF); `relevant` is None where nothing is labelled.
     """
 

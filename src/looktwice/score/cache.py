@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from looktwice.errors import StoreError
-from looktwice.score import probability
+from looktwice.score.readout import probability
 from looktwice.types import Item, PairScorer, PairScores, VisualTokens
 
 ENGINE_VERSION = 3  # raise it when the numbers of an unchanged model, prompt and picture change

@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from looktwice.errors import UsageError
-from looktwice.score import chat, modes, prompts
-from looktwice.score.mllm import Mllm, keep_budget
-from looktwice.score.prompt import Prompt
-from looktwice.score.retrace import Retrace
+from looktwice.score.local.mllm import Mllm, keep_budget
+from looktwice.score.local.retrace import Retrace
+from looktwice.score.prompting import built_in, chat
+from looktwice.score.prompting.prompt import Prompt
+from looktwice.score.readout import modes
 
 if TYPE_CHECKING:
-    from looktwice.checkpoints import Checkpoint
-    from looktwice.device import Placement
-    from looktwice.score.choice import Choice
-    from looktwice.score.engine import Engine
-    from looktwice.score.prior import Prior
-    from looktwice.score.reference import Reference
-    from looktwice.score.written import Written
+    from looktwice.models.checkpoints import Checkpoint
+    from looktwice.models.device import Placement
+    from looktwice.score.local.engine import Engine
+    from looktwice.score.local.generated import Written
+    from looktwice.score.local.listwise import Choice
+    from looktwice.score.local.prior import Prior
+    from looktwice.score.local.reference import Reference
 
     Scorer: TypeAlias = Engine | Reference | Written | Choice | Prior
 
@@ -48,18 +49,18 @@ def load_scorer(
     `path` "auto" takes the fast path where the model's family has one and says so in the log where it has not; "fast"
     insists. `resolution`: the longer side pictures are scaled to (families with native resolution); `max_tiles` is for
     those that cut pictures into tiles. `as_released` applies the checkpoint's repetition penalty, as the code of
-    2604.13268 does. `score_mode`: what is read or written (`score.modes`); `retrace`: show pictures once more
-    (`score.retrace`); `prior`: candidate or query, whose absence is divided out (`score.prior`). Raises UnknownName,
+    2604.13268 does. `score_mode`: what is read or written (`score.readout.modes`); `retrace`: show pictures once more
+    (`score.local.retrace`); `prior`: candidate or query, whose absence is divided out (`score.local.prior`). Raises UnknownName,
     UsageError for what is refused, ModelError where weights cannot be loaded.
     """
-    from looktwice import checkpoints
-    from looktwice.device import place
+    from looktwice.models import checkpoints
+    from looktwice.models.device import place
 
     if path not in ("auto", "fast", "reference"):
         raise UsageError(f"The path is auto, fast or reference, not {path!r}.")
     if batch_size is not None and batch_size < 1:
         raise UsageError("The batch size must be at least 1.")
-    asked = prompts.get(prompt)
+    asked = built_in.get(prompt)
     modes.check(score_mode)
     again = Retrace.parse(retrace)
     checkpoint = checkpoints.resolve(mllm, revision)
@@ -90,12 +91,12 @@ def scorer(
     prior: str = "off",
 ) -> Scorer:
     """The PairScorer of a loaded model."""
-    from looktwice.score import families
-    from looktwice.score.choice import Choice
-    from looktwice.score.engine import Engine
-    from looktwice.score.prior import EnginePrior, Prior
-    from looktwice.score.reference import Reference
-    from looktwice.score.written import Written
+    from looktwice.score.local import families
+    from looktwice.score.local.engine import Engine
+    from looktwice.score.local.generated import Written
+    from looktwice.score.local.listwise import Choice
+    from looktwice.score.local.prior import EnginePrior, Prior
+    from looktwice.score.local.reference import Reference
 
     modes.check(score_mode)
     again = Retrace.parse(retrace)
@@ -140,8 +141,8 @@ def load_mllm(
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    from looktwice.processors import load_processor
-    from looktwice.weights import load_weights, plain_errors
+    from looktwice.models.processors import load_processor
+    from looktwice.models.weights import load_weights, plain_errors
 
     name, kind = checkpoint.name, checkpoint.model_type
     if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
@@ -167,7 +168,7 @@ def check_processor(name: str, processor: Any) -> None:
 
 def budget(config: Any, processor: Any, resolution: int | None, max_tiles: int | None) -> None:
     """Set how much of a picture the model sees, in the terms of its family."""
-    from looktwice.score import families
+    from looktwice.score.local import families
 
     family, _ = families.find(config)
     if resolution is not None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from looktwice.errors import MediaError
-from looktwice.media import SUFFIXES
+from looktwice.sources.images import SUFFIXES
 from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
 from looktwice.sources.tar import is_archive, scan_tar
 from looktwice.sources.uri import failure, file_uri

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from looktwice.errors import MediaError
-from looktwice.media import SUFFIXES
+from looktwice.sources.images import SUFFIXES
 from looktwice.sources.jsonl import parse_object
 from looktwice.sources.records import Source, Unreadable, name_to_id
 from looktwice.sources.uri import failure, file_uri, open_file, range_uri

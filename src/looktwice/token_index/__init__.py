@@ -4,7 +4,7 @@
     compare_codecs(table, scorer, ["int8", "pq16"])   what each codec costs and what it changes, before anybody commits
     TokenReader(table, scorer)                        stands in for `candidates.Reader`: codes instead of picture files
 
-Joins `tokens`, `store` and a scorer; nothing here prints.
+Joins `codecs`, `store` and a scorer; nothing here prints.
 """
 
 from looktwice.token_index.compare import CodecRow, compare_codecs

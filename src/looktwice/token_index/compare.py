@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from looktwice.candidates import Entry
+from looktwice.codecs import Codec, load_codebook, parse_codec, token_count, train_codebook
+from looktwice.codecs.codebook import FEW_TOKENS, MOST_TOKENS
+from looktwice.codecs.pq import PQ
 from looktwice.errors import LooktwiceError, MediaError, UsageError
+from looktwice.sources.loader import Entry
 from looktwice.token_index.pictures import Progress, draw_pictures, look_at, sample_tokens
 from looktwice.token_index.sets import TokenScorer, demand_tokens
-from looktwice.tokens import Codec, load_codebook, parse_codec, token_count, train_codebook
-from looktwice.tokens.codebook import FEW_TOKENS, MOST_TOKENS
-from looktwice.tokens.pq import PQ
 from looktwice.types import Item, PairScorer, VisualTokens
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from looktwice.candidates import Entry
+from looktwice.codecs import Codec, load_codebook, parse_codec, train_codebook
+from looktwice.codecs.codebook import FEW_TOKENS, MOST_TOKENS
+from looktwice.codecs.pq import PQ
 from looktwice.errors import LooktwiceError, MediaError, TooManyFailures
+from looktwice.sources.loader import Entry
 from looktwice.store import LedgerEntry, TokenRow
 from looktwice.token_index.pictures import Encoded, Progress, encode_pictures, sample_tokens
 from looktwice.token_index.sets import TokenScorer, TokenSet, demand_tokens, load_set, make_set, matching
-from looktwice.tokens import Codec, load_codebook, parse_codec, train_codebook
-from looktwice.tokens.codebook import FEW_TOKENS, MOST_TOKENS
-from looktwice.tokens.pq import PQ
 
 if TYPE_CHECKING:
     from looktwice.sources import Urls

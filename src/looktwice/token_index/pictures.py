@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from looktwice.candidates import Entry, Reader, Unreadable
+from looktwice.codecs import Codec, layout_to_json
+from looktwice.codecs.codebook import MOST_TOKENS
 from looktwice.errors import LooktwiceError, MediaError, ModelError, UsageError
+from looktwice.sources.loader import Entry, Reader, Unreadable
 from looktwice.token_index.sets import TokenScorer
-from looktwice.tokens import Codec, layout_to_json
-from looktwice.tokens.codebook import MOST_TOKENS
 from looktwice.types import Item, VisualTokens
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from looktwice import candidates
-from looktwice.candidates import CACHE_BYTES, Entry, Found, Reader, Unreadable
+from looktwice.codecs import layout_from_json
 from looktwice.errors import MediaError, Mismatch, StoreError, UnknownName, UsageError
+from looktwice.sources import loader
+from looktwice.sources.loader import CACHE_BYTES, Entry, Found, Reader, Unreadable
 from looktwice.token_index.sets import demand_tokens, open_set
-from looktwice.tokens import layout_from_json
 from looktwice.types import Item, Layout, VisualTokens
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class TokenReader(Reader):
 
         Where pictures may have to be read, the lists are no longer than a Reader's.
         """
-        chunk = candidates.CHUNK if self.policy == "encode" else CHUNK
+        chunk = loader.CHUNK if self.policy == "encode" else CHUNK
         pieces = [entries[start : start + chunk] for start in range(0, len(entries), chunk)]
         with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
             ahead: list[Future[list[Item | Entry | Unreadable]]] = []

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from looktwice.codecs import Codec, codebook_from_bytes, parse_codec
 from looktwice.errors import Mismatch, UnknownName, UsageError
-from looktwice.tokens import Codec, codebook_from_bytes, parse_codec
 from looktwice.types import Item, VisualTokens
 
 if TYPE_CHECKING:
-    from looktwice.score.mllm import TokensInfo
+    from looktwice.score.local.mllm import TokensInfo
     from looktwice.store import Table
 
 log = logging.getLogger(__name__)

@@ -6,9 +6,8 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from looktwice import media
 from looktwice.evaluate.trec import Qrels
-from looktwice.sources import Source, Unreadable
+from looktwice.sources import Source, Unreadable, images
 from looktwice.types import Item
 
 
@@ -29,7 +28,7 @@ class Query:
         source, data = self.source, self.source.read()
         if not source.picture:
             return Item(source.id, text=source.text)
-        image, (width, _) = media.load(data)
+        image, (width, _) = images.load(data)
         sha256: str | None = hashlib.sha256(data).hexdigest()
         if self.box is not None:
             factor = image.width / width  # media reduces very large pictures

@@ -30,7 +30,7 @@ class Cutout:
 
 
 class Cutouts:
-    """All drawings of an archive that `models/tiny/cutouts.py` wrote."""
+    """All drawings of an archive that `training/tiny/cutouts.py` wrote."""
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "cutouts.npz").is_file():

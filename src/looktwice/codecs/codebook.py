@@ -1,0 +1,222 @@
+"""Codebooks of product quantisers: trained once per collection (or brought along), kept as safetensors.
+
+A codebook's name is the SHA-256 of its file, so that two tables can share one and a damaged one is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from looktwice.codecs.pq import PQ
+from looktwice.errors import Mismatch, StoreError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+FORMAT = 1
+METADATA = "looktwice.codebook"
+MOST_TOKENS = 65_536
+"""FAISS uses no more than 256 tokens per centroid of an 8-bit code."""
+FEW_TOKENS = 10_000
+"""Below this a codebook is trained all the same, but the user is told."""
+OPQ_ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Codebook:
+    """`centroids` [S, M, 2^bits, width] and, for OPQ, `rotations` [S, d, d], float32; one of S per stream of tokens.
+
+    Stream 0 is the features, the others the DeepStack levels, whose values are distributed differently (sharing one
+    codebook cost 13 to 25 % more error: docs/tokens.md). `trained` says on what: count of tokens, seed.
+    """
+
+    quantiser_spec: str
+    centroids: Tensor
+    rotations: Tensor | None = None
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def dim(self) -> int:
+        """Width of the tokens."""
+        return int(self.centroids.shape[1] * self.centroids.shape[3])
+
+    @property
+    def streams(self) -> int:
+        """1 + the number of DeepStack levels."""
+        return int(self.centroids.shape[0])
+
+    @property
+    def sha256(self) -> str:
+        """Hash of `to_bytes()`, hex."""
+        if "sha256" not in self._cache:
+            self._cache["sha256"] = hashlib.sha256(self.to_bytes()).hexdigest()
+        return str(self._cache["sha256"])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Codebook) and self.sha256 == other.sha256
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
+    def check(self, quantiser: PQ, dim: int, streams: int) -> None:
+        """Raise Mismatch unless this codebook fits tokens of width `dim` in `streams` streams."""
+        if self.quantiser_spec != str(quantiser):
+            raise Mismatch(f"The codebook was trained for {self.quantiser_spec}, not for {quantiser}; train another.")
+        if (self.dim, self.streams) != (dim, streams):
+            raise Mismatch(
+                f"The codebook is for tokens of width {self.dim} with {self.streams - 1} further levels, the model "
+                f"gives width {dim} with {streams - 1}; train one for this model."
+            )
+
+    def table(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Return the centroids on `device` as `dtype`, kept for the next call."""
+        key = ("table", device, dtype)
+        if key not in self._cache:
+            self._cache[key] = self.centroids.to(device, dtype)
+        table: Tensor = self._cache[key]
+        return table
+
+    def offsets(self, device: torch.device) -> Tensor:
+        """Return int32 [M]: where each sub-vector's centroids start in a flat table."""
+        import torch
+
+        key = ("offsets", device)
+        if key not in self._cache:
+            count, size = self.centroids.shape[1:3]
+            self._cache[key] = torch.arange(0, count * size, size, dtype=torch.int32, device=device)
+        offsets: Tensor = self._cache[key]
+        return offsets
+
+    def quantiser(self, stream: int) -> Any:
+        """Return FAISS's ProductQuantizer with the centroids of `stream`, kept for the next call."""
+        import faiss
+
+        if ("faiss", stream) not in self._cache:
+            _, count, size, _ = self.centroids.shape
+            quantiser = faiss.ProductQuantizer(self.dim, count, size.bit_length() - 1)
+            faiss.copy_array_to_vector(self.centroids[stream].numpy().ravel(), quantiser.centroids)
+            self._cache["faiss", stream] = quantiser
+        return self._cache["faiss", stream]
+
+    def rotate(self, rows: Tensor, stream: int) -> Tensor:
+        """Apply OPQ's rotation to float32 [N, d]; without one, return them as they are."""
+        return rows if self.rotations is None else rows @ self._rotation(rows.device, stream).T
+
+    def rotate_back(self, rows: Tensor, stream: int) -> Tensor:
+        """Undo `rotate`."""
+        return rows if self.rotations is None else rows @ self._rotation(rows.device, stream)
+
+    def _rotation(self, device: torch.device, stream: int) -> Tensor:
+        assert self.rotations is not None
+        key = ("rotation", device)
+        if key not in self._cache:
+            self._cache[key] = self.rotations.to(device)
+        rotation: Tensor = self._cache[key][stream]
+        return rotation
+
+    def to_bytes(self) -> bytes:
+        """Return the codebook as a safetensors file; the same codebook always gives the same bytes."""
+        from safetensors.torch import save
+
+        tensors = {"centroids": self.centroids} | ({} if self.rotations is None else {"rotations": self.rotations})
+        about = {"format": FORMAT, "quantiser": self.quantiser_spec, "trained": dict(self.trained)}
+        # one entry of metadata, because safetensors writes several in any order
+        data: bytes = save(tensors, metadata={METADATA: json.dumps(about, sort_keys=True)})
+        return data
+
+
+def load_codebook(path: str | Path) -> Codebook:
+    """Read a codebook from a file. Raises UsageError without one, StoreError when it is damaged."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"There is no codebook at {path} that can be read ({error.strerror}).") from error
+    return codebook_from_bytes(data, str(path))
+
+
+def codebook_from_bytes(data: bytes, name: str = "This") -> Codebook:
+    """Undo `Codebook.to_bytes`. Raises StoreError, saying `name`, for anything else."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(data)
+        length = int.from_bytes(data[:8], "little")
+        about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][METADATA])
+        return _from_tensors(about, tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{name} is not a codebook that can be read: {error}.") from error
+
+
+def _from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Codebook:
+    if about.get("format") != FORMAT:
+        raise ValueError(f"format {about.get('format')!r} is not {FORMAT!r}")
+    codebook = Codebook(
+        str(about["quantiser"]), tensors["centroids"].float(), tensors.get("rotations"), dict(about["trained"])
+    )
+    rotations = codebook.rotations
+    if codebook.centroids.ndim != 4 or not codebook.centroids.isfinite().all():
+        raise ValueError("its centroids have the wrong shape or are not finite")
+    if rotations is not None and rotations.shape != (codebook.streams, codebook.dim, codebook.dim):
+        raise ValueError("its rotations have the wrong shape")
+    return codebook
+
+
+def train_codebook(quantiser: PQ, sample: Tensor, *, seed: int = 0) -> Codebook:
+    """Train one codebook per stream on `sample` [S, N, d], with N at least 2^bits tokens.
+
+    Raises UsageError for too few tokens and Mismatch for a width that does not divide. The same sample and seed give
+    the same codebook on the same machine. FAISS answers Ctrl-C within a k-means iteration.
+    """
+    import torch
+
+    streams, tokens, dim = sample.shape
+    quantiser.sub_vectors(dim)
+    if tokens < 2**quantiser.bits:
+        fits = f"; {quantiser} needs {2**quantiser.bits}"
+        raise UsageError(f"{tokens} tokens are too few to train on{fits}: index more items, use fewer bits, or int8.")
+    parts = [_train_one(quantiser, sample[stream].float().cpu(), seed) for stream in range(streams)]
+    rotations = [rotation for _, rotation in parts if rotation is not None]
+    return Codebook(
+        str(quantiser),
+        torch.stack([centroids for centroids, _ in parts]),
+        torch.stack(rotations) if rotations else None,
+        {"tokens": tokens, "seed": seed},
+    )
+
+
+def _train_one(quantiser: PQ, rows: Tensor, seed: int) -> tuple[Tensor, Tensor | None]:
+    import faiss
+    import torch
+
+    dim, count = rows.shape[1], quantiser.sub_vectors(rows.shape[1])
+    rotation = None
+    if quantiser.rotated:
+        rotation = _train_rotation(rows, count, quantiser.bits)
+        rows = rows @ rotation.T
+    trained = faiss.ProductQuantizer(dim, count, quantiser.bits)
+    trained.cp.seed = seed
+    trained.cp.min_points_per_centroid = 1  # the warning about few tokens is ours, in words
+    trained.train(rows.contiguous().numpy())
+    centroids = torch.from_numpy(faiss.vector_to_array(trained.centroids)).view(count, 2**quantiser.bits, dim // count)
+    return centroids, rotation
+
+
+def _train_rotation(rows: Tensor, count: int, bits: int) -> Tensor:
+    import faiss
+    import torch
+
+    dim = rows.shape[1]
+    inner = faiss.ProductQuantizer(dim, count, bits)
+    inner.cp.min_points_per_centroid = 1
+    opq = faiss.OPQMatrix(dim, count)
+    opq.pq, opq.niter = inner, OPQ_ROUNDS
+    opq.train(rows.contiguous().numpy())
+    return torch.from_numpy(faiss.vector_to_array(opq.A)).view(dim, dim)

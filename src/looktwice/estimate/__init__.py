@@ -1,0 +1,1 @@
+"""Estimate cost and size from config.json alone."""

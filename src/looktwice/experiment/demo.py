@@ -1,0 +1,146 @@
+"""The demo: index the bundled gallery, run its labelled queries, measure both looks, write the report.
+
+    gallery/images/*.jpg   gallery/queries.jsonl   gallery/queries/*.jpg   gallery/qrels.txt (TREC)
+
+Joins what `looktwice index`, `search` and `eval` do; prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from looktwice.encode import load_encoder
+from looktwice.errors import UsageError
+from looktwice.evaluate import measure, read_qrels, write_run
+from looktwice.indexing import IndexReport, index
+from looktwice.report import write_report
+from looktwice.report.viewer import Viewer
+from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.resolve import in_table
+from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.run_record import Tally, run_manifest
+from looktwice.sources import scan
+from looktwice.sources.queries import Queries
+from looktwice.store import Table
+
+if TYPE_CHECKING:
+    from looktwice.evaluate import Qrels, Run
+    from looktwice.types import Encoder
+
+MEASURES = ("mAP@20", "success@1", "oracle@20")
+
+
+class Bar(Protocol):
+    """What is told how far the demo is."""
+
+    def at(self, done: int) -> None: ...
+
+    def total(self, n: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What came out: two rows per kind of query, the report's path, the manifest, how much could not be scored."""
+
+    rows: list[dict[str, Any]]
+    report: Path
+    manifest: dict[str, Any]
+    indexed: IndexReport
+    unscored: int
+
+
+def run_demo(
+    folder: Path,
+    look: SecondLook,
+    *,
+    gallery: Path | None = None,
+    encoder: str = "tiny-clip",
+    shortlist: int = 50,
+    fusion: str = "0.5",
+    device: str = "auto",
+    dtype: str = "auto",
+    indexing: Bar,
+    searching: Bar,
+) -> Demo:
+    """Run everything in `folder`; what is indexed there already is not indexed again.
+
+    Raises UsageError where the gallery is not there, and whatever indexing and searching raise.
+    """
+    gallery = gallery or bundled_gallery()
+    queries, qrels = Queries(gallery / "queries.jsonl"), read_qrels(gallery / "qrels.txt")
+    folder.mkdir(parents=True, exist_ok=True)
+    loaded = load_encoder(encoder, device=device, dtype=dtype)
+    table, indexed = _index(folder / "gallery.lt", gallery / "images", loaded, indexing)
+    retriever = Retriever(table, loaded, look, fusion=fusion, shortlist=shortlist)
+    searching.total(len(queries))
+    answers = []
+    for answer in retriever.search_many(queries):
+        answers.append(answer)
+        searching.at(len(answers))
+    if not answers:
+        raise UsageError(f"None of the queries of {gallery} can be read; name another gallery.")
+    total = Tally.total(answer.tally for answer in answers)
+    manifest = run_manifest(answers[-1].conditions, total)
+    rows = list(_rows(answers, qrels, table.info()["bytes_per_item"]["total"]))
+    write_run(folder / "shortlist.trec", _first(answers))
+    write_run(folder / "second-look.trec", _second(answers))
+    viewer = Viewer(in_table(table), qrels, MEASURES)
+    views = [viewer.view(answer) for answer in answers]
+    report = folder / "report.html"
+    write_report(report, title="looktwice demo", manifest=manifest, queries=views, summary=rows)
+    return Demo(rows, report, manifest, indexed, total.requested - total.scored + len(queries.broken))
+
+
+def bundled_gallery() -> Path:
+    """Where the gallery lies that comes with looktwice. Raises UsageError where it is missing."""
+    path = Path(str(resources.files("looktwice"))) / "assets" / "tiny" / "gallery"
+    if not (path / "queries.jsonl").is_file():
+        raise UsageError("The bundled gallery is not in this installation; install looktwice again.")
+    return path
+
+
+def _index(path: Path, images: Path, loaded: Encoder, bar: Bar) -> tuple[Table, IndexReport]:
+    known = (path / "manifest.json").exists()
+    table = Table.open(path, loaded.info) if known else Table.create(path, loaded.info)
+    found = scan([images], roots=table.manifest.roots)
+    bar.total(sum(1 for _ in found))
+    return table, index(table, found, loaded, prune=True, progress=lambda report: bar.at(report.met))
+
+
+def _rows(answers: Sequence[Answer], qrels: Qrels, bytes_per_item: float) -> Iterator[dict[str, Any]]:
+    """Two rows for each kind of query: the shortlist as it came, and after the second look."""
+    kinds: dict[str, list[Answer]] = {}
+    for answer in answers:
+        kinds.setdefault(_kind(answer), []).append(answer)
+    if len(kinds) > 1:
+        kinds["all"] = list(answers)
+    for kind, chosen in kinds.items():
+        labels = {answer.query.id: qrels.get(answer.query.id, {}) for answer in chosen}
+        spent = Tally.total(answer.tally for answer in chosen)
+        first = spent.seconds["encode"] + spent.seconds["search"]
+        second = first + spent.seconds["read"] + spent.seconds["score"]
+        for ranking, run, seconds, rate in (
+            ("shortlist", _first(chosen), first, None),
+            ("second look", _second(chosen), second, spent.pairs_per_second),
+        ):
+            measured = measure(run, labels, MEASURES)
+            about = {"queries": f"{kind} ({len(chosen)})", "ranking": ranking}
+            costs = {"seconds": seconds, "pairs/s": rate, "bytes/item": bytes_per_item}
+            yield about | {name: measured[name] for name in MEASURES} | costs
+
+
+def _kind(answer: Answer) -> str:
+    query = answer.query
+    return "words" if query.image is None else "picture and words" if query.text else "picture"
+
+
+def _first(answers: Sequence[Answer]) -> Run:
+    return {answer.query.id: [(c.id, c.coarse) for c in answer.shortlist] for answer in answers}
+
+
+def _second(answers: Sequence[Answer]) -> Run:
+    return {answer.query.id: [(hit.id, hit.score) for hit in answer.ranking] for answer in answers}

@@ -1,0 +1,67 @@
+"""Answers as a report shows them: thumbnails of what it will draw, labels and measures where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from looktwice.evaluate import Qrels
+from looktwice.evaluate.groups import measure_group
+from looktwice.report import QueryView, paired
+from looktwice.search.retriever import Answer
+from looktwice.sources import images
+from looktwice.sources.loader import Entry, Find, Reader
+from looktwice.types import Item
+
+COLUMNS = 10
+SIDE = 144  # pixels of a thumbnail
+
+
+class Viewer:
+    """Makes one QueryView per answer; a thumbnail is made once, and kept for the next query that shows it."""
+
+    def __init__(self, find: Find, qrels: Qrels | None = None, measures: Sequence[str] = ()) -> None:
+        self._find = find
+        self._qrels = qrels
+        self._measures = measures
+        self._reader = Reader(cache_bytes=0)
+        self._thumbnails: dict[str, bytes] = {}
+        self._texts: dict[str, str | None] = {}
+
+    def view(self, answer: Answer) -> QueryView:
+        """What the report shows of one answer."""
+        labels = None if self._qrels is None else self._qrels.get(answer.query.id, {})
+        relevant = None if labels is None else {name for name, grade in labels.items() if grade > 0}
+        self._fetch(answer, relevant or set())
+        image = answer.query.image
+        return QueryView(
+            id=answer.query.id,
+            results=paired(
+                answer.shortlist,
+                answer.ranking,
+                thumbnails=self._thumbnails,
+                texts=self._texts,
+                relevant=relevant,
+            ),
+            thumbnail=None if image is None else images.thumbnail(image, SIDE),
+            text=answer.query.text,
+            before=self._measured(answer.query.id, [c.id for c in answer.shortlist], relevant),
+            after=self._measured(answer.query.id, [hit.id for hit in answer.ranking], relevant),
+            relevant=None if relevant is None else len(relevant),
+        )
+
+    def _fetch(self, answer: Answer, relevant: set[str]) -> None:
+        shown = [c.id for c in answer.shortlist[:COLUMNS]] + [hit.id for hit in answer.ranking[: 2 * COLUMNS]]
+        shown += [c.id for c in answer.shortlist if c.id in relevant]
+        new = [name for name in dict.fromkeys(shown) if name not in self._texts]
+        entries = self._find(new)
+        self._texts |= {entry.id: entry.text if isinstance(entry, Entry) else None for entry in entries}
+        for found in (item for chunk in self._reader.read(entries) for item in chunk):
+            if isinstance(found, Item) and found.image is not None:
+                self._thumbnails[found.id] = images.thumbnail(found.image, SIDE)
+
+    def _measured(self, query: str, ranking: Sequence[str], relevant: set[str] | None) -> Mapping[str, float]:
+        if not relevant or not self._measures or self._qrels is None:
+            return {}
+        run = {query: [(name, -float(rank)) for rank, name in enumerate(ranking)]}
+        result = measure_group(run, {query: self._qrels[query]}, self._measures)
+        return {str(name): result[str(name)] for name in self._measures}

@@ -1,0 +1,100 @@
+"""Rows of tokens side by side: what a pair becomes, and a batch of them padded on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from looktwice.errors import ModelError
+from looktwice.score.local.families.base import Family, Row
+from looktwice.types import VisualTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One pair ready to run: where the candidate stood in the call, its row, and its pictures in the row's order.
+
+    `sides` says whose each picture is, `begins` where the candidate does: only tokens before it may be shared.
+    """
+
+    index: int
+    row: Row
+    pictures: tuple[VisualTokens, ...]
+    sides: tuple[str, ...]
+    begins: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """n rows of C new tokens from token `start` on.
+
+    `embeds` [n, C, d], `visual` [n, C], `positions` [(axes,) n, C], `last` [n].
+    """
+
+    embeds: Tensor
+    visual: Tensor
+    positions: Tensor
+    last: Tensor
+    extras: Mapping[str, Any]
+    start: int = 0
+
+
+def collate(model: Any, family: Family, part: Sequence[Pair], start: int, stop: int | None = None) -> Batch:
+    """The tokens [start, stop) of every pair, padded on the right."""
+    device = model.device
+    rows = [pair.row for pair in part]
+    cut = slice(start, stop)
+    ids = _pad([row.ids[cut] for row in rows]).to(device)
+    visual = _pad([row.visual[cut] for row in rows]).to(device)
+    newline = _pad([row.newline[cut] for row in rows]).to(device)
+    positions = torch.stack(
+        [_pad([row.positions[axis, cut] for row in rows]) for axis in range(len(rows[0].positions))]
+    )
+    shown = [
+        tokens
+        for pair in part
+        for at, tokens in zip(pair.row.starts, pair.pictures, strict=True)
+        if start <= at and (stop is None or at < stop)
+    ]
+    embeds = model.get_input_embeddings()(ids)
+    if shown:
+        embeds[visual] = torch.cat([tokens.features for tokens in shown])
+    vector = family.newline()
+    if vector is not None:
+        embeds[newline] = vector.to(embeds)
+    extras = family.extras(visual, [t.levels for t in shown if t.levels is not None])
+    last = torch.tensor([len(row.ids[cut]) - 1 for row in rows], device=device)
+    positions = positions.to(device)
+    return Batch(embeds, visual, positions if len(positions) > 1 else positions[0], last, extras, start)
+
+
+def in_common(rows: Sequence[Row], limit: int) -> int:
+    """How many first ids all rows have in common, `limit` at most (and no row is shorter)."""
+    first = rows[0].ids
+    for row in {id(row): row for row in rows}.values():
+        limit = min(limit, len(row.ids))
+        differs = (row.ids[:limit] != first[:limit]).nonzero()
+        limit = int(differs[0]) if len(differs) else limit
+    return limit
+
+
+def shared_length(ready: Sequence[Pair]) -> int:
+    """How many first tokens all rows have in common, before the first one that belongs to a candidate."""
+    limit = min(min(pair.begins, len(pair.row.ids) - 1) for pair in ready)
+    return in_common([pair.row for pair in ready], limit)
+
+
+def too_long(length: int, most: int) -> ModelError:
+    """What to say of a row that the model has no positions for."""
+    return ModelError(
+        f"This prompt takes {length} positions and the model has {most}; lower the resolution, shorten the text, or in "
+        "the mode choice the shortlist."
+    )
+
+
+def _pad(rows: Sequence[Tensor]) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)

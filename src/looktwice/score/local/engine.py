@@ -1,0 +1,299 @@
+"""The fast path: one query against many candidates, the same scores as one pair at a time.
+
+What stands before the first candidate is run once and its keys and values shared; candidates run in batches of similar
+length, padded on the right, at explicit positions; only each row's last position meets the vocabulary. Knows no files
+and no tables; what differs between models is in `families`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from looktwice.errors import LooktwiceError, ModelError
+from looktwice.models.processors import cleaner
+from looktwice.score.local import batches, common, memory, prefix_cache
+from looktwice.score.local.batches import Batch, Pair
+from looktwice.score.local.families.base import Family, Row
+from looktwice.score.local.last_position import HOOKED, only_last
+from looktwice.score.local.mllm import Mllm, TokensInfo
+from looktwice.score.local.retrace import Retrace
+from looktwice.score.local.retracer import Evidence, Retracer
+from looktwice.score.local.vision_tower import Tower
+from looktwice.score.prompting import built_in, chat
+from looktwice.score.prompting.prompt import Piece, Prompt
+from looktwice.score.readout import labels, modes, probability, repetition_penalty
+from looktwice.types import Item, PairScores, VisualTokens
+
+BLOCK = 512  # candidates whose tokens are held at once
+R = TypeVar("R")
+Run: TypeAlias = Callable[[Sequence[Pair], int, Any], R]  # (pairs, how many of their first tokens are shared, those)
+
+
+class Engine:
+    """Scores pairs on the fast path.
+
+    `batch_size` limits the rows of a batch (None: as memory allows), `cache_bytes` the visual tokens remembered between
+    calls. With `as_released`, the checkpoint's repetition penalty is applied before the read-out. `mode` says what is
+    read from the next token's distribution; `retrace` shows the pictures once more while the model answers.
+    """
+
+    def __init__(
+        self,
+        mllm: Mllm,
+        family: Family,
+        prompt: Prompt,
+        *,
+        batch_size: int | None = None,
+        cache_bytes: int = 1 << 30,
+        as_released: bool = False,
+        mode: str = modes.P_LABEL,
+        retrace: Retrace | None = None,
+    ) -> None:
+        self.mllm = mllm
+        self.family = family
+        self.prompt = prompt
+        self.mode = mode
+        self.retracer = Retracer(retrace, mllm, family) if retrace is not None and retrace.alpha else None
+        self.batch_size = batch_size
+        self.penalty = repetition_penalty.penalty(mllm.model) if as_released else 1.0
+        self.labels = labels.resolve(prompt, mllm.processor.tokenizer)
+        self.read = modes.reader(mode, prompt, mllm.processor.tokenizer)
+        self.tower = Tower(mllm, family, cache_bytes)
+        self.clean = cleaner(mllm.processor)
+        self._ids: OrderedDict[tuple[Piece, ...], list[int]] = OrderedDict()
+        self._shared: tuple[Any, Any] | None = None
+        self._query: tuple[VisualTokens, int, VisualTokens] | None = None
+        text_config = mllm.model.config.get_text_config()
+        self._cost = memory.Cost.of(text_config, mllm.model.dtype.itemsize)
+        self._longest = int(getattr(text_config, "max_position_embeddings", 0) or 1 << 30)
+
+    def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
+        """Score every candidate against one query; see PairScorer."""
+        count = len(self.labels.ids)
+        parts: list[tuple[Sequence[int], PairScores]] = []
+        fit = common.showable(self.prompt, query, candidates)
+        parts.append((fit, probability.blank(len(fit), count, "failed")))
+        for which, logits in self.logits(query, candidates, fit):
+            parts.append((which, self.read(logits, self.labels)))
+        return probability.scatter(len(candidates), count, parts, "missing")
+
+    @torch.no_grad()
+    def logits(
+        self, query: Item, candidates: Sequence[Item], which: Sequence[int] | None = None
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Raw next-token logits [n, V] in float32, batch by batch, with the candidates' indices they belong to.
+
+        A candidate that cannot be used is logged and left out. Raises ModelError where the query cannot be used.
+        """
+        yield from self.each(query, candidates, self.run, which)
+
+    def each(
+        self, query: Item, candidates: Sequence[Item], run: Run[R], which: Sequence[int] | None = None
+    ) -> Iterator[tuple[list[int], R]]:
+        """What `run` makes of each batch, with the indices of its candidates; see `logits`."""
+        which = range(len(candidates)) if which is None else which
+        for start in range(0, len(which), BLOCK):
+            groups: dict[int, list[int]] = {}
+            for index in which[start : start + BLOCK]:
+                groups.setdefault(len(self._sides(query, candidates[index])), []).append(index)
+            for pictures, members in groups.items():
+                yield from self.batches(self._pairs(query, candidates, members, pictures), run)
+
+    @torch.no_grad()
+    def visual_tokens(self, items: Sequence[Item]) -> list[VisualTokens]:
+        """Visual tokens of pictures as this scorer's prompt will show them; raises where one cannot be used."""
+        found = self.tower.look(items, self._pictures)
+        for tokens in found:
+            if isinstance(tokens, LooktwiceError):
+                raise tokens
+        return [tokens for tokens in found if isinstance(tokens, VisualTokens)]
+
+    def tokens_info(self) -> TokensInfo:
+        """What a table of these tokens must remember."""
+        shown = f"+{self._pictures}" if self.family.depends_on_pictures else ""
+        mllm = self.mllm
+        return TokensInfo(mllm.name, mllm.revision, mllm.preprocessing + shown, self.family.width, self.family.levels)
+
+    def describe(self) -> Mapping[str, Any]:
+        """See PairScorer."""
+        shared = "query" if self.prompt.shares_query else "nothing: this prompt shows the candidate first"
+        return common.describe(
+            self.mllm,
+            self.prompt,
+            "fast",
+            mode=self.mode,
+            retrace=str(self.retracer.spec) if self.retracer else "off",
+            shared=shared,
+            batch_size=self.batch_size,
+            repetition_penalty=self.penalty,
+        )
+
+    def statistics(self) -> Mapping[str, Any]:
+        """What was counted on the way: how often retrace fired, and where."""
+        return {"retrace": self.retracer.report()} if self.retracer else {}
+
+    def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Engine:
+        """The same model, and the same remembered visual tokens, asked another question or read another way."""
+        other = copy.copy(self)
+        other.prompt, other.mode = built_in.get(prompt), mode or self.mode
+        other.labels = labels.resolve(other.prompt, self.mllm.processor.tokenizer)
+        other.read = modes.reader(other.mode, other.prompt, self.mllm.processor.tokenizer)
+        return other
+
+    # --- from items to rows --------------------------------------------------------------------------------------
+
+    @property
+    def _pictures(self) -> int:
+        return max(1, sum(part.endswith("image") for part in self.prompt.parts))
+
+    def _sides(self, query: Item, candidate: Item) -> list[str]:
+        return [str(p.side) for p in self.prompt.lay_out(query, candidate) if p.text is None]
+
+    def _look_at(self, query: Item, pictures: int) -> VisualTokens:
+        """The query's tokens: the same object as in the last call, so that the shared prefix is known again."""
+        kept = self._query  # read once: another thread may be about to replace it
+        if kept is not None and query.tokens is not None and kept[0] is query.tokens and kept[1] == pictures:
+            return kept[2]
+        seen = self.tower.look([query], pictures)[0]
+        if isinstance(seen, LooktwiceError):
+            raise seen
+        if query.tokens is not None:
+            self._query = (query.tokens, pictures, seen)
+        return seen
+
+    def encode(self, pieces: tuple[Piece, ...]) -> list[int]:
+        """Token ids of a laid-out pair."""
+        ids = self._ids.get(pieces)
+        if ids is None:
+            ids = self._ids[pieces] = chat.encode(self.mllm.processor, chat.render(self.mllm.processor, pieces))
+            if len(self._ids) > BLOCK:
+                self._ids.popitem(last=False)
+        return ids
+
+    def too_long(self, row: Row) -> ModelError | None:
+        """Why a row cannot be run: the model has no positions for it."""
+        length = int(row.positions.max()) + 1
+        return batches.too_long(length, self._longest) if length > self._longest else None
+
+    def batches(self, ready: Sequence[Pair], run: Run[R]) -> Iterator[tuple[list[int], R]]:
+        """Run pairs whose beginnings show the same, and what `run` makes of each batch with their indices."""
+        if not ready:
+            return
+        length = 0 if self.retracer and not self.retracer.spec.shares_prefix else batches.shared_length(ready)
+        cache = self._prefix(ready[0], length)
+        lengths = [len(pair.row.ids) - length for pair in ready]
+        for batch in memory.plan(lengths, lambda n: self._rows(n, length)):
+            for part, result in memory.halving(lambda part: run(part, length, cache), [ready[i] for i in batch]):
+                yield [pair.index for pair in part], result
+
+    def _pairs(self, query: Item, candidates: Sequence[Item], members: Sequence[int], pictures: int) -> list[Pair]:
+        sides = self._sides(query, candidates[members[0]])
+        seen: list[VisualTokens] = []
+        if "query" in sides:
+            seen = [self._look_at(query, pictures)]
+        found: Sequence[VisualTokens | LooktwiceError | None] = [None] * len(members)
+        if "candidate" in sides:
+            found = self.tower.look([candidates[i] for i in members], pictures)
+        ready: list[Pair] = []
+        spread: dict[Any, Row] = {}
+        for index, tokens in zip(members, found, strict=True):
+            if isinstance(tokens, LooktwiceError):
+                common.report(candidates[index], tokens)
+                continue
+            own = {"query": seen[0] if seen else None, "candidate": tokens}
+            shown = tuple(t for t in (own[side] for side in sides) if t is not None)
+            pieces = self.prompt.lay_out(query, candidates[index], self.clean)
+            key = (pieces, *(t.layout for t in shown))
+            if key not in spread:
+                spread[key] = self.family.spread(self.encode(pieces), [t.layout for t in shown])
+            row = spread[key]
+            if (problem := self.too_long(row)) is not None:
+                common.report(candidates[index], problem)
+                continue
+            begins = row.starts[sides.index("candidate")] if "candidate" in sides else len(row.ids) - 1
+            if self.retracer and "candidate.text" in self.prompt.parts:
+                begins = min(begins, self._begins(query, candidates[index], row, shown))
+            ready.append(Pair(index, row, shown, tuple(sides), begins))
+        return ready
+
+    def _begins(self, query: Item, candidate: Item, row: Row, shown: Sequence[VisualTokens]) -> int:
+        """Where the candidate's text begins, whichever candidates stand beside it."""
+        begins = len(row.ids) - 1
+        for text in ("a", "7"):
+            stand_in = self.prompt.lay_out(query, replace(candidate, text=text), self.clean)
+            other = self.family.spread(self.encode(stand_in), [t.layout for t in shown])
+            begins = min(begins, batches.in_common([row, other], begins))
+        return begins
+
+    # --- from rows to logits -------------------------------------------------------------------------------------
+
+    def _rows(self, length: int, shared: int) -> int:
+        device = self.mllm.model.device
+        tokens = memory.BATCH_TOKENS[device.type == "cpu"]
+        most = self._cost.rows(length, shared, memory.room(device), tokens)
+        return min(most, self.batch_size or most)
+
+    def _prefix(self, pair: Pair, length: int) -> Any:
+        """Keys and values of the first `length` tokens; those of the last call are kept for the next."""
+        shown = [t for start, t in zip(pair.row.starts, pair.pictures, strict=True) if start < length]
+        key = (tuple(pair.row.ids[:length].tolist()), *(id(t.features) for t in shown))
+        kept = self._shared  # read once: another thread may be about to replace it
+        if kept is not None and kept[0] == key:
+            return kept[1][0]
+        if length == 0:
+            return None
+        cache = DynamicCache(config=self.mllm.model.config.get_text_config())
+        self.decode(self.batch([pair], 0, length), prefix_cache.mask(0, length, self.mllm.model.device), cache)
+        shared = prefix_cache.share(cache)
+        self._shared = (key, (shared, shown))  # `shown` keeps the ids in the key from being given away again
+        return shared
+
+    def run(self, part: Sequence[Pair], length: int, cache: Any) -> Tensor:
+        """Next-token logits [n, V] of pairs whose first `length` tokens are in `cache`."""
+        batch = self.batch(part, length)
+        mask = prefix_cache.mask(length, batch.embeds.shape[1], batch.embeds.device)
+        whole = self.retracer is not None and self.retracer.needs_last  # it looks at every position of the last layer
+        short = nullcontext() if whole else only_last(self.family.decoder, batch.last)
+        with HOOKED, self.watching(batch, part), short:
+            hidden = self.decode(batch, mask, cache)
+        return self.project(hidden[torch.arange(len(part), device=hidden.device), batch.last], part)
+
+    def batch(self, part: Sequence[Pair], start: int, stop: int | None = None) -> Batch:
+        """The tokens [start, stop) of every pair, padded on the right."""
+        return batches.collate(self.mllm.model, self.family, part, start, stop)
+
+    def watching(self, batch: Batch, part: Sequence[Pair]) -> AbstractContextManager[Evidence | None]:
+        """Inside it, `decode` shows the pictures of these pairs once more, where retrace was asked for."""
+        return self.retracer.watching(batch, part) if self.retracer else nullcontext()
+
+    def decode(self, batch: Batch, mask: Tensor, cache: Any) -> Tensor:
+        """Hidden states [n, C, d] of a batch after the tokens in `cache`."""
+        with HOOKED:
+            out = self.family.decoder(
+                inputs_embeds=batch.embeds,
+                position_ids=batch.positions,
+                attention_mask=mask,
+                use_cache=cache is not None,
+                **{self.family.cache_argument: cache},
+                **batch.extras,
+            )
+        hidden: Tensor = out.last_hidden_state
+        return hidden
+
+    def project(self, hidden: Tensor, part: Sequence[Pair], more: Sequence[Sequence[int]] = ()) -> Tensor:
+        """Logits [n, V] in float32 of last states [n, d]; `more` are the ids each row has written so far."""
+        head = self.mllm.model.get_output_embeddings()
+        logits: Tensor = head(hidden.to(head.weight.dtype))
+        said = [pair.row.ids for pair in part]
+        if more:
+            said = [torch.cat([ids, torch.tensor(own, dtype=ids.dtype)]) for ids, own in zip(said, more, strict=True)]
+        return repetition_penalty.penalise(logits.float(), said, self.penalty)

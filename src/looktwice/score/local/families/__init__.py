@@ -1,0 +1,38 @@
+"""Model families that the fast path knows, by the `model_type` of their configuration.
+
+A family is a small table of differences; a new one is one module and one line here (see docs/add-a-model.md).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from looktwice.score.local.families.base import Family
+
+FAMILIES = {
+    "idefics3": "looktwice.score.local.families.idefics3:Idefics3",
+    "smolvlm": "looktwice.score.local.families.idefics3:Idefics3",
+    "qwen2_vl": "looktwice.score.local.families.qwen:QwenVL",
+    "qwen2_5_vl": "looktwice.score.local.families.qwen:QwenVL",
+    "qwen3_vl": "looktwice.score.local.families.qwen:QwenVL",
+    "internvl": "looktwice.score.local.families.internvl:InternVL",
+    "llava_onevision": "looktwice.score.local.families.llava_onevision:LlavaOnevision",
+}
+
+
+def find(config: Any) -> tuple[type[Family] | None, str | None]:
+    """The family of a model with this configuration; or None, and in words why it must take the reference path."""
+    if config.model_type not in FAMILIES:
+        return None, f"the family {config.model_type!r} is not one of {', '.join(FAMILIES)}"
+    text_config = config.get_text_config()
+    kinds = set(getattr(text_config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
+    if kinds:
+        return None, f"its language model has layers of the kind {', '.join(sorted(kinds))}"
+    attention = getattr(text_config, "_attn_implementation", None) or "sdpa"
+    if attention != "sdpa":
+        return None, f"it was loaded with the attention {attention!r}, not 'sdpa'"
+    module, _, cls = FAMILIES[config.model_type].partition(":")
+    found: type[Family] = getattr(importlib.import_module(module), cls)
+    return found, None

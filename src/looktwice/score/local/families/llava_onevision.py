@@ -1,0 +1,77 @@
+"""LLaVA-OneVision: a square view and a newline where a prompt shows several pictures.
+
+Where it shows one, the square view and then tiles put together in the picture's own shape, a newline after every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from looktwice.errors import ModelError
+from looktwice.score.local.families.base import Family, Prepared
+from looktwice.types import Block, Layout, Newline, VisualTokens
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class LlavaOnevision(Family):
+    depends_on_pictures = True
+
+    def prepare(self, image: Image, pictures: int) -> Prepared:
+        # the processor treats a picture by how many stand beside it, so it is shown as many as the prompt will have
+        made = self.processor(
+            text=[self.processor.image_token * pictures],
+            images=[[image] * pictures],
+            add_special_tokens=False,
+            return_tensors="pt",
+        )
+        ids = made["input_ids"][0].tolist()
+        tensors = {name: made[name][:1] for name in ("pixel_values", "image_sizes")}
+        return Prepared(tensors, tuple(ids[: len(ids) // pictures]), pictures)
+
+    def look(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
+        if any(p.pictures == 1 for p in prepared):
+            return [self._split(self._pack([p])[0]) for p in prepared]
+        return [self._split(packed) for packed in self._pack(prepared)]
+
+    def suits(self, layout: Layout, pictures: int) -> bool:
+        return (pictures == 1) == any(isinstance(part, Block) and part.kind == "tile" for part in layout)
+
+    def newline(self) -> Tensor:
+        vector: Tensor = self.model.model.image_newline
+        return vector
+
+    def _pack(self, prepared: Sequence[Prepared]) -> Sequence[Tensor]:
+        device = self.model.device
+        seen = self.model.get_image_features(
+            torch.cat([p.tensors["pixel_values"] for p in prepared]).to(device, self.model.dtype),
+            torch.cat([p.tensors["image_sizes"] for p in prepared]).to(device),
+            # one picture is cut into tiles, several are not; a number beyond the pictures given is harmless
+            batch_num_images=torch.tensor([1 if prepared[0].pictures == 1 else max(2, len(prepared))]),
+            return_dict=True,
+        )
+        packed: Sequence[Tensor] = seen.pooler_output
+        return packed
+
+    def _split(self, packed: Tensor) -> VisualTokens:
+        """Take the newlines out of the model's own packing; where they stood is the shape of the picture."""
+        is_newline = (packed == self.newline().to(packed)).all(-1)
+        vision = self.model.config.vision_config
+        side = int(vision.image_size) // int(vision.patch_size)
+        base, rows = side * side, int(is_newline.sum())
+        layout: Layout
+        if rows == 1 and len(packed) == base + 1:
+            layout = (Block("global", side, side), Newline())
+        else:
+            columns = (len(packed) - base) // max(rows, 1) - 1
+            layout = (Block("global", side, side), Block("tile", rows, columns, newlines=True))
+            if base + rows * (columns + 1) != len(packed) or not bool(is_newline[base + columns :: columns + 1].all()):
+                raise ModelError(
+                    "A picture's rows do not end where this model's newlines stand; use the reference path."
+                )
+        return VisualTokens(packed[~is_newline], None, layout)

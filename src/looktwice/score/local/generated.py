@@ -1,0 +1,195 @@
+"""Scores that the model writes: a number from 0 to 1, read strictly, or the number to be expected of it.
+
+`written` (2602.22278, fine stage): the most likely text, token by token, until the model ends it. What is not exactly
+one number from 0 to 1 is a parse error without a score. `written-expected`: P("1") + P("0") · E[0.d], with E over all
+digit tokens after "0." and both probabilities renormalised over "0" and "1"; nothing is parsed, no ties arise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from looktwice.errors import UsageError
+from looktwice.score.local import common, prefix_cache
+from looktwice.score.local.batches import Batch, Pair
+from looktwice.score.local.engine import Engine
+from looktwice.score.local.last_position import HOOKED
+from looktwice.score.local.wrapper import AroundEngine
+from looktwice.score.prompting.prompt import Prompt
+from looktwice.score.readout import labels, modes, probability
+from looktwice.types import Item, PairScores
+
+MOST = 16  # tokens of an answer; a number that is longer is not one that was asked for
+_NUMBER = re.compile(r"\s*(?:0(?:\.[0-9]*)?|\.[0-9]+|1(?:\.0*)?)\s*", re.ASCII)
+_BEGINNING = re.compile(r"\s*(?:[01]?\.[0-9]*|[01])?\s*", re.ASCII)
+
+
+def parse(text: str) -> float | None:
+    """The number from 0 to 1 that `text` is, or None where it is anything else, a number with a unit included.
+
+    >>> [parse(t) for t in ("0.85", " 1.0\\n", ".5", "85%", "1.2", "0,5", "Answer: 0.5", "")]
+    [0.85, 1.0, 0.5, None, None, None, None, None]
+    """
+    return float(text.strip()) if _NUMBER.fullmatch(text) else None
+
+
+class Answering:
+    """Pairs of one batch whose answers go on token by token; `logits` [n, V] are those of the next token."""
+
+    def __init__(self, engine: Engine, part: Sequence[Pair], length: int, shared: Any) -> None:
+        self.engine = engine
+        self.part = part
+        self.batch = engine.batch(part, length)
+        n, new = self.batch.embeds.shape[:2]
+        device = self.batch.embeds.device
+        self.rows = torch.arange(n, device=device)
+        self.cache = prefix_cache.grow(shared, n, engine.mllm.model.config.get_text_config())
+        self.written: list[list[int]] = [[] for _ in part]
+        column = torch.arange(length + new, device=device)
+        self.seen = column < (length + self.batch.last + 1)[:, None]  # padding on the right stays unseen
+        with HOOKED, engine.watching(self.batch, part) as self.evidence:
+            hidden = engine.decode(self.batch, prefix_cache.mask(length, new, device), self.cache)
+        self.logits = engine.project(hidden[self.rows, self.batch.last], part)
+
+    def write(self, ids: Tensor) -> Tensor:
+        """Append `ids` [n, t] to every row; returns the logits after the last of them."""
+        batch, engine = self.batch, self.engine
+        n, t = ids.shape
+        begin = batch.positions[..., self.rows, batch.last] + 1 + len(self.written[0])
+        steps = torch.arange(t, device=ids.device)
+        own = torch.ones(t, t, dtype=torch.bool, device=ids.device).tril().expand(n, 1, t, t)
+        mask = torch.cat([self.seen[:, None, None].expand(n, 1, t, -1), own], dim=-1)
+        self.seen = torch.cat([self.seen, self.seen.new_ones(n, t)], dim=1)
+        embeds = engine.mllm.model.get_input_embeddings()(ids)
+        positions = begin[..., None] + steps
+        for row, new in zip(self.written, ids.tolist(), strict=True):
+            row += new
+        last = torch.full((n,), t - 1, device=ids.device)
+        step = Batch(embeds, torch.zeros_like(ids, dtype=torch.bool), positions, last, {})
+        with HOOKED, self._watching(embeds):
+            hidden = engine.decode(step, mask, self.cache)
+        self.logits = engine.project(hidden[:, -1], self.part, self.written)
+        return self.logits
+
+    def _watching(self, embeds: Tensor) -> AbstractContextManager[None]:
+        retracer = self.engine.retracer
+        if retracer is None or self.evidence is None:
+            return nullcontext()
+        return retracer.acting(retracer.later(self.evidence, embeds))
+
+
+@dataclass(frozen=True)
+class Written(AroundEngine):
+    """A PairScorer by what the model writes, on the fast path; `mode` is written or written-expected.
+
+    Raises UsageError where the tokenizer has no single tokens for "0", "1" and ".".
+    """
+
+    inner: Engine
+    mode: str
+
+    def __post_init__(self) -> None:
+        self._tokens  # noqa: B018  # a model that cannot be read must be refused before anything is scored
+
+    def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
+        """See PairScorer. `label_logits` are those of "0" and "1"; a text that is no number has "parse_error"."""
+        fit = common.showable(self.prompt, query, candidates)
+        parts: list[tuple[Sequence[int], PairScores]] = [(fit, probability.blank(len(fit), 2, "failed"))]
+        run = self._expect if self.mode == modes.WRITTEN_EXPECTED else self._write
+        parts += self.inner.each(query, candidates, run, fit)
+        return probability.scatter(len(candidates), 2, parts, "missing")
+
+    def describe(self) -> Mapping[str, Any]:
+        """See PairScorer."""
+        return {**self.inner.describe(), "mode": self.mode}
+
+    def with_prompt(self, prompt: str | Prompt) -> Written:
+        """The same model, asked another question."""
+        return Written(self.inner.with_prompt(prompt), self.mode)
+
+    # --- one batch ------------------------------------------------------------------------------------------------
+
+    def _write(self, part: Sequence[Pair], length: int, shared: Any) -> PairScores:
+        texts, first, entropy = self._answers(part, length, shared)
+        scores = self._read(first)
+        value = np.array([np.nan if (number := parse(text)) is None else number for text in texts], dtype=np.float32)
+        ok = np.array([status == "ok" for status in scores.status])
+        return modes.unparsed(_with(scores, np.where(ok, value, np.nan), np.where(ok, entropy, np.nan)))
+
+    def _answers(self, part: Sequence[Pair], length: int, shared: Any) -> tuple[list[str], Tensor, Any]:
+        """Texts, logits of the first token, mean entropy of the tokens written; texts that never end are cut off."""
+        answer = Answering(self.inner, part, length, shared)
+        first, tokenizer = answer.logits, self.mllm.processor.tokenizer
+        ended, texts = [False] * len(part), [""] * len(part)
+        entropies: list[list[float]] = [[] for _ in part]
+        for _ in range(MOST):
+            chosen = answer.logits.argmax(-1)
+            spread = torch.special.entr(probability.wide(answer.logits).softmax(-1)).sum(-1).tolist()
+            for row, token in enumerate(chosen.tolist()):
+                if not ended[row]:
+                    entropies[row].append(spread[row])
+                    ended[row] = token in self._ends
+                    texts[row] = texts[row] if ended[row] else tokenizer.decode([*answer.written[row], token])
+                    ended[row] = ended[row] or not _BEGINNING.fullmatch(texts[row])
+            if all(ended):
+                break
+            answer.write(chosen[:, None])
+        texts = [text if done else f"{text}…" for text, done in zip(texts, ended, strict=True)]
+        return texts, first, np.array([np.mean(values) for values in entropies], dtype=np.float32)
+
+    def _expect(self, part: Sequence[Pair], length: int, shared: Any) -> PairScores:
+        answer = Answering(self.inner, part, length, shared)
+        zero, one, point = self._tokens
+        first = answer.logits
+        scores = self._read(first)
+        ids = torch.tensor([[zero, point]], device=first.device).expand(len(part), -1)
+        digits, values = self._digits
+        after = probability.wide(answer.write(ids)[:, digits.to(first.device)]).softmax(-1)
+        decimal = after @ values.to(after)
+        units = probability.wide(first[:, [zero, one]]).softmax(-1)
+        value = (units[:, 1] + units[:, 0] * decimal).cpu().numpy()
+        ok = np.array([status == "ok" for status in scores.status])
+        return _with(scores, np.where(ok, value, np.nan), scores.entropy)
+
+    def _read(self, logits: Tensor) -> PairScores:
+        zero, one, _ = self._tokens
+        return probability.read(logits, probability.LabelIds(((zero,), (one,)), (0.0, 1.0)))
+
+    @cached_property
+    def _tokens(self) -> tuple[int, int, int]:
+        found = [labels.single_token(text, self.mllm.processor.tokenizer) for text in ("0", "1", ".")]
+        if None in found:
+            raise UsageError(
+                "This model's tokenizer has no single tokens for 0, 1 and the decimal point, so written numbers cannot "
+                "be read; use the mode p-label."
+            )
+        zero, one, point = (int(token) for token in found if token is not None)
+        return zero, one, point
+
+    @cached_property
+    def _digits(self) -> tuple[Tensor, Tensor]:
+        """Ids of all tokens that are digits alone, and the decimals that they write."""
+        vocabulary = self.mllm.processor.tokenizer.get_vocab()
+        numbers = {i: int(token) / 10 ** len(token) for token, i in vocabulary.items() if re.fullmatch("[0-9]+", token)}
+        return torch.tensor(list(numbers)), torch.tensor(list(numbers.values()))
+
+    @cached_property
+    def _ends(self) -> frozenset[int]:
+        own = getattr(getattr(self.mllm.model, "generation_config", None), "eos_token_id", None)
+        ends = [*(own if isinstance(own, list) else [own]), self.mllm.processor.tokenizer.eos_token_id]
+        return frozenset(end for end in ends if end is not None)
+
+
+def _with(scores: PairScores, p: Any, entropy: Any) -> PairScores:
+    return PairScores(
+        p.astype(np.float32), scores.label_logits, entropy, scores.off_mass, scores.argmax_id, scores.status
+    )

@@ -1,0 +1,178 @@
+"""Listwise scores: all candidates in one prompt, numbered; a candidate's score is the probability of its number.
+
+The released code of 2602.22278 asks this way for picture → text and for SugarCrepe, once and in one order. Where an
+option stands changes the answer, so here every call asks in several orders and averages: the candidates are shuffled
+with a seed, then moved round, so that each stands in as many different places as there are orders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, ClassVar
+
+import numpy as np
+
+from looktwice.errors import LooktwiceError, UsageError
+from looktwice.score import cache
+from looktwice.score.local import batches, common
+from looktwice.score.local.batches import Pair
+from looktwice.score.local.engine import Engine
+from looktwice.score.local.wrapper import AroundEngine
+from looktwice.score.prompting.prompt import Piece, Prompt, Side, joined, parts_of
+from looktwice.score.readout import labels, modes, probability
+from looktwice.types import Item, PairScores, VisualTokens, has_words
+
+MOST = 26  # options that have a name of one character
+ORDERS = 4
+QUESTION = "\nWhich candidate fits the query best? Reply with its {} only."
+
+
+@dataclass(frozen=True)
+class Choice(AroundEngine):
+    """A PairScorer that lets the model choose among all candidates of a call; p sums to 1 over them.
+
+    Scores of one call are no measure for those of another. `orders` is how many orders are asked about, at most one per
+    candidate.
+    """
+
+    listwise: ClassVar[bool] = True  # a score is worth nothing without the others of its call, so none is remembered
+    inner: Engine
+    orders: int = ORDERS
+    seed: int = 0
+
+    def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
+        """See PairScorer. Raises UsageError for more candidates than there are option names, ModelError for more than
+        the model has positions for."""
+        if len(candidates) > MOST:
+            raise UsageError(
+                f"The mode choice shows all candidates at once, {MOST} at most, and there are {len(candidates)}; use "
+                f"--shortlist {MOST} or fewer."
+            )
+        seen = self._look(query, candidates)
+        fit = [i for i, (item, tokens) in enumerate(zip(candidates, seen[1:], strict=True)) if _shows(item, tokens)]
+        lost = [i for i, tokens in enumerate(seen[1:]) if isinstance(tokens, LooktwiceError)]
+        parts: list[tuple[Sequence[int], PairScores]] = [(lost, probability.blank(len(lost), 2, "failed"))]
+        if fit:
+            parts.append(
+                (fit, self._choose(query, [candidates[i] for i in fit], [seen[0], *(seen[1 + i] for i in fit)]))
+            )
+        return probability.scatter(len(candidates), 2, parts, "missing")
+
+    def describe(self) -> Mapping[str, Any]:
+        """See PairScorer."""
+        own = {"mode": modes.CHOICE, "orders": self.orders, "seed": self.seed, "prompt": "choice"}
+        return {**self.inner.describe(), **own, "prompt_hash": None, "shared": "query"}
+
+    def with_prompt(self, prompt: str | Prompt) -> Choice:
+        """The same: a choice has a prompt of its own."""
+        return self
+
+    # --- one call -------------------------------------------------------------------------------------------------
+
+    def _look(self, query: Item, candidates: Sequence[Item]) -> list[VisualTokens | LooktwiceError | None]:
+        items = [query, *candidates]
+        shown = [i for i, item in enumerate(items) if item.image is not None or item.tokens is not None]
+        found: list[VisualTokens | LooktwiceError | None] = [None] * len(items)
+        for i, tokens in zip(shown, self.inner.tower.look([items[i] for i in shown], len(shown)), strict=True):
+            found[i] = tokens
+            if isinstance(tokens, LooktwiceError):
+                if i == 0:
+                    raise tokens
+                common.report(items[i], tokens)
+        return found
+
+    def _choose(
+        self, query: Item, candidates: Sequence[Item], seen: Sequence[VisualTokens | LooktwiceError | None]
+    ) -> PairScores:
+        names = (
+            [str(i + 1) for i in range(len(candidates))] if len(candidates) < 10 else list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+        )
+        ids = probability.LabelIds(
+            tuple((self._token(name),) for name in names[: len(candidates)]), (0.0,) * len(candidates)
+        )
+        orders = self._orders(query, candidates)
+        ready = [self._row(i, query, candidates, order, names, seen) for i, order in enumerate(orders)]
+        shares = np.zeros((len(orders), len(candidates)))
+        entropy, off_mass, argmax = np.zeros(len(orders)), np.zeros(len(orders)), np.zeros(len(orders), np.int64)
+        for which, logits in self.inner.batches(ready, self.inner.run):
+            read = probability.read(logits, ids)
+            weights = np.exp(read.label_logits - read.label_logits.max(-1, keepdims=True))
+            entropy[which], off_mass[which], argmax[which] = read.entropy, read.off_mass, read.argmax_id
+            for row, share in zip(which, weights / weights.sum(-1, keepdims=True), strict=True):
+                shares[row, orders[row]] = share
+        return _averaged(shares.mean(0), entropy.mean(), off_mass.mean(), int(argmax[0]))
+
+    def _orders(self, query: Item, candidates: Sequence[Item]) -> list[list[int]]:
+        """Orders that do not depend on the order of the call."""
+        base = sorted(range(len(candidates)), key=lambda i: (_content(candidates[i]), candidates[i].id))
+        Random(f"{self.seed} {_content(query).hex()}").shuffle(base)
+        count = min(self.orders, len(base))
+        starts = [i * len(base) // count for i in range(count)]
+        return [base[start:] + base[:start] for start in starts]
+
+    def _row(
+        self,
+        index: int,
+        query: Item,
+        candidates: Sequence[Item],
+        order: Sequence[int],
+        names: Sequence[str],
+        seen: Sequence[VisualTokens | LooktwiceError | None],
+    ) -> Pair:
+        head = [Piece(None, "Query: "), *self._pieces("query", query), Piece(None, "\nCandidates:")]
+        options: list[Piece] = []
+        for name, i in zip(names, order, strict=False):
+            options += [Piece(None, f"\n{name}: "), *self._pieces("candidate", candidates[i])]
+        ask = Piece(None, QUESTION.format("number" if names[0] == "1" else "letter"))
+        pieces = joined([*head, *options, ask])
+        shown = [tokens for tokens in (seen[0], *(seen[1 + i] for i in order)) if isinstance(tokens, VisualTokens)]
+        row = self.inner.family.spread(self.inner.encode(pieces), [tokens.layout for tokens in shown])
+        if (problem := self.inner.too_long(row)) is not None:
+            raise problem
+        sides = tuple(str(piece.side) for piece in pieces if piece.text is None)
+        stand_ins = [
+            self.inner.encode(joined([*head, Piece(None, f"\n1: {text}"), ask])) for text in ("a", "7")
+        ]  # where the first option begins, whatever it is
+        own = [tokens.layout for tokens in shown[: sides.count("query")]]
+        first, second = (self.inner.family.spread(ids, own) for ids in stand_ins)
+        begins = batches.in_common([first, second, row], len(row.ids) - 1)
+        return Pair(index, row, tuple(shown), sides, begins)
+
+    def _pieces(self, side: Side, item: Item) -> list[Piece]:
+        has = parts_of(side, item)
+        picture = [Piece(side, None)] if f"{side}.image" in has else []
+        return picture + ([Piece(None, f" <{self.inner.clean(item.text or '')}>")] if f"{side}.text" in has else [])
+
+    def _token(self, name: str) -> int:
+        token = labels.single_token(name, self.mllm.processor.tokenizer)
+        if token is None:
+            raise UsageError(f"This model's tokenizer has no single token for the option {name!r}; use another mode.")
+        return token
+
+
+def _content(item: Item) -> bytes:
+    """What the item is, however its picture is shown: a codec must not change the orders."""
+    return cache.unread(item.sha256, item.text) if item.sha256 is not None else cache.fingerprint(item)
+
+
+def _shows(item: Item, tokens: VisualTokens | LooktwiceError | None) -> bool:
+    return isinstance(tokens, VisualTokens) or (tokens is None and has_words(item.text))
+
+
+def _averaged(p: Any, entropy: float, off_mass: float, argmax: int) -> PairScores:
+    n = len(p)
+    ok = bool(np.isfinite(p).all())
+    with np.errstate(divide="ignore"):
+        logits = np.stack([np.log1p(-np.minimum(p, 1.0)), np.log(p)], axis=-1).astype(np.float32)
+    if not ok:
+        return probability.blank(n, 2, "failed")
+    return PairScores(
+        p=p.astype(np.float32),
+        label_logits=logits,
+        entropy=np.full(n, entropy, np.float32),
+        off_mass=np.full(n, off_mass, np.float32),
+        argmax_id=np.full(n, argmax, np.int64),
+        status=tuple("ok" for _ in range(n)),
+    )

@@ -1,0 +1,79 @@
+"""How much goes through a model at once, and what to do when it was too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from looktwice.models import device
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+TOWER_NUMBERS = (3 << 24, 3 << 20)  # numbers in the pixels of one tower batch: GPU, CPU (about 21 pictures of 224 px)
+BATCH_TOKENS = (1 << 15, 1 << 12)  # new tokens of one decoder batch: GPU, CPU; beyond these nothing gets faster
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Bytes that a decoder batch needs at its peak, from the model's configuration."""
+
+    per_token: int
+    per_key: int
+    per_row: int
+
+    @classmethod
+    def of(cls, text_config: Any, itemsize: int) -> Cost:
+        heads = int(text_config.num_attention_heads)
+        kv_heads = int(getattr(text_config, "num_key_value_heads", None) or heads)
+        head = int(getattr(text_config, "head_dim", None) or text_config.hidden_size // heads)
+        token = 3 * int(text_config.intermediate_size) + 6 * int(text_config.hidden_size) + 3 * heads * head
+        # keys and values of one layer: as cached, with the prefix in front, and repeated for grouped heads
+        key = 2 * head * (2 * kv_heads + heads)
+        return cls(token * itemsize, key * itemsize, int(text_config.vocab_size) * 4 * 8)
+
+    def rows(self, length: int, prefix: int, room: int, tokens: int) -> int:
+        """How many rows of `length` new tokens after `prefix` shared ones fit, at least 1."""
+        row = length * self.per_token + (prefix + length) * self.per_key + self.per_row
+        mask = 5 * length * (prefix + length)
+        wanted, fit = tokens // length, max(1, (room - mask) // row)
+        if fit < wanted:  # a power of two: free memory that changes a little must not change the batches
+            wanted = 1 << (fit.bit_length() - 1)
+        return max(1, wanted)
+
+
+def plan(lengths: Sequence[int], rows_for: Callable[[int], int], waste: float = 0.15) -> list[list[int]]:
+    """Group rows of these lengths into batches: longest first, no more than `rows_for(longest)` rows in a batch.
+
+    A batch ends early where padding would exceed the share `waste` of its tokens. Every index occurs exactly once.
+    """
+    batches: list[list[int]] = []
+    longest = limit = used = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        used += lengths[index]
+        rows = len(batches[-1]) + 1 if batches else 0
+        if batches and rows <= limit and longest * rows - used <= waste * longest * rows:
+            batches[-1].append(index)
+        else:
+            longest = used = lengths[index]
+            limit = rows_for(longest)
+            batches.append([index])
+    return batches
+
+
+def room(place: torch.device) -> int:
+    """Bytes that a batch may use: half of what a GPU has free, else a quarter of free memory, at most 4 GiB."""
+    free = device.memory(str(place)).free
+    if place.type != "cuda":
+        return 4 << 30 if free is None else min(4 << 30, free // 4)
+    kept = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)  # by torch, for the next batch
+    return ((free or 0) + kept) // 2
+
+
+def halving(run: Callable[[Sequence[T]], R], batch: Sequence[T]) -> Iterator[tuple[Sequence[T], R]]:
+    """Run a batch, or its halves; see `device.halving`."""
+    alone = "There is not enough memory for a single pair; lower the resolution or choose a smaller model."
+    return device.halving(run, batch, alone)

@@ -1,0 +1,96 @@
+"""What the model says with no evidence, divided out of what it says (contextual calibration, Zhao et al., ICML 2021).
+
+The result is p(label) / p(label | nothing to see), renormalised over the labels. One side of the pair is replaced:
+a picture by a grey field, words by "N/A".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from looktwice.errors import UnknownName, UsageError
+from looktwice.score.local.engine import Engine
+from looktwice.score.local.reference import Reference
+from looktwice.score.local.wrapper import Around, AroundEngine
+from looktwice.score.prompting.prompt import Prompt, parts_of
+from looktwice.score.readout import modes
+from looktwice.score.readout.probability import expected_value
+from looktwice.types import Item, PairScores, has_words
+
+SIDES = ("candidate", "query")
+GREY, SIDE, WORDS = (128, 128, 128), 224, "N/A"
+
+
+@dataclass(frozen=True)
+class Prior(Around):
+    """A PairScorer without the prior of one side.
+
+    "query" costs one more pair per candidate; "candidate" one per call and kind (picture, text or both) of candidate,
+    and the second look makes a call of every chunk it reads.
+
+    Takes the mode p-label only: the others do not read labels.
+    """
+
+    inner: Engine | Reference
+    side: str
+
+    def __post_init__(self) -> None:
+        if self.side not in SIDES:
+            raise UnknownName("side for the prior", self.side, ("off", *SIDES))
+        if self.inner.mode != modes.P_LABEL:
+            raise UsageError(f"A prior can be divided out of label probabilities only, not of {self.inner.mode}.")
+
+    def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
+        """See PairScorer. Candidates whose prior cannot be asked for are "failed"."""
+        scores = self.inner.score(query, candidates)
+        if self.side == "query":
+            prior = self.inner.score(empty(query), candidates).label_logits
+        else:
+            kinds = [frozenset(parts_of("candidate", candidate)) for candidate in candidates]
+            known = {kind: candidates[i] for i, kind in enumerate(kinds)}
+            asked = list(known)
+            found = self.inner.score(query, [empty(known[kind]) for kind in asked]).label_logits
+            prior = found[[asked.index(kind) for kind in kinds]] if kinds else found
+        return divided(scores, prior, self.inner.labels.values)
+
+    def describe(self) -> Mapping[str, Any]:
+        """See PairScorer."""
+        return {**self.inner.describe(), "prior": self.side}
+
+    def with_prompt(self, prompt: str | Prompt) -> Prior:
+        """The same model, asked another question."""
+        return type(self)(self.inner.with_prompt(prompt), self.side)
+
+
+@dataclass(frozen=True)
+class EnginePrior(Prior, AroundEngine):
+    """The same on the fast path."""
+
+    inner: Engine
+
+
+def empty(item: Item) -> Item:
+    """An item of the same kind with nothing in it."""
+    from PIL import Image
+
+    picture = Image.new("RGB", (SIDE, SIDE), GREY) if item.image is not None or item.tokens is not None else None
+    return Item(f"{item.id} (empty)", picture, WORDS if has_words(item.text) else None)
+
+
+def divided(scores: PairScores, prior: Any, values: Sequence[float]) -> PairScores:
+    """`scores` with the label logits `prior` [n, l] taken off; rows whose prior is not finite are "failed"."""
+    fair = scores.label_logits - (prior - _log_sum(prior))
+    ok = np.isfinite(fair).all(-1) & np.array([status == "ok" for status in scores.status], dtype=bool)
+    p = np.where(ok, expected_value(np.where(ok[:, None], fair, 0.0).astype(np.float64), values), np.nan)
+    status = tuple("failed" if s == "ok" and not good else s for s, good in zip(scores.status, ok, strict=True))
+    logits = np.where(ok[:, None], fair, np.nan).astype(np.float32)
+    return replace(scores, p=p.astype(np.float32), label_logits=logits, status=status)
+
+
+def _log_sum(logits: Any) -> Any:
+    top = logits.max(-1, keepdims=True)
+    return top + np.log(np.exp(logits - top).sum(-1, keepdims=True))

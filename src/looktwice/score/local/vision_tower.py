@@ -1,0 +1,140 @@
+"""Visual tokens of items: stored ones as they are, others through the vision tower once, then from memory."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from looktwice.errors import LooktwiceError, ModelError, UsageError
+from looktwice.score.local.families.base import Family, Prepared
+from looktwice.score.local.memory import TOWER_NUMBERS, halving
+from looktwice.score.local.mllm import Mllm
+from looktwice.types import Block, Item, VisualTokens
+
+Key: TypeAlias = tuple[str, int]
+Found: TypeAlias = dict[Key | None, VisualTokens | LooktwiceError]
+
+
+class Tower:
+    """The vision side of one model. `room`: bytes of visual tokens kept in memory, least recently used go first."""
+
+    def __init__(self, mllm: Mllm, family: Family, room: int) -> None:
+        self.mllm = mllm
+        self.family = family
+        self.room = room
+        self.pictures_seen = 0
+        self._place = (mllm.model.device, mllm.model.dtype)  # asking the model walks through all of its modules
+        self._kept: OrderedDict[Key, VisualTokens] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def look(self, items: Sequence[Item], pictures: int) -> list[VisualTokens | LooktwiceError]:
+        """Tokens of every item in order, on the model's device; an item that cannot be used gives its error instead.
+
+        `pictures`: how many the prompt shows. Stored tokens of a prompt with another number of them give way to the
+        picture where it is there; raises UsageError where it is not.
+        """
+        stored = [self._usable(item, pictures) for item in items]
+        keys = [
+            None if tokens is not None else self._key(item, pictures)
+            for item, tokens in zip(items, stored, strict=True)
+        ]
+        with self._lock:
+            found = self._find(keys, items, pictures)
+        return [
+            found[key] if tokens is None else self._stored(tokens) for key, tokens in zip(keys, stored, strict=True)
+        ]
+
+    def _usable(self, item: Item, pictures: int) -> VisualTokens | None:
+        if item.tokens is None or self.family.suits(item.tokens.layout, pictures):
+            return item.tokens
+        if item.image is not None:
+            return None
+        raise UsageError(
+            f"The visual tokens stored for {item.id!r} are not those that {self.mllm.name} makes for a prompt with "
+            f"{pictures} picture{'s' * (pictures > 1)}; use --codec pictures, or a prompt made for this kind of query."
+        )
+
+    def _find(self, keys: Sequence[Key | None], items: Sequence[Item], pictures: int) -> Found:
+        waiting = {key: item for key, item in zip(keys, items, strict=True) if key is not None}
+        found: Found = {}
+        for key in list(waiting):
+            if (kept := self._recall(key)) is not None:
+                found[key] = kept
+                del waiting[key]
+        return found | self._see(waiting, pictures)
+
+    def _key(self, item: Item, pictures: int) -> Key:
+        if item.image is None:
+            raise ModelError(f"The item {item.id!r} has neither a picture nor visual tokens.")
+        digest = item.sha256
+        if digest is None:
+            digest = hashlib.sha256(repr(item.image.size).encode() + item.image.tobytes()).hexdigest()
+        return digest, pictures if self.family.depends_on_pictures else 0
+
+    def _stored(self, tokens: VisualTokens) -> VisualTokens | LooktwiceError:
+        count = sum(p.h * p.w for p in tokens.layout if isinstance(p, Block))
+        shapes = (tuple(tokens.features.shape), tuple(tokens.levels.shape) if tokens.levels is not None else None)
+        deep = (self.family.levels, count, self.family.width) if self.family.levels else None
+        if shapes != ((count, self.family.width), deep):
+            return ModelError(
+                f"Stored visual tokens of shapes {shapes} do not fit their layout and this model, which ask for "
+                f"{((count, self.family.width), deep)}; index the item again."
+            )
+        return self._on(tokens)
+
+    def _see(self, waiting: dict[Key, Item], pictures: int) -> Found:
+        found: Found = {}
+        for batch in self._batches(self._prepared(waiting, pictures, found)):
+            for done in halving(lambda part: self.family.look([p for _, p in part]), batch):
+                for (key, _), tokens in zip(*done, strict=True):
+                    found[key] = self._keep(key, self._on(tokens))
+        return found
+
+    def _prepared(self, waiting: dict[Key, Item], pictures: int, refused: Found) -> Iterator[tuple[Key, Prepared]]:
+        """One by one as they are taken, as a photo's pixels are hundreds of megabytes; errors go to `refused`."""
+        for key, item in waiting.items():
+            assert item.image is not None
+            try:
+                yield key, self.family.prepare(self.mllm.scale(item.image), pictures)
+            except ValueError as error:  # how processors refuse a picture, such as one 300 times as long as high
+                refused[key] = ModelError(f"The picture {item.id!r} cannot be prepared for {self.mllm.name}: {error}")
+
+    def _batches(self, ready: Iterable[tuple[Key, Prepared]]) -> Iterator[list[tuple[Key, Prepared]]]:
+        limit = TOWER_NUMBERS[self._place[0].type == "cpu"]
+        batch: list[tuple[Key, Prepared]] = []
+        size = 0
+        for key, picture in ready:
+            if batch and size + picture.size > limit:
+                yield batch
+                batch, size = [], 0
+            batch.append((key, picture))
+            size += picture.size
+        if batch:
+            yield batch
+
+    def _recall(self, key: Key) -> VisualTokens | None:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def _keep(self, key: Key, tokens: VisualTokens) -> VisualTokens:
+        self.pictures_seen += 1
+        tokens = replace(tokens, features=tokens.features.clone())  # a slice would keep its whole batch in memory
+        self._kept[key] = tokens
+        self._bytes += _size(tokens)
+        while self._bytes > self.room and self._kept:
+            self._bytes -= _size(self._kept.popitem(last=False)[1])
+        return tokens
+
+    def _on(self, tokens: VisualTokens) -> VisualTokens:
+        levels = tokens.levels.to(*self._place) if tokens.levels is not None else None
+        return replace(tokens, features=tokens.features.to(*self._place), levels=levels)
+
+
+def _size(tokens: VisualTokens) -> int:
+    return tokens.features.nbytes + (tokens.levels.nbytes if tokens.levels is not None else 0)

@@ -1,0 +1,1 @@
+"""From a pair to the text and images that a model is shown."""

@@ -1,0 +1,1 @@
+"""From the next token to a score."""

@@ -1,0 +1,111 @@
+"""Score modes: what is made of the model's next-token distribution, by name.
+
+`p-label` reads the prompt's labels with their values over their variants (2604.13268). `p-true` is the probability of
+the one token "True" over the whole vocabulary, as the released code of 2602.22278 reads it: what goes to "False" and
+to everything else counts against it alike. `digit` is the answer itself, 0 or 1, as if it had been written and parsed
+(2604.13268, ablation). The others need more than one distribution: `written` and `written-expected` are in
+`score.local.generated`, `choice` in `score.local.listwise`. Knows logits and token ids, no pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from looktwice.errors import UnknownName, UsageError
+from looktwice.score.prompting.prompt import Prompt
+
+if TYPE_CHECKING:  # naming a mode must not load NumPy and torch
+    from torch import Tensor
+
+    from looktwice.score.readout.probability import LabelIds
+    from looktwice.types import PairScores
+
+P_LABEL, P_TRUE, DIGIT = "p-label", "p-true", "digit"
+WRITTEN, WRITTEN_EXPECTED, CHOICE = "written", "written-expected", "choice"
+READ_AT_ONCE = (P_LABEL, P_TRUE, DIGIT)  # from one distribution
+MODES = (*READ_AT_ONCE, WRITTEN, WRITTEN_EXPECTED, CHOICE)
+Reader: TypeAlias = "Callable[[Tensor, LabelIds], PairScores]"
+
+
+def check(mode: str) -> str:
+    """The mode itself; raises UnknownName where there is none of that name."""
+    if mode not in MODES:
+        raise UnknownName("score mode", mode, MODES)
+    return mode
+
+
+def reader(mode: str, prompt: Prompt, tokenizer: Any) -> Reader:
+    """What turns logits [n, V] into scores. Modes that need more than that read labels where a reader is asked for.
+
+    Raises UsageError where the prompt's labels are not the answers that the mode reads.
+    """
+    from looktwice.score.readout import probability
+
+    if mode == P_TRUE:
+        return _p_true(prompt, tokenizer)
+    if mode == DIGIT:
+        return _digit(prompt)
+    return probability.read
+
+
+def suits(mode: str, prompt: Prompt) -> bool:
+    """Whether the prompt asks for what the mode reads."""
+    if mode == P_TRUE:
+        return any(label.name == "True" for label in prompt.labels)
+    if mode == DIGIT:
+        return {label.name for label in prompt.labels} == {"0", "1"}
+    if mode in (WRITTEN, WRITTEN_EXPECTED):
+        return prompt.name.startswith("score")
+    return not prompt.name.startswith("score")
+
+
+def _p_true(prompt: Prompt, tokenizer: Any) -> Reader:
+    from looktwice.score.readout import labels, probability
+
+    token = labels.single_token("True", tokenizer)
+    if not suits(P_TRUE, prompt) or token is None:
+        raise UsageError(
+            f'The mode p-true needs a prompt with the label "True" (such as match or mixed) and one token for it; '
+            f"{prompt.name!r} with this model has not both. Choose another prompt, or p-label."
+        )
+
+    def read(logits: Tensor, ids: LabelIds) -> PairScores:
+        scores = probability.read(logits, ids)
+        share = probability.wide(logits).log_softmax(-1)[:, token].exp().cpu().numpy()
+        return replace(scores, p=_where_ok(scores, share))
+
+    return read
+
+
+def _digit(prompt: Prompt) -> Reader:
+    import numpy as np
+
+    from looktwice.score.readout import probability
+
+    if not suits(DIGIT, prompt):
+        raise UsageError(f"The mode digit needs a prompt with the labels 0 and 1, such as object; not {prompt.name!r}.")
+    names = [label.name for label in prompt.labels]
+
+    def read(logits: Tensor, ids: LabelIds) -> PairScores:
+        scores = probability.read(logits, ids)
+        value = {token: float(name) for name, tokens in zip(names, ids.ids, strict=True) for token in tokens}
+        said = np.array([value.get(int(token), np.nan) for token in scores.argmax_id])
+        return unparsed(replace(scores, p=_where_ok(scores, said)))
+
+    return read
+
+
+def unparsed(scores: PairScores) -> PairScores:
+    """The same scores where every row that is "ok" without a number says that it could not be parsed."""
+    import numpy as np
+
+    pairs = zip(scores.status, np.isfinite(scores.p), strict=True)
+    return replace(scores, status=tuple("parse_error" if s == "ok" and not number else s for s, number in pairs))
+
+
+def _where_ok(scores: PairScores, p: Any) -> Any:
+    import numpy as np
+
+    return np.where([status == "ok" for status in scores.status], p, np.nan).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Search: shortlist, second look, fused hits."""

@@ -1,0 +1,124 @@
+"""`Reranker`: the second look over documents in memory, with the conventions of sentence-transformers' CrossEncoder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from looktwice.errors import UsageError, demand_list
+from looktwice.search.inputs import Asked, as_candidate, as_item, ends_like_picture
+from looktwice.search.mllm_reranker import AUTO, SecondLook
+from looktwice.search.run_record import Tally
+from looktwice.sources.loader import Reader
+from looktwice.types import Item, PairScorer
+
+if TYPE_CHECKING:
+    from looktwice.types import FloatArray
+
+_log = logging.getLogger(__name__)
+
+
+class Reranker:
+    """Scores documents against a query by what a frozen MLLM answers when it is shown both.
+
+    A query or document is a path, a PIL image, a text, or a dict {"image", "text"}; `looktwice.search.inputs` has the
+    rule by which a str is one or the other. Scores are probabilities in [0, 1]. `mllm` and the other settings are those
+    of `score.load_scorer`; the weights load at first use.
+
+        Reranker().rank("query.jpg", ["a.jpg", "b.jpg", "c.jpg"], top_k=2)
+        # [{"corpus_id": 2, "score": 0.97}, {"corpus_id": 0, "score": 0.11}]
+    """
+
+    def __init__(self, mllm: str | PairScorer = "tiny-vl", *, prompt: str = AUTO, **options: Any) -> None:
+        self._look = SecondLook(mllm, prompt=prompt, **options)
+
+    def rank(
+        self, query: Asked, documents: Sequence[Asked], top_k: int | None = None, return_documents: bool = False
+    ) -> list[dict[str, Any]]:
+        """Return the documents best first as {"corpus_id": position, "score": p}, the best `top_k` where that is given.
+
+        Equal scores keep the documents' order. With `return_documents`, "text" and "image" hold the document as it was
+        given. A document that cannot be read, or to which the model gave no usable answer, comes last, with the score
+        NaN and the reason under "error". Raises UsageError for a query that cannot be read, a file that does not exist
+        and a document of no known kind.
+        """
+        if top_k is not None and top_k < 1:
+            raise UsageError(f"top_k must be at least 1, not {top_k}.")
+        demand_list(documents, "The documents")
+        asked = as_item(query, "the query")
+        items = [as_candidate(document, f"document {i}") for i, document in enumerate(documents)]
+        tally, reader = Tally(), Reader(cache_bytes=0)
+        scores = self._look.score(asked, items, lambda _: reader, tally)
+        if scores is None:
+            return []
+        order = sorted(range(len(items)), key=lambda i: (scores.status[i] != "ok", -scores.p[i], i))
+        rows: list[dict[str, Any]] = []
+        for i in order[:top_k]:
+            why = tally.unreadable.get(items[i].id, scores.status[i])
+            rows.append({"corpus_id": i, "score": float(scores.p[i])} | ({} if why == "ok" else {"error": str(why)}))
+            if return_documents:
+                rows[-1] |= _as_given(documents[i])
+        return rows
+
+    def predict(self, pairs: Sequence[tuple[Asked, Asked]], *, show_progress_bar: bool = False) -> FloatArray:
+        """Return one probability per (query, document) pair, float32 [n], in order.
+
+        NaN stands where a document could not be read or the model gave no usable answer; a warning says how many.
+        Pairs with the same path or words as query are scored together wherever they stand, those with the same picture
+        where they follow one another. Raises UsageError as `rank` does.
+        """
+        import numpy as np
+
+        p = np.full(len(pairs), np.nan, dtype=np.float32)
+        tally, reader = Tally(), Reader(cache_bytes=0)
+        for rows in _progress(_by_query(pairs), show_progress_bar, len(pairs)):
+            asked = as_item(pairs[rows[0]][0], f"the query of pair {rows[0]}")
+            items = [as_candidate(pairs[i][1], f"the document of pair {i}") for i in rows]
+            scores = self._look.score(asked, items, lambda _: reader, tally)
+            p[rows] = scores.p if scores is not None else np.nan
+        if missed := int(np.isnan(p).sum()):
+            first = next((f"; {name}: {why}" for name, why in tally.unreadable.items()), "")
+            _log.warning("%d of %d pairs have no score (NaN)%s", missed, len(p), first)
+        return p
+
+    def describe(self) -> list[Mapping[str, Any]]:
+        """Model, revision, prompt with its hash, dtype, device: one record per prompt that was used."""
+        return self._look.describe()
+
+
+def _by_query(pairs: Sequence[tuple[Asked, Asked]]) -> list[list[int]]:
+    groups: dict[Any, list[int]] = {}
+    last: Any = None  # held, not its id: pairs may be made as they are asked for, and another object get the same id
+    key: Any = None
+    for i, pair in enumerate(pairs):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise UsageError(f"Pair {i} must be (query, document), found {pair!r:.60}.")
+        if pair[0] is not last or key is None:
+            last = pair[0]
+            key = last if isinstance(last, str | os.PathLike) else i
+        groups.setdefault(key, []).append(i)
+    return list(groups.values())
+
+
+def _progress(groups: list[list[int]], shown: bool, total: int) -> Iterator[list[int]]:
+    if not shown:
+        yield from groups
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("pairs", total=total)
+        for rows in groups:
+            yield rows
+            bar.advance(task, len(rows))
+
+
+def _as_given(document: Asked) -> dict[str, Any]:
+    if isinstance(document, Mapping):
+        return dict(document)
+    if isinstance(document, Item):
+        return {key: value for key in ("image", "text") if (value := getattr(document, key)) is not None}
+    return {"text" if isinstance(document, str) and not ends_like_picture(document) else "image": document}

@@ -1,0 +1,76 @@
+"""A file of queries: `.jsonl`, one {"id", "image", "text"} per line, read line by line and loaded one by one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
+
+from looktwice.errors import MediaError, UsageError
+from looktwice.sources import Source, Unreadable, Urls, images, scan
+from looktwice.types import Item
+
+
+class Queries:
+    """The queries of a file, in order. Iterating loads them; one that cannot be read is left out and kept in `broken`.
+
+    `urls` says which of its URLs may be fetched. Raises UsageError for a file that is not there or empty, a line that
+    is no query, and an id that occurs twice.
+    """
+
+    def __init__(self, path: str | Path, urls: Urls = "refused") -> None:
+        if Path(path).suffix.lower() != ".jsonl":
+            raise UsageError(f'{path} must be a .jsonl file with one {{"id", "image", "text"}} per line.')
+        self.broken: dict[str, MediaError] = {}
+        self._sources: dict[str, Source] = {}
+        for number, found in enumerate(scan([path], urls=urls), start=1):
+            if isinstance(found, Unreadable):
+                raise UsageError(f"{path}: {found.detail} ({found.reason}).")
+            if self._sources.setdefault(found.id, found) is not found:
+                raise UsageError(f"{path}, entry {number}: the id {found.id!r} occurs twice; ids must be unique.")
+        if not self._sources:
+            raise UsageError(f"{path} holds no queries.")
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    @property
+    def ids(self) -> list[str]:
+        """All ids, in the order of the file."""
+        return list(self._sources)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._sources
+
+    def __iter__(self) -> Iterator[Item]:
+        return self._load(self._sources.values())
+
+    def keep(self, names: Container[str]) -> int:
+        """Forget the queries of all other names, so that they are never loaded; returns how many went."""
+        before = len(self._sources)
+        self._sources = {name: source for name, source in self._sources.items() if name in names}
+        return before - len(self._sources)
+
+    def kinds_first(self, names: Container[str]) -> Iterator[Item]:
+        """The queries of these names, one of each kind (picture, words, both) before all others."""
+        chosen = [source for source in self._sources.values() if source.id in names]
+        first = {(source.picture, bool(source.text)): source for source in reversed(chosen)}
+        begun = {source.id for source in first.values()}
+        return self._load([*first.values(), *(source for source in chosen if source.id not in begun)])
+
+    def _load(self, sources: Iterable[Source]) -> Iterator[Item]:
+        self.broken.clear()
+        for source in sources:
+            try:
+                yield load_query(source)
+            except MediaError as error:
+                self.broken[source.id] = error
+
+
+def load_query(source: Source) -> Item:
+    """Read one query. Raises MediaError where its picture cannot be read."""
+    data = source.read()
+    if not source.picture:
+        return Item(source.id, text=source.text)
+    image, _ = images.load(data)
+    return Item(source.id, image, source.text, source.metadata, source.uri, hashlib.sha256(data).hexdigest())
