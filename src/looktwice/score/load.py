@@ -50,8 +50,8 @@ def load_scorer(
     insists. `resolution`: the longer side pictures are scaled to (families with native resolution); `max_tiles` is for
     those that cut pictures into tiles. `as_released` applies the checkpoint's repetition penalty, as the code of
     2604.13268 does. `score_mode`: what is read or written (`score.readout.modes`); `retrace`: show pictures once more
-    (`score.local.retrace`); `prior`: candidate or query, whose absence is divided out (`score.local.prior`). Raises UnknownName,
-    UsageError for what is refused, ModelError where weights cannot be loaded.
+    (`score.local.retrace`); `prior`: candidate or query, whose absence is divided out (`score.local.prior`). Raises
+    UnknownName, UsageError for what is refused, ModelError where weights cannot be loaded.
     """
     from looktwice.models import checkpoints
     from looktwice.models.device import place

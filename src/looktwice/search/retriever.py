@@ -58,7 +58,7 @@ class Answer:
         return first if self.least is None else [hit for hit in first if hit.p is not None and hit.p >= self.least]
 
     def samples(self, grades: Mapping[str, int]) -> list[Sample]:
-        """The scored pairs with labels, for `rank.calibration.fit`: junk (below 0) left out, no grade being not relevant."""
+        """Return the scored pairs with labels, for `rank.calibration.fit`; junk (below 0) is left out."""
         best = max((candidate.coarse for candidate in self.shortlist), default=0.0)
         return [
             Sample(self.query.id, hit.p, best - hit.coarse, grades.get(hit.id, 0) > 0)
@@ -83,7 +83,7 @@ class Retriever:
     MLLM, and its picture where it holds none; "pictures" always the picture; a codec's name insists on those tokens.
     `missing_tokens` is what happens to a candidate without them: "error", "encode" (its picture instead) or "skip".
     `asymmetric` leaves the query's own tokens uncompressed where candidates come from codes.
-    `ties`, `direction`, `budget`, `calibration` and `sure`: see `second_stage.Rules`. `urls`: which of them may be fetched.
+    `ties`, `direction`, `budget`, `calibration` and `sure`: see `second_stage.Rules`. `urls`: which may be fetched.
     """
 
     def __init__(
