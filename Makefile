@@ -36,7 +36,7 @@ test-slow: $(VENV)/.ready-test
 	$(PY) -m pytest -m slow
 
 test-gpu: $(VENV)/.ready-test
-	$(PY) -m pytest -m gpu
+	$(PY) -m pytest -m gpu tests/gpu
 
 check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .
