@@ -243,7 +243,7 @@ def test_a_lock_that_is_a_strangers_file_is_not_written(tmp_path: Path) -> None:
         lock.rmdir() if lock.is_dir() else lock.unlink(missing_ok=True)
         put()
         with pytest.raises(StoreError, match=r"writer\.lock cannot be locked, as it is a link"):
-            table.note_roots(["file:///b/"])
+            table.note_run(["file:///b/"], None)
     assert (tmp_path / "victim").read_text() == "mine"
 
 
