@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from looktwice import jpeg
+from looktwice.ahead import Budget
 from looktwice.errors import MediaError
 
 if TYPE_CHECKING:
@@ -28,6 +30,12 @@ MAX_PIXELS = 178_956_970
 WORKING_PIXELS = 2**25
 """Larger pictures are reduced by a whole factor while or after decoding: no model here looks at 33 megapixels."""
 
+DECODING_PIXELS = 2**27
+"""Decoding begins while no more pixels than this are being decoded: lossless WebP takes 16 bytes for each of them."""
+
+MAX_SIDE, MAX_ASPECT = 100_000, 200
+"""Models bring the shorter side to hundreds of pixels, so that a line of pixels would become gigabytes."""
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"])
 
@@ -36,7 +44,8 @@ REASONS = {
     "not-an-image": "the bytes are none of " + ", ".join(FORMATS),
     "truncated": "the picture ends early",
     "corrupt": "the decoder gave up",
-    "too-large": f"more than {MAX_PIXELS:,} pixels, or more memory than there is",
+    "too-large": f"more than {MAX_PIXELS:,} pixels, more memory than there is, or a JPEG of far too many scans",
+    "too-long": f"a side of more than {MAX_SIDE:,} pixels, or of {MAX_ASPECT} times the other",
     "unsupported": "pixel values that have no agreed white, such as heights in metres, or a rare kind of TIFF",
 }
 """What `MediaError.reason` can be when it comes from this module."""
@@ -46,6 +55,7 @@ _BLOCK = (4096, 256)
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BUDGET = Budget(DECODING_PIXELS)
 
 
 def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, Size]:
@@ -56,11 +66,25 @@ def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, Size]:
     """
     if not data:
         raise MediaError("empty", "the file has no bytes")
+    scans = jpeg.count_scans(data) if data.startswith(_MAGIC[0]) else 0
     image = _open(data)
     for width, height in (image.size, _tile(image)):
         if width * height > max_pixels:
             raise MediaError("too-large", f"{width} x {height} pixels; the limit is {max_pixels:,}")
-    return _decode(image, data)
+    if scans * image.width * image.height > jpeg.MOST_SCANNED_PIXELS:
+        raise MediaError("too-large", f"{image.width} x {image.height} pixels in {scans} scans")
+    _demand_shape(image)
+    with _BUDGET.hold(image.width * image.height):
+        return _decode(image, data)
+
+
+def begins_like_picture(head: bytes) -> bool:
+    """Whether a file of which these are the first 12 bytes may be a picture that `load` reads."""
+    return (
+        head.startswith((*_MAGIC, *_TIFF, b"BM"))
+        or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
+        or head[4:8] == b"ftyp"
+    )
 
 
 def upright(image: Image) -> Image:
@@ -69,6 +93,7 @@ def upright(image: Image) -> Image:
         image.load()
         if not image.width * image.height:
             raise MediaError("empty", "it has no pixels")
+        _demand_shape(image)
         return _turned(_rgb(image), _orientation(image))
     except MediaError:
         raise
@@ -109,6 +134,13 @@ def _open(data: bytes) -> Image:
         raise MediaError("too-large", str(error)) from None
     except Exception as error:  # hostile headers make parsers raise anything, from struct.error to KeyError
         raise _broken(error, data) from None
+
+
+def _demand_shape(image: Image) -> None:
+    short, long = sorted(image.size)
+    if long > MAX_SIDE or long > MAX_ASPECT * max(1, short):
+        limit = f"at most {MAX_SIDE:,} pixels a side, and {MAX_ASPECT} times the other side"
+        raise MediaError("too-long", f"{image.width} x {image.height} pixels; {limit}")
 
 
 def _tile(image: Image) -> Size:

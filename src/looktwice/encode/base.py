@@ -19,7 +19,7 @@ from looktwice.encode.linear import Linear
 from looktwice.encode.mixing import Mixing, unit
 from looktwice.errors import UsageError
 from looktwice.sources.records import text_is_clean
-from looktwice.types import EncoderInfo, Item, has_words
+from looktwice.types import EncoderInfo, Item, has_words, shortened
 from looktwice.weights import load_weights
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Asked:
 def _text(item: Item) -> str:
     if not text_is_clean(text := item.text or ""):
         raise UsageError(f"The text of {item.id!r:.60} is not UTF-8 (it holds half a character); write it anew.")
-    return text
+    return shortened(text)
 
 
 def _picture(item: Item) -> Image:

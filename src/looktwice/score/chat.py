@@ -8,6 +8,7 @@ from typing import Any
 
 from looktwice.errors import UsageError
 from looktwice.score.prompt import Piece
+from looktwice.types import shortened
 
 
 def render(processor: Any, pieces: Sequence[Piece]) -> str:
@@ -57,7 +58,7 @@ def cleaner(processor: Any) -> Callable[[str], str]:
     """A function that takes the sting out of text that people wrote.
 
     Spellings of control tokens ("<image>", "<|im_end|>") get a space after their first character, so that they are
-    read as the text they are; lone surrogates, which no tokenizer accepts, become question marks.
+    read as the text they are; lone surrogates, which no tokenizer accepts, become question marks. Long text is cut.
     """
     tokenizer = processor.tokenizer
     control = {str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special}
@@ -67,7 +68,7 @@ def cleaner(processor: Any) -> Callable[[str], str]:
     pattern = re.compile("|".join(spellings) or r"(?!)")
 
     def clean(text: str) -> str:
-        text = text.encode("utf-8", "replace").decode("utf-8")
+        text = shortened(text).encode("utf-8", "replace").decode("utf-8")
         while (apart := pattern.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text)) != text:
             text = apart
         return text
