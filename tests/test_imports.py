@@ -16,7 +16,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "looktwice"
 # Each may import what stands above it in this list, and itself; stages share a line and never import one another.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"types", "files", "ahead", "jpeg"}),
+    frozenset({"types", "files", "ahead", "jpeg", "checked"}),
     frozenset({"catalog", "device", "media"}),
     frozenset({"checkpoints", "sources", "shapes"}),
     frozenset({"weights", "doctor", "manifest"}),
