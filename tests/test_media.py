@@ -80,6 +80,23 @@ def test_not_a_picture(data: bytes, word: str) -> None:
     assert reason(data) == word
 
 
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"password=hunter2\n" * 9, "text"),
+        (b"\x01hunter2" * 9, "data of another kind"),
+        (b"%PDF-1.7 hunter2", "a PDF"),
+        (b"version https://git-lfs.github.com/spec/v1\nhunter2", "a pointer of Git LFS, not the file itself"),
+        (b"\0\0\0 ftypheic" + b"hunter2" * 9, "HEIC or a video"),
+    ],
+)
+def test_what_is_no_picture_is_named_and_not_quoted(data: bytes, kind: str) -> None:
+    with pytest.raises(MediaError) as caught:
+        media.load(data)
+    assert caught.value.detail == f"it is {kind}" and "hunter2" not in str(caught.value)
+    assert bytes(data[:4]).hex(" ") not in str(caught.value)
+
+
 @pytest.mark.parametrize("place", [41, 60, 5000])
 def test_broken_data_is_never_half_a_picture(place: int) -> None:
     data = bytearray(as_bytes(NOISE, "PNG", compress_level=1))

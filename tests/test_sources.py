@@ -874,3 +874,17 @@ def test_a_huge_file_that_is_no_picture_is_not_read(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 2**20
+
+
+def test_what_a_server_says_is_kept_in_part() -> None:
+    assert len(MediaError("download", "HTTP Error 404: " + "x" * 65_000).detail) == MediaError.MOST_DETAIL + 1
+    assert MediaError("download", "x" * MediaError.MOST_DETAIL).detail == "x" * MediaError.MOST_DETAIL
+
+
+def test_a_list_that_names_a_strangers_file_learns_nothing_of_it(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("password=hunter2" * 2**21)
+    (tmp_path / "list.jsonl").write_text(json.dumps({"id": "a", "image": file_uri(tmp_path / "secret")}) + "\n")
+    [one] = [one for one in met(tmp_path / "list.jsonl") if isinstance(one, Source)]
+    with pytest.raises(MediaError) as caught:
+        one.read()
+    assert caught.value.reason == "not-an-image" and caught.value.detail == "it is text, of 33,554,432 bytes"

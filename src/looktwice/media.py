@@ -50,6 +50,18 @@ REASONS = {
 }
 """What `MediaError.reason` can be when it comes from this module."""
 
+_OTHERS = {
+    b"%PDF": "a PDF",
+    b"%!PS": "PostScript",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "gzip",
+    b"<svg": "SVG",
+    b"<?xml": "XML or SVG",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
+}
+
 _BLOCK = (4096, 256)
 """Columns and rows of a large picture's result that are made at once."""
 
@@ -129,7 +141,7 @@ def _open(data: bytes) -> Image:
             raise MediaError("unsupported", "a kind of TIFF that cannot be read, or its directory is missing") from None
         if data.startswith(_MAGIC) or data[4:12] == b"ftypavif" or _cut_webp(data):
             raise MediaError("truncated", "the header of the picture is incomplete or damaged") from None
-        raise MediaError("not-an-image", _begins_with(data)) from None
+        raise MediaError("not-an-image", f"it is {kind_of(data)}") from None
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
         raise MediaError("too-large", str(error)) from None
     except Exception as error:  # hostile headers make parsers raise anything, from struct.error to KeyError
@@ -177,11 +189,14 @@ def _cut_webp(data: bytes) -> bool:
     return data[:4] == b"RIFF" and data[8:12] == b"WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little")
 
 
-def _begins_with(data: bytes) -> str:
-    head = data[:24]
-    if all(32 <= byte < 127 or byte in b"\r\n\t" for byte in head):
-        return f"it is text that begins with {head.decode('ascii')!r}"
-    return f"it begins with the bytes {data[:8].hex(' ')}"
+def kind_of(data: bytes) -> str:
+    """What a file that is no picture seems to be. Its bytes are not quoted: a stranger's list may name any file."""
+    for start, kind in _OTHERS.items():
+        if data.startswith(start):
+            return kind
+    if data[4:8] == b"ftyp":
+        return "HEIC or a video"
+    return "text" if all(32 <= byte < 127 or byte in b"\r\n\t" for byte in data[:24]) else "data of another kind"
 
 
 def _orientation(image: Image) -> int:

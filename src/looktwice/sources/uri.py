@@ -16,7 +16,7 @@ from typing import BinaryIO, Literal, TypeAlias
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from looktwice.errors import MediaError
-from looktwice.media import begins_like_picture
+from looktwice.media import begins_like_picture, kind_of
 
 MAX_BYTES = 2**29
 """Larger files are refused: no picture under the pixel cap needs half a gigabyte."""
@@ -147,8 +147,8 @@ def _read_open(file: BinaryIO, where: Location) -> bytes:
         raise MediaError("too-large", f"{size:,} bytes; the limit is {MAX_BYTES:,}")
     file.seek(where.offset)
     if size > LOOK_FIRST_BYTES:
-        if not begins_like_picture(head := file.read(12)):
-            raise MediaError("not-an-image", f"{size:,} bytes that begin with {head.hex(' ')}")
+        if not begins_like_picture(head := file.read(24)):
+            raise MediaError("not-an-image", f"it is {kind_of(head)}, of {size:,} bytes")
         file.seek(where.offset)
     data = file.read(size)
     if where.size is not None and len(data) < size:
