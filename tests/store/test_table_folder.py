@@ -326,6 +326,17 @@ def test_without_flock_a_copied_lock_does_not_hold_for_ever(tmp_path: Path) -> N
     assert len(table) == 2 and not lock.exists()
 
 
+def test_an_older_filelock_without_flock_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+
+    def missing(*_: object, **__: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(table._lock._lock, "acquire", missing)
+    with pytest.raises(StoreError, match="install a newer filelock"):
+        table.add([row("a")])
+
+
 @pytest.mark.parametrize("record", ["1073741823\n{host}\n", "-1\n", "9" * 30 + "\n", "", "x" * 9999])
 def test_a_lock_names_only_processes_that_live(tmp_path: Path, record: str) -> None:
     table = Table.create(tmp_path / "t.lt", ENCODER)
