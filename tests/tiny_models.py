@@ -139,6 +139,9 @@ def qwen_config(kind: str, tokenizer: PreTrainedTokenizerFast, vision: Config, r
     return {"model_type": kind, "vision_config": tower, "text_config": text, **ids}
 
 
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+
+
 def qwen2_5_vl(folder: Path) -> Config:
     """One token per 28 × 28 px; windows of 2 × 2 tokens; 4 to 64 tokens a picture."""
     tokenizer = qwen_tokenizer([*QWEN_IDS.values()])
@@ -159,6 +162,13 @@ def qwen3_vl(folder: Path) -> Config:
     vision = {"depth": 3, "patch_size": 16, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]}
     rope = {"mrope_section": [3, 3, 2], "mrope_interleaved": True, "rope_theta": 5e6}
     return qwen_config("qwen3_vl", tokenizer, vision, rope)
+
+
+def qwen3_vl_moe(folder: Path) -> Config:
+    """As qwen3_vl; every layer sends a token to 2 of 4 experts."""
+    config = qwen3_vl(folder)
+    text = {**config["text_config"], "model_type": "qwen3_vl_moe_text", **EXPERTS}
+    return {**config, "model_type": "qwen3_vl_moe", "text_config": text}
 
 
 def internvl(folder: Path) -> Config:
@@ -268,7 +278,7 @@ def dinov3(folder: Path) -> Config:
 
 Builder = Callable[[Path], Config]
 MLLMS: dict[str, Builder] = {
-    builder.__name__: builder for builder in (idefics3, qwen2_5_vl, qwen3_vl, internvl, llava_onevision)
+    builder.__name__: builder for builder in (idefics3, qwen2_5_vl, qwen3_vl, qwen3_vl_moe, internvl, llava_onevision)
 }
 ENCODERS: dict[str, Builder] = {builder.__name__: builder for builder in (clip, siglip, siglip2, dinov2, dinov3)}
 FAMILIES = {**MLLMS, **ENCODERS}

@@ -17,6 +17,7 @@ FAMILIES = {
     "qwen2_vl": "looktwice.score.families.qwen:QwenVL",
     "qwen2_5_vl": "looktwice.score.families.qwen:QwenVL",
     "qwen3_vl": "looktwice.score.families.qwen:QwenVL",
+    "qwen3_vl_moe": "looktwice.score.families.qwen:QwenVL",
     "internvl": "looktwice.score.families.internvl:InternVL",
     "llava_onevision": "looktwice.score.families.llava_onevision:LlavaOnevision",
 }
