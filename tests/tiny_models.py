@@ -44,6 +44,8 @@ def randomise(model: PreTrainedModel, std: float) -> PreTrainedModel:
             noise = torch.randn_like(parameter)
             is_scale = parameter.dim() == 1 and "norm" in name and name.endswith("weight")
             parameter.copy_(1 + 0.1 * noise if is_scale else noise * (std if parameter.dim() > 1 else std / 2))
+            if name.endswith("A_log"):  # slow enough that a recurrent state remembers hundreds of tokens
+                parameter.sub_(5)
     return model.eval()
 
 
@@ -171,6 +173,26 @@ def qwen3_vl_moe(folder: Path) -> Config:
     return {**config, "model_type": "qwen3_vl_moe", "text_config": text}
 
 
+def qwen3_5(folder: Path) -> Config:
+    """As qwen3_vl without DeepStack; two gated delta-net layers of 2 key and 4 value heads, then attention."""
+    config = qwen3_vl(folder)
+    vision = {k: v for k, v in config["vision_config"].items() if k != "deepstack_visual_indexes"}
+    mixers = ["linear_attention", "linear_attention", "full_attention"]
+    net = {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    net |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4}
+    rope = {"mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+    text = {**config["text_config"], "model_type": "qwen3_5_text", "layer_types": mixers, **net}
+    text["rope_parameters"] = {**text["rope_parameters"], **rope}
+    return {**config, "model_type": "qwen3_5", "vision_config": vision, "text_config": text}
+
+
+def qwen3_5_moe(folder: Path) -> Config:
+    """As qwen3_5; every layer sends a token to 2 of 4 experts and to one that all tokens share."""
+    config = qwen3_5(folder)
+    text = {**config["text_config"], "model_type": "qwen3_5_moe_text", **EXPERTS, "shared_expert_intermediate_size": 24}
+    return {**config, "model_type": "qwen3_5_moe", "text_config": text}
+
+
 def internvl(folder: Path) -> Config:
     """Tiles of 32 px; 4 tokens a tile; 1 to 4 tiles, and a thumbnail when there are several."""
     named = {"start_image_token": "<img>", "end_image_token": "</img>"}
@@ -278,7 +300,8 @@ def dinov3(folder: Path) -> Config:
 
 Builder = Callable[[Path], Config]
 MLLMS: dict[str, Builder] = {
-    builder.__name__: builder for builder in (idefics3, qwen2_5_vl, qwen3_vl, qwen3_vl_moe, internvl, llava_onevision)
+    builder.__name__: builder
+    for builder in (idefics3, qwen2_5_vl, qwen3_vl, qwen3_vl_moe, qwen3_5, qwen3_5_moe, internvl, llava_onevision)
 }
 ENCODERS: dict[str, Builder] = {builder.__name__: builder for builder in (clip, siglip, siglip2, dinov2, dinov3)}
 FAMILIES = {**MLLMS, **ENCODERS}

@@ -65,6 +65,15 @@ def test_rows_follow_memory_in_steps(mllm: Get) -> None:
 
 
 @pytest.mark.parametrize(
+    ("family", "more"), [("qwen3_vl_moe", "qwen3_vl"), ("qwen3_5", "qwen3_vl"), ("qwen3_5_moe", "qwen3_vl_moe")]
+)
+def test_experts_and_recurrent_states_take_their_memory(mllm: Get, family: str, more: str) -> None:
+    cost, plain = (memory.Cost.of(mllm(name).model.config.get_text_config(), 4) for name in (family, more))
+    assert cost.per_token > plain.per_token
+    assert (cost.per_row > plain.per_row) == ("qwen3_5" in family)
+
+
+@pytest.mark.parametrize(
     ("place", "free", "room"),
     [
         ("cpu", 8 << 30, 2 << 30),

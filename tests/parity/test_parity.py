@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, Qwen2VLConfig, SmolVLMConfig
 
-from looktwice.score import prompts
+from looktwice.score import prefix, prompts
 from looktwice.score.engine import Engine
 from looktwice.score.families.base import Family
 from looktwice.score.load import scorer, widen_head
@@ -122,13 +122,16 @@ def test_texts_of_any_length_alone_and_together(mllm: Get, query: dict[str, Item
 def test_bfloat16_stays_near_itself_and_near_float32(
     mllm: Get, query: dict[str, Item], candidates: list[Item], family: str
 ) -> None:
-    """Two paths of one bfloat16 model round differently: 0.02 apart, 0.2 from float32, at a logit std of 1.1."""
+    """Two paths of one bfloat16 model round differently: 0.02 apart, 0.2 from float32, at a logit std of 1.1.
+
+    With experts, a token may be sent elsewhere where two are nearly equal: 0.11 apart.
+    """
     exact = mllm(family)
     half = replace(exact, model=copy.deepcopy(exact.model).to(torch.bfloat16))
     widen_head(half.model)
     fast = fast_logits(engine(half, "object"), query["image"], candidates)
-    assert gap(fast, oracle(half, "object", query["image"], candidates)) <= 0.05
-    assert rms(fast, oracle(exact, "object", query["image"], candidates)) <= 0.06
+    assert gap(fast, oracle(half, "object", query["image"], candidates)) <= (0.2 if "moe" in family else 0.05)
+    assert rms(fast, oracle(exact, "object", query["image"], candidates)) <= (0.15 if "moe" in family else 0.06)
     assert len(fast.unique()) > 0.9 * fast.numel(), "the head is float32: logits are not rounded to bfloat16"
 
 
@@ -277,13 +280,13 @@ def test_a_lost_deepstack_level_is_noticed(
 ) -> None:
     model = mllm("qwen3_vl")
     fast = engine(model, "object")
-    monkeypatch.setattr(fast.family, "extras", lambda visual, levels: {})
+    monkeypatch.setattr(fast.family, "extras", lambda ids, visual, levels: {})
     assert (
         gap(fast_logits(fast, query["image"], candidates), oracle(model, "object", query["image"], candidates)) > 0.05
     )
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5"])
 def test_positions_on_one_axis_are_noticed(
     mllm: Get, query: dict[str, Item], candidates: list[Item], family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,3 +319,29 @@ def test_a_lost_newline_is_noticed(
     forget = lambda ids, layouts: replace(row := spread(ids, layouts), newline=torch.zeros_like(row.newline))  # noqa: E731
     monkeypatch.setattr(fast.family, "spread", forget)
     assert gap(fast_logits(fast, query["text"], candidates), oracle(model, "match", query["text"], candidates)) > 0.01
+
+
+@pytest.mark.parametrize("kind", ["conv_states", "recurrent_states"])
+def test_a_lost_state_is_noticed(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the prefix's states in gated delta-net layers, one of them at zero."""
+    model = mllm("qwen3_5")
+    lent = prefix.SharedStates.__init__
+
+    def forget(self: Any, *given: Any) -> None:
+        lent(self, *given)
+        setattr(self, kind, {0: torch.zeros_like(getattr(self, kind)[0])})
+
+    monkeypatch.setattr(prefix.SharedStates, "__init__", forget)
+    # few tokens after the prefix: a convolution of four has forgotten it after three
+    items = [Item(f"t{i}", text=text) for i, text in enumerate(("yes", "no", "0"))]
+    found = fast_logits(engine(model, "caption"), query["image"], items)
+    assert gap(found, oracle(model, "caption", query["image"], items)) > 100 * TOLERANCE
+
+
+def test_a_state_is_lent_and_not_given_away(mllm: Get, query: dict[str, Item]) -> None:
+    """One candidate leaves one token after the prefix, and the model writes into the state that it is given then."""
+    fast, item = engine(mllm("qwen3_5"), "caption"), Item("t", text="a red cup")
+    first = fast_logits(fast, query["image"], [item])
+    assert [batch.tolist() for batch in fast_logits(fast, query["image"], [item])] == first.tolist()

@@ -18,6 +18,8 @@ FAMILIES = {
     "qwen2_5_vl": "looktwice.score.families.qwen:QwenVL",
     "qwen3_vl": "looktwice.score.families.qwen:QwenVL",
     "qwen3_vl_moe": "looktwice.score.families.qwen:QwenVL",
+    "qwen3_5": "looktwice.score.families.qwen:Qwen35",
+    "qwen3_5_moe": "looktwice.score.families.qwen:Qwen35",
     "internvl": "looktwice.score.families.internvl:InternVL",
     "llava_onevision": "looktwice.score.families.llava_onevision:LlavaOnevision",
 }
@@ -27,13 +29,13 @@ def find(config: Any) -> tuple[type[Family] | None, str | None]:
     """The family of a model with this configuration; or None, and in words why it must take the reference path."""
     if config.model_type not in FAMILIES:
         return None, f"the family {config.model_type!r} is not one of {', '.join(FAMILIES)}"
+    module, _, cls = FAMILIES[config.model_type].partition(":")
+    found: type[Family] = getattr(importlib.import_module(module), cls)
     text_config = config.get_text_config()
-    kinds = set(getattr(text_config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
+    kinds = set(getattr(text_config, "layer_types", None) or ()) - found.layer_kinds
     if kinds:
         return None, f"its language model has layers of the kind {', '.join(sorted(kinds))}"
     attention = getattr(text_config, "_attn_implementation", None) or "sdpa"
     if attention != "sdpa":
         return None, f"it was loaded with the attention {attention!r}, not 'sdpa'"
-    module, _, cls = FAMILIES[config.model_type].partition(":")
-    found: type[Family] = getattr(importlib.import_module(module), cls)
     return found, None
