@@ -31,13 +31,18 @@ class QwenVL(Family):
         pixels = torch.cat([p.tensors["pixel_values"] for p in prepared])
         device = self.model.device
         seen = self.model.get_image_features(pixels.to(device), grids.to(device), return_dict=True)
-        levels = [torch.stack(of) for of in zip(*seen.deepstack_features, strict=True)] if self.levels else None
+        levels = self._levels(seen) if self.levels else None
         merge = int(self.model.config.vision_config.spatial_merge_size)
         shapes = [(h // merge, w // merge) for _, h, w in grids.tolist()]
         return [
             VisualTokens(features, levels[i] if levels else None, (Block("global", *shape),))
             for i, (features, shape) in enumerate(zip(seen.pooler_output, shapes, strict=True))
         ]
+
+    def _levels(self, seen: Any) -> Sequence[Tensor]:
+        """DeepStack levels [L, T, d] of every picture. Up to transformers 5.17 a level comes in one piece."""
+        whole = [level if isinstance(level, Tensor) else torch.cat(list(level)) for level in seen.deepstack_features]
+        return torch.split(torch.stack(whole), [len(features) for features in seen.pooler_output], dim=1)
 
     def extras(self, ids: Tensor, visual: Tensor, levels: Sequence[Tensor]) -> dict[str, Any]:
         if not self.levels or not levels:
