@@ -211,6 +211,36 @@ def internvl(folder: Path) -> Config:
     }
 
 
+def gemma_tokenizer(named: dict[str, str], turns: list[str]) -> PreTrainedTokenizerFast:
+    """Runs of line breaks are tokens of their own, so that those around a picture join those of the text."""
+    names = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>"}
+    special = [*names.values(), *named.values(), *turns]
+    tokenizer = byte_tokenizer(special, **names, extra_special_tokens=named, additional_special_tokens=turns)
+    tokenizer.add_tokens(["\n\n", "\n\n\n", "\n\n\n\n"])
+    return tokenizer
+
+
+def gemma3(folder: Path) -> Config:
+    """One square view of 64 px in 4 x 4 tokens; layers with a window of 14 tokens before and after one without."""
+    named = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    tokenizer = gemma_tokenizer(named, ["<start_of_turn>", "<end_of_turn>"])
+    chat(folder, tokenizer, "Gemma3Processor", wording.GEMMA3_TEMPLATE, image_seq_length=16)
+    images(folder, "Gemma3ImageProcessor", size={"height": 64, "width": 64}, resample=2)
+    mixers = ["sliding_attention", "full_attention", "sliding_attention"]
+    ids = {
+        f"{name.removesuffix('_token')}_token_index": tokenizer.convert_tokens_to_ids(t) for name, t in named.items()
+    }
+    return {
+        "model_type": "gemma3",
+        "vision_config": layers(model_type="siglip_vision_model", image_size=64, patch_size=8, vision_use_head=False),
+        "text_config": decoder(
+            "gemma3_text", tokenizer, sliding_window=14, layer_types=mixers, query_pre_attn_scalar=WIDTH // 2
+        ),
+        "mm_tokens_per_image": 16,
+        **ids,
+    }
+
+
 def llava_onevision(folder: Path) -> Config:
     """Base view of 32 px (16 tokens) and any-resolution views of up to 64 × 64 px, unpadded, with row newlines."""
     tokenizer = qwen_tokenizer(["<image>", "<video>"])
@@ -301,7 +331,17 @@ def dinov3(folder: Path) -> Config:
 Builder = Callable[[Path], Config]
 MLLMS: dict[str, Builder] = {
     builder.__name__: builder
-    for builder in (idefics3, qwen2_5_vl, qwen3_vl, qwen3_vl_moe, qwen3_5, qwen3_5_moe, internvl, llava_onevision)
+    for builder in (
+        idefics3,
+        qwen2_5_vl,
+        qwen3_vl,
+        qwen3_vl_moe,
+        qwen3_5,
+        qwen3_5_moe,
+        gemma3,
+        internvl,
+        llava_onevision,
+    )
 }
 ENCODERS: dict[str, Builder] = {builder.__name__: builder for builder in (clip, siglip, siglip2, dinov2, dinov3)}
 FAMILIES = {**MLLMS, **ENCODERS}

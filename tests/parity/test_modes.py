@@ -24,7 +24,7 @@ from looktwice.score.written import Answering, Written, parse
 from looktwice.token_index.sets import demand_tokens
 from looktwice.types import Item
 
-FAMILIES = ["idefics3", "qwen2_5_vl", "qwen3_vl", "qwen3_5"]
+FAMILIES = ["idefics3", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "gemma3"]
 TOLERANCE = 1e-4
 Get = Callable[[str], Mllm]
 

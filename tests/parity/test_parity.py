@@ -25,6 +25,7 @@ from looktwice.score.families.base import Family
 from looktwice.score.load import scorer, widen_head
 from looktwice.score.mllm import Mllm
 from looktwice.score.reference import Reference
+from looktwice.score.rows import shared_length
 from looktwice.types import Block, Item, VisualTokens
 
 FAMILIES = list(tiny_models.MLLMS)
@@ -124,14 +125,16 @@ def test_bfloat16_stays_near_itself_and_near_float32(
 ) -> None:
     """Two paths of one bfloat16 model round differently: 0.02 apart, 0.2 from float32, at a logit std of 1.1.
 
-    With experts, a token may be sent elsewhere where two are nearly equal: 0.11 apart.
+    With experts, a token may be sent elsewhere where two are nearly equal: 0.11 apart. Gemma 3's norms behind every
+    layer leave both paths 0.27 (rms) from float32.
     """
     exact = mllm(family)
     half = replace(exact, model=copy.deepcopy(exact.model).to(torch.bfloat16))
     widen_head(half.model)
     fast = fast_logits(engine(half, "object"), query["image"], candidates)
-    assert gap(fast, oracle(half, "object", query["image"], candidates)) <= (0.2 if "moe" in family else 0.05)
-    assert rms(fast, oracle(exact, "object", query["image"], candidates)) <= (0.15 if "moe" in family else 0.06)
+    slow, sharp = (oracle(one, "object", query["image"], candidates) for one in (half, exact))
+    assert gap(fast, slow) <= (0.2 if "moe" in family else 0.05)
+    assert rms(fast, sharp) <= max(0.06, 1.2 * rms(slow, sharp))
     assert len(fast.unique()) > 0.9 * fast.numel(), "the head is float32: logits are not rounded to bfloat16"
 
 
@@ -188,7 +191,7 @@ def encoder_outputs(fast: Engine, pair: Sequence[VisualTokens]) -> Any:
         out.deepstack_features = list(
             zip(*[tokens.levels for tokens in pair if tokens.levels is not None], strict=True)
         )
-    if type(fast.family).__name__ == "InternVL":
+    if type(fast.family).__name__ in ("InternVL", "Gemma3"):
         out.pooler_output = torch.cat(out.pooler_output)[None]
     return out
 
@@ -260,6 +263,7 @@ def test_dropped_tokens_keep_the_positions_of_those_that_stay(
         if grids is not None:
             positions = model.model.model.get_rope_index(ids, inputs["mm_token_type_ids"], grids)[0]
         fed = {"image": encoder_outputs(fast, (own[0], short))}
+        kinds = {name: inputs[name][:, keep] for name in ("token_type_ids",) if name in inputs}
         with torch.no_grad():
             out = model.model(
                 input_ids=ids[:, keep],
@@ -267,9 +271,23 @@ def test_dropped_tokens_keep_the_positions_of_those_that_stay(
                 attention_mask=torch.ones(1, int(keep.sum()), dtype=torch.long),
                 mm_encoder_outputs=fed,
                 logits_to_keep=1,
+                **kinds,
             )
         expected.append(out.logits[0, -1])
     assert gap(fast_logits(fast, query["image"], items), torch.stack(expected)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("prompt", "kind"), [("object", "image"), ("match", "text"), ("mixed", "both")])
+def test_token_ids_are_those_of_the_models_own_processor(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], family: str, prompt: str, kind: str
+) -> None:
+    fast, slow = engine(mllm(family), prompt), Reference(mllm(family), prompts.get(prompt))
+    shown = 2 if prompt == "object" or kind == "both" else 1
+    for pair, candidate in zip(
+        fast._pairs(query[kind], candidates, range(len(candidates)), shown), candidates, strict=True
+    ):
+        assert pair.row.ids.tolist() == slow.inputs(query[kind], candidate)["input_ids"][0].tolist()
 
 
 # --- tests of the tests -----------------------------------------------------------------------------------------------
@@ -345,3 +363,40 @@ def test_a_state_is_lent_and_not_given_away(mllm: Get, query: dict[str, Item]) -
     fast, item = engine(mllm("qwen3_5"), "caption"), Item("t", text="a red cup")
     first = fast_logits(fast, query["image"], [item])
     assert [batch.tolist() for batch in fast_logits(fast, query["image"], [item])] == first.tolist()
+
+
+def blind(family: Any, how: str) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
+    """A mask that is wrong in one way."""
+    right = family.mask
+
+    def wrong(distances: Tensor, visual: Tensor) -> dict[str, Tensor]:
+        if how == "pictures from left to right":
+            return right(distances, torch.zeros_like(visual))
+        mask = dict(right(distances, visual))
+        if how == "no window":
+            mask["sliding_attention"] = mask["full_attention"]
+        else:
+            mask["sliding_attention"] = mask["full_attention"] & (distances < family.window + 1)
+        return mask
+
+    return wrong
+
+
+@pytest.mark.parametrize("how", ["pictures from left to right", "no window", "a window of one more"])
+def test_a_wrong_mask_is_noticed(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = mllm("gemma3")
+    fast = engine(model, "object")
+    monkeypatch.setattr(fast.family, "mask", blind(fast.family, how))
+    moved = gap(fast_logits(fast, query["image"], candidates), oracle(model, "object", query["image"], candidates))
+    assert moved > 100 * TOLERANCE
+
+
+def test_a_prefix_is_longer_than_the_window(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
+    """What the other tests take for granted: windows end inside the prefix, inside pictures and inside the rest."""
+    fast = engine(mllm("gemma3"), "object")
+    ready = fast._pairs(query["image"], candidates, range(len(candidates)), 2)
+    shared, window = shared_length(ready), mllm("gemma3").model.config.text_config.sliding_window
+    assert shared > window and len(ready[0].row.ids) - shared > 2 * window
+    assert len(ready[0].pictures[0].features) > window

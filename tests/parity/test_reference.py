@@ -175,8 +175,17 @@ def test_an_unknown_family_takes_the_reference_path_and_says_so_once(
 def test_sliding_windows_have_no_fast_path(mllm: Get) -> None:
     config = copy.deepcopy(mllm("qwen2_5_vl").model.config)
     config.text_config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
-    family, why = families.find(config)
+    family, why = families.find(config, mllm("qwen2_5_vl").processor)
     assert family is None and why is not None and "sliding_attention" in why
+
+
+def test_what_gemma_cannot_share_has_no_fast_path(mllm: Get) -> None:
+    model = mllm("gemma3")
+    config, processor = copy.deepcopy(model.model.config), copy.deepcopy(model.processor)
+    processor.image_processor.do_pan_and_scan = True
+    assert "crops" in str(families.find(config, processor)[1])
+    config.text_config.use_bidirectional_attention = True
+    assert "both directions" in str(families.find(config, model.processor)[1])
 
 
 @pytest.mark.parametrize("mode", ["p-label", "p-true"])

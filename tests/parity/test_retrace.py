@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from looktwice.errors import UnknownName, UsageError
@@ -22,10 +23,10 @@ from looktwice.score.mllm import Mllm
 from looktwice.score.reference import Reference
 from looktwice.score.retrace import PRESETS, Retrace, delta, early_entropy
 from looktwice.score.written import Answering
-from looktwice.types import Item, VisualTokens
+from looktwice.types import Item, TextIds, VisualTokens
 
-FAMILIES = ["idefics3", "qwen2_5_vl", "qwen3_vl", "qwen3_5"]
-GAMMAS = {"qwen3_5": 0.0028}  # its early exits are surer
+FAMILIES = ["idefics3", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "gemma3"]
+GAMMAS = {"qwen3_5": 0.0028, "gemma3": 0.31}  # their early exits are surer
 TOLERANCE = 1e-4
 Get = Callable[[str], Mllm]
 
@@ -90,7 +91,7 @@ def stock(mllm: Mllm, spec: Retrace, fast: Engine, prompt: str, query: Item, can
     if layer < 0:
         return base.logits[0, -1], layer
     # tiles of Idefics3 begin with marker tokens, which belong to the candidate's picture
-    begins = 0 if spec.positions == "all" else candidate_first - lead(inputs["input_ids"][0], candidate_first, fast)
+    begins = 0 if spec.positions == "all" else candidate_first - lead(fast)
     mlp = decoder.layers[layer].mlp
     hook = mlp.register_forward_hook(lambda m, args, out: transcribed(spec, m, args[0][0], out[0], z, begins)[None])
     with torch.no_grad():
@@ -99,10 +100,11 @@ def stock(mllm: Mllm, spec: Retrace, fast: Engine, prompt: str, query: Item, can
     return found, layer
 
 
-def lead(ids: Tensor, slot: int, fast: Engine) -> int:
-    """Marker tokens between the start of a picture and its first slot."""
-    pieces = fast.family.prepare(__import__("PIL.Image").Image.new("RGB", (90, 60)), 2).ids
-    return pieces.index(fast.family.image_token_id)
+def lead(fast: Engine) -> int:
+    """Marker tokens of a picture before its first slot."""
+    (tokens,) = fast.visual_tokens([Item("x", image=Image.new("RGB", (90, 60)))])
+    first = tokens.layout[0]
+    return len(first.ids) if isinstance(first, TextIds) else 0
 
 
 def where_it_fires(mllm: Mllm, spec: Retrace, decoder: Any, hidden: Sequence[Tensor]) -> int:

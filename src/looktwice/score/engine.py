@@ -170,7 +170,8 @@ class Engine:
         """Token ids of a laid-out pair."""
         ids = self._ids.get(pieces)
         if ids is None:
-            ids = self._ids[pieces] = chat.encode(self.mllm.processor, chat.render(self.mllm.processor, pieces))
+            text = self.family.rewrite(chat.render(self.mllm.processor, pieces))
+            ids = self._ids[pieces] = chat.encode(self.mllm.processor, text)
             if len(self._ids) > BLOCK:
                 self._ids.popitem(last=False)
         return ids
@@ -295,4 +296,4 @@ class Engine:
         said = [pair.row.ids for pair in part]
         if more:
             said = [torch.cat([ids, torch.tensor(own, dtype=ids.dtype)]) for ids, own in zip(said, more, strict=True)]
-        return released.penalise(logits.float(), said, self.penalty)
+        return released.penalise(self.family.finish(logits.float()), said, self.penalty)

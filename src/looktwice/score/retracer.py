@@ -45,6 +45,7 @@ class Retracer:
     def __init__(self, spec: Retrace, mllm: Mllm, family: Family) -> None:
         self.spec = spec
         self.model = mllm.model
+        self.family = family
         self.decoder = family.decoder
         layers = list(getattr(self.decoder, "layers", ()))
         self.static, self.probes = _places(spec, len(layers))
@@ -153,7 +154,7 @@ class Retracer:
         if self.spec.normed:
             state = self.decoder.norm(state)
         head = self.model.get_output_embeddings()
-        unsure = early_entropy(head(state.to(head.weight.dtype))) > self.spec.gamma
+        unsure = early_entropy(self.family.finish(head(state.to(head.weight.dtype)))) > self.spec.gamma
         for earlier in evidence.fires.values():
             unsure = unsure & ~earlier
         evidence.fires[at + 1] = unsure

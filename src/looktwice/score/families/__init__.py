@@ -20,13 +20,14 @@ FAMILIES = {
     "qwen3_vl_moe": "looktwice.score.families.qwen:QwenVL",
     "qwen3_5": "looktwice.score.families.qwen:Qwen35",
     "qwen3_5_moe": "looktwice.score.families.qwen:Qwen35",
+    "gemma3": "looktwice.score.families.gemma:Gemma3",
     "internvl": "looktwice.score.families.internvl:InternVL",
     "llava_onevision": "looktwice.score.families.llava_onevision:LlavaOnevision",
 }
 
 
-def find(config: Any) -> tuple[type[Family] | None, str | None]:
-    """The family of a model with this configuration; or None, and in words why it must take the reference path."""
+def find(config: Any, processor: Any) -> tuple[type[Family] | None, str | None]:
+    """The family of a model with this configuration and processor; or None, and why it must take the reference path."""
     if config.model_type not in FAMILIES:
         return None, f"the family {config.model_type!r} is not one of {', '.join(FAMILIES)}"
     module, _, cls = FAMILIES[config.model_type].partition(":")
@@ -38,4 +39,5 @@ def find(config: Any) -> tuple[type[Family] | None, str | None]:
     attention = getattr(text_config, "_attn_implementation", None) or "sdpa"
     if attention != "sdpa":
         return None, f"it was loaded with the attention {attention!r}, not 'sdpa'"
-    return found, None
+    why = found.refuses(config, processor)
+    return (None, why) if why else (found, None)

@@ -81,6 +81,15 @@ class Family:
         """Let the processor cut a picture into at most `most` tiles."""
         raise UsageError("This model does not cut pictures into tiles; leave the number of tiles out.")
 
+    @classmethod
+    def refuses(cls, config: Any, processor: Any) -> str | None:
+        """Why a model with this configuration and processor must take the reference path, or None."""
+        return None
+
+    def rewrite(self, text: str) -> str:
+        """The rendered text as the model's processor would have it before the tokenizer, one placeholder a picture."""
+        return text
+
     def prepare(self, image: Image, pictures: int) -> Prepared:
         """Run the model's own processor on one picture of a prompt that shows so many."""
         made = self.processor(
@@ -112,6 +121,10 @@ class Family:
         `visual` [n, C] are the new tokens of pictures, the last C of the K keys.
         """
         return distances >= 0
+
+    def finish(self, logits: Tensor) -> Tensor:
+        """The model's logits, from what its head gives."""
+        return logits
 
     def ignoring_padding(self, batch: Batch) -> AbstractContextManager[None]:
         """Inside it, padding on the right leaves no trace in what a layer remembers: nothing to do for attention."""
