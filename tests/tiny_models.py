@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,30 @@ def gemma3(folder: Path) -> Config:
     }
 
 
+def gemma4(folder: Path) -> Config:
+    """Up to 70 tokens of 8 x 8 px in the picture's own shape; every second layer has a window of 14 tokens.
+
+    The last two reuse keys; embeddings of every layer's own, experts, capped logits. Needs torchvision.
+    """
+    named = {f"{kind}_token": f"<|{kind}|>" for kind in ("image", "audio", "boi", "eoi", "boa", "eoa")}
+    tokenizer = gemma_tokenizer(named, ["<|turn>", "<turn|>", "<|video|>"])
+    grid = {"patch_size": 4, "pooling_kernel_size": 2, "max_soft_tokens": 70}
+    parts = {"feature_extractor": {"feature_extractor_type": "Gemma4AudioFeatureExtractor"}}
+    parts |= {"video_processor": {"video_processor_type": "Gemma4VideoProcessor", **grid}}
+    chat(folder, tokenizer, "Gemma4Processor", wording.GEMMA4_TEMPLATE, **parts)
+    images(folder, "Gemma4ImageProcessor", **grid, image_mean=[0.0] * 3, image_std=[1.0] * 3)
+    ids = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in named.items()}
+    ids["eoa_token_index"] = ids.pop("eoa_token_id")
+    text = decoder("gemma4_text", tokenizer, sliding_window=14, use_bidirectional_attention="vision")
+    text |= {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
+    text |= {"global_head_dim": WIDTH, "num_kv_shared_layers": 2, "final_logit_softcapping": 20.0}
+    text |= {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": len(tokenizer)}
+    text |= {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 24}
+    vision = layers(patch_size=4, pooling_kernel_size=2, head_dim=16, num_key_value_heads=2)
+    vision |= {"model_type": "gemma4_vision", "position_embedding_size": 160}
+    return {"model_type": "gemma4", "vision_config": vision, "text_config": text, "audio_config": None, **ids}
+
+
 def llava_onevision(folder: Path) -> Config:
     """Base view of 32 px (16 tokens) and any-resolution views of up to 64 × 64 px, unpadded, with row newlines."""
     tokenizer = qwen_tokenizer(["<image>", "<video>"])
@@ -343,5 +368,7 @@ MLLMS: dict[str, Builder] = {
         llava_onevision,
     )
 }
+if find_spec("torchvision"):
+    MLLMS["gemma4"] = gemma4
 ENCODERS: dict[str, Builder] = {builder.__name__: builder for builder in (clip, siglip, siglip2, dinov2, dinov3)}
 FAMILIES = {**MLLMS, **ENCODERS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -376,10 +377,18 @@ def test_layouts_account_for_every_token(mllm: Get, candidates: list[Item], fami
         assert [p.kind for p in tokens.layout if isinstance(p, Block)].count("global") == 1
 
 
+def without_attention(model: Mllm) -> Mllm:
+    """Gemma 4's random tower, whose attention is not scaled down, would move all tokens alike."""
+    copied = replace(model, model=copy.deepcopy(model.model))
+    for layer in copied.model.model.vision_tower.encoder.layers:
+        torch.nn.init.zeros_(layer.self_attn.o_proj.linear.weight)
+    return copied
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tokens_of_a_block_stand_row_by_row(mllm: Get, family: str) -> None:
     """A bright spot at the top right moves tokens of the top right: pooling relies on neighbours being neighbours."""
-    fast = engine(mllm(family))
+    fast = engine(without_attention(mllm(family)) if family == "gemma4" else mllm(family))
     dark = Image.new("RGB", (128, 128), (90, 90, 90))
     spot = dark.copy()
     spot.paste((250, 20, 20), (104, 4, 124, 24))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from apple import Apple, send
 
@@ -24,7 +25,7 @@ from looktwice.score.written import Answering, Written, parse
 from looktwice.token_index.sets import demand_tokens
 from looktwice.types import Item
 
-FAMILIES = ["idefics3", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "gemma3"]
+FAMILIES = ["idefics3", "qwen2_5_vl", "qwen3_vl", "qwen3_5", *(name for name in tiny_models.MLLMS if "gemma" in name)]
 TOLERANCE = 1e-4
 Get = Callable[[str], Mllm]
 

@@ -29,6 +29,7 @@ from looktwice.score.rows import shared_length
 from looktwice.types import Block, Item, VisualTokens
 
 FAMILIES = list(tiny_models.MLLMS)
+GEMMAS = [family for family in FAMILIES if "gemma" in family]
 TOLERANCE = 1e-4
 Get = Callable[[str], Mllm]
 DIRECTIONS = [
@@ -123,18 +124,18 @@ def test_texts_of_any_length_alone_and_together(mllm: Get, query: dict[str, Item
 def test_bfloat16_stays_near_itself_and_near_float32(
     mllm: Get, query: dict[str, Item], candidates: list[Item], family: str
 ) -> None:
-    """Two paths of one bfloat16 model round differently: 0.02 apart, 0.2 from float32, at a logit std of 1.1.
+    """Two paths of one bfloat16 model round differently.
 
-    With experts, a token may be sent elsewhere where two are nearly equal: 0.11 apart. Gemma 3's norms behind every
-    layer leave both paths 0.27 (rms) from float32.
+    Seen: 0.01 apart and 0.05 from float32 (rms of logits of std 1.1), but up to 0.22 and 0.27 where every layer's
+    output is normed (Gemma) or a token may be sent to another expert of two that are nearly equal.
     """
     exact = mllm(family)
     half = replace(exact, model=copy.deepcopy(exact.model).to(torch.bfloat16))
     widen_head(half.model)
     fast = fast_logits(engine(half, "object"), query["image"], candidates)
     slow, sharp = (oracle(one, "object", query["image"], candidates) for one in (half, exact))
-    assert gap(fast, slow) <= (0.2 if "moe" in family else 0.05)
-    assert rms(fast, sharp) <= max(0.06, 1.2 * rms(slow, sharp))
+    assert rms(fast, slow) <= max(0.02, 2 * rms(slow, sharp)), "what rounding does to both"
+    assert rms(fast, sharp) <= max(0.06, 2 * rms(slow, sharp))
     assert len(fast.unique()) > 0.9 * fast.numel(), "the head is float32: logits are not rounded to bfloat16"
 
 
@@ -263,7 +264,7 @@ def test_dropped_tokens_keep_the_positions_of_those_that_stay(
         if grids is not None:
             positions = model.model.model.get_rope_index(ids, inputs["mm_token_type_ids"], grids)[0]
         fed = {"image": encoder_outputs(fast, (own[0], short))}
-        kinds = {name: inputs[name][:, keep] for name in ("token_type_ids",) if name in inputs}
+        kinds = {name: of[:, keep] for name, of in inputs.items() if grids is None and name.endswith("token_type_ids")}
         with torch.no_grad():
             out = model.model(
                 input_ids=ids[:, keep],
@@ -376,27 +377,33 @@ def blind(family: Any, how: str) -> Callable[[Tensor, Tensor], dict[str, Tensor]
         if how == "no window":
             mask["sliding_attention"] = mask["full_attention"]
         else:
-            mask["sliding_attention"] = mask["full_attention"] & (distances < family.window + 1)
+            mask["sliding_attention"] = mask["full_attention"] & (
+                distances < family.model.config.text_config.sliding_window + 1
+            )
         return mask
 
     return wrong
 
 
+@pytest.mark.parametrize("family", GEMMAS)
 @pytest.mark.parametrize("how", ["pictures from left to right", "no window", "a window of one more"])
 def test_a_wrong_mask_is_noticed(
-    mllm: Get, query: dict[str, Item], candidates: list[Item], how: str, monkeypatch: pytest.MonkeyPatch
+    mllm: Get, query: dict[str, Item], candidates: list[Item], family: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = mllm("gemma3")
+    model = mllm(family)
     fast = engine(model, "object")
     monkeypatch.setattr(fast.family, "mask", blind(fast.family, how))
     moved = gap(fast_logits(fast, query["image"], candidates), oracle(model, "object", query["image"], candidates))
     assert moved > 100 * TOLERANCE
 
 
-def test_a_prefix_is_longer_than_the_window(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
+@pytest.mark.parametrize("family", GEMMAS)
+def test_a_prefix_is_longer_than_the_window(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], family: str
+) -> None:
     """What the other tests take for granted: windows end inside the prefix, inside pictures and inside the rest."""
-    fast = engine(mllm("gemma3"), "object")
+    fast = engine(mllm(family), "object")
     ready = fast._pairs(query["image"], candidates, range(len(candidates)), 2)
-    shared, window = shared_length(ready), mllm("gemma3").model.config.text_config.sliding_window
+    shared, window = shared_length(ready), mllm(family).model.config.text_config.sliding_window
     assert shared > window and len(ready[0].row.ids) - shared > 2 * window
     assert len(ready[0].pictures[0].features) > window

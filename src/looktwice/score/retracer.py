@@ -51,7 +51,7 @@ class Retracer:
         self.static, self.probes = _places(spec, len(layers))
         self.mlps = {at: getattr(layers[at], "mlp", None) for at in self._acting}
         wrong = [at for at, mlp in self.mlps.items() if not (hasattr(mlp, "gate_proj") and hasattr(mlp, "down_proj"))]
-        if any(hasattr(self.mlps[at], "experts") for at in wrong):
+        if any(hasattr(part, "experts") for at, mlp in self.mlps.items() for part in (mlp, layers[at])):
             raise UsageError(
                 f"Retrace {spec} would act on layers of {mllm.name} that send each token to experts of its own, and "
                 "its keys and values are one feed-forward layer's; choose a model without experts, or leave it off."

@@ -21,6 +21,7 @@ FAMILIES = {
     "qwen3_5": "looktwice.score.families.qwen:Qwen35",
     "qwen3_5_moe": "looktwice.score.families.qwen:Qwen35",
     "gemma3": "looktwice.score.families.gemma:Gemma3",
+    "gemma4": "looktwice.score.families.gemma:Gemma4",
     "internvl": "looktwice.score.families.internvl:InternVL",
     "llava_onevision": "looktwice.score.families.llava_onevision:LlavaOnevision",
 }

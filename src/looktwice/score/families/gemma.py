@@ -29,7 +29,7 @@ class Gemma3(Family):
 
     def __init__(self, model: Any, processor: Any) -> None:
         super().__init__(model, processor)
-        self.window = int(model.config.get_text_config().sliding_window)
+        self.text_config = model.config.get_text_config()
 
     def rewrite(self, text: str) -> str:
         tokenizer = self.processor.tokenizer
@@ -44,7 +44,48 @@ class Gemma3(Family):
 
     def mask(self, distances: Tensor, visual: Tensor) -> Any:
         seen = (distances >= 0) | same_picture(visual, distances.shape[-1])
-        return {"full_attention": seen, "sliding_attention": seen & (distances < self.window)}
+        return {"full_attention": seen, "sliding_attention": seen & (distances < self.text_config.sliding_window)}
+
+
+class Gemma4(Family):
+    """One grid in the picture's own shape; every layer may have an embedding of the tokens of its own."""
+
+    layer_kinds = Gemma3.layer_kinds
+
+    @classmethod
+    def refuses(cls, config: Any, processor: Any) -> str | None:
+        if config.get_text_config().use_bidirectional_attention == "all":
+            return "its text is read in both directions, so that nothing can be shared"
+        return None
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        super().__init__(model, processor)
+        self.text_config = model.config.get_text_config()
+
+    def look(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
+        device = self.model.device
+        pixels = torch.cat([p.tensors["pixel_values"] for p in prepared])
+        places = torch.cat([p.tensors["image_position_ids"] for p in prepared])
+        seen = self.model.get_image_features(pixels.to(device), places.to(device), return_dict=True)
+        across, down = ((places.amax(1) + 1) // int(self.model.config.vision_config.pooling_kernel_size)).T.tolist()
+        layouts = [self.lay_out(p.ids, (h, w)) for p, h, w in zip(prepared, down, across, strict=True)]
+        return split(torch.cat(list(seen.pooler_output)), layouts)
+
+    def extras(self, ids: Tensor, visual: Tensor, levels: Sequence[Tensor]) -> dict[str, Any]:
+        if not self.text_config.hidden_size_per_layer_input:
+            return {}
+        words = ids.masked_fill(visual, self.text_config.pad_token_id)  # what stands where a picture is
+        return {"per_layer_inputs": self.decoder.get_per_layer_inputs(words, None)}
+
+    def mask(self, distances: Tensor, visual: Tensor) -> Any:
+        seen = near = distances >= 0
+        if self.text_config.use_bidirectional_attention == "vision":  # in layers with a window only
+            near = seen | same_picture(visual, distances.shape[-1])
+        return {"full_attention": seen, "sliding_attention": near & (distances < self.text_config.sliding_window)}
+
+    def finish(self, logits: Tensor) -> Tensor:
+        most = self.text_config.final_logit_softcapping
+        return logits if most is None else torch.tanh(logits / most) * most
 
 
 def same_picture(visual: Tensor, keys: int) -> Tensor:
