@@ -16,7 +16,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "looktwice"
 # Each may import what stands above it in this list, and itself; stages share a line and never import one another.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"types", "files", "ahead"}),
+    frozenset({"types", "files", "ahead", "decoders"}),
     frozenset({"catalog", "device", "media"}),
     frozenset({"checkpoints", "sources", "shapes"}),
     frozenset({"weights", "doctor", "manifest"}),

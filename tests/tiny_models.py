@@ -263,7 +263,14 @@ def gemma4(folder: Path) -> Config:
     text |= {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 24}
     vision = layers(patch_size=4, pooling_kernel_size=2, head_dim=16, num_key_value_heads=2)
     vision |= {"model_type": "gemma4_vision", "position_embedding_size": 160}
-    return {"model_type": "gemma4", "vision_config": vision, "text_config": text, "audio_config": None, **ids}
+    return {
+        "model_type": "gemma4",
+        "vision_config": vision,
+        "text_config": text,
+        "audio_config": None,
+        "vision_soft_tokens_per_image": 70,
+        **ids,
+    }
 
 
 def llava_onevision(folder: Path) -> Config:

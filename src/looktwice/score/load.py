@@ -173,7 +173,8 @@ def budget(config: Any, processor: Any, resolution: int | None, max_tiles: int |
     if resolution is not None:
         if family is not None and not family.native_resolution:
             raise UsageError(
-                "This model cuts pictures into tiles of one size; set the number of tiles, not a resolution."
+                "This model brings pictures to sizes of its own; leave the resolution out, or set the number of tiles "
+                "where it cuts them into tiles."
             )
         if family is not None:
             keep_budget(processor, resolution)
