@@ -177,6 +177,8 @@ def test_sliding_windows_have_no_fast_path(mllm: Get) -> None:
     config.text_config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
     family, why = families.find(config, mllm("qwen2_5_vl").processor)
     assert family is None and why is not None and "sliding_attention" in why
+    config.text_config.layer_types, config.text_config.sliding_window = None, 4096
+    assert "sliding_attention" in str(families.find(config, mllm("qwen2_5_vl").processor)[1])
 
 
 def test_what_gemma_cannot_share_has_no_fast_path(mllm: Get) -> None:

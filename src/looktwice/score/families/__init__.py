@@ -6,6 +6,7 @@ A family is a small table of differences; a new one is one module and one line h
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def find(config: Any, processor: Any) -> tuple[type[Family] | None, str | None]:
     module, _, cls = FAMILIES[config.model_type].partition(":")
     found: type[Family] = getattr(importlib.import_module(module), cls)
     text_config = config.get_text_config()
-    kinds = set(getattr(text_config, "layer_types", None) or ()) - found.layer_kinds
+    kinds = set(_layer_kinds(text_config)) - found.layer_kinds
     if kinds:
         return None, f"its language model has layers of the kind {', '.join(sorted(kinds))}"
     attention = getattr(text_config, "_attn_implementation", None) or "sdpa"
@@ -42,3 +43,10 @@ def find(config: Any, processor: Any) -> tuple[type[Family] | None, str | None]:
         return None, f"it was loaded with the attention {attention!r}, not 'sdpa'"
     why = found.refuses(config, processor)
     return (None, why) if why else (found, None)
+
+
+def _layer_kinds(text_config: Any) -> Sequence[str]:
+    """What the layers are, in transformers' words; older configurations say it with a window alone."""
+    if kinds := getattr(text_config, "layer_types", None):
+        return tuple(kinds)
+    return ("sliding_attention",) if getattr(text_config, "sliding_window", None) else ("full_attention",)
