@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from looktwice.errors import ModelError, first_line
+from looktwice.errors import LooktwiceError, ModelError, first_line
 from looktwice.models.checkpoints import Checkpoint
 from looktwice.models.device import Placement
 
@@ -60,7 +60,7 @@ def plain_errors(checkpoint: Checkpoint, what: str) -> Iterator[None]:
     """Turn whatever transformers raises on a bad checkpoint into one sentence (ModelError)."""
     try:
         yield
-    except ModelError:
+    except LooktwiceError:
         raise
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError, Rust panics of tokenizers: any of them
         raise ModelError(
