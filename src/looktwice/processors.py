@@ -1,14 +1,14 @@
 """The preprocessing that belongs to a checkpoint: processor, image processor, tokenizer, with or without torchvision.
 
-Without torchvision the stock processors of SmolVLM, Qwen-VL, InternVL and LLaVA-OneVision do not load, because their
-video part needs it. Here the family's own processor class is then used without a video part; pictures and text go the
-same way. Image processors for encoders are always Pillow's: an index made on one machine must be searchable on another.
+A checkpoint's own `processor_class` decides which processor it gets, then its `model_type`, as in transformers. Without
+torchvision many stock processors do not load, because their video part needs it; the same class is then used without
+a video part, and images and text go the same way. Families that need torchvision for images too are refused with that
+reason. Image processors for encoders are always Pillow's: an index made on one machine must be searchable on another.
 """
 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from looktwice.checkpoints import Checkpoint, read_json
@@ -31,7 +31,7 @@ def _has(package: str) -> bool:
 
 
 def load_processor(checkpoint: Checkpoint) -> ProcessorMixin:
-    """Return an MLLM's processor: pictures and text to model inputs, chat template included.
+    """Return an MLLM's processor: images and text to model inputs, chat template included.
 
     Raises ModelError for a checkpoint that has none, MissingDependency where its family needs another package.
     """
@@ -41,30 +41,80 @@ def load_processor(checkpoint: Checkpoint) -> ProcessorMixin:
     if cls.__name__ == "SmolVLMProcessor" and not _has("num2words"):
         raise MissingDependency("num2words", "smolvlm", f"The model {checkpoint.name!r}")
     with plain_errors(checkpoint, "processor"), quiet():
-        processor: ProcessorMixin = cls.from_pretrained(checkpoint.source, **_LOCAL)
+        try:
+            processor: ProcessorMixin = cls.from_pretrained(checkpoint.source, **_LOCAL)
+        except (ImportError, ValueError) as error:
+            if "torchvision" in str(error).lower() and not _has("torchvision"):
+                raise _needs_torchvision(checkpoint) from error
+            raise
     return processor
+
+
+def _needs_torchvision(checkpoint: Checkpoint) -> MissingDependency:
+    return MissingDependency("torchvision", "torchvision", f"The processor of the model {checkpoint.name!r}")
 
 
 def _processor_class(checkpoint: Checkpoint) -> type[ProcessorMixin]:
     import transformers
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
-    name = PROCESSOR_MAPPING_NAMES.get(checkpoint.model_type)
+    named, own_code = _named_processor(checkpoint)
+    name = named or PROCESSOR_MAPPING_NAMES.get(checkpoint.model_type)
     cls = getattr(transformers, name, None) if name else None
-    if not isinstance(cls, type) or getattr(cls, "is_dummy", False) or not hasattr(cls, "get_attributes"):
+    if "torchvision" in getattr(cls, "_backends", ()) and not _has("torchvision"):
+        raise _needs_torchvision(checkpoint)
+    if isinstance(cls, type) and not getattr(cls, "is_dummy", False) and hasattr(cls, "get_attributes"):
+        return cls
+    if own_code:
         raise ModelError(
-            f"The model {checkpoint.name!r} ({checkpoint.model_type}) has no processor for pictures and text; "
-            "name a multimodal model that transformers knows."
+            f"The processor of the model {checkpoint.name!r} is code that comes with it, and its own code is not run "
+            "here; name a model whose processor is in transformers."
         )
-    return cls
+    if named:
+        raise ModelError(
+            f"The model {checkpoint.name!r} asks for the processor {named}, which transformers "
+            f"{transformers.__version__} does not have; install a transformers that has it, or name another model."
+        )
+    raise ModelError(
+        f"The model {checkpoint.name!r} ({checkpoint.model_type}) has no processor for images and text; "
+        "name a multimodal model that transformers knows."
+    )
+
+
+def _named_processor(checkpoint: Checkpoint) -> tuple[str | None, bool]:
+    """Return the class that the checkpoint's files name, and whether they bring code for it; the first file decides."""
+    files = ["processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json"]
+    if not (checkpoint.source / files[1]).is_file():
+        files[1] = "video_preprocessor_config.json"
+    own_code = False
+    for path in (checkpoint.source / file for file in files):
+        settings = read_json(path) if path.is_file() else {}
+        own_code = own_code or "AutoProcessor" in (settings.get("auto_map") or {})
+        if name := settings.get("processor_class"):
+            return str(name), own_code
+    return None, own_code
 
 
 def _without_video(cls: type[ProcessorMixin]) -> type[ProcessorMixin]:
-    parts = [part for part in cls.get_attributes() if part != "video_processor"]
+    """Return the same class with a stand-in where the video processor would be."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    no_video = ImageProcessingMixin(num_frames=None, fps=None, model_input_names=[])  # what is asked of it without one
+    parts = cls.get_attributes()
+    rest = [part for part in parts if part != "video_processor"]
+    loader = type(cls.__name__, (cls,), {"get_attributes": classmethod(lambda _: rest)})
+
+    def load(_: type, *args: Any, **options: Any) -> list[Any]:
+        found = dict(zip(rest, loader._get_arguments_from_pretrained(*args, **options), strict=True))
+        return [found.get(part, no_video) for part in parts]
+
+    def check(self: Any, name: str, argument: Any) -> Any:
+        return None if argument is no_video else cls.check_argument_for_proper_class(self, name, argument)
+
     members = {
-        "get_attributes": classmethod(lambda _: list(parts)),
-        "video_processor": SimpleNamespace(num_frames=None, fps=None),  # SmolVLM's chat template asks for these two
-        "__doc__": f"{cls.__name__} for pictures and text alone.",
+        "_get_arguments_from_pretrained": classmethod(load),
+        "check_argument_for_proper_class": check,
+        "__doc__": f"{cls.__name__} for images and text alone.",
     }
     return type(cls.__name__, (cls,), members)
 

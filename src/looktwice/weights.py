@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.checkpoints import Checkpoint, first_line
 from looktwice.device import Placement
-from looktwice.errors import ModelError
+from looktwice.errors import LooktwiceError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,7 +60,7 @@ def plain_errors(checkpoint: Checkpoint, what: str) -> Iterator[None]:
     """Turn whatever transformers raises on a bad checkpoint into one sentence (ModelError)."""
     try:
         yield
-    except ModelError:
+    except LooktwiceError:
         raise
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError, Rust panics of tokenizers: any of them
         raise ModelError(
