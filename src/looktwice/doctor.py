@@ -17,6 +17,10 @@ _EXTRAS = {
     "num2words": "for SmolVLM2: pip install 'looktwice[smolvlm]'",
     "sentencepiece": "for texts with SigLIP 1: pip install 'looktwice[siglip]'",
 }
+_TORCHVISION = (
+    "for timm encoders and for MLLMs whose images only it prepares (Cohere2-Vision, Kimi-K2.5, LFM2-VL, Llama 4, "
+    "MiniCPM-V 4.6, Mistral 3 and Pixtral, Molmo 2, Step-3, …): pip install 'looktwice[torchvision]'"
+)
 _LEAST_FREE = 2 * 1024**3
 
 
@@ -91,7 +95,7 @@ def _optional() -> Iterator[Check]:
 
 def _torchvision() -> Check:
     if find_spec("torchvision") is None:
-        return Check("torchvision", True, "not installed; nothing here needs it, except timm encoders")
+        return Check("torchvision", True, "not installed (optional)", _TORCHVISION)
     try:
         module = import_module("torchvision")
     except (ImportError, RuntimeError, OSError) as error:  # one that was built for another torch fails in these ways

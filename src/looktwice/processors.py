@@ -43,11 +43,18 @@ def load_processor(checkpoint: Checkpoint) -> ProcessorMixin:
     with plain_errors(checkpoint, "processor"), quiet():
         try:
             processor: ProcessorMixin = cls.from_pretrained(checkpoint.source, **_LOCAL)
-        except (ImportError, ValueError) as error:
-            if "torchvision" in str(error).lower() and not _has("torchvision"):
+        except (ImportError, ValueError, AttributeError) as error:
+            if not _has("torchvision") and _is_for_want_of_torchvision(error):
                 raise _needs_torchvision(checkpoint) from error
             raise
     return processor
+
+
+def _is_for_want_of_torchvision(error: Exception) -> bool:
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    asked = getattr(error, "obj", None)  # the stand-in for a video processor, where its settings decide about images
+    return "torchvision" in str(error).lower() or type(asked) is ImageProcessingMixin
 
 
 def _needs_torchvision(checkpoint: Checkpoint) -> MissingDependency:

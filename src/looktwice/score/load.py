@@ -138,22 +138,45 @@ def load_mllm(
 ) -> Mllm:
     """Load model and processor and refuse what cannot be asked for a score."""
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     from looktwice.processors import load_processor
     from looktwice.weights import load_weights, plain_errors
 
-    name, kind = checkpoint.name, checkpoint.model_type
-    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise UsageError(f"{name} is a {kind} model, not one that reads pictures and writes text; name another.")
+    check_kind(checkpoint)
     processor = load_processor(checkpoint)
-    check_processor(name, processor)
+    check_processor(checkpoint.name, processor)
     with plain_errors(checkpoint, "configuration"):
         config = AutoConfig.from_pretrained(checkpoint.source, local_files_only=True, trust_remote_code=False)
     budget(config, processor, resolution, max_tiles)
     model = load_weights(checkpoint, placement, "AutoModelForImageTextToText")
     widen_head(model)
-    return Mllm(name, checkpoint.revision, model, processor, resolution)
+    return Mllm(checkpoint.name, checkpoint.revision, model, processor, resolution)
+
+
+def check_kind(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that transformers cannot read as a model of images and text, and say why."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    name, kind = checkpoint.name, checkpoint.model_type
+    if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return
+    if kind == "internvl_chat":
+        raise UsageError(
+            f"{name} is InternVL in the form of its own code, which is not run here; name the -HF form of the same "
+            "model (such as OpenGVLab/InternVL3_5-1B-HF)."
+        )
+    if checkpoint.config.get("auto_map"):
+        raise UsageError(
+            f"{name} ({kind}) comes with its own code, and its own code is not run here; name a model that is in "
+            "transformers."
+        )
+    if kind in transformers.CONFIG_MAPPING:
+        raise UsageError(f"{name} is a {kind} model, not one that reads images and writes text; name another.")
+    raise UsageError(
+        f"{name} is a {kind} model, which transformers {transformers.__version__} does not know; install a "
+        "transformers that does, or name another model."
+    )
 
 
 def check_processor(name: str, processor: Any) -> None:

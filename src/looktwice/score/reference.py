@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from looktwice.checkpoints import first_line
 from looktwice.errors import LooktwiceError, ModelError
 from looktwice.score import chat, labels, modes, pairs, probability, prompts, released
 from looktwice.score.last import HOOKED
@@ -70,8 +71,18 @@ class Reference:
         """Logits [V] of the next token after this pair, in float32, as the model gives them."""
         inputs = self.inputs(query, candidate)
         with HOOKED:  # a fast scorer may share this model
-            out = self.mllm.model(**inputs, **self._keep, use_cache=False).logits[:, -1].float()
+            out = self._forward(inputs)
         return released.penalise(out, list(inputs["input_ids"]), self.penalty)[0]
+
+    def _forward(self, inputs: Any) -> Tensor:
+        try:
+            logits: Tensor = self.mllm.model(**inputs, **self._keep, use_cache=False).logits
+        except (AttributeError, TypeError, LookupError, ValueError) as error:  # what a bug in one family's code raises
+            raise ModelError(
+                f"{self.mllm.name} cannot read this pair, as its forward in transformers fails ({first_line(error)}); "
+                "try another version of transformers, or another model."
+            ) from error
+        return logits[:, -1].float()
 
     def inputs(self, query: Item, candidate: Item) -> Any:
         """What the model's own processor makes of this pair."""
