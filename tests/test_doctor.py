@@ -30,7 +30,8 @@ def test_missing_optional_parts_are_no_fault(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     monkeypatch.setattr(module, "_version", lambda name: None)
     checks = by_name(doctor())
-    assert checks["torchvision"].ok and checks["timm"].ok and "looktwice[timm]" in checks["timm"].remedy
+    assert checks["torchvision"].ok and "Mistral 3" in checks["torchvision"].remedy
+    assert checks["timm"].ok and "looktwice[timm]" in checks["timm"].remedy
     assert not checks["lancedb"].ok
 
 

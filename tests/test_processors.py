@@ -12,11 +12,14 @@ import torch
 from PIL import Image
 from tiny_models import MLLMS, build
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.image_processing_base import ImageProcessingMixin
 
 from looktwice import processors
 from looktwice.checkpoints import resolve
-from looktwice.errors import MissingDependency, ModelError
+from looktwice.device import place
+from looktwice.errors import MissingDependency, ModelError, UsageError
 from looktwice.processors import load_image_processor, load_processor, load_tokenizer
+from looktwice.score.load import check_kind, load_mllm
 
 PICTURES = [Image.effect_mandelbrot((w, h), (-2, -1.2, 1, 1.2), 60).convert("RGB") for w, h in [(120, 70), (50, 64)]]
 TURN = [
@@ -49,12 +52,20 @@ def test_it_is_the_stock_processor_where_that_loads(tmp_path: Path) -> None:
         np.testing.assert_array_equal(ours[name], stock[name])
 
 
+def change(folder: Path, name: str, **values: object) -> Path:
+    """Set values of one of the checkpoint's JSON files."""
+    path = folder / name
+    settings = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**settings, **values}))
+    return folder
+
+
 def test_the_video_part_is_dropped_only_without_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = resolve(str(build("qwen3_vl", tmp_path / "m")))
     cls = processors._processor_class(checkpoint)
-    assert "video_processor" in cls.get_attributes()
-    assert "video_processor" not in processors._without_video(cls).get_attributes()
-    assert issubclass(processors._without_video(cls), cls)
+    monkeypatch.setattr(processors, "_has", lambda package: False)
+    made = load_processor(checkpoint)
+    assert isinstance(made, cls) and type(made) is not cls and type(made.video_processor) is ImageProcessingMixin
     called = []
     monkeypatch.setattr(processors, "_has", lambda package: True)
     monkeypatch.setattr(cls, "from_pretrained", classmethod(lambda c, *a, **k: called.append(c)))
@@ -62,13 +73,70 @@ def test_the_video_part_is_dropped_only_without_torchvision(tmp_path: Path, monk
     assert called == [cls], "with torchvision the stock class is used"
 
 
+def test_a_checkpoints_own_processor_class_comes_before_its_type(tmp_path: Path) -> None:
+    """processor_config.json, then preprocessor_config.json, then tokenizer_config.json, then the type, as in stock."""
+    folder = build("internvl", tmp_path / "m")
+    for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        change(folder, name, processor_class=None)
+    checkpoint = resolve(str(folder))
+    assert processors._processor_class(checkpoint).__name__ == "InternVLProcessor"
+    names = {
+        "config.json": "LlavaProcessor",
+        "tokenizer_config.json": "Idefics3Processor",
+        "preprocessor_config.json": "AriaProcessor",
+        "processor_config.json": "Gemma3Processor",
+    }
+    for name, cls in names.items():
+        change(folder, name, processor_class=cls)
+        assert processors._processor_class(checkpoint).__name__ == cls
+
+
+def test_reasons_are_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = build("internvl", tmp_path / "m")
+    change(folder, "processor_config.json", processor_class="MadeUpProcessor")
+    with pytest.raises(ModelError, match=r"MadeUpProcessor, which transformers 5\.\S+ does not have"):
+        load_processor(resolve(str(folder)))
+    change(folder, "processor_config.json", auto_map={"AutoProcessor": "code.MadeUpProcessor"})
+    with pytest.raises(ModelError, match="its own code is not run here"):
+        load_processor(resolve(str(folder)))
+    change(folder, "config.json", model_type="internvl_chat", auto_map={"AutoModel": "code.InternVLChatModel"})
+    with pytest.raises(UsageError, match="name the -HF form"):
+        check_kind(resolve(str(folder)))
+    change(folder, "config.json", model_type="made_up")
+    with pytest.raises(UsageError, match="its own code is not run here"):
+        check_kind(resolve(str(folder)))
+    change(folder, "config.json", auto_map=None)
+    with pytest.raises(UsageError, match="does not know"):
+        check_kind(resolve(str(folder)))
+
+
+def smolvlm2(folder: Path) -> Path:
+    """SmolVLM2 as the hub lays it out: settings for video among those for images, no file of a video processor."""
+    build("idefics3", folder)
+    vision = json.loads((folder / "config.json").read_text())["vision_config"] | {"model_type": "smolvlm_vision"}
+    change(folder, "config.json", model_type="smolvlm", vision_config=vision)
+    sampling = {"fps": 1, "max_frames": 64, "video_size": {"longest_edge": 32}}
+    kind = {"processor_class": "SmolVLMProcessor", "image_processor_type": "SmolVLMImageProcessor"}
+    change(folder, "preprocessor_config.json", **kind, video_sampling=sampling)
+    return change(folder, "processor_config.json", processor_class="SmolVLMProcessor")
+
+
+def test_smolvlm2_is_read_without_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.models.smolvlm import processing_smolvlm
+
+    checkpoint = resolve(str(smolvlm2(tmp_path / "m")))
+    monkeypatch.setattr(processors, "_has", lambda package: package == "num2words")
+    monkeypatch.setattr(processing_smolvlm, "num2words", str)  # used for videos only, asked for always
+    mllm = load_mllm(checkpoint, place("cpu", "float32"))
+    prompt = mllm.processor.apply_chat_template(TURN, add_generation_prompt=True)
+    inputs = mllm.processor(text=[prompt], images=[PICTURES], return_tensors="pt")
+    assert torch.isfinite(mllm.model(**inputs).logits[0, -1]).all()
+
+
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processors, "_has", lambda package: False)
-    folder = build("idefics3", tmp_path / "m")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "smolvlm"}))
     with pytest.raises(MissingDependency, match=r"needs num2words: pip install 'looktwice\[smolvlm\]'"):
-        load_processor(resolve(str(folder)))
+        load_processor(resolve(str(smolvlm2(tmp_path / "m"))))
     folder = build("siglip", tmp_path / "s")
     (folder / "tokenizer.json").unlink()
     (folder / "spiece.model").write_bytes(b"")
@@ -78,7 +146,7 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_checkpoint_without_these_parts_is_refused(tmp_path: Path) -> None:
     folder = build("dinov3", tmp_path / "m")
-    with pytest.raises(ModelError, match="no processor for pictures and text"):
+    with pytest.raises(ModelError, match="no processor for images and text"):
         load_processor(resolve(str(folder)))
     with pytest.raises(ModelError, match="tokenizer"):
         load_tokenizer(resolve(str(folder)))

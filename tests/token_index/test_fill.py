@@ -53,7 +53,8 @@ def test_the_manifest_says_what_they_were_made_with(tmp_path: Path) -> None:
     (entry,) = Table.open(table.path).manifest.tokens
     assert entry == {
         "tokens_key": report.tokens_key, "mllm": "toy", "revision": "1", "preprocessing": "patch8", "codec": "pq8x4",
-        "codebook_sha256": report.codebook_sha256, "width": 16, "levels": 0, "trained": {"tokens": 200, "seed": 7},
+        "codebook_sha256": report.codebook_sha256, "width": 16, "levels": 0, "resampler": "Pillow",
+        "trained": {"tokens": 200, "seed": 7},
     }  # fmt: skip
     assert "trained on only 200 tokens" in report.warnings[0]
 

@@ -45,7 +45,8 @@ def _facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "indexed", display(root)
     for entry in facts["token_sets"]:
         made_by = f"{entry['mllm']}, revision {entry['revision'][:12]}, {entry['preprocessing']}"
-        yield f"tokens {entry['codec']}", made_by
+        scaled = f", images scaled by {entry['resampler']}" if "resampler" in entry else ""  # older tables do not say
+        yield f"tokens {entry['codec']}", made_by + scaled
 
 
 def _search(index: Mapping[str, Any]) -> str:

@@ -117,8 +117,9 @@ class Engine:
     def tokens_info(self) -> TokensInfo:
         """What a table of these tokens must remember."""
         shown = f"+{self._pictures}" if self.family.depends_on_pictures else ""
-        mllm = self.mllm
-        return TokensInfo(mllm.name, mllm.revision, mllm.preprocessing + shown, self.family.width, self.family.levels)
+        mllm, family = self.mllm, self.family
+        preprocessing = mllm.preprocessing + shown
+        return TokensInfo(mllm.name, mllm.revision, preprocessing, family.width, family.levels, mllm.resampler)
 
     def describe(self) -> Mapping[str, Any]:
         """See PairScorer."""

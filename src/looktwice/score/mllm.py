@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import UsageError
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class TokensInfo:
     """What a table must remember of stored visual tokens in order to refuse others.
 
-    `width` is d; `levels` the number of DeepStack levels that travel with the tokens.
+    `width` is d; `levels` the number of DeepStack levels that travel with the tokens; `resampler` what scaled the
+    images, which is told but makes no other tokens.
     """
 
     mllm: str
@@ -25,6 +26,7 @@ class TokensInfo:
     preprocessing: str
     width: int
     levels: int
+    resampler: str = field(default="Pillow", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,11 @@ class Mllm:
             return image
         width, height = (max(1, side * self.resolution // max(image.size)) for side in image.size)
         return image.resize((width, height))
+
+    @property
+    def resampler(self) -> str:
+        """What scales images: torchvision where the processor uses it, else Pillow."""
+        return "torchvision" if getattr(self.processor.image_processor, "backend", "") == "torchvision" else "Pillow"
 
     @property
     def preprocessing(self) -> str:

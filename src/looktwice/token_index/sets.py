@@ -59,7 +59,8 @@ def make_set(info: TokensInfo, codec: Codec, about: Mapping[str, Any]) -> TokenS
         "codebook_sha256": codec.codebook.sha256 if codec.codebook else None,
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    return TokenSet(key, codec, {"tokens_key": key, **identity, "width": info.width, "levels": info.levels, **about})
+    told = {"width": info.width, "levels": info.levels, "resampler": info.resampler}
+    return TokenSet(key, codec, {"tokens_key": key, **identity, **told, **about})
 
 
 def demand_tokens(scorer: object) -> TokenScorer:
