@@ -109,7 +109,7 @@ def _without_video(cls: type[ProcessorMixin]) -> type[ProcessorMixin]:
     no_video = ImageProcessingMixin(num_frames=None, fps=None, model_input_names=[])  # what is asked of it without one
     parts = cls.get_attributes()
     rest = [part for part in parts if part != "video_processor"]
-    loader = type(cls.__name__, (cls,), {"get_attributes": classmethod(lambda _: rest)})
+    loader: Any = type(cls.__name__, (cls,), {"get_attributes": classmethod(lambda _: rest)})
 
     def load(_: type, *args: Any, **options: Any) -> list[Any]:
         found = dict(zip(rest, loader._get_arguments_from_pretrained(*args, **options), strict=True))
