@@ -1,6 +1,6 @@
 """Write docs/families.md: which image-text families run on which path, measured on tiny random checkpoints.
 
-python scripts/families.py                # all of them, into docs/families.md; needs torchvision for some
+python scripts/families.py                # all of them, into docs/families.md; some need torchvision, one num2words
 python scripts/families.py gemma3 llava   # these, to stdout
 """
 
@@ -11,15 +11,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import transformers
 from family_rows import ROWS
 from tiny_families import Outcome, Row, measure
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-PAGE = ROOT / "docs" / "families.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "families.md"
 HEAD = """# Model families
 
 Made by `python scripts/families.py`; `tests/parity/test_families.py` holds every row to it.
@@ -45,13 +44,12 @@ def outcomes(rows: Iterable[Row]) -> Iterator[Outcome]:
 
 
 def table(measured: Iterable[Outcome]) -> str:
-    """Return the table of families: path, largest difference or reason, and whether torchvision is needed."""
-    needs = {row.key for row in ROWS if row.torchvision}
-    lines = ["| family (`model_type`) | path | largest Δ | torchvision | reason |", "|---|---|---|---|---|"]
-    for one in measured:
+    """Return the table of families: path, largest difference or reason, and the package that it needs."""
+    needs = {row.key: row.needs for row in ROWS}
+    lines = ["| family (`model_type`) | path | largest Δ | needs | reason |", "|---|---|---|---|---|"]
+    for one in sorted(measured, key=lambda one: one.kind):
         delta = "" if one.path == "refused" else f"{one.delta:.1e}"
-        needed = "needed" if one.kind in needs else ""
-        lines.append(f"| {one.kind} | {one.path} | {delta} | {needed} | {one.reason} |")
+        lines.append(f"| {one.kind} | {one.path} | {delta} | {needs[one.kind]} | {one.reason} |")
     return "\n".join(lines) + "\n"
 
 

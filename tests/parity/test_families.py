@@ -21,9 +21,9 @@ def test_the_reference_path_is_stock_or_the_refusal_is_true(row: Row, tmp_path: 
     if row.kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         pytest.skip(f"this transformers has no {row.kind}")
     outcome = measure(row, tmp_path / "m")
-    if row.torchvision and find_spec("torchvision") is None:
-        assert outcome.path == "refused" and "needs torchvision: pip install" in outcome.reason
-        pytest.skip("torchvision is not installed, and this family's processor needs it")
+    if row.needs and find_spec(row.needs) is None:
+        assert outcome.path == "refused" and f"needs {row.needs}: pip install" in outcome.reason
+        pytest.skip(f"{row.needs} is not installed, and this family's processor needs it")
     if row.refused:
         assert outcome.path == "refused" and re.search(row.refused, outcome.reason), outcome
     else:
@@ -35,7 +35,7 @@ def test_families_stand_once() -> None:
 
 
 def test_the_page_names_every_family(tmp_path: Path) -> None:
-    """The page is made by scripts/families.py; here it is made of two rows, and the one in docs/ has a line for each."""
+    """The page is made by scripts/families.py; here of two rows; docs/ has a line for each."""
     spec = importlib.util.spec_from_file_location("families", ROOT / "scripts" / "families.py")
     assert spec and spec.loader
     script = importlib.util.module_from_spec(spec)
