@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def page() -> str:
     known = {row.kind for row in ROWS}
     rest = sorted(kind for kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES if kind not in known)
     without = f"transformers {transformers.__version__} has {len(rest)} more that nobody has built tiny here yet: "
-    return HEAD + table(outcomes(ROWS)) + "\n" + without + ", ".join(f"`{kind}`" for kind in rest) + ".\n"
+    last = textwrap.fill(without + ", ".join(f"`{kind}`" for kind in rest) + ".", 120, break_on_hyphens=False)
+    return HEAD + table(outcomes(ROWS)) + "\n" + last + "\n"
 
 
 def main(names: list[str]) -> None:
