@@ -203,6 +203,27 @@ def test_a_deleted_item_of_a_list_leaves_no_ledger_line(made: Collection, tmp_pa
     assert "id 'plain'" in left.detail
 
 
+def test_the_ledger_names_items_by_id(made: Collection, tmp_path: Path) -> None:
+    made.save(good="red")
+    (made.folder / "bad.png").write_bytes(b"words")
+    (made.folder / "loop.png").symlink_to("loop.png")
+    listed = tmp_path / "l.jsonl"
+    lines = [{"id": "id 'x': ", "image": "no.png"}, {"id": "good.png", "text": "twice"}]
+    listed.write_text("".join(json.dumps(line) + "\n" for line in lines) + "bad line\n")
+    made.index(made.folder, listed)
+    found = {(entry.item_id, entry.reason) for entry in made.table.ledger}
+    assert found == {
+        ("bad.png", "not-an-image"),
+        ("", "link-loop"),
+        ("id 'x': ", "missing"),
+        ("good.png", "duplicate-id"),
+        ("", "bad-record"),
+    }
+    made.table.delete(["good.png"])
+    left = {(entry.item_id, entry.reason) for entry in made.table.ledger}
+    assert left == found, "good.png of the list is another item than the one that was deleted"
+
+
 def test_what_is_known_of_tokens_is_not_for_indexing_to_forget(made: Collection) -> None:
     made.save(a="red")
     made.index()

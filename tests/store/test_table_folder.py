@@ -32,7 +32,7 @@ def test_manifest_comes_back(tmp_path: Path) -> None:
     assert found == table.manifest
     assert found.roots == ("file:///a/", "file:///b/")
     assert [(one["tokens_key"], one["codec"]) for one in found.tokens] == [("l", "int8"), ("k", "pq16")]
-    assert json.loads((table.path / "manifest.json").read_text())["format"] == 1
+    assert json.loads((table.path / "manifest.json").read_text())["format"] == 2
 
 
 @pytest.mark.parametrize("field, value", [("name", "other"), ("revision", "2"), ("preprocessing", "crop"), ("dim", 16)])
@@ -69,11 +69,23 @@ def test_existing_tables_are_not_made_anew(tmp_path: Path) -> None:
     assert len(Table.open(tmp_path / "t.lt")) == 3
 
 
-@pytest.mark.parametrize("found, word", [(2, "newer looktwice"), (0, "index the pictures again"), (None, "again")])
-def test_other_formats_are_refused(tmp_path: Path, found: object, word: str) -> None:
+@pytest.mark.parametrize(
+    "found, needs, word",
+    [
+        (3, "0.9.1", "install looktwice 0.9.1 or newer"),
+        (3, None, "install a newer looktwice"),
+        (3, "1.0\nor else", "install a newer looktwice"),
+        (0, None, "index the images again"),
+        (None, None, "again"),
+        (True, None, "again"),
+        (2.0, None, "again"),
+        ("2", None, "again"),
+    ],
+)
+def test_other_formats_are_refused(tmp_path: Path, found: object, needs: str | None, word: str) -> None:
     table = Table.create(tmp_path / "t.lt", ENCODER)
     values = json.loads((table.path / "manifest.json").read_text())
-    (table.path / "manifest.json").write_text(json.dumps({**values, "format": found}))
+    (table.path / "manifest.json").write_text(json.dumps({**values, "format": found, "needs": needs}))
     with pytest.raises(UsageError, match=f"format {found!r}.*{word}"):
         Table.open(table.path)
 
@@ -243,7 +255,7 @@ def test_a_lock_that_is_a_strangers_file_is_not_written(tmp_path: Path) -> None:
         lock.rmdir() if lock.is_dir() else lock.unlink(missing_ok=True)
         put()
         with pytest.raises(StoreError, match=r"writer\.lock cannot be locked, as it is a link"):
-            table.note_roots(["file:///b/"])
+            table.note_run(["file:///b/"], None)
     assert (tmp_path / "victim").read_text() == "mine"
 
 

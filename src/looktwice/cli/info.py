@@ -41,12 +41,19 @@ def _facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     computed = f", computed in {' and '.join(facts['dtypes'])}" if facts["dtypes"] else ""
     yield "encoder", f"{encoder['name']}, revision {encoder['revision'][:12]}, {encoder['dim']} dimensions{computed}"
     yield "search", _search(facts["index"])
+    yield "format", _format(facts["format"])
     yield "columns", ", ".join(f"{name}:{kind}" for name, kind in facts["columns"].items()) or "none"
     for root in facts["roots"]:
         yield "indexed", display(root)
     for entry in facts["token_sets"]:
         made_by = f"{entry['mllm']}, revision {entry['revision'][:12]}, {entry['preprocessing']}"
         yield f"tokens {entry['codec']}", made_by
+
+
+def _format(number: int) -> str:
+    from looktwice.store.manifest import FORMAT
+
+    return str(number) if number == FORMAT else f"{number}; it becomes {FORMAT} when the table is next written to"
 
 
 def _search(index: Mapping[str, Any]) -> str:

@@ -42,5 +42,5 @@ class Failures:
 
 
 def _digest(entry: LedgerEntry) -> str:
-    text = "\0".join((entry.uri, entry.root, entry.stage, entry.reason, entry.detail))
+    text = "\0".join((entry.uri, entry.root, entry.stage, entry.reason, entry.detail, entry.item_id))
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

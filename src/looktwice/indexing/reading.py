@@ -37,10 +37,11 @@ class Failed:
     stage: str
     reason: str
     detail: str
+    item_id: str = ""
 
     @classmethod
     def of(cls, source: Source, stage: str, reason: str, detail: str) -> Failed:
-        return cls(source.where, source.root, stage, reason, source.told(detail))
+        return cls(source.where, source.root, stage, reason, source.describe_failure(detail), source.id)
 
 
 @dataclass(frozen=True, slots=True)

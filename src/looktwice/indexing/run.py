@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -223,9 +224,7 @@ class Run:
     def _fail(self, failure: Failed) -> None:
         self.count["failed"] += 1
         self._reasons[failure.reason] += 1
-        self._failures.append(
-            LedgerEntry(failure.uri, failure.stage, failure.reason, failure.detail, failure.root, self.started)
-        )
+        self._failures.append(LedgerEntry(**asdict(failure), at=self.started))
         if self.max_failures is not None and self.count["failed"] > self.max_failures:
             raise TooManyFailures(
                 f"{self.count['failed']} items failed, more than the {self.max_failures} allowed; the ledger says why."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,14 @@ from looktwice.files import read_own, write_whole
 from looktwice.types import EncoderInfo
 
 NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""Formats that can be opened; an older one is migrated when the table is next written to."""
+
+NEEDS = "0.1.0"
+"""The first version of looktwice that reads FORMAT; an older one names it when it refuses the table."""
+
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,30}")
 
 MOST_BYTES = 2**26
 """Of a manifest; a million roots of 60 characters."""
@@ -27,7 +35,8 @@ MOST_BYTES = 2**26
 class Manifest:
     """`roots`: uris that were indexed. `index`: what `build_index` measured, None while search is exact. `tokens`: one
     mapping per token set, with at least its `tokens_key`. `dtypes`: what the encoder computed vectors in, most often
-    one; empty where a version that did not record it made the table."""
+    one; empty where a version that did not record it made the table. `format`: the one on the disk, which is an older
+    one until the table is written to."""
 
     encoder: EncoderInfo
     roots: tuple[str, ...] = ()
@@ -38,7 +47,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Replace the manifest of a table, all or nothing. Raises as `files.write_whole` does."""
-        values = {**dataclasses.asdict(self), "encoder": self.encoder.record()}
+        values = {**dataclasses.asdict(self), "encoder": self.encoder.record(), "needs": NEEDS}
         write_whole(folder / NAME, json.dumps(values, indent=1, ensure_ascii=False).encode(), sync=True)
 
     @classmethod
@@ -55,9 +64,10 @@ class Manifest:
         except (OSError, ValueError) as error:
             raise StoreError(f"{folder / NAME} cannot be read: {error}") from error
         found = values.get("format") if isinstance(values, dict) else None
-        if found != FORMAT:
+        if type(found) is not int or found not in READABLE:
+            read = " and ".join(map(str, READABLE))
             raise UsageError(
-                f"{folder} has on-disk format {found!r} and this looktwice reads format {FORMAT}; {_way(found)}."
+                f"{folder} has on-disk format {found!r}, and this looktwice reads formats {read}; {_way(values)}."
             )
         return cls._from(values, folder)
 
@@ -66,7 +76,9 @@ class Manifest:
         try:
             encoder = EncoderInfo(**values["encoder"])
             dtypes = tuple(values.get("dtypes", ()))
-            return cls(encoder, tuple(values["roots"]), values["index"], tuple(values["tokens"]), dtypes)
+            return cls(
+                encoder, tuple(values["roots"]), values["index"], tuple(values["tokens"]), dtypes, values["format"]
+            )
         except (KeyError, TypeError) as error:
             raise StoreError(
                 f"{folder / NAME} is damaged ({error}); restore it from a copy, or index again."
@@ -83,6 +95,9 @@ class Manifest:
                 )
 
 
-def _way(found: object) -> str:
-    newer = isinstance(found, int) and found > FORMAT
-    return "install a newer looktwice" if newer else "index the pictures again into a new table"
+def _way(values: object) -> str:
+    found = values.get("format") if isinstance(values, dict) else None
+    if not isinstance(found, int) or found <= FORMAT:
+        return "index the images again into a new table"
+    needs = str(values.get("needs")) if isinstance(values, dict) else ""
+    return f"install looktwice {needs} or newer" if _VERSION.fullmatch(needs) else "install a newer looktwice"

@@ -16,7 +16,8 @@ from looktwice.store.create import create_tables, open_folder
 from looktwice.store.lance import batched, connect, filtering, is_in, plain_errors, refuse_forked
 from looktwice.store.ledger import Ledger
 from looktwice.store.lock import WriterLock
-from looktwice.store.manifest import Manifest
+from looktwice.store.manifest import FORMAT, Manifest
+from looktwice.store.migrate import migrate
 from looktwice.store.schema import Row, TokenRow, arrow_to_rows, check_rows, declared, rows_to_arrow
 from looktwice.store.search import Space, find_pictures
 from looktwice.types import Candidate, EncoderInfo
@@ -70,6 +71,8 @@ class Table:
         with self._lock.hold(wait):
             if first:
                 self.refresh()
+                if self.manifest.format < FORMAT:
+                    self.manifest = migrate(self._failures, self.manifest, self.path)
             yield self
 
     def refresh(self) -> None:

@@ -197,7 +197,7 @@ class _Batch:
         self.uris.append(uri)
         if isinstance(done, LooktwiceError):
             reason = done.reason if isinstance(done, MediaError) else "model"
-            self.failures.append(LedgerEntry(uri, self.stage, reason, _detail(done)))
+            self.failures.append(LedgerEntry(uri, self.stage, reason, _detail(done), item_id=entry.id))
             return
         self.rows.append(TokenRow(entry.id, entry.sha256 or "", self.key, done.layout, done.codes, done.levels))
         self.bytes += len(done.codes)
