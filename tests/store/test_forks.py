@@ -69,7 +69,6 @@ for name, work in {
     "put": lambda: table.ledger.put([LedgerEntry("a", "read", "missing")]),
     "read_codes": lambda: table.read_codes(["00000"], "key"),
     "pending_tokens": lambda: list(table.pending_tokens("key")),
-    "versions": lambda: table.versions(),
     "info": lambda: table.info(),
     "export": lambda: table.export(path / "out"),
     "open": lambda: Table.open(path / "first.lt"),

@@ -10,7 +10,7 @@ Importing this package loads neither LanceDB nor Arrow; opening a table does.
 from looktwice.store.ann import IndexInfo
 from looktwice.store.lance import batched, is_in
 from looktwice.store.ledger import Ledger, LedgerEntry
-from looktwice.store.maintenance import Version, bytes_below
+from looktwice.store.maintenance import bytes_below
 from looktwice.store.manifest import Manifest
 from looktwice.store.schema import Row, TokenRow, check_metadata, metadata_json, parse_columns
 from looktwice.store.table import Table
@@ -23,7 +23,6 @@ __all__ = [
     "Row",
     "Table",
     "TokenRow",
-    "Version",
     "batched",
     "bytes_below",
     "check_metadata",

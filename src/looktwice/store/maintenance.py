@@ -7,7 +7,6 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,6 @@ from looktwice.errors import StoreError, UsageError
 from looktwice.store.ann import behind
 from looktwice.store.lance import MISSING, plain_errors
 from looktwice.store.schema import vectors_of
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One state of the items that can still be read."""
-
-    number: int
-    at: datetime
-    items: int
 
 
 KEEP_VERSIONS = timedelta(days=7)
@@ -48,7 +38,7 @@ def is_untidy(table: Any) -> bool:
     if any(behind(index) for index in table.list_indices()):
         return True
     # Rows that replace others leave one fragment and many versions: the ledger is such a table.
-    made = [version.at for version in versions(table)]
+    made = [version["timestamp"] for version in table.list_versions()]
     return sum(datetime.now(at.tzinfo) - at > KEEP_VERSIONS for at in made) > OLD_VERSIONS
 
 
@@ -65,12 +55,6 @@ def rewrite(database: Any, table: Any) -> Any:
         warnings.simplefilter("ignore", UserWarning)  # it warns of other processes' readers; docs do the same
         fresh.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
     return fresh
-
-
-def versions(items: Any) -> list[Version]:
-    """Return the versions of a table that can still be read, oldest first."""
-    known = items.list_versions()
-    return [Version(one["version"], one["timestamp"], int(one["metadata"]["total_rows"])) for one in known]
 
 
 def sizes(folder: Path, items: Any, rows: int) -> dict[str, int]:

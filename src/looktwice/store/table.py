@@ -256,20 +256,6 @@ class Table:
         """Return a stored codebook. Raises StoreError where it is missing or damaged."""
         return tokens.read_codebook(self.path, sha256)
 
-    def versions(self) -> list[maintenance.Version]:
-        """Return the versions of the items that can still be read, oldest first."""
-        with plain_errors(self.path, "listing versions"):
-            return maintenance.versions(self._items)
-
-    def at(self, version: int) -> Table:
-        """Return this table with its items as they were at a version; for reading only."""
-        known = [str(one.number) for one in self.versions()]
-        if str(version) not in known:
-            raise UnknownName("version", str(version), known)
-        older = Table(self.path, replace(self.manifest, index=None))
-        older._items.checkout(version)
-        return older
-
     def info(self) -> dict[str, Any]:
         """Return what is in the table and how many bytes each part takes on disk, in all and per item."""
         with plain_errors(self.path, "measuring the table"):
