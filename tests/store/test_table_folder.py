@@ -332,7 +332,9 @@ def test_writers_start_from_the_newest_version(tmp_path: Path) -> None:
     with two.writer():
         assert (len(two), two.manifest.roots) == (1, ("r",))
     one.add([row("b")])
-    two.refresh()
+    assert (len(two.snapshot()), len(two)) == (2, 1)
+    with pytest.warns(DeprecationWarning, match="use Table.snapshot"):
+        two.refresh()
     assert len(two) == 2
 
 

@@ -21,8 +21,8 @@ _TABLES = ("items", "tokens", "ledger")
 _OWN = {*(f"{name}.lance" for name in _TABLES), lock.NAME}
 
 
-def open_folder(path: Path, encoder: EncoderInfo | None) -> tuple[Path, Manifest]:
-    """Return a table's folder and manifest. Raises UsageError, Mismatch or StoreError as `Manifest.read` does."""
+def open_folder(path: Path, encoder: EncoderInfo | None) -> Path:
+    """Check that a table can be opened; returns its folder. Raises what `Manifest.read` does, and Mismatch."""
     if not path.exists():
         raise UsageError(f"{path} does not exist; make it with: looktwice index {path} FOLDER")
     if path.is_dir() and not (path / manifest.NAME).exists() and _is_unfinished(path):
@@ -36,12 +36,10 @@ def open_folder(path: Path, encoder: EncoderInfo | None) -> tuple[Path, Manifest
         found.check(encoder, path)
     for name in _TABLES:
         demand_plain(path / f"{name}.lance")
-    return path, found
+    return path
 
 
-def create_tables(
-    path: Path, encoder: EncoderInfo, columns: Mapping[str, type], roots: Sequence[str]
-) -> tuple[Path, Manifest]:
+def create_tables(path: Path, encoder: EncoderInfo, columns: Mapping[str, type], roots: Sequence[str]) -> Path:
     """Make the folder, its three empty tables and the manifest; leftovers of a killed attempt are cleared first."""
     check_columns(columns)
     if encoder.dim < 1:
@@ -53,9 +51,8 @@ def create_tables(
             _demand_free(path)
             _clear_leftovers(path)
             _create(connect(path), encoder, columns)
-            made = Manifest(encoder, tuple(roots))
-            made.write(path)
-    return path, made
+            Manifest(encoder, tuple(roots)).write(path)
+    return path
 
 
 def _create(database: Any, encoder: EncoderInfo, columns: Mapping[str, type]) -> None:

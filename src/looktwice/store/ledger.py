@@ -31,11 +31,32 @@ class LedgerEntry:
     item_id: str = ""
 
 
-class Ledger:
+class LedgerReader:
+    """The failures of one table, for reading."""
+
+    def __init__(self, folder: Path, open_table: Callable[[], Any]) -> None:
+        self._folder, self._open = folder, open_table
+
+    def __len__(self) -> int:
+        with plain_errors(self._folder, "reading the ledger"):
+            return int(self._open().count_rows())
+
+    def __iter__(self) -> Iterator[LedgerEntry]:
+        """Entries in the order of uri and stage."""
+        with plain_errors(self._folder, "reading the ledger"):
+            table = self._open()
+            rows = table.search().select([name for name in _FIELDS if name in table.schema.names]).to_arrow()
+        rows = rows.sort_by([("uri", "ascending"), ("stage", "ascending")])
+        for batch in rows.to_batches(_BATCH):  # as Python objects, a million entries would take a gigabyte
+            yield from (LedgerEntry(**{**row, "item_id": row.get("item_id") or ""}) for row in batch.to_pylist())
+
+
+class Ledger(LedgerReader):
     """The failures of one table. Writing demands the table's lock, as everything does that changes it."""
 
     def __init__(self, folder: Path, open_table: Callable[[], Any], demand_lock: Callable[[], Any]) -> None:
-        self._folder, self._open, self._writing = folder, open_table, demand_lock
+        super().__init__(folder, open_table)
+        self._writing = demand_lock
 
     def put(self, entries: Sequence[LedgerEntry]) -> None:
         """Write entries, replacing those of the same uri and stage."""
@@ -77,19 +98,6 @@ class Ledger:
             for root, ids in by_root.items():  # the same id of another root is a failure of another item
                 for part in batched(ids, _CHUNK):
                     self._delete(f"{is_in('item_id', part)} AND {is_in('root', [root])}")
-
-    def __len__(self) -> int:
-        with plain_errors(self._folder, "reading the ledger"):
-            return int(self._open().count_rows())
-
-    def __iter__(self) -> Iterator[LedgerEntry]:
-        """Entries in the order of uri and stage."""
-        with plain_errors(self._folder, "reading the ledger"):
-            table = self._open()
-            rows = table.search().select([name for name in _FIELDS if name in table.schema.names]).to_arrow()
-        rows = rows.sort_by([("uri", "ascending"), ("stage", "ascending")])
-        for batch in rows.to_batches(_BATCH):  # as Python objects, a million entries would take a gigabyte
-            yield from (LedgerEntry(**{**row, "item_id": row.get("item_id") or ""}) for row in batch.to_pylist())
 
     def _delete(self, where: str) -> int:
         """Delete the lines that fulfil a condition; where none does, no version is written."""

@@ -1,4 +1,4 @@
-"""One writer at a time, between processes: `flock` on `.writer.lock`. Readers never look at it.
+"""One writer at a time, between processes and threads: `flock` on `.writer.lock`. Readers never look at it.
 
 The kernel drops the lock when its process ends, however it ends, so there is nothing to clean up after `kill -9`. A
 file system without `flock` has only the file itself, which outlives its process where that is another machine's.
@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import RLock
 
 from filelock import FileLock, SoftFileLock, Timeout
 
@@ -23,19 +24,30 @@ _MOST_BYTES = 1024
 
 
 class WriterLock:
-    """The lock of one table; one object may take it again while it holds it."""
+    """The lock of one table; a thread that holds it may take it again."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / NAME
         self._lock = FileLock(self._file, thread_local=False)
-
-    @property
-    def held(self) -> bool:
-        return self._lock.is_locked
+        self._thread = RLock()
 
     @contextmanager
-    def hold(self, wait: float = 0) -> Iterator[None]:
-        """Hold the lock, waiting up to `wait` seconds for it. Raises Locked, naming the process that has it."""
+    def hold(self, wait: float = 0) -> Iterator[bool]:
+        """Hold the lock, waiting up to `wait` seconds for it; yields whether this thread did not hold it before.
+
+        Raises Locked, naming the process that has it.
+        """
+        if not self._thread.acquire(timeout=wait):
+            raise Locked(f"Another thread is writing to {self._file.parent}; try again when it has finished.")
+        try:
+            first = not self._lock.is_locked
+            with self._hold_file(wait):
+                yield first
+        finally:
+            self._thread.release()
+
+    @contextmanager
+    def _hold_file(self, wait: float) -> Iterator[None]:
         self._demand_own_file()
         try:
             self._lock.acquire(timeout=wait)

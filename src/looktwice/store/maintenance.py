@@ -18,7 +18,6 @@ from looktwice.store.ann import behind
 from looktwice.store.lance import MISSING, plain_errors
 from looktwice.store.schema import vectors_of
 
-
 KEEP_VERSIONS = timedelta(days=7)
 SMALL_FRAGMENTS = 32
 OLD_VERSIONS = 32
@@ -39,7 +38,7 @@ def is_untidy(table: Any) -> bool:
         return True
     # Rows that replace others leave one fragment and many versions: the ledger is such a table.
     made = [version["timestamp"] for version in table.list_versions()]
-    return sum(datetime.now(at.tzinfo) - at > KEEP_VERSIONS for at in made) > OLD_VERSIONS
+    return len([at for at in made if datetime.now(at.tzinfo) - at > KEEP_VERSIONS]) > OLD_VERSIONS
 
 
 def rewrite(database: Any, table: Any) -> Any:
