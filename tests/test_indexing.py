@@ -19,7 +19,7 @@ from PIL import Image
 
 from looktwice import indexing, sources
 from looktwice.errors import Mismatch, ModelError, StoreError, TooManyFailures, UsageError
-from looktwice.indexing import IndexReport, index, run
+from looktwice.indexing import IndexReport, committing, encoding, index
 from looktwice.indexing.failures import Failures
 from looktwice.indexing.seen import Hashes, Seen
 from looktwice.sources import Source, images, prefetch, scan
@@ -239,7 +239,7 @@ def test_failing_again_writes_nothing(made: Collection, monkeypatch: pytest.Monk
     made.index()
     first = list(made.table.ledger)
     before = made.table._failures.version, made.table._items.version
-    monkeypatch.setattr(run, "COMMIT_ROWS", 1)
+    monkeypatch.setattr(committing, "COMMIT_ROWS", 1)
     for _ in range(3):
         assert made.index().failed == 2
     assert (made.table._failures.version, made.table._items.version) == before
@@ -286,7 +286,7 @@ def test_file_that_breaks_keeps_its_last_good_row(made: Collection) -> None:
 
 def test_same_picture_is_encoded_once(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     made.save(a="red", b="red", c="blue")
-    monkeypatch.setattr(run, "COMMIT_ROWS", 2)  # the copy may be in the table already, or only in this batch
+    monkeypatch.setattr(committing, "COMMIT_ROWS", 2)  # the copy may be in the table already, or only in this batch
     report = made.index(batch_size=3)
     assert (report.added, report.encoded) == (3, 2)
     made.save(d="red", e="blue", f="red")
@@ -585,7 +585,7 @@ def test_interrupt_keeps_what_is_encoded(made: Collection) -> None:
 
 def test_disk_full(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     save_pictures(made.folder, 20)
-    monkeypatch.setattr(run, "COMMIT_ROWS", 5)
+    monkeypatch.setattr(committing, "COMMIT_ROWS", 5)
     add = Table.add
 
     def full(table: Table, rows: object) -> None:
@@ -616,7 +616,7 @@ def test_progress_counts_up(made: Collection) -> None:
 
 
 def test_large_pictures_close_a_batch_early(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "BATCH_PIXELS", 200)
+    monkeypatch.setattr(encoding, "BATCH_PIXELS", 200)
     for number in range(6):
         (made.folder / f"{number}.png").write_bytes(picture((number + 1, 0, 9), (10, 10)))
     made.index()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from looktwice.errors import MediaError
+from looktwice.indexing.batches import Failed
 from looktwice.sources import Source, images
 from looktwice.sources.prefetch import ahead, pixels_of
 from looktwice.store import metadata_json
@@ -26,22 +27,6 @@ class Known:
     text: str | None
     metadata: str
     picture: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """One failure, ready for the ledger."""
-
-    uri: str
-    root: str
-    stage: str
-    reason: str
-    detail: str
-    item_id: str = ""
-
-    @classmethod
-    def of(cls, source: Source, stage: str, reason: str, detail: str) -> Failed:
-        return cls(source.where, source.root, stage, reason, source.describe_failure(detail), source.id)
 
 
 @dataclass(frozen=True, slots=True)

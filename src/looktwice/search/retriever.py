@@ -75,7 +75,7 @@ class Answer:
 class Retriever:
     """Searches one table, with a second look where a scorer is given.
 
-    `table` is a Table, a Snapshot of one, or its folder; `encoder` is made from what the table remembers unless it is given, and is
+    `table`: a Table, Snapshot or folder; `encoder` is made from what the table remembers unless it is given, and is
     refused (Mismatch) where it is not the one that filled the table. `scorer` is an MLLM's name, a SecondLook with
     settings, or any PairScorer. The best `shortlist` candidates get the second look. Weights load at the first search.
 
