@@ -13,7 +13,7 @@ import pytest
 from store_helpers import ENCODER, random_rows, row
 
 from looktwice.errors import Locked, StoreError
-from looktwice.store import LedgerEntry, Snapshot, Table, TokenRow, ann, manifest
+from looktwice.store import LedgerEntry, Location, Snapshot, Table, TokenRow, ann, manifest
 from looktwice.store.search import STREAM_FROM
 
 QUERIES = np.random.default_rng(3).normal(size=(STREAM_FROM, 8))
@@ -186,8 +186,8 @@ def test_the_manifest_and_the_index_are_of_one_moment(table: Table, monkeypatch:
     monkeypatch.setattr(ann, "SAMPLE", 5)
     writer, read, times = Table.open(table.path), manifest.Manifest.read, []
 
-    def interrupted(folder: Path) -> manifest.Manifest:
-        found = read(folder)
+    def interrupted(place: Location) -> manifest.Manifest:
+        found = read(place)
         times.append(1)
         if len(times) == 1:
             with monkeypatch.context() as patch:

@@ -10,6 +10,7 @@ Importing this package loads neither LanceDB nor Arrow; opening a table does.
 from looktwice.store.ann import IndexInfo
 from looktwice.store.lance import batched, is_in
 from looktwice.store.ledger import Ledger, LedgerEntry, LedgerReader
+from looktwice.store.location import LocalFolder, Location
 from looktwice.store.maintenance import bytes_below
 from looktwice.store.manifest import Manifest
 from looktwice.store.reader import Snapshot, TableReader
@@ -21,6 +22,8 @@ __all__ = [
     "Ledger",
     "LedgerEntry",
     "LedgerReader",
+    "LocalFolder",
+    "Location",
     "Manifest",
     "Row",
     "Snapshot",

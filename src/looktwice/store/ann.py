@@ -91,7 +91,7 @@ def tune(space: Space, rows: int, partitions: int) -> IndexInfo:
     least = min(16, partitions)
     efforts = [(least, refine) for refine in _REFINES] + [(min(4 * least, partitions), _REFINES[-1])]
     for nprobes, refine in [*efforts, (partitions, _REFINES[-1])]:
-        setting = Space(space.table, space.folder, space.dim, space.columns, {"nprobes": nprobes, "refine": refine})
+        setting = Space(space.table, space.place, space.dim, space.columns, {"nprobes": nprobes, "refine": refine})
         found = setting.search(queries, DEPTH)
         info = IndexInfo("ivf_rq", rows, partitions, nprobes, refine, round(recall(truth, found), 4), len(queries))
         if info.recall >= TARGET_RECALL:

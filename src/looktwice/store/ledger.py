@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from looktwice.store.lance import batched, is_in, plain_errors
@@ -34,16 +33,16 @@ class LedgerEntry:
 class LedgerReader:
     """The failures of one table, for reading."""
 
-    def __init__(self, folder: Path, open_table: Callable[[], Any]) -> None:
-        self._folder, self._open = folder, open_table
+    def __init__(self, place: object, open_table: Callable[[], Any]) -> None:
+        self._place, self._open = place, open_table
 
     def __len__(self) -> int:
-        with plain_errors(self._folder, "reading the ledger"):
+        with plain_errors(self._place, "reading the ledger"):
             return int(self._open().count_rows())
 
     def __iter__(self) -> Iterator[LedgerEntry]:
         """Entries in the order of uri and stage."""
-        with plain_errors(self._folder, "reading the ledger"):
+        with plain_errors(self._place, "reading the ledger"):
             table = self._open()
             rows = table.search().select([name for name in _FIELDS if name in table.schema.names]).to_arrow()
         rows = rows.sort_by([("uri", "ascending"), ("stage", "ascending")])
@@ -54,8 +53,8 @@ class LedgerReader:
 class Ledger(LedgerReader):
     """The failures of one table. Writing demands the table's lock, as everything does that changes it."""
 
-    def __init__(self, folder: Path, open_table: Callable[[], Any], demand_lock: Callable[[], Any]) -> None:
-        super().__init__(folder, open_table)
+    def __init__(self, place: object, open_table: Callable[[], Any], demand_lock: Callable[[], Any]) -> None:
+        super().__init__(place, open_table)
         self._writing = demand_lock
 
     def put(self, entries: Sequence[LedgerEntry]) -> None:
@@ -70,7 +69,7 @@ class Ledger(LedgerReader):
             {"key": key, **asdict(entry), "at": entry.at or now, "item_id": entry.item_id or None}
             for key, entry in latest.items()
         ]
-        with self._writing(), plain_errors(self._folder, "writing the ledger"):
+        with self._writing(), plain_errors(self._place, "writing the ledger"):
             table = self._open()
             upsert = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
             upsert.execute(pa.Table.from_pylist(rows, schema=ledger_schema()))
@@ -78,7 +77,7 @@ class Ledger(LedgerReader):
     def clear(self, uris: Iterable[str], stages: Sequence[str] | None = None) -> int:
         """Forget the failures of these uris, in these stages or in all; returns how many there were."""
         removed = 0
-        with self._writing(), plain_errors(self._folder, "clearing the ledger"):
+        with self._writing(), plain_errors(self._place, "clearing the ledger"):
             for part in batched(uris, _CHUNK):
                 if self._open().count_rows() == 0:
                     break
@@ -93,7 +92,7 @@ class Ledger(LedgerReader):
         for row in rows:
             uris.append(row["uri"])
             by_root[row["root"]].append(row["id"])
-        with self._writing(), plain_errors(self._folder, "clearing the ledger"):
+        with self._writing(), plain_errors(self._place, "clearing the ledger"):
             self.clear(uris)
             for root, ids in by_root.items():  # the same id of another root is a failure of another item
                 for part in batched(ids, _CHUNK):

@@ -10,11 +10,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from looktwice.errors import Mismatch, StoreError, UsageError
-from looktwice.files import read_own, write_whole
+from looktwice.store.location import Location
 from looktwice.types import EncoderInfo
 
 NAME = "manifest.json"
@@ -45,34 +44,34 @@ class Manifest:
     dtypes: tuple[str, ...] = ()
     format: int = FORMAT
 
-    def write(self, folder: Path) -> None:
+    def write(self, location: Location) -> None:
         """Replace the manifest of a table, all or nothing. Raises as `files.write_whole` does."""
         values = {**dataclasses.asdict(self), "encoder": self.encoder.record(), "needs": NEEDS}
-        write_whole(folder / NAME, json.dumps(values, indent=1, ensure_ascii=False).encode(), sync=True)
+        location.write_whole(NAME, json.dumps(values, indent=1, ensure_ascii=False).encode())
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
+    def read(cls, location: Location) -> Manifest:
         """Read a table's manifest. Raises UsageError where there is none, or one of another format."""
         try:
-            values = json.loads(read_own(folder / NAME, MOST_BYTES))
+            values = json.loads(location.read_bytes(NAME, MOST_BYTES))
         except FileNotFoundError:
             raise UsageError(
-                f"{folder} is no looktwice table (it has no {NAME}); make one with: looktwice index"
+                f"{location} is no looktwice table (it has no {NAME}); make one with: looktwice index"
             ) from None
         except NotADirectoryError:
-            raise UsageError(f"{folder} is a file, not a looktwice table; a table is a folder.") from None
+            raise UsageError(f"{location} is a file, not a looktwice table; a table is a folder.") from None
         except (OSError, ValueError) as error:
-            raise StoreError(f"{folder / NAME} cannot be read: {error}") from error
+            raise StoreError(f"{location}/{NAME} cannot be read: {error}") from error
         found = values.get("format") if isinstance(values, dict) else None
         if type(found) is not int or found not in READABLE:
             read = " and ".join(map(str, READABLE))
             raise UsageError(
-                f"{folder} has on-disk format {found!r}, and this looktwice reads formats {read}; {_way(values)}."
+                f"{location} has on-disk format {found!r}, and this looktwice reads formats {read}; {_way(values)}."
             )
-        return cls._from(values, folder)
+        return cls._from(values, location)
 
     @classmethod
-    def _from(cls, values: dict[str, Any], folder: Path) -> Manifest:
+    def _from(cls, values: dict[str, Any], place: object) -> Manifest:
         try:
             encoder = EncoderInfo(**values["encoder"])
             dtypes = tuple(values.get("dtypes", ()))
@@ -80,17 +79,15 @@ class Manifest:
                 encoder, tuple(values["roots"]), values["index"], tuple(values["tokens"]), dtypes, values["format"]
             )
         except (KeyError, TypeError) as error:
-            raise StoreError(
-                f"{folder / NAME} is damaged ({error}); restore it from a copy, or index again."
-            ) from error
+            raise StoreError(f"{place}/{NAME} is damaged ({error}); restore it from a copy, or index again.") from error
 
-    def check(self, encoder: EncoderInfo, folder: Path) -> None:
+    def check(self, encoder: EncoderInfo, place: object) -> None:
         """Refuse any encoder but the one whose vectors are in the table. Raises Mismatch with both names."""
         for what in ("name", "revision", "preprocessing", "dim"):
             mine, theirs = getattr(self.encoder, what), getattr(encoder, what)
             if mine != theirs:
                 raise Mismatch(
-                    f"{folder} was made with encoder {self.encoder.name} ({what} {mine}), not with "
+                    f"{place} was made with encoder {self.encoder.name} ({what} {mine}), not with "
                     f"{encoder.name} ({what} {theirs}); open it with the first or index into a new table."
                 )
 

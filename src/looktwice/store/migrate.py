@@ -19,8 +19,7 @@ from looktwice.store.lance import plain_errors
 from looktwice.store.manifest import FORMAT
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from looktwice.store.location import Location
     from looktwice.store.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -30,17 +29,17 @@ _ID_IN_DETAIL = re.compile(r"""line \d+, id ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"
 """How format 1 named the item of a list: in `detail` alone. Read here once per table, and nowhere else."""
 
 
-def migrate(ledger: Any, manifest: Manifest, folder: Path) -> Manifest:
+def migrate(ledger: Any, manifest: Manifest, location: Location) -> Manifest:
     """Bring a table to the newest format; returns its new manifest. The caller holds the writer's lock."""
-    with plain_errors(folder, "migrating the table"):
+    with plain_errors(location, "migrating the table"):
         add_column(ledger)
         fill_ids(ledger)
         changed = replace(manifest, format=FORMAT)
-        changed.write(folder)
+        changed.write(location)
     log.warning(
         "%s was in on-disk format %d and is in format %d from now on; all rows were kept. "
         "Open it only with this version of looktwice or a newer one.",
-        folder, manifest.format, FORMAT,
+        location, manifest.format, FORMAT,
     )  # fmt: skip
     return changed
 

@@ -12,6 +12,7 @@ from looktwice.errors import UnknownName
 from looktwice.store import ann, maintenance, tokens
 from looktwice.store.lance import batched, filtering, is_in, plain_errors
 from looktwice.store.ledger import LedgerReader
+from looktwice.store.location import Location
 from looktwice.store.manifest import Manifest
 from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared
 from looktwice.store.search import Space, find_pictures
@@ -29,20 +30,25 @@ class TableReader:
     moves on with every write through it.
     """
 
-    def __init__(self, folder: Path, database: Any) -> None:
-        self.path = folder
+    def __init__(self, location: Location, database: Any) -> None:
+        self.location = location
         self._database = database
         self._open_newest()
-        self.ledger = LedgerReader(folder, lambda: self._failures)
+        self.ledger = LedgerReader(location, lambda: self._failures)
+
+    @property
+    def path(self) -> Path | str:
+        """The folder of the table, or the uri of one that is elsewhere."""
+        return self.location.path
 
     def _open_newest(self) -> None:
         """Open the newest version: manifest first, as whatever it names was written before it."""
         with plain_errors(self.path, "opening the table"):
             for _ in range(3):  # again where it was replaced meanwhile: its index must be the one of these items
-                manifest = Manifest.read(self.path)
+                manifest = Manifest.read(self.location)
                 # New handles, not the old ones moved: another thread may be reading through those.
                 tokens_, items, failures = map(self._database.open_table, ("tokens", "items", "ledger"))
-                if Manifest.read(self.path) == manifest:
+                if Manifest.read(self.location) == manifest:
                     break
         self.manifest, self._items, self._tokens, self._failures = manifest, items, tokens_, failures
         self._schema = self._items.schema
@@ -112,7 +118,7 @@ class TableReader:
 
     def codebook(self, sha256: str) -> bytes:
         """Return a stored codebook. Raises StoreError where it is missing or damaged."""
-        return tokens.read_codebook(self.path, sha256)
+        return tokens.read_codebook(self.location, sha256)
 
     @property
     def index_is_due(self) -> bool:
@@ -123,7 +129,7 @@ class TableReader:
     def info(self) -> dict[str, Any]:
         """Return what is in the table and how many bytes each part takes on disk, in all and per item."""
         with plain_errors(self.path, "measuring the table"):
-            parts = maintenance.sizes(self.path, self._items, len(self))
+            parts = maintenance.sizes(self.location, self._items, len(self))
         encoder = self.manifest.encoder
         return {
             "path": str(self.path),

@@ -11,9 +11,10 @@ from typing import Any
 
 from looktwice.errors import UsageError, demand_list
 from looktwice.store import ann, maintenance, tokens
-from looktwice.store.create import create_tables, open_folder
+from looktwice.store.create import create_tables, open_location
 from looktwice.store.lance import connect, filtering, is_in, plain_errors, refuse_forked
 from looktwice.store.ledger import Ledger
+from looktwice.store.location import Location, locate
 from looktwice.store.lock import WriterLock
 from looktwice.store.manifest import FORMAT
 from looktwice.store.migrate import migrate
@@ -31,32 +32,32 @@ class Table(TableReader):
     the newest version, whoever wrote it. Threads may share a table object; of those that write, one at a time may.
     """
 
-    def __init__(self, folder: Path) -> None:
-        with plain_errors(folder, "opening the table"):
-            database = connect(folder)
-        super().__init__(folder, database)
-        self._lock = WriterLock(folder)
-        self.ledger: Ledger = Ledger(folder, lambda: self._failures, self.writer)
+    def __init__(self, location: Location) -> None:
+        with plain_errors(location, "opening the table"):
+            database = connect(location)
+        super().__init__(location, database)
+        self._lock = WriterLock(location)
+        self.ledger: Ledger = Ledger(location, lambda: self._failures, self.writer)
 
     @classmethod
     def create(
         cls,
-        path: str | Path,
+        path: str | Path | Location,
         encoder: EncoderInfo,
         columns: Mapping[str, type] | None = None,
         roots: Sequence[str] = (),
     ) -> Table:
         """Make an empty table; `columns` are metadata keys to filter on. Raises UsageError where something is there."""
-        return cls(create_tables(Path(path), encoder, columns or {}, roots))
+        return cls(create_tables(locate(path), encoder, columns or {}, roots))
 
     @classmethod
-    def open(cls, path: str | Path, encoder: EncoderInfo | None = None) -> Table:
+    def open(cls, path: str | Path | Location, encoder: EncoderInfo | None = None) -> Table:
         """Open a table. Raises UsageError where there is none, Mismatch where it was made with another encoder."""
-        return cls(open_folder(Path(path), encoder))
+        return cls(open_location(locate(path), encoder))
 
     def snapshot(self) -> Snapshot:
         """Return the newest version as a view that never changes; it costs a few milliseconds at most."""
-        return Snapshot(self.path, self._database)
+        return Snapshot(self.location, self._database)
 
     @contextmanager
     def writer(self, wait: float = 0) -> Iterator[Table]:
@@ -69,7 +70,7 @@ class Table(TableReader):
             if first:
                 self._open_newest()
                 if self.manifest.format < FORMAT:
-                    self.manifest = migrate(self._failures, self.manifest, self.path)
+                    self.manifest = migrate(self._failures, self.manifest, self.location)
             yield self
 
     def refresh(self) -> None:
@@ -162,7 +163,7 @@ class Table(TableReader):
     def put_codebook(self, data: bytes) -> str:
         """Store a codebook; returns its SHA-256 (hex), by which `codebook` finds it."""
         with self.writer():
-            return tokens.put_codebook(self.path, data)
+            return tokens.put_codebook(self.location, data)
 
     def note_tokens(self, entry: Mapping[str, Any]) -> None:
         """Write a token set (a mapping with a `tokens_key`) into the manifest, replacing one of the same key."""
@@ -182,5 +183,5 @@ class Table(TableReader):
     def _note(self, **changes: Any) -> None:
         changed = replace(self.manifest, **changes)
         with plain_errors(self.path, "writing the manifest"):
-            changed.write(self.path)
+            changed.write(self.location)
         self.manifest = changed
