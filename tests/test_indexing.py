@@ -298,8 +298,8 @@ def test_same_picture_is_encoded_once(made: Collection, monkeypatch: pytest.Monk
 
 def test_rows_of_a_placeholder_are_looked_up_once(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[set[str]] = []
-    find = Table.find_pictures
-    monkeypatch.setattr(Table, "find_pictures", lambda self, sums: find(self, asked.append(set(sums)) or asked[-1]))
+    find = Table.find_images
+    monkeypatch.setattr(Table, "find_images", lambda self, sums: find(self, asked.append(set(sums)) or asked[-1]))
     made.save(first="red")
     made.index()
     made.save(**{f"x{number}": "red" for number in range(6)})

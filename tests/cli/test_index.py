@@ -90,7 +90,7 @@ def test_max_failures_stops(looktwice: Looktwice, pictures: Path) -> None:
         (["index", "t.lt", "pictures", "--mllm", "tiny-vl", "--codec", "pq0"], "pq0"),
         (["index", "pictures", "pictures"], "holds other files"),
         (["info", "nowhere.lt"], "does not exist"),
-        (["info", "pictures"], "no looktwice table"),
+        (["info", "pictures"], "not a looktwice table"),
         (["delete", "t.lt"], "Say which"),
         (["delete", "t.lt", "red-0.png", "--where", "id = 'x'"], "one of the two"),
         (["delete", "t.lt", "--where", "colour = 'red'"], "--column KEY:TYPE"),

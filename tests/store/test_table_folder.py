@@ -49,7 +49,7 @@ def test_what_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine.txt").write_text("x")
-    cases = {"nowhere": "does not exist", "file": "is a file", "folder": "no looktwice table", "file/t.lt": "file"}
+    cases = {"nowhere": "does not exist", "file": "is a file", "folder": "not a looktwice table", "file/t.lt": "file"}
     for name, word in cases.items():
         with pytest.raises(UsageError, match=word):
             Table.open(tmp_path / name)
@@ -199,7 +199,7 @@ def test_a_codebook_is_a_file_of_the_table(tmp_path: Path, kind: str, whole: boo
 
 @pytest.mark.parametrize("name", ["../manifest.json", "/etc/passwd", "0" * 63, "F" * 64, "0" * 64 + "\n", ""])
 def test_a_codebook_is_named_by_its_hash(tmp_path: Path, name: str) -> None:
-    with pytest.raises(StoreError, match="no SHA-256"):
+    with pytest.raises(StoreError, match="not a SHA-256"):
         Table.create(tmp_path / "t.lt", ENCODER).codebook(name)
 
 

@@ -56,7 +56,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """What a scan accounts for, known once it was read to its end: see `sources.Scan`."""
+    """State what a scan accounts for, once it was read to its end; see `sources.Scan`."""
 
     scopes: tuple[Scope, ...]
     empty: tuple[Scope, ...]

@@ -73,7 +73,7 @@ def write(
 
 
 class Run:
-    """What one run has met and written so far. `started` marks its ledger entries."""
+    """Count and write what one run meets. `started` marks its ledger entries."""
 
     def __init__(self, table: Table, max_failures: int | None, progress: Progress | None, compare: bool) -> None:
         self.table, self.max_failures, self.compare = table, max_failures, compare

@@ -165,7 +165,7 @@ class _Run:
             return {}
         rows = self.known.get([one.source.id for one in batch if one.same])
         new = [one for one in batch if not one.same and _key(one) not in self._vectors]
-        found = self.known.find_pictures({one.sha256 for one in new if one.sha256 in self._hashes})
+        found = self.known.find_images({one.sha256 for one in new if one.sha256 in self._hashes})
         return {(row.sha256, row.text, row.width > 0): row for row in [*found, *rows]}
 
     def _remember(self, vectors: dict[Key, FloatArray | MediaError]) -> None:

@@ -1,4 +1,4 @@
-"""What one run writes to the ledger: only what the ledger does not say already, as every write is a version on disk."""
+"""Write the failures of a run to the ledger, except those that are there already: every write is a version on disk."""
 
 from __future__ import annotations
 

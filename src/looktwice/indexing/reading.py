@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the table says of an id; `metadata` is JSON as stored."""
+    """A row as the table has it; `metadata` is JSON as stored."""
 
     uri: str
     root: str

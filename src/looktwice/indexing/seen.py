@@ -1,4 +1,4 @@
-"""What a run has met: ids exactly, on disk; hashes of bytes approximately, in eight bytes each."""
+"""Remember what a run has met: ids exactly, on disk; hashes of bytes approximately, in eight bytes each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rest of the store needs around LanceDB: late import, plain errors, safe SQL."""
+"""Wrap LanceDB for the rest of the store: late import, plain errors, safe SQL."""
 
 from __future__ import annotations
 

@@ -51,12 +51,12 @@ class Manifest:
 
     @classmethod
     def read(cls, location: Location) -> Manifest:
-        """Read a table's manifest. Raises UsageError where there is none, or one of another format."""
+        """Read a table's manifest. Raises UsageError if it is missing or of a format that cannot be read."""
         try:
             values = json.loads(location.read_bytes(NAME, MOST_BYTES))
         except FileNotFoundError:
             raise UsageError(
-                f"{location} is no looktwice table (it has no {NAME}); make one with: looktwice index"
+                f"{location} is not a looktwice table (it has no {NAME}); make one with: looktwice index"
             ) from None
         except NotADirectoryError:
             raise UsageError(f"{location} is a file, not a looktwice table; a table is a folder.") from None

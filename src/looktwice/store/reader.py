@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from looktwice.store.ledger import LedgerReader
 from looktwice.store.location import Location
 from looktwice.store.manifest import Manifest
 from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared
-from looktwice.store.search import Space, find_pictures
+from looktwice.store.search import Space, find_images
 
 if TYPE_CHECKING:
     from looktwice.types import Candidate
@@ -95,10 +96,15 @@ class TableReader:
         rows: list[dict[str, Any]] = self._lookup(ids, list(columns)).to_pylist()
         return rows
 
-    def find_pictures(self, hashes: Iterable[str]) -> list[Row]:
+    def find_images(self, hashes: Iterable[str]) -> list[Row]:
         """Return the rows whose bytes have one of these SHA-256 sums; of those with the same text, one."""
         with plain_errors(self.path, "reading items"):
-            return find_pictures(self._items, hashes, self.manifest.encoder.dim)
+            return find_images(self._items, hashes, self.manifest.encoder.dim)
+
+    def find_pictures(self, hashes: Iterable[str]) -> list[Row]:
+        """Deprecated name of `find_images`."""
+        warnings.warn("find_pictures is now called find_images.", DeprecationWarning, stacklevel=2)
+        return self.find_images(hashes)
 
     def hashes(self) -> dict[str, str]:
         """Return id -> SHA-256 (hex) of every item."""
@@ -113,7 +119,7 @@ class TableReader:
         return tokens.read_codes(self._tokens, self.path, ids, tokens_key)
 
     def pending_tokens(self, tokens_key: str) -> Iterator[list[str]]:
-        """Yield, in batches, the ids of pictures that still need tokens of this set."""
+        """Yield, in batches, the ids of images that still need tokens of this set."""
         return tokens.pending(self._items, self._tokens, self.path, tokens_key)
 
     def codebook(self, sha256: str) -> bytes:

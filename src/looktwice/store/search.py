@@ -126,7 +126,7 @@ def _ranked(ids: Sequence[str], scores: Any, k: int) -> list[Candidate]:
     return _candidates(*_best(np.array(ids, dtype=object), scores, k))
 
 
-def find_pictures(items: Any, hashes: Iterable[str], dim: int) -> list[Row]:
+def find_images(items: Any, hashes: Iterable[str], dim: int) -> list[Row]:
     """Return the rows whose bytes have one of these SHA-256 sums; of those with the same text, one."""
     import pyarrow as pa
 

@@ -52,7 +52,7 @@ class Table(TableReader):
 
     @classmethod
     def open(cls, path: str | Path | Location, encoder: EncoderInfo | None = None) -> Table:
-        """Open a table. Raises UsageError where there is none, Mismatch where it was made with another encoder."""
+        """Open a table. Raises UsageError if it does not exist, Mismatch if another encoder made it."""
         return cls(open_location(locate(path), encoder))
 
     def snapshot(self) -> Snapshot:

@@ -47,7 +47,7 @@ def read_codes(table: Any, place: object, ids: Sequence[str], tokens_key: str) -
 
 
 def pending(items: Any, tokens: Any, place: object, tokens_key: str) -> Iterator[list[str]]:
-    """Yield, in batches, the ids of pictures whose tokens of this set are missing or older than the picture."""
+    """Yield, in batches, the ids of images whose tokens of this set are missing or older than the image."""
     with plain_errors(place, "comparing items and tokens"):
         for batch in items.search().where("width > 0").select(["id", "sha256"]).to_batches(2000):
             wanted = dict(zip(batch["id"].to_pylist(), batch["sha256"].to_pylist(), strict=True))
@@ -79,7 +79,7 @@ def put_codebook(location: Location, data: bytes) -> str:
 def read_codebook(location: Location, sha256: str) -> bytes:
     """Return a stored codebook. Raises StoreError where it is missing or damaged."""
     if not _HASH.fullmatch(sha256):  # a stranger's manifest may name any file
-        raise StoreError(f"{location} names a codebook {sha256[:80]!r}, which is no SHA-256; make the tokens again.")
+        raise StoreError(f"{location} names a codebook {sha256[:80]!r}, which is not a SHA-256; make the tokens again.")
     with plain_errors(location, "reading a codebook"):
         try:
             data = location.read_bytes(f"{CODEBOOKS}/{sha256}", MOST_CODEBOOK_BYTES)

@@ -32,7 +32,7 @@ MANY_COMMITS = 16
 
 @dataclass(frozen=True, slots=True)
 class TokensReport:
-    """What a run did. `bytes` are codes written now; `pictures` of the table had tokens already or were `encoded`."""
+    """Counts of a run. `bytes` are codes written now; `pictures` of the table had tokens already or were `encoded`."""
 
     tokens_key: str
     codec: str
@@ -204,7 +204,7 @@ class _Batch:
 
     @property
     def stage(self) -> str:
-        """What the ledger calls this set: another may fail where it succeeds."""
+        """Return the ledger's name of this set: another may fail where it succeeds."""
         return f"tokens:{self.key}"
 
     @property
