@@ -19,7 +19,7 @@ from PIL import Image
 
 from looktwice import indexing, sources
 from looktwice.errors import Mismatch, ModelError, StoreError, TooManyFailures, UsageError
-from looktwice.indexing import IndexReport, index, run
+from looktwice.indexing import IndexReport, committing, encoding, index
 from looktwice.indexing.failures import Failures
 from looktwice.indexing.seen import Hashes, Seen
 from looktwice.sources import Source, images, prefetch, scan
@@ -83,10 +83,10 @@ def test_second_run_encodes_nothing(made: Collection) -> None:
     save_pictures(made.folder, 70)
     made.index(batch_size=16)
     assert [len(call) for call in made.encoder.calls] == [16, 16, 16, 16, 6]
-    versions = len(made.table.versions())
+    versions = made.table._items.version, made.table._failures.version
     report = made.index()
     assert (report.unchanged, report.encoded, made.encoder.calls) == (70, 0, [])
-    assert len(made.table.versions()) == versions  # and writes nothing
+    assert (made.table._items.version, made.table._failures.version) == versions  # and writes nothing
 
 
 def test_one_bad_file_shifts_no_row(made: Collection) -> None:
@@ -203,6 +203,27 @@ def test_a_deleted_item_of_a_list_leaves_no_ledger_line(made: Collection, tmp_pa
     assert "id 'plain'" in left.detail
 
 
+def test_the_ledger_names_items_by_id(made: Collection, tmp_path: Path) -> None:
+    made.save(good="red")
+    (made.folder / "bad.png").write_bytes(b"words")
+    (made.folder / "loop.png").symlink_to("loop.png")
+    listed = tmp_path / "l.jsonl"
+    lines = [{"id": "id 'x': ", "image": "no.png"}, {"id": "good.png", "text": "twice"}]
+    listed.write_text("".join(json.dumps(line) + "\n" for line in lines) + "bad line\n")
+    made.index(made.folder, listed)
+    found = {(entry.item_id, entry.reason) for entry in made.table.ledger}
+    assert found == {
+        ("bad.png", "not-an-image"),
+        ("", "link-loop"),
+        ("id 'x': ", "missing"),
+        ("good.png", "duplicate-id"),
+        ("", "bad-record"),
+    }
+    made.table.delete(["good.png"])
+    left = {(entry.item_id, entry.reason) for entry in made.table.ledger}
+    assert left == found, "good.png of the list is another item than the one that was deleted"
+
+
 def test_what_is_known_of_tokens_is_not_for_indexing_to_forget(made: Collection) -> None:
     made.save(a="red")
     made.index()
@@ -218,7 +239,7 @@ def test_failing_again_writes_nothing(made: Collection, monkeypatch: pytest.Monk
     made.index()
     first = list(made.table.ledger)
     before = made.table._failures.version, made.table._items.version
-    monkeypatch.setattr(run, "COMMIT_ROWS", 1)
+    monkeypatch.setattr(committing, "COMMIT_ROWS", 1)
     for _ in range(3):
         assert made.index().failed == 2
     assert (made.table._failures.version, made.table._items.version) == before
@@ -265,7 +286,7 @@ def test_file_that_breaks_keeps_its_last_good_row(made: Collection) -> None:
 
 def test_same_picture_is_encoded_once(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     made.save(a="red", b="red", c="blue")
-    monkeypatch.setattr(run, "COMMIT_ROWS", 2)  # the copy may be in the table already, or only in this batch
+    monkeypatch.setattr(committing, "COMMIT_ROWS", 2)  # the copy may be in the table already, or only in this batch
     report = made.index(batch_size=3)
     assert (report.added, report.encoded) == (3, 2)
     made.save(d="red", e="blue", f="red")
@@ -277,8 +298,8 @@ def test_same_picture_is_encoded_once(made: Collection, monkeypatch: pytest.Monk
 
 def test_rows_of_a_placeholder_are_looked_up_once(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[set[str]] = []
-    find = Table.find_pictures
-    monkeypatch.setattr(Table, "find_pictures", lambda self, sums: find(self, asked.append(set(sums)) or asked[-1]))
+    find = Table.find_images
+    monkeypatch.setattr(Table, "find_images", lambda self, sums: find(self, asked.append(set(sums)) or asked[-1]))
     made.save(first="red")
     made.index()
     made.save(**{f"x{number}": "red" for number in range(6)})
@@ -565,7 +586,7 @@ def test_interrupt_keeps_what_is_encoded(made: Collection) -> None:
 
 def test_disk_full(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     save_pictures(made.folder, 20)
-    monkeypatch.setattr(run, "COMMIT_ROWS", 5)
+    monkeypatch.setattr(committing, "COMMIT_ROWS", 5)
     add = Table.add
 
     def full(table: Table, rows: object) -> None:
@@ -596,7 +617,7 @@ def test_progress_counts_up(made: Collection) -> None:
 
 
 def test_large_pictures_close_a_batch_early(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "BATCH_PIXELS", 200)
+    monkeypatch.setattr(encoding, "BATCH_PIXELS", 200)
     for number in range(6):
         (made.folder / f"{number}.png").write_bytes(picture((number + 1, 0, 9), (10, 10)))
     made.index()

@@ -58,6 +58,7 @@ def test_bad_files_go_to_the_ledger_and_give_exit_code_3(looktwice: Looktwice, p
     listed = looktwice("ledger", "t.lt", "--json")
     assert listed.code == 0
     assert {entry["reason"] for entry in listed.records} == {"empty", "not-an-image", "truncated"}
+    assert {entry["id"] for entry in listed.records} == {"é f.jpg", "text.jpg", "a\x1b[31mb\n.png"}
     assert len(looktwice("ledger", "t.lt", "--json", "--reason", "empty").records) == 1
     shown = looktwice("ledger", "t.lt")
     assert "\x1b" not in shown.out and "empty" in shown.out
@@ -67,7 +68,7 @@ def test_bad_files_go_to_the_ledger_and_give_exit_code_3(looktwice: Looktwice, p
     assert unknown.code == 2 and "did you mean empty" in unknown.err
 
     facts = looktwice("info", "t.lt", "--json").records[0]
-    assert (facts["items"], facts["failed"]) == (12, 3)
+    assert (facts["items"], facts["failed"], facts["format"]) == (12, 3, 2)
     assert facts["bytes_per_item"]["total"] > 0
 
 
@@ -89,7 +90,7 @@ def test_max_failures_stops(looktwice: Looktwice, pictures: Path) -> None:
         (["index", "t.lt", "pictures", "--mllm", "tiny-vl", "--codec", "pq0"], "pq0"),
         (["index", "pictures", "pictures"], "holds other files"),
         (["info", "nowhere.lt"], "does not exist"),
-        (["info", "pictures"], "no looktwice table"),
+        (["info", "pictures"], "not a looktwice table"),
         (["delete", "t.lt"], "Say which"),
         (["delete", "t.lt", "red-0.png", "--where", "id = 'x'"], "one of the two"),
         (["delete", "t.lt", "--where", "colour = 'red'"], "--column KEY:TYPE"),

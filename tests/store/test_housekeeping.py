@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from store_helpers import ENCODER, random_rows, row
 
-from looktwice.errors import StoreError, UnknownName, UsageError
+from looktwice.errors import StoreError, UsageError
 from looktwice.store import LedgerEntry, Table, TokenRow, ann, maintenance
 from looktwice.types import EncoderInfo
 
@@ -94,7 +94,7 @@ def test_tidy_waits_until_it_pays(table: Table, monkeypatch: pytest.MonkeyPatch)
         assert len(list(data.glob("*"))) == part
         table.add(random_rows(5, start=5 * part))
     table.tidy()
-    assert len(table.versions()) > 5 and len(table) == 20
+    assert len(table._items.list_versions()) > 5 and len(table) == 20
     assert table._items.stats()["fragment_stats"]["num_fragments"] == 1
 
 
@@ -131,8 +131,7 @@ def test_info_is_content_with_every_whole_table(table: Table, monkeypatch: pytes
     ]
     for change in changes:
         change()
-        older = table.at(table.versions()[0].number)
-        for one in (table, Table.open(table.path), older):
+        for one in (table, Table.open(table.path)):
             info = one.info()
             assert sum(info["bytes"].values()) == 2 * info["bytes"]["total"]
 
@@ -164,19 +163,6 @@ def test_large_tables_are_looked_up_through_an_index(table: Table, monkeypatch: 
     monkeypatch.setattr(ann, "SAMPLE", 5)
     table.build_index()
     assert looked_up_by(table._items, "id") and looked_up_by(table._items, "sha256")
-
-
-def test_versions(table: Table) -> None:
-    table.add(random_rows(5))
-    table.add(random_rows(5, start=5))
-    table.delete(["00000"])
-    counts = [known.items for known in table.versions()]
-    assert counts[-3:] == [5, 10, 9]
-    older = table.at(table.versions()[-2].number)
-    assert (len(older), len(table)) == (10, 9)
-    assert older.get(["00000"])[0].id == "00000"
-    with pytest.raises(UnknownName, match="version"):
-        table.at(999)
 
 
 def test_info_adds_up_to_the_files_on_disk(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from looktwice import indexing
 from looktwice.errors import StoreError, UsageError
 from looktwice.indexing import index
 from looktwice.sources import images, scan
-from looktwice.store import Table
+from looktwice.store import Table, TableReader
 from looktwice.types import Item
 
 TESTS = Path(__file__).parent.parent
@@ -49,7 +49,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def check(table: Table, folder: Path) -> None:
+def check(table: TableReader, folder: Path) -> None:
     """Every picture once, with its own vector and hash."""
     rows = [row["id"] for row in table.rows()]
     assert sorted(rows) == sorted(path.name for path in folder.iterdir())
@@ -139,8 +139,7 @@ def test_reader_beside_a_writer_sees_whole_versions(tmp_path: Path, pictures: Pa
     assert counts == sorted(counts) and all(count % 20 == 0 for count in counts)
     assert counts[0] < PICTURES  # it was read while it was written
     assert held.hashes() == before and held.search(np.ones(16), 1000) == frozen
-    held.refresh()
-    check(held, pictures)
+    check(held.snapshot(), pictures)
 
 
 @pytest.fixture
@@ -158,7 +157,7 @@ def test_full_disk(tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyP
     dice = random.Random(0)
     words = [{"id": f"{n}", "text": "".join(dice.choices("abcdefghijklmnopqrstuvwxyz", k=3000))} for n in range(2000)]
     (tmp_path / "l.jsonl").write_text("\n".join(map(json.dumps, words)))
-    monkeypatch.setattr(indexing.run, "COMMIT_ROWS", 100)
+    monkeypatch.setattr(indexing.committing, "COMMIT_ROWS", 100)
     table = Table.create(small_disk / "t.lt", ColourEncoder().info)
     with pytest.raises(StoreError, match=r"^The disk is full.*run it again\.$"):
         index(table, scan([tmp_path / "l.jsonl"]), ColourEncoder())

@@ -235,9 +235,11 @@ def test_ids_with_half_characters_are_unknown(table: Table) -> None:
 
 def test_lookups_by_hash_and_id(table: Table) -> None:
     table.add([row("a", sha256="0" * 64), row("b", sha256="0" * 64), row("c", sha256="1" * 64)])
-    assert [one.sha256 for one in table.find_pictures(["0" * 64, "2" * 64])] == ["0" * 64], "one of two will do"
+    assert [one.sha256 for one in table.find_images(["0" * 64, "2" * 64])] == ["0" * 64], "one of two will do"
     table.add([row("d", sha256="0" * 64, text="x")])
-    assert sorted(one.text or "" for one in table.find_pictures(["0" * 64, "2" * 64])) == ["", "x"]
+    assert sorted(one.text or "" for one in table.find_images(["0" * 64, "2" * 64])) == ["", "x"]
+    with pytest.warns(DeprecationWarning, match="find_images"):
+        assert len(table.find_pictures(["0" * 64, "2" * 64])) == 2
     assert table.lookup(["c", "nobody"], ["id", "sha256"]) == [{"id": "c", "sha256": "1" * 64}]
     assert table.lookup([], ["id"]) == []
 

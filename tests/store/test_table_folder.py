@@ -36,7 +36,7 @@ def test_manifest_comes_back(tmp_path: Path) -> None:
     assert found == table.manifest
     assert found.roots == ("file:///a/", "file:///b/")
     assert [(one["tokens_key"], one["codec"]) for one in found.tokens] == [("l", "int8"), ("k", "pq16")]
-    assert json.loads((table.path / "manifest.json").read_text())["format"] == 1
+    assert json.loads((table.path / "manifest.json").read_text())["format"] == 2
 
 
 @pytest.mark.parametrize("field, value", [("name", "other"), ("revision", "2"), ("preprocessing", "crop"), ("dim", 16)])
@@ -53,7 +53,7 @@ def test_what_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine.txt").write_text("x")
-    cases = {"nowhere": "does not exist", "file": "is a file", "folder": "no looktwice table", "file/t.lt": "file"}
+    cases = {"nowhere": "does not exist", "file": "is a file", "folder": "not a looktwice table", "file/t.lt": "file"}
     for name, word in cases.items():
         with pytest.raises(UsageError, match=word):
             Table.open(tmp_path / name)
@@ -73,11 +73,23 @@ def test_existing_tables_are_not_made_anew(tmp_path: Path) -> None:
     assert len(Table.open(tmp_path / "t.lt")) == 3
 
 
-@pytest.mark.parametrize("found, word", [(2, "newer looktwice"), (0, "index the pictures again"), (None, "again")])
-def test_other_formats_are_refused(tmp_path: Path, found: object, word: str) -> None:
+@pytest.mark.parametrize(
+    "found, needs, word",
+    [
+        (3, "0.9.1", "install looktwice 0.9.1 or newer"),
+        (3, None, "install a newer looktwice"),
+        (3, "1.0\nor else", "install a newer looktwice"),
+        (0, None, "index the images again"),
+        (None, None, "again"),
+        (True, None, "again"),
+        (2.0, None, "again"),
+        ("2", None, "again"),
+    ],
+)
+def test_other_formats_are_refused(tmp_path: Path, found: object, needs: str | None, word: str) -> None:
     table = Table.create(tmp_path / "t.lt", ENCODER)
     values = json.loads((table.path / "manifest.json").read_text())
-    (table.path / "manifest.json").write_text(json.dumps({**values, "format": found}))
+    (table.path / "manifest.json").write_text(json.dumps({**values, "format": found, "needs": needs}))
     with pytest.raises(UsageError, match=f"format {found!r}.*{word}"):
         Table.open(table.path)
 
@@ -156,7 +168,7 @@ def test_rows_without_a_manifest_are_not_thrown_away(tmp_path: Path) -> None:
     for attempt in (Table.open, partial(Table.create, encoder=ENCODER)):
         with pytest.raises(StoreError, match=r"has rows but no manifest\.json: restore"):
             attempt(table.path)
-    Manifest(ENCODER).write(table.path)
+    Manifest(ENCODER).write(table.location)
     assert len(Table.open(table.path)) == 3
 
 
@@ -235,7 +247,7 @@ def test_a_codebook_is_a_file_of_the_table(tmp_path: Path, kind: str, whole: boo
 
 @pytest.mark.parametrize("name", ["../manifest.json", "/etc/passwd", "0" * 63, "F" * 64, "0" * 64 + "\n", ""])
 def test_a_codebook_is_named_by_its_hash(tmp_path: Path, name: str) -> None:
-    with pytest.raises(StoreError, match="no SHA-256"):
+    with pytest.raises(StoreError, match="not a SHA-256"):
         Table.create(tmp_path / "t.lt", ENCODER).codebook(name)
 
 
@@ -379,7 +391,9 @@ def test_writers_start_from_the_newest_version(tmp_path: Path) -> None:
     with two.writer():
         assert (len(two), two.manifest.roots) == (1, ("r",))
     one.add([row("b")])
-    two.refresh()
+    assert (len(two.snapshot()), len(two)) == (2, 1)
+    with pytest.warns(DeprecationWarning, match="use Table.snapshot"):
+        two.refresh()
     assert len(two) == 2
 
 

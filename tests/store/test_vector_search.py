@@ -122,7 +122,6 @@ def test_an_index_that_nobody_measured_is_not_used(
     assert made.search_many(QUERIES[:5], 100) == right
     made.build_index()
     assert not made.index_is_due
-    assert made.at(made.versions()[-1].number).search_many(QUERIES[:5], 100) == right
     monkeypatch.setattr(ann, "EXACT_ROWS", 4000)
     assert (made.build_index().kind, vector_indices(made)) == ("exact", 0)
     assert made.search_many(QUERIES[:5], 100) == right

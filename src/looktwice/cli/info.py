@@ -41,6 +41,7 @@ def _facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     computed = f", computed in {' and '.join(facts['dtypes'])}" if facts["dtypes"] else ""
     yield "encoder", f"{encoder['name']}, revision {encoder['revision'][:12]}, {encoder['dim']} dimensions{computed}"
     yield "search", _search(facts["index"])
+    yield "format", _format(facts["format"])
     yield "columns", ", ".join(f"{name}:{kind}" for name, kind in facts["columns"].items()) or "none"
     for root in facts["roots"]:
         yield "indexed", display(root)
@@ -48,6 +49,12 @@ def _facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         made_by = f"{entry['mllm']}, revision {entry['revision'][:12]}, {entry['preprocessing']}"
         scaled = f", images scaled by {entry['resampler']}" if "resampler" in entry else ""  # older tables do not say
         yield f"tokens {entry['codec']}", made_by + scaled
+
+
+def _format(number: int) -> str:
+    from looktwice.store.manifest import FORMAT
+
+    return str(number) if number == FORMAT else f"{number}; it becomes {FORMAT} when the table is next written to"
 
 
 def _search(index: Mapping[str, Any]) -> str:

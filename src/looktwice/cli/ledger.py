@@ -1,4 +1,4 @@
-"""`looktwice ledger`: what could not be read, and why."""
+"""`looktwice ledger`: list failed items, with the reason."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import typer
 from looktwice.cli import options
 from looktwice.cli.console import emit, note, plural, table
 
+_SHOWN = ("uri", "stage", "reason", "detail", "at")
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("ledger", short_help="What could not be read, and why.")(ledger)
+    app.command("ledger", short_help="List failed items, with the reason.")(ledger)
 
 
 def ledger(
@@ -21,7 +23,7 @@ def ledger(
     reason: Annotated[str | None, typer.Option(help="Only entries with this reason, such as truncated.")] = None,
     json: options.Json = False,
 ) -> None:
-    """List what could not be indexed, with path and reason. Indexing a mended file removes its entry.
+    """List failed items, with id, path and reason. Indexing a repaired file removes its entry.
 
     Example: looktwice ledger photos.lt --reason truncated
     """
@@ -36,9 +38,10 @@ def ledger(
     chosen = (entry for entry in entries if reason in (None, entry.reason))
     if json:
         for entry in chosen:
-            emit({name: getattr(entry, name) for name in ("uri", "stage", "reason", "detail", "at")})
+            emit({"id": entry.item_id or None, **{name: getattr(entry, name) for name in _SHOWN}})
         return
     if reasons:
-        table(["reason", "stage", "path", "detail"], [(e.reason, e.stage, display(e.uri), e.detail) for e in chosen])
+        rows = [(e.reason, e.stage, e.item_id, display(e.uri), e.detail) for e in chosen]
+        table(["reason", "stage", "id", "path", "detail"], rows)
     counts = ", ".join(f"{n} {name}" for name, n in reasons.most_common())
     note(f"{plural(reasons.total(), 'entry', 'entries')}: {counts}." if reasons else "The ledger is empty.")

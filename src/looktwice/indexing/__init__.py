@@ -1,5 +1,9 @@
 """The flow of `looktwice index`: scan → read and hash → decode → encode → commit.
 
+    index(table, scan(paths), encoder)                      both halves, in this process
+    encode_batches(scan(paths), encoder, known=snapshot)    reads only, on any machine  ->  batches
+    commit(table, batches)                                  the only writer
+
 One bad file becomes a ledger line and never shifts a row. Rows are committed in batches, each of them atomic, so an
 interruption loses at most what was in flight, and the same call goes on from there: what is in the table with the same
 bytes is not encoded again. Memory grows by eight bytes an item.
@@ -10,15 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import closing
 
-from looktwice.errors import StoreError, UsageError
+from looktwice.errors import UsageError
+from looktwice.indexing.batches import EncodedBatch
+from looktwice.indexing.committing import commit, write
+from looktwice.indexing.encoding import encode_batches
 from looktwice.indexing.report import IndexReport
-from looktwice.indexing.run import Run
-from looktwice.indexing.settle import settle
 from looktwice.sources import Scan, Source, Unreadable
 from looktwice.store import Table
 from looktwice.types import Encoder
 
-__all__ = ["REASONS", "IndexReport", "index"]
+__all__ = ["REASONS", "EncodedBatch", "IndexReport", "commit", "encode_batches", "index"]
 
 
 def index(
@@ -42,31 +47,19 @@ def index(
     it raises, KeyboardInterrupt included, the table is whole and the same call goes on from there.
     """
     table.manifest.check(encoder.info, table.path)
-    if batch_size < 1 or threads < 1:
-        raise UsageError("The batch size and the number of threads must be at least 1.")
-    scan = sources if isinstance(sources, Scan) else None
-    if prune and scan is None:
+    if prune and not isinstance(sources, Scan):
         raise UsageError(
             "Only what scan() returned can be pruned: a list of sources does not say what it accounts for."
         )
-    with table.writer(), closing(Run(table, encoder, batch_size, max_failures, progress, threads)) as run:
-        table.note_run(scan.roots if scan else (), encoder.info.dtype)
-        try:
-            run.take(sources)
-        except StoreError:
-            raise
-        except BaseException:  # an interrupt above all: what is encoded need not be encoded again
-            run.flush()
-            raise
-        if scan is not None:
-            settle(run, scan, prune)
-        table.tidy()
-        return run.report()
+    batches = encode_batches(sources, encoder, known=table, batch_size=batch_size, threads=threads)
+    with closing(batches):
+        return write(table, batches, max_failures, prune, progress, compare=False)
 
 
 REASONS = {
     "duplicate-id": "another item has this id already",
     "no-direction": "the encoder gave a vector that is zero or not finite",
     "encoder": "the encoder refused this item",
+    "outdated": "another process changed the table after this item was compared with it",
 }
 """The ledger's words for failures that only arise while indexing; media.REASONS and sources.REASONS are the others."""

@@ -1,4 +1,4 @@
-"""What one run writes to the ledger: only what the ledger does not say already, as every write is a version on disk."""
+"""Write the failures of a run to the ledger, except those that are there already: every write is a version on disk."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ class Failures:
 
 
 def _digest(entry: LedgerEntry) -> str:
-    text = "\0".join((entry.uri, entry.root, entry.stage, entry.reason, entry.detail))
+    text = "\0".join((entry.uri, entry.root, entry.stage, entry.reason, entry.detail, entry.item_id))
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from looktwice.errors import MediaError
+from looktwice.indexing.batches import Failed
 from looktwice.sources import Source, images
 from looktwice.sources.prefetch import ahead, pixels_of
 from looktwice.store import metadata_json
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the table says of an id; `metadata` is JSON as stored."""
+    """A row as the table has it; `metadata` is JSON as stored."""
 
     uri: str
     root: str
@@ -26,21 +27,6 @@ class Known:
     text: str | None
     metadata: str
     picture: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """One failure, ready for the ledger."""
-
-    uri: str
-    root: str
-    stage: str
-    reason: str
-    detail: str
-
-    @classmethod
-    def of(cls, source: Source, stage: str, reason: str, detail: str) -> Failed:
-        return cls(source.where, source.root, stage, reason, source.told(detail))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What an indexing run did."""
+"""`IndexReport`: the counts of an indexing run."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ class IndexReport:
 
     @property
     def met(self) -> int:
-        """How many items were met."""
+        """Return how many items were met."""
         return self.added + self.updated + self.unchanged + self.failed

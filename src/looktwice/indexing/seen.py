@@ -1,7 +1,8 @@
-"""What a run has met: ids exactly, on disk; hashes of bytes approximately, in eight bytes each."""
+"""Remember what a run has met: ids exactly, on disk; hashes of bytes approximately, in eight bytes each."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from looktwice.errors import StoreError
+from looktwice.sources import parse_uri
 
 
 class Seen:
@@ -37,6 +39,19 @@ class Seen:
 
     def close(self) -> None:
         self._database.close()
+
+
+class Roots:
+    """Which roots exist. An id belongs to its root for as long as that does; then the collection has moved."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bool] = {}
+
+    def exists(self, root: str) -> bool:
+        """Whether the place that an id belongs to is there; looked up once."""
+        if root not in self._known:
+            self._known[root] = not root or os.path.exists(parse_uri(root).path)
+        return self._known[root]
 
 
 class Hashes:

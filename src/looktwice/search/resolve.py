@@ -11,10 +11,10 @@ from looktwice.sources import Source, Urls, scan
 from looktwice.sources.loader import Entry, Find, Unreadable
 
 if TYPE_CHECKING:
-    from looktwice.store import Table
+    from looktwice.store import TableReader
 
 
-def in_table(table: Table, urls: Urls = "refused") -> Find:
+def in_table(table: TableReader, urls: Urls = "refused") -> Find:
     """Find candidates among the rows of a table."""
 
     def find(ids: Sequence[str]) -> list[Entry | Unreadable]:

@@ -25,7 +25,7 @@ from looktwice.search.second_stage import Look, Rules, look_conditions
 from looktwice.search.token_choice import Readers
 from looktwice.sources.loader import in_chunks
 from looktwice.sources.prefetch import pixels_of
-from looktwice.store import Table
+from looktwice.store import Table, TableReader
 from looktwice.types import Candidate, Encoder, Hit, Item, PairScorer
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Answer:
 class Retriever:
     """Searches one table, with a second look where a scorer is given.
 
-    `table` is a Table or the folder of one; `encoder` is made from what the table remembers unless it is given, and is
+    `table`: a Table, Snapshot or folder; `encoder` is made from what the table remembers unless it is given, and is
     refused (Mismatch) where it is not the one that filled the table. `scorer` is an MLLM's name, a SecondLook with
     settings, or any PairScorer. The best `shortlist` candidates get the second look. Weights load at the first search.
 
@@ -88,7 +88,7 @@ class Retriever:
 
     def __init__(
         self,
-        table: Table | str | Path,
+        table: TableReader | str | Path,
         encoder: Encoder | None = None,
         scorer: PairScorer | SecondLook | str | None = None,
         *,
@@ -106,7 +106,7 @@ class Retriever:
         device: str = "auto",
         dtype: str = "auto",
     ) -> None:
-        self.table = table if isinstance(table, Table) else Table.open(table)
+        self.table = table if isinstance(table, TableReader) else Table.open(table)
         self.find = in_table(self.table, urls)
         self.rules = Rules.of(fusion, ties, direction, budget, calibration, sure)
         self.shortlist = positive(shortlist, "shortlist")

@@ -8,7 +8,7 @@ from typing import Any
 from looktwice.codecs import parse_codec
 from looktwice.errors import UnknownName
 from looktwice.sources.loader import Reader
-from looktwice.store import Table
+from looktwice.store import TableReader
 from looktwice.token_index import TokenReader
 from looktwice.token_index.reader import POLICIES, Policy
 from looktwice.token_index.sets import usable
@@ -23,7 +23,7 @@ class Readers:
 
     def __init__(
         self,
-        table: Table | None,
+        table: TableReader | None,
         codec: str = "auto",
         missing: str = "error",
         asymmetric: bool = False,

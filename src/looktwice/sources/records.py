@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +11,6 @@ from looktwice.sources.uri import Urls, display, read_uri
 from looktwice.types import text_is_utf8
 
 MAX_DEPTH = 100
-_TOLD = re.compile(r"""line \d+, id ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")[,:]""")
 """Metadata that is nested deeper is refused: Python's JSON gives up at a depth that differs from call to call."""
 
 REASONS = {
@@ -53,8 +50,8 @@ class Source:
         """What the ledger calls this item: its line in a list, as several may share a picture; else its uri."""
         return self.line.uri if self.line else self.uri
 
-    def told(self, detail: str) -> str:
-        """What the ledger says of a failure: `detail`, after what `where` does not tell of a line."""
+    def describe_failure(self, detail: str) -> str:
+        """Prefix `detail` with line number, id and image when the item came from a .jsonl list."""
         if self.line is None:
             return detail
         picture = f", {display(self.uri)}" if self.picture else ""
@@ -65,12 +62,6 @@ class Source:
         if not self.picture:
             return (self.text or "").encode()
         return read_uri(self.uri, urls=self.urls)
-
-
-def told_of(detail: str) -> str | None:
-    """The id of the item of which `Source.told` said this, where it came from a list."""
-    found = _TOLD.match(detail)
-    return None if found is None else str(ast.literal_eval(found[1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,11 @@ Importing this package loads neither LanceDB nor Arrow; opening a table does.
 
 from looktwice.store.ann import IndexInfo
 from looktwice.store.lance import batched, is_in
-from looktwice.store.ledger import Ledger, LedgerEntry
-from looktwice.store.maintenance import Version, bytes_below
+from looktwice.store.ledger import Ledger, LedgerEntry, LedgerReader
+from looktwice.store.location import LocalFolder, Location
+from looktwice.store.maintenance import bytes_below
 from looktwice.store.manifest import Manifest
+from looktwice.store.reader import Snapshot, TableReader
 from looktwice.store.schema import Row, TokenRow, check_metadata, metadata_json, parse_columns
 from looktwice.store.table import Table
 
@@ -19,11 +21,15 @@ __all__ = [
     "IndexInfo",
     "Ledger",
     "LedgerEntry",
+    "LedgerReader",
+    "LocalFolder",
+    "Location",
     "Manifest",
     "Row",
+    "Snapshot",
     "Table",
+    "TableReader",
     "TokenRow",
-    "Version",
     "batched",
     "bytes_below",
     "check_metadata",

@@ -28,7 +28,7 @@ _REFINES = (2, 5, 10, 20)
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """What was built. `recall` is recall@100 of `sample` of the table's own vectors against exact search; `refine` and
+    """An index. `recall` is recall@100 of `sample` of the table's own vectors against exact search; `refine` and
     `nprobes` are the smallest settings tried that reach TARGET_RECALL, or the largest where none did."""
 
     kind: str
@@ -91,7 +91,7 @@ def tune(space: Space, rows: int, partitions: int) -> IndexInfo:
     least = min(16, partitions)
     efforts = [(least, refine) for refine in _REFINES] + [(min(4 * least, partitions), _REFINES[-1])]
     for nprobes, refine in [*efforts, (partitions, _REFINES[-1])]:
-        setting = Space(space.table, space.folder, space.dim, space.columns, {"nprobes": nprobes, "refine": refine})
+        setting = Space(space.table, space.place, space.dim, space.columns, {"nprobes": nprobes, "refine": refine})
         found = setting.search(queries, DEPTH)
         info = IndexInfo("ivf_rq", rows, partitions, nprobes, refine, round(recall(truth, found), 4), len(queries))
         if info.recall >= TARGET_RECALL:
@@ -100,7 +100,7 @@ def tune(space: Space, rows: int, partitions: int) -> IndexInfo:
 
 
 def recall(truth: list[list[Candidate]], found: list[list[Candidate]]) -> float:
-    """Share of the exact answers that were found. A tie at the cut counts as found: by score, not by id."""
+    """Return the share of the exact answers that were found. A tie at the cut counts as found: by score, not by id."""
     hits = total = 0
     for right, mine in zip(truth, found, strict=True):
         floor = right[-1].coarse - 1e-6
@@ -110,7 +110,7 @@ def recall(truth: list[list[Candidate]], found: list[list[Candidate]]) -> float:
 
 
 def _sample(space: Space, rows: int) -> Any:
-    """Up to SAMPLE of the table's vectors, the same ones each time."""
+    """Return up to SAMPLE of the table's vectors, the same ones each time."""
     offsets = np.sort(np.random.default_rng(0).choice(rows, size=min(SAMPLE, rows), replace=False))
     picked = space.table.take_offsets(offsets.tolist()).select(["vector"]).to_arrow()
     vectors = vectors_of(picked, space.dim).astype(np.float64)

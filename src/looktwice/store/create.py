@@ -1,61 +1,59 @@
-"""Making and finding a table's folder. The manifest is written last: without it nothing has ever been added."""
+"""Making and finding a table. The manifest is written last: without it nothing has ever been added."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from looktwice.errors import StoreError, UsageError
-from looktwice.files import DRAFT, demand_plain
-from looktwice.store import lock, manifest
+from looktwice.files import DRAFT
+from looktwice.store import manifest
 from looktwice.store.lance import connect, plain_errors
 from looktwice.store.ledger import ledger_schema
+from looktwice.store.location import LOCK, Location
 from looktwice.store.lock import WriterLock
 from looktwice.store.manifest import Manifest
 from looktwice.store.schema import check_columns, items_schema, tokens_schema
 from looktwice.types import EncoderInfo
 
 _TABLES = ("items", "tokens", "ledger")
-_OWN = {*(f"{name}.lance" for name in _TABLES), lock.NAME}
+_OWN = {*(f"{name}.lance" for name in _TABLES), LOCK}
 
 
-def open_folder(path: Path, encoder: EncoderInfo | None) -> tuple[Path, Manifest]:
-    """Return a table's folder and manifest. Raises UsageError, Mismatch or StoreError as `Manifest.read` does."""
-    if not path.exists():
-        raise UsageError(f"{path} does not exist; make it with: looktwice index {path} FOLDER")
-    if path.is_dir() and not (path / manifest.NAME).exists() and _is_unfinished(path):
-        with plain_errors(path, "opening the table"):
-            database = connect(path)
+def open_location(location: Location, encoder: EncoderInfo | None) -> Location:
+    """Check that a table can be opened; returns its location. Raises what `Manifest.read` does, and Mismatch."""
+    if not location.exists():
+        raise UsageError(f"{location} does not exist; make it with: looktwice index {location} FOLDER")
+    if not location.exists(manifest.NAME) and _is_unfinished(location):
+        with plain_errors(location, "opening the table"):
+            database = connect(location)
             for name in _TABLES:
-                _demand_empty(database, name, path)
-        raise UsageError(f"{path} was never finished; index into it again and it will be made anew.")
-    found = Manifest.read(path)
+                _demand_empty(database, name, location)
+        raise UsageError(f"{location} was never finished; index into it again and it will be made anew.")
+    found = Manifest.read(location)
     if encoder is not None:
-        found.check(encoder, path)
+        found.check(encoder, location)
     for name in _TABLES:
-        demand_plain(path / f"{name}.lance")
-    return path, found
+        location.check(f"{name}.lance")
+    return location
 
 
 def create_tables(
-    path: Path, encoder: EncoderInfo, columns: Mapping[str, type], roots: Sequence[str]
-) -> tuple[Path, Manifest]:
-    """Make the folder, its three empty tables and the manifest; leftovers of a killed attempt are cleared first."""
+    location: Location, encoder: EncoderInfo, columns: Mapping[str, type], roots: Sequence[str]
+) -> Location:
+    """Make the place, its three empty tables and the manifest; leftovers of a killed attempt are cleared first."""
     check_columns(columns)
     if encoder.dim < 1:
         raise UsageError(f"Vectors need at least one dimension, not {encoder.dim}.")
-    _demand_free(path)
-    with plain_errors(path, "making the table"):
-        path.mkdir(parents=True, exist_ok=True)
-        with WriterLock(path).hold():
-            _demand_free(path)
-            _clear_leftovers(path)
-            _create(connect(path), encoder, columns)
-            made = Manifest(encoder, tuple(roots))
-            made.write(path)
-    return path, made
+    with plain_errors(location, "making the table"):
+        location.prepare()
+        _demand_free(location)
+        with WriterLock(location).hold():
+            _demand_free(location)
+            _clear_leftovers(location)
+            _create(connect(location), encoder, columns)
+            Manifest(encoder, tuple(roots)).write(location)
+    return location
 
 
 def _create(database: Any, encoder: EncoderInfo, columns: Mapping[str, type]) -> None:
@@ -69,43 +67,37 @@ def _create(database: Any, encoder: EncoderInfo, columns: Mapping[str, type]) ->
         database.create_table(name, schema=schema).set_unenforced_primary_key([key])
 
 
-def _demand_free(path: Path) -> None:
-    if path.is_symlink() and not path.exists():
-        raise UsageError(f"{path} is a link that points to nothing; choose another place.")
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise UsageError(f"{path} is a file; a table is a folder, so choose another name.")
-    if (path / manifest.NAME).exists():
-        raise UsageError(f"{path} is a table already; open it, or choose another name.")
-    if any(path.iterdir()) and not _is_unfinished(path):
-        raise UsageError(f"{path} holds other files; choose a new folder for the table.")
+def _demand_free(location: Location) -> None:
+    if location.exists(manifest.NAME):
+        raise UsageError(f"{location} is a table already; open it, or choose another name.")
+    if location.list() and not _is_unfinished(location):
+        raise UsageError(f"{location} holds other files; choose a new folder for the table.")
 
 
-def _is_unfinished(path: Path) -> bool:
-    names = {entry.name for entry in path.iterdir()}
-    return bool(names) and names - {draft.name for draft in _drafts(path)} <= _OWN
+def _is_unfinished(location: Location) -> bool:
+    names = set(location.list())
+    return bool(names) and names - set(_drafts(location)) <= _OWN
 
 
-def _drafts(path: Path) -> list[Path]:
+def _drafts(location: Location) -> list[str]:
     """Manifests that were never finished."""
-    return list(path.glob(f"{manifest.NAME}.*{DRAFT}"))
+    return [name for name in location.list() if name.startswith(f"{manifest.NAME}.") and name.endswith(DRAFT)]
 
 
-def _clear_leftovers(path: Path) -> None:
-    database = connect(path)
+def _clear_leftovers(location: Location) -> None:
+    database = connect(location)
     for name in _TABLES:
-        if (path / f"{name}.lance").exists():
-            _demand_empty(database, name, path)
-            shutil.rmtree(path / f"{name}.lance")
-    for draft in _drafts(path):
-        draft.unlink()
+        if location.exists(f"{name}.lance"):
+            _demand_empty(database, name, location)
+            location.delete(f"{name}.lance")
+    for draft in _drafts(location):
+        location.delete(draft)
 
 
-def _demand_empty(database: Any, name: str, path: Path) -> None:
-    demand_plain(path / f"{name}.lance")
-    committed = any((path / f"{name}.lance" / "_versions").glob("*.manifest"))
+def _demand_empty(database: Any, name: str, location: Location) -> None:
+    location.check(f"{name}.lance")
+    committed = any(file.endswith(".manifest") for file in location.list(f"{name}.lance/_versions"))
     if committed and database.open_table(name).count_rows():
         raise StoreError(
-            f"{path} has rows but no {manifest.NAME}: restore that file from a copy, or move the folder away."
+            f"{location} has rows but no {manifest.NAME}: restore that file from a copy, or move the folder away."
         )

@@ -1,4 +1,4 @@
-"""What the rest of the store needs around LanceDB: late import, plain errors, safe SQL."""
+"""Wrap LanceDB for the rest of the store: late import, plain errors, safe SQL."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 from looktwice.errors import LooktwiceError, StoreError, UnknownName, UsageError
 from looktwice.store.filters import check
+from looktwice.store.location import Location
 from looktwice.types import text_is_utf8
 
 T = TypeVar("T")
@@ -27,14 +27,14 @@ _NO_COLUMN = re.compile(r"No field named \"?([^.,\s\"]+)\"?")
 _process: int | None = None  # the one that LanceDB runs in: the first that opened a table
 
 
-def connect(path: Path) -> Any:
-    """Open the database folder. LanceDB takes more than a second to import, so it is imported here, not above."""
+def connect(location: Location) -> Any:
+    """Open the database of a location. LanceDB takes more than a second to import, so it is imported only here."""
     global _process
     refuse_forked()
     import lancedb
 
     _process = os.getpid()
-    return lancedb.connect(path)
+    return lancedb.connect(location.path)
 
 
 def refuse_forked() -> None:
@@ -50,7 +50,7 @@ def refuse_forked() -> None:
 
 
 @contextmanager
-def plain_errors(path: Path, doing: str) -> Iterator[None]:
+def plain_errors(place: object, doing: str) -> Iterator[None]:
     """Turn whatever LanceDB, Arrow or the disk raise while `doing` something into a StoreError of one sentence.
 
     Every call of LanceDB happens in here, so forked processes are refused here.
@@ -61,7 +61,7 @@ def plain_errors(path: Path, doing: str) -> Iterator[None]:
     except LooktwiceError:
         raise
     except (OSError, RuntimeError, ValueError) as error:
-        raise StoreError(_sentence(path, doing, error)) from error
+        raise StoreError(_sentence(place, doing, error)) from error
 
 
 DECLARE = "A metadata key is one if that was said when the table was made: looktwice index … --column KEY:TYPE."
@@ -123,12 +123,12 @@ def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
         yield part
 
 
-def _sentence(path: Path, doing: str, error: Exception) -> str:
+def _sentence(place: object, doing: str, error: Exception) -> str:
     text = _RUST_PLACE.sub("", str(error)).strip() or type(error).__name__
     if "No space left" in text or "os error 28" in text or getattr(error, "errno", None) == 28:
-        return f"The disk is full, so {doing} failed; {path} is as it was before: free some space and run it again."
+        return f"The disk is full, so {doing} failed; {place} is as it was before: free some space and run it again."
     if _NOT_FOUND.search(text):
-        return f"{doing} failed in {path}: {MISSING} After a purge by another process, opening it again is enough."
+        return f"{doing} failed in {place}: {MISSING} After a purge by another process, opening it again is enough."
     if "Permission denied" in text or "Read-only file system" in text:
-        return f"{path} may not be written, so {doing} failed; check its permissions."
-    return f"{doing} failed in {path}: {text.splitlines()[0][:300]}"
+        return f"{place} may not be written, so {doing} failed; check its permissions."
+    return f"{doing} failed in {place}: {text.splitlines()[0][:300]}"

@@ -1,4 +1,4 @@
-"""One writer at a time, between processes: `flock` on `.writer.lock`. Readers never look at it.
+"""One writer at a time, between processes and threads: `flock` on `.writer.lock`. Readers never look at it.
 
 The kernel drops the lock when its process ends, however it ends, so there is nothing to clean up after `kill -9`. A
 file system without `flock` has only the file itself, which outlives its process where that is another machine's.
@@ -6,36 +6,52 @@ file system without `flock` has only the file itself, which outlives its process
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from threading import RLock
 
 from filelock import FileLock, SoftFileLock, Timeout
 
 from looktwice.errors import Locked, StoreError
 from looktwice.files import read_own
+from looktwice.store.location import Location
 
-NAME = ".writer.lock"
+log = logging.getLogger(__name__)
+
 _MOST_BYTES = 1024
 
 
 class WriterLock:
-    """The lock of one table; one object may take it again while it holds it."""
+    """The lock of one table; a thread that holds it may take it again."""
 
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / NAME
+    def __init__(self, location: Location) -> None:
+        self._file, self._place = location.lock_file, location
+        self._said = self._file.parent == location.path
         self._lock = FileLock(self._file, thread_local=False)
-
-    @property
-    def held(self) -> bool:
-        return self._lock.is_locked
+        self._thread = RLock()
 
     @contextmanager
-    def hold(self, wait: float = 0) -> Iterator[None]:
-        """Hold the lock, waiting up to `wait` seconds for it. Raises Locked, naming the process that has it."""
+    def hold(self, wait: float = 0) -> Iterator[bool]:
+        """Hold the lock, waiting up to `wait` seconds for it; yields whether this thread did not hold it before.
+
+        Raises Locked, naming the process that has it.
+        """
+        if not self._thread.acquire(timeout=wait):
+            raise Locked(f"Another thread is writing to {self._place}; try again when it has finished.")
+        try:
+            first = not self._lock.is_locked
+            self._say_how_far_it_reaches()
+            with self._hold_file(wait):
+                yield first
+        finally:
+            self._thread.release()
+
+    @contextmanager
+    def _hold_file(self, wait: float) -> Iterator[None]:
         self._demand_own_file()
         try:
             self._lock.acquire(timeout=wait)
@@ -50,6 +66,15 @@ class WriterLock:
             yield
         finally:
             self._lock.release()
+
+    def _say_how_far_it_reaches(self) -> None:
+        """Warn once where the file is not in the table: other machines have a file of their own."""
+        if not self._said:
+            self._said = True
+            log.warning(
+                "The writer's lock of %s is a file of this machine (%s): let no other machine write to the table.",
+                self._place, self._file,
+            )  # fmt: skip
 
     def _demand_own_file(self) -> None:
         """Raise StoreError where signing the lock would overwrite a file that has another name, too, or never end."""
@@ -74,7 +99,7 @@ class WriterLock:
             )
         if host in ("", _host()) and not _is_alive(pid):
             who = "another process"
-        return f"{who[0].upper()}{who[1:]} is writing to {self._file.parent}; try again when it has finished."
+        return f"{who[0].upper()}{who[1:]} is writing to {self._place}; try again when it has finished."
 
     def _holder(self) -> tuple[int, str]:
         """Process and host that the file names; 0 and "" where it names none."""

@@ -7,7 +7,6 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,8 @@ import numpy as np
 from looktwice.errors import StoreError, UsageError
 from looktwice.store.ann import behind
 from looktwice.store.lance import MISSING, plain_errors
+from looktwice.store.location import LocalFolder, Location
 from looktwice.store.schema import vectors_of
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One state of the items that can still be read."""
-
-    number: int
-    at: datetime
-    items: int
-
 
 KEEP_VERSIONS = timedelta(days=7)
 SMALL_FRAGMENTS = 32
@@ -48,8 +38,8 @@ def is_untidy(table: Any) -> bool:
     if any(behind(index) for index in table.list_indices()):
         return True
     # Rows that replace others leave one fragment and many versions: the ledger is such a table.
-    made = [version.at for version in versions(table)]
-    return sum(datetime.now(at.tzinfo) - at > KEEP_VERSIONS for at in made) > OLD_VERSIONS
+    made = [version["timestamp"] for version in table.list_versions()]
+    return len([at for at in made if datetime.now(at.tzinfo) - at > KEEP_VERSIONS]) > OLD_VERSIONS
 
 
 def rewrite(database: Any, table: Any) -> Any:
@@ -67,46 +57,40 @@ def rewrite(database: Any, table: Any) -> Any:
     return fresh
 
 
-def versions(items: Any) -> list[Version]:
-    """Return the versions of a table that can still be read, oldest first."""
-    known = items.list_versions()
-    return [Version(one["version"], one["timestamp"], int(one["metadata"]["total_rows"])) for one in known]
-
-
-def sizes(folder: Path, items: Any, rows: int) -> dict[str, int]:
+def sizes(location: Location, items: Any, rows: int) -> dict[str, int]:
     """Return bytes on disk by part; they add up to all files of the table.
 
     `vectors` are the float16 numbers, `items` the rest of the live item data, `versions` what only older versions
     still need. Raises StoreError where files of the live items are missing.
     """
-    live = _live_bytes(folder, items)
-    total = bytes_below(folder)
-    in_items = bytes_below(folder / "items.lance")
+    live = _live_bytes(location, items)
+    total = location.size()
+    in_items = location.size("items.lance")
     vectors = min(live, rows * items.schema.field("vector").type.list_size * 2)
-    index = bytes_below(folder / "items.lance" / "_indices")
+    index = location.size("items.lance/_indices")
     parts = {
         "items": live - vectors,
         "vectors": vectors,
         "index": index,
         "versions": in_items - live - index,
-        "tokens": bytes_below(folder / "tokens.lance") + bytes_below(folder / "codebooks"),
-        "ledger": bytes_below(folder / "ledger.lance"),
+        "tokens": location.size("tokens.lance") + location.size("codebooks"),
+        "ledger": location.size("ledger.lance"),
     }
     return {**parts, "manifest": total - sum(parts.values()), "total": total}
 
 
-def _live_bytes(folder: Path, items: Any) -> int:
+def _live_bytes(location: Location, items: Any) -> int:
     """Return what the newest version's files take. Raises StoreError where the folder of data holds less."""
     for _ in range(2):  # again, as another process may commit or purge between the two looks
         live = int(items.list_versions()[-1]["metadata"]["total_files_size"])
-        if bytes_below(folder / "items.lance" / "data") >= live:
+        if location.size("items.lance/data") >= live:
             return live
-    raise StoreError(f"{folder} is not whole: {MISSING}")
+    raise StoreError(f"{location} is not whole: {MISSING}")
 
 
 def bytes_below(folder: Path) -> int:
     """Return the size of all files in a folder and below."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return LocalFolder(folder).size()
 
 
 def export(items: Any, target: Path, dim: int) -> Path:

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from looktwice.checked import demand, read_json
 from looktwice.errors import Mismatch, StoreError, UsageError
-from looktwice.files import read_own, write_whole
+from looktwice.store.location import Location
 from looktwice.types import EncoderInfo
 
 NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""Formats that can be opened; an older one is migrated when the table is next written to."""
+
+NEEDS = "0.1.0"
+"""The first version of looktwice that reads FORMAT; an older one names it when it refuses the table."""
+
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,30}")
 
 _COUNTS = ("rows", "partitions", "nprobes", "refine", "sample")
 _TEXTS = ("tokens_key", "mllm", "revision", "preprocessing", "codec")
@@ -40,7 +47,8 @@ MOST_BYTES = 2**26
 class Manifest:
     """`roots`: uris that were indexed. `index`: what `build_index` measured, None while search is exact. `tokens`: one
     mapping per token set, with at least its `tokens_key`. `dtypes`: what the encoder computed vectors in, most often
-    one; empty where a version that did not record it made the table."""
+    one; empty where a version that did not record it made the table. `format`: the one on the disk, which is an older
+    one until the table is written to."""
 
     encoder: EncoderInfo
     roots: tuple[str, ...] = ()
@@ -49,33 +57,34 @@ class Manifest:
     dtypes: tuple[str, ...] = ()
     format: int = FORMAT
 
-    def write(self, folder: Path) -> None:
+    def write(self, location: Location) -> None:
         """Replace the manifest of a table, all or nothing. Raises as `files.write_whole` does."""
-        values = {**dataclasses.asdict(self), "encoder": self.encoder.record()}
-        write_whole(folder / NAME, json.dumps(values, indent=1, ensure_ascii=False).encode(), sync=True)
+        values = {**dataclasses.asdict(self), "encoder": self.encoder.record(), "needs": NEEDS}
+        location.write_whole(NAME, json.dumps(values, indent=1, ensure_ascii=False).encode())
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """Read a table's manifest. Raises UsageError where there is none, or one of another format."""
+    def read(cls, location: Location) -> Manifest:
+        """Read a table's manifest. Raises UsageError if it is missing or of a format that cannot be read."""
         try:
-            values = read_json(read_own(folder / NAME, MOST_BYTES))
+            values = read_json(location.read_bytes(NAME, MOST_BYTES))
         except FileNotFoundError:
             raise UsageError(
-                f"{folder} is no looktwice table (it has no {NAME}); make one with: looktwice index"
+                f"{location} is not a looktwice table (it has no {NAME}); make one with: looktwice index"
             ) from None
         except NotADirectoryError:
-            raise UsageError(f"{folder} is a file, not a looktwice table; a table is a folder.") from None
+            raise UsageError(f"{location} is a file, not a looktwice table; a table is a folder.") from None
         except (OSError, ValueError) as error:
-            raise StoreError(f"{folder / NAME} cannot be read: {error}") from error
+            raise StoreError(f"{location}/{NAME} cannot be read: {error}") from error
         found = values.get("format") if isinstance(values, dict) else None
-        if found != FORMAT:
+        if type(found) is not int or found not in READABLE:
+            read = " and ".join(map(str, READABLE))
             raise UsageError(
-                f"{folder} has on-disk format {found!r} and this looktwice reads format {FORMAT}; {_way(found)}."
+                f"{location} has on-disk format {found!r}, and this looktwice reads formats {read}; {_way(values)}."
             )
-        return cls._from(values, folder)
+        return cls._from(values, location)
 
     @classmethod
-    def _from(cls, values: dict[str, Any], folder: Path) -> Manifest:
+    def _from(cls, values: dict[str, Any], place: object) -> Manifest:
         try:
             demand(values, _KINDS, "it")
             if values["index"] is not None:
@@ -84,23 +93,24 @@ class Manifest:
             if not 1 <= encoder.dim <= MOST_DIM:
                 raise ValueError(f"its vectors have {encoder.dim} dimensions")
         except (ValueError, TypeError) as error:
-            raise StoreError(
-                f"{folder / NAME} is damaged ({error}); restore it from a copy, or index again."
-            ) from error
-        dtypes = tuple(values.get("dtypes", ()))
-        return cls(encoder, tuple(values["roots"]), values["index"], tuple(values["tokens"]), dtypes)
+            raise StoreError(f"{place}/{NAME} is damaged ({error}); restore it from a copy, or index again.") from error
+        dtypes, sets = tuple(values.get("dtypes", ())), tuple(values["tokens"])
+        return cls(encoder, tuple(values["roots"]), values["index"], sets, dtypes, values["format"])
 
-    def check(self, encoder: EncoderInfo, folder: Path) -> None:
+    def check(self, encoder: EncoderInfo, place: object) -> None:
         """Refuse any encoder but the one whose vectors are in the table. Raises Mismatch with both names."""
         for what in ("name", "revision", "preprocessing", "dim"):
             mine, theirs = getattr(self.encoder, what), getattr(encoder, what)
             if mine != theirs:
                 raise Mismatch(
-                    f"{folder} was made with encoder {self.encoder.name} ({what} {mine}), not with "
+                    f"{place} was made with encoder {self.encoder.name} ({what} {mine}), not with "
                     f"{encoder.name} ({what} {theirs}); open it with the first or index into a new table."
                 )
 
 
-def _way(found: object) -> str:
-    newer = isinstance(found, int) and found > FORMAT
-    return "install a newer looktwice" if newer else "index the pictures again into a new table"
+def _way(values: object) -> str:
+    found = values.get("format") if isinstance(values, dict) else None
+    if not isinstance(found, int) or found <= FORMAT:
+        return "index the images again into a new table"
+    needs = str(values.get("needs")) if isinstance(values, dict) else ""
+    return f"install looktwice {needs} or newer" if _VERSION.fullmatch(needs) else "install a newer looktwice"

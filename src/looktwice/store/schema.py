@@ -25,7 +25,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One item. `sha256` is the hash (hex) of the picture's bytes, or of the text where there is no picture, in which
+    """One item. `sha256` is the hash (hex) of the image's bytes, or of the text where there is no image, in which
     case width and height are 0. `vector` is [d] float32; it is stored as float16. `root` is what the id is relative to.
     """
 
@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """Compressed visual tokens of one picture. `layout` is JSON; `sha256` is that of the bytes they were made from."""
+    """Compressed visual tokens of one image. `layout` is JSON; `sha256` is that of the bytes they were made from."""
 
     id: str
     sha256: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,10 +35,10 @@ Vectors = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What a search needs to know of a table: its LanceDB handle, true dimension, filter columns and index settings."""
+    """A LanceDB handle with what a search needs beside it: true dimension, filter columns, settings of the index."""
 
     table: Any
-    folder: Path
+    place: object
     dim: int
     columns: Sequence[str]
     index: Mapping[str, Any] | None
@@ -49,7 +48,7 @@ class Space:
         units = _units(queries, self.dim)
         if k <= 0:
             raise UsageError(f"k must be at least 1, not {k}.")
-        with plain_errors(self.folder, "searching"), filtering(where, self.columns) as sql:
+        with plain_errors(self.place, "searching"), filtering(where, self.columns) as sql:
             if self.index is None and len(units) >= STREAM_FROM:
                 return self.stream(units, k, sql)
             return [self._one(unit, k, sql) for unit in units]
@@ -127,7 +126,7 @@ def _ranked(ids: Sequence[str], scores: Any, k: int) -> list[Candidate]:
     return _candidates(*_best(np.array(ids, dtype=object), scores, k))
 
 
-def find_pictures(items: Any, hashes: Iterable[str], dim: int) -> list[Row]:
+def find_images(items: Any, hashes: Iterable[str], dim: int) -> list[Row]:
     """Return the rows whose bytes have one of these SHA-256 sums; of those with the same text, one."""
     import pyarrow as pa
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from looktwice.errors import StoreError, UsageError
-from looktwice.files import read_own, write_whole
 from looktwice.store.lance import batched, is_in, plain_errors
+from looktwice.store.location import Location
 from looktwice.store.schema import TokenRow, tokens_schema
 
 CODEBOOKS = "codebooks"
@@ -22,7 +21,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _FIELDS = ("id", "sha256", "tokens_key", "layout", "codes", "levels")
 
 
-def put_codes(table: Any, folder: Path, rows: Sequence[TokenRow]) -> None:
+def put_codes(table: Any, place: object, rows: Sequence[TokenRow]) -> None:
     """Write token rows in one commit, replacing those of the same item and token set."""
     import pyarrow as pa
 
@@ -31,15 +30,15 @@ def put_codes(table: Any, folder: Path, rows: Sequence[TokenRow]) -> None:
     if odd := [row.tokens_key for row in rows if "|" in row.tokens_key]:
         raise UsageError(f"A tokens key may not hold '|', which ends the id in a row's key: {odd[0]!r}.")
     data = [{"key": _key(row.id, row.tokens_key), **{name: getattr(row, name) for name in _FIELDS}} for row in rows]
-    with plain_errors(folder, "writing tokens"):
+    with plain_errors(place, "writing tokens"):
         upsert = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
         upsert.execute(pa.Table.from_pylist(data, schema=tokens_schema()))
 
 
-def read_codes(table: Any, folder: Path, ids: Sequence[str], tokens_key: str) -> list[TokenRow | None]:
+def read_codes(table: Any, place: object, ids: Sequence[str], tokens_key: str) -> list[TokenRow | None]:
     """Return one row per id, in the order of `ids`; None where an item has no tokens of this set."""
     found: dict[str, TokenRow] = {}
-    with plain_errors(folder, "reading tokens"):
+    with plain_errors(place, "reading tokens"):
         for part in batched(dict.fromkeys(ids), 2000):
             where = is_in("key", [_key(id_, tokens_key) for id_ in part])
             rows = table.search().where(where).select(list(_FIELDS)).to_arrow().to_pylist()
@@ -47,9 +46,9 @@ def read_codes(table: Any, folder: Path, ids: Sequence[str], tokens_key: str) ->
     return [found.get(id_) for id_ in ids]
 
 
-def pending(items: Any, tokens: Any, folder: Path, tokens_key: str) -> Iterator[list[str]]:
-    """Yield, in batches, the ids of pictures whose tokens of this set are missing or older than the picture."""
-    with plain_errors(folder, "comparing items and tokens"):
+def pending(items: Any, tokens: Any, place: object, tokens_key: str) -> Iterator[list[str]]:
+    """Yield, in batches, the ids of images whose tokens of this set are missing or older than the image."""
+    with plain_errors(place, "comparing items and tokens"):
         for batch in items.search().where("width > 0").select(["id", "sha256"]).to_batches(2000):
             wanted = dict(zip(batch["id"].to_pylist(), batch["sha256"].to_pylist(), strict=True))
             where = is_in("key", [_key(id_, tokens_key) for id_ in wanted])
@@ -69,35 +68,26 @@ def drop_stale(tokens: Any, fresh: dict[str, str]) -> None:
             tokens.delete(is_in("key", stale))
 
 
-def put_codebook(folder: Path, data: bytes) -> str:
+def put_codebook(location: Location, data: bytes) -> str:
     """Store a codebook under its hash (hex SHA-256), which is returned."""
     name = hashlib.sha256(data).hexdigest()
-    with plain_errors(folder, "writing a codebook"):
-        _codebooks(folder).mkdir(exist_ok=True)
-        write_whole(folder / CODEBOOKS / name, data, sync=True)
+    with plain_errors(location, "writing a codebook"):
+        location.write_whole(f"{CODEBOOKS}/{name}", data)
     return name
 
 
-def read_codebook(folder: Path, sha256: str) -> bytes:
+def read_codebook(location: Location, sha256: str) -> bytes:
     """Return a stored codebook. Raises StoreError where it is missing or damaged."""
     if not _HASH.fullmatch(sha256):  # a stranger's manifest may name any file
-        raise StoreError(f"{folder} names a codebook {sha256[:80]!r}, which is no SHA-256; make the tokens again.")
-    with plain_errors(folder, "reading a codebook"):
+        raise StoreError(f"{location} names a codebook {sha256[:80]!r}, which is not a SHA-256; make the tokens again.")
+    with plain_errors(location, "reading a codebook"):
         try:
-            data = read_own(_codebooks(folder) / sha256, MOST_CODEBOOK_BYTES)
+            data = location.read_bytes(f"{CODEBOOKS}/{sha256}", MOST_CODEBOOK_BYTES)
         except FileNotFoundError:
-            raise StoreError(f"{folder} has lost its codebook {sha256[:12]}; make the tokens again.") from None
+            raise StoreError(f"{location} has lost its codebook {sha256[:12]}; make the tokens again.") from None
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise StoreError(f"The codebook {sha256[:12]} of {folder} is damaged; make the tokens again.")
+        raise StoreError(f"The codebook {sha256[:12]} of {location} is damaged; make the tokens again.")
     return data
-
-
-def _codebooks(folder: Path) -> Path:
-    """The folder of a table's codebooks. Raises StoreError where it is a link to somewhere else."""
-    found = folder / CODEBOOKS
-    if found.is_symlink():
-        raise StoreError(f"{found} is a link; put the folder itself there.")
-    return found
 
 
 def _key(item_id: str, tokens_key: str) -> str:

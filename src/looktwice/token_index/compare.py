@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from looktwice.sources import Urls
-    from looktwice.store import Table
+    from looktwice.store import TableReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class CodecRow:
 
 
 def compare_codecs(
-    table: Table,
+    table: TableReader,
     scorer: PairScorer,
     specs: Sequence[str],
     *,
@@ -88,7 +88,7 @@ def compare_codecs(
 Pairs = list[tuple[Item, list[Item]]]
 
 
-def _draw_pairs(table: Table, maker: TokenScorer, queries: int, depth: int, seed: int, urls: Urls) -> Pairs:
+def _draw_pairs(table: TableReader, maker: TokenScorer, queries: int, depth: int, seed: int, urls: Urls) -> Pairs:
     """Pictures and their nearest others, all with the tokens that the tower gives."""
     chosen = [entry.id for entry in draw_pictures(table, queries, seed)]
     near = {
@@ -104,14 +104,14 @@ def _draw_pairs(table: Table, maker: TokenScorer, queries: int, depth: int, seed
     return pairs
 
 
-def _with_tokens(table: Table, maker: TokenScorer, ids: Sequence[str], urls: Urls) -> list[Item]:
+def _with_tokens(table: TableReader, maker: TokenScorer, ids: Sequence[str], urls: Urls) -> list[Item]:
     entries = [Entry(row.id, row.uri, row.sha256, row.text, urls) for row in table.get(ids)]
     seen = [(entry, tokens) for entry, tokens in look_at(maker, entries) if not isinstance(tokens, LooktwiceError)]
     return [Item(e.id, text=e.text, uri=e.uri, sha256=e.sha256, tokens=tokens) for e, tokens in seen]
 
 
 def _trained(
-    table: Table,
+    table: TableReader,
     maker: TokenScorer,
     codec: Codec,
     count: int,

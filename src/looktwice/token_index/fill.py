@@ -32,7 +32,7 @@ MANY_COMMITS = 16
 
 @dataclass(frozen=True, slots=True)
 class TokensReport:
-    """What a run did. `bytes` are codes written now; `pictures` of the table had tokens already or were `encoded`."""
+    """Counts of a run. `bytes` are codes written now; `pictures` of the table had tokens already or were `encoded`."""
 
     tokens_key: str
     codec: str
@@ -197,14 +197,14 @@ class _Batch:
         self.uris.append(uri)
         if isinstance(done, LooktwiceError):
             reason = done.reason if isinstance(done, MediaError) else "model"
-            self.failures.append(LedgerEntry(uri, self.stage, reason, _detail(done)))
+            self.failures.append(LedgerEntry(uri, self.stage, reason, _detail(done), item_id=entry.id))
             return
         self.rows.append(TokenRow(entry.id, entry.sha256 or "", self.key, done.layout, done.codes, done.levels))
         self.bytes += len(done.codes)
 
     @property
     def stage(self) -> str:
-        """What the ledger calls this set: another may fail where it succeeds."""
+        """Return the ledger's name of this set: another may fail where it succeeds."""
         return f"tokens:{self.key}"
 
     @property

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from looktwice.sources import Urls
-    from looktwice.store import Table
+    from looktwice.store import TableReader
 
 SAMPLE_PICTURES = 1024
 
@@ -91,7 +91,7 @@ def _tokens(scorer: TokenScorer, items: Sequence[Item]) -> Sequence[VisualTokens
 
 
 def draw_pictures(
-    table: Table, count: int, seed: int, leave_out: Sequence[str] = (), urls: Urls = "refused"
+    table: TableReader, count: int, seed: int, leave_out: Sequence[str] = (), urls: Urls = "refused"
 ) -> list[Entry]:
     """Draw `count` pictures of a table: the same ones for the same seed, in whatever order the rows lie."""
 
@@ -105,7 +105,7 @@ def draw_pictures(
 
 
 def sample_tokens(
-    table: Table,
+    table: TableReader,
     scorer: TokenScorer,
     codec: Codec,
     count: int,

@@ -26,7 +26,7 @@ from looktwice.types import Item, Layout, VisualTokens
 if TYPE_CHECKING:
     import torch
 
-    from looktwice.store import Table, TokenRow
+    from looktwice.store import TableReader, TokenRow
 
 Policy: TypeAlias = Literal["error", "encode", "skip"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
@@ -50,7 +50,7 @@ class TokenReader(Reader):
 
     def __init__(
         self,
-        table: Table,
+        table: TableReader,
         scorer: object,
         codec: str | None = None,
         *,

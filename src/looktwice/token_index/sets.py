@@ -19,7 +19,7 @@ from looktwice.types import Item, VisualTokens
 
 if TYPE_CHECKING:
     from looktwice.score.local.mllm import TokensInfo
-    from looktwice.store import Table
+    from looktwice.store import TableReader
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def demand_tokens(scorer: object) -> TokenScorer:
     )
 
 
-def matching(table: Table, info: TokensInfo, codec: str | None = None) -> list[Mapping[str, Any]]:
+def matching(table: TableReader, info: TokensInfo, codec: str | None = None) -> list[Mapping[str, Any]]:
     """Return the table's sets that this model made (with this codec), oldest first."""
     mine = {"mllm": info.mllm, "revision": info.revision, "preprocessing": info.preprocessing}
     if codec is not None:
@@ -80,7 +80,7 @@ def matching(table: Table, info: TokensInfo, codec: str | None = None) -> list[M
     return [entry for entry in table.manifest.tokens if mine.items() <= entry.items()]
 
 
-def usable(table: Table, scorer: object) -> list[Mapping[str, Any]]:
+def usable(table: TableReader, scorer: object) -> list[Mapping[str, Any]]:
     """`matching` for a scorer of any kind; a warning says why where all sets of the table are other models'."""
     if not isinstance(scorer, TokenScorer):
         return []
@@ -90,7 +90,7 @@ def usable(table: Table, scorer: object) -> list[Mapping[str, Any]]:
     return found
 
 
-def open_set(table: Table, info: TokensInfo, codec: str | None = None) -> TokenSet:
+def open_set(table: TableReader, info: TokensInfo, codec: str | None = None) -> TokenSet:
     """Open the set of `table` that fits this model: the only one, or the latest one of the codec named.
 
     Raises UsageError when there is none or the choice is open, Mismatch when all are another model's, UnknownName for a
@@ -109,7 +109,7 @@ def open_set(table: Table, info: TokensInfo, codec: str | None = None) -> TokenS
     return load_set(table, info, named[-1])
 
 
-def load_set(table: Table, info: TokensInfo, entry: Mapping[str, Any]) -> TokenSet:
+def load_set(table: TableReader, info: TokensInfo, entry: Mapping[str, Any]) -> TokenSet:
     """Make a set's codec ready to decode, with the codebook from the table."""
     codec = parse_codec(entry["codec"])
     if entry["codebook_sha256"] is not None:
@@ -123,7 +123,7 @@ def load_set(table: Table, info: TokensInfo, entry: Mapping[str, Any]) -> TokenS
     return TokenSet(entry["tokens_key"], codec, entry)
 
 
-def _no_set(table: Table, info: TokensInfo) -> UsageError:
+def _no_set(table: TableReader, info: TokensInfo) -> UsageError:
     known = [f"{e['mllm']} (revision {e['revision']}, {e['preprocessing']})" for e in table.manifest.tokens]
     advice = f"run looktwice add-tokens {table.path} --mllm {info.mllm}"
     if not known:

@@ -1,18 +1,23 @@
-"""The end of a complete scan: what is gone, and failures that are no more."""
+"""Remove items that a complete scan did not meet, and forget failures that are no more."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
 
 from looktwice.indexing.failures import STAGES
-from looktwice.indexing.run import Run
-from looktwice.sources import Scan, Scopes, display
+from looktwice.sources import Scopes, display
+
+if TYPE_CHECKING:
+    from looktwice.indexing.committing import Run
 
 
-def settle(run: Run, scan: Scan, prune: bool) -> None:
-    """Count, and with `prune` delete, items that this scan accounts for and did not meet; forget their failures too."""
-    run.ignored = scan.ignored
-    scopes, empty = Scopes(scan.scopes), Scopes(scan.empty)
+def prune_gone(run: Run, *, delete: bool) -> None:
+    """Count, and with `delete` remove, items that its scans account for and did not meet; forget failures likewise."""
+    for scan in run.scans:
+        run.ignored.update(scan.ignored)
+    scopes = Scopes([scope for scan in run.scans for scope in scan.scopes])
+    empty = Scopes([scope for scan in run.scans for scope in scan.empty])
     kept: Counter[str] = Counter()
     gone: dict[str, list[str]] = defaultdict(list)
     for row in run.table.rows(["id", "uri", "root"]):
@@ -21,13 +26,13 @@ def settle(run: Run, scan: Scan, prune: bool) -> None:
             continue
         met = row["id"] in run.seen
         if run.hidden.covers(row["root"], row["uri"]):
-            run.unseen.update(() if met or not prune else [display(scope.place)])
+            run.unseen.update(() if met or not delete else [display(scope.place)])
         elif met:
             kept[scope.place] += 1
         else:
             gone[(empty.find(row["root"], row["uri"]) or scope).place].append(row["id"])
     run.count["gone"] = sum(map(len, gone.values()))
-    for place, ids in gone.items() if prune else ():
+    for place, ids in gone.items() if delete else ():
         if kept[place]:
             run.count["pruned"] += run.table.delete(ids)
         else:
@@ -44,6 +49,6 @@ def _forget_failures(run: Run, scopes: Scopes) -> None:
         and entry not in run.failures
         and entry.stage in STAGES
         and not run.torn.covers(entry.root, entry.uri)
-        and (scopes.accounts_for(entry.root, entry.uri) or not run.still_there(entry.root))
+        and (scopes.accounts_for(entry.root, entry.uri) or not run.roots.exists(entry.root))
     ]
     run.table.ledger.clear(old, STAGES)

@@ -1,0 +1,204 @@
+"""The second half of indexing: batches → table. The only part that writes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from looktwice.errors import StoreError, TooManyFailures, UsageError
+from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
+from looktwice.indexing.encoding import duplicate
+from looktwice.indexing.failures import Failures
+from looktwice.indexing.prune import prune_gone
+from looktwice.indexing.report import IndexReport
+from looktwice.indexing.seen import Roots, Seen
+from looktwice.sources import Hidden
+from looktwice.store import LedgerEntry, Row, Table, check_metadata
+
+COMMIT_ROWS = 4096
+COMMIT_SECONDS = 10.0
+"""A commit follows after this many rows or seconds: what an interruption can cost."""
+
+Progress = Callable[[IndexReport], None]
+
+
+def commit(
+    table: Table,
+    batches: Iterable[EncodedBatch],
+    *,
+    max_failures: int | None = None,
+    prune: bool = False,
+    progress: Progress | None = None,
+) -> IndexReport:
+    """Write what `encode_batches` yielded, here or elsewhere, from one call of it or of several.
+
+    What has changed in the table since it was encoded is noticed: an id that another root has brought meanwhile is
+    refused (`duplicate-id`), and an item that was unchanged then and is not now becomes a failure (`outdated`). `prune`
+    goes by the scans that were read to their end. Raises as `index` does.
+    """
+    return write(table, batches, max_failures, prune, progress, compare=True)
+
+
+def write(
+    table: Table,
+    batches: Iterable[EncodedBatch],
+    max_failures: int | None,
+    prune: bool,
+    progress: Progress | None,
+    *,
+    compare: bool,
+) -> IndexReport:
+    """Do what `commit` does; without `compare` the batches were made from this very version, under this lock."""
+    with table.writer(), closing(Run(table, max_failures, progress, compare)) as run:
+        try:
+            for batch in batches:
+                run.take(batch)
+            run.flush()
+        except StoreError:
+            raise
+        except BaseException:  # an interrupt above all: what is encoded need not be encoded again
+            run.flush()
+            raise
+        if run.scans:
+            prune_gone(run, delete=prune)
+        elif prune:
+            raise UsageError("Nothing was pruned: no scan was read to its end.")
+        table.tidy()
+        return run.report()
+
+
+class Run:
+    """Count and write what one run meets. `started` marks its ledger entries."""
+
+    def __init__(self, table: Table, max_failures: int | None, progress: Progress | None, compare: bool) -> None:
+        self.table, self.max_failures, self.compare = table, max_failures, compare
+        self.started = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.count: Counter[str] = Counter()
+        self.withheld: list[str] = []
+        self.unseen: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
+        self.hidden, self.torn = Hidden(), Hidden()
+        self.failures = Failures(table.ledger)
+        self.seen, self.roots = Seen(), Roots()
+        self.scans: list[Scanned] = []
+        self._progress = progress
+        self._clock = self._committed = time.monotonic()
+        self._reasons: Counter[str] = Counter()
+        self._noted: set[object] = set()
+        self._rows: list[Row] = []
+        self._fine: list[str] = []
+        self._failures: list[LedgerEntry] = []
+
+    def close(self) -> None:
+        self.seen.close()
+
+    def take(self, batch: EncodedBatch) -> None:
+        """Count a batch and keep it for the next commit."""
+        self._note(batch)
+        known = self._lookup(batch) if self.compare else {}
+        for one in batch.rows:
+            self._take_row(one, known.get(one.row.id))
+        for met in batch.unchanged:
+            self._take_unchanged(met, known.get(met.id))
+        self.count["encoded"] += batch.encoded
+        for failure in batch.failures:  # after the rows, as one too many ends the run
+            self._take_failure(failure)
+        if batch.scanned is not None:
+            self.scans.append(batch.scanned)
+        waiting = max(len(self._rows), len(self._fine), len(self._failures))
+        if waiting >= COMMIT_ROWS or (waiting and time.monotonic() - self._committed >= COMMIT_SECONDS):
+            self.flush()
+        self._tell()
+
+    def flush(self) -> None:
+        """Commit what was taken, and bring the ledger up to date with it."""
+        rows, fine, failures = self._rows, self._fine, self._failures
+        self._rows, self._fine, self._failures = [], [], []
+        self.table.add(rows)
+        self.failures.clear(fine)
+        self.failures.put(failures)
+        self.table.build_keys()
+        self._committed = time.monotonic()
+        self._tell()
+
+    def report(self) -> IndexReport:
+        return IndexReport(
+            **self.count,
+            ignored=dict(self.ignored),
+            withheld=tuple(self.withheld),
+            unseen=dict(self.unseen),
+            reasons=dict(self._reasons),
+            seconds=round(time.monotonic() - self._clock, 3),
+        )
+
+    def _note(self, batch: EncodedBatch) -> None:
+        """Refuse another encoder; write down roots and dtype before the first row that they brought."""
+        self.table.manifest.check(batch.encoder, self.table.path)
+        if (about := (batch.roots, batch.encoder.dtype)) not in self._noted:
+            self._noted.add(about)
+            self.table.note_run(*about)
+
+    def _lookup(self, batch: EncodedBatch) -> dict[str, dict[str, Any]]:
+        ids = [*(one.row.id for one in batch.rows), *(met.id for met in batch.unchanged)]
+        return {row["id"]: row for row in self.table.lookup(ids, ["id", "uri", "root", "sha256"])}
+
+    def _take_row(self, one: EncodedRow, known: dict[str, Any] | None) -> None:
+        row, met = one.row, one.met
+        if known is not None and known["root"] != row.root and self.roots.exists(known["root"]):
+            return self._fail(_entry(met, "duplicate-id", duplicate(row.id, known["uri"])))
+        if not self._claim(met):
+            return None
+        if self.compare:
+            try:
+                check_metadata(row.metadata, self.table.columns)
+            except UsageError as error:
+                return self._fail(_entry(met, "bad-record", str(error)))
+        self._rows.append(row)
+        self._fine.append(met.where)
+        self.count["updated" if one.known or known is not None else "added"] += 1
+        return None
+
+    def _take_unchanged(self, met: Met, known: dict[str, Any] | None) -> None:
+        if not self._claim(met):
+            return
+        now = None if known is None else (known["sha256"], known["root"])
+        if self.compare and now != (met.sha256, met.root):
+            self._fail(_entry(met, "outdated", "the table has changed since this item was compared; index it again"))
+            return
+        self.count["unchanged"] += 1
+        self._fine.append(met.where)
+
+    def _take_failure(self, failure: Failed) -> None:
+        self.hidden.add(failure.hides)
+        self.torn.add(failure.hides if failure.torn else None)
+        if failure.met is None or self._claim(failure.met):
+            self._fail(failure.entry)
+
+    def _claim(self, met: Met) -> bool:
+        """Note that an item was met; where another one of this run has its id, it fails, or was merely named twice."""
+        earlier = self.seen.add(met.id, met.uri)
+        if earlier is not None and not (earlier == met.uri and met.root.endswith("/")):
+            self._fail(_entry(met, "duplicate-id", duplicate(met.id, earlier)))
+        return earlier is None
+
+    def _fail(self, entry: LedgerEntry) -> None:
+        self.count["failed"] += 1
+        self._reasons[entry.reason] += 1
+        self._failures.append(replace(entry, at=self.started))
+        if self.max_failures is not None and self.count["failed"] > self.max_failures:
+            raise TooManyFailures(
+                f"{self.count['failed']} items failed, more than the {self.max_failures} allowed; the ledger says why."
+            )
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(self.report())
+
+
+def _entry(met: Met, reason: str, detail: str) -> LedgerEntry:
+    return LedgerEntry(met.where, "scan", reason, detail, met.root, item_id=met.id)

@@ -1,0 +1,231 @@
+"""The first half of indexing: sources → batches of rows. Nothing is written, so that it can run on another machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from looktwice.errors import MediaError, ModelError, UsageError
+from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
+from looktwice.indexing.reading import Known, Loaded, Planned, load_ahead
+from looktwice.indexing.seen import Hashes, Roots, Seen
+from looktwice.sources import Scan, Source, Unreadable, display
+from looktwice.sources.prefetch import pixels_of
+from looktwice.store import LedgerEntry, Row, TableReader, batched, check_metadata
+from looktwice.types import Encoder, Item
+
+if TYPE_CHECKING:
+    from looktwice.types import FloatArray
+
+BATCH_PIXELS = 2**26
+"""A batch for the encoder is closed at this many pixels (200 MB), however few images that is."""
+
+REMEMBERED = 8192
+"""Vectors kept for copies of the same bytes; older ones are looked up in the table."""
+
+YIELD_SECONDS = 1.0
+_LOOKUP = 512
+
+Key: TypeAlias = tuple[str, str | None, bool]
+"""What decides a vector: the bytes, the text, and whether the bytes are an image."""
+
+
+def encode_batches(
+    sources: Iterable[Source | Unreadable],
+    encoder: Encoder,
+    *,
+    known: TableReader | None = None,
+    batch_size: int = 64,
+    threads: int = 2,
+) -> Generator[EncodedBatch]:
+    """Yield what `commit` writes: rows, failures, and what is unchanged, in the order of `sources`.
+
+    `known` is the table to compare with, or a snapshot of it: what it holds with the same bytes is not encoded again.
+    Without it everything is encoded. Only reads; batches can be pickled and committed by another process.
+    """
+    if batch_size < 1 or threads < 1:
+        raise UsageError("The batch size and the number of threads must be at least 1.")
+    return _batches(sources, encoder, known, batch_size, threads)
+
+
+def _batches(
+    sources: Iterable[Source | Unreadable], encoder: Encoder, known: TableReader | None, batch_size: int, threads: int
+) -> Generator[EncodedBatch]:
+    scan = sources if isinstance(sources, Scan) else None
+    yield EncodedBatch(encoder.info, roots=scan.roots if scan else ())
+    with closing(_Run(encoder, known, batch_size, threads)) as run:
+        yield from run.batches(sources)
+    yield EncodedBatch(encoder.info, scanned=Scanned.of(scan) if scan else None)
+
+
+class _Run:
+    """One pass over sources, and the batch that is being put together."""
+
+    def __init__(self, encoder: Encoder, known: TableReader | None, batch_size: int, threads: int) -> None:
+        self.encoder, self.known, self.batch_size, self.threads = encoder, known, batch_size, threads
+        self._seen, self._roots = Seen(), Roots()
+        self._hashes = Hashes(row["sha256"] for row in known.rows(["sha256"])) if known is not None else Hashes()
+        self._fresh: list[str] = []  # hashes of rows that are younger than `_hashes`
+        self._vectors: dict[Key, FloatArray | MediaError] = {}
+        self._clear()
+
+    def close(self) -> None:
+        self._seen.close()
+
+    def batches(self, sources: Iterable[Source | Unreadable]) -> Iterator[EncodedBatch]:
+        batch: list[Loaded] = []
+        pixels = 0
+        for one in load_ahead(self._plan(sources), self.threads):
+            if isinstance(one, Failed):
+                self._failures.append(one)
+            elif one.unchanged:
+                self._unchanged.append(Met.of(one.source, one.sha256))
+            else:
+                batch.append(one)
+                pixels += pixels_of(one.image)
+            if len(batch) >= self.batch_size or pixels >= BATCH_PIXELS:
+                self._encode(batch)
+                batch, pixels = [], 0
+            if self._is_due():
+                yield self._take()
+        self._encode(batch)
+        yield self._take()
+
+    def _is_due(self) -> bool:
+        """Whether to hand over: failures at once, as a run may stop at them; else a full batch, or when time is up."""
+        if self._rows or self._failures or len(self._unchanged) >= _LOOKUP:
+            return True
+        return time.monotonic() - self._since >= YIELD_SECONDS
+
+    def _take(self) -> EncodedBatch:
+        made = tuple(self._rows), tuple(self._unchanged), tuple(self._failures), self._encoded
+        self._clear()
+        return EncodedBatch(self.encoder.info, *made)
+
+    def _clear(self) -> None:
+        self._rows: list[EncodedRow] = []
+        self._unchanged: list[Met] = []
+        self._failures: list[Failed] = []
+        self._encoded = 0
+        self._since = time.monotonic()
+
+    def _plan(self, sources: Iterable[Source | Unreadable]) -> Iterator[Planned]:
+        for chunk in batched(sources, _LOOKUP):
+            known = self._lookup([one.id for one in chunk if isinstance(one, Source)])
+            for one in chunk:
+                if isinstance(one, Unreadable):
+                    entry = LedgerEntry(one.uri, "scan", one.reason, one.detail, one.root)
+                    yield Failed(entry, None, one.hides, one.torn)
+                elif (planned := self._admit(one, known.get(one.id))) is not None:
+                    yield planned
+
+    def _lookup(self, ids: Sequence[str]) -> dict[str, Known]:
+        columns = ["id", "uri", "root", "sha256", "text", "metadata", "width"]
+        rows = [] if self.known is None else self.known.lookup(ids, columns)
+        return {row.pop("id"): Known(picture=row.pop("width") > 0, **row) for row in rows}
+
+    def _admit(self, source: Source, known: Known | None) -> Planned | None:
+        """Return what to do with a source; None where it was merely named twice."""
+        foreign = known is not None and known.root != source.root and self._roots.exists(known.root)
+        earlier = known.uri if known and foreign else self._seen.add(source.id, source.uri)
+        if earlier == source.uri and source.root.endswith("/"):
+            return None
+        if earlier is not None:
+            return replace(Failed.of(source, "scan", "duplicate-id", duplicate(source.id, earlier)), met=None)
+        try:
+            check_metadata(source.metadata, {} if self.known is None else self.known.columns)
+        except UsageError as error:
+            return Failed.of(source, "scan", "bad-record", str(error))
+        return source, known
+
+    def _encode(self, batch: Sequence[Loaded]) -> None:
+        stored = self._stored(batch)
+        vectors = {_key(one): self._vectors[_key(one)] for one in batch if _key(one) in self._vectors}
+        vectors |= {key: row.vector for key, row in stored.items()}
+        new = {_key(one): one for one in batch if _key(one) not in vectors}
+        vectors.update(zip(new, self._vectors_of(list(new.values())), strict=True))
+        for one in batch:
+            vector, source = vectors[_key(one)], one.source
+            if isinstance(vector, MediaError):
+                self._failures.append(Failed.of(source, "encode", vector.reason, vector.detail))
+                continue
+            size = (stored[_key(one)].width, stored[_key(one)].height) if one.same else one.size
+            row = Row(source.id, source.uri, one.sha256, *size, source.text, source.metadata, vector, source.root)
+            self._rows.append(EncodedRow(Met.of(source, one.sha256), row, one.known is not None))
+        self._remember(vectors)
+
+    def _stored(self, batch: Sequence[Loaded]) -> dict[Key, Row]:
+        """Return what the table holds already of the bytes and texts in a batch."""
+        if self.known is None:
+            return {}
+        rows = self.known.get([one.source.id for one in batch if one.same])
+        new = [one for one in batch if not one.same and _key(one) not in self._vectors]
+        found = self.known.find_images({one.sha256 for one in new if one.sha256 in self._hashes})
+        return {(row.sha256, row.text, row.width > 0): row for row in [*found, *rows]}
+
+    def _remember(self, vectors: dict[Key, FloatArray | MediaError]) -> None:
+        """Keep vectors for copies that come later, and the hashes of what will by then be in the table."""
+        self._fresh += [key[0] for key in vectors if key not in self._vectors]
+        self._vectors.update(vectors)
+        while len(self._vectors) > REMEMBERED:
+            del self._vectors[next(iter(self._vectors))]
+        if len(self._fresh) >= REMEMBERED // 2:  # rarely, as each time all hashes are copied
+            self._hashes.add(self._fresh)
+            self._fresh = []
+
+    def _vectors_of(self, batch: Sequence[Loaded]) -> list[FloatArray | MediaError]:
+        """Return a vector, or why there is none, for each; what one of them breaks is tried one by one."""
+        if not batch:
+            return []
+        try:
+            return self._directions([_item(one) for one in batch])
+        except UsageError:
+            raise
+        except (ValueError, RuntimeError, MemoryError, ModelError) as error:
+            if not self._works(batch[0]):
+                raise ModelError(f"The encoder {self.encoder.info.name} takes nothing at all: {error}") from error
+            if len(batch) == 1:
+                return [MediaError("encoder", str(error).splitlines()[0][:300] if str(error) else repr(error))]
+            return [self._vectors_of([one])[0] for one in batch]
+
+    def _works(self, like: Loaded) -> bool:
+        """Whether the encoder refuses these items only: one of the same kind that is plain, it takes."""
+        from PIL import Image
+
+        image = Image.new("RGB", (224, 224), (128, 128, 128)) if like.image else None
+        try:
+            self.encoder.encode([Item("plain", image, like.source.text and "a picture")])
+        except (ValueError, RuntimeError, MemoryError, ModelError):
+            return False
+        return True
+
+    def _directions(self, items: Sequence[Item]) -> list[FloatArray | MediaError]:
+        raw = np.asarray(self.encoder.encode(items), np.float32)
+        if raw.shape != (len(items), self.encoder.info.dim):
+            raise UsageError(f"The encoder {self.encoder.info.name} gave {raw.shape} for {len(items)} items.")
+        norms = np.linalg.norm(raw, axis=1, keepdims=True)
+        self._encoded += len(items)
+        nothing = MediaError("no-direction", "the encoder gave a vector that is zero or not finite")
+        return [
+            row / norm if np.isfinite(norm[0]) and norm[0] > 0 else nothing
+            for row, norm in zip(raw, norms, strict=True)
+        ]
+
+
+def duplicate(item_id: str, earlier: str) -> str:
+    """Describe that an id belongs to the item at the uri `earlier`."""
+    return f"the id {item_id!r} belongs to {display(earlier)}; put this one into a table of its own"
+
+
+def _item(one: Loaded) -> Item:
+    source = one.source
+    return Item(source.id, one.image, source.text, source.metadata, source.uri, one.sha256)
+
+
+def _key(one: Loaded) -> Key:
+    return one.sha256, one.source.text, one.source.picture

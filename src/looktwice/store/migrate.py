@@ -1,0 +1,79 @@
+"""Bring a table of format 1 to format 2: its ledger gets the column `item_id`.
+
+Each step is one atomic commit and does nothing where it was done before, and the manifest, which names the format, is
+written last. So a migration that was killed goes on when the table is next written to. No line is ever removed.
+"""
+
+from __future__ import annotations
+
+import ast
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from looktwice.sources import name_to_id
+from looktwice.store.lance import plain_errors
+from looktwice.store.manifest import FORMAT
+
+if TYPE_CHECKING:
+    from looktwice.store.location import Location
+    from looktwice.store.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+_BATCH = 4096
+_ID_IN_DETAIL = re.compile(r"""line \d+, id ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")[,:]""")
+"""How format 1 named the item of a list: in `detail` alone. Read here once per table, and nowhere else."""
+
+
+def migrate(ledger: Any, manifest: Manifest, location: Location) -> Manifest:
+    """Bring a table to the newest format; returns its new manifest. The caller holds the writer's lock."""
+    with plain_errors(location, "migrating the table"):
+        add_column(ledger)
+        fill_ids(ledger)
+        changed = replace(manifest, format=FORMAT)
+        changed.write(location)
+    log.warning(
+        "%s was in on-disk format %d and is in format %d from now on; all rows were kept. "
+        "Open it only with this version of looktwice or a newer one.",
+        location, manifest.format, FORMAT,
+    )  # fmt: skip
+    return changed
+
+
+def add_column(ledger: Any) -> None:
+    """Add the column `item_id`, null everywhere, unless it is there."""
+    import pyarrow as pa
+
+    if "item_id" not in ledger.schema.names:
+        ledger.add_columns([pa.field("item_id", pa.string())])
+
+
+def fill_ids(ledger: Any) -> None:
+    """Write the ids that can be known into the lines that have none."""
+    import pyarrow as pa
+
+    unknown = ledger.search().where("item_id IS NULL").to_arrow()
+    for batch in unknown.to_batches(_BATCH):
+        rows = [{**row, "item_id": item_id(row)} for row in batch.to_pylist()]
+        if known := [row for row in rows if row["item_id"] is not None]:
+            data = pa.Table.from_pylist(known, schema=ledger.schema)
+            ledger.merge_insert("key").when_matched_update_all().execute(data)
+
+
+def item_id(row: Mapping[str, str]) -> str | None:
+    """Return the id of the item that a line of format 1 is about; None for a place, or where the line does not say.
+
+    The next run that meets such a failure again writes the line anew, with its id.
+    """
+    root, uri = row["root"] or "", row["uri"] or ""
+    if root and not root.endswith("/"):
+        found = _ID_IN_DETAIL.match(row["detail"] or "")
+        return None if found is None else str(ast.literal_eval(found[1]))
+    is_item = row["stage"] in ("read", "decode", "encode") and "#" not in uri
+    if is_item and root and uri.startswith(root):
+        return name_to_id(unquote_to_bytes(uri.removeprefix(root)))
+    return None

@@ -1,0 +1,185 @@
+"""Reading a table: `TableReader` has the methods, `Snapshot` is one version that never changes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from looktwice.errors import UnknownName
+from looktwice.store import ann, maintenance, tokens
+from looktwice.store.lance import batched, filtering, is_in, plain_errors
+from looktwice.store.ledger import LedgerReader
+from looktwice.store.location import Location
+from looktwice.store.manifest import Manifest
+from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared
+from looktwice.store.search import Space, find_images
+
+if TYPE_CHECKING:
+    from looktwice.types import Candidate
+
+_CHUNK = 2000
+
+
+class TableReader:
+    """The reading half of a table. Any number of threads may call these methods at once; none of them changes anything.
+
+    A single call answers from one version. Several calls answer from the same version on a `Snapshot` only: a `Table`
+    moves on with every write through it.
+    """
+
+    def __init__(self, location: Location, database: Any) -> None:
+        self.location = location
+        self._database = database
+        self._open_newest()
+        self.ledger = LedgerReader(location, lambda: self._failures)
+
+    @property
+    def path(self) -> Path | str:
+        """The folder of the table, or the uri of one that is elsewhere."""
+        return self.location.path
+
+    def _open_newest(self) -> None:
+        """Open the newest version: manifest first, as whatever it names was written before it."""
+        with plain_errors(self.path, "opening the table"):
+            for _ in range(3):  # again where it was replaced meanwhile: its index must be the one of these items
+                manifest = Manifest.read(self.location)
+                # New handles, not the old ones moved: another thread may be reading through those.
+                tokens_, items, failures = map(self._database.open_table, ("tokens", "items", "ledger"))
+                if Manifest.read(self.location) == manifest:
+                    break
+        self.manifest, self._items, self._tokens, self._failures = manifest, items, tokens_, failures
+        self._schema = self._items.schema
+        self.columns = declared(self._schema)
+
+    def __len__(self) -> int:
+        with plain_errors(self.path, "counting items"):
+            return int(self._items.count_rows())
+
+    def count(self, where: str | None = None) -> int:
+        """Return how many items fulfil a filter."""
+        with plain_errors(self.path, "counting items"), filtering(where, self._schema.names) as sql:
+            return int(self._items.count_rows(sql))
+
+    def search(self, vector: Any, k: int, where: str | None = None) -> list[Candidate]:
+        """Return the k items nearest to `vector` [d] by cosine, best first; equal scores are ordered by id.
+
+        `where` is a SQL condition on the columns and is applied first: with n items that fulfil it, min(k, n) come
+        back. Raises UsageError for a filter or vector that cannot be used, UnknownName for an unknown column.
+        """
+        return self.search_many(np.asarray(vector)[None], k, where)[0]
+
+    def search_many(self, vectors: Any, k: int, where: str | None = None) -> list[list[Candidate]]:
+        """Return `search` of each row of `vectors` [q, d], cheaper than one by one."""
+        return self._space().search(vectors, k, where)
+
+    def get(self, ids: Sequence[str]) -> list[Row]:
+        """Return the rows of `ids` in their order. Raises UnknownName for an id that is not there."""
+        found = {row.id: row for row in arrow_to_rows(self._lookup(ids), self.manifest.encoder.dim)}
+        for id_ in ids:
+            if id_ not in found:
+                raise UnknownName("item", id_, self._some_ids())
+        return [found[id_] for id_ in ids]
+
+    def rows(self, columns: Sequence[str] = ("id",), where: str | None = None) -> Iterator[dict[str, Any]]:
+        """Yield chosen columns of all items (any of the schema but the vector), in no particular order."""
+        with plain_errors(self.path, "reading items"), filtering(where, self._schema.names) as sql:
+            scan = self._items.search().select(list(columns))
+            for batch in (scan if sql is None else scan.where(sql)).to_batches(_CHUNK):
+                yield from batch.to_pylist()
+
+    def lookup(self, ids: Iterable[str], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Return chosen columns of those of `ids` that exist, in no particular order."""
+        rows: list[dict[str, Any]] = self._lookup(ids, list(columns)).to_pylist()
+        return rows
+
+    def find_images(self, hashes: Iterable[str]) -> list[Row]:
+        """Return the rows whose bytes have one of these SHA-256 sums; of those with the same text, one."""
+        with plain_errors(self.path, "reading items"):
+            return find_images(self._items, hashes, self.manifest.encoder.dim)
+
+    def find_pictures(self, hashes: Iterable[str]) -> list[Row]:
+        """Deprecated name of `find_images`."""
+        warnings.warn("find_pictures is now called find_images.", DeprecationWarning, stacklevel=2)
+        return self.find_images(hashes)
+
+    def hashes(self) -> dict[str, str]:
+        """Return id -> SHA-256 (hex) of every item."""
+        return {row["id"]: row["sha256"] for row in self.rows(["id", "sha256"])}
+
+    def contents(self) -> str:
+        """Return 16 hex digits over the ids, bytes and texts of all items, in whatever order they lie."""
+        return maintenance.digest(self.rows(["id", "sha256", "text"]))
+
+    def read_codes(self, ids: Sequence[str], tokens_key: str) -> list[TokenRow | None]:
+        """Return the visual tokens of `ids` in their order; None where an item has none of this set."""
+        return tokens.read_codes(self._tokens, self.path, ids, tokens_key)
+
+    def pending_tokens(self, tokens_key: str) -> Iterator[list[str]]:
+        """Yield, in batches, the ids of images that still need tokens of this set."""
+        return tokens.pending(self._items, self._tokens, self.path, tokens_key)
+
+    def codebook(self, sha256: str) -> bytes:
+        """Return a stored codebook. Raises StoreError where it is missing or damaged."""
+        return tokens.read_codebook(self.location, sha256)
+
+    @property
+    def index_is_due(self) -> bool:
+        """Whether `build_index` pays: the table is large, and has no index or has grown by half since it was built."""
+        rows, built = len(self), self.manifest.index
+        return rows >= ann.EXACT_ROWS and (built is None or rows >= 1.5 * built["rows"])
+
+    def info(self) -> dict[str, Any]:
+        """Return what is in the table and how many bytes each part takes on disk, in all and per item."""
+        with plain_errors(self.path, "measuring the table"):
+            parts = maintenance.sizes(self.location, self._items, len(self))
+        encoder = self.manifest.encoder
+        return {
+            "path": str(self.path),
+            "format": self.manifest.format,
+            "items": len(self),
+            "failed": len(self.ledger),
+            "tokens": int(self._tokens.count_rows()),
+            "encoder": {"name": encoder.name, "revision": encoder.revision, "dim": encoder.dim},
+            "dtypes": list(self.manifest.dtypes),
+            "roots": list(self.manifest.roots),
+            "columns": {name: kind.__name__ for name, kind in self.columns.items()},
+            "index": dict(self.manifest.index) if self.manifest.index else {"kind": "exact"},
+            "token_sets": [dict(entry) for entry in self.manifest.tokens],
+            "bytes": parts,
+            "bytes_per_item": {name: round(size / max(1, len(self)), 1) for name, size in parts.items()},
+        }
+
+    def export(self, target: str | Path) -> Path:
+        """Write vectors, ids and metadata to a .parquet file, or items.parquet in a folder; returns the file's path."""
+        return maintenance.export(self._items, Path(target), self.manifest.encoder.dim)
+
+    def _space(self) -> Space:
+        manifest = self.manifest
+        return Space(self._items, self.path, manifest.encoder.dim, self._schema.names, manifest.index)
+
+    def _lookup(self, ids: Iterable[str], columns: list[str] | None = None) -> Any:
+        import pyarrow as pa
+
+        parts = []
+        with plain_errors(self.path, "reading items"):
+            for part in batched(dict.fromkeys(ids), _CHUNK):
+                found = self._items.search().where(is_in("id", part))
+                parts.append((found if columns is None else found.select(columns)).to_arrow())
+        schema = self._schema
+        empty = (schema if columns is None else pa.schema([schema.field(name) for name in columns])).empty_table()
+        return pa.concat_tables(parts) if parts else empty
+
+    def _some_ids(self) -> list[str]:
+        with plain_errors(self.path, "reading items"):
+            return list(self._items.search().select(["id"]).limit(1000).to_arrow()["id"].to_pylist())
+
+
+class Snapshot(TableReader):
+    """The newest version of a table when `Table.snapshot` was called: it never changes, whoever writes meanwhile.
+
+    Threads may share it. It stays readable until a purge, or a compaction more than a week later, erases its files.
+    """

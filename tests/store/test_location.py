@@ -1,0 +1,165 @@
+"""`Location` is a real seam: two implementations keep one contract, and either carries a whole table."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from arrow_location import ArrowLocation
+from pyarrow import fs
+from store_helpers import ENCODER, random_rows, row
+from test_migration import as_format_1
+
+from looktwice.errors import Locked, StoreError, UsageError
+from looktwice.store import LedgerEntry, LocalFolder, Location, Table, TokenRow
+
+
+def local(folder: Path) -> Location:
+    return LocalFolder(folder / "t.lt")
+
+
+def arrow(folder: Path) -> Location:
+    path = folder / "t.lt"
+    return ArrowLocation(fs.LocalFileSystem(), str(path), path.as_uri(), folder / "locks" / "t.lock")
+
+
+def in_memory(folder: Path) -> Location:
+    return ArrowLocation(fs._MockFileSystem(), "bucket/t.lt", "mock://bucket/t.lt", folder / "t.lock")
+
+
+MAKERS = [local, arrow, in_memory]
+
+
+@pytest.fixture(params=MAKERS, ids=lambda make: make.__name__)
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    (tmp_path / "locks").mkdir()
+    made: Location = request.param(tmp_path)
+    return made
+
+
+def test_what_was_written_is_read_listed_measured_and_deleted(location: Location) -> None:
+    assert not location.exists() and location.list() == [] and location.size() == 0
+    location.prepare()
+    location.prepare()
+    assert location.exists() and location.list() == []
+    for data in (b"one", b"", b"two and more"):
+        location.write_whole("manifest.json", data)
+        assert location.read_bytes("manifest.json", 12) == data
+    location.write_whole("codebooks/a", b"12345")
+    location.write_whole("codebooks/b", b"1")
+    location.check("codebooks")
+    assert location.list() == ["codebooks", "manifest.json"] and location.list("codebooks") == ["a", "b"]
+    assert (location.size(), location.size("codebooks"), location.size("codebooks/a")) == (18, 6, 5)
+    assert location.exists("codebooks") and location.exists("codebooks/a") and not location.exists("codebooks/c")
+    location.delete("codebooks/a")
+    location.delete("codebooks/a")
+    assert location.list("codebooks") == ["b"]
+    location.delete("codebooks")
+    assert location.list() == ["manifest.json"] and location.size("codebooks") == 0
+
+
+def test_what_is_not_there_or_too_large_is_not_read(location: Location) -> None:
+    location.prepare()
+    location.write_whole("manifest.json", b"12345")
+    with pytest.raises(FileNotFoundError):
+        location.read_bytes("codebooks/a", 9)
+    with pytest.raises(StoreError, match="none of ours"):
+        location.read_bytes("manifest.json", 4)
+
+
+@pytest.mark.parametrize("make", [local, arrow], ids=lambda make: make.__name__)
+def test_a_whole_table_lives_in_either(tmp_path: Path, make: Callable[[Path], Location]) -> None:
+    (tmp_path / "locks").mkdir()
+    location = make(tmp_path)
+    table = Table.create(location, ENCODER, {"year": int}, ["file:///a/"])
+    table.add(random_rows(100))
+    name = table.put_codebook(b"book")
+    table.note_tokens({"tokens_key": "k"})
+    table.put_codes([TokenRow("00003", f"{3:064x}", "k", "[]", b"x", 0)])
+    table.ledger.put([LedgerEntry("u", "read", "missing", item_id="i")])
+    held, before = table.snapshot(), table.search(np.ones(8), 10)
+    table.delete(where="year >= 50")
+    table.compact(purge=True)
+    again = Table.open(make(tmp_path), ENCODER)
+    assert len(again) == 50 and again.codebook(name) == b"book" and again.manifest == table.manifest
+    assert again.read_codes(["00003"], "k")[0] is not None and [e.item_id for e in again.ledger] == ["i"]
+    sizes = again.info()["bytes"]
+    assert sum(sizes.values()) == 2 * sizes["total"] and all(sizes[part] for part in ("items", "tokens", "manifest"))
+    assert held.manifest.tokens and len(before) == 10
+    with pytest.raises(UsageError, match="is a table already"):
+        Table.create(make(tmp_path), ENCODER)
+
+
+@pytest.mark.parametrize("make", [local, arrow], ids=lambda make: make.__name__)
+def test_unfinished_and_foreign_places_are_told_apart_in_either(
+    tmp_path: Path, make: Callable[[Path], Location]
+) -> None:
+    (tmp_path / "locks").mkdir()
+    location = make(tmp_path)
+    with pytest.raises(UsageError, match="does not exist"):
+        Table.open(location)
+    Table.create(location, ENCODER)
+    location.write_whole("manifest.json.1.part", location.read_bytes("manifest.json", 9999))
+    location.delete("manifest.json")
+    with pytest.raises(UsageError, match="was never finished"):
+        Table.open(location)
+    Table.create(location, ENCODER).add([row("a")])
+    assert "manifest.json.1.part" not in location.list()
+    location.delete("manifest.json")
+    with pytest.raises(StoreError, match="has rows but no manifest"):
+        Table.create(location, ENCODER)
+    location.write_whole("mine.txt", b"x")
+    with pytest.raises(UsageError, match="holds other files"):
+        Table.create(location, ENCODER)
+
+
+def test_a_table_elsewhere_migrates_too(tmp_path: Path) -> None:
+    (tmp_path / "locks").mkdir()
+    as_format_1(Table.create(tmp_path / "t.lt", ENCODER))
+    table = Table.open(arrow(tmp_path))
+    table.add([row("a")])
+    assert json.loads((tmp_path / "t.lt" / "manifest.json").read_bytes())["format"] == 2
+    assert len(Table.open(tmp_path / "t.lt")) == 1
+
+
+def test_a_lock_outside_the_table_says_how_far_it_reaches(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "locks").mkdir()
+    Table.create(tmp_path / "t.lt", ENCODER).add([row("a")])
+    assert not caplog.records
+    one, two = Table.open(arrow(tmp_path)), Table.open(arrow(tmp_path))
+    with caplog.at_level(logging.WARNING), one.writer():
+        with pytest.raises(Locked, match=r"is writing to file:///.*t\.lt; try again"):
+            two.add([row("b")])
+        one.add([row("b")])
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and all("let no other machine write to the table" in text for text in said)
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/t.lt", "gs://bucket/t.lt", "memory://t.lt", Path("s3:/bucket/t.lt")])
+def test_uris_are_refused_with_a_sentence(uri: str | Path) -> None:
+    for use in (Table.open, lambda path: Table.create(path, ENCODER)):
+        with pytest.raises(UsageError, match="is not a folder of this machine; tables lie in local folders so far"):
+            use(uri)
+
+
+def test_links_on_the_way_to_a_name_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a").write_bytes(b"mine")
+    folder = LocalFolder(tmp_path / "t.lt")
+    folder.prepare()
+    (tmp_path / "t.lt" / "codebooks").symlink_to(tmp_path / "elsewhere")
+    uses: list[Callable[[], object]] = [
+        lambda: folder.read_bytes("codebooks/a", 9),
+        lambda: folder.write_whole("codebooks/a", b"x"),
+        lambda: folder.delete("codebooks/a"),
+        lambda: folder.check("codebooks"),
+    ]
+    for use in uses:
+        with pytest.raises(StoreError, match="is a link"):
+            use()
+    folder.delete("codebooks")
+    assert (tmp_path / "elsewhere" / "a").read_bytes() == b"mine" and folder.list() == []
