@@ -260,6 +260,24 @@ def test_a_picture_that_the_processor_refuses_fails_alone(
             judge.score(strip, candidates[:1])
 
 
+@pytest.mark.parametrize("path", ["fast", "reference"])
+def test_a_picture_that_takes_all_memory_fails_alone(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], path: Any, monkeypatch: Any
+) -> None:
+    model = mllm("qwen2_5_vl")
+    judge, kind = scorer(model, built_in.get("object"), path=path), type(model.processor.image_processor)
+    prepare = kind.preprocess
+
+    def greedy(self: Any, images: Any, *rest: Any, **options: Any) -> Any:
+        if "77x77" in str(images):  # as Pillow writes a picture
+            raise MemoryError
+        return prepare(self, images, *rest, **options)
+
+    monkeypatch.setattr(kind, "preprocess", greedy)
+    scores = judge.score(query["image"], [candidates[0], Item("big", image=Image.new("RGB", (77, 77))), candidates[1]])
+    assert scores.status == ("ok", "failed", "ok")
+
+
 def test_tokens_that_do_not_fit_fail_alone(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
     fast = engine(mllm("qwen3_vl"))
     good = fast.visual_tokens([candidates[0]])[0]

@@ -13,6 +13,7 @@ import pytest
 import tiny_models
 import torch
 
+from looktwice import types
 from looktwice.errors import ModelError, UsageError
 from looktwice.models.processors import cleaner
 from looktwice.score.cache import NOT_PART_OF_THE_SCORE
@@ -235,3 +236,14 @@ def test_cleaning_leaves_ordinary_text_alone(mllm: Get) -> None:
     clean = cleaner(mllm("qwen2_5_vl").processor)
     for text in ("", "a < b > c", "<p>markup</p>", "naïve 漢字 🙂\n\ttabs"):
         assert clean(text) == text
+
+
+def test_very_long_text_is_cut_before_it_is_tokenised_and_said(mllm: Get, caplog: pytest.LogCaptureFixture) -> None:
+    types._warn_of_cut.cache_clear()
+    clean = chat.cleaner(mllm("qwen2_5_vl").processor)
+    for _ in range(2):
+        assert len(clean("<image>" * 700_000)) < 2 * types.MOST_TEXT
+    assert len(clean("x" * 5_000_000)) == types.MOST_TEXT == len(clean("x" * types.MOST_TEXT))
+    said = [record.getMessage() for record in caplog.records if "is cut" in record.getMessage()]
+    assert "A text of 5,000,000 characters is cut: models see the first 50,000." in said
+    assert len(said) == len(set(said))

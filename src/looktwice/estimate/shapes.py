@@ -144,7 +144,7 @@ def load_config(model: str | Path | Config) -> Config:
         return _public(str(model))
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read as JSON: {error}.") from error
     if not isinstance(config, dict):
         raise UsageError(f"{path} is not a model's configuration.")
