@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from looktwice.score.local.memory import BATCH_TOKENS
-from looktwice.score.local.prefix_cache import SharedLayer, mask
+from looktwice.score.local.prefix_cache import SharedLayer
 from scripts.gpu.clock import peak, seconds
 from scripts.gpu.record import Options
 from scripts.gpu.shapes import MODELS, bundled
@@ -117,14 +118,21 @@ def measured(way: str, given: Inputs, expected: Tensor, sizes: Sizes, best: floa
     }
 
 
+def mask(prefix: int, length: int, device: torch.device) -> Tensor:
+    """[1, 1, C, P + C], true where a new token may look: at the whole prefix and, causally, at its own row."""
+    own = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return torch.cat([own.new_ones(length, prefix), own], dim=1)[None, None]
+
+
 # --- today's way ----------------------------------------------------------------------------------------------------
 
 
 def repeat(given: Inputs) -> Tensor:
     """What a layer does today [n, H, C, h]: SharedLayer, then transformers' own attention function."""
-    layer = SharedLayer()
-    layer.lazy_initialization(given.pk, given.pv)
-    layer.keys, layer.values = given.pk, given.pv
+    filled = DynamicLayer()
+    filled.lazy_initialization(given.pk, given.pv)
+    filled.keys, filled.values = given.pk, given.pv
+    layer = SharedLayer(filled)
     keys, values = layer.update(given.k, given.v)
     module: Any = SimpleNamespace(num_key_value_groups=given.q.shape[1] // given.k.shape[1], is_causal=True)
     seen = mask(given.pk.shape[2], given.q.shape[2], given.q.device)

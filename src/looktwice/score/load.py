@@ -102,7 +102,7 @@ def scorer(
     again = Retrace.parse(retrace)
     read = score_mode if score_mode in modes.READ_AT_ONCE else modes.P_LABEL
 
-    family, why = families.find(mllm.model.config)
+    family, why = families.find(mllm.model.config, mllm.processor)
     if path == "fast" and family is None:
         raise UsageError(f"{mllm.name} has no fast path: {why}; leave the path at auto.")
     if path == "reference" or family is None:
@@ -170,11 +170,12 @@ def budget(config: Any, processor: Any, resolution: int | None, max_tiles: int |
     """Set how much of a picture the model sees, in the terms of its family."""
     from looktwice.score.local import families
 
-    family, _ = families.find(config)
+    family, _ = families.find(config, processor)
     if resolution is not None:
         if family is not None and not family.native_resolution:
             raise UsageError(
-                "This model cuts pictures into tiles of one size; set the number of tiles, not a resolution."
+                "This model brings pictures to sizes of its own; leave the resolution out, or set the number of tiles "
+                "where it cuts them into tiles."
             )
         if family is not None:
             keep_budget(processor, resolution)
