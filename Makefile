@@ -29,7 +29,7 @@ test-newest: | $(NEWEST)/bin/python
 	rm -rf build
 	$(NEWEST)/bin/python -m pip install -q --upgrade --upgrade-strategy eager $(PIP_ARGS) '.[test,$(EXTRAS)]' torchvision
 	$(NEWEST)/bin/python -m pip list
-	$(NEWEST)/bin/python -m pytest
+	$(NEWEST)/bin/python -m pytest -n 2
 
 test-slow: $(VENV)/.ready-test
 	@scripts/system-packages.sh $(SYSTEM)

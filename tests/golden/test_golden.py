@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ from looktwice.token_index.sets import open_set
 
 GOLDEN = json.loads(settings.ANSWERS.read_text())
 TABLE = Path(__file__).parent / "format-1"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pillow() -> Iterator[None]:
+    with settings.pillow():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,11 @@ class WriterLock:
         self._lock = FileLock(self._file, thread_local=False)
         self._thread = RLock()
 
+    @property
+    def _is_file_alone(self) -> bool:
+        """Whether there is no `flock`: filelock then made itself a SoftFileLock, or, from 4.3 on, one with a `pid`."""
+        return isinstance(self._lock, SoftFileLock) or hasattr(self._lock, "pid")
+
     @contextmanager
     def hold(self, wait: float = 0) -> Iterator[bool]:
         """Hold the lock, waiting up to `wait` seconds for it; yields whether this thread did not hold it before.
@@ -85,14 +90,14 @@ class WriterLock:
 
     def _sign(self) -> None:
         """Say in the file who holds it, in the way of filelock, which does it itself where there is no `flock`."""
-        if not isinstance(self._lock, SoftFileLock):
+        if not self._is_file_alone:
             with suppress(OSError):  # it only names the holder, and a delete must work on a full disk
                 self._file.write_text(f"{os.getpid()}\n{_host()}\n")
 
     def _refusal(self) -> str:
         pid, host = self._holder()
         who = f"process {pid or '?'} on {host}" if host and host != _host() else f"process {pid}" if pid else "another"
-        if isinstance(self._lock, SoftFileLock):
+        if self._is_file_alone:
             return (
                 f"{self._file} says that {who} is writing, and this file system has no locks to ask; "
                 "if nothing is writing, remove that file."
