@@ -39,7 +39,14 @@ QWEN_IDS = {
     "video_token_id": "<video>",
 }
 GLM_IMAGE, GLM_SIDES = "<|begin_of_image|><|image|><|end_of_image|>", "<|begin_of_image|> <|end_of_image|>"
-HALF_ROPE = {"text_config.rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}}
+HALF_ROPE = {
+    "text_config.rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 1e4,
+        "mrope_section": [1, 1, 2],
+        "partial_rotary_factor": 0.5,
+    }
+}
 GLM_ROPE = {"text_config.rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}
 MOLMO = "<im_patch> <im_col> <im_start> <low_res_im_start> <frame_start> <im_end> <frame_end> <im_low>"
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"

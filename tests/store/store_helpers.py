@@ -35,3 +35,9 @@ def random_rows(count: int, dim: int = 8, seed: int = 0, start: int = 0) -> list
         row(f"{number:05}", vector, f"{number:064x}", metadata={"year": number})
         for number, vector in enumerate(vectors, start)
     ]
+
+
+def token_set(**more: object) -> dict[str, object]:
+    """An entry of a manifest's token sets."""
+    made_with = dict.fromkeys(("tokens_key", "mllm", "revision", "preprocessing", "codec"), "x")
+    return {**made_with, "codebook_sha256": None, "width": 8, "levels": 0, **more}

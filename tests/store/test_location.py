@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from arrow_location import ArrowLocation
 from pyarrow import fs
-from store_helpers import ENCODER, random_rows, row
+from store_helpers import ENCODER, random_rows, row, token_set
 from test_migration import as_format_1
 
 from looktwice.errors import Locked, StoreError, UsageError
@@ -78,7 +78,7 @@ def test_a_whole_table_lives_in_either(tmp_path: Path, make: Callable[[Path], Lo
     table = Table.create(location, ENCODER, {"year": int}, ["file:///a/"])
     table.add(random_rows(100))
     name = table.put_codebook(b"book")
-    table.note_tokens({"tokens_key": "k"})
+    table.note_tokens(token_set(tokens_key="k"))
     table.put_codes([TokenRow("00003", f"{3:064x}", "k", "[]", b"x", 0)])
     table.ledger.put([LedgerEntry("u", "read", "missing", item_id="i")])
     held, before = table.snapshot(), table.search(np.ones(8), 10)

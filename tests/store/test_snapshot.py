@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_helpers import ENCODER, random_rows, row
+from store_helpers import ENCODER, random_rows, row, token_set
 
 from looktwice.errors import Locked, StoreError
 from looktwice.store import LedgerEntry, Location, Snapshot, Table, TokenRow, ann, manifest
@@ -58,7 +58,7 @@ def writes(table: Table) -> list[Callable[[], object]]:
         lambda: table.ledger.put([LedgerEntry("v", "read", "empty")]),
         lambda: table.ledger.clear(["u"]),
         lambda: table.note_run(["file:///new/"], "float32"),
-        lambda: table.note_tokens({"tokens_key": "k"}),
+        lambda: table.note_tokens(token_set(tokens_key="k")),
         table.compact,
         table.tidy,
     ]

@@ -16,15 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_helpers import ENCODER, random_rows, row
+from store_helpers import ENCODER, random_rows, row, token_set
 
 from looktwice.errors import Locked, Mismatch, StoreError, UsageError
 from looktwice.store import Manifest, Table
-
-
-def token_set(**more: object) -> dict[str, object]:
-    made_with = dict.fromkeys(("tokens_key", "mllm", "revision", "preprocessing", "codec"), "x")
-    return {**made_with, "codebook_sha256": None, "width": 8, "levels": 0, **more}
 
 
 def test_manifest_comes_back(tmp_path: Path) -> None:
