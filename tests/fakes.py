@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 import looktwice
+from looktwice.score import Scorer
 from looktwice.types import EncoderInfo, Item, PairScores
 
 NAMES = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "grey": (1, 1, 1)}
@@ -49,7 +50,7 @@ class Colours:
         return next((c for name, c in NAMES.items() if name in (item.text or "")), (0, 0, 0))
 
 
-class Brighter:
+class Brighter(Scorer):
     """p = brightness of the candidate in [0, 1]; a candidate darker than `broken_below` counts as failed."""
 
     def __init__(self, broken_below: float = 0.0) -> None:
@@ -70,7 +71,7 @@ class Brighter:
             status=tuple("failed" if b else "ok" for b in bad),
         )
 
-    def describe(self) -> Mapping[str, Any]:
+    def settings(self) -> Mapping[str, Any]:
         return {"mllm": "brighter", "revision": "1", "prompt": "object", "prompt_hash": "0", "dtype": "float32"}
 
 

@@ -263,11 +263,11 @@ def test_a_choice_among_all_cannot_stop_early(table: Table) -> None:
 
 def test_a_calibration_knows_the_setting_and_not_what_was_counted() -> None:
     class Counting(Brighter):
-        def statistics(self) -> dict[str, Any]:
+        def stats(self) -> dict[str, Any]:
             return {"retrace": {"pairs": len(self.shown)}}
 
-        def describe(self) -> dict[str, Any]:
-            return {**super().describe(), "retrace": "causal"}
+        def settings(self) -> dict[str, Any]:
+            return {**super().settings(), "retrace": "causal"}
 
     scorer = Counting()
     look = SecondLook("tiny-vl", retrace="causal")

@@ -38,7 +38,7 @@ class Torn(Brighter):
         scores.entropy[:] = np.where(bright > 0.9, 0.05, 0.7 - bright / 10)
         return scores
 
-    def statistics(self) -> Mapping[str, Any]:
+    def stats(self) -> Mapping[str, Any]:
         return {"asked": len(self.asked)}
 
 

@@ -100,8 +100,8 @@ def test_queries_of_two_kinds_are_refused_before_all_are_scored(
     looktwice: Any, scorer: Brighter, labelled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Composed(Brighter):
-        def describe(self) -> Any:
-            return {**super().describe(), "prompt": "composed"}
+        def settings(self) -> Any:
+            return {**super().settings(), "prompt": "composed"}
 
     monkeypatch.setattr(Brighter, "with_prompt", lambda self, prompt: Composed(), raising=False)
     line = {"id": "last", "image": "pictures/red-1.png", "text": "but green"}

@@ -19,6 +19,7 @@ from PIL import Image
 
 from looktwice.errors import ModelError, UsageError
 from looktwice.models.device import Memory
+from looktwice.score import Scorer
 from looktwice.score.load import budget, load_scorer, scorer
 from looktwice.score.local import memory
 from looktwice.score.local.engine import Engine
@@ -26,7 +27,7 @@ from looktwice.score.local.families.base import Family
 from looktwice.score.local.mllm import Mllm
 from looktwice.score.prompting import built_in
 from looktwice.score.prompting.prompt import Piece
-from looktwice.types import Block, Item, Newline, PairScorer, TextIds, VisualTokens
+from looktwice.types import Block, Item, Newline, TextIds, VisualTokens
 
 FAMILIES = list(tiny_models.MLLMS)
 Get = Callable[[str], Mllm]
@@ -34,7 +35,7 @@ Get = Callable[[str], Mllm]
 
 def engine(mllm: Mllm, prompt: str = "object", **options: Any) -> Engine:
     fast = scorer(mllm, built_in.get(prompt), path="fast", **options)
-    assert isinstance(fast, Engine) and isinstance(fast, PairScorer)
+    assert isinstance(fast, Engine) and isinstance(fast, Scorer)
     return fast
 
 
@@ -391,10 +392,10 @@ def test_tokens_of_a_block_stand_row_by_row(mllm: Get, family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_descriptions_hold_what_a_manifest_needs(mllm: Get, family: str) -> None:
-    said = engine(mllm(family), "match-query-first").describe()
+    said = engine(mllm(family), "match-query-first").settings()
     assert said["prompt_hash"] == built_in.get("match-query-first").hash and said["path"] == "fast"
     assert said["shared"] == "query" and said["dtype"] == "float32" and said["device"] == "cpu"
-    assert "candidate first" in engine(mllm(family), "match").describe()["shared"]
+    assert "candidate first" in engine(mllm(family), "match").settings()["shared"]
 
 
 def test_token_infos_tell_preprocessings_apart(mllm: Get, candidates: list[Item]) -> None:

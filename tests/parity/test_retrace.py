@@ -141,7 +141,7 @@ def test_a_batch_equals_the_transcription_pair_by_pair(
         layers.append(layer)
         assert found[i] == pytest.approx(expected, abs=TOLERANCE, rel=1e-4)
         assert (layer < 0) == bool((found[i] - off[i]).abs().max() < 1e-3)
-    report = fast.statistics()["retrace"]
+    report = fast.stats()["retrace"]
     fired = [layer for layer in layers if layer >= 0]
     assert report["pairs"] == 3 and report["trigger_rate"] == len(fired) / 3
     assert report["layers"] == {layer: fired.count(layer) for layer in sorted(set(fired))}
@@ -392,10 +392,10 @@ def test_counting_takes_no_more_memory_the_longer_it_runs(
         )
 
     fast.score(query["image"], candidates)
-    once, report = held(), fast.statistics()["retrace"]
+    once, report = held(), fast.stats()["retrace"]
     assert report["delta_to_ffn"] == pytest.approx(float(torch.cat(found).nanmean()), rel=1e-5)
     fast.score(query["image"], candidates)
-    assert held() == once and fast.statistics()["retrace"]["pairs"] == 2 * report["pairs"] == 14
+    assert held() == once and fast.stats()["retrace"]["pairs"] == 2 * report["pairs"] == 14
 
 
 @pytest.mark.parametrize("mode", ["p-label", "written", "written-expected"])

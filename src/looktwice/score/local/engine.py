@@ -20,25 +20,26 @@ from transformers import DynamicCache
 
 from looktwice.errors import LooktwiceError, ModelError
 from looktwice.models.processors import cleaner
+from looktwice.score.base import Scorer, TokenMaker
 from looktwice.score.local import batches, common, memory, prefix_cache
 from looktwice.score.local.batches import Batch, Pair
 from looktwice.score.local.families.base import Family, Row
 from looktwice.score.local.last_position import HOOKED, only_last
-from looktwice.score.local.mllm import Mllm, TokensInfo
+from looktwice.score.local.mllm import Mllm
 from looktwice.score.local.retrace import Retrace
 from looktwice.score.local.retracer import Evidence, Retracer
 from looktwice.score.local.vision_tower import Tower
 from looktwice.score.prompting import built_in, chat
 from looktwice.score.prompting.prompt import Piece, Prompt
 from looktwice.score.readout import labels, modes, probability, repetition_penalty
-from looktwice.types import Item, PairScores, VisualTokens
+from looktwice.types import Item, PairScores, TokensInfo, VisualTokens
 
 BLOCK = 512  # candidates whose tokens are held at once
 R = TypeVar("R")
 Run: TypeAlias = Callable[[Sequence[Pair], int, Any], R]  # (pairs, how many of their first tokens are shared, those)
 
 
-class Engine:
+class Engine(Scorer):
     """Scores pairs on the fast path.
 
     `batch_size` limits the rows of a batch (None: as memory allows), `cache_bytes` the visual tokens remembered between
@@ -77,7 +78,7 @@ class Engine:
         self._longest = int(getattr(text_config, "max_position_embeddings", 0) or 1 << 30)
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
-        """Score every candidate against one query; see PairScorer."""
+        """Score every candidate against one query; see Scorer."""
         count = len(self.labels.ids)
         parts: list[tuple[Sequence[int], PairScores]] = []
         fit = common.showable(self.prompt, query, candidates)
@@ -123,10 +124,18 @@ class Engine:
         mllm = self.mllm
         return TokensInfo(mllm.name, mllm.revision, mllm.preprocessing + shown, self.family.width, self.family.levels)
 
-    def describe(self) -> Mapping[str, Any]:
-        """See PairScorer."""
+    def tokens(self) -> TokenMaker:
+        """Return itself: `visual_tokens`, `tokens_info` and `placement` make a TokenMaker."""
+        return self
+
+    def placement(self) -> tuple[torch.device, torch.dtype]:
+        """Return the device and dtype of the model."""
+        return self.mllm.model.device, self.mllm.model.dtype
+
+    def settings(self) -> Mapping[str, Any]:
+        """See Scorer."""
         shared = "query" if self.prompt.shares_query else "nothing: this prompt shows the candidate first"
-        return common.describe(
+        return common.settings(
             self.mllm,
             self.prompt,
             "fast",
@@ -137,8 +146,8 @@ class Engine:
             repetition_penalty=self.penalty,
         )
 
-    def statistics(self) -> Mapping[str, Any]:
-        """What was counted on the way: how often retrace fired, and where."""
+    def stats(self) -> Mapping[str, Any]:
+        """Return how often retrace fired, and where."""
         return {"retrace": self.retracer.report()} if self.retracer else {}
 
     def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Engine:

@@ -14,20 +14,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class TokensInfo:
-    """What a table must remember of stored visual tokens in order to refuse others.
-
-    `width` is d; `levels` the number of DeepStack levels that travel with the tokens.
-    """
-
-    mllm: str
-    revision: str
-    preprocessing: str
-    width: int
-    levels: int
-
-
-@dataclass(frozen=True, slots=True)
 class Mllm:
     """A model in evaluation mode and its processor. `resolution`: pictures are scaled to this longer side first."""
 

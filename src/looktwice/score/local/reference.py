@@ -15,6 +15,7 @@ from torch import Tensor
 
 from looktwice.errors import LooktwiceError, ModelError
 from looktwice.models.processors import cleaner
+from looktwice.score.base import Scorer
 from looktwice.score.local import common
 from looktwice.score.local.last_position import HOOKED
 from looktwice.score.local.mllm import Mllm
@@ -24,7 +25,7 @@ from looktwice.score.readout import labels, modes, probability, repetition_penal
 from looktwice.types import Item, PairScores
 
 
-class Reference:
+class Reference(Scorer):
     """Scores pairs on the reference path. `reason` says why, where it was not asked for by name.
 
     With `as_released`, the checkpoint's repetition penalty is applied before the read-out. `mode` is p-label, p-true or
@@ -53,7 +54,7 @@ class Reference:
         )
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
-        """Score every candidate against one query; see PairScorer."""
+        """Score every candidate against one query; see Scorer."""
         count = len(self.labels.ids)
         fit = common.showable(self.prompt, query, candidates)
         if fit:
@@ -93,10 +94,10 @@ class Reference:
             raise ModelError(f"This pair cannot be prepared for {self.mllm.name}: {error}") from error
         return inputs.to(self.mllm.model.device, self.mllm.model.dtype)
 
-    def describe(self) -> Mapping[str, Any]:
-        """See PairScorer."""
+    def settings(self) -> Mapping[str, Any]:
+        """See Scorer."""
         reason = self.reason or "asked for"
-        return common.describe(
+        return common.settings(
             self.mllm,
             self.prompt,
             "reference",
@@ -105,10 +106,6 @@ class Reference:
             reason=reason,
             repetition_penalty=self.penalty,
         )
-
-    def statistics(self) -> Mapping[str, Any]:
-        """What was counted on the way: nothing."""
-        return {}
 
     def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Reference:
         """The same model, asked another question or read another way."""
