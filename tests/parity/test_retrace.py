@@ -18,7 +18,7 @@ from looktwice.score.load import scorer
 from looktwice.score.local import retracer
 from looktwice.score.local.engine import Engine
 from looktwice.score.local.generated import Answering
-from looktwice.score.local.last_position import HOOKED
+from looktwice.score.local.last_position import hook_lock
 from looktwice.score.local.mllm import Mllm
 from looktwice.score.local.reference import Reference
 from looktwice.score.local.retrace import PRESETS, Retrace, delta, early_entropy
@@ -405,9 +405,11 @@ def test_nobody_else_runs_a_model_that_carries_hooks(
     judge = scorer(mllm("idefics3"), built_in.get("score"), score_mode=mode, retrace="causal,tokens=candidate")
     acting = retracer.Retracer.acting
     let_in: list[bool] = []
+    lock = hook_lock(mllm("idefics3").model)
+    assert lock is not hook_lock(mllm("internvl").model), "two models never wait for each other"
 
     def another() -> bool:
-        return HOOKED.acquire(blocking=False) and (HOOKED.release() is None)
+        return lock.acquire(blocking=False) and (lock.release() is None)
 
     with ThreadPoolExecutor(1) as other:
 

@@ -121,6 +121,7 @@ def load_mllm(
 
     from looktwice.models.processors import load_processor
     from looktwice.models.weights import load_weights, plain_errors
+    from looktwice.score.local.last_position import hook_lock
 
     name, kind = checkpoint.name, checkpoint.model_type
     if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
@@ -131,7 +132,8 @@ def load_mllm(
         config = AutoConfig.from_pretrained(checkpoint.source, local_files_only=True, trust_remote_code=False)
     budget(config, processor, resolution, max_tiles)
     model = load_weights(checkpoint, placement, "AutoModelForImageTextToText")
-    widen_head(model)
+    with hook_lock(model):  # another thread may have been given the same model
+        widen_head(model)
     return Mllm(name, checkpoint.revision, model, processor, resolution)
 
 

@@ -24,8 +24,9 @@ from looktwice.score.base import Scorer, TokenMaker
 from looktwice.score.local import batches, common, memory, prefix_cache
 from looktwice.score.local.batches import Batch, Pair
 from looktwice.score.local.families.base import Family, Row
-from looktwice.score.local.last_position import HOOKED, only_last
+from looktwice.score.local.last_position import hook_lock, only_last
 from looktwice.score.local.mllm import Mllm
+from looktwice.score.local.query_memory import QueryMemory
 from looktwice.score.local.retrace import Retrace
 from looktwice.score.local.retracer import Evidence, Retracer
 from looktwice.score.local.vision_tower import Tower
@@ -70,9 +71,9 @@ class Engine(Scorer):
         self.read = modes.reader(mode, prompt, mllm.processor.tokenizer)
         self.tower = Tower(mllm, family, cache_bytes)
         self.clean = cleaner(mllm.processor)
+        self.hook_lock = hook_lock(mllm.model)
         self._ids: OrderedDict[tuple[Piece, ...], list[int]] = OrderedDict()
-        self._shared: tuple[Any, Any] | None = None
-        self._query: tuple[VisualTokens, int, VisualTokens] | None = None
+        self._memory = QueryMemory(cache_bytes // 4)
         text_config = mllm.model.config.get_text_config()
         self._cost = memory.Cost.of(text_config, mllm.model.dtype.itemsize)
         self._longest = int(getattr(text_config, "max_position_embeddings", 0) or 1 << 30)
@@ -112,11 +113,7 @@ class Engine(Scorer):
     @torch.no_grad()
     def visual_tokens(self, items: Sequence[Item]) -> list[VisualTokens]:
         """Visual tokens of pictures as this scorer's prompt will show them; raises where one cannot be used."""
-        found = self.tower.look(items, self._pictures)
-        for tokens in found:
-            if isinstance(tokens, LooktwiceError):
-                raise tokens
-        return [tokens for tokens in found if isinstance(tokens, VisualTokens)]
+        return self.tower.demand(items, self._pictures)
 
     def tokens_info(self) -> TokensInfo:
         """What a table of these tokens must remember."""
@@ -168,16 +165,8 @@ class Engine(Scorer):
         return [str(p.side) for p in self.prompt.lay_out(query, candidate) if p.text is None]
 
     def _look_at(self, query: Item, pictures: int) -> VisualTokens:
-        """The query's tokens: the same object as in the last call, so that the shared prefix is known again."""
-        kept = self._query  # read once: another thread may be about to replace it
-        if kept is not None and query.tokens is not None and kept[0] is query.tokens and kept[1] == pictures:
-            return kept[2]
-        seen = self.tower.look([query], pictures)[0]
-        if isinstance(seen, LooktwiceError):
-            raise seen
-        if query.tokens is not None:
-            self._query = (query.tokens, pictures, seen)
-        return seen
+        """Return the query's tokens: the same object as in an earlier call, by which its prefix is known again."""
+        return self._memory.tokens(query, pictures, lambda: self.tower.demand([query], pictures)[0])
 
     def encode(self, pieces: tuple[Piece, ...]) -> list[int]:
         """Token ids of a laid-out pair."""
@@ -252,19 +241,16 @@ class Engine(Scorer):
         return min(most, self.batch_size or most)
 
     def _prefix(self, pair: Pair, length: int) -> Any:
-        """Keys and values of the first `length` tokens; those of the last call are kept for the next."""
-        shown = [t for start, t in zip(pair.row.starts, pair.pictures, strict=True) if start < length]
-        key = (tuple(pair.row.ids[:length].tolist()), *(id(t.features) for t in shown))
-        kept = self._shared  # read once: another thread may be about to replace it
-        if kept is not None and kept[0] == key:
-            return kept[1][0]
+        """Return keys and values of the first `length` tokens; those of the last few queries are kept."""
         if length == 0:
             return None
+        shown = [t for start, t in zip(pair.row.starts, pair.pictures, strict=True) if start < length]
+        return self._memory.prefix(pair.row.ids[:length].tolist(), shown, lambda: self._run_prefix(pair, length))
+
+    def _run_prefix(self, pair: Pair, length: int) -> Any:
         cache = DynamicCache(config=self.mllm.model.config.get_text_config())
         self.decode(self.batch([pair], 0, length), prefix_cache.mask(0, length, self.mllm.model.device), cache)
-        shared = prefix_cache.share(cache)
-        self._shared = (key, (shared, shown))  # `shown` keeps the ids in the key from being given away again
-        return shared
+        return prefix_cache.share(cache)
 
     def run(self, part: Sequence[Pair], length: int, cache: Any) -> Tensor:
         """Next-token logits [n, V] of pairs whose first `length` tokens are in `cache`."""
@@ -272,7 +258,7 @@ class Engine(Scorer):
         mask = prefix_cache.mask(length, batch.embeds.shape[1], batch.embeds.device)
         whole = self.retracer is not None and self.retracer.needs_last  # it looks at every position of the last layer
         short = nullcontext() if whole else only_last(self.family.decoder, batch.last)
-        with HOOKED, self.watching(batch, part), short:
+        with self.hook_lock, self.watching(batch, part), short:
             hidden = self.decode(batch, mask, cache)
         return self.project(hidden[torch.arange(len(part), device=hidden.device), batch.last], part)
 
@@ -286,7 +272,7 @@ class Engine(Scorer):
 
     def decode(self, batch: Batch, mask: Tensor, cache: Any) -> Tensor:
         """Hidden states [n, C, d] of a batch after the tokens in `cache`."""
-        with HOOKED:
+        with self.hook_lock:
             out = self.family.decoder(
                 inputs_embeds=batch.embeds,
                 position_ids=batch.positions,

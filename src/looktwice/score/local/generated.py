@@ -22,7 +22,6 @@ from looktwice.score.base import Scorer, ScorerWrapper
 from looktwice.score.local import common, prefix_cache
 from looktwice.score.local.batches import Batch, Pair
 from looktwice.score.local.engine import Engine
-from looktwice.score.local.last_position import HOOKED
 from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout import labels, modes, probability
 from looktwice.types import Item, PairScores
@@ -55,7 +54,7 @@ class Answering:
         self.written: list[list[int]] = [[] for _ in part]
         column = torch.arange(length + new, device=device)
         self.seen = column < (length + self.batch.last + 1)[:, None]  # padding on the right stays unseen
-        with HOOKED, engine.watching(self.batch, part) as self.evidence:
+        with engine.hook_lock, engine.watching(self.batch, part) as self.evidence:
             hidden = engine.decode(self.batch, prefix_cache.mask(length, new, device), self.cache)
         self.logits = engine.project(hidden[self.rows, self.batch.last], part)
 
@@ -74,7 +73,7 @@ class Answering:
             row += new
         last = torch.full((n,), t - 1, device=ids.device)
         step = Batch(embeds, torch.zeros_like(ids, dtype=torch.bool), positions, last, {})
-        with HOOKED, self._watching(embeds):
+        with engine.hook_lock, self._watching(embeds):
             hidden = engine.decode(step, mask, self.cache)
         self.logits = engine.project(hidden[:, -1], self.part, self.written)
         return self.logits

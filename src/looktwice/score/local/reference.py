@@ -17,7 +17,7 @@ from looktwice.errors import LooktwiceError, ModelError
 from looktwice.models.processors import cleaner
 from looktwice.score.base import Scorer
 from looktwice.score.local import common
-from looktwice.score.local.last_position import HOOKED
+from looktwice.score.local.last_position import hook_lock
 from looktwice.score.local.mllm import Mllm
 from looktwice.score.prompting import built_in, chat
 from looktwice.score.prompting.prompt import Prompt
@@ -49,6 +49,7 @@ class Reference(Scorer):
         self.labels = labels.resolve(prompt, mllm.processor.tokenizer)
         self.read = modes.reader(mode, prompt, mllm.processor.tokenizer)
         self._clean = cleaner(mllm.processor)
+        self._hook_lock = hook_lock(mllm.model)
         self._keep = (
             {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(mllm.model.forward).parameters else {}
         )
@@ -73,7 +74,7 @@ class Reference(Scorer):
     def logits(self, query: Item, candidate: Item) -> Tensor:
         """Logits [V] of the next token after this pair, in float32, as the model gives them."""
         inputs = self.inputs(query, candidate)
-        with HOOKED:  # a fast scorer may share this model
+        with self._hook_lock:  # a fast scorer may share this model
             out = self.mllm.model(**inputs, **self._keep, use_cache=False).logits[:, -1].float()
         return repetition_penalty.penalise(out, list(inputs["input_ids"]), self.penalty)[0]
 

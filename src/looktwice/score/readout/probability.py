@@ -69,7 +69,8 @@ def assemble(
 
     Rows with a NaN, with +inf or without any finite label logit are "failed".
     """
-    bad = ~np.isfinite(label_logits).any(-1) | np.isnan(label_logits).any(-1) | np.isposinf(label_logits).any(-1)
+    none, wrong = ~np.isfinite(label_logits).any(-1), np.isnan(label_logits) | np.isposinf(label_logits)
+    bad = np.asarray(none | wrong.any(-1))
     p = expected_value(np.where(bad[:, None], 0.0, label_logits), values)
     void = np.where(bad, np.nan, 0.0)
     return PairScores(
