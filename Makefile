@@ -21,7 +21,7 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready-test
 	@scripts/system-packages.sh $(SYSTEM)
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2
 
 # What pip gives a stranger today: no constraints, every extra, torchvision, and a copy of the package in place of a link.
 test-newest: | $(NEWEST)/bin/python
@@ -36,7 +36,7 @@ test-slow: $(VENV)/.ready-test
 	$(PY) -m pytest -m slow
 
 test-gpu: $(VENV)/.ready-test
-	$(PY) -m pytest -m gpu
+	$(PY) -m pytest -m gpu tests/gpu
 
 check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,50 @@ def test_it_is_kept_whole_and_refused_elsewhere(tmp_path: Path) -> None:
             again.check(other)
     (tmp_path / "c.json").write_text("[1, 2")
     with pytest.raises(UsageError, match="no calibration"):
+        Calibration.load(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"curve": []},
+        {"curve": [[1, 2], [3, 4]]},
+        {"curve": [[float("nan"), 0]]},
+        {"curve": [[10**400, 0]]},
+        {"curve": [["a", "b"]]},
+        {"curve": {"a": 1}},
+        {"method": "isotonic", "curve": []},
+        {"method": "isotonic", "curve": [[0.5, 0.5], [0.1, 0.6]]},
+        {"method": "isotonic", "curve": [[0.1, 7]]},
+        {"method": "magic"},
+        {"method": ["platt"]},
+        {"gap": [1]},
+        {"gap": [float("inf"), 0]},
+        {"gap": "ab"},
+        {"relevant": [0.5, 0.1]},
+        {"relevant": [2]},
+        {"relevant": 7},
+        {"thresholds": {"0.9": "high"}},
+        {"thresholds": []},
+        {"source": []},
+        {"quality": None},
+        {"format": True},
+        {"more": 1},
+    ],
+)
+def test_one_edited_by_hand_is_refused_in_a_sentence(tmp_path: Path, change: dict[str, Any]) -> None:
+    fit(samples(), SOURCE).save(tmp_path / "c.json")
+    body = json.loads((tmp_path / "c.json").read_text())
+    (tmp_path / "c.json").write_text(json.dumps({**body, **change}))
+    with pytest.raises(UsageError, match="is no calibration that can be read") as caught:
+        Calibration.load(tmp_path / "c.json")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, '{"format": ' + "9" * 5000 + "}", "[]", "1", '"x"', "null", "\ud800"])
+def test_what_is_no_calibration_at_all(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(UsageError, match="is no calibration"):
         Calibration.load(tmp_path / "c.json")
 
 

@@ -165,6 +165,7 @@ def test_a_system_that_tells_nothing_is_survived(monkeypatch: pytest.MonkeyPatch
         RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+        MemoryError(),
     ],
 )
 def test_a_batch_too_large_is_halved_and_holds_no_memory_meanwhile(error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,15 +10,8 @@ import pytest
 from looktwice.codecs import token_count
 from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.estimate.cost import Text, estimate, language_tokens, pair_cost
-from looktwice.estimate.shapes import (
-    FAMILIES,
-    TEXT_DEFAULTS,
-    load_config,
-    patches,
-    picture_layout,
-    public_shapes,
-    shape,
-)
+from looktwice.estimate.shapes import FAMILIES, load_config, patches, picture_layout, public_shapes, shape
+from looktwice.models.decoders import TEXT_DEFAULTS
 from looktwice.types import Block
 
 SHORT = Text(20, 10, 25)
@@ -110,45 +104,99 @@ def test_the_published_table_of_bytes(codec, resolution, size, thousand_bytes) -
 def test_a_checkpoint_counted_elsewhere() -> None:
     """InternVL3.5-1B: 751,632,384 parameters in its language model, head untied."""
     sizes = shape(load_config("OpenGVLab/InternVL3_5-1B-HF"))
-    norms = sizes.layers * 2 * (sizes.width + sizes.head_dim) + sizes.width
+    norms = len(sizes.decoder) * 2 * (sizes.width + 128) + sizes.width
     assert sizes.weights + 2 * sizes.vocab * sizes.width + norms == 751_632_384
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_weights_are_those_of_the_real_architecture(family: str) -> None:
+EXPERTS = {"enable_moe_block": True, "num_experts": 5, "top_k_experts": 2, "moe_intermediate_size": 24}
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [*((family, {}) for family in sorted(FAMILIES)), ("gemma4", {**EXPERTS, "attention_k_eq_v": True})],
+)
+def test_weights_are_those_of_the_real_architecture(family: str, more: dict) -> None:
     """Count the matrices of a tiny random model, on the meta device."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    text = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
+    text = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 4, "num_attention_heads": 4,
             "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 99}  # fmt: skip
     if family.startswith("qwen"):
         vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 56, "num_heads": 2, "out_hidden_size": 48}
     else:
         sides = {"patch_size": [7, 7], "image_size": [28, 28]} if family == "internvl" else {"patch_size": 7}
         vision = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 56, "num_attention_heads": 2, **sides}
-    if family == "llava_onevision":
-        vision |= {"model_type": "siglip_vision_model", "vision_use_head": False}
+    if family in ("llava_onevision", "gemma3"):
+        vision |= {"model_type": "siglip_vision_model", "vision_use_head": False, "image_size": 28}
+    if family == "gemma4":
+        vision |= {"head_dim": 16, "num_key_value_heads": 2, "pooling_kernel_size": 1}
+        text |= {"layer_types": ["sliding_attention", "full_attention"] * 2, "vocab_size_per_layer_input": 99}
+        text |= {"num_kv_shared_layers": 2, "use_double_wide_mlp": True, "hidden_size_per_layer_input": 8, **more}
     if family == "internvl":
         text |= {"model_type": "qwen3"}
+    if "moe" in family:
+        text |= {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+        text |= {"shared_expert_intermediate_size": 40} if "5" in family else {"mlp_only_layers": [1]}
     config = AutoConfig.for_model(family, text_config=text, vision_config=vision)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     sizes = shape(json.loads(config.to_json_string()))
 
-    def matrices(*words: str) -> int:
-        found = [p.numel() for name, p in model.named_parameters() if p.dim() == 2 and all(w in name for w in words)]
-        assert found
-        return sum(found)
+    def matrices(tower: bool) -> int:
+        """Numbers in the layers' matrices, those of all experts included."""
+        place = re.compile(r"(layers|encoder\.layer|blocks)\.(?!.*conv1d)|per_layer_model")
+        named = [(name, p.numel()) for name, p in model.named_parameters() if p.dim() > 1 and place.search(name)]
+        return sum(count for name, count in named if ("vis" in name) == tower)
 
-    tower = "blocks" if family.startswith("qwen") else "vision"
-    assert sizes.vision_weights == matrices(tower, "layer" if tower == "vision" else "blocks")
-    assert sizes.weights == matrices("layers", "proj") - sum(
-        p.numel()
-        for n, p in model.named_parameters()
-        if "vision" in n and "layers" in n and "proj" in n and p.dim() == 2
-    )
-    assert sizes.width == 48 and sizes.head_dim == (12 if family == "qwen2_5_vl" else 16) and sizes.vocab == 99
+    assert (sizes.vision_weights, sizes.weights) == (matrices(True), matrices(False))
+    assert sizes.active_weights == sizes.weights - idle(model)
+    assert sizes.width == 48 and sizes.vocab == 99
+    assert {layer.width for layer in sizes.decoder} <= {0, 48 if family == "qwen2_5_vl" else 64, 4 * 512}
+
+
+def idle(model) -> int:
+    """Weights of the experts that a token is not sent to."""
+    text = model.config.get_text_config()
+    sent = getattr(text, "num_experts_per_tok", None) or getattr(text, "top_k_experts", None)
+    stacks = [p for name, p in model.named_parameters() if p.dim() == 3 and "experts" in name]
+    return sum(p.numel() // p.shape[0] * (p.shape[0] - sent) for p in stacks)
+
+
+def test_windows_and_recurrences_bound_what_is_attended() -> None:
+    """Six layers, one of them without a window of 512: counted token by token."""
+    sizes = shape({"model_type": "gemma3", "text_config": {"num_hidden_layers": 6, "sliding_window": 512}})
+    for new, cached in ((1, 0), (100, 40), (100, 450), (700, 30), (50, 4000)):
+        attended = sum(5 * min(512, at) + at for at in range(cached + 1, cached + new + 1))
+        assert sizes.forward(new, cached) == 2 * sizes.weights * new + 4 * 8 * 256 * attended
+    nets = shape({"model_type": "qwen3_5"})
+    assert sum(layer.width > 0 for layer in nets.decoder) == len(nets.decoder) // 4
+    assert nets.kv_bytes_per_token == 2 * 8 * 2 * 4 * 256
+    recurrence = 24 * 6 * 32 * 128 * 128
+    assert nets.forward(1, 0) == 2 * nets.weights + 4 * 8 * 16 * 256 + recurrence
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "billions"),
+    [  # counts in the names of public models: total, and active where there are experts
+        ("qwen3_vl_moe", {"num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4,
+                          "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768}, (30, 3)),
+        ("qwen3_5_moe", {}, (35, 3)),
+    ],
+)  # fmt: skip
+def test_experts_count_once_in_what_is_stored_and_few_times_in_what_is_run(model, text, billions) -> None:
+    sizes = shape({"model_type": model, "text_config": text})
+    stored, run = (round(weights / 1e9 + 0.5) for weights in (sizes.weights, sizes.active_weights))
+    assert (stored, run) == pytest.approx(billions, abs=1.5)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape_of"),
+    [((1024, 768), (14, 19)), ((512, 512), (16, 16)), ((5000, 10), (1, 280)), ((10, 5000), (280, 1))],
+)
+def test_gemma_4_scales_every_picture_to_its_budget(size, shape_of) -> None:
+    _, block, _ = picture_layout(shape({"model_type": "gemma4"}), size)
+    assert isinstance(block, Block) and (block.h, block.w) == shape_of
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -157,7 +205,7 @@ def test_what_config_json_leaves_out_is_what_transformers_assumes(family: str) -
 
     text_type, vision = FAMILIES[family]
     ours = shape({"model_type": family, "text_config": {"model_type": text_type}})
-    config = AutoConfig.for_model(family)
+    config = AutoConfig.for_model(family, **({"vision_config": {}} if family == "gemma4" else {}))
     theirs = shape(json.loads(config.to_json_string(use_diff=False)))
     assert ours == theirs
     for key, value in vision.items():
@@ -172,6 +220,7 @@ def test_defaults_of_language_models(name: str) -> None:
 
     own = {"qwen2_5_vl_text": Qwen2_5_VLTextConfig, "qwen3_vl_text": Qwen3VLTextConfig}
     theirs = own[name]().to_dict() if name in own else AutoConfig.for_model(name).to_dict()
+    theirs.setdefault("num_experts", theirs.get("num_local_experts"))
     assert {key: theirs[key] for key in TEXT_DEFAULTS[name]} == TEXT_DEFAULTS[name]
 
 

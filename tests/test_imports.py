@@ -18,7 +18,7 @@ SOURCE = INSTALLED / "looktwice"
 # Each may import what stands above it in this list, and itself; stages share a line and never import one another.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"types", "files"}),
+    frozenset({"types", "files", "checked"}),
     frozenset({"models", "sources"}),
     frozenset({"encode", "store", "codecs", "score", "rank", "evaluate"}),
     frozenset({"indexing", "token_index", "estimate", "testing"}),

@@ -504,19 +504,20 @@ def test_only_a_scan_can_be_pruned(made: Collection) -> None:
 class Picky(ColourEncoder):
     """Refuses some items, as image processors refuse odd shapes."""
 
-    def __init__(self, refuses: str) -> None:
+    def __init__(self, refuses: str, error: type[Exception] = ValueError) -> None:
         super().__init__()
-        self.refuses = refuses
+        self.refuses, self.error = refuses, error
 
     def encode(self, items: Sequence[Item]) -> np.ndarray:
         if any(self.refuses in item.id for item in items):
-            raise ValueError("aspect ratio must be below 200")
+            raise self.error("aspect ratio must be below 200")
         return super().encode(items)
 
 
-def test_item_that_the_encoder_refuses(made: Collection) -> None:
+@pytest.mark.parametrize("error", [ValueError, MemoryError])
+def test_item_that_the_encoder_refuses(made: Collection, error: type[Exception]) -> None:
     save_pictures(made.folder, 10)
-    report = made.index(encoder=Picky("0004"))
+    report = made.index(encoder=Picky("0004", error))
     assert (report.added, report.encoded, made.ledger()) == (9, 9, {"0004.png": "encoder"})
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from looktwice.errors import MediaError
-from looktwice.sources import images
+from looktwice.sources import images, jpeg
+from looktwice.sources.prefetch import Budget
 
 RNG = np.random.default_rng(0)
 NOISE = Image.fromarray(RNG.integers(0, 255, (48, 64, 3), dtype=np.uint8))
@@ -46,6 +50,12 @@ def test_formats(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", images.FORMATS)
+def test_every_format_begins_as_the_look_at_large_files_expects(kind: str) -> None:
+    assert images.begins_like_picture(as_bytes(NOISE, kind)[:12])
+    assert not images.begins_like_picture(bytes(12)) and not images.begins_like_picture(b"RIFF____WAVE")
+
+
+@pytest.mark.parametrize("kind", images.FORMATS)
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
 def test_cut_off(kind: str, share: float) -> None:
     data = as_bytes(NOISE, kind)
@@ -68,6 +78,23 @@ def test_cut_off(kind: str, share: float) -> None:
 )
 def test_not_a_picture(data: bytes, word: str) -> None:
     assert reason(data) == word
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"password=hunter2\n" * 9, "text"),
+        (b"\x01hunter2" * 9, "data of another kind"),
+        (b"%PDF-1.7 hunter2", "a PDF"),
+        (b"version https://git-lfs.github.com/spec/v1\nhunter2", "a pointer of Git LFS, not the file itself"),
+        (b"\0\0\0 ftypheic" + b"hunter2" * 9, "HEIC or a video"),
+    ],
+)
+def test_what_is_no_picture_is_named_and_not_quoted(data: bytes, kind: str) -> None:
+    with pytest.raises(MediaError) as caught:
+        images.load(data)
+    assert caught.value.detail == f"it is {kind}" and "hunter2" not in str(caught.value)
+    assert bytes(data[:4]).hex(" ") not in str(caught.value)
 
 
 @pytest.mark.parametrize("place", [41, 60, 5000])
@@ -103,6 +130,89 @@ def test_tiff_whose_tile_is_larger_than_any_picture(side: int, word: str | None)
         assert images.load(data)[1] == (16, 16)
     else:
         assert reason(data) == word
+
+
+def scans(side: int, more: int, *, kind: str = "RGB") -> bytes:
+    """A progressive JPEG whose last scan stands there `more` times again."""
+    data = as_bytes(Image.new(kind, (side, side)), "JPEG", progressive=True)
+    return data[:-2] + data[data.rfind(b"\xff\xda") : -2] * more + data[-2:]
+
+
+def test_jpeg_scans_are_counted_before_decoding() -> None:
+    plain = jpeg.count_scans(scans(16, 0))
+    assert plain == scans(16, 0).count(b"\xff\xda") > 1
+    assert images.load(scans(16, jpeg.MOST_SCANS - plain))[1] == (16, 16)
+    assert reason(scans(16, jpeg.MOST_SCANS - plain + 1)) == "too-large"
+    began = time.perf_counter()
+    assert reason(scans(4096, 80_000)) == "too-large"
+    assert time.perf_counter() - began < 5
+
+
+def test_jpeg_scans_times_pixels_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = scans(256, 90)
+    count = jpeg.count_scans(data)
+    monkeypatch.setattr(jpeg, "MOST_SCANNED_PIXELS", 256 * 256 * count)
+    assert images.load(data)[1] == (256, 256)
+    monkeypatch.setattr(jpeg, "MOST_SCANNED_PIXELS", 256 * 256 * count - 1)
+    assert reason(data) == "too-large"
+
+
+def test_jpeg_scans_in_profiles_and_behind_the_end_do_not_count() -> None:
+    data = scans(16, 0)
+    noise = b"\xff\xe5\xea\x60" + b"\xff\xda" * 29_999
+    assert images.load(data[:2] + noise + data[2:] + b"\xff\xda" * 9999)[1] == (16, 16)
+    assert reason(data[:2] + b"\xff\xfe\0\2" * 20_000 + data[2:]) == "too-large"
+
+
+@given(st.binary(max_size=200))
+def test_counting_scans_of_anything_ends(data: bytes) -> None:
+    assert 0 <= jpeg.count_scans(b"\xff\xd8\xff" + data) <= 70
+
+
+@pytest.mark.parametrize(
+    ("size", "word"),
+    [
+        ((170_000_000, 1), "too-long"),
+        ((100_001, 600), "too-long"),
+        ((201, 1), "too-long"),
+        ((1, 201), "too-long"),
+        ((200, 1), None),
+        ((2, 400), None),
+    ],
+)
+def test_shapes_that_models_would_blow_up(size: tuple[int, int], word: str | None) -> None:
+    if word is None:
+        assert images.load(as_bytes(Image.new("RGB", size), "PNG"))[1] == size
+    else:
+        assert reason(png(*size)) == word
+    if word and size[0] < 1000:
+        with pytest.raises(MediaError, match=word):
+            images.upright(Image.new("RGB", size))
+
+
+def test_few_pixels_are_decoded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many small ones as there are threads; a large one alone."""
+    now, most, lock = [], [0], threading.Lock()
+    monkeypatch.setattr(images, "_BUDGET", Budget(64 * 48 * 2))
+    original = images._decode
+
+    def slow(image: Image.Image, data: bytes) -> object:
+        with lock:
+            now.append(image.width * image.height)
+            most.append(sum(now))
+        time.sleep(0.02)
+        with lock:
+            now.remove(image.width * image.height)
+        return original(image, data)
+
+    monkeypatch.setattr(images, "_decode", slow)
+    small, large = as_bytes(NOISE, "PNG"), as_bytes(Image.new("RGB", (100, 100)), "PNG")
+    with ThreadPoolExecutor(6) as pool:
+        sizes = [size for _, size in pool.map(images.load, [small, small, large, small, small, small])]
+    assert sizes.count((64, 48)) == 5 and max(most) == 10_000 and 64 * 48 * 2 in most
+    with pytest.raises(MediaError):
+        images.load(b"\x89PNG\r\n\x1a\n")
+    assert images._BUDGET._held == 0
 
 
 def test_pixel_cap_is_exact() -> None:

@@ -858,3 +858,33 @@ def test_many_places_out_of_sight_are_found_quickly() -> None:
     hidden.add("file:///r/sub/")
     assert hidden.covers("file:///r/", "file:///r/sub/a.png") and hidden.covers("file:///r/000001.png", "")
     assert not any(hidden.covers("file:///r/", f"file:///r/x{number}.png") for number in range(1000))
+
+
+def test_a_huge_file_that_is_no_picture_is_not_read(tmp_path: Path) -> None:
+    """A sparse file takes no room on the disk, and half a gigabyte of memory once it is read."""
+    for head, word in ((b"", "not-an-image"), (b"\x89PNG\r\n\x1a\n", None)):
+        (tmp_path / "a.png").write_bytes(head)
+        os.truncate(tmp_path / "a.png", 2**25)
+        if word is None:
+            assert len(read_uri(file_uri(tmp_path / "a.png"))) == 2**25
+            continue
+        tracemalloc.start()
+        with pytest.raises(MediaError, match=word):
+            read_uri(file_uri(tmp_path / "a.png"))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2**20
+
+
+def test_what_a_server_says_is_kept_in_part() -> None:
+    assert len(MediaError("download", "HTTP Error 404: " + "x" * 65_000).detail) == MediaError.MOST_DETAIL + 1
+    assert MediaError("download", "x" * MediaError.MOST_DETAIL).detail == "x" * MediaError.MOST_DETAIL
+
+
+def test_a_list_that_names_a_strangers_file_learns_nothing_of_it(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("password=hunter2" * 2**21)
+    (tmp_path / "list.jsonl").write_text(json.dumps({"id": "a", "image": file_uri(tmp_path / "secret")}) + "\n")
+    [one] = [one for one in met(tmp_path / "list.jsonl") if isinstance(one, Source)]
+    with pytest.raises(MediaError) as caught:
+        one.read()
+    assert caught.value.reason == "not-an-image" and caught.value.detail == "it is text, of 33,554,432 bytes"

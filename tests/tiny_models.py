@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def randomise(model: PreTrainedModel, std: float) -> PreTrainedModel:
             noise = torch.randn_like(parameter)
             is_scale = parameter.dim() == 1 and "norm" in name and name.endswith("weight")
             parameter.copy_(1 + 0.1 * noise if is_scale else noise * (std if parameter.dim() > 1 else std / 2))
+            if name.endswith("A_log"):  # slow enough that a recurrent state remembers hundreds of tokens
+                parameter.sub_(5)
     return model.eval()
 
 
@@ -139,6 +142,9 @@ def qwen_config(kind: str, tokenizer: PreTrainedTokenizerFast, vision: Config, r
     return {"model_type": kind, "vision_config": tower, "text_config": text, **ids}
 
 
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+
+
 def qwen2_5_vl(folder: Path) -> Config:
     """One token per 28 × 28 px; windows of 2 × 2 tokens; 4 to 64 tokens a picture."""
     tokenizer = qwen_tokenizer([*QWEN_IDS.values()])
@@ -161,6 +167,33 @@ def qwen3_vl(folder: Path) -> Config:
     return qwen_config("qwen3_vl", tokenizer, vision, rope)
 
 
+def qwen3_vl_moe(folder: Path) -> Config:
+    """As qwen3_vl; every layer sends a token to 2 of 4 experts."""
+    config = qwen3_vl(folder)
+    text = {**config["text_config"], "model_type": "qwen3_vl_moe_text", **EXPERTS}
+    return {**config, "model_type": "qwen3_vl_moe", "text_config": text}
+
+
+def qwen3_5(folder: Path) -> Config:
+    """As qwen3_vl without DeepStack; two gated delta-net layers of 2 key and 4 value heads, then attention."""
+    config = qwen3_vl(folder)
+    vision = {k: v for k, v in config["vision_config"].items() if k != "deepstack_visual_indexes"}
+    mixers = ["linear_attention", "linear_attention", "full_attention"]
+    net = {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    net |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4}
+    rope = {"mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+    text = {**config["text_config"], "model_type": "qwen3_5_text", "layer_types": mixers, **net}
+    text["rope_parameters"] = {**text["rope_parameters"], **rope}
+    return {**config, "model_type": "qwen3_5", "vision_config": vision, "text_config": text}
+
+
+def qwen3_5_moe(folder: Path) -> Config:
+    """As qwen3_5; every layer sends a token to 2 of 4 experts and to one that all tokens share."""
+    config = qwen3_5(folder)
+    text = {**config["text_config"], "model_type": "qwen3_5_moe_text", **EXPERTS, "shared_expert_intermediate_size": 24}
+    return {**config, "model_type": "qwen3_5_moe", "text_config": text}
+
+
 def internvl(folder: Path) -> Config:
     """Tiles of 32 px; 4 tokens a tile; 1 to 4 tiles, and a thumbnail when there are several."""
     named = {"start_image_token": "<img>", "end_image_token": "</img>"}
@@ -176,6 +209,67 @@ def internvl(folder: Path) -> Config:
         "image_seq_length": 4,
         "image_token_id": tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         "tie_word_embeddings": False,
+    }
+
+
+def gemma_tokenizer(named: dict[str, str], turns: list[str]) -> PreTrainedTokenizerFast:
+    """Runs of line breaks are tokens of their own, so that those around a picture join those of the text."""
+    names = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>"}
+    special = [*names.values(), *named.values(), *turns]
+    tokenizer = byte_tokenizer(special, **names, extra_special_tokens=named, additional_special_tokens=turns)
+    tokenizer.add_tokens(["\n\n", "\n\n\n", "\n\n\n\n"])
+    return tokenizer
+
+
+def gemma3(folder: Path) -> Config:
+    """One square view of 64 px in 4 x 4 tokens; layers with a window of 14 tokens before and after one without."""
+    named = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    tokenizer = gemma_tokenizer(named, ["<start_of_turn>", "<end_of_turn>"])
+    chat(folder, tokenizer, "Gemma3Processor", wording.GEMMA3_TEMPLATE, image_seq_length=16)
+    images(folder, "Gemma3ImageProcessor", size={"height": 64, "width": 64}, resample=2)
+    mixers = ["sliding_attention", "full_attention", "sliding_attention"]
+    ids = {
+        f"{name.removesuffix('_token')}_token_index": tokenizer.convert_tokens_to_ids(t) for name, t in named.items()
+    }
+    return {
+        "model_type": "gemma3",
+        "vision_config": layers(model_type="siglip_vision_model", image_size=64, patch_size=8, vision_use_head=False),
+        "text_config": decoder(
+            "gemma3_text", tokenizer, sliding_window=14, layer_types=mixers, query_pre_attn_scalar=WIDTH // 2
+        ),
+        "mm_tokens_per_image": 16,
+        **ids,
+    }
+
+
+def gemma4(folder: Path) -> Config:
+    """Up to 70 tokens of 8 x 8 px in the picture's own shape; every second layer has a window of 14 tokens.
+
+    The last two reuse keys; embeddings of every layer's own, experts, capped logits. Needs torchvision.
+    """
+    named = {f"{kind}_token": f"<|{kind}|>" for kind in ("image", "audio", "boi", "eoi", "boa", "eoa")}
+    tokenizer = gemma_tokenizer(named, ["<|turn>", "<turn|>", "<|video|>"])
+    grid = {"patch_size": 4, "pooling_kernel_size": 2, "max_soft_tokens": 70}
+    parts = {"feature_extractor": {"feature_extractor_type": "Gemma4AudioFeatureExtractor"}}
+    parts |= {"video_processor": {"video_processor_type": "Gemma4VideoProcessor", **grid}}
+    chat(folder, tokenizer, "Gemma4Processor", wording.GEMMA4_TEMPLATE, **parts)
+    images(folder, "Gemma4ImageProcessor", **grid, image_mean=[0.0] * 3, image_std=[1.0] * 3)
+    ids = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in named.items()}
+    ids["eoa_token_index"] = ids.pop("eoa_token_id")
+    text = decoder("gemma4_text", tokenizer, sliding_window=14, use_bidirectional_attention="vision")
+    text |= {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
+    text |= {"global_head_dim": WIDTH, "num_kv_shared_layers": 2, "final_logit_softcapping": 20.0}
+    text |= {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": len(tokenizer)}
+    text |= {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 24}
+    vision = layers(patch_size=4, pooling_kernel_size=2, head_dim=16, num_key_value_heads=2)
+    vision |= {"model_type": "gemma4_vision", "position_embedding_size": 160}
+    return {
+        "model_type": "gemma4",
+        "vision_config": vision,
+        "text_config": text,
+        "audio_config": None,
+        "vision_soft_tokens_per_image": 70,
+        **ids,
     }
 
 
@@ -291,8 +385,21 @@ def dinov3(folder: Path) -> Config:
 
 Builder = Callable[[Path], Config]
 MLLMS: dict[str, Builder] = {
-    builder.__name__: builder for builder in (idefics3, qwen2_5_vl, qwen3_vl, internvl, llava_onevision)
+    builder.__name__: builder
+    for builder in (
+        idefics3,
+        qwen2_5_vl,
+        qwen3_vl,
+        qwen3_vl_moe,
+        qwen3_5,
+        qwen3_5_moe,
+        gemma3,
+        internvl,
+        llava_onevision,
+    )
 }
+if find_spec("torchvision"):
+    MLLMS["gemma4"] = gemma4
 ENCODERS: dict[str, Builder] = {
     builder.__name__: builder
     for builder in (clip, siglip, siglip2, dinov2, dinov3, siglip_vision, siglip2_vision, qwen3_vl_embedding)

@@ -64,10 +64,16 @@ def demand_list(values: object, what: str) -> None:
 
 
 class MediaError(LooktwiceError):
-    """One file cannot be used. `reason` is a short fixed word for counting, `detail` says more."""
+    """One file cannot be used. `reason` is a short fixed word for counting, `detail` says more.
+
+    A detail is kept in the ledger. Servers and lists have a say in it, so it is cut after MOST_DETAIL characters.
+    """
+
+    MOST_DETAIL = 500
 
     def __init__(self, reason: str, detail: str = "") -> None:
         self.reason = reason
+        detail = detail if len(detail) <= self.MOST_DETAIL else detail[: self.MOST_DETAIL] + "…"
         self.detail = detail
         super().__init__(f"{reason}: {detail}" if detail else reason)
 

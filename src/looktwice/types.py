@@ -5,15 +5,22 @@ This module knows no model, no file format and no database. Records are frozen; 
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:  # Pillow, NumPy and torch load where they are used: `looktwice --help` must stay fast
     import numpy as np
     from PIL.Image import Image
     from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+MOST_TEXT = 50_000
+"""Characters of a text that models see, some 12,000 tokens: attention to megabytes would never end."""
 
 FloatArray: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 
@@ -145,6 +152,18 @@ class Hit:
 def has_words(text: str | None) -> bool:
     """Whether a text shows anything: blank is as good as none."""
     return bool(text and text.strip())
+
+
+def shortened(text: str) -> str:
+    """Return what a tokenizer gets of a text; where that is not all, a warning says so."""
+    if len(text) > MOST_TEXT:
+        _warn_of_cut(len(text))
+    return text[:MOST_TEXT]
+
+
+@cache
+def _warn_of_cut(length: int) -> None:
+    log.warning("A text of %s characters is cut: models see the first %s.", f"{length:,}", f"{MOST_TEXT:,}")
 
 
 def text_is_utf8(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -10,12 +11,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unicodedata import category
 
 import pytest
 from conftest import Looktwice
 from fakes import INSTALLED
 
-from looktwice.cli.console import say, table
+from looktwice.cli.console import json_line, safe, say, table
 from looktwice.cli.main import app
 from looktwice.store import Table
 from looktwice.testing import make_images
@@ -160,6 +162,7 @@ def test_a_run_to_stdout_stands_behind_the_answers(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
+from unicodedata import category
 from looktwice import files
 from looktwice.cli.answers import Outputs
 from looktwice.cli.console import emit
@@ -224,3 +227,17 @@ def test_every_verb_has_a_sentence_and_an_example() -> None:
         assert command.callback is not None
         assert "\n\n    Example" in (command.callback.__doc__ or ""), command.name
         assert command.short_help and command.short_help.endswith("."), command.name
+
+
+def test_every_control_and_format_character_is_escaped() -> None:
+    """By Unicode's own categories; the joiners of Persian and emoji stay between characters that are not ASCII."""
+    wild = {chr(code) for code in range(sys.maxunicode + 1) if category(chr(code)) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    for one in wild:
+        assert safe(f"a{one}b").isascii(), ascii(one)
+        line = json_line({"id": f"a{one}b"})
+        assert line.isascii() and json.loads(line) == {"id": f"a{one}b"}, ascii(one)
+    unseen = {one for one in wild if safe(f"é{one}é") == f"é{one}é"}
+    assert unseen == {"\u200c", "\u200d"}
+    assert safe("\u200dé\u200c") == "\\u200dé\\u200c" and safe("x\U000e0041") == "x\\U000e0041"
+    plain = "naïve 漢字 🙂 می\u200cخواهم 👩\u200d🚀"
+    assert safe(plain) == plain and json.loads(json_line({"id": plain})) == {"id": plain}

@@ -14,7 +14,7 @@ import torch
 from looktwice.encode import load_encoder, parse
 from looktwice.encode.base import BaseEncoder
 from looktwice.errors import ModelError, UsageError
-from looktwice.types import Encoder, Item
+from looktwice.types import Encoder, Item, _warn_of_cut
 
 TEXT = ["{clip}", "{siglip}", "{siglip2}"]
 PICTURES = ["{dinov2}", "{dinov3}", "{siglip_vision}", "{siglip2_vision}"]
@@ -153,12 +153,14 @@ def test_a_blank_text_is_as_good_as_none(name: str, load: Loader, items: list[It
 def test_long_texts_are_cut_counted_and_reported_once(
     name: str, load: Loader, caplog: pytest.LogCaptureFixture
 ) -> None:
+    _warn_of_cut.cache_clear()
     encoder = load(name)
     start = "two cats and a dog " * 20
     with caplog.at_level(logging.WARNING):
         rows = encoder.encode([Item("a", text=start), Item("b", text=start + "at night"), Item("c", text="a dog")])
         encoder.encode([Item("d", text=start)])
-    assert encoder.truncated == 3
+        encoder.encode([Item("e", text=start * 10_000)])
+    assert encoder.truncated == 4 and "A text of 3,800,000 characters is cut" in caplog.text
     assert [record.getMessage() for record in caplog.records if "tokens of text" in record.getMessage()] == [
         f"{encoder.info.name} reads 16 tokens of text; what is longer is cut."
     ]

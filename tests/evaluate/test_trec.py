@@ -227,3 +227,13 @@ def test_a_full_disk_is_not_the_callers_mistake(tmp_path, monkeypatch, number, c
     with pytest.raises(LooktwiceError, match=os.strerror(number)) as caught:
         write_run(tmp_path / "r.trec", {"q": [("a", 1.0)]})
     assert caught.value.exit_code == code and (tmp_path / "r.trec").read_text() == "as it was"
+
+
+@pytest.mark.parametrize("name", ["r.trec", "r.trec.gz"])
+def test_what_unpacks_without_bound_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"q Q0 d 1 0.5 t\n" + b" " * 2**25
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    assert read_run(tmp_path / name)
+    monkeypatch.setattr("looktwice.evaluate.trec.MOST_BYTES", 2**25)
+    with pytest.raises(UsageError, match="holds more than 33,554,432 bytes"):
+        read_run(tmp_path / name)

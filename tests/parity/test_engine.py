@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -62,6 +63,15 @@ def test_rows_follow_memory_in_steps(mllm: Get) -> None:
     assert rows[0] == 1 and rows == sorted(rows) and rows[-1] > 8
     assert all(n & (n - 1) == 0 for n in rows)
     assert cost.rows(5000, 50, 1 << 40, 4096) == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "more"), [("qwen3_vl_moe", "qwen3_vl"), ("qwen3_5", "qwen3_vl"), ("qwen3_5_moe", "qwen3_vl_moe")]
+)
+def test_experts_and_recurrent_states_take_their_memory(mllm: Get, family: str, more: str) -> None:
+    cost, plain = (memory.Cost.of(mllm(name).model.config.get_text_config(), 4) for name in (family, more))
+    assert cost.per_token > plain.per_token
+    assert (cost.per_row > plain.per_row) == ("qwen3_5" in family)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +233,24 @@ def test_a_picture_that_the_processor_refuses_fails_alone(
             judge.score(strip, candidates[:1])
 
 
+@pytest.mark.parametrize("path", ["fast", "reference"])
+def test_a_picture_that_takes_all_memory_fails_alone(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], path: Any, monkeypatch: Any
+) -> None:
+    model = mllm("qwen2_5_vl")
+    judge, kind = scorer(model, built_in.get("object"), path=path), type(model.processor.image_processor)
+    prepare = kind.preprocess
+
+    def greedy(self: Any, images: Any, *rest: Any, **options: Any) -> Any:
+        if "77x77" in str(images):  # as Pillow writes a picture
+            raise MemoryError
+        return prepare(self, images, *rest, **options)
+
+    monkeypatch.setattr(kind, "preprocess", greedy)
+    scores = judge.score(query["image"], [candidates[0], Item("big", image=Image.new("RGB", (77, 77))), candidates[1]])
+    assert scores.status == ("ok", "failed", "ok")
+
+
 def test_tokens_that_do_not_fit_fail_alone(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
     fast = engine(mllm("qwen3_vl"))
     good = fast.visual_tokens([candidates[0]])[0]
@@ -331,10 +359,18 @@ def test_layouts_account_for_every_token(mllm: Get, candidates: list[Item], fami
         assert [p.kind for p in tokens.layout if isinstance(p, Block)].count("global") == 1
 
 
+def without_attention(model: Mllm) -> Mllm:
+    """Gemma 4's random tower, whose attention is not scaled down, would move all tokens alike."""
+    copied = replace(model, model=copy.deepcopy(model.model))
+    for layer in copied.model.model.vision_tower.encoder.layers:
+        torch.nn.init.zeros_(layer.self_attn.o_proj.linear.weight)
+    return copied
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tokens_of_a_block_stand_row_by_row(mllm: Get, family: str) -> None:
     """A bright spot at the top right moves tokens of the top right: pooling relies on neighbours being neighbours."""
-    fast = engine(mllm(family))
+    fast = engine(without_attention(mllm(family)) if family == "gemma4" else mllm(family))
     dark = Image.new("RGB", (128, 128), (90, 90, 90))
     spot = dark.copy()
     spot.paste((250, 20, 20), (104, 4, 124, 24))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from apple import Apple, send
 
@@ -24,7 +26,7 @@ from looktwice.score.readout import labels
 from looktwice.token_index.sets import demand_tokens
 from looktwice.types import Item
 
-FAMILIES = ["idefics3", "qwen2_5_vl", "qwen3_vl"]
+FAMILIES = ["idefics3", "qwen2_5_vl", "qwen3_vl", "qwen3_5", *(name for name in tiny_models.MLLMS if "gemma" in name)]
 TOLERANCE = 1e-4
 Get = Callable[[str], Mllm]
 
@@ -93,6 +95,28 @@ def go_on(answer: Answering) -> torch.Tensor:
     for _ in range(3):
         steps.append(answer.write(steps[-1].argmax(-1)[:, None]))
     return torch.stack(steps, dim=1)
+
+
+def test_padding_that_fades_a_state_is_noticed(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of several lengths, padded on the right, in a model whose layers remember what they have run over."""
+    fast = of(mllm("qwen3_5"), "score", "p-label")
+    found = written_steps(fast, query["text"], candidates)
+    monkeypatch.setattr(fast.family, "ignoring_padding", lambda batch: nullcontext())
+    faded = written_steps(fast, query["text"], candidates)
+    moved = [float((a - b).abs().max()) for a, b in zip(faded, found, strict=True)]
+    assert max(moved) > 100 * TOLERANCE and min(moved) <= TOLERANCE, "the longest row of a batch has no padding"
+
+
+def written_steps(fast: Any, query: Item, candidates: list[Item]) -> list[torch.Tensor]:
+    """Logits of every candidate after one written token."""
+    out: dict[int, torch.Tensor] = {}
+    ids = torch.tensor([[17]])
+    go = lambda *batch: Answering(fast, *batch).write(ids.expand(len(batch[0]), -1))  # noqa: E731
+    for which, after in fast.each(query, candidates, go):
+        out |= dict(zip(which, after, strict=True))
+    return [out[i] for i in range(len(candidates))]
 
 
 def test_several_tokens_at_once_equal_one_after_the_other(

@@ -21,6 +21,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from looktwice.score.load import scorer, widen_head
+from looktwice.score.local import prefix_cache
+from looktwice.score.local.batches import shared_length
 from looktwice.score.local.engine import Engine
 from looktwice.score.local.families.base import Family
 from looktwice.score.local.mllm import Mllm
@@ -29,6 +31,7 @@ from looktwice.score.prompting import built_in
 from looktwice.types import Block, Item, VisualTokens
 
 FAMILIES = list(tiny_models.MLLMS)
+GEMMAS = [family for family in FAMILIES if "gemma" in family]
 TOLERANCE = 1e-4
 Get = Callable[[str], Mllm]
 DIRECTIONS = [
@@ -123,13 +126,18 @@ def test_texts_of_any_length_alone_and_together(mllm: Get, query: dict[str, Item
 def test_bfloat16_stays_near_itself_and_near_float32(
     mllm: Get, query: dict[str, Item], candidates: list[Item], family: str
 ) -> None:
-    """Two paths of one bfloat16 model round differently: 0.02 apart, 0.2 from float32, at a logit std of 1.1."""
+    """Two paths of one bfloat16 model round differently.
+
+    Seen: 0.01 apart and 0.05 from float32 (rms of logits of std 1.1), but up to 0.22 and 0.27 where every layer's
+    output is normed (Gemma) or a token may be sent to another expert of two that are nearly equal.
+    """
     exact = mllm(family)
     half = replace(exact, model=copy.deepcopy(exact.model).to(torch.bfloat16))
     widen_head(half.model)
     fast = fast_logits(engine(half, "object"), query["image"], candidates)
-    assert gap(fast, oracle(half, "object", query["image"], candidates)) <= 0.05
-    assert rms(fast, oracle(exact, "object", query["image"], candidates)) <= 0.06
+    slow, sharp = (oracle(one, "object", query["image"], candidates) for one in (half, exact))
+    assert rms(fast, slow) <= max(0.02, 2 * rms(slow, sharp)), "what rounding does to both"
+    assert rms(fast, sharp) <= max(0.06, 2 * rms(slow, sharp))
     assert len(fast.unique()) > 0.9 * fast.numel(), "the head is float32: logits are not rounded to bfloat16"
 
 
@@ -141,8 +149,7 @@ def test_bfloat16_alone_and_in_a_batch(mllm: Get, query: dict[str, Item], candid
     together = engine(half, "object").score(query["image"], candidates).p
     alone = engine(half, "object", batch_size=1)
     single = np.array([alone.score(query["image"], [candidate]).p[0] for candidate in candidates])
-    assert np.abs(together - single).max() <= 5e-3
-    assert np.ptp(single) > 0.1, "candidates differ by far more"
+    assert np.abs(together - single).max() <= 5e-3 < np.ptp(single), "candidates differ by more"
 
 
 def test_smolvlm_is_read_like_idefics3(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
@@ -197,7 +204,7 @@ def encoder_outputs(fast: Engine, pair: Sequence[VisualTokens]) -> Any:
     if fast.family.levels:
         levels = zip(*[tokens.levels for tokens in pair if tokens.levels is not None], strict=True)
         return BaseModelOutputWithDeepstackFeatures(pooler_output=packs, deepstack_features=list(levels))
-    if type(fast.family).__name__ == "InternVL":
+    if type(fast.family).__name__ in ("InternVL", "Gemma3"):
         return BaseModelOutputWithPooling(pooler_output=torch.cat(packs)[None])
     return BaseModelOutputWithPooling(pooler_output=packs)
 
@@ -269,6 +276,7 @@ def test_dropped_tokens_keep_the_positions_of_those_that_stay(
         if grids is not None:
             positions = model.model.model.get_rope_index(ids, inputs["mm_token_type_ids"], grids)[0]
         fed = {"image": encoder_outputs(fast, (own[0], short))}
+        kinds = {name: of[:, keep] for name, of in inputs.items() if grids is None and name.endswith("token_type_ids")}
         with torch.no_grad():
             out = model.model(
                 input_ids=ids[:, keep],
@@ -276,9 +284,23 @@ def test_dropped_tokens_keep_the_positions_of_those_that_stay(
                 attention_mask=torch.ones(1, int(keep.sum()), dtype=torch.long),
                 mm_encoder_outputs=fed,
                 logits_to_keep=1,
+                **kinds,
             )
         expected.append(out.logits[0, -1])
     assert gap(fast_logits(fast, query["image"], items), torch.stack(expected)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("prompt", "kind"), [("object", "image"), ("match", "text"), ("mixed", "both")])
+def test_token_ids_are_those_of_the_models_own_processor(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], family: str, prompt: str, kind: str
+) -> None:
+    fast, slow = engine(mllm(family), prompt), Reference(mllm(family), built_in.get(prompt))
+    shown = 2 if prompt == "object" or kind == "both" else 1
+    for pair, candidate in zip(
+        fast._pairs(query[kind], candidates, range(len(candidates)), shown), candidates, strict=True
+    ):
+        assert pair.row.ids.tolist() == slow.inputs(query[kind], candidate)["input_ids"][0].tolist()
 
 
 # --- tests of the tests -----------------------------------------------------------------------------------------------
@@ -289,13 +311,13 @@ def test_a_lost_deepstack_level_is_noticed(
 ) -> None:
     model = mllm("qwen3_vl")
     fast = engine(model, "object")
-    monkeypatch.setattr(fast.family, "extras", lambda visual, levels: {})
+    monkeypatch.setattr(fast.family, "extras", lambda ids, visual, levels: {})
     assert (
         gap(fast_logits(fast, query["image"], candidates), oracle(model, "object", query["image"], candidates)) > 0.05
     )
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5"])
 def test_positions_on_one_axis_are_noticed(
     mllm: Get, query: dict[str, Item], candidates: list[Item], family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,3 +350,72 @@ def test_a_lost_newline_is_noticed(
     forget = lambda ids, layouts: replace(row := spread(ids, layouts), newline=torch.zeros_like(row.newline))  # noqa: E731
     monkeypatch.setattr(fast.family, "spread", forget)
     assert gap(fast_logits(fast, query["text"], candidates), oracle(model, "match", query["text"], candidates)) > 0.01
+
+
+@pytest.mark.parametrize("kind", ["conv_states", "recurrent_states"])
+def test_a_lost_state_is_noticed(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the prefix's states in gated delta-net layers, one of them at zero."""
+    model = mllm("qwen3_5")
+    lent = prefix_cache.SharedStates.__init__
+
+    def forget(self: Any, *given: Any) -> None:
+        lent(self, *given)
+        setattr(self, kind, {0: torch.zeros_like(getattr(self, kind)[0])})
+
+    monkeypatch.setattr(prefix_cache.SharedStates, "__init__", forget)
+    # few tokens after the prefix: a convolution of four has forgotten it after three
+    items = [Item(f"t{i}", text=text) for i, text in enumerate(("yes", "no", "0"))]
+    found = fast_logits(engine(model, "caption"), query["image"], items)
+    assert gap(found, oracle(model, "caption", query["image"], items)) > 100 * TOLERANCE
+
+
+def test_a_state_is_lent_and_not_given_away(mllm: Get, query: dict[str, Item]) -> None:
+    """One candidate leaves one token after the prefix, and the model writes into the state that it is given then."""
+    fast, item = engine(mllm("qwen3_5"), "caption"), Item("t", text="a red cup")
+    first = fast_logits(fast, query["image"], [item])
+    assert [batch.tolist() for batch in fast_logits(fast, query["image"], [item])] == first.tolist()
+
+
+def blind(family: Any, how: str) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
+    """A mask that is wrong in one way."""
+    right = family.mask
+
+    def wrong(distances: Tensor, visual: Tensor) -> dict[str, Tensor]:
+        if how == "pictures from left to right":
+            return right(distances, torch.zeros_like(visual))
+        mask = dict(right(distances, visual))
+        if how == "no window":
+            mask["sliding_attention"] = mask["full_attention"]
+        else:
+            mask["sliding_attention"] = mask["full_attention"] & (
+                distances < family.model.config.text_config.sliding_window + 1
+            )
+        return mask
+
+    return wrong
+
+
+@pytest.mark.parametrize("family", GEMMAS)
+@pytest.mark.parametrize("how", ["pictures from left to right", "no window", "a window of one more"])
+def test_a_wrong_mask_is_noticed(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], family: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = mllm(family)
+    fast = engine(model, "object")
+    monkeypatch.setattr(fast.family, "mask", blind(fast.family, how))
+    moved = gap(fast_logits(fast, query["image"], candidates), oracle(model, "object", query["image"], candidates))
+    assert moved > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("family", GEMMAS)
+def test_a_prefix_is_longer_than_the_window(
+    mllm: Get, query: dict[str, Item], candidates: list[Item], family: str
+) -> None:
+    """What the other tests take for granted: windows end inside the prefix, inside pictures and inside the rest."""
+    fast = engine(mllm(family), "object")
+    ready = fast._pairs(query["image"], candidates, range(len(candidates)), 2)
+    shared, window = shared_length(ready), mllm(family).model.config.text_config.sliding_window
+    assert shared > window and len(ready[0].row.ids) - shared > 2 * window
+    assert len(ready[0].pictures[0].features) > window

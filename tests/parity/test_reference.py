@@ -13,6 +13,7 @@ import pytest
 import tiny_models
 import torch
 
+from looktwice import types
 from looktwice.errors import ModelError, UsageError
 from looktwice.models.processors import cleaner
 from looktwice.score.cache import NOT_PART_OF_THE_SCORE
@@ -177,8 +178,19 @@ def test_an_unknown_family_takes_the_reference_path_and_says_so_once(
 def test_sliding_windows_have_no_fast_path(mllm: Get) -> None:
     config = copy.deepcopy(mllm("qwen2_5_vl").model.config)
     config.text_config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
-    family, why = families.find(config)
+    family, why = families.find(config, mllm("qwen2_5_vl").processor)
     assert family is None and why is not None and "sliding_attention" in why
+    config.text_config.layer_types, config.text_config.sliding_window = None, 4096
+    assert "sliding_attention" in str(families.find(config, mllm("qwen2_5_vl").processor)[1])
+
+
+def test_what_gemma_cannot_share_has_no_fast_path(mllm: Get) -> None:
+    model = mllm("gemma3")
+    config, processor = copy.deepcopy(model.model.config), copy.deepcopy(model.processor)
+    processor.image_processor.do_pan_and_scan = True
+    assert "crops" in str(families.find(config, processor)[1])
+    config.text_config.use_bidirectional_attention = True
+    assert "both directions" in str(families.find(config, model.processor)[1])
 
 
 @pytest.mark.parametrize("mode", ["p-label", "p-true"])
@@ -235,3 +247,14 @@ def test_cleaning_leaves_ordinary_text_alone(mllm: Get) -> None:
     clean = cleaner(mllm("qwen2_5_vl").processor)
     for text in ("", "a < b > c", "<p>markup</p>", "naïve 漢字 🙂\n\ttabs"):
         assert clean(text) == text
+
+
+def test_very_long_text_is_cut_before_it_is_tokenised_and_said(mllm: Get, caplog: pytest.LogCaptureFixture) -> None:
+    types._warn_of_cut.cache_clear()
+    clean = cleaner(mllm("qwen2_5_vl").processor)
+    for _ in range(2):
+        assert len(clean("<image>" * 700_000)) < 2 * types.MOST_TEXT
+    assert len(clean("x" * 5_000_000)) == types.MOST_TEXT == len(clean("x" * types.MOST_TEXT))
+    said = [record.getMessage() for record in caplog.records if "is cut" in record.getMessage()]
+    assert "A text of 5,000,000 characters is cut: models see the first 50,000." in said
+    assert len(said) == len(set(said))

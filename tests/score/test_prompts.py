@@ -138,6 +138,18 @@ def test_toml_and_json_files_say_the_same(tmp_path: Path) -> None:
         "[]",
         "{",
         "{}",
+        "7",
+        "[" * 10**5,
+        json.dumps({**BODY, "segments": 7}),
+        json.dumps({**BODY, "segments": [7, None]}),
+        json.dumps({**BODY, "segments": ["query.image", {"part": ["candidate.image"]}]}),
+        json.dumps({**BODY, "segments": ["query.image", {"part": "candidate.image", "before": {"a": 1}}]}),
+        json.dumps({**BODY, "labels": [7, 8]}),
+        json.dumps({**BODY, "labels": {"a": 1}}),
+        json.dumps({**BODY, "labels": [{"name": "a", "value": 10**400}, {"name": "b", "value": 0}]}),
+        json.dumps({**BODY, "labels": [{"name": "a", "value": float("nan")}, {"name": "b", "value": 0}]}),
+        json.dumps({**BODY, "labels": [{"name": "a", "value": 1, "variants": 7}, {"name": "b", "value": 0}]}),
+        json.dumps({**BODY, "name": ["x"]}),
         '{"segments": ["query.image"], "labels": []}',
         json.dumps({**BODY, "segments": ["query.image", "Same?"]}),
         json.dumps({**BODY, "segments": ["query.image", "query.image", "candidate.image"]}),
@@ -156,6 +168,12 @@ def test_bad_files_are_refused_in_one_sentence(tmp_path: Path, body: str) -> Non
     with pytest.raises(UsageError) as caught:
         built_in.get(tmp_path / "p.json")
     assert "\n" not in str(caught.value)
+
+
+def test_a_deep_toml_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text("segments = " + "[" * 10**5)
+    with pytest.raises(UsageError, match="is not understood"):
+        built_in.get(tmp_path / "p.toml")
 
 
 def test_unknown_names_and_missing_files(tmp_path: Path) -> None:

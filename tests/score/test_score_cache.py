@@ -172,6 +172,32 @@ def test_files_that_are_no_cache_are_refused(tmp_path: Path) -> None:
     assert other.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(("p", "high"), ("p", 7.0), ("p", b"x"), ("label_logits", b"123"), ("label_logits", "x")),
+        *(("label_logits", b"1234"), ("entropy", "x"), ("off_mass", b"x"), ("argmax_id", "x"), ("argmax_id", 1.5)),
+    ],
+)
+def test_rows_that_are_none_of_ours_are_asked_again(tmp_path: Path, column: str, value: object) -> None:
+    whole = CachedScorer(Counting(), ScoreCache(tmp_path / "s.db")).score(QUERY, items("a", "b"))
+    file = sqlite3.connect(tmp_path / "s.db")
+    file.execute(f"UPDATE scores SET {column} = ? WHERE candidate IN (SELECT candidate FROM scores LIMIT 1)", (value,))
+    file.commit()
+    again = CachedScorer(Counting(), ScoreCache(tmp_path / "s.db")).score(QUERY, items("a", "b"))
+    np.testing.assert_array_equal(again.p, whole.p)
+    np.testing.assert_array_equal(again.label_logits, whole.label_logits)
+
+
+def test_scores_of_other_labels_are_refused(tmp_path: Path) -> None:
+    CachedScorer(Counting(), ScoreCache(tmp_path / "s.db")).score(QUERY, items("a"))
+    file = sqlite3.connect(tmp_path / "s.db")
+    file.execute("UPDATE scores SET label_logits = ?", (bytes(4 * 9),))
+    file.commit()
+    with pytest.raises(StoreError, match="scores of other labels"):
+        CachedScorer(Counting(), ScoreCache(tmp_path / "s.db")).score(QUERY, items("a", "b"))
+
+
 def test_many_candidates_and_two_processes_worth_of_connections(tmp_path: Path) -> None:
     one, two = (CachedScorer(Counting(), ScoreCache(tmp_path / "s.db")) for _ in range(2))
     many = items(*(f"c{i:04}" for i in range(1700)))

@@ -161,6 +161,30 @@ def test_unknown_column_suggests_the_right_one(table: Table) -> None:
         table.search(np.eye(8)[0], 3, "yaer > 3")
 
 
+@pytest.mark.parametrize("by_filter", [False, True])
+def test_a_large_delete_is_one_commit_and_one_that_was_interrupted_is_finished(
+    tmp_path: Path, by_filter: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER, {"year": int})
+    table.add(random_rows(5001))
+    table.ledger.put([LedgerEntry("file:///pictures/5", "decode", "corrupt")])
+    table.put_codes([TokenRow(f"{n:05}", f"{n:064x}", "k", "[]", b"c", 0) for n in range(0, 5000, 100)])
+    before = len(table.versions())
+    ask = {"where": "year < 5000"} if by_filter else {"ids": [f"{n:05}" for n in range(5000)]}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(table._items), "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            table.delete(**ask)
+    assert len(table) == 5001
+    assert table.delete(**ask) == 5000
+    assert len(table) == 1 and len(table.versions()) == before + 1
+    assert len(table.ledger) == 0 and table._tokens.count_rows() == 0
+
+
 @pytest.mark.parametrize(
     "columns", [{"id": int}, {"Vector": str}, {"a b": int}, {"": int}, {"x": list}, {"x": int, "X": str}]
 )

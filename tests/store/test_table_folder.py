@@ -22,12 +22,16 @@ from looktwice.errors import Locked, Mismatch, StoreError, UsageError
 from looktwice.store import Manifest, Table
 
 
+def token_set(**more: object) -> dict[str, object]:
+    made_with = dict.fromkeys(("tokens_key", "mllm", "revision", "preprocessing", "codec"), "x")
+    return {**made_with, "codebook_sha256": None, "width": 8, "levels": 0, **more}
+
+
 def test_manifest_comes_back(tmp_path: Path) -> None:
     table = Table.create(tmp_path / "日本 t.lt", ENCODER, roots=["file:///a/"])
     table.note_run(["file:///b/", "file:///a/"], None)
-    table.note_tokens({"tokens_key": "k", "codec": "pq8"})
-    table.note_tokens({"tokens_key": "l", "codec": "int8"})
-    table.note_tokens({"tokens_key": "k", "codec": "pq16"})
+    for key, codec in (("k", "pq8"), ("l", "int8"), ("k", "pq16")):
+        table.note_tokens(token_set(tokens_key=key, codec=codec))
     found = Table.open(tmp_path / "日本 t.lt", ENCODER).manifest
     assert found == table.manifest
     assert found.roots == ("file:///a/", "file:///b/")
@@ -79,13 +83,57 @@ def test_other_formats_are_refused(tmp_path: Path, found: object, word: str) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "encoder": {"name": "x"}}', "\x00\xff"]
+    "text",
+    [
+        *("", "{", "[]", "1", '{"format": 1}', '{"format": 1, "encoder": {"name": "x"}}', "\x00\xff"),
+        *("[" * 10**5, "9" * 400, '{"format": ' + "9" * 5000 + "}", '{"format": NaN}'),
+    ],
 )
 def test_damaged_manifest(tmp_path: Path, text: str) -> None:
     table = Table.create(tmp_path / "t.lt", ENCODER)
     (table.path / "manifest.json").write_text(text)
     with pytest.raises((StoreError, UsageError)):
         Table.open(table.path)
+
+
+INDEX = {"kind": "rabitq", "rows": 1, "partitions": 1, "nprobes": 1, "refine": 1, "recall": 1.0, "sample": 1}
+NAMES = {"name": "toy", "revision": "1", "preprocessing": "none"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"encoder": []},
+        {"encoder": {**NAMES, "dim": "8"}},
+        {"encoder": {**NAMES, "dim": 0}},
+        {"encoder": {**NAMES, "dim": 10**400}},
+        {"encoder": {**NAMES, "dim": True}},
+        {"encoder": {**NAMES, "dim": 8, "name": ["toy"]}},
+        {"encoder": {**NAMES, "dim": 8, "more": 1}},
+        {"encoder": {**NAMES, "dim": 8, "queries": 7}},
+        {"roots": "file:///"},
+        {"roots": [7]},
+        {"index": []},
+        {"index": {"kind": "rabitq"}},
+        {"index": {**INDEX, "rows": "many"}},
+        {"index": {**INDEX, "nprobes": 1.5}},
+        {"index": {**INDEX, "recall": float("nan")}},
+        {"tokens": {}},
+        {"tokens": ["x"]},
+        {"tokens": [{"tokens_key": "k"}]},
+        {"tokens": [token_set(codebook_sha256=7)]},
+        {"tokens": [token_set(width="wide")]},
+    ],
+)
+def test_a_manifest_edited_by_hand_is_damaged_in_one_sentence(tmp_path: Path, change: dict[str, object]) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+    values = json.loads((table.path / "manifest.json").read_text())
+    (table.path / "manifest.json").write_text(json.dumps({**values, "index": INDEX, "tokens": [token_set()]}))
+    assert Table.open(table.path).manifest.index == INDEX
+    (table.path / "manifest.json").write_text(json.dumps({**values, **change}))
+    with pytest.raises(StoreError, match=r"manifest\.json (is damaged|cannot be read)") as caught:
+        Table.open(table.path)
+    assert len(str(caught.value)) < 600
 
 
 def test_half_made_tables_are_made_anew(tmp_path: Path) -> None:
@@ -243,7 +291,7 @@ def test_a_lock_that_is_a_strangers_file_is_not_written(tmp_path: Path) -> None:
         lock.rmdir() if lock.is_dir() else lock.unlink(missing_ok=True)
         put()
         with pytest.raises(StoreError, match=r"writer\.lock cannot be locked, as it is a link"):
-            table.note_roots(["file:///b/"])
+            table.note_run(["file:///b/"], None)
     assert (tmp_path / "victim").read_text() == "mine"
 
 
@@ -276,6 +324,17 @@ def test_without_flock_a_copied_lock_does_not_hold_for_ever(tmp_path: Path) -> N
         Table.open(table.path).add([row("b")])
     table.add([row("b")])
     assert len(table) == 2 and not lock.exists()
+
+
+def test_an_older_filelock_without_flock_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table.create(tmp_path / "t.lt", ENCODER)
+
+    def missing(*_: object, **__: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(table._lock._lock, "acquire", missing)
+    with pytest.raises(StoreError, match="install a newer filelock"):
+        table.add([row("a")])
 
 
 @pytest.mark.parametrize("record", ["1073741823\n{host}\n", "-1\n", "9" * 30 + "\n", "", "x" * 9999])

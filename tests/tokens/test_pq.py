@@ -1,11 +1,14 @@
 """Product quantisation and int8: agreement with FAISS, error bounds, codebooks that are kept, shared and refused."""
 
 import hashlib
+import json
+import math
 
 import faiss
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from looktwice.codecs import Codebook, codebook_from_bytes, load_codebook, parse_codec, train_codebook
 from looktwice.codecs.int8 import Int8
@@ -104,6 +107,46 @@ def test_a_codebook_comes_back_from_disk(tmp_path, spec: str) -> None:
     loaded = load_codebook(tmp_path / "book")
     assert loaded == book and loaded.trained == book.trained and loaded.centroids.equal(book.centroids)
     assert loaded.to_bytes() == book.to_bytes() and hashlib.sha256(book.to_bytes()).hexdigest() == book.sha256
+
+
+def forged(about: object, **change: torch.Tensor) -> bytes:
+    book = train_codebook(parse_codec("opq4x4").quantiser, clumpy(200, 8)[None])
+    tensors = {"centroids": book.centroids, "rotations": book.rotations} | change
+    return save(tensors, metadata={"looktwice.codebook": about if isinstance(about, str) else json.dumps(about)})
+
+
+ABOUT = {"format": 1, "quantiser": "opq4x4", "trained": {}}
+
+
+@pytest.mark.parametrize(
+    ("about", "change"),
+    [
+        ("[" * 10**5, {}),
+        ("7", {}),
+        ({"format": 1}, {}),
+        ({**ABOUT, "quantiser": 7}, {}),
+        ({**ABOUT, "trained": [7]}, {}),
+        ({**ABOUT, "format": "1"}, {}),
+        (ABOUT, {"centroids": torch.zeros(1, 2, 16)}),
+        (ABOUT, {"centroids": torch.zeros(1, 0, 16, 4)}),
+        (ABOUT, {"centroids": torch.full((1, 2, 16, 4), math.nan)}),
+        (ABOUT, {"rotations": torch.full((1, 8, 8), math.inf)}),
+        (ABOUT, {"rotations": torch.ones(1, 8, 8, dtype=torch.int32)}),
+        (ABOUT, {"rotations": torch.ones(1, 4, 4)}),
+    ],
+)
+def test_forged_codebooks_are_refused(about: object, change: dict[str, torch.Tensor]) -> None:
+    assert codebook_from_bytes(forged(ABOUT)).dim == 8
+    with pytest.raises(StoreError, match="not a codebook"):
+        codebook_from_bytes(forged(about, **change))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 16, 8), (1, 2, 8, 4)])
+def test_a_codebook_that_is_not_what_its_name_says_is_no_match(shape: tuple[int, ...]) -> None:
+    with pytest.raises(Mismatch, match="is not what opq4x4 needs"):
+        codebook_from_bytes(forged(ABOUT, centroids=torch.zeros(shape))).check(PQ(4, bits=4, rotated=True), 8, 1)
+    with pytest.raises(Mismatch, match="is not what pq4x4 needs"):
+        codebook_from_bytes(forged({**ABOUT, "quantiser": "pq4x4"})).check(PQ(4, bits=4), 8, 1)
 
 
 def test_damaged_and_foreign_codebooks_are_refused(tmp_path) -> None:

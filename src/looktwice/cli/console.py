@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 UNFOLDED = 100_000
 """Columns, where there is no terminal: no table is as wide."""
 
-# C0 and C1 controls, half characters (undecodable file names), line separators, marks that reorder text on screen
-UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+# Controls, half characters (undecodable file names), line separators and Unicode's format characters, which are unseen
+# or reorder what is shown. Persian and emoji need two joiners, U+200C and U+200D: they stay beside no ASCII.
+UNSAFE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b\u200e\u200f\u2028-\u202e"
+    r"\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    r"\U0001d173-\U0001d17a\U000e0000-\U000e007f]|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])"
+)
 
 
 def safe(text: object) -> str:
@@ -43,7 +48,7 @@ def json_line(record: Mapping[str, Any]) -> str:
     {"id": "猫\u009b", "p": null}
     """
     text = json.dumps(_plain(record), ensure_ascii=not _utf8(), allow_nan=False)
-    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def emit(record: Mapping[str, Any]) -> None:
@@ -207,7 +212,11 @@ def _utf8() -> bool:
 
 
 def _escape(code: int) -> str:
-    return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+    return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or _hex(code)
+
+
+def _hex(code: int) -> str:
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from looktwice.checked import demand, read_json
 from looktwice.codecs.pq import PQ
 from looktwice.errors import Mismatch, StoreError, UsageError
 
@@ -74,6 +75,9 @@ class Codebook:
                 f"The codebook is for tokens of width {self.dim} with {self.streams - 1} further levels, the model "
                 f"gives width {dim} with {streams - 1}; train one for this model."
             )
+        shape = (quantiser.sub_vectors(dim), 2**quantiser.bits)
+        if tuple(self.centroids.shape[1:3]) != shape or (self.rotations is not None) != quantiser.rotated:
+            raise Mismatch(f"The codebook is not what {quantiser} needs at width {dim}; train another.")
 
     def table(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Return the centroids on `device` as `dtype`, kept for the next call."""
@@ -149,9 +153,10 @@ def codebook_from_bytes(data: bytes, name: str = "This") -> Codebook:
     try:
         tensors = load(data)
         length = int.from_bytes(data[:8], "little")
-        about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][METADATA])
+        about = read_json(read_json(data[8 : 8 + length])["__metadata__"][METADATA])
+        demand(about, {"quantiser": str, "trained": dict}, "it")
         return _from_tensors(about, tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, UsageError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{name} is not a codebook that can be read: {error}.") from error
 
 
@@ -162,8 +167,10 @@ def _from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Co
         str(about["quantiser"]), tensors["centroids"].float(), tensors.get("rotations"), dict(about["trained"])
     )
     rotations = codebook.rotations
-    if codebook.centroids.ndim != 4 or not codebook.centroids.isfinite().all():
+    if codebook.centroids.ndim != 4 or 0 in codebook.centroids.shape or not codebook.centroids.isfinite().all():
         raise ValueError("its centroids have the wrong shape or are not finite")
+    if rotations is not None and not (rotations.is_floating_point() and rotations.isfinite().all()):
+        raise ValueError("its rotations are not finite")
     if rotations is not None and rotations.shape != (codebook.streams, codebook.dim, codebook.dim):
         raise ValueError("its rotations have the wrong shape")
     return codebook

@@ -20,7 +20,7 @@ from looktwice.models.checkpoints import Checkpoint
 from looktwice.models.device import Placement, halving
 from looktwice.models.weights import load_weights
 from looktwice.sources.records import text_is_clean
-from looktwice.types import EncoderInfo, Item, has_words
+from looktwice.types import EncoderInfo, Item, has_words, shortened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -188,7 +188,7 @@ class Asked:
 def _text(item: Item) -> str:
     if not text_is_clean(text := item.text or ""):
         raise UsageError(f"The text of {item.id!r:.60} is not UTF-8 (it holds half a character); write it anew.")
-    return text
+    return shortened(text)
 
 
 def _picture(item: Item) -> Image:

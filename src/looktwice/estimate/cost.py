@@ -14,7 +14,8 @@ from typing import Any
 from looktwice.codecs import Codec, layout_to_json, parse_codec, token_count
 from looktwice.codecs.pq import PQ
 from looktwice.errors import UsageError
-from looktwice.estimate.shapes import Config, Shape, load_config, patches, picture_layout, shape
+from looktwice.estimate.shapes import Shape, load_config, patches, picture_layout, shape
+from looktwice.models.decoders import Config
 from looktwice.types import Block, Layout, Newline, TextIds
 
 H100 = 790e12
@@ -110,6 +111,8 @@ def estimate(
     if (resolution is not None and resolution < 1) or (max_tiles is not None and max_tiles < 1):
         raise UsageError("resolution and max_tiles must be ≥ 1; leave them out for the model's own.")
     sizes = shape(load_config(model))
+    if (resolution or max_tiles) and sizes.family.startswith("gemma"):
+        raise UsageError("This model brings every picture to a size of its own; leave resolution and max_tiles out.")
     if resolution is not None and sizes.tile is not None:
         raise UsageError("This model cuts pictures into tiles of one size; set the number of tiles, not a resolution.")
     if max_tiles is not None and sizes.tile is None:

@@ -12,26 +12,12 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from looktwice.errors import UnknownName, UsageError
+from looktwice.models.decoders import TEXT_DEFAULTS, Config, Layer, layers
 from looktwice.types import Block, Layout, Newline, TextIds
 
-Config: TypeAlias = Mapping[str, Any]
-
-# What the configuration classes of transformers assume where config.json says nothing (tests hold the two together).
-_LLAMA = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
-_QWEN = {**_LLAMA, "intermediate_size": 22016, "vocab_size": 151_936, "num_key_value_heads": 32}
-TEXT_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "llama": {**_LLAMA, "vocab_size": 32_000},
-    "qwen2": _QWEN,
-    "qwen3": {**_QWEN, "head_dim": 128},
-    "qwen3_vl_text": {**_QWEN, "head_dim": 128},
-    "qwen2_5_vl_text": {
-        "hidden_size": 8192, "intermediate_size": 29_568, "num_hidden_layers": 80, "num_attention_heads": 64,
-        "num_key_value_heads": 8, "vocab_size": 152_064,
-    },
-}  # fmt: skip
 _IDEFICS = {
     "num_hidden_layers": 12,
     "hidden_size": 1152,
@@ -39,6 +25,7 @@ _IDEFICS = {
     "patch_size": 32,
     "image_size": 224,
 }
+_QWEN3 = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "patch_size": 16, "spatial_merge_size": 2}
 FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "qwen2_5_vl": (
         "qwen2_5_vl_text",
@@ -47,11 +34,22 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
             "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],
         },
     ),
-    "qwen3_vl": (
-        "qwen3_vl_text",
+    "qwen3_vl": ("qwen3_vl_text", {**_QWEN3, "deepstack_visual_indexes": [8, 16, 24]}),
+    "qwen3_vl_moe": ("qwen3_vl_moe_text", {**_QWEN3, "deepstack_visual_indexes": [8, 16, 24]}),
+    "qwen3_5": ("qwen3_5_text", _QWEN3),
+    "qwen3_5_moe": ("qwen3_5_moe_text", _QWEN3),
+    "gemma3": (
+        "gemma3_text",
         {
-            "depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "patch_size": 16, "spatial_merge_size": 2,
-            "deepstack_visual_indexes": [8, 16, 24],
+            "num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072, "patch_size": 16,
+            "image_size": 224,
+        },
+    ),
+    "gemma4": (
+        "gemma4_text",
+        {
+            "num_hidden_layers": 16, "hidden_size": 768, "intermediate_size": 3072, "patch_size": 16,
+            "pooling_kernel_size": 3,
         },
     ),
     "idefics3": ("llama", _IDEFICS),
@@ -77,16 +75,13 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 class Shape:
     """The numbers that cost follows from. `tile` is None where pictures keep their own shape (native resolution).
 
-    All but `full_layers` of the tower's layers attend within windows of `window` patches, where there are windows.
+    `budget`: tokens that every picture is scaled to, in its own shape (None: as many as its size gives). All but
+    `full_layers` of the tower's layers attend within windows of `window` patches, where there are windows.
     """
 
     family: str
-    layers: int
+    decoder: tuple[Layer, ...]
     width: int
-    ffn: int
-    heads: int
-    kv_heads: int
-    head_dim: int
     vocab: int
     vision_layers: int
     vision_width: int
@@ -98,12 +93,17 @@ class Shape:
     levels: int
     full_layers: int
     window: int
+    budget: int | None = None
 
     @property
     def weights(self) -> int:
         """W: weights of the language model's matrices, without embeddings and head."""
-        attention = self.width * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
-        return self.layers * (attention + 3 * self.width * self.ffn)
+        return sum(layer.weights for layer in self.decoder)
+
+    @property
+    def active_weights(self) -> int:
+        """Wa: those of them that one token goes through: of a layer's experts, the few that it is sent to."""
+        return sum(layer.active for layer in self.decoder)
 
     @property
     def vision_weights(self) -> int:
@@ -114,12 +114,12 @@ class Shape:
     @property
     def kv_bytes_per_token(self) -> int:
         """Bytes of keys and values that one token leaves behind, at 16 bits."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * 2
+        return 2 * sum(layer.cached for layer in self.decoder)
 
     def forward(self, new: float, cached: float = 0) -> float:
         """F(T|S): FLOP of `new` tokens after `cached` ones through the language model, without its head."""
-        attended = new * cached + new * (new + 1) / 2
-        return 2 * self.weights * new + 4 * self.layers * self.heads * self.head_dim * attended
+        mixing = sum(4 * layer.width * layer.attended(new, cached) + layer.state * new for layer in self.decoder)
+        return 2 * self.active_weights * new + mixing
 
     def head(self, positions: float = 1) -> float:
         """H: FLOP of projecting so many positions to the vocabulary."""
@@ -144,7 +144,7 @@ def load_config(model: str | Path | Config) -> Config:
         return _public(str(model))
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read as JSON: {error}.") from error
     if not isinstance(config, dict):
         raise UsageError(f"{path} is not a model's configuration.")
@@ -173,31 +173,28 @@ def shape(config: Config) -> Shape:
         raise UsageError(f"Costs of the family {family!r} are not known; known are {', '.join(FAMILIES)}.")
     text_type, vision_defaults = FAMILIES[family]
     text: Config = config.get("text_config") or config  # older Qwen2.5-VL files are flat
-    text = {**TEXT_DEFAULTS.get(text.get("model_type", text_type), TEXT_DEFAULTS[text_type]), **_stated(text)}
+    kind = text.get("model_type", text_type)
+    kind = kind if kind in TEXT_DEFAULTS else text_type
+    text = {**TEXT_DEFAULTS[kind], **_stated(text)}
     vision = {**vision_defaults, **_stated(config.get("vision_config") or {})}
-    heads = text["num_attention_heads"]
-    by_heads = text["hidden_size"] // heads
     patch, tile = _side(vision["patch_size"]), vision.get("image_size")
-    layers = vision["depth" if family.startswith("qwen") else "num_hidden_layers"]
+    depth = vision["depth" if family.startswith("qwen") else "num_hidden_layers"]
     return Shape(
         family=family,
-        layers=text["num_hidden_layers"],
+        decoder=layers(kind, text),
         width=text["hidden_size"],
-        ffn=text["intermediate_size"],
-        heads=heads,
-        kv_heads=text.get("num_key_value_heads", heads),
-        head_dim=by_heads if family == "qwen2_5_vl" else text.get("head_dim", by_heads),
         vocab=text["vocab_size"],
-        vision_layers=layers,
+        vision_layers=depth,
         vision_width=vision["hidden_size"],
         vision_ffn=vision["intermediate_size"],
-        vision_gated=family == "qwen2_5_vl",
+        vision_gated=family in ("qwen2_5_vl", "gemma4"),
         patch=patch,
         merge=_merge(family, config, vision),
         tile=None if family.startswith("qwen") or tile is None else _side(tile),
-        levels=len(vision.get("deepstack_visual_indexes", ())) if family == "qwen3_vl" else 0,
-        full_layers=len(vision.get("fullatt_block_indexes", range(layers))),
+        levels=len(vision.get("deepstack_visual_indexes", ())) if family.startswith("qwen3_vl") else 0,
+        full_layers=len(vision.get("fullatt_block_indexes", range(depth))),
         window=(vision.get("window_size", 0) // patch) ** 2,
+        budget=int(config.get("vision_soft_tokens_per_image") or 280) if family == "gemma4" else None,
     )
 
 
@@ -213,6 +210,11 @@ def _merge(family: str, config: Config, vision: Config) -> int:
     """Patches per side of a token."""
     if family.startswith("qwen"):
         return int(vision["spatial_merge_size"])
+    if family == "gemma3":
+        side = math.isqrt(int(config.get("mm_tokens_per_image") or 256))
+        return _side(vision["image_size"]) // _side(vision["patch_size"]) // side
+    if family == "gemma4":
+        return int(vision["pooling_kernel_size"])
     if family in ("idefics3", "smolvlm"):
         return int(config.get("scale_factor", 2))
     return round(1 / config.get("downsample_ratio", 0.5)) if family == "internvl" else 1
@@ -231,9 +233,13 @@ def picture_layout(
         if resolution is not None:
             width, height = (max(1, side * resolution // max(size)) for side in size)
         step = model.patch * model.merge
+        if model.budget is not None:
+            return (TextIds((0,)), Block("global", *_within(model.budget, height, width)), TextIds((0,)))
         return (Block("global", max(1, round(height / step)), max(1, round(width / step))),)
     side = model.tile // model.patch // model.merge
     view, tile = Block("global", side, side), Block("tile", side, side)
+    if model.family == "gemma3":
+        return (view,)
     if model.family == "llava_onevision":
         return (view, Newline())
     if model.family == "internvl":
@@ -245,6 +251,15 @@ def picture_layout(
     columns, rows = (max(1, math.ceil(edge * one / max(size))) for one in size)
     line = (TextIds((0, 0)), tile) * columns
     return (*(*line, TextIds((0,))) * rows, TextIds((0, 0, 0)), view, TextIds((0,)))
+
+
+def _within(budget: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of a picture scaled to at most `budget` tokens, the ratio of its sides kept."""
+    scale = math.sqrt(budget / (height * width))
+    rows, columns = math.floor(scale * height), math.floor(scale * width)
+    if not rows:
+        return 1, min(width // height, budget)
+    return (rows, columns) if columns else (min(height // width, budget), 1)
 
 
 def patches(model: Shape, layout: Layout) -> list[int]:

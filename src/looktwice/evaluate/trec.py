@@ -33,6 +33,9 @@ Qrels: TypeAlias = dict[str, dict[str, int]]
 _Rows: TypeAlias = dict[str, list[tuple[str, float, float]]]  # query: (document, rank in the file, score)
 
 _log = logging.getLogger(__name__)
+MOST_BYTES = 2**32
+"""Of a run or of labels, unpacked; a thousand candidates for each of a hundred thousand queries have less."""
+
 _UNSAFE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]|\\(?=u[0-9a-f]{4})")
 _LARGEST = 3e38  # a little below the largest 32-bit float, which leaves room for smaller neighbours
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
@@ -120,10 +123,20 @@ def _read(path: str | Path) -> bytes:
     reader: Callable[..., Any] = gzip.open if str(path).endswith(".gz") else open
     try:
         with reader(path, "rb") as file:
-            data: bytes = file.read()
+            data = b"".join(_parts(file, path))
     except (OSError, EOFError, zlib.error) as error:  # gzip reports a cut-off file as EOFError, a damaged one as zlib's
         raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     return data.removeprefix(b"\xef\xbb\xbf")
+
+
+def _parts(file: Any, path: str | Path) -> Iterator[bytes]:
+    """A file in pieces. Raises UsageError above MOST_BYTES: a small .gz may hold any number of them."""
+    size = 0
+    while part := file.read(2**24):
+        size += len(part)
+        if size > MOST_BYTES:
+            raise UsageError(f"{path} holds more than {MOST_BYTES:,} bytes; split it by queries.")
+        yield part
 
 
 def _text(data: bytes) -> str:

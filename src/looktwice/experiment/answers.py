@@ -135,7 +135,7 @@ class Answers:
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 row = _row(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
                 raise StoreError(f"{self.path}, line {number} is damaged; remove that line, or the file.") from None
             self.rows[row.query] = row
 
@@ -271,6 +271,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(path.read_text("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise StoreError(f"{path} is damaged; remove the folder, or choose another --out.") from None
     return value if isinstance(value, dict) else None

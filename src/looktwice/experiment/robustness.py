@@ -257,7 +257,9 @@ def _known(path: Path, about: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
     os.truncate(path, len(whole))
     try:
         lines = [json.loads(line) for line in whole.splitlines()]
-    except ValueError:
+        if not all(isinstance(line, dict) for line in lines) or any("condition" not in line for line in lines[1:]):
+            raise ValueError
+    except (ValueError, RecursionError):
         raise StoreError(f"{path} is damaged; remove it, or choose another --out.") from None
     if lines and {**{name: about[name] for name in LATER if name in about}, **lines[0]} != about:
         raise Mismatch(f"{path.parent} holds a run under other settings ({lines[0]}); choose another --out.")

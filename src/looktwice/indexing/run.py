@@ -190,7 +190,7 @@ class Run:
             return self._directions([_item(one) for one in batch])
         except UsageError:
             raise
-        except (ValueError, RuntimeError, ModelError) as error:
+        except (ValueError, RuntimeError, MemoryError, ModelError) as error:
             if not self._works(batch[0]):
                 raise ModelError(f"The encoder {self.encoder.info.name} takes nothing at all: {error}") from error
             if len(batch) == 1:
@@ -204,7 +204,7 @@ class Run:
         picture = Image.new("RGB", (224, 224), (128, 128, 128)) if like.image else None
         try:
             self.encoder.encode([Item("plain", picture, like.source.text and "a picture")])
-        except (ValueError, RuntimeError, ModelError):
+        except (ValueError, RuntimeError, MemoryError, ModelError):
             return False
         return True
 

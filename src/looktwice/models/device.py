@@ -223,8 +223,9 @@ def halving(run: Callable[[Sequence[T]], R], batch: Sequence[T], alone: str) -> 
 
     try:
         result = run(batch)
-    except RuntimeError as error:
-        if not any(words in str(error) for words in _NO_MEMORY) and not isinstance(error, torch.OutOfMemoryError):
+    except (RuntimeError, MemoryError) as error:
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not any(words in str(error) for words in _NO_MEMORY):
             raise
         if len(batch) == 1:
             raise ModelError(alone) from error

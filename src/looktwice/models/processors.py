@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from looktwice.errors import MissingDependency, ModelError
 from looktwice.models.checkpoints import Checkpoint, read_json
 from looktwice.models.weights import plain_errors, quiet
+from looktwice.types import shortened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -128,7 +129,7 @@ def cleaner(processor: Any) -> Callable[[str], str]:
     """Return a function that takes the sting out of text that people wrote.
 
     Spellings of control tokens ("<image>", "<|im_end|>") get a space after their first character, so that they are
-    read as the text they are; lone surrogates, which no tokenizer accepts, become question marks.
+    read as the text they are; lone surrogates, which no tokenizer accepts, become question marks. Long text is cut.
     """
     tokenizer = processor.tokenizer
     control = {str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special}
@@ -138,7 +139,7 @@ def cleaner(processor: Any) -> Callable[[str], str]:
     pattern = re.compile("|".join(spellings) or r"(?!)")
 
     def clean(text: str) -> str:
-        text = text.encode("utf-8", "replace").decode("utf-8")
+        text = shortened(text).encode("utf-8", "replace").decode("utf-8")
         while (apart := pattern.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text)) != text:
             text = apart
         return text

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from looktwice.checked import demand, read_json
 from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.files import write_whole
 
@@ -22,6 +23,15 @@ FORMAT = 1
 METHODS = ("platt", "isotonic")
 PRECISIONS = (0.5, 0.8, 0.9, 0.95, 0.99)
 BINS, FOLDS, EDGE, QUANTILES = 10, 5, 1e-6, 200
+_KINDS = {
+    "source": dict,
+    "method": str,
+    "curve": [[float]],
+    "gap": [float],
+    "relevant": [float],
+    "thresholds": dict,
+    "quality": dict,
+}
 _SOURCE = ("mllm", "revision", "preprocessing", "prompt", "prompt_hash", "mode", "retrace", "prior")
 
 
@@ -94,17 +104,33 @@ class Calibration:
         if isinstance(path, Calibration):
             return path
         try:
-            body = json.loads(Path(path).read_text(encoding="utf-8"))
+            body = read_json(Path(path).read_text(encoding="utf-8"))
+            demand(body, {"format": int, **_KINDS}, "it")
             if body.pop("format") != FORMAT:
                 raise ValueError("another format")
             curve = tuple((float(a), float(b)) for a, b in body.pop("curve"))
             relevant = tuple(map(float, body.pop("relevant")))
             a, b = map(float, body.pop("gap"))
-            return cls(curve=curve, relevant=relevant, gap=(a, b), **body)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return cls(curve=curve, relevant=relevant, gap=(a, b), **body)._checked()
+        except (OSError, ValueError, TypeError) as error:
             raise UsageError(
                 f"{path} is no calibration that can be read ({error}); make one with calibrate."
             ) from error
+
+    def _checked(self) -> Calibration:
+        """Return this. Raises ValueError where its numbers cannot be what `fit` makes."""
+        if self.method not in METHODS:
+            raise ValueError(f"its method is {self.method!r}; known: {', '.join(METHODS)}")
+        if not self.curve or (self.method == "platt" and len(self.curve) != 1):
+            raise ValueError(f"its curve has {len(self.curve)} points")
+        steps = self.curve if self.method == "isotonic" else ()
+        if list(steps) != sorted(steps) or not all(0 <= x <= 1 for step in steps for x in step):
+            raise ValueError("its curve does not rise within 0 and 1")
+        if list(self.relevant) != sorted(self.relevant) or not all(0 <= p <= 1 for p in self.relevant):
+            raise ValueError("its p of relevant pairs do not rise within 0 and 1")
+        for precision, least in self.thresholds.items():
+            demand(least, float, f"its threshold for {precision}")
+        return self
 
 
 def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,8 +94,9 @@ class ScoreCache:
                     f"WHERE scope = ? AND query = ? AND candidate IN ({marks})",
                     (scope, query, *some),
                 )
-                found.update({row[0]: row[1:] for row in rows})
-        return found
+                found.update({row[0]: row[1:] for row in rows if _is_row(*row[1:])})
+        sizes = {len(row[1]) for row in found.values()}
+        return found if len(sizes) <= 1 else {}  # of one setting, all have as many labels
 
     def put(self, scope: int, query: bytes, rows: Iterable[tuple[bytes, Row]]) -> None:
         """Remember rows, all or none."""
@@ -169,6 +170,8 @@ class CachedScorer(ScorerWrapper):
         good = [j for j, status in enumerate(new.status) if status == "ok"]
         self.cache.put(self._scope, asked, [(keys[left[j]], _row(new, j)) for j in good])
         done = [i for i, status in enumerate(known.status) if status == "ok"]
+        if done and known.label_logits.shape[1] != new.label_logits.shape[1]:
+            raise StoreError(f"The score cache {self.cache.path} holds scores of other labels; name another file.")
         parts = [(done, select(known, done)), (left, new)]
         return probability.scatter(len(candidates), new.label_logits.shape[1], parts, "missing")
 
@@ -227,6 +230,14 @@ def _of_tokens(tokens: VisualTokens) -> str:
         if tensor is not None:
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.float().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _is_row(p: object, logits: object, *others: object) -> bool:
+    """Whether a row is one that `put` wrote: SQLite takes any type in any column, and the file may be a stranger's."""
+    if not (isinstance(p, float) and 0 <= p <= 1 and isinstance(logits, bytes) and len(logits) % 4 == 0):
+        return False
+    *rest, argmax = others
+    return type(argmax) is int and all(one is None or isinstance(one, float) for one in rest)
 
 
 def _row(scores: PairScores, i: int) -> Row:

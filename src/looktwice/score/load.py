@@ -77,7 +77,7 @@ def _read_at_once(mllm: Mllm, prompt: Prompt, config: ScorerConfig) -> Engine | 
     from looktwice.score.local.engine import Engine
     from looktwice.score.local.reference import Reference
 
-    family, why = families.find(mllm.model.config)
+    family, why = families.find(mllm.model.config, mllm.processor)
     if config.path == "fast" and family is None:
         raise UsageError(f"{mllm.name} has no fast path: {why}; leave the path at auto.")
     read = config.score_mode if config.score_mode in modes.READ_AT_ONCE else modes.P_LABEL
@@ -150,11 +150,12 @@ def budget(config: Any, processor: Any, resolution: int | None, max_tiles: int |
     """Set how much of a picture the model sees, in the terms of its family."""
     from looktwice.score.local import families
 
-    family, _ = families.find(config)
+    family, _ = families.find(config, processor)
     if resolution is not None:
         if family is not None and not family.native_resolution:
             raise UsageError(
-                "This model cuts pictures into tiles of one size; set the number of tiles, not a resolution."
+                "This model brings pictures to sizes of its own; leave the resolution out, or set the number of tiles "
+                "where it cuts them into tiles."
             )
         if family is not None:
             keep_budget(processor, resolution)

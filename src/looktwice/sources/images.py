@@ -14,6 +14,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from looktwice.errors import MediaError
+from looktwice.sources import jpeg
+from looktwice.sources.prefetch import Budget
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +30,12 @@ MAX_PIXELS = 178_956_970
 WORKING_PIXELS = 2**25
 """Larger pictures are reduced by a whole factor while or after decoding: no model here looks at 33 megapixels."""
 
+DECODING_PIXELS = 2**27
+"""Decoding begins while no more pixels than this are being decoded: lossless WebP takes 16 bytes for each of them."""
+
+MAX_SIDE, MAX_ASPECT = 100_000, 200
+"""Models bring the shorter side to hundreds of pixels, so that a line of pixels would become gigabytes."""
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"])
 
@@ -36,16 +44,30 @@ REASONS = {
     "not-an-image": "the bytes are none of " + ", ".join(FORMATS),
     "truncated": "the picture ends early",
     "corrupt": "the decoder gave up",
-    "too-large": f"more than {MAX_PIXELS:,} pixels, or more memory than there is",
+    "too-large": f"more than {MAX_PIXELS:,} pixels, more memory than there is, or a JPEG of far too many scans",
+    "too-long": f"a side of more than {MAX_SIDE:,} pixels, or of {MAX_ASPECT} times the other",
     "unsupported": "pixel values that have no agreed white, such as heights in metres, or a rare kind of TIFF",
 }
 """What `MediaError.reason` can be when it comes from this module."""
+
+_OTHERS = {
+    b"%PDF": "a PDF",
+    b"%!PS": "PostScript",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "gzip",
+    b"<svg": "SVG",
+    b"<?xml": "XML or SVG",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
+}
 
 _BLOCK = (4096, 256)
 """Columns and rows of a large picture's result that are made at once."""
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BUDGET = Budget(DECODING_PIXELS)
 
 
 def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, Size]:
@@ -56,11 +78,25 @@ def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, Size]:
     """
     if not data:
         raise MediaError("empty", "the file has no bytes")
+    scans = jpeg.count_scans(data) if data.startswith(_MAGIC[0]) else 0
     image = _open(data)
     for width, height in (image.size, _tile(image)):
         if width * height > max_pixels:
             raise MediaError("too-large", f"{width} x {height} pixels; the limit is {max_pixels:,}")
-    return _decode(image, data)
+    if scans * image.width * image.height > jpeg.MOST_SCANNED_PIXELS:
+        raise MediaError("too-large", f"{image.width} x {image.height} pixels in {scans} scans")
+    _demand_shape(image)
+    with _BUDGET.hold(image.width * image.height):
+        return _decode(image, data)
+
+
+def begins_like_picture(head: bytes) -> bool:
+    """Whether a file of which these are the first 12 bytes may be a picture that `load` reads."""
+    return (
+        head.startswith((*_MAGIC, *_TIFF, b"BM"))
+        or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
+        or head[4:8] == b"ftyp"
+    )
 
 
 def upright(image: Image) -> Image:
@@ -69,6 +105,7 @@ def upright(image: Image) -> Image:
         image.load()
         if not image.width * image.height:
             raise MediaError("empty", "it has no pixels")
+        _demand_shape(image)
         return _turned(_rgb(image), _orientation(image))
     except MediaError:
         raise
@@ -104,11 +141,18 @@ def _open(data: bytes) -> Image:
             raise MediaError("unsupported", "a kind of TIFF that cannot be read, or its directory is missing") from None
         if data.startswith(_MAGIC) or data[4:12] == b"ftypavif" or _cut_webp(data):
             raise MediaError("truncated", "the header of the picture is incomplete or damaged") from None
-        raise MediaError("not-an-image", _begins_with(data)) from None
+        raise MediaError("not-an-image", f"it is {kind_of(data)}") from None
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
         raise MediaError("too-large", str(error)) from None
     except Exception as error:  # hostile headers make parsers raise anything, from struct.error to KeyError
         raise _broken(error, data) from None
+
+
+def _demand_shape(image: Image) -> None:
+    short, long = sorted(image.size)
+    if long > MAX_SIDE or long > MAX_ASPECT * max(1, short):
+        limit = f"at most {MAX_SIDE:,} pixels a side, and {MAX_ASPECT} times the other side"
+        raise MediaError("too-long", f"{image.width} x {image.height} pixels; {limit}")
 
 
 def _tile(image: Image) -> Size:
@@ -145,11 +189,14 @@ def _cut_webp(data: bytes) -> bool:
     return data[:4] == b"RIFF" and data[8:12] == b"WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little")
 
 
-def _begins_with(data: bytes) -> str:
-    head = data[:24]
-    if all(32 <= byte < 127 or byte in b"\r\n\t" for byte in head):
-        return f"it is text that begins with {head.decode('ascii')!r}"
-    return f"it begins with the bytes {data[:8].hex(' ')}"
+def kind_of(data: bytes) -> str:
+    """What a file that is no picture seems to be. Its bytes are not quoted: a stranger's list may name any file."""
+    for start, kind in _OTHERS.items():
+        if data.startswith(start):
+            return kind
+    if data[4:8] == b"ftyp":
+        return "HEIC or a video"
+    return "text" if all(32 <= byte < 127 or byte in b"\r\n\t" for byte in data[:24]) else "data of another kind"
 
 
 def _orientation(image: Image) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from threading import Condition
 from typing import TYPE_CHECKING, TypeVar
@@ -50,6 +51,27 @@ class Gate:
         with self._changed:
             self._open = False
             self._changed.notify_all()
+
+
+class Budget:
+    """Lets work begin while few pixels are being worked on; what is larger than all that is allowed goes alone."""
+
+    def __init__(self, pixels: int) -> None:
+        self._allowed, self._held = pixels, 0
+        self._changed = Condition()
+
+    @contextmanager
+    def hold(self, pixels: int) -> Iterator[None]:
+        """Wait until so many pixels fit, and count them until the work is done."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._held == 0 or self._held + pixels <= self._allowed)
+            self._held += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= pixels
+                self._changed.notify_all()
 
 
 def pixels_of(image: Image | None) -> int:

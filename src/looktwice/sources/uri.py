@@ -16,9 +16,13 @@ from typing import BinaryIO, Literal, TypeAlias
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from looktwice.errors import MediaError
+from looktwice.sources.images import begins_like_picture, kind_of
 
 MAX_BYTES = 2**29
 """Larger files are refused: no picture under the pixel cap needs half a gigabyte."""
+
+LOOK_FIRST_BYTES = 2**24
+"""Larger ones are read only if they begin like a picture."""
 
 Urls: TypeAlias = Literal["refused", "public", "private"]
 """Which URLs may be fetched: none, those on the public internet, or those of the local network and machine too."""
@@ -31,6 +35,7 @@ REASONS = {
     "permission": "the file may not be read",
     "io-error": "the disk or the network share failed",
     "too-large": f"more than {MAX_BYTES:,} bytes",
+    "not-an-image": f"more than {LOOK_FIRST_BYTES:,} bytes that do not begin like a picture",
     "truncated": "the file ends before the range that should be read",
     "changed": "the bytes are no longer those that were indexed",
     "bad-uri": "not an address that looktwice writes",
@@ -141,6 +146,10 @@ def _read_open(file: BinaryIO, where: Location) -> bytes:
     if size > MAX_BYTES:
         raise MediaError("too-large", f"{size:,} bytes; the limit is {MAX_BYTES:,}")
     file.seek(where.offset)
+    if size > LOOK_FIRST_BYTES:
+        if not begins_like_picture(head := file.read(24)):
+            raise MediaError("not-an-image", f"it is {kind_of(head)}, of {size:,} bytes")
+        file.seek(where.offset)
     data = file.read(size)
     if where.size is not None and len(data) < size:
         raise MediaError("truncated", f"the file ends {size - len(data):,} bytes early")

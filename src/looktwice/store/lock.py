@@ -41,6 +41,8 @@ class WriterLock:
             self._lock.acquire(timeout=wait)
         except Timeout:
             raise Locked(self._refusal()) from None
+        except NotImplementedError as error:  # of older versions of filelock
+            raise StoreError(f"{self._file} lies where there are no locks; install a newer filelock.") from error
         except OSError as error:
             raise StoreError(f"{self._file} cannot be locked ({error.strerror}); check the permissions.") from error
         try:

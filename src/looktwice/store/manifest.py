@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from looktwice.checked import demand, read_json
 from looktwice.errors import Mismatch, StoreError, UsageError
 from looktwice.files import read_own, write_whole
 from looktwice.types import EncoderInfo
@@ -19,6 +20,18 @@ from looktwice.types import EncoderInfo
 NAME = "manifest.json"
 FORMAT = 1
 
+_COUNTS = ("rows", "partitions", "nprobes", "refine", "sample")
+_TEXTS = ("tokens_key", "mllm", "revision", "preprocessing", "codec")
+_KINDS = {
+    "encoder": {"name": str, "revision": str, "preprocessing": str, "dim": int, "queries?": (str, None)},
+    "roots": [str],
+    "dtypes?": [str],
+    "index": (dict, None),
+    "tokens": [{**dict.fromkeys(_TEXTS, str), "codebook_sha256": (str, None), "width": int, "levels": int}],
+}
+_INDEX = {"kind": str, **dict.fromkeys(_COUNTS, int), "recall": float}
+
+MOST_DIM = 2**16
 MOST_BYTES = 2**26
 """Of a manifest; a million roots of 60 characters."""
 
@@ -45,7 +58,7 @@ class Manifest:
     def read(cls, folder: Path) -> Manifest:
         """Read a table's manifest. Raises UsageError where there is none, or one of another format."""
         try:
-            values = json.loads(read_own(folder / NAME, MOST_BYTES))
+            values = read_json(read_own(folder / NAME, MOST_BYTES))
         except FileNotFoundError:
             raise UsageError(
                 f"{folder} is no looktwice table (it has no {NAME}); make one with: looktwice index"
@@ -64,13 +77,18 @@ class Manifest:
     @classmethod
     def _from(cls, values: dict[str, Any], folder: Path) -> Manifest:
         try:
+            demand(values, _KINDS, "it")
+            if values["index"] is not None:
+                demand(values["index"], _INDEX, "its index")
             encoder = EncoderInfo(**values["encoder"])
-            dtypes = tuple(values.get("dtypes", ()))
-            return cls(encoder, tuple(values["roots"]), values["index"], tuple(values["tokens"]), dtypes)
-        except (KeyError, TypeError) as error:
+            if not 1 <= encoder.dim <= MOST_DIM:
+                raise ValueError(f"its vectors have {encoder.dim} dimensions")
+        except (ValueError, TypeError) as error:
             raise StoreError(
                 f"{folder / NAME} is damaged ({error}); restore it from a copy, or index again."
             ) from error
+        dtypes = tuple(values.get("dtypes", ()))
+        return cls(encoder, tuple(values["roots"]), values["index"], tuple(values["tokens"]), dtypes)
 
     def check(self, encoder: EncoderInfo, folder: Path) -> None:
         """Refuse any encoder but the one whose vectors are in the table. Raises Mismatch with both names."""

@@ -21,7 +21,7 @@ from looktwice.store.schema import Row, TokenRow, arrow_to_rows, check_rows, dec
 from looktwice.store.search import Space, find_pictures
 from looktwice.types import Candidate, EncoderInfo
 
-_CHUNK = 2000
+_CHUNK, _AT_ONCE = 2000, 100_000
 
 
 class Table:
@@ -94,22 +94,24 @@ class Table:
             self._items.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
 
     def delete(self, ids: Iterable[str] | None = None, *, where: str | None = None) -> int:
-        """Delete items by id or by filter, with their tokens and ledger lines; returns how many there were."""
+        """Delete items by id or by filter, with their tokens and ledger lines; returns how many there were.
+
+        The items go last, in one commit (100,000 ids each): where it is interrupted, the same call finishes the work.
+        """
         if (ids is None) == (where is None):
             raise UsageError("Say either which ids to delete or a filter, not both and not neither.")
         demand_list(ids, "The ids to delete")
-        with self.writer(), plain_errors(self.path, "deleting items"):
+        with self.writer(), plain_errors(self.path, "deleting items"), filtering(where, self._schema.names) as sql:
             columns = ["id", "uri", "root"]
-            if where is None:
+            if sql is None:
                 found = self._lookup(ids or (), columns)
             else:
-                with filtering(where, self._schema.names) as sql:
-                    found = self._items.search().where(sql).select(columns).to_arrow()
+                found = self._items.search().where(sql).select(columns).to_arrow()
             for part in found.to_batches(_CHUNK):
                 self.ledger.clear_items(part.to_pylist())
-                some = is_in("id", part["id"].to_pylist())
-                for handle in (self._tokens, self._items):
-                    handle.delete(some)
+                self._tokens.delete(is_in("id", part["id"].to_pylist()))
+            for some in batched(found["id"].to_pylist(), _AT_ONCE):
+                self._items.delete(is_in("id", some))
         return len(found)
 
     def compact(self, purge: bool = False) -> None:

@@ -66,7 +66,7 @@ def collate(model: Any, family: Family, part: Sequence[Pair], start: int, stop: 
     vector = family.newline()
     if vector is not None:
         embeds[newline] = vector.to(embeds)
-    extras = family.extras(visual, [t.levels for t in shown if t.levels is not None])
+    extras = family.extras(ids, visual, [t.levels for t in shown if t.levels is not None])
     last = torch.tensor([len(row.ids[cut]) - 1 for row in rows], device=device)
     positions = positions.to(device)
     return Batch(embeds, visual, positions if len(positions) > 1 else positions[0], last, extras, start)

@@ -16,7 +16,6 @@ from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from looktwice.errors import LooktwiceError, ModelError
 from looktwice.models.processors import cleaner
@@ -172,7 +171,8 @@ class Engine(Scorer):
         """Token ids of a laid-out pair."""
         ids = self._ids.get(pieces)
         if ids is None:
-            ids = self._ids[pieces] = chat.encode(self.mllm.processor, chat.render(self.mllm.processor, pieces))
+            text = self.family.rewrite(chat.render(self.mllm.processor, pieces))
+            ids = self._ids[pieces] = chat.encode(self.mllm.processor, text)
             if len(self._ids) > BLOCK:
                 self._ids.popitem(last=False)
         return ids
@@ -241,25 +241,25 @@ class Engine(Scorer):
         return min(most, self.batch_size or most)
 
     def _prefix(self, pair: Pair, length: int) -> Any:
-        """Return keys and values of the first `length` tokens; those of the last few queries are kept."""
+        """Return what the first `length` tokens leave in the model's layers; those of the last few queries are kept."""
         if length == 0:
             return None
         shown = [t for start, t in zip(pair.row.starts, pair.pictures, strict=True) if start < length]
         return self._memory.prefix(pair.row.ids[:length].tolist(), shown, lambda: self._run_prefix(pair, length))
 
     def _run_prefix(self, pair: Pair, length: int) -> Any:
-        cache = DynamicCache(config=self.mllm.model.config.get_text_config())
-        self.decode(self.batch([pair], 0, length), prefix_cache.mask(0, length, self.mllm.model.device), cache)
-        return prefix_cache.share(cache)
+        cache = prefix_cache.blank(self.mllm.model.config.get_text_config())
+        batch = self.batch([pair], 0, length)
+        self.decode(batch, self.mask(batch, 0), cache)
+        return cache
 
     def run(self, part: Sequence[Pair], length: int, cache: Any) -> Tensor:
         """Next-token logits [n, V] of pairs whose first `length` tokens are in `cache`."""
         batch = self.batch(part, length)
-        mask = prefix_cache.mask(length, batch.embeds.shape[1], batch.embeds.device)
         whole = self.retracer is not None and self.retracer.needs_last  # it looks at every position of the last layer
         short = nullcontext() if whole else only_last(self.family.decoder, batch.last)
         with self.hook_lock, self.watching(batch, part), short:
-            hidden = self.decode(batch, mask, cache)
+            hidden = self.decode(batch, self.mask(batch, length), prefix_cache.share(cache, len(part)))
         return self.project(hidden[torch.arange(len(part), device=hidden.device), batch.last], part)
 
     def batch(self, part: Sequence[Pair], start: int, stop: int | None = None) -> Batch:
@@ -270,7 +270,13 @@ class Engine(Scorer):
         """Inside it, `decode` shows the pictures of these pairs once more, where retrace was asked for."""
         return self.retracer.watching(batch, part) if self.retracer else nullcontext()
 
-    def decode(self, batch: Batch, mask: Tensor, cache: Any) -> Tensor:
+    def mask(self, batch: Batch, length: int) -> Any:
+        """Who sees whom in a batch after `length` shared tokens, as the model's family wants it said."""
+        return self.family.mask(
+            prefix_cache.distances(length, batch.embeds.shape[1], batch.embeds.device), batch.visual
+        )
+
+    def decode(self, batch: Batch, mask: Any, cache: Any) -> Tensor:
         """Hidden states [n, C, d] of a batch after the tokens in `cache`."""
         with self.hook_lock:
             out = self.family.decoder(
@@ -291,4 +297,4 @@ class Engine(Scorer):
         said = [pair.row.ids for pair in part]
         if more:
             said = [torch.cat([ids, torch.tensor(own, dtype=ids.dtype)]) for ids, own in zip(said, more, strict=True)]
-        return repetition_penalty.penalise(logits.float(), said, self.penalty)
+        return repetition_penalty.penalise(self.family.finish(logits.float()), said, self.penalty)

@@ -26,6 +26,7 @@ from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout import labels, modes, probability
 from looktwice.types import Item, PairScores
 
+UNSEEN = 1 << 40  # the place of what comes after everything
 MOST = 16  # tokens of an answer; a number that is longer is not one that was asked for
 _NUMBER = re.compile(r"\s*(?:0(?:\.[0-9]*)?|\.[0-9]+|1(?:\.0*)?)\s*", re.ASCII)
 _BEGINNING = re.compile(r"\s*(?:[01]?\.[0-9]*|[01])?\s*", re.ASCII)
@@ -41,7 +42,10 @@ def parse(text: str) -> float | None:
 
 
 class Answering:
-    """Pairs of one batch whose answers go on token by token; `logits` [n, V] are those of the next token."""
+    """Pairs of one batch whose answers go on token by token; `logits` [n, V] are those of the next token.
+
+    `at` [n, K] is the place of every key in its row, `ends` [n] the place of the first token written.
+    """
 
     def __init__(self, engine: Engine, part: Sequence[Pair], length: int, shared: Any) -> None:
         self.engine = engine
@@ -50,29 +54,34 @@ class Answering:
         n, new = self.batch.embeds.shape[:2]
         device = self.batch.embeds.device
         self.rows = torch.arange(n, device=device)
-        self.cache = prefix_cache.grow(shared, n, engine.mllm.model.config.get_text_config())
+        self.cache = prefix_cache.grow(shared, n, engine.mllm.model.config.get_text_config(), self.batch.last)
         self.written: list[list[int]] = [[] for _ in part]
+        self.ends = length + self.batch.last + 1
         column = torch.arange(length + new, device=device)
-        self.seen = column < (length + self.batch.last + 1)[:, None]  # padding on the right stays unseen
-        with engine.hook_lock, engine.watching(self.batch, part) as self.evidence:
-            hidden = engine.decode(self.batch, prefix_cache.mask(length, new, device), self.cache)
+        self.at = torch.where(column < self.ends[:, None], column, UNSEEN)  # of padding on the right
+        with (
+            engine.hook_lock,
+            engine.watching(self.batch, part) as self.evidence,
+            engine.family.ignoring_padding(self.batch),
+        ):
+            hidden = engine.decode(self.batch, engine.mask(self.batch, length), self.cache)
         self.logits = engine.project(hidden[self.rows, self.batch.last], part)
 
     def write(self, ids: Tensor) -> Tensor:
         """Append `ids` [n, t] to every row; returns the logits after the last of them."""
         batch, engine = self.batch, self.engine
-        n, t = ids.shape
+        t = ids.shape[1]
         begin = batch.positions[..., self.rows, batch.last] + 1 + len(self.written[0])
         steps = torch.arange(t, device=ids.device)
-        own = torch.ones(t, t, dtype=torch.bool, device=ids.device).tril().expand(n, 1, t, t)
-        mask = torch.cat([self.seen[:, None, None].expand(n, 1, t, -1), own], dim=-1)
-        self.seen = torch.cat([self.seen, self.seen.new_ones(n, t)], dim=1)
+        places = self.ends[:, None] + len(self.written[0]) + steps
+        self.at = torch.cat([self.at, places], dim=1)
         embeds = engine.mllm.model.get_input_embeddings()(ids)
         positions = begin[..., None] + steps
         for row, new in zip(self.written, ids.tolist(), strict=True):
             row += new
-        last = torch.full((n,), t - 1, device=ids.device)
-        step = Batch(embeds, torch.zeros_like(ids, dtype=torch.bool), positions, last, {})
+        last, nothing = torch.full_like(ids[:, 0], t - 1), torch.zeros_like(ids, dtype=torch.bool)
+        step = Batch(embeds, nothing, positions, last, engine.family.extras(ids, nothing, ()))
+        mask = engine.family.mask((places[:, :, None] - self.at[:, None])[:, None], nothing)
         with engine.hook_lock, self._watching(embeds):
             hidden = engine.decode(step, mask, self.cache)
         self.logits = engine.project(hidden[:, -1], self.part, self.written)

@@ -37,7 +37,9 @@ def only_last(decoder: Any, last: Tensor) -> Iterator[None]:
         return args[0][rows, last][:, None], *args[1:]
 
     layer = decoder.layers[-1]
-    hooks = [module.register_forward_pre_hook(pick) for module in (layer.self_attn.o_proj, layer.mlp)]
+    attention = getattr(layer, "self_attn", None)  # a recurrent layer's projection is left as it is
+    modules = [layer.mlp] if attention is None else [attention.o_proj, layer.mlp]
+    hooks = [module.register_forward_pre_hook(pick) for module in modules]
     try:
         yield
     finally:

@@ -19,30 +19,60 @@ BATCH_TOKENS = (1 << 15, 1 << 12)  # new tokens of one decoder batch: GPU, CPU; 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Bytes that a decoder batch needs at its peak, from the model's configuration."""
+    """Bytes that a decoder batch needs at its peak, from the model's configuration.
+
+    `own_masks`: every row has a mask of its own, because what it sees depends on where its pictures stand.
+    """
 
     per_token: int
     per_key: int
     per_row: int
+    own_masks: bool = False
 
     @classmethod
     def of(cls, text_config: Any, itemsize: int) -> Cost:
         heads = int(text_config.num_attention_heads)
         kv_heads = int(getattr(text_config, "num_key_value_heads", None) or heads)
-        head = int(getattr(text_config, "head_dim", None) or text_config.hidden_size // heads)
-        token = 3 * int(text_config.intermediate_size) + 6 * int(text_config.hidden_size) + 3 * heads * head
+        head = _head(text_config, heads)
+        token = 3 * _feed_forward(text_config) + 6 * int(text_config.hidden_size) + 3 * heads * head
         # keys and values of one layer: as cached, with the prefix in front, and repeated for grouped heads
         key = 2 * head * (2 * kv_heads + heads)
-        return cls(token * itemsize, key * itemsize, int(text_config.vocab_size) * 4 * 8)
+        net_token, net_row = _delta_net(text_config)
+        row = int(text_config.vocab_size) * 4 * 8 + net_row
+        own = "sliding_attention" in (getattr(text_config, "layer_types", None) or ())
+        return cls(token * itemsize + net_token, key * itemsize, row, own)
 
     def rows(self, length: int, prefix: int, room: int, tokens: int) -> int:
         """How many rows of `length` new tokens after `prefix` shared ones fit, at least 1."""
         row = length * self.per_token + (prefix + length) * self.per_key + self.per_row
         mask = 5 * length * (prefix + length)
-        wanted, fit = tokens // length, max(1, (room - mask) // row)
+        wanted, fit = tokens // length, max(1, room // (row + 2 * mask) if self.own_masks else (room - mask) // row)
         if fit < wanted:  # a power of two: free memory that changes a little must not change the batches
             wanted = 1 << (fit.bit_length() - 1)
         return max(1, wanted)
+
+
+def _head(text_config: Any, heads: int) -> int:
+    """The widest head of any layer."""
+    layers = getattr(text_config, "per_layer_config", None) or [text_config]
+    return max(int(getattr(layer, "head_dim", None) or text_config.hidden_size // heads) for layer in layers)
+
+
+def _feed_forward(text_config: Any) -> int:
+    """Numbers between the two halves of a token's feed-forward layer; with experts, of all that it is sent to."""
+    names = ("num_experts_per_tok", "top_k_experts", "moe_intermediate_size", "hidden_size")
+    first, second, expert, hidden = (int(getattr(text_config, name, None) or 0) for name in names)
+    dense = int(getattr(text_config, "intermediate_size", None) or 0)
+    shared = int(getattr(text_config, "shared_expert_intermediate_size", None) or 0)
+    return dense + shared + (first + second) * (expert + hidden) * bool(expert)
+
+
+def _delta_net(text_config: Any) -> tuple[int, int]:
+    """Bytes per token and per row of a gated delta-net layer, which works in float32 and in chunks of 64 tokens."""
+    names = ("num_value_heads", "key_head_dim", "value_head_dim", "num_key_heads")
+    heads, key, value, key_heads = (int(getattr(text_config, f"linear_{name}", None) or 0) for name in names)
+    inputs = 4 * (2 * key_heads * key + heads * value)
+    return 4 * (inputs + heads * (4 * key + 4 * value + 3 * 64)), 4 * 2 * heads * key * value
 
 
 def plan(lengths: Sequence[int], rows_for: Callable[[int], int], waste: float = 0.15) -> list[list[int]]:

@@ -91,8 +91,9 @@ class Reference(Scorer):
                 add_special_tokens=chat.adds_special_tokens(self.mllm.processor, text),
                 return_tensors="pt",
             )
-        except ValueError as error:  # how processors refuse a picture, such as one 300 times as long as high
-            raise ModelError(f"This pair cannot be prepared for {self.mllm.name}: {error}") from error
+        except (ValueError, MemoryError) as error:  # how processors refuse a picture, such as one far too long
+            why = str(error) or "not enough memory"
+            raise ModelError(f"This pair cannot be prepared for {self.mllm.name}: {why}") from error
         return inputs.to(self.mllm.model.device, self.mllm.model.dtype)
 
     def settings(self) -> Mapping[str, Any]:

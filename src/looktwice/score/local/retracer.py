@@ -45,11 +45,17 @@ class Retracer:
     def __init__(self, spec: Retrace, mllm: Mllm, family: Family) -> None:
         self.spec = spec
         self.model = mllm.model
+        self.family = family
         self.decoder = family.decoder
         layers = list(getattr(self.decoder, "layers", ()))
         self.static, self.probes = _places(spec, len(layers))
         self.mlps = {at: getattr(layers[at], "mlp", None) for at in self._acting}
         wrong = [at for at, mlp in self.mlps.items() if not (hasattr(mlp, "gate_proj") and hasattr(mlp, "down_proj"))]
+        if any(hasattr(part, "experts") for at, mlp in self.mlps.items() for part in (mlp, layers[at])):
+            raise UsageError(
+                f"Retrace {spec} would act on layers of {mllm.name} that send each token to experts of its own, and "
+                "its keys and values are one feed-forward layer's; choose a model without experts, or leave it off."
+            )
         if not self.mlps or wrong:
             raise UsageError(
                 f"Retrace {spec} finds no feed-forward layer of {mllm.name} to act on (depth {len(layers)}, places "
@@ -148,7 +154,7 @@ class Retracer:
         if self.spec.normed:
             state = self.decoder.norm(state)
         head = self.model.get_output_embeddings()
-        unsure = early_entropy(head(state.to(head.weight.dtype))) > self.spec.gamma
+        unsure = early_entropy(self.family.finish(head(state.to(head.weight.dtype)))) > self.spec.gamma
         for earlier in evidence.fires.values():
             unsure = unsure & ~earlier
         evidence.fires[at + 1] = unsure

@@ -108,8 +108,9 @@ class Tower:
             assert item.image is not None
             try:
                 yield key, self.family.prepare(self.mllm.scale(item.image), pictures)
-            except ValueError as error:  # how processors refuse a picture, such as one 300 times as long as high
-                refused[key] = ModelError(f"The picture {item.id!r} cannot be prepared for {self.mllm.name}: {error}")
+            except (ValueError, MemoryError) as error:  # how processors refuse a picture, such as one far too long
+                why = str(error) or "not enough memory"
+                refused[key] = ModelError(f"The picture {item.id!r} cannot be prepared for {self.mllm.name}: {why}")
 
     def _batches(self, ready: Iterable[tuple[Key, Prepared]]) -> Iterator[list[tuple[Key, Prepared]]]:
         limit = TOWER_NUMBERS[self._place[0].type == "cpu"]

@@ -5,15 +5,22 @@ They follow the two papers (arXiv 2604.13268 and 2602.22278) clause by clause, i
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from looktwice.checked import demand, read_json
 from looktwice.errors import UnknownName, UsageError
 from looktwice.score.prompting.prompt import PARTS, Label, Prompt, Segment
 from looktwice.types import Item
+
+_KINDS = {
+    "name?": str,
+    "segments": [(str, dict)],
+    "labels": [{"name": str, "value": float, "variants?": (list, str)}],
+}
+_SEGMENT = {"part?": str, "before?": str, "after?": str, "optional?": bool}
 
 
 def fitting(query: Item, candidate: Item) -> list[str]:
@@ -53,7 +60,8 @@ def read(path: Path) -> Prompt:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        body = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        body = tomllib.loads(text) if path.suffix == ".toml" else read_json(text)
+        demand(body, _KINDS, "it")
         segments = tuple(_segment(s) for s in body["segments"])
         labels = tuple(_label(x) for x in body["labels"])
         return Prompt(str(body.get("name", path.stem)), segments, labels)
@@ -61,15 +69,16 @@ def read(path: Path) -> Prompt:
         raise UsageError(f"The prompt file {path} cannot be read: {error.strerror or error}.") from error
     except UsageError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"The prompt file {path} is not understood ({error!r}): it needs `segments` and `labels`."
+            f"The prompt file {path} is not understood ({error}): it needs `segments` and `labels`."
         ) from error
 
 
 def _segment(value: str | Mapping[str, Any]) -> Segment:
     if isinstance(value, str):
         return Segment(part=value) if value in PARTS else Segment(text=value)
+    demand(value, _SEGMENT, "a segment")
     if value.get("part") not in PARTS or set(value) - {"part", "before", "after", "optional"}:
         raise UsageError(f"The segment {dict(value)!r} needs a part: one of {', '.join(PARTS)}.")
     return Segment(

@@ -6,6 +6,7 @@ A family is a small table of differences; a new one is one module and one line h
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,22 +18,35 @@ FAMILIES = {
     "qwen2_vl": "looktwice.score.local.families.qwen:QwenVL",
     "qwen2_5_vl": "looktwice.score.local.families.qwen:QwenVL",
     "qwen3_vl": "looktwice.score.local.families.qwen:QwenVL",
+    "qwen3_vl_moe": "looktwice.score.local.families.qwen:QwenVL",
+    "qwen3_5": "looktwice.score.local.families.qwen:Qwen35",
+    "qwen3_5_moe": "looktwice.score.local.families.qwen:Qwen35",
+    "gemma3": "looktwice.score.local.families.gemma:Gemma3",
+    "gemma4": "looktwice.score.local.families.gemma:Gemma4",
     "internvl": "looktwice.score.local.families.internvl:InternVL",
     "llava_onevision": "looktwice.score.local.families.llava_onevision:LlavaOnevision",
 }
 
 
-def find(config: Any) -> tuple[type[Family] | None, str | None]:
-    """The family of a model with this configuration; or None, and in words why it must take the reference path."""
+def find(config: Any, processor: Any) -> tuple[type[Family] | None, str | None]:
+    """The family of a model with this configuration and processor; or None, and why it must take the reference path."""
     if config.model_type not in FAMILIES:
         return None, f"the family {config.model_type!r} is not one of {', '.join(FAMILIES)}"
+    module, _, cls = FAMILIES[config.model_type].partition(":")
+    found: type[Family] = getattr(importlib.import_module(module), cls)
     text_config = config.get_text_config()
-    kinds = set(getattr(text_config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
+    kinds = set(_layer_kinds(text_config)) - found.layer_kinds
     if kinds:
         return None, f"its language model has layers of the kind {', '.join(sorted(kinds))}"
     attention = getattr(text_config, "_attn_implementation", None) or "sdpa"
     if attention != "sdpa":
         return None, f"it was loaded with the attention {attention!r}, not 'sdpa'"
-    module, _, cls = FAMILIES[config.model_type].partition(":")
-    found: type[Family] = getattr(importlib.import_module(module), cls)
-    return found, None
+    why = found.refuses(config, processor)
+    return (None, why) if why else (found, None)
+
+
+def _layer_kinds(text_config: Any) -> Sequence[str]:
+    """What the layers are, in transformers' words; older configurations say it with a window alone."""
+    if kinds := getattr(text_config, "layer_types", None):
+        return tuple(kinds)
+    return ("sliding_attention",) if getattr(text_config, "sliding_window", None) else ("full_attention",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import signature
@@ -17,6 +18,8 @@ from looktwice.types import Block, Layout, Newline, TextIds, VisualTokens
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from looktwice.score.local.batches import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Family:
     """The differences of one family, bound to a loaded model. The base class is a one-axis family without extras."""
 
     decoder_name: ClassVar[str] = "language_model"
+    layer_kinds: ClassVar[frozenset[str]] = frozenset({"full_attention"})
     native_resolution: ClassVar[bool] = False
     depends_on_pictures: ClassVar[bool] = False
     levels: int = 0
@@ -87,6 +91,15 @@ class Family:
         """Let the processor cut a picture into at most `most` tiles."""
         raise UsageError("This model does not cut pictures into tiles; leave the number of tiles out.")
 
+    @classmethod
+    def refuses(cls, config: Any, processor: Any) -> str | None:
+        """Why a model with this configuration and processor must take the reference path, or None."""
+        return None
+
+    def rewrite(self, text: str) -> str:
+        """The rendered text as the model's processor would have it before the tokenizer, one placeholder a picture."""
+        return text
+
     def prepare(self, image: Image, pictures: int) -> Prepared:
         """Run the model's own processor on one picture of a prompt that shows so many."""
         made = self.processor(
@@ -106,9 +119,26 @@ class Family:
         """The learned end-of-row vector [d] of families that have one."""
         return None
 
-    def extras(self, visual: Tensor, levels: Sequence[Tensor]) -> dict[str, Any]:
-        """Further arguments of the decoder: rows with the mask `visual` [n, C] and these `levels` ([L, T, d] each)."""
+    def extras(self, ids: Tensor, visual: Tensor, levels: Sequence[Tensor]) -> dict[str, Any]:
+        """Further arguments of the decoder: rows of `ids` [n, C], visual where the mask `visual` [n, C] says so, with
+        these `levels` ([L, T, d] each)."""
         return {}
+
+    def mask(self, distances: Tensor, visual: Tensor) -> Any:
+        """The decoder's attention mask, true where a token may look.
+
+        `distances` [1 or n, 1, C, K]: how many tokens a key lies before a new token, below zero where it comes after;
+        `visual` [n, C] are the new tokens of pictures, the last C of the K keys.
+        """
+        return distances >= 0
+
+    def finish(self, logits: Tensor) -> Tensor:
+        """The model's logits, from what its head gives."""
+        return logits
+
+    def ignoring_padding(self, batch: Batch) -> AbstractContextManager[None]:
+        """Inside it, padding on the right leaves no trace in what a layer remembers: nothing to do for attention."""
+        return nullcontext()
 
     def lay_out(self, ids: Sequence[int], shape: tuple[int, int]) -> Layout:
         """The layout that a picture's ids spell: h·w placeholders are a block, the last block is the whole view."""

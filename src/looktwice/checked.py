@@ -1,0 +1,66 @@
+"""Small JSON files that people edit by hand: what they hold is compared with a table of types before it is used."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+Kind: TypeAlias = Any
+"""`str`, `int`, `float` (finite; whole ones too), `dict`, `None`, a tuple of kinds any of which will do, `[kind]` for a
+list of them, or {key: kind}; a key that ends in ? may be left out, and what is not named may be anything."""
+
+
+def read_json(text: str | bytes) -> Any:
+    """Return what JSON says. Raises ValueError for anything else, NaN and infinities among it."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def demand(value: object, kind: Kind, name: str) -> None:
+    """Raise ValueError, with the place that `name` and the keys below it give, where a value is not of a kind."""
+    if isinstance(kind, list):
+        _demand_type(value, list, name)
+        assert isinstance(value, list)
+        for place, one in enumerate(value):
+            demand(one, kind[0], f"{name}[{place}]")
+    elif isinstance(kind, Mapping):
+        _demand_keys(value, kind, name)
+    else:
+        _demand_type(value, kind, name)
+
+
+def _demand_keys(value: object, kinds: Mapping[str, Kind], name: str) -> None:
+    _demand_type(value, dict, name)
+    assert isinstance(value, dict)
+    for key, kind in kinds.items():
+        if key.removesuffix("?") in value:
+            demand(value[key.removesuffix("?")], kind, f"{name}.{key.removesuffix('?')}")
+        elif not key.endswith("?"):
+            raise ValueError(f"{name} has no {key!r}")
+
+
+def _demand_type(value: object, kind: Kind, name: str) -> None:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not any(_is(value, one) for one in kinds):
+        wanted = " or ".join("null" if one is None else one.__name__ for one in kinds)
+        raise ValueError(f"{name} is {str(value)[:40]!r} and must be {wanted}")
+
+
+def _is(value: object, kind: type | None) -> bool:
+    if kind is None or value is None:
+        return kind is value
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, int | float) and abs(value) < 1e300 and math.isfinite(value)
+    if isinstance(value, int) and kind is int:
+        return abs(value) < 2**63
+    return isinstance(value, kind)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"it holds {constant}, which is no JSON")
