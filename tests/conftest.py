@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import Colours, make_pictures
 from hypothesis import settings
+
+from looktwice.testing import ColorEncoder, make_images
 
 settings.register_profile("few", max_examples=25, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
@@ -49,13 +50,13 @@ def cpu_dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A folder of 12 flat pictures, three shades each of red, green, blue and grey, named red-0.png … grey-2.png."""
-    return make_pictures(tmp_path / "pictures")
+    return make_images(tmp_path / "pictures")
 
 
 @pytest.fixture
-def colours() -> Colours:
+def colours() -> ColorEncoder:
     """An encoder whose vectors are mean colours."""
-    return Colours()
+    return ColorEncoder()
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import Brighter, Colours
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -28,6 +27,7 @@ from looktwice.search.retriever import Answer, Retriever
 from looktwice.search.run_record import Tally
 from looktwice.sources.loader import Entry
 from looktwice.store import Row, Table
+from looktwice.testing import BrightnessScorer, ColorEncoder
 from looktwice.types import Candidate, Hit, Item
 
 SOURCE = {"mllm": "m", "prompt_hash": "0", "tokens": ""}
@@ -229,11 +229,11 @@ def table(tmp_path: Path) -> Table:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     rows = []
-    made = Table.create(tmp_path / "t.lt", Colours.info, roots=[str(pictures)])
+    made = Table.create(tmp_path / "t.lt", ColorEncoder.info, roots=[str(pictures)])
     for i in range(40):
         path = pictures / f"{i:02}.png"
         Image.new("RGB", (8, 6), (250 - 5 * i, 3 * i, 0)).save(path)
-        vector = Colours().encode([Item("x", image=Image.open(path).convert("RGB"))])[0]
+        vector = ColorEncoder().encode([Item("x", image=Image.open(path).convert("RGB"))])[0]
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         rows.append(Row(f"{i:02}", path.as_uri(), digest, 8, 6, f"number {i}", {}, vector))
     with made.writer():
@@ -241,9 +241,9 @@ def table(tmp_path: Path) -> Table:
     return made
 
 
-def of_the_table(table: Table, **options: Any) -> tuple[Any, Brighter]:
-    scorer = Brighter()
-    retriever = Retriever(table, Colours(), scorer, shortlist=40, **options)
+def of_the_table(table: Table, **options: Any) -> tuple[Any, BrightnessScorer]:
+    scorer = BrightnessScorer()
+    retriever = Retriever(table, ColorEncoder(), scorer, shortlist=40, **options)
     return retriever.search({"text": "red"}, k=3), scorer
 
 
@@ -283,20 +283,20 @@ def test_sure_shows_sure_hits_only(table: Table) -> None:
 def test_sure_hits_without_a_second_look_are_refused(table: Table) -> None:
     full, _ = of_the_table(table)
     made = replace(fit(samples(), source_of(full.conditions)), thresholds={"0.9": 0.5})
-    for scorer, rerank in ((None, True), (Brighter(), False)):
-        retriever = Retriever(table, Colours(), scorer, shortlist=40, calibration=made, sure=0.9)
+    for scorer, rerank in ((None, True), (BrightnessScorer(), False)):
+        retriever = Retriever(table, ColorEncoder(), scorer, shortlist=40, calibration=made, sure=0.9)
         with pytest.raises(UsageError, match="second look only"):
             retriever.search({"text": "red"}, k=3, rerank=rerank)
 
 
 def test_a_choice_among_all_cannot_stop_early(table: Table) -> None:
-    class Listwise(Brighter):
+    class Listwise(BrightnessScorer):
         listwise = True
 
     full, _ = of_the_table(table)
     retriever = Retriever(
         table,
-        Colours(),
+        ColorEncoder(),
         Listwise(),
         shortlist=26,
         calibration=fit(samples(), source_of(full.conditions)),
@@ -307,12 +307,12 @@ def test_a_choice_among_all_cannot_stop_early(table: Table) -> None:
 
 
 def test_a_calibration_knows_the_setting_and_not_what_was_counted() -> None:
-    class Counting(Brighter):
-        def statistics(self) -> dict[str, Any]:
+    class Counting(BrightnessScorer):
+        def stats(self) -> dict[str, Any]:
             return {"retrace": {"pairs": len(self.shown)}}
 
-        def describe(self) -> dict[str, Any]:
-            return {**super().describe(), "retrace": "causal"}
+        def settings(self) -> dict[str, Any]:
+            return {**super().settings(), "retrace": "causal"}
 
     scorer = Counting()
     look = SecondLook("tiny-vl", retrace="causal")
@@ -338,7 +338,7 @@ def test_directions_take_away_what_was_not_asked_for(table: Table) -> None:
 
 def with_words(table: Table, words: str = "red") -> Table:
     """The table with one more item, which has no picture: the nearest of all to red, or "green" the farthest."""
-    vector = Colours().encode([Item("x", text=words)])[0]
+    vector = ColorEncoder().encode([Item("x", text=words)])[0]
     with table.writer():
         table.add([Row("words", "", hashlib.sha256(words.encode()).hexdigest(), 0, 0, words, {}, vector)])
     return table
@@ -347,7 +347,7 @@ def with_words(table: Table, words: str = "red") -> Table:
 def test_a_budget_asks_all_of_a_shortlist_the_same(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """The prompt is one that shows them all, though the first blocks alone would have been asked another."""
 
-    class Prompted(Brighter):
+    class Prompted(BrightnessScorer):
         def with_prompt(self, prompt: str) -> Prompted:
             return Prompted()
 
@@ -357,7 +357,7 @@ def test_a_budget_asks_all_of_a_shortlist_the_same(table: Table, monkeypatch: py
     monkeypatch.setattr(Calibration, "check", lambda self, source: None)
     for options in ({"budget": "auto:0.01", "calibration": never, "fusion": "p-only"}, {}):
         look = SecondLook("any")
-        answer = Retriever(with_words(table, "green"), Colours(), look, shortlist=41, **options).search(
+        answer = Retriever(with_words(table, "green"), ColorEncoder(), look, shortlist=41, **options).search(
             Image.new("RGB", (8, 8), (250, 0, 0))
         )
         assert list(look._scorers) == ["caption"] and answer.tally.scored == 41
@@ -366,7 +366,7 @@ def test_a_budget_asks_all_of_a_shortlist_the_same(table: Table, monkeypatch: py
 @pytest.mark.parametrize("prompt", ["auto", "object"])
 def test_what_has_nothing_of_the_wanted_kind_is_missing_and_refuses_no_query(table: Table, prompt: str) -> None:
     look = SecondLook("tiny-vl", prompt=prompt, device="cpu", dtype="float32")
-    retriever = Retriever(with_words(table), Colours(), look, shortlist=4, direction="image-to-image")
+    retriever = Retriever(with_words(table), ColorEncoder(), look, shortlist=4, direction="image-to-image")
     answer = retriever.search(Image.new("RGB", (8, 8), (250, 0, 0)), k=4)
     assert [hit.p is None for hit in answer.hits if hit.id == "words"] == [True]
     counts = answer.manifest["candidates"]

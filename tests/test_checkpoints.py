@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import build
 
 from looktwice.errors import LooktwiceError, Mismatch, ModelError, UnknownName, UsageError
-from looktwice.models import checkpoints
+from looktwice.models import checkpoints, weights
 from looktwice.models.catalog import BY_NAME
 from looktwice.models.checkpoints import Checkpoint, bundled_names, fingerprint, resolve
 from looktwice.models.device import place
@@ -287,3 +290,35 @@ def test_a_model_is_read_once_while_it_is_in_use(folder: Path) -> None:
     assert load_weights(checkpoint, place("cpu", "float32")) is model
     assert load_weights(checkpoint, place("cpu", "bfloat16")) is not model
     assert not any(parameter.requires_grad for parameter in model.parameters()) and not model.training
+
+
+def test_threads_read_a_model_once_and_one_that_is_there_waits_for_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, read, begun, go_on = resolve(str(folder)), weights._read, threading.Event(), threading.Event()
+    there, reads = load_weights(checkpoint, place("cpu", "bfloat16")), []
+
+    def slow(*asked: Any) -> Any:
+        reads.append(asked)
+        begun.set()
+        assert go_on.wait(60)
+        return read(*asked)
+
+    monkeypatch.setattr(weights, "_read", slow)
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(load_weights, checkpoint, place("cpu", "float32")) for _ in range(4)]
+        assert begun.wait(60)
+        assert load_weights(checkpoint, place("cpu", "bfloat16")) is there
+        go_on.set()
+        assert len({id(one.result()) for one in waiting}) == 1 and len(reads) == 1
+
+
+def test_a_failed_read_does_not_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+    with ThreadPoolExecutor(3) as pool:
+        for failed in [pool.submit(load_weights, resolve(str(folder)), place("cpu")) for _ in range(3)]:
+            with pytest.raises(ModelError, match="cannot be read"):
+                failed.result()
+    (folder / "model.safetensors").write_bytes(data)
+    assert load_weights(resolve(str(folder)), place("cpu")) is not None

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import make_pictures
 from hub import Hub, Refusal
 from safetensors.torch import save_file
 from tiny_models import build
+
+from looktwice.testing import make_images
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -108,7 +109,7 @@ def files(hub: Hub) -> list[str]:
 
 
 def test_the_story_with_models_by_their_hub_names(hub: Hub, home: Path, tmp_path: Path) -> None:
-    make_pictures(tmp_path / "photos")
+    make_images(tmp_path / "photos")
     (tmp_path / "q.jsonl").write_text('{"id": "q", "image": "photos/red-0.png"}\n')
     clip, vl = hub.commit("org/tiny-clip"), hub.commit("org/tiny-vl")
     search = ["search", "t.lt", "--queries", "q.jsonl", "--mllm", "org/tiny-vl", "-k", "3", "--json", "--run"]
@@ -168,7 +169,7 @@ def test_an_interrupted_command_keeps_whole_files_and_says_what_is_missing(
 ) -> None:
     hub.slow = 0.2  # 10 s for the weights
     command = [sys.executable, "-c", COMMANDS, json.dumps([["index", "t.lt", "photos", "--encoder", "org/large"]])]
-    make_pictures(tmp_path / "photos")
+    make_images(tmp_path / "photos")
     running = subprocess.Popen(
         command, cwd=tmp_path, env=environment(hub, home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

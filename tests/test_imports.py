@@ -21,7 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"types", "files", "checked"}),
     frozenset({"models", "sources"}),
     frozenset({"encode", "store", "codecs", "score", "rank", "evaluate"}),
-    frozenset({"indexing", "token_index", "estimate"}),
+    frozenset({"indexing", "token_index", "estimate", "testing"}),
     frozenset({"search"}),
     frozenset({"report"}),
     frozenset({"experiment"}),

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import Brighter
 from PIL import Image
 
 from looktwice.errors import UsageError
 from looktwice.search.mllm_reranker import SecondLook
 from looktwice.search.reranker import Reranker
+from looktwice.testing import BrightnessScorer
 from looktwice.types import Item, PairScores
 
 
@@ -26,16 +26,16 @@ def documents(pictures: Path) -> list[Path]:
 
 
 def test_rank_is_sorted_and_names_positions(documents: list[Path]) -> None:
-    ranked = Reranker(Brighter()).rank("something red", documents)
+    ranked = Reranker(BrightnessScorer()).rank("something red", documents)
     assert [row["corpus_id"] for row in ranked] == [1, 2, 0]
     assert [row["score"] for row in ranked] == pytest.approx([250 / 255, 150 / 255, 60 / 255])
     assert set(ranked[0]) == {"corpus_id", "score"}
-    assert Reranker(Brighter()).rank("something red", documents, top_k=1) == ranked[:1]
+    assert Reranker(BrightnessScorer()).rank("something red", documents, top_k=1) == ranked[:1]
 
 
 def test_documents_of_every_kind_and_returned_as_given(documents: list[Path]) -> None:
     mixed = [documents[0], str(documents[1]), Image.new("RGB", (2, 2), (128, 0, 0)), "just words", {"text": "more"}]
-    ranked = Reranker(Brighter()).rank("red", mixed, return_documents=True)
+    ranked = Reranker(BrightnessScorer()).rank("red", mixed, return_documents=True)
     given = {row["corpus_id"]: {k: v for k, v in row.items() if k not in ("corpus_id", "score")} for row in ranked}
     assert given[0] == {"image": documents[0]} and given[1] == {"image": str(documents[1])}
     assert given[2]["image"] is mixed[2] and given[3] == {"text": "just words"} and given[4] == {"text": "more"}
@@ -43,12 +43,12 @@ def test_documents_of_every_kind_and_returned_as_given(documents: list[Path]) ->
 
 def test_ties_keep_the_order_given(pictures: Path) -> None:
     same = [pictures / "red-0.png", pictures / "blue-0.png", pictures / "green-0.png"]
-    assert [row["corpus_id"] for row in Reranker(Brighter()).rank("x", same)] == [0, 1, 2]
+    assert [row["corpus_id"] for row in Reranker(BrightnessScorer()).rank("x", same)] == [0, 1, 2]
 
 
 def test_unreadable_and_failed_documents_come_last_with_their_reason(documents: list[Path]) -> None:
     documents[1].write_bytes(b"")
-    ranked = Reranker(Brighter(broken_below=0.5)).rank("red", documents)
+    ranked = Reranker(BrightnessScorer(broken_below=0.5)).rank("red", documents)
     assert [row["corpus_id"] for row in ranked] == [2, 0, 1]
     assert math.isnan(ranked[1]["score"]) and ranked[1]["error"] == "failed"
     assert math.isnan(ranked[2]["score"]) and "empty" in ranked[2]["error"]
@@ -57,14 +57,14 @@ def test_unreadable_and_failed_documents_come_last_with_their_reason(documents: 
 def test_predict_keeps_order_and_scores_equal_queries_together(
     documents: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    scorer = Brighter()
+    scorer = BrightnessScorer()
     pairs = [("red", documents[0]), (documents[1], documents[1]), ("red", documents[2]), ("red", "words")]
     p = Reranker(scorer).predict(pairs)
     assert p.dtype == np.float32 and p.tolist() == pytest.approx([60 / 255, 250 / 255, 150 / 255, 0.5])
     assert scorer.shown == [f"the document of pair {i}" for i in (0, 2, 3, 1)]
     documents[0].write_bytes(b"nothing")
     with caplog.at_level(logging.WARNING, "looktwice"):
-        p = Reranker(Brighter()).predict(pairs)
+        p = Reranker(BrightnessScorer()).predict(pairs)
     assert np.isnan(p).tolist() == [True, False, False, False]
     assert "1 of 4 pairs" in caplog.text and "document of pair 0" in caplog.text
 
@@ -82,7 +82,7 @@ def test_pairs_that_are_made_as_they_are_asked_for_keep_their_queries(documents:
         def __getitem__(self, i: Any) -> Any:
             return Image.new("RGB", (2, 2), (40 * i, 0, 0)), documents[0]
 
-    class Same(Brighter):
+    class Same(BrightnessScorer):
         def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
             p = np.full(len(candidates), np.asarray(query.image).max() / 255, np.float32)
             return replace(super().score(query, candidates), p=p)
@@ -93,7 +93,7 @@ def test_pairs_that_are_made_as_they_are_asked_for_keep_their_queries(documents:
 
 
 def test_what_is_compared_with_the_others_is_never_shown_in_parts(tmp_path: Path) -> None:
-    class Listwise(Brighter):
+    class Listwise(BrightnessScorer):
         listwise = True
         calls: list[int] = []  # noqa: RUF012
 
@@ -113,12 +113,12 @@ def test_what_is_compared_with_the_others_is_never_shown_in_parts(tmp_path: Path
 
 
 def test_nothing_to_rank() -> None:
-    assert Reranker(Brighter()).rank("red", []) == []
-    assert Reranker(Brighter()).predict([]).shape == (0,)
+    assert Reranker(BrightnessScorer()).rank("red", []) == []
+    assert Reranker(BrightnessScorer()).predict([]).shape == (0,)
 
 
 def test_what_is_refused(documents: list[Path]) -> None:
-    reranker = Reranker(Brighter())
+    reranker = Reranker(BrightnessScorer())
     for wrong, message in (
         (lambda: reranker.rank("red", documents, top_k=0), "top_k"),
         (lambda: reranker.rank("red", "document.png"), "must be a list"),
@@ -147,9 +147,9 @@ def test_auto_takes_the_prompt_made_for_the_kinds(
 ) -> None:
     asked: list[str] = []
 
-    def load(mllm: str, *, prompt: str, **options: object) -> Brighter:
+    def load(mllm: str, *, prompt: str, **options: object) -> BrightnessScorer:
         asked.append(prompt)
-        return Brighter()
+        return BrightnessScorer()
 
     monkeypatch.setattr("looktwice.search.mllm_reranker.load_scorer", load)
     forms = {"picture": documents[0], "words": "some words", "both": {"image": documents[0], "text": "but blue"}}
@@ -165,8 +165,8 @@ def test_a_prompt_that_does_not_fit_names_those_that_do(documents: list[Path]) -
 def test_weights_load_once_for_several_prompts(monkeypatch: pytest.MonkeyPatch, documents: list[Path]) -> None:
     loads: list[str] = []
 
-    class Prompted(Brighter):
-        def with_prompt(self, prompt: str) -> Brighter:
+    class Prompted(BrightnessScorer):
+        def with_prompt(self, prompt: str) -> BrightnessScorer:
             return self
 
     def load(mllm: str, *, prompt: str, **options: object) -> Prompted:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import Brighter, Colours, make_pictures
 from PIL import Image
 
 from looktwice.encode import load_encoder
@@ -20,11 +19,12 @@ from looktwice.search.resolve import in_folder, in_table
 from looktwice.search.retriever import Retriever
 from looktwice.sources import Source, images, loader, scan
 from looktwice.store import Row, Table
+from looktwice.testing import BrightnessScorer, ColorEncoder, make_images
 from looktwice.types import EncoderInfo, Item, PairScores
 
 
 @pytest.fixture
-def table(tmp_path: Path, pictures: Path, colours: Colours) -> Table:
+def table(tmp_path: Path, pictures: Path, colours: ColorEncoder) -> Table:
     made = Table.create(tmp_path / "t.lt", colours.info, columns={"shade": int})
     rows = []
     for source in scan([pictures]):
@@ -42,15 +42,15 @@ def flat(*colour: int) -> Image.Image:
     return Image.new("RGB", (4, 4), colour)
 
 
-def test_first_look_orders_by_cosine_then_id(table: Table, colours: Colours) -> None:
+def test_first_look_orders_by_cosine_then_id(table: Table, colours: ColorEncoder) -> None:
     answer = Retriever(table, colours).search(flat(200, 0, 0), k=3)
     assert [hit.id for hit in answer.hits] == ["red-0.png", "red-1.png", "red-2.png"]
     assert all(hit.p is None and not hit.scored for hit in answer.ranking)
     assert answer.manifest["second_look"] is None
 
 
-def test_second_look_reorders_and_is_counted(table: Table, colours: Colours) -> None:
-    scorer = Brighter()
+def test_second_look_reorders_and_is_counted(table: Table, colours: ColorEncoder) -> None:
+    scorer = BrightnessScorer()
     answer = Retriever(table, colours, scorer, fusion="p-only", shortlist=12).search("a blue thing", k=4)
     # the brightest four have the same p; the coarse score decides: blue itself, then grey, which is a third blue
     assert [hit.id for hit in answer.hits] == ["blue-0.png", "grey-0.png", "green-0.png", "red-0.png"]
@@ -59,26 +59,26 @@ def test_second_look_reorders_and_is_counted(table: Table, colours: Colours) -> 
     assert (counts["requested"], counts["scored"], counts["missing"], counts["failed"]) == (12, 12, 0, 0)
 
 
-def test_tail_that_was_not_looked_at_stays_below(table: Table, colours: Colours) -> None:
-    answer = Retriever(table, colours, Brighter(), shortlist=3).search("red", k=12)
+def test_tail_that_was_not_looked_at_stays_below(table: Table, colours: ColorEncoder) -> None:
+    answer = Retriever(table, colours, BrightnessScorer(), shortlist=3).search("red", k=12)
     assert len(answer.ranking) == 12
     assert [hit.scored for hit in answer.ranking] == [True] * 3 + [False] * 9
     assert [hit.score for hit in answer.ranking] == sorted((h.score for h in answer.ranking), reverse=True)
 
 
-def test_weights_are_those_of_the_paper(table: Table, colours: Colours) -> None:
-    answer = Retriever(table, colours, Brighter(), fusion="0.5", shortlist=12).search("red", k=12)
+def test_weights_are_those_of_the_paper(table: Table, colours: ColorEncoder) -> None:
+    answer = Retriever(table, colours, BrightnessScorer(), fusion="0.5", shortlist=12).search("red", k=12)
     for hit in answer.ranking:
         assert hit.p is not None
         assert hit.score == pytest.approx(0.5 * hit.coarse + 0.5 * hit.p, abs=1e-6)
 
 
 def test_unreadable_changed_and_failed_candidates_are_counted_and_stand_below(
-    table: Table, colours: Colours, pictures: Path
+    table: Table, colours: ColorEncoder, pictures: Path
 ) -> None:
     (pictures / "red-0.png").unlink()
     flat(1, 2, 3).save(pictures / "red-1.png")
-    answer = Retriever(table, colours, Brighter(broken_below=0.3), shortlist=12).search("red", k=12)
+    answer = Retriever(table, colours, BrightnessScorer(broken_below=0.3), shortlist=12).search("red", k=12)
     by_id = {hit.id: hit for hit in answer.ranking}
     assert by_id["red-0.png"].p is None and by_id["red-1.png"].p is None and by_id["red-2.png"].p is None
     last = answer.ranking[-1]
@@ -88,21 +88,21 @@ def test_unreadable_changed_and_failed_candidates_are_counted_and_stand_below(
     assert counts["failed"] == 4 and counts["scored"] == 6 and counts["requested"] == 12
 
 
-def test_filter_and_no_rerank(table: Table, colours: Colours) -> None:
-    scorer = Brighter()
+def test_filter_and_no_rerank(table: Table, colours: ColorEncoder) -> None:
+    scorer = BrightnessScorer()
     answer = Retriever(table, colours, scorer).search("green", k=10, where="shade = 1", rerank=False)
     assert {hit.id for hit in answer.hits} == {f"{c}-1.png" for c in ("red", "green", "blue", "grey")}
     assert scorer.shown == []
 
 
-def test_empty_table_gives_no_hits(tmp_path: Path, colours: Colours) -> None:
+def test_empty_table_gives_no_hits(tmp_path: Path, colours: ColorEncoder) -> None:
     empty = Table.create(tmp_path / "e.lt", colours.info)
-    answer = Retriever(empty, colours, Brighter()).search("red")
+    answer = Retriever(empty, colours, BrightnessScorer()).search("red")
     assert answer.hits == [] and answer.manifest["items"] == 0
 
 
-def test_many_queries_are_answered_in_order_whatever_the_batch(table: Table, colours: Colours) -> None:
-    retriever = Retriever(table, colours, Brighter(), shortlist=5)
+def test_many_queries_are_answered_in_order_whatever_the_batch(table: Table, colours: ColorEncoder) -> None:
+    retriever = Retriever(table, colours, BrightnessScorer(), shortlist=5)
     names = ["red", "green", "blue", "grey"] * 10  # more than one batch
     many = [a.ranking for a in retriever.search_many(Item(str(i), text=name) for i, name in enumerate(names))]
     for name, ranking in zip(names[:4], many[:4], strict=True):
@@ -111,8 +111,8 @@ def test_many_queries_are_answered_in_order_whatever_the_batch(table: Table, col
     assert many[:4] == many[36:]
 
 
-def test_an_answer_does_not_depend_on_the_queries_beside_it(table: Table, colours: Colours) -> None:
-    class Rounding(Colours):
+def test_an_answer_does_not_depend_on_the_queries_beside_it(table: Table, colours: ColorEncoder) -> None:
+    class Rounding(ColorEncoder):
         """Vectors that move with the batch, as in half precision."""
 
         def encode(self, items: Sequence[Item]) -> np.ndarray:
@@ -148,26 +148,26 @@ def test_a_table_knows_what_its_vectors_were_computed_in(tmp_path: Path, picture
         ("red", {"where": "no_such_column = 1"}, "no_such_column"),
     ],
 )
-def test_what_is_refused(table: Table, colours: Colours, query: object, settings: dict, message: str) -> None:
+def test_what_is_refused(table: Table, colours: ColorEncoder, query: object, settings: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Retriever(table, colours, Brighter()).search(query, **settings)
+        Retriever(table, colours, BrightnessScorer()).search(query, **settings)
 
 
-def test_broken_query_picture_is_named_with_its_reason(table: Table, colours: Colours, tmp_path: Path) -> None:
+def test_broken_query_picture_is_named_with_its_reason(table: Table, colours: ColorEncoder, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes((tmp_path / "pictures" / "red-0.png").read_bytes()[:40])
     with pytest.raises(UsageError, match=r"broken\.png.*(truncated|corrupt)"):
         Retriever(table, colours).search(tmp_path / "broken.png")
 
 
 def test_another_encoder_is_refused_with_both_names(table: Table) -> None:
-    other = Colours()
+    other = ColorEncoder()
     other.info = EncoderInfo("shapes", "2", "mean", 8)
-    with pytest.raises(Mismatch, match=r"colours.*shapes"):
+    with pytest.raises(Mismatch, match=r"colors.*shapes"):
         Retriever(table, other)
 
 
 @pytest.mark.parametrize("shortlist", [0, -1])
-def test_shortlist_must_hold_something(table: Table, colours: Colours, shortlist: int) -> None:
+def test_shortlist_must_hold_something(table: Table, colours: ColorEncoder, shortlist: int) -> None:
     with pytest.raises(UsageError, match="shortlist"):
         Retriever(table, colours, shortlist=shortlist)
 
@@ -184,7 +184,9 @@ def test_unknown_prompt_fails_before_anything_is_loaded() -> None:
 def test_rerank_of_a_foreign_run(table: Table, pictures: Path, where: str) -> None:
     find = in_table(table) if where == "table" else in_folder(pictures)
     run = {"q": [("red-2.png", 0.9), ("red-0.png", 0.8), ("nowhere.png", 0.7), ("grey-1.png", 0.1)], "other": []}
-    (answer,) = rerank_run(run, [Item("q", text="red"), Item("z", text="z")], find, SecondLook(Brighter()), shortlist=3)
+    (answer,) = rerank_run(
+        run, [Item("q", text="red"), Item("z", text="z")], find, SecondLook(BrightnessScorer()), shortlist=3
+    )
     assert [hit.id for hit in answer.ranking] == ["red-0.png", "red-2.png", "nowhere.png", "grey-1.png"]
     assert [hit.scored for hit in answer.ranking] == [True, True, False, False]
     assert answer.manifest["candidates"]["reasons"] == {"unknown-id": 1}
@@ -193,14 +195,14 @@ def test_rerank_of_a_foreign_run(table: Table, pictures: Path, where: str) -> No
 
 def test_scores_that_are_no_cosines_are_not_weighed_against_probabilities(pictures: Path) -> None:
     run = {"q": [("red-0.png", 17.2), ("red-1.png", 3.0)]}
-    queries, find, look = [Item("q", text="red")], in_folder(pictures), SecondLook(Brighter())
+    queries, find, look = [Item("q", text="red")], in_folder(pictures), SecondLook(BrightnessScorer())
     with pytest.raises(UsageError, match=r"3 to 17\.2.*rrf"):
         list(rerank_run(run, queries, find, look))
     (answer,) = rerank_run(run, queries, find, look, fusion="rrf")
     assert answer.hits[0].id == "red-0.png"
 
 
-def test_queries_of_every_kind_are_called_by_number(table: Table, colours: Colours) -> None:
+def test_queries_of_every_kind_are_called_by_number(table: Table, colours: ColorEncoder) -> None:
     answers = list(
         Retriever(table, colours, fusion=0.5).search_many(["red", flat(0, 0, 200), Item("mine", text="red")])
     )
@@ -209,17 +211,17 @@ def test_queries_of_every_kind_are_called_by_number(table: Table, colours: Colou
 
 
 def test_large_pictures_are_shown_a_few_at_a_time(
-    table: Table, colours: Colours, monkeypatch: pytest.MonkeyPatch
+    table: Table, colours: ColorEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loader, "CHUNK_PIXELS", 2 * 16)  # two of 4 × 4
     sizes: list[int] = []
 
-    class Counting(Brighter):
+    class Counting(BrightnessScorer):
         def score(self, query: Item, shown: Sequence[Item]) -> PairScores:
             sizes.append(len(shown))
             return super().score(query, shown)
 
-    whole = Retriever(table, colours, Brighter(), shortlist=12).search("red", k=12)
+    whole = Retriever(table, colours, BrightnessScorer(), shortlist=12).search("red", k=12)
     monkeypatch.setattr(colours, "encode", counted := Encoded(colours))
     few = Retriever(table, colours, Counting(), shortlist=12)
     answers = list(few.search_many(["red", flat(200, 0, 0), flat(0, 200, 0), flat(0, 0, 200)], k=12))
@@ -231,7 +233,7 @@ def test_large_pictures_are_shown_a_few_at_a_time(
 class Encoded:
     """An encoder's `encode`, and how many it was given each time."""
 
-    def __init__(self, encoder: Colours) -> None:
+    def __init__(self, encoder: ColorEncoder) -> None:
         self.inner, self.sizes = encoder.encode, list[int]()
 
     def __call__(self, items: Sequence[Item]) -> np.ndarray:
@@ -242,12 +244,12 @@ class Encoded:
 @pytest.mark.parametrize(
     ("given", "message"), [([0.5], "1 scores for 4 pairs"), ([0.5, 5.0, 0.5, 0.5], "outside 0 and 1")]
 )
-def test_what_a_scorer_gives_is_checked(table: Table, colours: Colours, given: list[float], message: str) -> None:
+def test_what_a_scorer_gives_is_checked(table: Table, colours: ColorEncoder, given: list[float], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         Retriever(table, colours, Fixed(given), shortlist=4).search("red")
 
 
-def test_an_ok_without_a_number_is_not_counted_as_scored(table: Table, colours: Colours) -> None:
+def test_an_ok_without_a_number_is_not_counted_as_scored(table: Table, colours: ColorEncoder) -> None:
     answer = Retriever(table, colours, Fixed([0.5, float("nan"), 0.5, 0.5]), shortlist=4).search("red", k=4)
     assert (answer.tally.scored, answer.tally.status["failed"]) == (3, 1)
 
@@ -269,14 +271,14 @@ class Fixed:
 
 def test_chunks_do_not_shift_rows(tmp_path: Path) -> None:
     """More candidates than are read at once, some of them unreadable: every p belongs to its id."""
-    folder = make_pictures(tmp_path / "many")
+    folder = make_images(tmp_path / "many")
     for i in range(70):
         flat(3 * i, 0, 0).save(folder / f"x{i:02}.png")
     (folder / "x33.png").write_bytes(b"")
     ids = [f"x{i:02}.png" for i in range(70)]
     run = {"q": [(name, 0.5) for name in ids]}
     find = in_folder(folder)
-    (answer,) = rerank_run(run, [Item("q", text="red")], find, SecondLook(Brighter()), fusion="p-only")
+    (answer,) = rerank_run(run, [Item("q", text="red")], find, SecondLook(BrightnessScorer()), fusion="p-only")
     p = {hit.id: hit.p for hit in answer.ranking}
     assert p["x33.png"] is None
     for i in (0, 31, 32, 34, 63, 64, 69):

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import Brighter, make_pictures
 
 from looktwice.errors import UsageError
 from looktwice.search.mllm_reranker import SecondLook
 from looktwice.search.rerank_run import rerank_run
 from looktwice.search.resolve import in_folder
+from looktwice.testing import BrightnessScorer, make_images
 from looktwice.types import Item, PairScores
 
 
-class Torn(Brighter):
+class Torn(BrightnessScorer):
     """Finds all candidates alike at first; asked again, is sure that the brightest is wrong and unsure of the rest."""
 
     def __init__(self, prompt: str = "object") -> None:
@@ -38,13 +38,13 @@ class Torn(Brighter):
         scores.entropy[:] = np.where(bright > 0.9, 0.05, 0.7 - bright / 10)
         return scores
 
-    def statistics(self) -> Mapping[str, Any]:
+    def stats(self) -> Mapping[str, Any]:
         return {"asked": len(self.asked)}
 
 
 @pytest.fixture
 def asked(tmp_path: Path) -> Any:
-    folder = make_pictures(tmp_path / "pictures")
+    folder = make_images(tmp_path / "pictures")
     shortlist = {"q": [("red-0.png", 0.9), ("red-2.png", 0.8), ("red-1.png", 0.7), ("grey-2.png", 0.6)]}
 
     def run(ties: str, scorer: Any) -> Any:
@@ -80,7 +80,7 @@ def test_without_a_question_nobody_is_asked(asked: Any) -> None:
 
 
 def test_a_scorer_that_cannot_be_asked_is_refused(asked: Any) -> None:
-    class Deaf(Brighter):
+    class Deaf(BrightnessScorer):
         def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
             scores = super().score(query, candidates)
             scores.p[:] = 0.5

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from looktwice.encode import load_encoder
     from looktwice.indexing import index
-    from looktwice.score import load_scorer
+    from looktwice.score import Scorer, ScorerConfig, load_scorer
     from looktwice.search.mllm_reranker import SecondLook
     from looktwice.search.reranker import Reranker
     from looktwice.search.retriever import Retriever
@@ -26,6 +26,8 @@ __all__ = [
     "Item",
     "Reranker",
     "Retriever",
+    "Scorer",
+    "ScorerConfig",
     "SecondLook",
     "Table",
     "__version__",
@@ -39,6 +41,8 @@ _HOME = {
     "Item": "types",
     "Reranker": "search.reranker",
     "Retriever": "search.retriever",
+    "Scorer": "score",
+    "ScorerConfig": "score",
     "SecondLook": "search.mllm_reranker",
     "Table": "store",
     "index": "indexing",

@@ -6,6 +6,7 @@ This module knows no model, no file format and no database. Records are frozen; 
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -92,6 +93,22 @@ class VisualTokens:
     layout: Layout
 
 
+@dataclass(frozen=True, slots=True)
+class TokensInfo:
+    """What a table must remember of stored visual tokens in order to refuse others.
+
+    `width` is d; `levels` the number of DeepStack levels that travel with the tokens; `resampler` what scaled the
+    images, which is told but makes no other tokens.
+    """
+
+    mllm: str
+    revision: str
+    preprocessing: str
+    width: int
+    levels: int
+    resampler: str = field(default="Pillow", compare=False)
+
+
 Status: TypeAlias = Literal["ok", "missing", "failed", "parse_error"]
 
 
@@ -100,8 +117,9 @@ class PairScores:
     """Scores of one query against n candidates, in the order given.
 
     `p` [n] in [0, 1]; `label_logits` [n, l], log-sum-exp over each label's variants; `entropy` [n] in nats over the
-    full vocabulary (NaN: unknown); `off_mass` [n] in [0, 1]; `argmax_id` [n] int64; `status` says which rows hold a
-    score: a row that is not "ok" has p = NaN, never a number that looks like a score.
+    full vocabulary; `off_mass` [n] in [0, 1], what is not on the labels; `argmax_id` [n] int64 (-1: unknown). NaN in
+    `entropy` or `off_mass` says that it is unknown: a server may show a few log-probabilities only. `status` says which
+    rows hold a score: a row that is not "ok" has p = NaN, never a number that looks like a score.
     """
 
     p: FloatArray
@@ -196,13 +214,20 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
-class PairScorer(Protocol):
-    """Looks at the query and each candidate together."""
+class _PairScorer(Protocol):
+    """The seam before `looktwice.Scorer`: any object of this shape still passes as a scorer, for one release."""
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
         """Score every candidate against one query; permuting candidates permutes scores."""
         ...
 
     def describe(self) -> Mapping[str, Any]:
-        """What a run's manifest says of this scorer: model, revision, prompt name and hash, dtype, device, path."""
+        """Return what a run's manifest says of this scorer."""
         ...
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PairScorer":
+        warnings.warn("looktwice.types.PairScorer is now looktwice.Scorer.", DeprecationWarning, stacklevel=2)
+        return _PairScorer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

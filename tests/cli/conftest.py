@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Brighter, Colours, make_pictures
 from typer.testing import CliRunner
 
 from looktwice.cli.main import app
+from looktwice.testing import BrightnessScorer, ColorEncoder, make_images
 
 
 @dataclass(frozen=True)
@@ -33,24 +33,24 @@ Looktwice = Callable[..., Done]
 
 
 @pytest.fixture
-def scorer(monkeypatch: pytest.MonkeyPatch) -> Brighter:
+def scorer(monkeypatch: pytest.MonkeyPatch) -> BrightnessScorer:
     """The scorer that every --mllm gives."""
-    brighter = Brighter()
+    brighter = BrightnessScorer()
     monkeypatch.setattr("looktwice.search.mllm_reranker.load_scorer", lambda mllm, *, prompt, **options: brighter)
-    monkeypatch.setattr(Brighter, "with_prompt", lambda self, prompt: self, raising=False)
+    monkeypatch.setattr(BrightnessScorer, "with_prompt", lambda self, prompt: self, raising=False)
     return brighter
 
 
 @pytest.fixture
-def looktwice(monkeypatch: pytest.MonkeyPatch, scorer: Brighter, tmp_path: Path) -> Looktwice:
-    """Run a command line in an empty folder; every encoder is `Colours`, every MLLM `Brighter`."""
+def looktwice(monkeypatch: pytest.MonkeyPatch, scorer: BrightnessScorer, tmp_path: Path) -> Looktwice:
+    """Run a command line in an empty folder; every encoder is `ColorEncoder`, every MLLM `BrightnessScorer`."""
     # encode last: modules that are imported only now must find the real one, as they keep it
     for place in (
         "looktwice.search.retriever.load_encoder",
         "looktwice.experiment.demo.load_encoder",
         "looktwice.encode.load_encoder",
     ):
-        monkeypatch.setattr(place, lambda name, **options: Colours())
+        monkeypatch.setattr(place, lambda name, **options: ColorEncoder())
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> Done:
@@ -66,9 +66,9 @@ def looktwice(monkeypatch: pytest.MonkeyPatch, scorer: Brighter, tmp_path: Path)
 def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the twelve pictures and their table, made once."""
     folder = tmp_path_factory.mktemp("indexed")
-    make_pictures(folder / "pictures")
+    make_images(folder / "pictures")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("looktwice.encode.load_encoder", lambda name, **options: Colours())
+        patch.setattr("looktwice.encode.load_encoder", lambda name, **options: ColorEncoder())
         result = CliRunner().invoke(app, ["index", str(folder / "t.lt"), str(folder / "pictures")])
     assert result.exit_code == 0, result.output
     return folder

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import NAMES, Brighter, make_pictures
+
+from looktwice.testing import COLORS, BrightnessScorer, make_images
 
 
 @pytest.fixture
 def labelled(looktwice: Any, tmp_path: Path) -> Path:
     """A table of 12 pictures; each colour is asked for, and its two brightest pictures are relevant."""
-    make_pictures(tmp_path / "pictures")
+    make_images(tmp_path / "pictures")
     assert looktwice("index", "t.lt", "pictures").code == 0
-    colours = list(NAMES)
+    colours = list(COLORS)
     lines = [json.dumps({"id": name, "text": name}) for name in colours]
     Path("q.jsonl").write_text("\n".join(lines), encoding="utf-8")
     labels = [f"{name} 0 {name}-{i}.png 1" for name in colours for i in range(2)]
@@ -54,7 +55,7 @@ def test_explain_says_what_a_score_is_made_of(looktwice: Any, labelled: Path) ->
 
 
 def test_a_place_that_cannot_be_written_is_told_before_the_work(
-    looktwice: Any, labelled: Path, scorer: Brighter
+    looktwice: Any, labelled: Path, scorer: BrightnessScorer
 ) -> None:
     done = looktwice("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "no/c.json")
     assert done.code == 2 and "no folder no to write c.json to" in done.err
@@ -65,20 +66,20 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(
 
 
 def test_an_interrupted_calibration_goes_on_where_it_stopped(
-    looktwice: Any, labelled: Path, scorer: Brighter, monkeypatch: pytest.MonkeyPatch
+    looktwice: Any, labelled: Path, scorer: BrightnessScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "c.json", "--json")
     whole = looktwice(*asked, "--shortlist", 12)
     assert whole.code == 0 and len(scorer.shown) == 48
-    score = Brighter.score
+    score = BrightnessScorer.score
 
-    def stopped(self: Brighter, query: Any, candidates: Any) -> Any:
+    def stopped(self: BrightnessScorer, query: Any, candidates: Any) -> Any:
         if query.id == "blue":
             raise KeyboardInterrupt
         return score(self, query, candidates)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Brighter, "score", stopped)
+        patch.setattr(BrightnessScorer, "score", stopped)
         done = looktwice(*asked, "--shortlist", 12)
     assert done.code == 130 and "the same command goes on" in done.err
     assert Path("c.json.scores").exists() and len(scorer.shown) == 48 + 24
@@ -97,13 +98,13 @@ def test_a_query_that_cannot_be_read_is_told(looktwice: Any, labelled: Path) -> 
 
 
 def test_queries_of_two_kinds_are_refused_before_all_are_scored(
-    looktwice: Any, scorer: Brighter, labelled: Path, monkeypatch: pytest.MonkeyPatch
+    looktwice: Any, scorer: BrightnessScorer, labelled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Composed(Brighter):
-        def describe(self) -> Any:
-            return {**super().describe(), "prompt": "composed"}
+    class Composed(BrightnessScorer):
+        def settings(self) -> Any:
+            return {**super().settings(), "prompt": "composed"}
 
-    monkeypatch.setattr(Brighter, "with_prompt", lambda self, prompt: Composed(), raising=False)
+    monkeypatch.setattr(BrightnessScorer, "with_prompt", lambda self, prompt: Composed(), raising=False)
     line = {"id": "last", "image": "pictures/red-1.png", "text": "but green"}
     Path("q.jsonl").write_text(Path("q.jsonl").read_text("utf-8") + "\n" + json.dumps(line), encoding="utf-8")
     Path("qrels.txt").write_text(Path("qrels.txt").read_text("utf-8") + "last 0 green-0.png 1\n", encoding="utf-8")

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Colours, make_pictures
+
+from looktwice.testing import ColorEncoder, make_images
 
 
 @pytest.fixture
 def gallery(tmp_path: Path) -> Path:
     """Twelve pictures and one query."""
-    make_pictures(tmp_path / "gallery" / "images")
+    make_images(tmp_path / "gallery" / "images")
     (tmp_path / "gallery" / "queries.jsonl").write_text(json.dumps({"id": "q", "text": "red"}) + "\n")
     (tmp_path / "gallery" / "qrels.txt").write_text("q 0 red-0.png 1\n")
     return tmp_path / "gallery"
@@ -30,7 +31,7 @@ def test_with_json_every_line_is_json(looktwice: Any, gallery: Path) -> None:
 def test_the_encoder_runs_where_it_was_told_to(looktwice: Any, gallery: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     placed: list[dict[str, str]] = []
     monkeypatch.setattr(
-        "looktwice.experiment.demo.load_encoder", lambda name, **options: placed.append(options) or Colours()
+        "looktwice.experiment.demo.load_encoder", lambda name, **options: placed.append(options) or ColorEncoder()
     )
     assert looktwice("demo", "out", "--gallery", gallery, "--device", "cpu", "--dtype", "float32").code == 0
     assert placed == [{"device": "cpu", "dtype": "float32"}]

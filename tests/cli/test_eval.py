@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 
 import pytest
-from fakes import Brighter, Colours
 from PIL import Image
 
 from looktwice.evaluate import write_run
+from looktwice.testing import ColorEncoder
 from looktwice.types import EncoderInfo
 
 
 @pytest.fixture
 def things(tmp_path, monkeypatch):
     """Three things, two pictures each."""
-    monkeypatch.setattr("looktwice.experiment.run.load_encoder", lambda name, **options: Colours())
-    monkeypatch.setattr(Brighter, "statistics", lambda self: {}, raising=False)
+    monkeypatch.setattr("looktwice.experiment.run.load_encoder", lambda name, **options: ColorEncoder())
     for i, colour in enumerate(["red", "green", "blue"]):
         for j in (0, 1):
             path = tmp_path / "things" / colour / f"{j}.png"
@@ -134,7 +133,7 @@ def test_a_table_of_ones_own_is_measured(looktwice, things, tmp_path):
     assert record["dataset"]["notes"] == ["queries: 1 with labels of 2"]
 
 
-class Others(Colours):
+class Others(ColorEncoder):
     info = EncoderInfo("others", "1", "mean", 8)
 
 
@@ -149,15 +148,15 @@ def test_an_encoder_that_did_not_make_the_table_is_refused(looktwice, things, tm
 
     def load(name, **options):
         loaded.append(name)
-        return Others() if name == "others" else Colours()
+        return Others() if name == "others" else ColorEncoder()
 
     monkeypatch.setattr("looktwice.encode.load_encoder", load)
     done = looktwice(*arguments, "--encoder", "others")
-    assert done.code == 2 and "made with encoder colours" in done.err
-    assert looktwice(*arguments, "--encoder", "colours", "--shortlist", 2).code == 0
+    assert done.code == 2 and "made with encoder colors" in done.err
+    assert looktwice(*arguments, "--encoder", "colors", "--shortlist", 2).code == 0
     if robust:
         assert looktwice(*arguments, "--out", "o", "--shortlist", 2).code == 0
-        assert loaded[-1] == "colours", "the table's own encoder"
+        assert loaded[-1] == "colors", "the table's own encoder"
 
 
 def test_robustness_prints_a_row_per_condition(looktwice, things, monkeypatch):

@@ -15,11 +15,12 @@ from unicodedata import category
 
 import pytest
 from conftest import Looktwice
-from fakes import INSTALLED, make_pictures
+from fakes import INSTALLED
 
 from looktwice.cli.console import json_line, safe, say, table
 from looktwice.cli.main import app
 from looktwice.store import Table
+from looktwice.testing import make_images
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{INSTALLED}{os.pathsep}{ROOT / 'tests'}"}
@@ -77,10 +78,10 @@ def test_a_terminal_without_the_characters_gets_escapes() -> None:
 
 
 SLOW = """
-import time, fakes, looktwice.models.device, looktwice.encode
+import time, looktwice.testing, looktwice.models.device, looktwice.encode
 from looktwice.cli.main import main
 
-class Slow(fakes.Colours):
+class Slow(looktwice.testing.ColorEncoder):
     def encode(self, items):
         print("encoding", flush=True)
         time.sleep(0.3)
@@ -93,7 +94,7 @@ main()
 
 
 def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    make_pictures(tmp_path / "pictures")
+    make_images(tmp_path / "pictures")
     command = [sys.executable, "-c", SLOW, "index", "t.lt", "pictures", "--batch-size", "2"]
     running = subprocess.Popen(
         command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

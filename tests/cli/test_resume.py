@@ -12,12 +12,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from fakes import make_pictures
 from PIL import Image
 from typer.testing import CliRunner
 
 from looktwice.cli.main import app
 from looktwice.cli.resume import kept_scores
+from looktwice.testing import make_images
 
 SLOW = """
 import sys, time
@@ -48,7 +48,7 @@ def run(*arguments: object) -> None:
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    make_pictures(tmp_path / "pictures")
+    make_images(tmp_path / "pictures")
     lines = []
     for i in range(QUERIES):
         Image.new("RGB", (24, 16), (20 * i, 255 - 20 * i, 7 * i)).save(f"q{i}.png")

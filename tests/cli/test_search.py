@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from conftest import Looktwice
-from fakes import Brighter
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -20,6 +19,7 @@ from looktwice.cli.search import SECOND, search
 from looktwice.encode import load_encoder
 from looktwice.sources import images
 from looktwice.store import Table
+from looktwice.testing import BrightnessScorer
 from looktwice.types import Item
 
 
@@ -46,7 +46,7 @@ def test_people_get_a_table(looktwice: Looktwice, table: Path) -> None:
     assert [row.split()[1] for row in rows] == ["blue-0.png", "blue-1.png"]
 
 
-def test_no_rerank_and_shortlist(looktwice: Looktwice, table: Path, scorer: Brighter) -> None:
+def test_no_rerank_and_shortlist(looktwice: Looktwice, table: Path, scorer: BrightnessScorer) -> None:
     done = looktwice("search", table, "red", "--no-rerank", "--json")
     assert scorer.shown == [] and all(hit["p"] is None for hit in done.records)
     looktwice("search", table, "red", "--shortlist", "3", "-k", "12", "--json")
@@ -167,8 +167,8 @@ def test_many_queries_run_report_and_manifest(looktwice: Looktwice, table: Path,
     assert lines[0][:2] == ["q\\u00201", "Q0"]
     manifest = json.loads(Path("out.trec.json").read_text())
     assert manifest["queries"] == 3 and manifest["candidates"]["scored"] == 36
-    assert manifest["second_look"][0]["mllm"] == "brighter" and manifest["fusion"] == "0.5"
-    assert manifest["encoder"]["name"] == "colours" and manifest["versions"]["torch"]
+    assert manifest["second_look"][0]["mllm"] == "brightness" and manifest["fusion"] == "0.5"
+    assert manifest["encoder"]["name"] == "colors" and manifest["versions"]["torch"]
     page = Path("out.html").read_text()
     assert "blue-0.png" in page and "<script src" not in page
     listed = looktwice("search", table, "--queries", asked, "--json", "-k", "2").records
@@ -217,7 +217,7 @@ def test_outputs_that_may_not_be_written_are_refused_before_the_work(
     table: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    scorer: Brighter,
+    scorer: BrightnessScorer,
     outputs: tuple[str, str],
 ) -> None:
     Path("dir").mkdir()
@@ -249,7 +249,7 @@ def test_bad_query_files(looktwice: Looktwice, table: Path, tmp_path: Path, line
     assert done.code == 2 and message in done.err
 
 
-def test_score_cache_goes_on_where_it_stopped(looktwice: Looktwice, table: Path, scorer: Brighter) -> None:
+def test_score_cache_goes_on_where_it_stopped(looktwice: Looktwice, table: Path, scorer: BrightnessScorer) -> None:
     first = looktwice("search", table, "red", "--score-cache", "scores.db", "--json")
     assert len(scorer.shown) == 12
     second = looktwice("search", table, "red", "--score-cache", "scores.db", "--json")
@@ -279,7 +279,7 @@ def test_an_interruption_says_whether_anything_is_kept(
         raise KeyboardInterrupt
 
     queries(tmp_path, {"id": "q", "text": "red"})
-    monkeypatch.setattr(Brighter, "score", stopped)
+    monkeypatch.setattr(BrightnessScorer, "score", stopped)
     done = looktwice("search", table, *options)
     assert done.code == 130 and "Interrupted." in done.err
     assert ("the same command goes on" in done.err) == kept

@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fakes import make_pictures
 from PIL import Image
 from typer.testing import CliRunner
 
 from looktwice.cli.main import app
+from looktwice.testing import make_images
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -25,7 +25,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve pictures, indexed with their visual tokens."""
     folder = tmp_path_factory.mktemp("tokens")
-    make_pictures(folder / "pictures")
+    make_images(folder / "pictures")
     code, out, err = run(
         "index", folder / "t.lt", folder / "pictures", "--mllm", "tiny-vl", "--codec", "int8", "--json"
     )
@@ -88,7 +88,7 @@ def test_a_cascade_on_the_command_line(place: Path, tmp_path: Path) -> None:
 
 
 def test_candidates_without_tokens_are_refused_encoded_or_skipped(tmp_path: Path) -> None:
-    make_pictures(tmp_path / "pictures")
+    make_images(tmp_path / "pictures")
     table = tmp_path / "t.lt"
     assert run("index", table, tmp_path / "pictures", "--mllm", "tiny-vl", "--codec", "int8")[0] == 0
     Image.new("RGB", (9, 9), (240, 10, 10)).save(tmp_path / "pictures" / "new.png")

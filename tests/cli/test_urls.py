@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from conftest import Looktwice
-from fakes import NAMES, SHADES, make_pictures
 from typer.testing import CliRunner
 
 from looktwice.cli.main import app
+from looktwice.testing import COLORS, SHADES, make_images
 
 ALLOWED = "--allow-private-urls"
 
@@ -29,14 +29,14 @@ class Quiet(SimpleHTTPRequestHandler):
 def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """urls.jsonl, queries.jsonl and labels for twelve pictures that a server on this machine has; its address."""
     monkeypatch.chdir(tmp_path)
-    served = make_pictures(tmp_path / "served")
+    served = make_images(tmp_path / "served")
     running = HTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served)))
     Thread(target=running.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{running.server_port}"
-    names = [f"{name}-{i}" for name in NAMES for i in range(len(SHADES))]
+    names = [f"{name}-{i}" for name in COLORS for i in range(len(SHADES))]
     write("urls.jsonl", [{"id": name, "image": f"{address}/{name}.png"} for name in names])
-    write("q.jsonl", [{"id": name, "image": f"{address}/{name}-0.png"} for name in NAMES])
-    Path("qrels.txt").write_text("".join(f"{name} 0 {name}-{i} 1\n" for name in NAMES for i in (0, 1)))
+    write("q.jsonl", [{"id": name, "image": f"{address}/{name}-0.png"} for name in COLORS])
+    Path("qrels.txt").write_text("".join(f"{name} 0 {name}-{i} 1\n" for name in COLORS for i in (0, 1)))
     yield address
     running.shutdown()
     running.server_close()

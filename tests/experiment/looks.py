@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from looktwice.score import Scorer
 from looktwice.types import EncoderInfo, Item, PairScores
 
 GRID = 4
@@ -28,7 +29,7 @@ class Colours:
         return np.asarray(item.image.convert("RGB").resize((GRID, GRID)), dtype=float).ravel() + 1.0
 
 
-class Histograms:
+class Histograms(Scorer):
     """p grows with the overlap of two colour histograms; texts get one half. Counts what it was asked."""
 
     def __init__(self, revision: str = "1", fail_after: int | None = None) -> None:
@@ -49,7 +50,7 @@ class Histograms:
         a, b = (_histogram(item.image) for item in (query, candidate))
         return float(np.minimum(a, b).sum())
 
-    def describe(self) -> dict[str, object]:
+    def settings(self) -> dict[str, object]:
         return {"mllm": "histograms", "revision": self.revision, "prompt": "none", "prompt_hash": "0"}
 
 

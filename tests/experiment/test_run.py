@@ -159,9 +159,9 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(root, tmp_pat
 class Counting(Histograms):
     """Says how many pairs it has seen, as the fast path does of retrace."""
 
-    def describe(self):
+    def settings(self):
         told = {"setting": "causal", "pairs": self.pairs, "trigger_rate": 1.0, "layers": {1: self.pairs}}
-        return {**super().describe(), "retrace": {**told, "delta_to_ffn": math.inf if self.pairs > 100 else 0.5}}
+        return {**super().settings(), "retrace": {**told, "delta_to_ffn": math.inf if self.pairs > 100 else 0.5}}
 
 
 def test_what_is_counted_is_counted_over_all_queries_and_processes(root, tmp_path):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +18,7 @@ from PIL import Image
 
 from looktwice.errors import ModelError, UsageError
 from looktwice.models.device import Memory
+from looktwice.score import Scorer
 from looktwice.score.load import budget, load_scorer, scorer
 from looktwice.score.local import memory
 from looktwice.score.local.engine import Engine
@@ -27,7 +26,7 @@ from looktwice.score.local.families.base import Family
 from looktwice.score.local.mllm import Mllm
 from looktwice.score.prompting import built_in
 from looktwice.score.prompting.prompt import Piece
-from looktwice.types import Block, Item, Newline, PairScorer, TextIds, VisualTokens
+from looktwice.types import Block, Item, Newline, TextIds, VisualTokens
 
 FAMILIES = list(tiny_models.MLLMS)
 Get = Callable[[str], Mllm]
@@ -35,7 +34,7 @@ Get = Callable[[str], Mllm]
 
 def engine(mllm: Mllm, prompt: str = "object", **options: Any) -> Engine:
     fast = scorer(mllm, built_in.get(prompt), path="fast", **options)
-    assert isinstance(fast, Engine) and isinstance(fast, PairScorer)
+    assert isinstance(fast, Engine) and isinstance(fast, Scorer)
     return fast
 
 
@@ -137,10 +136,10 @@ def test_memory_of_pictures_has_a_limit(mllm: Get, query: dict[str, Item], candi
     expected = engine(mllm("qwen3_vl")).score(query["image"], candidates).p
     forgetful = engine(mllm("qwen3_vl"), cache_bytes=0)
     assert forgetful.score(query["image"], candidates).p.tolist() == expected.tolist()
-    assert not forgetful.tower._kept and forgetful.tower._bytes == 0
+    assert len(forgetful.tower._kept) == 0 and forgetful.tower._kept.bytes == 0
     small = engine(mllm("qwen3_vl"), cache_bytes=16_000)
     small.score(query["image"], candidates)
-    assert 0 < small.tower._bytes <= 16_000 and len(small.tower._kept) < len(candidates)
+    assert 0 < small.tower._kept.bytes <= 16_000 and len(small.tower._kept) < len(candidates)
 
 
 def test_no_more_pictures_are_prepared_than_the_next_batch_takes(
@@ -186,42 +185,6 @@ def test_the_query_runs_once_for_all_its_candidates(
     assert abs(other.p - whole.p).max() > 1e-4, "another query is another prefix"
     stored = Item("q", tokens=fast.visual_tokens([query["image"]])[0])
     assert fast.score(stored, candidates).p == pytest.approx(whole.p, abs=1e-5)
-
-
-def test_threads_may_share_a_model(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
-    model = mllm("internvl")
-    expected = engine(model).score(query["image"], candidates).p
-    shared = engine(model, batch_size=1)
-    slow = scorer(model, built_in.get("object"), path="reference")
-    judges = [shared, slow, shared, engine(model, batch_size=3), shared.with_prompt("object")]
-    with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda judge: judge.score(query["image"], candidates).p, judges * 2):
-            assert found == pytest.approx(expected, abs=1e-5)
-    for module in model.model.modules():
-        assert not module._forward_pre_hooks, "scoring leaves the model as it was"
-
-
-def test_a_thread_that_replaces_what_is_remembered_changes_nothing(
-    mllm: Get, query: dict[str, Item], candidates: list[Item], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What another thread would do between two looks at the same attribute is done at every look."""
-    fast = engine(mllm("internvl"))
-    asked = [Item(f"q{i}", tokens=fast.visual_tokens([candidates[i]])[0]) for i in (0, 1)]
-    expected, states = [], []
-    for one in asked:
-        expected.append(fast.score(one, candidates).p)
-        states.append((fast._shared, fast._query))
-    assert abs(expected[0] - expected[1]).max() > 1e-4
-    for at, name in enumerate(("_shared", "_query")):
-        for i in (0, 1):
-            turns = itertools.cycle([states[i][at], states[i][at], states[1 - i][at]])
-            fast._query, fast._shared = states[i][1], states[i][0]
-            del fast.__dict__[name]
-            with monkeypatch.context() as patch:
-                turn = property(lambda self, turns=turns: next(turns), lambda self, value: None)
-                patch.setattr(Engine, name, turn, raising=False)
-                found = fast.score(asked[i], candidates).p
-            assert found == pytest.approx(expected[i], abs=1e-6)
 
 
 def test_token_ids_that_are_forgotten_meanwhile_are_made_again(mllm: Get) -> None:
@@ -427,10 +390,10 @@ def test_tokens_of_a_block_stand_row_by_row(mllm: Get, family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_descriptions_hold_what_a_manifest_needs(mllm: Get, family: str) -> None:
-    said = engine(mllm(family), "match-query-first").describe()
+    said = engine(mllm(family), "match-query-first").settings()
     assert said["prompt_hash"] == built_in.get("match-query-first").hash and said["path"] == "fast"
     assert said["shared"] == "query" and said["dtype"] == "float32" and said["device"] == "cpu"
-    assert "candidate first" in engine(mllm(family), "match").describe()["shared"]
+    assert "candidate first" in engine(mllm(family), "match").settings()["shared"]
 
 
 def test_token_infos_tell_preprocessings_apart(mllm: Get, candidates: list[Item]) -> None:

@@ -16,8 +16,8 @@ from apple import Apple, send
 
 from looktwice.errors import ModelError, UsageError
 from looktwice.score.load import scorer
-from looktwice.score.local.generated import Answering, Written, parse
-from looktwice.score.local.listwise import QUESTION, Choice
+from looktwice.score.local.generated import Answering, GeneratedScorer, parse
+from looktwice.score.local.listwise import QUESTION, ListwiseScorer
 from looktwice.score.local.mllm import Mllm
 from looktwice.score.local.reference import Reference
 from looktwice.score.prompting import built_in, chat
@@ -159,7 +159,7 @@ def test_the_expected_number_by_hand(mllm: Get, query: dict[str, Item], candidat
 
 def test_what_is_no_number_has_no_score(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
     written = of(mllm("idefics3"), "score", "written")
-    assert isinstance(written, Written)
+    assert isinstance(written, GeneratedScorer)
     scores = written.score(query["text"], candidates)
     for which, (texts, _, _) in written.inner.each(query["text"], candidates, written._answers, range(len(candidates))):
         for index, text in zip(which, texts, strict=True):
@@ -224,7 +224,7 @@ def stock_choice(model: Mllm, query: Item, options: list[Item]) -> Any:
 def test_every_option_stands_everywhere_and_the_call_order_does_not_matter(
     mllm: Get, query: dict[str, Item], candidates: list[Item]
 ) -> None:
-    choice = Choice(of(mllm("idefics3"), "caption", "p-label"))
+    choice = ListwiseScorer(of(mllm("idefics3"), "caption", "p-label"))
     options = [Item(c.id, text=c.text) for c in candidates[:4]]
     places = np.array(choice._orders(query["image"], options))
     assert all(sorted(column) == [0, 1, 2, 3] for column in places.T)

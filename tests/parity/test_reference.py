@@ -105,11 +105,11 @@ def test_as_released_is_the_released_score_and_the_default_is_not(
     for path in ("fast", "reference"):
         as_released = scorer(model, prompt, path=path, as_released=True)
         assert as_released.score(query["image"], candidates).p == pytest.approx(expected, abs=1e-5)
-        assert as_released.describe()["repetition_penalty"] == 1.3
-        assert as_released.with_prompt("landmark").describe()["repetition_penalty"] == 1.3
+        assert as_released.settings()["repetition_penalty"] == 1.3
+        assert as_released.with_prompt("landmark").settings()["repetition_penalty"] == 1.3
         raw = scorer(model, prompt, path=path)
         assert abs(raw.score(query["image"], candidates).p - expected).max() > 1e-3
-        assert raw.describe()["repetition_penalty"] == 1.0
+        assert raw.settings()["repetition_penalty"] == 1.0
 
 
 def test_a_repetition_penalty_does_not_leak_into_the_default(
@@ -167,12 +167,12 @@ def test_an_unknown_family_takes_the_reference_path_and_says_so_once(
         slow.score(query["image"], candidates[:2])
         slow.with_prompt("landmark").score(query["image"], candidates[:2])
     assert isinstance(slow, Reference) and len(caplog.records) == 1 and "reference path" in caplog.text
-    assert slow.describe()["path"] == "reference" and "idefics3" in slow.describe()["reason"]
+    assert slow.settings()["path"] == "reference" and "idefics3" in slow.settings()["reason"]
     with pytest.raises(UsageError, match="no fast path"):
         scorer(mllm("idefics3"), built_in.get("object"), path="fast")
     monkeypatch.undo()
     chosen = scorer(mllm("idefics3"), built_in.get("object"), path="reference")
-    assert chosen.describe()["reason"] == "asked for"
+    assert chosen.settings()["reason"] == "asked for"
 
 
 def test_sliding_windows_have_no_fast_path(mllm: Get) -> None:
@@ -197,7 +197,7 @@ def test_what_gemma_cannot_share_has_no_fast_path(mllm: Get) -> None:
 def test_both_paths_share_remembered_scores_and_calibrations(mllm: Get, mode: str) -> None:
     """Their scores are the same, so that all they say of themselves is, but for what only says where they ran."""
     said = [
-        scorer(mllm("idefics3"), built_in.get("match"), path=path, score_mode=mode).describe()
+        scorer(mllm("idefics3"), built_in.get("match"), path=path, score_mode=mode).settings()
         for path in ("fast", "reference")
     ]
     fast, slow = ({k: v for k, v in one.items() if k not in NOT_PART_OF_THE_SCORE} for one in said)

@@ -19,7 +19,7 @@ from looktwice.score.load import scorer
 from looktwice.score.local import retracer
 from looktwice.score.local.engine import Engine
 from looktwice.score.local.generated import Answering
-from looktwice.score.local.last_position import HOOKED
+from looktwice.score.local.last_position import hook_lock
 from looktwice.score.local.mllm import Mllm
 from looktwice.score.local.reference import Reference
 from looktwice.score.local.retrace import PRESETS, Retrace, delta, early_entropy
@@ -144,7 +144,7 @@ def test_a_batch_equals_the_transcription_pair_by_pair(
         layers.append(layer)
         assert found[i] == pytest.approx(expected, abs=TOLERANCE, rel=1e-4)
         assert (layer < 0) == bool((found[i] - off[i]).abs().max() < 1e-3)
-    report = fast.statistics()["retrace"]
+    report = fast.stats()["retrace"]
     fired = [layer for layer in layers if layer >= 0]
     assert report["pairs"] == 3 and report["trigger_rate"] == len(fired) / 3
     assert report["layers"] == {layer: fired.count(layer) for layer in sorted(set(fired))}
@@ -396,10 +396,10 @@ def test_counting_takes_no_more_memory_the_longer_it_runs(
         )
 
     fast.score(query["image"], candidates)
-    once, report = held(), fast.statistics()["retrace"]
+    once, report = held(), fast.stats()["retrace"]
     assert report["delta_to_ffn"] == pytest.approx(float(torch.cat(found).nanmean()), rel=1e-5)
     fast.score(query["image"], candidates)
-    assert held() == once and fast.statistics()["retrace"]["pairs"] == 2 * report["pairs"] == 14
+    assert held() == once and fast.stats()["retrace"]["pairs"] == 2 * report["pairs"] == 14
 
 
 @pytest.mark.parametrize("mode", ["p-label", "written", "written-expected"])
@@ -409,9 +409,11 @@ def test_nobody_else_runs_a_model_that_carries_hooks(
     judge = scorer(mllm("idefics3"), built_in.get("score"), score_mode=mode, retrace="causal,tokens=candidate")
     acting = retracer.Retracer.acting
     let_in: list[bool] = []
+    lock = hook_lock(mllm("idefics3").model)
+    assert lock is not hook_lock(mllm("internvl").model), "two models never wait for each other"
 
     def another() -> bool:
-        return HOOKED.acquire(blocking=False) and (HOOKED.release() is None)
+        return lock.acquire(blocking=False) and (lock.release() is None)
 
     with ThreadPoolExecutor(1) as other:
 

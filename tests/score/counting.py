@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from looktwice.score import Scorer
 from looktwice.types import Item, PairScores
 
 
-class Counting:
+class Counting(Scorer):
     """p follows from the ids' lengths; every candidate it is asked for is counted. "bad" ones fail."""
 
     def __init__(self, **said: Any) -> None:
@@ -28,7 +29,7 @@ class Counting:
         status = tuple("failed" if b else "ok" for b in bad)
         return PairScores(p, logits, entropy, p / 2, np.arange(n), status)
 
-    def describe(self) -> Mapping[str, Any]:
+    def settings(self) -> Mapping[str, Any]:
         return self.said
 
 

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from looktwice.errors import ModelError, UsageError
-from looktwice.score.readout.probability import LabelIds, blank, expected_value, read, scatter
+from looktwice.rank import fuse
+from looktwice.score.readout.probability import LabelIds, assemble, blank, checked, expected_value, read, scatter
+from looktwice.types import Candidate
 
 TWO = LabelIds(((0,), (1,)), (0.0, 1.0))
 
@@ -81,6 +83,18 @@ def test_half_precision_logits_are_read_in_full() -> None:
     logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
     rounded = logits.to(torch.bfloat16)
     assert read(rounded, TWO).p == pytest.approx(read(rounded.float(), TWO).p, abs=0)
+
+
+def test_off_mass_and_entropy_that_nobody_knows_are_unknown_and_no_failure() -> None:
+    """As a server gives that shows a few log-probabilities only."""
+    logits, unknown = np.array([[0.0, 1.0], [math.nan, 1.0]]), np.full(2, math.nan)
+    scores = assemble(logits, unknown, unknown, np.array([1, 1]), TWO.values)
+    assert scores.status == ("ok", "failed") and scores.p[0] == pytest.approx(1 / (1 + math.exp(-1)))
+    assert np.isnan(scores.off_mass).all() and np.isnan(scores.entropy).all()
+    assert checked(scores, 2, "remote").status == ("ok", "failed")
+    hits = fuse([Candidate("a", 0.5), Candidate("b", 0.4)], scores, explain=True)
+    assert hits[0].scored and hits[0].explain is not None and hits[0].explain["off_mass"] is None
+    assert not hits[1].scored
 
 
 def test_shapes_and_label_ids_are_checked() -> None:

@@ -21,25 +21,25 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from looktwice.errors import StoreError
-from looktwice.score import load_scorer
-from looktwice.score.cache import Cached, ScoreCache, fingerprint
-from looktwice.types import Block, Item, PairScorer, VisualTokens
+from looktwice.score import Scorer, load_scorer
+from looktwice.score.cache import CachedScorer, ScoreCache, fingerprint
+from looktwice.types import Block, Item, VisualTokens
 
 TOKENS = VisualTokens(torch.zeros(2, 3), None, (Block("global", 1, 2),))
 
 
 def test_known_pairs_are_not_asked_again_and_come_back_exactly(tmp_path: Path) -> None:
-    first = Cached(Counting(), ScoreCache(tmp_path / "s.db"))
-    assert isinstance(first, PairScorer)
+    first = CachedScorer(Counting(), ScoreCache(tmp_path / "s.db"))
+    assert isinstance(first, Scorer)
     whole = first.score(QUERY, items("a", "bbb", "bad", "cc"))
     judge = Counting(device="cuda", path="reference", batch_size=3)
-    again = Cached(judge, ScoreCache(tmp_path / "s.db"))
+    again = CachedScorer(judge, ScoreCache(tmp_path / "s.db"))
     back = again.score(QUERY, items("cc", "new", "a", "bad", "bbb", "a"))
     assert judge.asked == ["new", "bad"], "failures are tried again"
     order = [3, 0, 1, 0]
     for name in ("p", "label_logits", "entropy", "off_mass", "argmax_id"):
         np.testing.assert_array_equal(getattr(back, name)[[0, 2, 4, 5]], getattr(whole, name)[order])
-    assert back.status == ("ok", "ok", "ok", "failed", "ok", "ok") and again.describe()["cached"] == 4
+    assert back.status == ("ok", "ok", "ok", "failed", "ok", "ok") and again.settings()["cached"] == 4
     assert np.isnan(back.entropy).all(), "unknown stays unknown"
 
 
@@ -48,35 +48,35 @@ def test_known_pairs_are_not_asked_again_and_come_back_exactly(tmp_path: Path) -
 )
 def test_another_setting_knows_nothing(tmp_path: Path, change: dict[str, str]) -> None:
     cache = ScoreCache(tmp_path / "s.db")
-    Cached(Counting(), cache).score(QUERY, items("a"))
+    CachedScorer(Counting(), cache).score(QUERY, items("a"))
     judge = Counting(**change)
-    Cached(judge, cache).score(QUERY, items("a"))
+    CachedScorer(judge, cache).score(QUERY, items("a"))
     assert judge.asked == ["a"]
 
 
 def test_another_codec_query_text_or_picture_is_another_pair(tmp_path: Path) -> None:
     cache, judge = ScoreCache(tmp_path / "s.db"), Counting()
-    cached = Cached(judge, cache)
+    cached = CachedScorer(judge, cache)
     [a] = items("a")
     for query, candidate in [(QUERY, a), (replace(QUERY, sha256="z"), a), (QUERY, replace(a, text="t")), (a, QUERY)]:
         cached.score(query, [candidate])
     coded = replace(a, image=None, tokens=TOKENS)
     for key in ("pq8", "int8", ""):
-        Cached(judge, cache, key).score(QUERY, [coded])
+        CachedScorer(judge, cache, key).score(QUERY, [coded])
     assert len(judge.asked) == 7 and len(cache) == 7
     cached.score(QUERY, [replace(a, id="another name of it")])
-    Cached(judge, cache, "pq8").score(QUERY, [replace(a, id="another name of it"), coded])
+    CachedScorer(judge, cache, "pq8").score(QUERY, [replace(a, id="another name of it"), coded])
     assert len(judge.asked) == 7, "pixels are pixels, whatever tokens the table has"
 
 
 def test_what_nobody_has_read_is_known_by_its_hash_and_text(tmp_path: Path) -> None:
     cache = ScoreCache(tmp_path / "s.db")
-    cached = Cached(Counting(), cache)
+    cached = CachedScorer(Counting(), cache)
     cached.score(QUERY, [Item("a", PICTURE, sha256="h", text="t"), Item("b", text="words", sha256="of a list")])
     seen = cached.recall(QUERY, [("h", "t"), ("other", None), (None, "words"), (None, "t"), ("h", None)])
     assert seen.status == ("ok", "missing", "ok", "missing", "missing") and np.isnan(seen.p[1])
     assert cached.recall(QUERY, []).p.shape == (0,) and cached.hits == 2
-    assert Cached(Counting(), cache, "pq8").recall(QUERY, [("h", "t")]).status == ("missing",), "that was pixels"
+    assert CachedScorer(Counting(), cache, "pq8").recall(QUERY, [("h", "t")]).status == ("missing",), "that was pixels"
 
 
 SIDES = st.builds(
@@ -117,9 +117,9 @@ def test_every_setting_is_part_of_the_key(change: dict[str, str]) -> None:
     base = dict.fromkeys(FIELDS, "1")
     with TemporaryDirectory() as folder:
         cache = ScoreCache(Path(folder) / "s.db")
-        Cached(Counting(**base), cache).score(QUERY, items("a"))
+        CachedScorer(Counting(**base), cache).score(QUERY, items("a"))
         judge = Counting(**{**base, **change})
-        Cached(judge, cache).score(QUERY, items("a"))
+        CachedScorer(judge, cache).score(QUERY, items("a"))
         cache.close()
     assert bool(judge.asked) == ("2" in change.values())
 
@@ -127,7 +127,7 @@ def test_every_setting_is_part_of_the_key(change: dict[str, str]) -> None:
 @pytest.mark.parametrize("more", [{}, {"retrace": "causal"}, {"prior": "candidate"}, {"score_mode": "written"}])
 def test_scorers_say_all_of_it(more: dict[str, str]) -> None:
     said = dict(
-        load_scorer("tiny-vl", prompt="score" if "score_mode" in more else "object", device="cpu", **more).describe()
+        load_scorer("tiny-vl", prompt="score" if "score_mode" in more else "object", device="cpu", **more).settings()
     )
     assert {"mllm", "revision", "preprocessing", "prompt_hash", "mode", "retrace", "dtype"} <= set(said)
     assert more.items() <= {**said, "score_mode": said["mode"]}.items()
@@ -135,10 +135,10 @@ def test_scorers_say_all_of_it(more: dict[str, str]) -> None:
 
 def test_a_new_engine_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = ScoreCache(tmp_path / "s.db")
-    Cached(Counting(), cache).score(QUERY, items("a"))
+    CachedScorer(Counting(), cache).score(QUERY, items("a"))
     monkeypatch.setattr("looktwice.score.cache.ENGINE_VERSION", -1)
     judge = Counting()
-    Cached(judge, cache).score(QUERY, items("a"))
+    CachedScorer(judge, cache).score(QUERY, items("a"))
     assert judge.asked == ["a"]
 
 
@@ -180,26 +180,26 @@ def test_files_that_are_no_cache_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_rows_that_are_none_of_ours_are_asked_again(tmp_path: Path, column: str, value: object) -> None:
-    whole = Cached(Counting(), ScoreCache(tmp_path / "s.db")).score(QUERY, items("a", "b"))
+    whole = CachedScorer(Counting(), ScoreCache(tmp_path / "s.db")).score(QUERY, items("a", "b"))
     file = sqlite3.connect(tmp_path / "s.db")
     file.execute(f"UPDATE scores SET {column} = ? WHERE candidate IN (SELECT candidate FROM scores LIMIT 1)", (value,))
     file.commit()
-    again = Cached(Counting(), ScoreCache(tmp_path / "s.db")).score(QUERY, items("a", "b"))
+    again = CachedScorer(Counting(), ScoreCache(tmp_path / "s.db")).score(QUERY, items("a", "b"))
     np.testing.assert_array_equal(again.p, whole.p)
     np.testing.assert_array_equal(again.label_logits, whole.label_logits)
 
 
 def test_scores_of_other_labels_are_refused(tmp_path: Path) -> None:
-    Cached(Counting(), ScoreCache(tmp_path / "s.db")).score(QUERY, items("a"))
+    CachedScorer(Counting(), ScoreCache(tmp_path / "s.db")).score(QUERY, items("a"))
     file = sqlite3.connect(tmp_path / "s.db")
     file.execute("UPDATE scores SET label_logits = ?", (bytes(4 * 9),))
     file.commit()
     with pytest.raises(StoreError, match="scores of other labels"):
-        Cached(Counting(), ScoreCache(tmp_path / "s.db")).score(QUERY, items("a", "b"))
+        CachedScorer(Counting(), ScoreCache(tmp_path / "s.db")).score(QUERY, items("a", "b"))
 
 
 def test_many_candidates_and_two_processes_worth_of_connections(tmp_path: Path) -> None:
-    one, two = (Cached(Counting(), ScoreCache(tmp_path / "s.db")) for _ in range(2))
+    one, two = (CachedScorer(Counting(), ScoreCache(tmp_path / "s.db")) for _ in range(2))
     many = items(*(f"c{i:04}" for i in range(1700)))
     one.score(QUERY, many)
     assert two.score(QUERY, many).status == ("ok",) * 1700 and two.hits == 1700
@@ -212,8 +212,8 @@ import sys
 sys.path[:0] = sys.argv[2:]
 from dataclasses import replace
 from counting import QUERY, Counting, items
-from looktwice.score.cache import Cached, ScoreCache
-cached = Cached(Counting(), ScoreCache(sys.argv[1]))
+from looktwice.score.cache import CachedScorer, ScoreCache
+cached = CachedScorer(Counting(), ScoreCache(sys.argv[1]))
 for i in range(100000):
     cached.score(replace(QUERY, sha256=f"q{i}"), items(*(f"c{j}" for j in range(20))))
     print(i, flush=True)
@@ -244,6 +244,6 @@ def test_kill_minus_nine_loses_at_most_the_call_in_flight(tmp_path: Path) -> Non
         cache = ScoreCache(path)
         assert len(cache) % 20 == 0 and len(cache) >= 20 * (said + 1), "whole calls, and every call that was reported"
         judge = Counting()
-        Cached(judge, cache).score(replace(QUERY, sha256=f"q{said}"), items(*(f"c{j}" for j in range(20))))
+        CachedScorer(judge, cache).score(replace(QUERY, sha256=f"q{said}"), items(*(f"c{j}" for j in range(20))))
         assert judge.asked == []
         cache.close()

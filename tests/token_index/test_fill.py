@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from token_fakes import ToyScorer, draw, make_table, row_of
+from token_fakes import NoTokens, ToyScorer, draw, make_table, row_of
 
 from looktwice.codecs import layout_from_json, parse_codec
 from looktwice.errors import Locked, Mismatch, TooManyFailures, UsageError
@@ -162,6 +162,8 @@ def test_a_codebook_is_loaded_from_a_file_and_goes_with_another_table(tmp_path: 
 def test_what_is_refused_before_any_work(tmp_path: Path) -> None:
     table, scorer = make_table(tmp_path), ToyScorer()
     with pytest.raises(UsageError, match="reference path"):
+        add_tokens(table, NoTokens(), "int8")
+    with pytest.raises(UsageError, match="object is not a scorer"):
         add_tokens(table, object(), "int8")
     with pytest.raises(Mismatch, match="widths of sub-vectors that do: 1, 2, 4, 8, 16"):
         add_tokens(table, scorer, "pq12")

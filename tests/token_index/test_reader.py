@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from token_fakes import ToyScorer, draw, make_table, row_of
+from token_fakes import NoTokens, ToyScorer, draw, make_table, row_of
 
 from looktwice.errors import MediaError, Mismatch, StoreError, UnknownName, UsageError
 from looktwice.search.mllm_reranker import SecondLook
@@ -168,7 +168,7 @@ def test_which_set(tmp_path: Path) -> None:
 
 
 def test_tokens_of_another_model_are_passed_over_with_a_warning(table: Table, caplog) -> None:
-    for scorer in (ToyScorer(), object()):
+    for scorer in (ToyScorer(), NoTokens()):
         Readers(table)(scorer)
     assert not caplog.text
     assert Readers(table)(ToyScorer(replace(ToyScorer().info, revision="2"))).describe() == {"codec": "pictures"}
@@ -189,10 +189,8 @@ def test_a_lost_codebook_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 
 def test_tokens_come_in_the_models_own_numbers(table: Table) -> None:
-    from types import SimpleNamespace
-
     scorer = ToyScorer()
-    scorer.mllm = SimpleNamespace(model=SimpleNamespace(device=torch.device("cpu"), dtype=torch.bfloat16))
+    scorer.placement = lambda: ("cpu", torch.bfloat16)
     assert flat(TokenReader(table, scorer), entries(table, IDS[:1]))[0].tokens.features.dtype == torch.bfloat16
 
 

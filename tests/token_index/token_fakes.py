@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 
 from looktwice.errors import ModelError
-from looktwice.score.local.mllm import TokensInfo
+from looktwice.score import Scorer
 from looktwice.sources import file_uri
 from looktwice.store import Row, Table
-from looktwice.types import Block, EncoderInfo, Item, PairScores, VisualTokens
+from looktwice.types import Block, EncoderInfo, Item, PairScores, TokensInfo, VisualTokens
 
 WIDTH = 16
 
 
 @dataclass
-class ToyScorer:
+class ToyScorer(Scorer):
     """One token per 8 × 8 pixels: its mean colour through a fixed matrix; p = 1 / (1 + distance of the means).
 
     `refuses` names pictures that the tower cannot use; `looked` lists ids in the order in which they were looked at.
@@ -58,11 +58,24 @@ class ToyScorer:
         blank = np.zeros(n, np.float32)
         return PairScores(p, np.zeros((n, 2), np.float32), blank, blank, np.zeros(n, np.int64), ("ok",) * n)
 
-    def describe(self) -> dict[str, str]:
+    def tokens(self) -> ToyScorer:
+        return self
+
+    def placement(self) -> tuple[str, None]:
+        return "cpu", None
+
+    def settings(self) -> dict[str, str]:
         return {"mllm": "toy"}
 
     def with_levels(self, levels: int) -> ToyScorer:
         return ToyScorer(replace(self.info, levels=levels))
+
+
+class NoTokens(Scorer):
+    """Reads images only, as a model on the reference path does."""
+
+    def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
+        raise NotImplementedError
 
 
 def draw(folder: Path, name: str, seed: int) -> Path:

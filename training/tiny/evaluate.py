@@ -21,8 +21,8 @@ from scenes import Scene, Sprite, Sprites, clutter, portrait
 from looktwice.encode import load_encoder
 from looktwice.evaluate.measures import measure
 from looktwice.rank import Fusion, fuse
-from looktwice.score import load_scorer
-from looktwice.types import Candidate, Encoder, Item, PairScorer
+from looktwice.score import Scorer, load_scorer
+from looktwice.types import Candidate, Encoder, Item
 
 SIDE, SHORTLIST = 192, 50
 MEASURES = ["mAP@50", "success@1", "oracle@50"]
@@ -42,9 +42,7 @@ def scene_of(target: Sprite, asked: Sprite, others: int, level: float, sprites: 
             return scene
 
 
-def pair_auc(
-    scorer: PairScorer, sprites: Sprites, n: int, hard: bool, other_vendor: bool = False
-) -> tuple[float, float]:
+def pair_auc(scorer: Scorer, sprites: Sprites, n: int, hard: bool, other_vendor: bool = False) -> tuple[float, float]:
     """(AUC against random negatives, AUC against look-alikes of the same group) over n queries."""
     rng, scores = Random(f"pairs {hard} {other_vendor}"), ([], [], [])  # type: ignore[var-annotated]
     drawn_twice = [s for s in sprites.all if {o.vendor for o in sprites.by_object[s.object]} - {s.vendor}]
@@ -67,7 +65,7 @@ def pair_auc(
 
 
 def ranking(
-    encoder: Encoder, scorer: PairScorer, sprites: Sprites, objects: list[Sprite], each: int, total: int, words: bool
+    encoder: Encoder, scorer: Scorer, sprites: Sprites, objects: list[Sprite], each: int, total: int, words: bool
 ) -> dict[str, dict[str, float]]:
     """mAP@50, success@1 and oracle@50 of the coarse shortlist and of two ways of fusing the second look."""
     rng = Random(f"ranking {words}")
@@ -107,7 +105,7 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def pairs_per_second(scorer: PairScorer, sprites: Sprites) -> float:
+def pairs_per_second(scorer: Scorer, sprites: Sprites) -> float:
     """One query against 100 fresh pictures, the vision tower included."""
     rng = Random("speed")
     fresh = [

@@ -8,7 +8,6 @@ query in flight. The settings stand beside the lines, and a run is only continue
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import logging
 import os
@@ -23,7 +22,6 @@ from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.evaluate.trec import escape, unescape
 from looktwice.experiment.counts import added, finite
 from looktwice.files import write_whole
-from looktwice.score import load_scorer
 from looktwice.score.prompting import built_in
 from looktwice.search.mllm_reranker import AUTO, SecondLook
 from looktwice.search.retriever import Answer, Retriever
@@ -216,9 +214,7 @@ def prompt_hash(look: SecondLook) -> dict[str, str]:
 
 def unusual(look: SecondLook) -> dict[str, str]:
     """What else the scores of a second look depend on (mode, retrace, resolution, …), where it is not the default."""
-    usual = {name: one.default for name, one in inspect.signature(load_scorer).parameters.items()}
-    chosen = {name: value for name, value in look._options.items() if name not in WHERE}
-    return {name: str(value) for name, value in chosen.items() if value not in (None, "off", usual.get(name))}
+    return {name: str(value) for name, value in look.config.changed().items() if name not in WHERE}
 
 
 def _asked(dataset: Dataset) -> str:

@@ -33,6 +33,7 @@ from looktwice.experiment.systems import scores_of
 from looktwice.files import write_whole
 from looktwice.models import checkpoints
 from looktwice.rank import Fusion, fuse
+from looktwice.score import Scorer
 from looktwice.search.mllm_reranker import SecondLook
 from looktwice.sources import Source
 from looktwice.types import Candidate, Encoder, Item
@@ -245,7 +246,7 @@ def _content(one: Item | Source) -> str:
 def _revision(look: SecondLook) -> str:
     if isinstance(look.mllm, str):
         return checkpoints.resolve(look.mllm, look.revision).revision
-    return str(look.mllm.describe().get("revision"))
+    return str(Scorer.of(look.mllm).settings().get("revision"))
 
 
 def _known(path: Path, about: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

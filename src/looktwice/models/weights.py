@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _loaded: weakref.WeakValueDictionary[tuple[str, ...], Any] = weakref.WeakValueDictionary()
-_lock = threading.Lock()
+_reading = threading.Lock()  # one at a time: transformers sets torch's default dtype for the whole process meanwhile
 
 
 def load_weights(checkpoint: Checkpoint, placement: Placement, auto: str = "AutoModel") -> PreTrainedModel:
@@ -29,10 +29,12 @@ def load_weights(checkpoint: Checkpoint, placement: Placement, auto: str = "Auto
     weights that are damaged or incomplete: transformers would fill what is missing with random numbers.
     """
     key = (auto, str(checkpoint.source), checkpoint.revision, placement.device, placement.dtype)
-    with _lock:
-        model = _loaded.get(key)
-        if model is None:
-            model = _loaded[key] = _read(checkpoint, placement, auto)
+    model = _loaded.get(key)  # one that is there never waits for another that is being read
+    if model is None:
+        with _reading:
+            model = _loaded.get(key)  # read meanwhile, by a thread that was first
+            if model is None:
+                model = _loaded[key] = _read(checkpoint, placement, auto)
     return model
 
 

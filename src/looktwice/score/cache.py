@@ -15,13 +15,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from looktwice.errors import StoreError
+from looktwice.score.base import Scorer, ScorerWrapper
 from looktwice.score.readout import probability
-from looktwice.types import Item, PairScorer, PairScores, VisualTokens
+from looktwice.types import Item, PairScores, VisualTokens
+
+if TYPE_CHECKING:
+    from looktwice.score.prompting.prompt import Prompt
 
 ENGINE_VERSION = 3  # raise it when the numbers of an unchanged model, prompt and picture change
 NOT_PART_OF_THE_SCORE = ("device", "path", "batch_size", "shared", "reason")
@@ -129,19 +133,19 @@ class ScoreCache:
             raise StoreError(f"The score cache {self.path} cannot be used: {error}; name another file.") from error
 
 
-class Cached:
-    """A PairScorer that asks a ScoreCache first.
+class CachedScorer(ScorerWrapper):
+    """Looks scores up in a ScoreCache before it asks another scorer.
 
-    `tokens_key` names the set that items' `tokens` come from; "" where nobody vouches for them. How an item is known
-    says `fingerprint`. Only scores are remembered, never failures.
+    `tokens_key` names the set that items' `tokens` come from; "" if they are of no set. `fingerprint` says how an item
+    is known. Only scores are cached, never failures.
     """
 
-    def __init__(self, scorer: PairScorer, cache: ScoreCache, tokens_key: str = "") -> None:
-        self.scorer = scorer
+    def __init__(self, inner: Scorer, cache: ScoreCache, tokens_key: str = "") -> None:
+        super().__init__(inner)
         self.cache = cache
         self.tokens_key = tokens_key
         self.hits = 0
-        own = {k: v for k, v in scorer.describe().items() if k not in NOT_PART_OF_THE_SCORE}
+        own = {k: v for k, v in inner.settings().items() if k not in NOT_PART_OF_THE_SCORE}
         self._scope = cache.scope({**own, "engine": ENGINE_VERSION})
 
     def recall(self, query: Item, rows: Sequence[tuple[str | None, str | None]]) -> PairScores:
@@ -155,14 +159,14 @@ class Cached:
         return known
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
-        """Score what is not known; see PairScorer."""
+        """Score what is not known; see Scorer."""
         asked, keys = fingerprint(query, self.tokens_key), [fingerprint(c, self.tokens_key) for c in candidates]
         known = self._read(asked, keys)
         left = [i for i, status in enumerate(known.status) if status != "ok"]
         self.hits += len(candidates) - len(left)
         if not left:
             return known
-        new = self.scorer.score(query, [candidates[i] for i in left])
+        new = self.inner.score(query, [candidates[i] for i in left])
         good = [j for j, status in enumerate(new.status) if status == "ok"]
         self.cache.put(self._scope, asked, [(keys[left[j]], _row(new, j)) for j in good])
         done = [i for i, status in enumerate(known.status) if status == "ok"]
@@ -171,9 +175,13 @@ class Cached:
         parts = [(done, select(known, done)), (left, new)]
         return probability.scatter(len(candidates), new.label_logits.shape[1], parts, "missing")
 
-    def describe(self) -> Mapping[str, Any]:
-        """See PairScorer; with the number of scores that were known."""
-        return {**self.scorer.describe(), "cached": self.hits}
+    def settings(self) -> Mapping[str, Any]:
+        """See Scorer; with the number of scores that were known."""
+        return {**self.inner.settings(), "cached": self.hits}
+
+    def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Scorer:
+        """See Scorer. The new scorer's scores are cached beside this one's, as its prompt is part of what is known."""
+        return CachedScorer(self.inner.with_prompt(prompt, mode), self.cache, self.tokens_key)
 
     def _read(self, query: bytes, keys: Sequence[bytes]) -> PairScores:
         found = self.cache.get(self._scope, query, keys)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import UsageError
+from looktwice.score.base import Scorer
+from looktwice.score.config import ScorerConfig
 from looktwice.score.local.mllm import Mllm, keep_budget
 from looktwice.score.local.retrace import Retrace
 from looktwice.score.prompting import built_in, chat
@@ -17,12 +20,10 @@ if TYPE_CHECKING:
     from looktwice.models.checkpoints import Checkpoint
     from looktwice.models.device import Placement
     from looktwice.score.local.engine import Engine
-    from looktwice.score.local.generated import Written
-    from looktwice.score.local.listwise import Choice
-    from looktwice.score.local.prior import Prior
     from looktwice.score.local.reference import Reference
 
-    Scorer: TypeAlias = Engine | Reference | Written | Choice | Prior
+SCHEMES: dict[str, str] = {}
+"""Scorers by how their name begins, such as "http://": "module:function", called with (name, prompt, config)."""
 
 log = logging.getLogger(__name__)
 
@@ -31,107 +32,84 @@ def load_scorer(
     mllm: str = "tiny-vl",
     *,
     prompt: str | Path | Prompt = "object",
-    device: str = "auto",
-    dtype: str = "auto",
-    batch_size: int | None = None,
-    path: Literal["auto", "fast", "reference"] = "auto",
-    resolution: int | None = None,
-    max_tiles: int | None = None,
-    revision: str | None = None,
-    as_released: bool = False,
-    cache_bytes: int = 1 << 30,
-    score_mode: str = "p-label",
-    retrace: str | Retrace | None = None,
-    prior: str = "off",
+    config: ScorerConfig | None = None,
+    **settings: Any,
 ) -> Scorer:
-    """Load a multimodal LLM and return its PairScorer.
+    """Load a multimodal LLM and return its scorer.
 
-    `path` "auto" takes the fast path where the model's family has one and says so in the log where it has not; "fast"
-    insists. `resolution`: the longer side pictures are scaled to (families with native resolution); `max_tiles` is for
-    those that cut pictures into tiles. `as_released` applies the checkpoint's repetition penalty, as the code of
-    2604.13268 does. `score_mode`: what is read or written (`score.readout.modes`); `retrace`: show pictures once more
-    (`score.local.retrace`); `prior`: candidate or query, whose absence is divided out (`score.local.prior`). Raises
-    UnknownName, UsageError for what is refused, ModelError where weights cannot be loaded.
+    `settings` are those of ScorerConfig, and change `config` where both are given. Raises UnknownName, UsageError for
+    what is refused, ModelError for weights that cannot be loaded.
     """
+    config = ScorerConfig.of(config, **settings)
+    asked = built_in.get(prompt)
+    for scheme, target in SCHEMES.items():
+        if mllm.startswith(scheme):
+            module, _, function = target.partition(":")
+            return Scorer.of(getattr(import_module(module), function)(mllm, asked, config))
+    return _local(mllm, asked, config)
+
+
+def _local(name: str, prompt: Prompt, config: ScorerConfig) -> Scorer:
     from looktwice.models import checkpoints
     from looktwice.models.device import place
 
-    if path not in ("auto", "fast", "reference"):
-        raise UsageError(f"The path is auto, fast or reference, not {path!r}.")
-    if batch_size is not None and batch_size < 1:
-        raise UsageError("The batch size must be at least 1.")
-    asked = built_in.get(prompt)
-    modes.check(score_mode)
-    again = Retrace.parse(retrace)
-    checkpoint = checkpoints.resolve(mllm, revision)
-    loaded = load_mllm(checkpoint, place(device, dtype), resolution, max_tiles)
-    return scorer(
-        loaded,
-        asked,
-        path=path,
-        batch_size=batch_size,
-        as_released=as_released,
-        cache_bytes=cache_bytes,
-        score_mode=score_mode,
-        retrace=again,
-        prior=prior,
-    )
+    checkpoint = checkpoints.resolve(name, config.revision)
+    mllm = load_mllm(checkpoint, place(config.device, config.dtype), config.resolution, config.max_tiles)
+    return scorer(mllm, prompt, config)
 
 
-def scorer(
-    mllm: Mllm,
-    prompt: Prompt,
-    *,
-    path: Literal["auto", "fast", "reference"] = "auto",
-    batch_size: int | None = None,
-    as_released: bool = False,
-    cache_bytes: int = 1 << 30,
-    score_mode: str = "p-label",
-    retrace: str | Retrace | None = None,
-    prior: str = "off",
-) -> Scorer:
-    """The PairScorer of a loaded model."""
+def scorer(mllm: Mllm, prompt: Prompt, config: ScorerConfig | None = None, **settings: Any) -> Scorer:
+    """Return the scorer of a loaded model; see `load_scorer`."""
+    config = ScorerConfig.of(config, **settings)
+    found = _read_at_once(mllm, prompt, config)
+    if config.prior != "off":
+        from looktwice.score.local.prior import PriorScorer
+
+        return PriorScorer(found, config.prior)
+    if config.score_mode in modes.READ_AT_ONCE:
+        return found
+    return _more_than_read(found, config.score_mode)
+
+
+def _read_at_once(mllm: Mllm, prompt: Prompt, config: ScorerConfig) -> Engine | Reference:
+    """Return the scorer of the chosen path that reads one distribution, for others to build on."""
     from looktwice.score.local import families
     from looktwice.score.local.engine import Engine
-    from looktwice.score.local.generated import Written
-    from looktwice.score.local.listwise import Choice
-    from looktwice.score.local.prior import EnginePrior, Prior
     from looktwice.score.local.reference import Reference
 
-    modes.check(score_mode)
-    again = Retrace.parse(retrace)
-    read = score_mode if score_mode in modes.READ_AT_ONCE else modes.P_LABEL
-
     family, why = families.find(mllm.model.config, mllm.processor)
-    if path == "fast" and family is None:
+    if config.path == "fast" and family is None:
         raise UsageError(f"{mllm.name} has no fast path: {why}; leave the path at auto.")
-    if path == "reference" or family is None:
-        if why is not None and path == "auto":
-            log.warning("%s runs on the slow reference path: %s.", mllm.name, why)
-        if again is not None or score_mode != read:
-            raise UsageError(
-                f"{mllm.name} on the reference path has no retrace and no mode {score_mode}; leave them out."
-            )
-        reason = why if path == "auto" else None
-        slow = Reference(mllm, prompt, reason=reason, as_released=as_released, mode=read)
-        return slow if prior == "off" else Prior(slow, prior)
-    engine = Engine(
-        mllm,
-        family(mllm.model, mllm.processor),
-        prompt,
-        batch_size=batch_size,
-        as_released=as_released,
-        cache_bytes=cache_bytes,
-        mode=read,
-        retrace=again,
-    )
-    if prior != "off":
-        if score_mode != modes.P_LABEL:
-            raise UsageError(f"A prior can be divided out of label probabilities only, not in the mode {score_mode}.")
-        return EnginePrior(engine, prior)
-    if score_mode == modes.CHOICE:
-        return Choice(engine)
-    return Written(engine, score_mode) if score_mode != read else engine
+    read = config.score_mode if config.score_mode in modes.READ_AT_ONCE else modes.P_LABEL
+    again = Retrace.parse(config.retrace)
+    if family is not None and config.path != "reference":
+        return Engine(
+            mllm,
+            family(mllm.model, mllm.processor),
+            prompt,
+            batch_size=config.batch_size,
+            as_released=config.as_released,
+            cache_bytes=config.cache_bytes,
+            mode=read,
+            retrace=again,
+        )
+    if why is not None and config.path == "auto":
+        log.warning("%s runs on the slow reference path: %s.", mllm.name, why)
+    if again is not None or config.score_mode != read:
+        raise UsageError(
+            f"{mllm.name} on the reference path has no retrace and no mode {config.score_mode}; leave them out."
+        )
+    reason = why if config.path == "auto" else None
+    return Reference(mllm, prompt, reason=reason, as_released=config.as_released, mode=read)
+
+
+def _more_than_read(engine: Engine | Reference, mode: str) -> Scorer:
+    from looktwice.score.local.engine import Engine
+    from looktwice.score.local.generated import GeneratedScorer
+    from looktwice.score.local.listwise import ListwiseScorer
+
+    assert isinstance(engine, Engine)  # the reference path has refused the mode
+    return ListwiseScorer(engine) if mode == modes.CHOICE else GeneratedScorer(engine, mode)
 
 
 def load_mllm(
@@ -142,6 +120,7 @@ def load_mllm(
 
     from looktwice.models.processors import load_processor
     from looktwice.models.weights import load_weights, plain_errors
+    from looktwice.score.local.last_position import hook_lock
 
     check_kind(checkpoint)
     processor = load_processor(checkpoint)
@@ -150,7 +129,8 @@ def load_mllm(
         config = AutoConfig.from_pretrained(checkpoint.source, local_files_only=True, trust_remote_code=False)
     budget(config, processor, resolution, max_tiles)
     model = load_weights(checkpoint, placement, "AutoModelForImageTextToText")
-    widen_head(model)
+    with hook_lock(model):  # another thread may have been given the same model
+        widen_head(model)
     return Mllm(checkpoint.name, checkpoint.revision, model, processor, resolution)
 
 

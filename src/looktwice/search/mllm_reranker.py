@@ -5,26 +5,23 @@ Joins `score` (models) with `sources.loader` (files). Weights load when the firs
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from looktwice.errors import UnknownName, UsageError
+from looktwice.errors import UsageError
 from looktwice.models.device import place
-from looktwice.score import load_scorer
-from looktwice.score.cache import Cached, ScoreCache, select
-from looktwice.score.local.retrace import Retrace
+from looktwice.score import Scorer, ScorerConfig, load_scorer
+from looktwice.score.cache import CachedScorer, ScoreCache, select
 from looktwice.score.prompting import built_in
 from looktwice.score.readout import modes
 from looktwice.score.readout.probability import checked, scatter
 from looktwice.search.run_record import Tally
 from looktwice.sources.loader import Entry, Found, Reader, Unreadable
-from looktwice.types import Item, PairScorer, PairScores, has_words
+from looktwice.types import Item, PairScores, has_words
 
 AUTO = "auto"
-SETTINGS = frozenset(inspect.signature(load_scorer).parameters) - {"mllm", "prompt"}
 
 
 class SecondLook:
@@ -33,12 +30,12 @@ class SecondLook:
     `prompt` "auto" takes, for each query, the first built-in prompt made for its kind (picture, text or both) and that
     of its candidates; any other name holds for all. `cache` is a file that remembers scores, so that a run that was
     interrupted goes on where it stopped; such a score is of the picture as it was indexed, which is not read again.
-    `options` go to `score.load_scorer`; raises UnknownName for one that it has not.
+    `options` are the settings of `score.ScorerConfig`; raises UnknownName for one that does not exist.
     """
 
     def __init__(
         self,
-        mllm: str | PairScorer = "tiny-vl",
+        mllm: str | Scorer = "tiny-vl",
         *,
         prompt: str = AUTO,
         cache: str | Path | None = None,
@@ -46,56 +43,54 @@ class SecondLook:
     ) -> None:
         if prompt != AUTO:
             built_in.get(prompt)  # a wrong name must fail before anything is loaded
-        if unknown := options.keys() - SETTINGS:
-            raise UnknownName("setting of the second look", min(unknown), SETTINGS)
-        self._mode = modes.check(options.get("score_mode", modes.P_LABEL))
-        Retrace.parse(options.get("retrace"))
+        self.config = ScorerConfig.of(**options)
+        self._given = None if isinstance(mllm, str) else Scorer.of(mllm)
         self._cache = None if cache is None else ScoreCache(cache)
-        self._cached: dict[tuple[int, str], Cached] = {}
+        self._cached: dict[tuple[int, str], CachedScorer] = {}
         self.mllm = mllm
         self.prompt = prompt
-        self._options = options
-        self._scorers: dict[str, Any] = {}
-        self._askers: dict[str, Any] = {}
+        self._scorers: dict[str, Scorer] = {}
+        self._askers: dict[str, Scorer] = {}
 
     @classmethod
-    def of(cls, scorer: SecondLook | PairScorer | str | None, **options: Any) -> SecondLook | None:
+    def of(cls, scorer: SecondLook | Scorer | str | None, **options: Any) -> SecondLook | None:
         """Whatever names a second look, as one; None stays None."""
         return scorer if scorer is None or isinstance(scorer, SecondLook) else cls(scorer, **options)
 
     @property
     def revision(self) -> str | None:
         """The revision of the MLLM that was asked for."""
-        return self._options.get("revision")
+        return self.config.revision
 
-    def scorer(self, prompt: str) -> PairScorer:
+    def scorer(self, prompt: str) -> Scorer:
         """The scorer for a prompt; the weights are loaded once."""
-        if not isinstance(self.mllm, str):
-            return cast(PairScorer, self._scorers.setdefault("", self.mllm))
+        if self._given is not None:
+            return self._given
+        assert isinstance(self.mllm, str)
         if prompt not in self._scorers:
             known = next(iter(self._scorers.values()), None)
             if known is None:
-                self._scorers[prompt] = load_scorer(self.mllm, prompt=prompt, **self._options)
+                self._scorers[prompt] = Scorer.of(load_scorer(self.mllm, prompt=prompt, config=self.config))
             else:  # the same weights, another question
                 self._scorers[prompt] = known.with_prompt(prompt)
-        return cast(PairScorer, self._scorers[prompt])
+        return self._scorers[prompt]
 
-    def scorer_for(self, query: Item, candidates: Sequence[Item | Entry]) -> PairScorer:
+    def scorer_for(self, query: Item, candidates: Sequence[Item | Entry]) -> Scorer:
         """The scorer whose prompt fits this query and all of these candidates.
 
         Raises UsageError, naming prompts that would do, where the chosen prompt cannot show one of the pairs.
         """
-        if not isinstance(self.mllm, str):
-            return self.scorer("")
+        if self._given is not None:
+            return self._given
         kinds = list(dict.fromkeys(_kind(candidate) for candidate in candidates))
         shown = [_stand_in(*kind) for kind in kinds]
         if self.prompt == AUTO:
-            return self.scorer(_common(query, shown, self._mode))
+            return self.scorer(_common(query, shown, self.config.score_mode))
         for candidate in shown:
             built_in.check(built_in.get(self.prompt), query, candidate)
         return self.scorer(self.prompt)
 
-    def asker_for(self, query: Item, candidates: Sequence[Item | Entry]) -> PairScorer:
+    def asker_for(self, query: Item, candidates: Sequence[Item | Entry]) -> Scorer:
         """The scorer of a second, True-or-False question about candidates that the first one could not tell apart.
 
         The same model, read by labels, without what `score_mode` and `prior` add. Raises UsageError for a scorer that
@@ -103,19 +98,15 @@ class SecondLook:
         """
         name = _common(query, [_stand_in(*kind) for kind in dict.fromkeys(map(_kind, candidates))], modes.P_TRUE)
         if name not in self._askers:
-            scorer: Any = self.scorer_for(query, candidates)
-            inner = getattr(scorer, "inner", scorer)
-            if not hasattr(inner, "with_prompt"):
-                raise UsageError("This scorer cannot be asked a second question; use --ties default or coarse.")
-            self._askers[name] = inner.with_prompt(name, modes.P_LABEL)
-        return cast(PairScorer, self._askers[name])
+            self._askers[name] = self.scorer_for(query, candidates).plain().with_prompt(name, modes.P_LABEL)
+        return self._askers[name]
 
     def ask(
         self,
         query: Item,
         candidates: Sequence[Item | Entry | Unreadable],
         which: Sequence[int],
-        reader_for: Callable[[PairScorer], Reader],
+        reader_for: Callable[[Scorer], Reader],
         tally: Tally,
     ) -> PairScores:
         """Answers to the second question about the candidates in `which`; the others are "missing"."""
@@ -129,7 +120,7 @@ class SecondLook:
         self,
         query: Item,
         candidates: Sequence[Item | Entry | Unreadable],
-        reader_for: Callable[[PairScorer], Reader],
+        reader_for: Callable[[Scorer], Reader],
         tally: Tally,
         among: Sequence[Item | Entry | Unreadable] | None = None,
     ) -> PairScores | None:
@@ -158,9 +149,9 @@ class SecondLook:
         self,
         query: Item,
         shown: Sequence[tuple[int, Item | Entry]],
-        reader_for: Callable[[PairScorer], Reader],
+        reader_for: Callable[[Scorer], Reader],
         tally: Tally,
-        choose: Callable[[], PairScorer],
+        choose: Callable[[], Scorer],
     ) -> Iterator[tuple[list[int], PairScores]]:
         """Rows and their scores, chunk by chunk as they are read."""
         with tally.time("load"):
@@ -169,14 +160,14 @@ class SecondLook:
             asked = self._remembering(scorer, reader)
         with tally.time("score"):
             query = reader.query(query)
-        if isinstance(asked, Cached):
+        if isinstance(asked, CachedScorer):
             known, scores = _recalled(asked, query, shown)
             if known:
                 yield known, scores
             done = set(known)
             shown = [(row, candidate) for row, candidate in shown if row not in done]
         rows, left = iter([row for row, _ in shown]), [candidate for _, candidate in shown]
-        whole = getattr(scorer, "listwise", False) and left  # a score says nothing beside those of another call
+        whole = scorer.listwise and left  # a score says nothing beside those of another call
         for chunk in _timed(_joined(reader.read(left)) if whole else reader.read(left), tally):
             tally.unreadable |= {found.id: found.why for found in chunk if isinstance(found, Unreadable)}
             there = [(row, found) for found, row in zip(chunk, rows, strict=False) if isinstance(found, Item)]
@@ -188,7 +179,7 @@ class SecondLook:
     @property
     def listwise(self) -> bool:
         """Whether a score says nothing without the others of its call."""
-        return self._mode == modes.CHOICE or getattr(self.mllm, "listwise", False)
+        return self.config.score_mode == modes.CHOICE if self._given is None else self._given.listwise
 
     def close(self) -> None:
         """Close the score cache, where there is one."""
@@ -199,30 +190,31 @@ class SecondLook:
     def _hits(self) -> int:
         return sum(cached.hits for cached in self._cached.values())
 
-    def _remembering(self, scorer: PairScorer, reader: Reader) -> PairScorer:
-        if self._cache is None or getattr(scorer, "listwise", False):
+    def _remembering(self, scorer: Scorer, reader: Reader) -> Scorer:
+        if self._cache is None or scorer.listwise:
             return scorer
         key = (id(scorer), str(reader.describe().get("tokens_key", "")))
         if key not in self._cached:
-            self._cached[key] = Cached(scorer, self._cache, key[1])
+            self._cached[key] = CachedScorer(scorer, self._cache, key[1])
         return self._cached[key]
 
     def describe(self) -> list[Mapping[str, Any]]:
         """What a manifest says: one record per prompt that was used."""
-        if not isinstance(self.mllm, str):
-            return [self.mllm.describe()]
-        reason = place(self._options.get("device", "auto"), self._options.get("dtype", "auto")).reason
-        remembering = {id(cached.scorer): cached for cached in self._cached.values()}
+        if self._given is not None:
+            return [self._given.settings()]
+        reason = place(self.config.device, self.config.dtype).reason
+        remembering = {id(cached.inner): cached for cached in self._cached.values()}
         records: list[Mapping[str, Any]] = []
         for scorer in (*self._scorers.values(), *self._askers.values()):
-            own = remembering.get(id(scorer), scorer).describe()
-            statistics: Mapping[str, Any] = getattr(scorer, "statistics", dict)()  # a PairScorer need not count
-            counted = {name: {"setting": own.get(name), **counts} for name, counts in statistics.items()}
+            own = remembering.get(id(scorer), scorer).settings()
+            counted = {name: {"setting": own.get(name), **counts} for name, counts in scorer.stats().items()}
             records.append({**own, **counted, "dtype_reason": reason})
         return records
 
 
-def _recalled(asked: Cached, query: Item, shown: Sequence[tuple[int, Item | Entry]]) -> tuple[list[int], PairScores]:
+def _recalled(
+    asked: CachedScorer, query: Item, shown: Sequence[tuple[int, Item | Entry]]
+) -> tuple[list[int], PairScores]:
     """Rows, with their scores, of candidates that need not even be read."""
     entries = [(row, c) for row, c in shown if isinstance(c, Entry) and (c.uri is None or c.sha256 is not None)]
     known = asked.recall(query, [(c.sha256 if c.uri is not None else None, c.text) for _, c in entries])

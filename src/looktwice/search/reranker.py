@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import UsageError, demand_list
+from looktwice.score import Scorer
 from looktwice.search.inputs import Asked, as_candidate, as_item, ends_like_picture
 from looktwice.search.mllm_reranker import AUTO, SecondLook
 from looktwice.search.run_record import Tally
 from looktwice.sources.loader import Reader
-from looktwice.types import Item, PairScorer
+from looktwice.types import Item
 
 if TYPE_CHECKING:
     from looktwice.types import FloatArray
@@ -31,7 +32,7 @@ class Reranker:
         # [{"corpus_id": 2, "score": 0.97}, {"corpus_id": 0, "score": 0.11}]
     """
 
-    def __init__(self, mllm: str | PairScorer = "tiny-vl", *, prompt: str = AUTO, **options: Any) -> None:
+    def __init__(self, mllm: str | Scorer = "tiny-vl", *, prompt: str = AUTO, **options: Any) -> None:
         self._look = SecondLook(mllm, prompt=prompt, **options)
 
     def rank(

@@ -16,6 +16,7 @@ from looktwice.errors import UsageError
 from looktwice.rank import Fusion, Ties
 from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration, Sample, source_of
+from looktwice.score import Scorer
 from looktwice.search.inputs import Asked, as_item
 from looktwice.search.mllm_reranker import SecondLook
 from looktwice.search.modalities import Direction
@@ -26,7 +27,7 @@ from looktwice.search.token_choice import Readers
 from looktwice.sources.loader import in_chunks
 from looktwice.sources.prefetch import pixels_of
 from looktwice.store import Table, TableReader
-from looktwice.types import Candidate, Encoder, Hit, Item, PairScorer
+from looktwice.types import Candidate, Encoder, Hit, Item
 
 if TYPE_CHECKING:
     from looktwice.sources import Urls
@@ -77,7 +78,7 @@ class Retriever:
 
     `table`: a Table, Snapshot or folder; `encoder` is made from what the table remembers unless it is given, and is
     refused (Mismatch) where it is not the one that filled the table. `scorer` is an MLLM's name, a SecondLook with
-    settings, or any PairScorer. The best `shortlist` candidates get the second look. Weights load at the first search.
+    settings, or any Scorer. The best `shortlist` candidates get the second look. Weights load at the first search.
 
     `codec` says what the second look sees of a candidate: "auto" takes the visual tokens that the table holds for this
     MLLM, and its picture where it holds none; "pictures" always the picture; a codec's name insists on those tokens.
@@ -90,7 +91,7 @@ class Retriever:
         self,
         table: TableReader | str | Path,
         encoder: Encoder | None = None,
-        scorer: PairScorer | SecondLook | str | None = None,
+        scorer: Scorer | SecondLook | str | None = None,
         *,
         fusion: Fusion | str | float = "0.5",
         ties: Ties | str = "default",

@@ -11,12 +11,13 @@ from looktwice.errors import UsageError
 from looktwice.rank import Fusion, Ties, below, fuse, tied_at_the_top
 from looktwice.rank.budget import BLOCK, Budget, chance_of_change
 from looktwice.rank.calibration import Calibration
+from looktwice.score import Scorer
 from looktwice.score.readout.probability import scatter
 from looktwice.search.mllm_reranker import SecondLook
 from looktwice.search.modalities import Direction, inferred
 from looktwice.search.run_record import Tally
 from looktwice.sources.loader import Entry, Find, Reader, Unreadable
-from looktwice.types import Candidate, Hit, Item, PairScorer, PairScores
+from looktwice.types import Candidate, Hit, Item, PairScores
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,11 @@ class Look:
 
     look: SecondLook | None
     find: Find
-    reader_for: Callable[[PairScorer], Reader]
+    reader_for: Callable[[Scorer], Reader]
     rules: Rules
     depth: int
     check: Callable[[], None]
-    rough_for: Callable[[PairScorer], Reader] | None = None
+    rough_for: Callable[[Scorer], Reader] | None = None
 
     def rank(self, query: Item, shortlist: Sequence[Candidate], top: int, tally: Tally) -> list[Hit]:
         """The best `depth` by both looks as far as the budget goes, the rest below them as the first look had it."""
@@ -108,7 +109,7 @@ class Look:
         shortlist: Sequence[Candidate],
         entries: Sequence[Entry | Unreadable],
         look: SecondLook,
-        rough_for: Callable[[PairScorer], Reader],
+        rough_for: Callable[[Scorer], Reader],
         tally: Tally,
     ) -> list[Hit]:
         """All of it from rough tokens, the best once more from the others; what was seen roughly only stays below."""

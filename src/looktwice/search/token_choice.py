@@ -7,12 +7,12 @@ from typing import Any
 
 from looktwice.codecs import parse_codec
 from looktwice.errors import UnknownName
+from looktwice.score import Scorer
 from looktwice.sources.loader import Reader
 from looktwice.store import TableReader
 from looktwice.token_index import TokenReader
 from looktwice.token_index.reader import POLICIES, Policy
 from looktwice.token_index.sets import usable
-from looktwice.types import PairScorer
 
 
 class Readers:
@@ -37,13 +37,13 @@ class Readers:
         self._pictures = Reader()
         self._made: dict[int, Reader] = {}
 
-    def __call__(self, scorer: PairScorer) -> Reader:
+    def __call__(self, scorer: Scorer) -> Reader:
         """The reader for this scorer, the same one each time."""
         if id(scorer) not in self._made:
             self._made[id(scorer)] = self._make(scorer)
         return self._made[id(scorer)]
 
-    def _make(self, scorer: PairScorer) -> Reader:
+    def _make(self, scorer: Scorer) -> Reader:
         codec: str | None = self._codec
         if self._table is None:
             return self._pictures

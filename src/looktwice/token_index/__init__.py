@@ -11,14 +11,13 @@ from looktwice.token_index.compare import CodecRow, compare_codecs
 from looktwice.token_index.fill import TokensReport, add_tokens
 from looktwice.token_index.pictures import Progress
 from looktwice.token_index.reader import POLICIES, TokenReader
-from looktwice.token_index.sets import TokenScorer, TokenSet, open_set
+from looktwice.token_index.sets import TokenSet, open_set
 
 __all__ = [
     "POLICIES",
     "CodecRow",
     "Progress",
     "TokenReader",
-    "TokenScorer",
     "TokenSet",
     "TokensReport",
     "add_tokens",

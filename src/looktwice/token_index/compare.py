@@ -11,10 +11,11 @@ from looktwice.codecs import Codec, load_codebook, parse_codec, token_count, tra
 from looktwice.codecs.codebook import FEW_TOKENS, MOST_TOKENS
 from looktwice.codecs.pq import PQ
 from looktwice.errors import LooktwiceError, MediaError, UsageError
+from looktwice.score import Scorer, TokenMaker
 from looktwice.sources.loader import Entry
 from looktwice.token_index.pictures import Progress, draw_pictures, look_at, sample_tokens
-from looktwice.token_index.sets import TokenScorer, demand_tokens
-from looktwice.types import Item, PairScorer, VisualTokens
+from looktwice.token_index.sets import demand_tokens
+from looktwice.types import Item, VisualTokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +51,7 @@ class CodecRow:
 
 def compare_codecs(
     table: TableReader,
-    scorer: PairScorer,
+    scorer: Scorer,
     specs: Sequence[str],
     *,
     queries: int = 8,
@@ -68,6 +69,7 @@ def compare_codecs(
     per spec in order, and warnings. `urls` says which pictures may be fetched. Raises UsageError for a table with fewer
     than two readable pictures, and what parsing and training raise.
     """
+    scorer = Scorer.of(scorer)
     maker = demand_tokens(scorer)
     codecs = [parse_codec(spec) for spec in specs]
     pairs = _draw_pairs(table, maker, queries, depth, seed, urls)
@@ -88,7 +90,7 @@ def compare_codecs(
 Pairs = list[tuple[Item, list[Item]]]
 
 
-def _draw_pairs(table: TableReader, maker: TokenScorer, queries: int, depth: int, seed: int, urls: Urls) -> Pairs:
+def _draw_pairs(table: TableReader, maker: TokenMaker, queries: int, depth: int, seed: int, urls: Urls) -> Pairs:
     """Pictures and their nearest others, all with the tokens that the tower gives."""
     chosen = [entry.id for entry in draw_pictures(table, queries, seed)]
     near = {
@@ -104,7 +106,7 @@ def _draw_pairs(table: TableReader, maker: TokenScorer, queries: int, depth: int
     return pairs
 
 
-def _with_tokens(table: TableReader, maker: TokenScorer, ids: Sequence[str], urls: Urls) -> list[Item]:
+def _with_tokens(table: TableReader, maker: TokenMaker, ids: Sequence[str], urls: Urls) -> list[Item]:
     entries = [Entry(row.id, row.uri, row.sha256, row.text, urls) for row in table.get(ids)]
     seen = [(entry, tokens) for entry, tokens in look_at(maker, entries) if not isinstance(tokens, LooktwiceError)]
     return [Item(e.id, text=e.text, uri=e.uri, sha256=e.sha256, tokens=tokens) for e, tokens in seen]
@@ -112,7 +114,7 @@ def _with_tokens(table: TableReader, maker: TokenScorer, ids: Sequence[str], url
 
 def _trained(
     table: TableReader,
-    maker: TokenScorer,
+    maker: TokenMaker,
     codec: Codec,
     count: int,
     seed: int,
@@ -132,9 +134,7 @@ def _trained(
     return codec.with_codebook(train_codebook(codec.quantiser, sample, seed=seed))
 
 
-def _row(
-    scorer: PairScorer, codec: Codec, pairs: Pairs, plain: list[NDArray[np.float32]], asymmetric: bool
-) -> CodecRow:
+def _row(scorer: Scorer, codec: Codec, pairs: Pairs, plain: list[NDArray[np.float32]], asymmetric: bool) -> CodecRow:
     import numpy as np
 
     pictures = {item.id: item for query, others in pairs for item in (query, *others)}
@@ -164,7 +164,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
-def _scores(scorer: PairScorer, query: Item, candidates: Sequence[Item]) -> NDArray[np.float32]:
+def _scores(scorer: Scorer, query: Item, candidates: Sequence[Item]) -> NDArray[np.float32]:
     return scorer.score(query, candidates).p
 
 

@@ -17,10 +17,11 @@ from looktwice.codecs import Codec, load_codebook, parse_codec, train_codebook
 from looktwice.codecs.codebook import FEW_TOKENS, MOST_TOKENS
 from looktwice.codecs.pq import PQ
 from looktwice.errors import LooktwiceError, MediaError, TooManyFailures
+from looktwice.score import TokenMaker
 from looktwice.sources.loader import Entry
 from looktwice.store import LedgerEntry, TokenRow
 from looktwice.token_index.pictures import Encoded, Progress, encode_pictures, sample_tokens
-from looktwice.token_index.sets import TokenScorer, TokenSet, demand_tokens, load_set, make_set, matching
+from looktwice.token_index.sets import TokenSet, demand_tokens, load_set, make_set, matching
 
 if TYPE_CHECKING:
     from looktwice.sources import Urls
@@ -88,7 +89,7 @@ def add_tokens(
 @dataclass
 class _Run:
     table: Table
-    scorer: TokenScorer
+    scorer: TokenMaker
     progress: Callable[[Progress], None]
     max_failures: int | None
     urls: Urls

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from looktwice.codecs import Codec, layout_to_json
 from looktwice.codecs.codebook import MOST_TOKENS
 from looktwice.errors import LooktwiceError, MediaError, ModelError, UsageError
+from looktwice.score import TokenMaker
 from looktwice.sources.loader import Entry, Reader, Unreadable
-from looktwice.token_index.sets import TokenScorer
 from looktwice.types import Item, VisualTokens
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Encoded:
 
 
 def encode_pictures(
-    scorer: TokenScorer, codec: Codec, entries: Sequence[Entry]
+    scorer: TokenMaker, codec: Codec, entries: Sequence[Entry]
 ) -> Iterator[tuple[Entry, Encoded | LooktwiceError]]:
     """Yield every entry with its tokens as bytes, or with the reason why it has none, in order."""
     for entry, tokens in look_at(scorer, entries):
@@ -67,7 +67,7 @@ def encode_pictures(
         yield entry, Encoded(layout_to_json(tokens.layout), codes, levels)
 
 
-def look_at(scorer: TokenScorer, entries: Sequence[Entry]) -> Iterator[tuple[Entry, VisualTokens | LooktwiceError]]:
+def look_at(scorer: TokenMaker, entries: Sequence[Entry]) -> Iterator[tuple[Entry, VisualTokens | LooktwiceError]]:
     """Yield every entry with the tokens that the vision tower gives for it, or with the reason why not, in order."""
     chunks = Reader(cache_bytes=0).read(entries)
     start = 0
@@ -80,7 +80,7 @@ def look_at(scorer: TokenScorer, entries: Sequence[Entry]) -> Iterator[tuple[Ent
             yield entry, item.why if isinstance(item, Unreadable) else next(seen)
 
 
-def _tokens(scorer: TokenScorer, items: Sequence[Item]) -> Sequence[VisualTokens | LooktwiceError]:
+def _tokens(scorer: TokenMaker, items: Sequence[Item]) -> Sequence[VisualTokens | LooktwiceError]:
     """Tokens of all; where one picture cannot be used, of each alone, so that it is the only one to fail."""
     try:
         return scorer.visual_tokens(items) if items else []
@@ -106,7 +106,7 @@ def draw_pictures(
 
 def sample_tokens(
     table: TableReader,
-    scorer: TokenScorer,
+    scorer: TokenMaker,
     codec: Codec,
     count: int,
     seed: int,

@@ -24,8 +24,6 @@ from looktwice.token_index.sets import demand_tokens, open_set
 from looktwice.types import Item, Layout, VisualTokens
 
 if TYPE_CHECKING:
-    import torch
-
     from looktwice.store import TableReader, TokenRow
 
 Policy: TypeAlias = Literal["error", "encode", "skip"]
@@ -62,10 +60,10 @@ class TokenReader(Reader):
         if policy not in POLICIES:
             raise UnknownName("policy for missing tokens", policy, POLICIES)
         self.table = table
-        self.scorer = demand_tokens(scorer)
+        self.maker = demand_tokens(scorer)
         self.policy = policy
         self.asymmetric = asymmetric
-        self.set = open_set(table, self.scorer.tokens_info(), codec)
+        self.set = open_set(table, self.maker.tokens_info(), codec)
         self.counts: Counter[str] = Counter()
         self._asked: tuple[Item, Item] | None = None
 
@@ -116,7 +114,7 @@ class TokenReader(Reader):
             return item
         kept = self._asked
         if kept is None or kept[0] is not item:
-            coded = self.set.codec.round_trip(self.scorer.visual_tokens([item])[0])
+            coded = self.set.codec.round_trip(self.maker.visual_tokens([item])[0])
             kept = self._asked = (item, replace(item, tokens=coded))
         return kept[1]
 
@@ -165,7 +163,7 @@ class TokenReader(Reader):
 
     def _decode(self, rows: Sequence[TokenRow]) -> list[VisualTokens | None]:
         """Decode all at once; where one is damaged, each alone, so that it is the only one to fail."""
-        device, dtype = _placement(self.scorer)
+        device, dtype = self.maker.placement()
         try:
             layouts = [_layout(row) for row in rows]
             codes = [row.codes for row in rows]
@@ -178,9 +176,3 @@ class TokenReader(Reader):
 
 def _layout(row: TokenRow) -> Layout:
     return layout_from_json(row.layout)
-
-
-def _placement(scorer: object) -> tuple[torch.device | str, torch.dtype | None]:
-    """Where and in which numbers the scorer's model computes; a scorer without a model takes tokens as they come."""
-    model = getattr(getattr(scorer, "mllm", None), "model", None)
-    return ("cpu", None) if model is None else (model.device, model.dtype)

@@ -9,32 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from looktwice.codecs import Codec, codebook_from_bytes, parse_codec
 from looktwice.errors import Mismatch, UnknownName, UsageError
-from looktwice.types import Item, VisualTokens
+from looktwice.score import Scorer, TokenMaker
+from looktwice.types import TokensInfo
 
 if TYPE_CHECKING:
-    from looktwice.score.local.mllm import TokensInfo
     from looktwice.store import TableReader
 
 log = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class TokenScorer(Protocol):
-    """The part of a scorer that makes visual tokens; scorers on the fast path have it."""
-
-    def visual_tokens(self, items: Sequence[Item]) -> list[VisualTokens]:
-        """Return each picture's tokens as the model's own vision tower makes them."""
-        ...
-
-    def tokens_info(self) -> TokensInfo:
-        """Say what a table of these tokens must remember."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +50,14 @@ def make_set(info: TokensInfo, codec: Codec, about: Mapping[str, Any]) -> TokenS
     return TokenSet(key, codec, {"tokens_key": key, **identity, **told, **about})
 
 
-def demand_tokens(scorer: object) -> TokenScorer:
-    """Return the scorer if it can give visual tokens. Raises UsageError if it runs on the reference path."""
-    if isinstance(scorer, TokenScorer):
-        return scorer
-    raise UsageError(
-        "This model runs on the reference path, which keeps no visual tokens; choose a family with a fast path."
-    )
+def demand_tokens(scorer: object) -> TokenMaker:
+    """Return what makes visual tokens for a scorer. Raises UsageError if nothing does."""
+    maker = Scorer.of(scorer).tokens()
+    if maker is None:
+        raise UsageError(
+            "This scorer keeps no visual tokens, as on the reference path; choose a model whose family has a fast path."
+        )
+    return maker
 
 
 def matching(table: TableReader, info: TokensInfo, codec: str | None = None) -> list[Mapping[str, Any]]:
@@ -82,9 +70,10 @@ def matching(table: TableReader, info: TokensInfo, codec: str | None = None) -> 
 
 def usable(table: TableReader, scorer: object) -> list[Mapping[str, Any]]:
     """`matching` for a scorer of any kind; a warning says why where all sets of the table are other models'."""
-    if not isinstance(scorer, TokenScorer):
+    maker = Scorer.of(scorer).tokens()
+    if maker is None:
         return []
-    found = matching(table, info := scorer.tokens_info())
+    found = matching(table, info := maker.tokens_info())
     if table.manifest.tokens and not found:
         log.warning("Candidates are seen as pictures. %s", _no_set(table, info))
     return found

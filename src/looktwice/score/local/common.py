@@ -31,8 +31,8 @@ def report(candidate: Item, error: LooktwiceError) -> None:
     log.warning("No score for %r: %s", candidate.id, error)
 
 
-def describe(mllm: Mllm, prompt: Prompt, path: str, **more: Any) -> Mapping[str, Any]:
-    """What both paths say of themselves in a run's manifest."""
+def settings(mllm: Mllm, prompt: Prompt, path: str, **more: Any) -> Mapping[str, Any]:
+    """Return what both paths say of themselves in a run's manifest."""
     return {
         "mllm": mllm.name,
         "revision": mllm.revision,

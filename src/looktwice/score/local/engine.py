@@ -19,25 +19,27 @@ from torch import Tensor
 
 from looktwice.errors import LooktwiceError, ModelError
 from looktwice.models.processors import cleaner
+from looktwice.score.base import Scorer, TokenMaker
 from looktwice.score.local import batches, common, memory, prefix_cache
 from looktwice.score.local.batches import Batch, Pair
 from looktwice.score.local.families.base import Family, Row
-from looktwice.score.local.last_position import HOOKED, only_last
-from looktwice.score.local.mllm import Mllm, TokensInfo
+from looktwice.score.local.last_position import hook_lock, only_last
+from looktwice.score.local.mllm import Mllm
+from looktwice.score.local.query_memory import QueryMemory
 from looktwice.score.local.retrace import Retrace
 from looktwice.score.local.retracer import Evidence, Retracer
 from looktwice.score.local.vision_tower import Tower
 from looktwice.score.prompting import built_in, chat
 from looktwice.score.prompting.prompt import Piece, Prompt
 from looktwice.score.readout import labels, modes, probability, repetition_penalty
-from looktwice.types import Item, PairScores, VisualTokens
+from looktwice.types import Item, PairScores, TokensInfo, VisualTokens
 
 BLOCK = 512  # candidates whose tokens are held at once
 R = TypeVar("R")
 Run: TypeAlias = Callable[[Sequence[Pair], int, Any], R]  # (pairs, how many of their first tokens are shared, those)
 
 
-class Engine:
+class Engine(Scorer):
     """Scores pairs on the fast path.
 
     `batch_size` limits the rows of a batch (None: as memory allows), `cache_bytes` the visual tokens remembered between
@@ -68,15 +70,15 @@ class Engine:
         self.read = modes.reader(mode, prompt, mllm.processor.tokenizer)
         self.tower = Tower(mllm, family, cache_bytes)
         self.clean = cleaner(mllm.processor)
+        self.hook_lock = hook_lock(mllm.model)
         self._ids: OrderedDict[tuple[Piece, ...], list[int]] = OrderedDict()
-        self._shared: tuple[Any, Any] | None = None
-        self._query: tuple[VisualTokens, int, VisualTokens] | None = None
+        self._memory = QueryMemory(cache_bytes // 4)
         text_config = mllm.model.config.get_text_config()
         self._cost = memory.Cost.of(text_config, mllm.model.dtype.itemsize)
         self._longest = int(getattr(text_config, "max_position_embeddings", 0) or 1 << 30)
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
-        """Score every candidate against one query; see PairScorer."""
+        """Score every candidate against one query; see Scorer."""
         count = len(self.labels.ids)
         parts: list[tuple[Sequence[int], PairScores]] = []
         fit = common.showable(self.prompt, query, candidates)
@@ -110,11 +112,7 @@ class Engine:
     @torch.no_grad()
     def visual_tokens(self, items: Sequence[Item]) -> list[VisualTokens]:
         """Visual tokens of pictures as this scorer's prompt will show them; raises where one cannot be used."""
-        found = self.tower.look(items, self._pictures)
-        for tokens in found:
-            if isinstance(tokens, LooktwiceError):
-                raise tokens
-        return [tokens for tokens in found if isinstance(tokens, VisualTokens)]
+        return self.tower.demand(items, self._pictures)
 
     def tokens_info(self) -> TokensInfo:
         """What a table of these tokens must remember."""
@@ -123,10 +121,18 @@ class Engine:
         preprocessing = mllm.preprocessing + shown
         return TokensInfo(mllm.name, mllm.revision, preprocessing, family.width, family.levels, mllm.resampler)
 
-    def describe(self) -> Mapping[str, Any]:
-        """See PairScorer."""
+    def tokens(self) -> TokenMaker:
+        """Return itself: `visual_tokens`, `tokens_info` and `placement` make a TokenMaker."""
+        return self
+
+    def placement(self) -> tuple[torch.device, torch.dtype]:
+        """Return the device and dtype of the model."""
+        return self.mllm.model.device, self.mllm.model.dtype
+
+    def settings(self) -> Mapping[str, Any]:
+        """See Scorer."""
         shared = "query" if self.prompt.shares_query else "nothing: this prompt shows the candidate first"
-        return common.describe(
+        return common.settings(
             self.mllm,
             self.prompt,
             "fast",
@@ -137,8 +143,8 @@ class Engine:
             repetition_penalty=self.penalty,
         )
 
-    def statistics(self) -> Mapping[str, Any]:
-        """What was counted on the way: how often retrace fired, and where."""
+    def stats(self) -> Mapping[str, Any]:
+        """Return how often retrace fired, and where."""
         return {"retrace": self.retracer.report()} if self.retracer else {}
 
     def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Engine:
@@ -159,16 +165,8 @@ class Engine:
         return [str(p.side) for p in self.prompt.lay_out(query, candidate) if p.text is None]
 
     def _look_at(self, query: Item, pictures: int) -> VisualTokens:
-        """The query's tokens: the same object as in the last call, so that the shared prefix is known again."""
-        kept = self._query  # read once: another thread may be about to replace it
-        if kept is not None and query.tokens is not None and kept[0] is query.tokens and kept[1] == pictures:
-            return kept[2]
-        seen = self.tower.look([query], pictures)[0]
-        if isinstance(seen, LooktwiceError):
-            raise seen
-        if query.tokens is not None:
-            self._query = (query.tokens, pictures, seen)
-        return seen
+        """Return the query's tokens: the same object as in an earlier call, by which its prefix is known again."""
+        return self._memory.tokens(query, pictures, lambda: self.tower.demand([query], pictures)[0])
 
     def encode(self, pieces: tuple[Piece, ...]) -> list[int]:
         """Token ids of a laid-out pair."""
@@ -244,18 +242,16 @@ class Engine:
         return min(most, self.batch_size or most)
 
     def _prefix(self, pair: Pair, length: int) -> Any:
-        """What the first `length` tokens leave in the model's layers; that of the last call is kept for the next."""
-        shown = [t for start, t in zip(pair.row.starts, pair.pictures, strict=True) if start < length]
-        key = (tuple(pair.row.ids[:length].tolist()), *(id(t.features) for t in shown))
-        kept = self._shared  # read once: another thread may be about to replace it
-        if kept is not None and kept[0] == key:
-            return kept[1][0]
+        """Return what the first `length` tokens leave in the model's layers; those of the last few queries are kept."""
         if length == 0:
             return None
+        shown = [t for start, t in zip(pair.row.starts, pair.pictures, strict=True) if start < length]
+        return self._memory.prefix(pair.row.ids[:length].tolist(), shown, lambda: self._run_prefix(pair, length))
+
+    def _run_prefix(self, pair: Pair, length: int) -> Any:
         cache = prefix_cache.blank(self.mllm.model.config.get_text_config())
         batch = self.batch([pair], 0, length)
         self.decode(batch, self.mask(batch, 0), cache)
-        self._shared = (key, (cache, shown))  # `shown` keeps the ids in the key from being given away again
         return cache
 
     def run(self, part: Sequence[Pair], length: int, cache: Any) -> Tensor:
@@ -263,7 +259,7 @@ class Engine:
         batch = self.batch(part, length)
         whole = self.retracer is not None and self.retracer.needs_last  # it looks at every position of the last layer
         short = nullcontext() if whole else only_last(self.family.decoder, batch.last)
-        with HOOKED, self.watching(batch, part), short:
+        with self.hook_lock, self.watching(batch, part), short:
             hidden = self.decode(batch, self.mask(batch, length), prefix_cache.share(cache, len(part)))
         return self.project(hidden[torch.arange(len(part), device=hidden.device), batch.last], part)
 
@@ -283,7 +279,7 @@ class Engine:
 
     def decode(self, batch: Batch, mask: Any, cache: Any) -> Tensor:
         """Hidden states [n, C, d] of a batch after the tokens in `cache`."""
-        with HOOKED:
+        with self.hook_lock:
             out = self.family.decoder(
                 inputs_embeds=batch.embeds,
                 position_ids=batch.positions,

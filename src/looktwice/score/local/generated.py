@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,11 +18,10 @@ import torch
 from torch import Tensor
 
 from looktwice.errors import UsageError
+from looktwice.score.base import Scorer, ScorerWrapper
 from looktwice.score.local import common, prefix_cache
 from looktwice.score.local.batches import Batch, Pair
 from looktwice.score.local.engine import Engine
-from looktwice.score.local.last_position import HOOKED
-from looktwice.score.local.wrapper import AroundEngine
 from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout import labels, modes, probability
 from looktwice.types import Item, PairScores
@@ -61,7 +59,11 @@ class Answering:
         self.ends = length + self.batch.last + 1
         column = torch.arange(length + new, device=device)
         self.at = torch.where(column < self.ends[:, None], column, UNSEEN)  # of padding on the right
-        with HOOKED, engine.watching(self.batch, part) as self.evidence, engine.family.ignoring_padding(self.batch):
+        with (
+            engine.hook_lock,
+            engine.watching(self.batch, part) as self.evidence,
+            engine.family.ignoring_padding(self.batch),
+        ):
             hidden = engine.decode(self.batch, engine.mask(self.batch, length), self.cache)
         self.logits = engine.project(hidden[self.rows, self.batch.last], part)
 
@@ -80,7 +82,7 @@ class Answering:
         last, nothing = torch.full_like(ids[:, 0], t - 1), torch.zeros_like(ids, dtype=torch.bool)
         step = Batch(embeds, nothing, positions, last, engine.family.extras(ids, nothing, ()))
         mask = engine.family.mask((places[:, :, None] - self.at[:, None])[:, None], nothing)
-        with HOOKED, self._watching(embeds):
+        with engine.hook_lock, self._watching(embeds):
             hidden = engine.decode(step, mask, self.cache)
         self.logits = engine.project(hidden[:, -1], self.part, self.written)
         return self.logits
@@ -92,34 +94,41 @@ class Answering:
         return retracer.acting(retracer.later(self.evidence, embeds))
 
 
-@dataclass(frozen=True)
-class Written(AroundEngine):
-    """A PairScorer by what the model writes, on the fast path; `mode` is written or written-expected.
+class GeneratedScorer(ScorerWrapper):
+    """Scores pairs by what the model writes, on the fast path; `mode` is written or written-expected.
 
-    Raises UsageError where the tokenizer has no single tokens for "0", "1" and ".".
+    Raises UsageError if the tokenizer has no single tokens for "0", "1" and ".".
     """
 
     inner: Engine
-    mode: str
 
-    def __post_init__(self) -> None:
+    def __init__(self, inner: Engine, mode: str) -> None:
+        super().__init__(inner)
+        self.mode = mode
         self._tokens  # noqa: B018  # a model that cannot be read must be refused before anything is scored
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
-        """See PairScorer. `label_logits` are those of "0" and "1"; a text that is no number has "parse_error"."""
-        fit = common.showable(self.prompt, query, candidates)
+        """See Scorer. `label_logits` are those of "0" and "1"; a text that is no number has "parse_error"."""
+        fit = common.showable(self.inner.prompt, query, candidates)
         parts: list[tuple[Sequence[int], PairScores]] = [(fit, probability.blank(len(fit), 2, "failed"))]
         run = self._expect if self.mode == modes.WRITTEN_EXPECTED else self._write
         parts += self.inner.each(query, candidates, run, fit)
         return probability.scatter(len(candidates), 2, parts, "missing")
 
-    def describe(self) -> Mapping[str, Any]:
-        """See PairScorer."""
-        return {**self.inner.describe(), "mode": self.mode}
+    def settings(self) -> Mapping[str, Any]:
+        """See Scorer."""
+        return {**self.inner.settings(), "mode": self.mode}
 
-    def with_prompt(self, prompt: str | Prompt) -> Written:
-        """The same model, asked another question."""
-        return Written(self.inner.with_prompt(prompt), self.mode)
+    def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Scorer:
+        """See Scorer. A mode that is read from one distribution needs no writing: it gives the engine's scorer."""
+        mode = mode or self.mode
+        if mode in modes.READ_AT_ONCE:
+            return self.inner.with_prompt(prompt, mode)
+        return GeneratedScorer(self.inner.with_prompt(prompt), mode)
+
+    @property
+    def _tokenizer(self) -> Any:
+        return self.inner.mllm.processor.tokenizer
 
     # --- one batch ------------------------------------------------------------------------------------------------
 
@@ -133,7 +142,7 @@ class Written(AroundEngine):
     def _answers(self, part: Sequence[Pair], length: int, shared: Any) -> tuple[list[str], Tensor, Any]:
         """Texts, logits of the first token, mean entropy of the tokens written; texts that never end are cut off."""
         answer = Answering(self.inner, part, length, shared)
-        first, tokenizer = answer.logits, self.mllm.processor.tokenizer
+        first, tokenizer = answer.logits, self._tokenizer
         ended, texts = [False] * len(part), [""] * len(part)
         entropies: list[list[float]] = [[] for _ in part]
         for _ in range(MOST):
@@ -171,7 +180,7 @@ class Written(AroundEngine):
 
     @cached_property
     def _tokens(self) -> tuple[int, int, int]:
-        found = [labels.single_token(text, self.mllm.processor.tokenizer) for text in ("0", "1", ".")]
+        found = [labels.single_token(text, self._tokenizer) for text in ("0", "1", ".")]
         if None in found:
             raise UsageError(
                 "This model's tokenizer has no single tokens for 0, 1 and the decimal point, so written numbers cannot "
@@ -183,14 +192,14 @@ class Written(AroundEngine):
     @cached_property
     def _digits(self) -> tuple[Tensor, Tensor]:
         """Ids of all tokens that are digits alone, and the decimals that they write."""
-        vocabulary = self.mllm.processor.tokenizer.get_vocab()
+        vocabulary = self._tokenizer.get_vocab()
         numbers = {i: int(token) / 10 ** len(token) for token, i in vocabulary.items() if re.fullmatch("[0-9]+", token)}
         return torch.tensor(list(numbers)), torch.tensor(list(numbers.values()))
 
     @cached_property
     def _ends(self) -> frozenset[int]:
-        own = getattr(getattr(self.mllm.model, "generation_config", None), "eos_token_id", None)
-        ends = [*(own if isinstance(own, list) else [own]), self.mllm.processor.tokenizer.eos_token_id]
+        own = getattr(getattr(self.inner.mllm.model, "generation_config", None), "eos_token_id", None)
+        ends = [*(own if isinstance(own, list) else [own]), self._tokenizer.eos_token_id]
         return frozenset(end for end in ends if end is not None)
 
 

@@ -6,12 +6,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-HOOKED = threading.RLock()
-"""Held while a model carries the hooks of a batch, and by every other run of one: threads may share a model."""
+_locks: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def hook_lock(model: Any) -> threading.RLock:
+    """Return the lock of a loaded model: held while it carries the hooks of a batch, and by every other run of it.
+
+    Scorers and threads may share a model; two models never wait for each other.
+    """
+    with _making:
+        return _locks.setdefault(model, threading.RLock())
 
 
 @contextmanager

@@ -8,18 +8,17 @@ with a seed, then moved round, so that each stands in as many different places a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from random import Random
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from looktwice.errors import LooktwiceError, UsageError
 from looktwice.score import cache
+from looktwice.score.base import Scorer, ScorerWrapper
 from looktwice.score.local import batches, common
 from looktwice.score.local.batches import Pair
 from looktwice.score.local.engine import Engine
-from looktwice.score.local.wrapper import AroundEngine
 from looktwice.score.prompting.prompt import Piece, Prompt, Side, joined, parts_of
 from looktwice.score.readout import labels, modes, probability
 from looktwice.types import Item, PairScores, VisualTokens, has_words
@@ -29,21 +28,23 @@ ORDERS = 4
 QUESTION = "\nWhich candidate fits the query best? Reply with its {} only."
 
 
-@dataclass(frozen=True)
-class Choice(AroundEngine):
-    """A PairScorer that lets the model choose among all candidates of a call; p sums to 1 over them.
+class ListwiseScorer(ScorerWrapper):
+    """Lets the model choose among all candidates of a call; p sums to 1 over them.
 
-    Scores of one call are no measure for those of another. `orders` is how many orders are asked about, at most one per
-    candidate.
+    Scores of one call cannot be compared with those of another. `orders` is how many orders are asked about, at most
+    one per candidate.
     """
 
-    listwise: ClassVar[bool] = True  # a score is worth nothing without the others of its call, so none is remembered
     inner: Engine
-    orders: int = ORDERS
-    seed: int = 0
+
+    def __init__(self, inner: Engine, orders: int = ORDERS, seed: int = 0) -> None:
+        super().__init__(inner)
+        self.listwise = True  # a score is worth nothing without the others of its call, so none is remembered
+        self.orders = orders
+        self.seed = seed
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
-        """See PairScorer. Raises UsageError for more candidates than there are option names, ModelError for more than
+        """See Scorer. Raises UsageError for more candidates than there are option names, ModelError for more than
         the model has positions for."""
         if len(candidates) > MOST:
             raise UsageError(
@@ -60,14 +61,14 @@ class Choice(AroundEngine):
             )
         return probability.scatter(len(candidates), 2, parts, "missing")
 
-    def describe(self) -> Mapping[str, Any]:
-        """See PairScorer."""
+    def settings(self) -> Mapping[str, Any]:
+        """See Scorer."""
         own = {"mode": modes.CHOICE, "orders": self.orders, "seed": self.seed, "prompt": "choice"}
-        return {**self.inner.describe(), **own, "prompt_hash": None, "shared": "query"}
+        return {**self.inner.settings(), **own, "prompt_hash": None, "shared": "query"}
 
-    def with_prompt(self, prompt: str | Prompt) -> Choice:
-        """The same: a choice has a prompt of its own."""
-        return self
+    def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Scorer:
+        """See Scorer. A choice has a prompt of its own, so only another mode gives another scorer."""
+        return self if mode in (None, modes.CHOICE) else self.inner.with_prompt(prompt, mode)
 
     # --- one call -------------------------------------------------------------------------------------------------
 
@@ -146,7 +147,7 @@ class Choice(AroundEngine):
         return picture + ([Piece(None, f" <{self.inner.clean(item.text or '')}>")] if f"{side}.text" in has else [])
 
     def _token(self, name: str) -> int:
-        token = labels.single_token(name, self.mllm.processor.tokenizer)
+        token = labels.single_token(name, self.inner.mllm.processor.tokenizer)
         if token is None:
             raise UsageError(f"This model's tokenizer has no single token for the option {name!r}; use another mode.")
         return token

@@ -4,29 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-
-@dataclass(frozen=True, slots=True)
-class TokensInfo:
-    """What a table must remember of stored visual tokens in order to refuse others.
-
-    `width` is d; `levels` the number of DeepStack levels that travel with the tokens; `resampler` what scaled the
-    images, which is told but makes no other tokens.
-    """
-
-    mllm: str
-    revision: str
-    preprocessing: str
-    width: int
-    levels: int
-    resampler: str = field(default="Pillow", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

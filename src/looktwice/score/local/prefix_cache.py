@@ -131,3 +131,10 @@ def grow(filled: Cache | None, n: int, text_config: Any, last: Tensor) -> Dynami
             layer.lazy_initialization(before.keys, before.values)
             layer.keys, layer.values = before.keys.expand(n, -1, -1, -1), before.values.expand(n, -1, -1, -1)
     return cache
+
+
+def nbytes(cache: Cache) -> int:
+    """Return the bytes of all tensors that a cache's layers hold, whatever their kind keeps."""
+    held = [value for layer in cache.layers for value in vars(layer).values()]
+    tensors = [one for value in held for one in (value.values() if isinstance(value, dict) else [value])]
+    return sum(one.nbytes for one in tensors if isinstance(one, Tensor))

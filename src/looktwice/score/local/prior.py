@@ -7,27 +7,25 @@ a picture by a grey field, words by "N/A".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from looktwice.errors import UnknownName, UsageError
+from looktwice.errors import UsageError
+from looktwice.score.base import Scorer, ScorerWrapper
 from looktwice.score.local.engine import Engine
 from looktwice.score.local.reference import Reference
-from looktwice.score.local.wrapper import Around, AroundEngine
 from looktwice.score.prompting.prompt import Prompt, parts_of
 from looktwice.score.readout import modes
 from looktwice.score.readout.probability import expected_value
 from looktwice.types import Item, PairScores, has_words
 
-SIDES = ("candidate", "query")
 GREY, SIDE, WORDS = (128, 128, 128), 224, "N/A"
 
 
-@dataclass(frozen=True)
-class Prior(Around):
-    """A PairScorer without the prior of one side.
+class PriorScorer(ScorerWrapper):
+    """Divides the prior of one side out of another scorer's answers.
 
     "query" costs one more pair per candidate; "candidate" one per call and kind (picture, text or both) of candidate,
     and the second look makes a call of every chunk it reads.
@@ -36,16 +34,15 @@ class Prior(Around):
     """
 
     inner: Engine | Reference
-    side: str
 
-    def __post_init__(self) -> None:
-        if self.side not in SIDES:
-            raise UnknownName("side for the prior", self.side, ("off", *SIDES))
+    def __init__(self, inner: Engine | Reference, side: str) -> None:
+        super().__init__(inner)
+        self.side = side
         if self.inner.mode != modes.P_LABEL:
             raise UsageError(f"A prior can be divided out of label probabilities only, not of {self.inner.mode}.")
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
-        """See PairScorer. Candidates whose prior cannot be asked for are "failed"."""
+        """See Scorer. Candidates whose prior cannot be asked for are "failed"."""
         scores = self.inner.score(query, candidates)
         if self.side == "query":
             prior = self.inner.score(empty(query), candidates).label_logits
@@ -57,20 +54,13 @@ class Prior(Around):
             prior = found[[asked.index(kind) for kind in kinds]] if kinds else found
         return divided(scores, prior, self.inner.labels.values)
 
-    def describe(self) -> Mapping[str, Any]:
-        """See PairScorer."""
-        return {**self.inner.describe(), "prior": self.side}
+    def settings(self) -> Mapping[str, Any]:
+        """See Scorer."""
+        return {**self.inner.settings(), "prior": self.side}
 
-    def with_prompt(self, prompt: str | Prompt) -> Prior:
-        """The same model, asked another question."""
-        return type(self)(self.inner.with_prompt(prompt), self.side)
-
-
-@dataclass(frozen=True)
-class EnginePrior(Prior, AroundEngine):
-    """The same on the fast path."""
-
-    inner: Engine
+    def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Scorer:
+        """See Scorer. Raises UsageError for a mode that does not read labels."""
+        return PriorScorer(self.inner.with_prompt(prompt, mode), self.side)
 
 
 def empty(item: Item) -> Item:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from looktwice.errors import LooktwiceError, ModelError, first_line
 from looktwice.models.processors import cleaner
+from looktwice.score.base import Scorer
 from looktwice.score.local import common
-from looktwice.score.local.last_position import HOOKED
+from looktwice.score.local.last_position import hook_lock
 from looktwice.score.local.mllm import Mllm
 from looktwice.score.prompting import built_in, chat
 from looktwice.score.prompting.prompt import Prompt
@@ -24,7 +25,7 @@ from looktwice.score.readout import labels, modes, probability, repetition_penal
 from looktwice.types import Item, PairScores
 
 
-class Reference:
+class Reference(Scorer):
     """Scores pairs on the reference path. `reason` says why, where it was not asked for by name.
 
     With `as_released`, the checkpoint's repetition penalty is applied before the read-out. `mode` is p-label, p-true or
@@ -48,12 +49,13 @@ class Reference:
         self.labels = labels.resolve(prompt, mllm.processor.tokenizer)
         self.read = modes.reader(mode, prompt, mllm.processor.tokenizer)
         self._clean = cleaner(mllm.processor)
+        self._hook_lock = hook_lock(mllm.model)
         self._keep = (
             {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(mllm.model.forward).parameters else {}
         )
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
-        """Score every candidate against one query; see PairScorer."""
+        """Score every candidate against one query; see Scorer."""
         count = len(self.labels.ids)
         fit = common.showable(self.prompt, query, candidates)
         if fit:
@@ -72,7 +74,7 @@ class Reference:
     def logits(self, query: Item, candidate: Item) -> Tensor:
         """Logits [V] of the next token after this pair, in float32, as the model gives them."""
         inputs = self.inputs(query, candidate)
-        with HOOKED:  # a fast scorer may share this model
+        with self._hook_lock:  # a fast scorer may share this model
             out = self._forward(inputs)
         return repetition_penalty.penalise(out, list(inputs["input_ids"]), self.penalty)[0]
 
@@ -104,10 +106,10 @@ class Reference:
             raise ModelError(f"This pair cannot be prepared for {self.mllm.name}: {why}") from error
         return inputs.to(self.mllm.model.device, self.mllm.model.dtype)
 
-    def describe(self) -> Mapping[str, Any]:
-        """See PairScorer."""
+    def settings(self) -> Mapping[str, Any]:
+        """See Scorer."""
         reason = self.reason or "asked for"
-        return common.describe(
+        return common.settings(
             self.mllm,
             self.prompt,
             "reference",
@@ -116,10 +118,6 @@ class Reference:
             reason=reason,
             repetition_penalty=self.penalty,
         )
-
-    def statistics(self) -> Mapping[str, Any]:
-        """What was counted on the way: nothing."""
-        return {}
 
     def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Reference:
         """The same model, asked another question or read another way."""

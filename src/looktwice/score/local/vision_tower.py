@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
 from looktwice.errors import LooktwiceError, ModelError, UsageError
 from looktwice.score.local.families.base import Family, Prepared
+from looktwice.score.local.lru import Lru
 from looktwice.score.local.memory import TOWER_NUMBERS, halving
 from looktwice.score.local.mllm import Mllm
 from looktwice.types import Block, Item, VisualTokens
@@ -25,11 +25,9 @@ class Tower:
     def __init__(self, mllm: Mllm, family: Family, room: int) -> None:
         self.mllm = mllm
         self.family = family
-        self.room = room
         self.pictures_seen = 0
         self._place = (mllm.model.device, mllm.model.dtype)  # asking the model walks through all of its modules
-        self._kept: OrderedDict[Key, VisualTokens] = OrderedDict()
-        self._bytes = 0
+        self._kept: Lru[VisualTokens] = Lru(1 << 30, room, nbytes)
         self._lock = threading.Lock()
 
     def look(self, items: Sequence[Item], pictures: int) -> list[VisualTokens | LooktwiceError]:
@@ -49,6 +47,15 @@ class Tower:
             found[key] if tokens is None else self._stored(tokens) for key, tokens in zip(keys, stored, strict=True)
         ]
 
+    def demand(self, items: Sequence[Item], pictures: int) -> list[VisualTokens]:
+        """Return tokens of every item, in order; raise the error of the first that cannot be used."""
+        found: list[VisualTokens] = []
+        for tokens in self.look(items, pictures):
+            if isinstance(tokens, LooktwiceError):
+                raise tokens
+            found.append(tokens)
+        return found
+
     def _usable(self, item: Item, pictures: int) -> VisualTokens | None:
         if item.tokens is None or self.family.suits(item.tokens.layout, pictures):
             return item.tokens
@@ -63,7 +70,7 @@ class Tower:
         waiting = {key: item for key, item in zip(keys, items, strict=True) if key is not None}
         found: Found = {}
         for key in list(waiting):
-            if (kept := self._recall(key)) is not None:
+            if (kept := self._kept.get(key)) is not None:
                 found[key] = kept
                 del waiting[key]
         return found | self._see(waiting, pictures)
@@ -118,24 +125,16 @@ class Tower:
         if batch:
             yield batch
 
-    def _recall(self, key: Key) -> VisualTokens | None:
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
-
     def _keep(self, key: Key, tokens: VisualTokens) -> VisualTokens:
         self.pictures_seen += 1
         tokens = replace(tokens, features=tokens.features.clone())  # a slice would keep its whole batch in memory
-        self._kept[key] = tokens
-        self._bytes += _size(tokens)
-        while self._bytes > self.room and self._kept:
-            self._bytes -= _size(self._kept.popitem(last=False)[1])
-        return tokens
+        return self._kept.put(key, tokens)
 
     def _on(self, tokens: VisualTokens) -> VisualTokens:
         levels = tokens.levels.to(*self._place) if tokens.levels is not None else None
         return replace(tokens, features=tokens.features.to(*self._place), levels=levels)
 
 
-def _size(tokens: VisualTokens) -> int:
+def nbytes(tokens: VisualTokens) -> int:
+    """Return the bytes of an image's visual tokens."""
     return tokens.features.nbytes + (tokens.levels.nbytes if tokens.levels is not None else 0)

@@ -37,12 +37,14 @@ def check(mode: str) -> str:
 
 
 def reader(mode: str, prompt: Prompt, tokenizer: Any) -> Reader:
-    """What turns logits [n, V] into scores. Modes that need more than that read labels where a reader is asked for.
+    """Return what turns logits [n, V] into scores.
 
-    Raises UsageError where the prompt's labels are not the answers that the mode reads.
+    Raises UsageError if the mode needs more than one distribution, or reads answers that the prompt's labels are not.
     """
     from looktwice.score.readout import probability
 
+    if mode not in READ_AT_ONCE:
+        raise UsageError(f"The mode {check(mode)} is not read from one distribution; load the model with that mode.")
     if mode == P_TRUE:
         return _p_true(prompt, tokenizer)
     if mode == DIGIT:

@@ -51,6 +51,8 @@ def read(logits: Tensor, labels: LabelIds) -> PairScores:
         on = per_label.logsumexp(-1)
         off = torch.where(total.isfinite(), -torch.expm1(on - total), torch.nan)
         argmax = z.argmax(-1)
+        # a row with a NaN or +inf anywhere holds no score, though its label logits may be finite
+        per_label = torch.where(total.isfinite()[:, None], per_label, torch.nan)
     rows, spread, away = (wide(x).cpu().numpy() for x in (per_label, entropy, off))
     return assemble(rows, spread, away, argmax.cpu().numpy(), labels.values)
 
@@ -63,9 +65,12 @@ def wide(x: Tensor) -> Tensor:
 def assemble(
     label_logits: Array, entropy: Array, off_mass: Array, argmax_id: Any, values: Sequence[float]
 ) -> PairScores:
-    """Records of n pairs from label logits [n, l] (any common offset) and what is known of the rest."""
-    bad = ~np.isfinite(label_logits).any(-1) | np.isnan(label_logits).any(-1) | np.isposinf(label_logits).any(-1)
-    bad |= np.isnan(off_mass)
+    """Records of n pairs from label logits [n, l] (any common offset) and what is known of the rest (NaN: unknown).
+
+    Rows with a NaN, with +inf or without any finite label logit are "failed".
+    """
+    none, wrong = ~np.isfinite(label_logits).any(-1), np.isnan(label_logits) | np.isposinf(label_logits)
+    bad = np.asarray(none | wrong.any(-1))
     p = expected_value(np.where(bad[:, None], 0.0, label_logits), values)
     void = np.where(bad, np.nan, 0.0)
     return PairScores(

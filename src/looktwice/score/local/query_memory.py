@@ -1,0 +1,40 @@
+"""What was computed for the last few queries, so that several may be asked by turns and from several threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from transformers.cache_utils import Cache
+
+from looktwice.score.local import prefix_cache, vision_tower
+from looktwice.score.local.lru import Lru
+from looktwice.types import Item, VisualTokens
+
+QUERIES = 8
+Prefix: TypeAlias = tuple[Cache, Sequence[VisualTokens]]
+
+
+class QueryMemory:
+    """Keeps visual tokens and prompt prefixes of up to QUERIES queries: `room` bytes of each, the last one always."""
+
+    def __init__(self, room: int) -> None:
+        self._seen: Lru[tuple[VisualTokens, VisualTokens]] = Lru(
+            QUERIES, room, lambda kept: vision_tower.nbytes(kept[1]), least=1
+        )
+        self._prefixes: Lru[Prefix] = Lru(QUERIES, room, lambda kept: prefix_cache.nbytes(kept[0]), least=1)
+
+    def tokens(self, query: Item, images: int, look: Callable[[], VisualTokens]) -> VisualTokens:
+        """Return what `look` gives for a query in a prompt of so many images.
+
+        Stored tokens give the same object again, by which `prefix` knows them.
+        """
+        if query.tokens is None:
+            return look()
+        stored = query.tokens  # kept with the result, so that its id is not given away again
+        return self._seen.obtain((id(stored), images), lambda: (stored, look()))[1]
+
+    def prefix(self, ids: Sequence[int], shown: Sequence[VisualTokens], run: Callable[[], Cache]) -> Cache:
+        """Return what `run` gives for a prefix of these token ids that shows these images."""
+        key = (tuple(ids), *(id(tokens.features) for tokens in shown))
+        return self._prefixes.obtain(key, lambda: (run(), shown))[0]
