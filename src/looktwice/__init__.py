@@ -1,6 +1,6 @@
 """Look once to find candidates, look twice to rank them.
 
-    from looktwice import Item, Reranker, Retriever, SecondLook, Table, index, load_encoder, load_scorer, scan
+    from looktwice import Item, Reranker, Retriever, MllmReranker, Table, index, load_encoder, load_scorer, scan
 
 Names load when they are first used, so that `import looktwice` costs nothing.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from looktwice.encode import load_encoder
     from looktwice.indexing import index
     from looktwice.score import load_scorer
-    from looktwice.search.mllm_reranker import SecondLook
+    from looktwice.search.mllm_reranker import MllmReranker
     from looktwice.search.reranker import Reranker
     from looktwice.search.retriever import Retriever
     from looktwice.sources import scan
@@ -26,7 +26,7 @@ __all__ = [
     "Item",
     "Reranker",
     "Retriever",
-    "SecondLook",
+    "MllmReranker",
     "Table",
     "__version__",
     "index",
@@ -39,7 +39,7 @@ _HOME = {
     "Item": "types",
     "Reranker": "search.reranker",
     "Retriever": "search.retriever",
-    "SecondLook": "search.mllm_reranker",
+    "MllmReranker": "search.mllm_reranker",
     "Table": "store",
     "index": "indexing",
     "load_encoder": "encode",
