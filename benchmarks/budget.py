@@ -34,7 +34,7 @@ from looktwice.experiment.answers import Answers, Stored
 from looktwice.rank import Fusion
 from looktwice.rank.budget import BLOCK, chance_of_change
 from looktwice.rank.calibration import Calibration, Sample, fit
-from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.types import Candidate
 
 SMOKE = Size("smoke", 24, 2, 12, 12)
@@ -91,7 +91,7 @@ def folder_of(args: argparse.Namespace) -> Iterator[Path]:
 
 def evaluate(folder: Path, size: Size) -> None:
     """Do what `looktwice eval scenes` does, with the bundled models."""
-    look = SecondLook("tiny-vl", device="cpu", dtype="float32")
+    look = MllmReranker("tiny-vl", device="cpu", dtype="float32")
     plan = Plan("tiny-clip", look, shortlist=min(50, size.scenes), device="cpu", dtype="float32")
     run_benchmark(build(folder / "dataset", size), folder, plan, indexing=Silent(), searching=Silent())
 

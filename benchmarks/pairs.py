@@ -45,9 +45,9 @@ from looktwice.score.local.engine import Engine
 from looktwice.score.local.mllm import Mllm
 from looktwice.score.local.reference import Reference
 from looktwice.score.prompting import built_in
-from looktwice.sources.loader import Entry
+from looktwice.sources.loader import CandidateRef
 from looktwice.store import Row, Table
-from looktwice.token_index import TokenReader, add_tokens
+from looktwice.token_index import TokenLoader, add_tokens
 from looktwice.types import EncoderInfo, Item, PairScores, TextIds
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the builder of random checkpoints lives with the tests
@@ -222,11 +222,11 @@ def candidates(config: Config, fast: Engine, folder: Path) -> Callable[[], Itera
     assert config.codec is not None
     paths = paths_of(config, folder)[1:]
     table = fill_table(folder / f"{config.name.replace('/', '-')}.lt", paths, config.picture, fast, config.codec)
-    entries = [Entry(p.name, p.as_uri(), digest(p)) for p in paths[: config.k]]
-    reader = TokenReader(table, fast, config.codec)
+    entries = [CandidateRef(p.name, p.as_uri(), digest(p)) for p in paths[: config.k]]
+    reader = TokenLoader(table, fast, config.codec)
 
     def read() -> Iterator[list[Item]]:
-        for items in reader.read(entries):
+        for items in reader.load(entries):
             yield [item for item in items if isinstance(item, Item)]
 
     assert sum(map(len, read())) == config.k

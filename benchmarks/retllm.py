@@ -38,7 +38,7 @@ from looktwice.evaluate.scenes.compose import clutter, portrait
 from looktwice.evaluate.scenes.cutouts import Cutouts
 from looktwice.models.device import set_threads
 from looktwice.score import load_scorer
-from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.rerank_run import rerank_run
 from looktwice.types import Item
 
@@ -113,7 +113,7 @@ def coarse(encoder: Any, queries: Sequence[Item], candidates: Mapping[str, Item]
 def ask(task: Task, settings: Mapping[str, str], mllm: str, cache: Path | None, depth: int) -> tuple[list[Any], float]:
     """Answers to all queries, and the processor seconds they took."""
     options: dict[str, Any] = {key: value for key, value in settings.items() if key != "ties"}
-    look = SecondLook(mllm, cache=cache, device="cpu", dtype="float32", **options)
+    look = MllmReranker(mllm, cache=cache, device="cpu", dtype="float32", **options)
     rules: dict[str, Any] = {"fusion": "p-only", "ties": settings.get("ties", "coarse"), "shortlist": depth, "k": depth}
     begin = time.process_time()
     find: Any = lambda ids: [task.candidates[i] for i in ids]  # noqa: E731  # items where a table would give entries
@@ -130,7 +130,7 @@ def row(
 ) -> dict[str, Any]:
     """One line of the table."""
     hit = {a.query.id: first([h.id for h in a.hits], task.relevant[a.query.id]) for a in answers}
-    pairs = sum(a.tally.requested for a in answers)
+    pairs = sum(a.stats.requested for a in answers)
     looks = answers[-1].manifest["second_look"]
     cached = sum(int(look.get("cached", 0)) for look in looks)
     retrace = next((look["retrace"] for look in looks if isinstance(look.get("retrace"), dict)), None)
@@ -141,7 +141,7 @@ def row(
         "success@1": interval(hit.values()).mean,
         "difference": None if gain is None else [gain.mean, gain.low, gain.high],
         "tie_rate": float(np.mean([tied(a) for a in answers])),
-        "parse_errors": sum(a.tally.status["parse_error"] for a in answers) / max(1, pairs),
+        "parse_errors": sum(a.stats.status["parse_error"] for a in answers) / max(1, pairs),
         "trigger_rate": retrace and retrace["trigger_rate"],
         "delta_to_ffn": retrace and retrace["delta_to_ffn"],
         "pairs_per_cpu_second": None if cached else round(pairs / seconds, 1),

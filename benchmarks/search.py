@@ -68,8 +68,8 @@ def measured(
         answer = retriever.search(query)
         if place_:
             taken.append(time.perf_counter() - begun)
-            pairs += answer.tally.scored
-            spent += answer.tally.seconds["score"] + answer.tally.seconds["read"]
+            pairs += answer.stats.scored
+            spent += answer.stats.seconds["score"] + answer.stats.seconds["read"]
     return {
         "second_look": shortlist if scorer else 0,
         "median_s": statistics.median(taken),

@@ -24,7 +24,7 @@ from looktwice.errors import LooktwiceError
 from looktwice.evaluate.datasets import Dataset, open_dataset
 from looktwice.experiment import Plan, run_benchmark
 from looktwice.experiment.answers import write_json
-from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.store import Table
 from looktwice.token_index import add_tokens
 
@@ -107,7 +107,7 @@ def measured(
         _SHORTLISTS[base] = _benchmark(dataset, base / "shortlist", replace(plan, codec="pictures"))
     if look is None:
         return _SHORTLISTS[base]
-    plan = replace(plan, look=SecondLook(row.mllm, **{"prompt": dataset.prompt, **look}, **placed))
+    plan = replace(plan, look=MllmReranker(row.mllm, **{"prompt": dataset.prompt, **look}, **placed))
     table_path, folder = base / "shortlist" / "items.lt", base / _slug(row.name)
     stored = None if row.codec == "pictures" else _tokens(table_path, plan, folder)
     return {**_benchmark(dataset, folder, plan, table_path), "bytes_per_picture": stored}

@@ -18,7 +18,7 @@ import pytest
 from looktwice.evaluate import scenes
 from looktwice.rank import fuse
 from looktwice.search.retriever import Answer
-from looktwice.search.run_record import Tally
+from looktwice.search.run_record import RunStats
 from looktwice.types import Candidate, Item, PairScores, Status
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -83,7 +83,7 @@ def answer(p: list[float], ties: str, status: Status = "ok") -> Answer:
         np.array(p), np.zeros((len(p), 2)), np.zeros(len(p)), np.zeros(len(p)), np.zeros(len(p), np.int64),
         (status,) * len(p),
     )  # fmt: skip
-    tally = Tally(queries=1, requested=len(p))
+    tally = RunStats(queries=1, requested=len(p))
     tally.status[status] = len(p)
     ranking = fuse(shortlist, scores, "p-only", ties=ties)
     return Answer(Item("q"), shortlist, ranking, len(p), {"second_look": [{}]}, tally)

@@ -21,11 +21,11 @@ from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.rank import Fusion
 from looktwice.rank.budget import Budget, chance_of_change
 from looktwice.rank.calibration import Calibration, Sample, ece, fit, isotonic, reliability, source_of
-from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import NAMES, Direction, inferred
 from looktwice.search.retriever import Answer, Retriever
-from looktwice.search.run_record import Tally
-from looktwice.sources.loader import Entry
+from looktwice.search.run_record import RunStats
+from looktwice.sources.loader import CandidateRef
 from looktwice.store import Row, Table
 from looktwice.testing import BrightnessScorer, ColorEncoder
 from looktwice.types import Candidate, Hit, Item
@@ -179,7 +179,7 @@ def test_what_changes_p_is_part_of_the_source(change: dict[str, Any]) -> None:
 def test_junk_is_no_sample() -> None:
     ranking = [Hit(name, i, 0.5, 0.5, 0.9, True) for i, name in enumerate("abc", 1)]
     shortlist = [Candidate(hit.id, hit.coarse) for hit in ranking]
-    found = Answer(Item("q"), shortlist, ranking, 3, {}, Tally()).samples({"a": 1, "b": -1})
+    found = Answer(Item("q"), shortlist, ranking, 3, {}, RunStats()).samples({"a": 1, "b": -1})
     assert [sample.relevant for sample in found] == [True, False]
 
 
@@ -250,7 +250,7 @@ def of_the_table(table: Table, **options: Any) -> tuple[Any, BrightnessScorer]:
 def test_a_budget_stops_when_the_rest_no_longer_matters(table: Table) -> None:
     full, scorer = of_the_table(table)
     assert len(scorer.shown) == 40
-    source = source_of(full.conditions)
+    source = source_of(full.settings)
     sharp = replace(fit(samples(), source), gap=(-200.0, 0.0))
     early, scorer = of_the_table(table, calibration=sharp, budget="auto:0.01")
     assert 8 <= len(scorer.shown) < 40 and len(scorer.shown) % 8 == 0
@@ -267,25 +267,25 @@ def test_a_budget_stops_when_the_rest_no_longer_matters(table: Table) -> None:
 def test_a_foreign_calibration_is_refused_before_it_is_used(table: Table) -> None:
     with pytest.raises(Mismatch, match="calibrate again"):
         of_the_table(table, calibration=fit(samples(), SOURCE), budget="auto:0.01")
-    for options in ({"budget": "auto:0.01"}, {"sure": 0.9}, {"budget": "auto:0.01", "fusion": "rrf"}):
+    for options in ({"budget": "auto:0.01"}, {"min_precision": 0.9}, {"budget": "auto:0.01", "fusion": "rrf"}):
         with pytest.raises(UsageError):
             of_the_table(table, **options)
 
 
 def test_sure_shows_sure_hits_only(table: Table) -> None:
     full, _ = of_the_table(table)
-    made = replace(fit(samples(), source_of(full.conditions)), thresholds={"0.9": full.ranking[1].p})
-    answer, _ = of_the_table(table, calibration=made, sure=0.9)
+    made = replace(fit(samples(), source_of(full.settings)), thresholds={"0.9": full.ranking[1].p})
+    answer, _ = of_the_table(table, calibration=made, min_precision=0.9)
     assert 0 < len(answer.hits) < 3 and all(h.p >= full.ranking[1].p for h in answer.hits)
     assert len(answer.ranking) == 40
 
 
 def test_sure_hits_without_a_second_look_are_refused(table: Table) -> None:
     full, _ = of_the_table(table)
-    made = replace(fit(samples(), source_of(full.conditions)), thresholds={"0.9": 0.5})
+    made = replace(fit(samples(), source_of(full.settings)), thresholds={"0.9": 0.5})
     for scorer, rerank in ((None, True), (BrightnessScorer(), False)):
-        retriever = Retriever(table, ColorEncoder(), scorer, shortlist=40, calibration=made, sure=0.9)
-        with pytest.raises(UsageError, match="second look only"):
+        retriever = Retriever(table, ColorEncoder(), scorer, shortlist=40, calibration=made, min_precision=0.9)
+        with pytest.raises(UsageError, match="needs a second look"):
             retriever.search({"text": "red"}, k=3, rerank=rerank)
 
 
@@ -294,16 +294,9 @@ def test_a_choice_among_all_cannot_stop_early(table: Table) -> None:
         listwise = True
 
     full, _ = of_the_table(table)
-    retriever = Retriever(
-        table,
-        ColorEncoder(),
-        Listwise(),
-        shortlist=26,
-        calibration=fit(samples(), source_of(full.conditions)),
-        budget="auto:0.01",
-    )
+    made = fit(samples(), source_of(full.settings))
     with pytest.raises(UsageError, match="--budget all"):
-        retriever.search({"text": "red"}, k=3)
+        Retriever(table, ColorEncoder(), Listwise(), shortlist=26, calibration=made, budget="auto:0.01")
 
 
 def test_a_calibration_knows_the_setting_and_not_what_was_counted() -> None:
@@ -315,11 +308,11 @@ def test_a_calibration_knows_the_setting_and_not_what_was_counted() -> None:
             return {**super().settings(), "retrace": "causal"}
 
     scorer = Counting()
-    look = SecondLook("tiny-vl", retrace="causal")
+    look = MllmReranker("tiny-vl", retrace="causal")
     look._scorers["object"] = scorer  # in place of weights
-    found = [look.describe()]
+    found = [look.settings()]
     scorer.shown.append("x")
-    found.append(look.describe())
+    found.append(look.settings())
     assert [records[0]["retrace"] for records in found] == [{"setting": "causal", "pairs": n} for n in (0, 1)]
     first, second = (source_of({"second_look": records}) for records in found)
     assert first == second and first["retrace"] == "causal"
@@ -332,7 +325,7 @@ def test_directions_take_away_what_was_not_asked_for(table: Table) -> None:
     assert answer.manifest["directions"] == {"text-to-image": 1} and answer.hits[0].p > 0.9
     answer, _ = of_the_table(table, direction="text-to-text")
     assert answer.manifest["directions"] == {"text-to-text": 1} and answer.hits[0].p == 0.5
-    with pytest.raises(UsageError, match="has not what the direction"):
+    with pytest.raises(UsageError, match="has no image, which --direction image-to-text requires"):
         of_the_table(table, direction="image-to-text")
 
 
@@ -348,24 +341,24 @@ def test_a_budget_asks_all_of_a_shortlist_the_same(table: Table, monkeypatch: py
     """The prompt is one that shows them all, though the first blocks alone would have been asked another."""
 
     class Prompted(BrightnessScorer):
-        def with_prompt(self, prompt: str) -> Prompted:
+        def with_prompt(self, prompt: str, mode: str | None = None) -> Prompted:
             return Prompted()
 
     full, _ = of_the_table(table)
-    never = replace(fit(samples(), source_of(full.conditions)), gap=(0.0, 5.0))
+    never = replace(fit(samples(), source_of(full.settings)), gap=(0.0, 5.0))
     monkeypatch.setattr("looktwice.search.mllm_reranker.load_scorer", lambda mllm, *, prompt, **options: Prompted())
     monkeypatch.setattr(Calibration, "check", lambda self, source: None)
     for options in ({"budget": "auto:0.01", "calibration": never, "fusion": "p-only"}, {}):
-        look = SecondLook("any")
+        look = MllmReranker("any")
         answer = Retriever(with_words(table, "green"), ColorEncoder(), look, shortlist=41, **options).search(
             Image.new("RGB", (8, 8), (250, 0, 0))
         )
-        assert list(look._scorers) == ["caption"] and answer.tally.scored == 41
+        assert list(look._scorers) == ["caption"] and answer.stats.scored == 41
 
 
 @pytest.mark.parametrize("prompt", ["auto", "object"])
 def test_what_has_nothing_of_the_wanted_kind_is_missing_and_refuses_no_query(table: Table, prompt: str) -> None:
-    look = SecondLook("tiny-vl", prompt=prompt, device="cpu", dtype="float32")
+    look = MllmReranker("tiny-vl", prompt=prompt, device="cpu", dtype="float32")
     retriever = Retriever(with_words(table), ColorEncoder(), look, shortlist=4, direction="image-to-image")
     answer = retriever.search(Image.new("RGB", (8, 8), (250, 0, 0)), k=4)
     assert [hit.p is None for hit in answer.hits if hit.id == "words"] == [True]
@@ -380,6 +373,6 @@ def test_every_direction_has_a_name_and_others_are_refused() -> None:
     both = Item("q", image=Image.new("RGB", (2, 2)), text="red", sha256="0")
     assert Direction("text-to-image").query(both) == Item("q", text="red")
     assert Direction("image-to-text").query(both).text is None
-    entry = Entry("c", "file:///c.png", "0", "words")
+    entry = CandidateRef("c", "file:///c.png", "0", "words")
     assert inferred(both, Direction("both-to-text").candidates([entry])) == "both-to-text"
     assert math.isfinite(Calibration.load(fit(samples(), SOURCE)).survival(2.0))

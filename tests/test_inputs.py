@@ -12,7 +12,7 @@ from PIL import Image
 
 from looktwice.errors import UsageError
 from looktwice.search.inputs import as_candidate, as_item, ends_like_picture, looks_like_path
-from looktwice.sources.loader import Entry
+from looktwice.sources.loader import CandidateRef
 from looktwice.types import Item
 
 
@@ -84,10 +84,10 @@ def test_what_is_neither_is_refused_by_name(value: object) -> None:
 
 def test_documents_that_are_files_are_read_later(photo: Path) -> None:
     entry = as_candidate(photo, "3")
-    assert isinstance(entry, Entry) and entry.uri is not None and entry.uri.endswith("a%20photo.png")
+    assert isinstance(entry, CandidateRef) and entry.uri is not None and entry.uri.endswith("a%20photo.png")
     photo.write_bytes(b"")  # found out when its turn comes, not here
     both = as_candidate({"image": str(photo), "text": "words"}, "4")
-    assert isinstance(both, Entry) and both.text == "words"
+    assert isinstance(both, CandidateRef) and both.text == "words"
 
 
 @pytest.mark.parametrize("value", ["caf\udce9", {"text": "caf\udce9"}, Item("q", text="caf\udce9")])

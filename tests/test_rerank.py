@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from looktwice.errors import UsageError
-from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.reranker import Reranker
 from looktwice.testing import BrightnessScorer
 from looktwice.types import Item, PairScores
@@ -181,6 +181,6 @@ def test_weights_load_once_for_several_prompts(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_second_look_needs_no_model_to_be_made() -> None:
-    look = SecondLook("no-such-model")
+    look = MllmReranker("no-such-model")
     with pytest.raises(UsageError, match="no-such-model"):
         look.scorer("object")

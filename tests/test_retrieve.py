@@ -13,10 +13,11 @@ from PIL import Image
 from looktwice.encode import load_encoder
 from looktwice.errors import Mismatch, ModelError, UnknownName, UsageError
 from looktwice.indexing import index
-from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.rerank_run import rerank_run
 from looktwice.search.resolve import in_folder, in_table
 from looktwice.search.retriever import Retriever
+from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources import Source, images, loader, scan
 from looktwice.store import Row, Table
 from looktwice.testing import BrightnessScorer, ColorEncoder, make_images
@@ -135,11 +136,21 @@ def test_a_table_knows_what_its_vectors_were_computed_in(tmp_path: Path, picture
     assert Table.open(table.path).manifest.dtypes == (cpu_dtype, "float16")
 
 
+def test_one_bad_query_answers_for_itself(table: Table, colours: ColorEncoder) -> None:
+    bad = ["missing.jpg", "nothing that this encoder knows", "", 42]
+    answers = list(Retriever(table, colours, BrightnessScorer()).search_many(["red", *bad, flat(0, 0, 200)], k=2))
+    assert [answer.query.id for answer in answers] == ["1", "2", "3", "4", "5", "6"]
+    assert [len(answer.hits) for answer in answers] == [2, 0, 0, 0, 0, 2]
+    assert [type(answer.error).__name__ for answer in answers] == ["NoneType", *["QueryError"] * 4, "NoneType"]
+    assert answers[0].ranking == Retriever(table, colours, BrightnessScorer()).search("red", k=2).ranking
+    assert "zero or non-finite" in str(answers[2].error) and answers[2].manifest["candidates"]["scored"] == 0
+
+
 @pytest.mark.parametrize(
     ("query", "settings", "message"),
     [
         ("red", {"k": 0}, "k must be at least 1"),
-        ("nothing that this encoder knows", {}, "nothing to go by"),
+        ("nothing that this encoder knows", {}, "zero or non-finite vector"),
         ("", {}, "must be words"),
         ("missing.jpg", {}, "missing.jpg"),
         (42, {}, "found int"),
@@ -174,7 +185,7 @@ def test_shortlist_must_hold_something(table: Table, colours: ColorEncoder, shor
 
 def test_unknown_prompt_fails_before_anything_is_loaded() -> None:
     with pytest.raises(UnknownName, match="did you mean object"):
-        SecondLook("no-such-model", prompt="objekt")
+        MllmReranker("no-such-model", prompt="objekt")
 
 
 # --- somebody else's shortlist ----------------------------------------------------------------------------------------
@@ -182,11 +193,10 @@ def test_unknown_prompt_fails_before_anything_is_loaded() -> None:
 
 @pytest.mark.parametrize("where", ["table", "folder"])
 def test_rerank_of_a_foreign_run(table: Table, pictures: Path, where: str) -> None:
-    find = in_table(table) if where == "table" else in_folder(pictures)
+    loader = CandidateLoader(in_table(table) if where == "table" else in_folder(pictures))
     run = {"q": [("red-2.png", 0.9), ("red-0.png", 0.8), ("nowhere.png", 0.7), ("grey-1.png", 0.1)], "other": []}
-    (answer,) = rerank_run(
-        run, [Item("q", text="red"), Item("z", text="z")], find, SecondLook(BrightnessScorer()), shortlist=3
-    )
+    queries = [Item("q", text="red"), Item("z", text="z")]
+    (answer,) = rerank_run(run, queries, loader, MllmReranker(BrightnessScorer()), shortlist=3)
     assert [hit.id for hit in answer.ranking] == ["red-0.png", "red-2.png", "nowhere.png", "grey-1.png"]
     assert [hit.scored for hit in answer.ranking] == [True, True, False, False]
     assert answer.manifest["candidates"]["reasons"] == {"unknown-id": 1}
@@ -195,10 +205,11 @@ def test_rerank_of_a_foreign_run(table: Table, pictures: Path, where: str) -> No
 
 def test_scores_that_are_no_cosines_are_not_weighed_against_probabilities(pictures: Path) -> None:
     run = {"q": [("red-0.png", 17.2), ("red-1.png", 3.0)]}
-    queries, find, look = [Item("q", text="red")], in_folder(pictures), SecondLook(BrightnessScorer())
+    queries, reranker = [Item("q", text="red")], MllmReranker(BrightnessScorer())
+    loader = CandidateLoader(in_folder(pictures))
     with pytest.raises(UsageError, match=r"3 to 17\.2.*rrf"):
-        list(rerank_run(run, queries, find, look))
-    (answer,) = rerank_run(run, queries, find, look, fusion="rrf")
+        list(rerank_run(run, queries, loader, reranker))
+    (answer,) = rerank_run(run, queries, loader, reranker, fusion="rrf")
     assert answer.hits[0].id == "red-0.png"
 
 
@@ -251,7 +262,7 @@ def test_what_a_scorer_gives_is_checked(table: Table, colours: ColorEncoder, giv
 
 def test_an_ok_without_a_number_is_not_counted_as_scored(table: Table, colours: ColorEncoder) -> None:
     answer = Retriever(table, colours, Fixed([0.5, float("nan"), 0.5, 0.5]), shortlist=4).search("red", k=4)
-    assert (answer.tally.scored, answer.tally.status["failed"]) == (3, 1)
+    assert (answer.stats.scored, answer.stats.status["failed"]) == (3, 1)
 
 
 class Fixed:
@@ -277,8 +288,8 @@ def test_chunks_do_not_shift_rows(tmp_path: Path) -> None:
     (folder / "x33.png").write_bytes(b"")
     ids = [f"x{i:02}.png" for i in range(70)]
     run = {"q": [(name, 0.5) for name in ids]}
-    find = in_folder(folder)
-    (answer,) = rerank_run(run, [Item("q", text="red")], find, SecondLook(BrightnessScorer()), fusion="p-only")
+    loader = CandidateLoader(in_folder(folder))
+    (answer,) = rerank_run(run, [Item("q", text="red")], loader, MllmReranker(BrightnessScorer()), fusion="p-only")
     p = {hit.id: hit.p for hit in answer.ranking}
     assert p["x33.png"] is None
     for i in (0, 31, 32, 34, 63, 64, 69):

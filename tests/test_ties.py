@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from looktwice.errors import UsageError
-from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.rerank_run import rerank_run
 from looktwice.search.resolve import in_folder
+from looktwice.search.token_choice import CandidateLoader
 from looktwice.testing import BrightnessScorer, make_images
 from looktwice.types import Item, PairScores
 
@@ -48,12 +49,8 @@ def asked(tmp_path: Path) -> Any:
     shortlist = {"q": [("red-0.png", 0.9), ("red-2.png", 0.8), ("red-1.png", 0.7), ("grey-2.png", 0.6)]}
 
     def run(ties: str, scorer: Any) -> Any:
-        look = SecondLook(scorer)
-        return next(
-            iter(
-                rerank_run(shortlist, [Item("q", text="red")], in_folder(folder), look, fusion="p-only", ties=ties, k=4)
-            )
-        )
+        loader, queries = CandidateLoader(in_folder(folder)), [Item("q", text="red")]
+        return next(rerank_run(shortlist, queries, loader, MllmReranker(scorer), fusion="p-only", ties=ties, k=4))
 
     return run
 

@@ -1,6 +1,6 @@
 """Look once to find candidates, look twice to rank them.
 
-    from looktwice import Item, Reranker, Retriever, SecondLook, Table, index, load_encoder, load_scorer, scan
+    from looktwice import Item, MllmReranker, Reranker, Retriever, Table, index, load_encoder, load_scorer, scan
 
 Names load when they are first used, so that `import looktwice` costs nothing.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from looktwice.encode import load_encoder
     from looktwice.indexing import index
     from looktwice.score import Scorer, ScorerConfig, load_scorer
-    from looktwice.search.mllm_reranker import SecondLook
+    from looktwice.search.mllm_reranker import MllmReranker
     from looktwice.search.reranker import Reranker
     from looktwice.search.retriever import Retriever
     from looktwice.sources import scan
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Item",
+    "MllmReranker",
     "Reranker",
     "Retriever",
     "Scorer",
     "ScorerConfig",
-    "SecondLook",
     "Table",
     "__version__",
     "index",
@@ -43,7 +43,7 @@ _HOME = {
     "Retriever": "search.retriever",
     "Scorer": "score",
     "ScorerConfig": "score",
-    "SecondLook": "search.mllm_reranker",
+    "MllmReranker": "search.mllm_reranker",
     "Table": "store",
     "index": "indexing",
     "load_encoder": "encode",
@@ -52,7 +52,15 @@ _HOME = {
 }
 
 
+_RENAMED = {"SecondLook": "MllmReranker"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        from looktwice.renamed import warn
+
+        warn(f"looktwice.{name}", new := _RENAMED[name])
+        name = new
     if name in _HOME:
         return getattr(import_module(f"looktwice.{_HOME[name]}"), name)
     raise AttributeError(f"module 'looktwice' has no attribute {name!r}")

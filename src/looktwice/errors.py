@@ -3,6 +3,7 @@
 LooktwiceError                exit code 1
 ├── UsageError                2   the call or its arguments are wrong, or what was asked is refused
 │   ├── UnknownName           2   a model, prompt, column, codec… that does not exist; names the near ones
+│   ├── QueryError            2   one query cannot be used; the others of a call can
 │   ├── Mismatch              2   an index or cache made with another encoder, MLLM, codec or preprocessing
 │   └── MissingDependency     2   an optional package is not installed; says how to get it
 ├── MediaError                1   one file cannot be read as a picture; becomes a ledger line
@@ -38,6 +39,14 @@ class UnknownName(UsageError):
         near = difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}."
         super().__init__(f"There is no {kind} called {name!r}; {hint}{advice and ' ' + advice}")
+
+
+class QueryError(UsageError):
+    """One query cannot be used. `query` is its id."""
+
+    def __init__(self, message: str, query: str) -> None:
+        super().__init__(message)
+        self.query = query
 
 
 class Mismatch(UsageError):

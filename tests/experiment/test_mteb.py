@@ -11,7 +11,7 @@ from PIL import Image
 
 from looktwice.errors import UsageError
 from looktwice.integrations.mteb import TwoLooks
-from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.mllm_reranker import MllmReranker
 
 
 class Rows(list):
@@ -30,7 +30,7 @@ QUERIES = Rows({"id": f"q{i}", "image": picture(i).rotate(2)} for i in range(3))
 
 
 def test_both_looks_rank_the_whole_corpus_or_what_is_given():
-    for look in (None, SecondLook(Histograms())):
+    for look in (None, MllmReranker(Histograms())):
         model = TwoLooks(Colours(), look, shortlist=3)
         model.index(CORPUS, task_metadata=None, hf_split="test", hf_subset="default", encode_kwargs={}, num_proc=None)
         found = model.search(QUERIES, top_k=5, encode_kwargs={})
@@ -73,7 +73,7 @@ def test_queries_are_encoded_as_queries_where_an_encoder_tells_them_apart():
 
 
 def test_what_was_not_looked_at_stays_below():
-    model = TwoLooks(Colours(), SecondLook(Histograms()), shortlist=2, fusion="p-only")
+    model = TwoLooks(Colours(), MllmReranker(Histograms()), shortlist=2, fusion="p-only")
     model.index(CORPUS)
     first = TwoLooks(Colours())
     first.index(CORPUS)
@@ -86,7 +86,7 @@ def test_what_was_not_looked_at_stays_below():
 def test_empty_documents_come_last_and_are_counted(monkeypatch, caplog):
     monkeypatch.setattr("looktwice.search.mllm_reranker.load_scorer", lambda mllm, *, prompt, **options: Histograms())
     empty = [{"id": "empty", "text": "", "image": None}, {"id": "blank", "text": " ", "image": None}]
-    for look in (None, SecondLook("any")):
+    for look in (None, MllmReranker("any")):
         model = TwoLooks(Colours(), look, shortlist=8)
         model.index(Rows([*empty, *({"text": None, **row} for row in CORPUS)]))
         assert model.empty == 2 and "2 of 8 documents are empty, such as 'empty'" in caplog.text
@@ -125,7 +125,7 @@ def test_a_task_of_mteb_runs_through_it(tmp_path):
             self.dataset = {"default": {"test": data}}
             self.data_loaded = True
 
-    model = TwoLooks(Colours(), SecondLook(Histograms()), shortlist=3)
+    model = TwoLooks(Colours(), MllmReranker(Histograms()), shortlist=3)
     assert isinstance(model, mteb.models.SearchProtocol)
     done = mteb.evaluate(model, Squares(), cache=None, show_progress_bar=False)
     assert done.task_results[0].get_score() == pytest.approx(1.0)

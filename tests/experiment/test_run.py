@@ -29,9 +29,9 @@ from looktwice.experiment.systems import WEIGHTS, System, fused, ideal, perfect,
 from looktwice.experiment.tuning import split_queries
 from looktwice.rank import Fusion, fuse, tied_at_the_top
 from looktwice.report.viewer import Viewer
-from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.retriever import Answer, Retriever
-from looktwice.search.run_record import Tally
+from looktwice.search.run_record import RunStats
 from looktwice.sources import file_uri
 from looktwice.store import Table
 from looktwice.types import Candidate, Item, PairScores
@@ -56,7 +56,7 @@ def root(tmp_path_factory) -> Path:
 
 def run(root: Path, out: Path, scorer: object | None = None, **changes: object):
     dataset = open_dataset("folder", root)
-    look = SecondLook(scorer) if scorer is not None else None
+    look = MllmReranker(scorer) if scorer is not None else None
     plan = Plan(**{"encoder": Colours(), "look": look, "shortlist": 8, **changes})
     return run_benchmark(dataset, out, plan, indexing=Silent(), searching=Silent())
 
@@ -211,7 +211,7 @@ def test_another_question_in_the_same_prompt_file_is_refused(root, tmp_path):
     prompt = tmp_path / "my.toml"
 
     def ask():
-        plan = Plan(Colours(), SecondLook(Histograms(), prompt=str(prompt)), shortlist=8)
+        plan = Plan(Colours(), MllmReranker(Histograms(), prompt=str(prompt)), shortlist=8)
         return run_benchmark(
             open_dataset("folder", root), tmp_path / "out", plan, indexing=Silent(), searching=Silent()
         )
@@ -226,7 +226,7 @@ def test_another_question_in_the_same_prompt_file_is_refused(root, tmp_path):
 
 @pytest.mark.parametrize(("changed", "message"), [("query", "has changed"), ("item", "contents")])
 def test_other_pictures_under_the_same_ids_are_refused(root, tmp_path, changed, message):
-    dataset, look = open_dataset("folder", root), SecondLook(Histograms())
+    dataset, look = open_dataset("folder", root), MllmReranker(Histograms())
     path = tmp_path / "copy.png"
     path.write_bytes((root / "thing 0" / "n°0.png").read_bytes())
 
@@ -260,7 +260,7 @@ def test_report_cards_measure_as_the_result_does(root, tmp_path):
     for query in dataset.queries[:4]:
         stored = _row(lines[escape(query.id)])
         listed = [Candidate(*row) for row in zip(stored.ids, stored.coarse, strict=True)]
-        answer = Answer(query.load(), listed, fuse(listed, None), 10, {}, Tally())
+        answer = Answer(query.load(), listed, fuse(listed, None), 10, {}, RunStats())
         run_of = {query.id: [(one.id, one.coarse) for one in listed]}
         name = dataset.measures[0]
         expected = measure_group(run_of, {query.id: qrels[query.id]}, [name])[name]
@@ -295,7 +295,7 @@ def test_another_way_of_looking_is_refused(root, tmp_path):
     dataset = open_dataset("folder", root)
 
     def ask(**options: object):
-        plan = Plan(Colours(), SecondLook(Histograms(), **options), shortlist=8)
+        plan = Plan(Colours(), MllmReranker(Histograms(), **options), shortlist=8)
         return run_benchmark(dataset, tmp_path, plan, indexing=Silent(), searching=Silent())
 
     ask(score_mode="p-label", retrace="off", batch_size=4)
@@ -307,7 +307,7 @@ def test_another_way_of_looking_is_refused(root, tmp_path):
 
 def test_other_queries_under_the_same_ids_are_refused(root, tmp_path):
     dataset = open_dataset("folder", root)
-    plan = Plan(Colours(), SecondLook(Histograms()), shortlist=8)
+    plan = Plan(Colours(), MllmReranker(Histograms()), shortlist=8)
     run_benchmark(dataset, tmp_path, plan, indexing=Silent(), searching=Silent())
     first = replace(dataset.queries[0], box=(0, 0, 8, 8))
     cropped = replace(dataset, queries=[first, *dataset.queries[1:]])
@@ -330,7 +330,7 @@ def test_pairs_without_a_score_and_empty_groups_are_counted(root, tmp_path):
 
     dataset = open_dataset("folder", root)
     dataset = replace(dataset, groups={"empty": {query: {} for query in dataset.qrels}, "all": dataset.qrels})
-    plan = Plan(Colours(), SecondLook(Refusing()), shortlist=8)
+    plan = Plan(Colours(), MllmReranker(Refusing()), shortlist=8)
     record = run_benchmark(dataset, tmp_path, plan, indexing=Silent(), searching=Silent()).outcome.record
     assert record["problems"]["pairs_without_a_score"] == 24 and record["reliability"]["pairs"] <= 24 * 7
     assert record["problems"]["groups_without_relevant_items"] == 1 and set(record["groups"]) == {"all"}
@@ -380,7 +380,7 @@ def test_labels_and_files_with_trouble_are_counted(root, tmp_path):
     gone = replace(dataset.queries[2], source=replace(dataset.queries[2].source, uri="file:///nowhere/x.png"))
     assert dataset.queries[2].id == third
     queries = [gone if query.id == third else query for query in dataset.queries]
-    plan = Plan(Colours(), SecondLook(Histograms()), shortlist=8)
+    plan = Plan(Colours(), MllmReranker(Histograms()), shortlist=8)
     changed = replace(dataset, qrels=qrels, queries=queries)
     done = run_benchmark(changed, tmp_path, plan, indexing=Silent(), searching=Silent())
     problems = done.outcome.record["problems"]
@@ -447,7 +447,7 @@ def test_stored_answers_are_ranked_as_the_search_ranked_them(p, entropies, ties,
     second = scored([0.2 + 0.2 * i for i in range(4)], entropies[::-1])
     second = replace(second, status=tuple("ok" if i in asked else "missing" for i in range(4))) if asked else None
     hits = fuse(shortlist, scores, fusion, ties=ties, second=second, explain=True)
-    row = Stored.of(Answer(Item("q"), shortlist, hits, 10, {}, Tally()), 4)
+    row = Stored.of(Answer(Item("q"), shortlist, hits, 10, {}, RunStats()), 4)
     again = _row(json.loads(json.dumps(asdict(row))))
     found = reranked(again, System("x", Fusion.parse(fusion), 4, ties))
     assert [(hit.id, hit.score, hit.p) for hit in found] == [(hit.id, hit.score, hit.p) for hit in hits]

@@ -22,7 +22,7 @@ from looktwice.evaluate import read_qrels
 from looktwice.experiment.demo import bundled_gallery
 from looktwice.rank.calibration import Calibration, fit, source_of
 from looktwice.score import load_scorer
-from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.retriever import Answer
 from looktwice.sources.queries import Queries
 from looktwice.token_index import add_tokens
@@ -68,19 +68,19 @@ def answers(table: Table, name: str) -> Iterator[Answer]:
     if "auto" in how.get("budget", ""):
         how = {**how, "calibration": calibration(table)}
         asked = [query for query in asked if query.image is not None]  # a calibration is for one prompt
-    look = SecondLook("tiny-vl", **PLACE, **model)
+    look = MllmReranker("tiny-vl", **PLACE, **model)
     yield from Retriever(table, None, look, shortlist=SHORTLIST, **PLACE, **how).search_many(asked, k=K)
 
 
 def calibration(table: Table) -> Calibration:
     """Fitted on the image queries, on the same table: good enough to hold answers fixed, not to measure anything."""
-    look, samples, source = SecondLook("tiny-vl", prompt="object", **PLACE), [], {}
+    look, samples, source = MllmReranker("tiny-vl", prompt="object", **PLACE), [], {}
     labels = read_qrels(bundled_gallery() / "qrels.txt")
     retriever = Retriever(table, None, look, codec="int8", ties="coarse", shortlist=SHORTLIST, **PLACE)
     queries = [query for query in Queries(bundled_gallery() / "queries.jsonl") if query.image is not None]
     for answer in retriever.search_many(queries[:QUERIES:4], k=SHORTLIST):
         samples += answer.samples(labels[answer.query.id])
-        source = source_of(answer.conditions)
+        source = source_of(answer.settings)
     return fit(samples, source)
 
 

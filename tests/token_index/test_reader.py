@@ -10,25 +10,26 @@ import torch
 from token_fakes import NoTokens, ToyScorer, draw, make_table, row_of
 
 from looktwice.errors import MediaError, Mismatch, StoreError, UnknownName, UsageError
-from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.mllm_reranker import MllmReranker
+from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.rerank_run import rerank_run
 from looktwice.search.resolve import in_table
-from looktwice.search.run_record import Tally
-from looktwice.search.second_stage import Look, Rules
-from looktwice.search.token_choice import Readers
-from looktwice.sources.loader import Entry, Reader, Unreadable
+from looktwice.search.run_record import RunStats
+from looktwice.search.second_stage import SecondStage
+from looktwice.search.token_choice import CandidateLoader
+from looktwice.sources.loader import CandidateRef, ImageLoader, LoadError
 from looktwice.store import Table, TokenRow
-from looktwice.token_index import POLICIES, TokenReader, add_tokens, open_set
+from looktwice.token_index import POLICIES, TokenLoader, add_tokens, open_set
 from looktwice.types import Candidate, Hit, Item
 
 IDS = [f"p{n:03}.png" for n in range(12)]
 
 
-def entries(table: Table, ids=IDS) -> list[Entry | Unreadable]:
+def entries(table: Table, ids=IDS) -> list[CandidateRef | LoadError]:
     return in_table(table)(ids)
 
 
-def flat(reader: Reader, wanted) -> list[Item | Unreadable]:
+def flat(reader: ImageLoader, wanted) -> list[Item | LoadError]:
     return [found for part in reader.read(wanted) for found in part]
 
 
@@ -48,7 +49,7 @@ def spoil(table: Table, id_: str, **changes) -> None:
 
 def test_tokens_come_instead_of_pictures_in_the_order_asked_for(table: Table) -> None:
     scorer = ToyScorer()
-    reader = TokenReader(table, scorer)
+    reader = TokenLoader(table, scorer)
     order = [IDS[n] for n in np.random.default_rng(0).permutation(12)]
     for path in Path(table.path.parent / "pictures").iterdir():
         path.unlink()  # the picture files are not needed any more
@@ -57,7 +58,7 @@ def test_tokens_come_instead_of_pictures_in_the_order_asked_for(table: Table) ->
     assert all(item.image is None and item.tokens is not None for item in found[:-1])
     assert found[-1].text == "words" and found[-1].tokens is None
     assert reader.counts == {"stored": 12} and scorer.looked == []
-    assert reader.describe()["counts"] == {"stored": 12} and reader.describe()["codec"] == "int8"
+    assert reader.settings()["counts"] == {"stored": 12} and reader.settings()["codec"] == "int8"
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
@@ -66,9 +67,9 @@ def test_scores_from_codes_are_near_those_from_pictures(
 ) -> None:
     monkeypatch.setattr("looktwice.token_index.reader.CHUNK", chunk)
     scorer = ToyScorer()
-    (query,) = flat(Reader(), entries(table, IDS[:1]))
-    from_files = scorer.score(query, flat(Reader(), entries(table)))
-    from_codes = scorer.score(query, flat(TokenReader(table, scorer), entries(table)))
+    (query,) = flat(ImageLoader(), entries(table, IDS[:1]))
+    from_files = scorer.score(query, flat(ImageLoader(), entries(table)))
+    from_codes = scorer.score(query, flat(TokenLoader(table, scorer), entries(table)))
     np.testing.assert_allclose(from_codes.p, from_files.p, atol=0.01)
     assert not np.array_equal(from_codes.p, from_files.p)
 
@@ -88,16 +89,16 @@ COUNTS = {"stored": 8, "missing": 1, "old": 1, "damaged": 3}
 
 def test_skip_keeps_the_place_and_says_why(table: Table) -> None:
     trouble = broken(table)
-    reader = TokenReader(table, ToyScorer(), policy="skip")
+    reader = TokenLoader(table, ToyScorer(), policy="skip")
     found = flat(reader, entries(table, [*IDS, "fresh.png"]))
-    assert {item.id: item.why.reason for item in found if isinstance(item, Unreadable)} == trouble
+    assert {item.id: item.why.reason for item in found if isinstance(item, LoadError)} == trouble
     assert [item.id for item in found] == [*IDS, "fresh.png"]
     assert reader.counts == {**COUNTS, "skipped": 5}
 
 
 def test_encode_reads_the_pictures_of_exactly_those(table: Table) -> None:
     trouble = broken(table)
-    reader = TokenReader(table, ToyScorer(), policy="encode")
+    reader = TokenLoader(table, ToyScorer(), policy="encode")
     found = flat(reader, entries(table, [*IDS, "fresh.png"]))
     assert {item.id for item in found if item.image is not None} == set(trouble)
     assert reader.counts == {**COUNTS, "encoded": 5}
@@ -106,12 +107,12 @@ def test_encode_reads_the_pictures_of_exactly_those(table: Table) -> None:
 def test_pictures_that_may_have_to_be_read_come_in_small_lists(table: Table) -> None:
     many = entries(table, IDS * 4)
     for policy, sizes in (("encode", [32, 16]), ("skip", [48]), ("error", [48])):
-        assert [len(part) for part in TokenReader(table, ToyScorer(), policy=policy).read(many)] == sizes
+        assert [len(part) for part in TokenLoader(table, ToyScorer(), policy=policy).read(many)] == sizes
 
 
 def test_error_stops_and_says_what_to_do(table: Table) -> None:
     broken(table)
-    reader = TokenReader(table, ToyScorer())
+    reader = TokenLoader(table, ToyScorer())
     with pytest.raises(UsageError, match=r"1 of 1 .*'fresh.png': the table holds no.*add-tokens.*--missing-tokens"):
         flat(reader, entries(table, ["fresh.png"]))
     with pytest.raises(UsageError, match="its visual tokens cannot be decoded"):
@@ -119,30 +120,30 @@ def test_error_stops_and_says_what_to_do(table: Table) -> None:
 
 
 def test_what_is_unreadable_already_and_what_has_its_picture_pass_through(table: Table) -> None:
-    item, gone = Item("mine"), Unreadable("gone", MediaError("missing"))
-    assert flat(TokenReader(table, ToyScorer()), [item, gone]) == [item, gone]
+    item, gone = Item("mine"), LoadError("gone", MediaError("missing"))
+    assert flat(TokenLoader(table, ToyScorer()), [item, gone]) == [item, gone]
 
 
 def test_no_candidates_are_no_candidates(table: Table) -> None:
-    assert flat(TokenReader(table, ToyScorer()), []) == []
+    assert flat(TokenLoader(table, ToyScorer()), []) == []
 
 
 def test_the_query_goes_through_the_codec_unless_asymmetric(tmp_path: Path) -> None:
     table, scorer = make_table(tmp_path), ToyScorer()
     add_tokens(table, scorer, "pool2")
-    (query,) = flat(Reader(), entries(table, IDS[:1]))
+    (query,) = flat(ImageLoader(), entries(table, IDS[:1]))
     (plain,) = scorer.visual_tokens([query])
-    symmetric = TokenReader(table, scorer).query(query)
+    symmetric = TokenLoader(table, scorer).query(query)
     assert symmetric.image is query.image and len(symmetric.tokens.features) < len(plain.features)
-    reader = TokenReader(table, scorer)
+    reader = TokenLoader(table, scorer)
     shown = reader.query(query)
     assert reader.query(query) is shown, "a budget asks block by block, and the scorer must know the query again"
-    (other,) = flat(Reader(), entries(table, IDS[1:2]))
+    (other,) = flat(ImageLoader(), entries(table, IDS[1:2]))
     assert reader.query(other).id == other.id and reader.query(query).tokens is not None
-    assert TokenReader(table, scorer, asymmetric=True).query(query) is query
+    assert TokenLoader(table, scorer, asymmetric=True).query(query) is query
     text = Item("q", text="words")
-    assert TokenReader(table, scorer).query(text) is text
-    assert TokenReader(table, scorer, asymmetric=True).describe()["asymmetric"] is True
+    assert TokenLoader(table, scorer).query(text) is text
+    assert TokenLoader(table, scorer, asymmetric=True).settings()["asymmetric"] is True
 
 
 def test_which_set(tmp_path: Path) -> None:
@@ -150,28 +151,29 @@ def test_which_set(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"holds no visual tokens; run looktwice add-tokens .* or take --codec pictures"
     ):
-        TokenReader(table, scorer)
+        TokenLoader(table, scorer)
     keys = {spec: add_tokens(table, scorer, spec).tokens_key for spec in ("int8", "pq8x4")}
     with pytest.raises(UsageError, match="choose one with --codec: int8, pq8x4"):
-        TokenReader(table, scorer)
-    assert TokenReader(table, scorer, "pq8x4").set.key == keys["pq8x4"]
+        TokenLoader(table, scorer)
+    assert TokenLoader(table, scorer, "pq8x4").set.key == keys["pq8x4"]
     with pytest.raises(UnknownName, match="no stored codec called 'pq16x4'; did you mean pq8x4"):
-        TokenReader(table, scorer, "pq16x4")
+        TokenLoader(table, scorer, "pq16x4")
     with pytest.raises(UnknownName, match="policy"):
-        TokenReader(table, scorer, "int8", policy="ignore")
+        TokenLoader(table, scorer, "int8", policy="ignore")
     assert set(POLICIES) == {"error", "encode", "skip"}
     other = ToyScorer(replace(scorer.info, revision="2"))
     with pytest.raises(Mismatch, match=r"tokens of toy \(revision 1, patch8\), not of toy \(revision 2, patch8\)"):
-        TokenReader(table, other, "int8")
+        TokenLoader(table, other, "int8")
     with pytest.raises(Mismatch, match="width 16 with 0 levels, toy has 16 with 3"):
-        TokenReader(table, scorer.with_levels(3), "pq8x4")
+        TokenLoader(table, scorer.with_levels(3), "pq8x4")
 
 
 def test_tokens_of_another_model_are_passed_over_with_a_warning(table: Table, caplog) -> None:
     for scorer in (ToyScorer(), NoTokens()):
-        Readers(table)(scorer)
+        CandidateLoader(None, table).for_scorer(scorer)
     assert not caplog.text
-    assert Readers(table)(ToyScorer(replace(ToyScorer().info, revision="2"))).describe() == {"codec": "pictures"}
+    other = ToyScorer(replace(ToyScorer().info, revision="2"))
+    assert CandidateLoader(None, table).for_scorer(other).settings() == {"codec": "pictures"}
     assert "seen as pictures" in caplog.text and "tokens of toy (revision 1, patch8), not of toy" in caplog.text
 
 
@@ -182,16 +184,16 @@ def test_a_lost_codebook_is_an_error_that_names_it(tmp_path: Path) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + b"\x00\x01")
     with pytest.raises(StoreError, match="damaged"):
-        TokenReader(table, scorer)
+        TokenLoader(table, scorer)
     file.unlink()
     with pytest.raises(StoreError, match="lost its codebook"):
-        TokenReader(table, scorer)
+        TokenLoader(table, scorer)
 
 
 def test_tokens_come_in_the_models_own_numbers(table: Table) -> None:
     scorer = ToyScorer()
     scorer.placement = lambda: ("cpu", torch.bfloat16)
-    assert flat(TokenReader(table, scorer), entries(table, IDS[:1]))[0].tokens.features.dtype == torch.bfloat16
+    assert flat(TokenLoader(table, scorer), entries(table, IDS[:1]))[0].tokens.features.dtype == torch.bfloat16
 
 
 @dataclass
@@ -206,13 +208,13 @@ class Pairs(ToyScorer):
 
 
 def looked(table: Table, cache: Path, ids=IDS, **reading) -> tuple[list[tuple[str, str]], list[float]]:
-    scorer, tally = Pairs(), Tally()
-    look = SecondLook(scorer, cache=cache)
-    readers = Readers(table, "int8", reading.pop("policy", "encode"), **reading)
-    (query,) = flat(Reader(), entries(table, IDS[:1]))
-    scores = look.score(query, entries(table, ids), readers, tally)
-    look.close()
-    assert tally.remembered == len(ids) - len(scorer.asked) and scores is not None
+    scorer, stats = Pairs(), RunStats()
+    reranker = MllmReranker(scorer, cache=cache)
+    loader = CandidateLoader(None, table, "int8", reading.pop("policy", "encode"), **reading)
+    (query,) = flat(ImageLoader(), entries(table, IDS[:1]))
+    scores = reranker.score(query, entries(table, ids), loader, stats)
+    reranker.close()
+    assert stats.cached == len(ids) - len(scorer.asked) and scores is not None
     return scorer.asked, scores.p.tolist()
 
 
@@ -247,29 +249,30 @@ def test_what_is_remembered_needs_no_reading(table: Table, tmp_path: Path) -> No
 
 
 def test_a_rerank_says_what_candidates_were_seen_as(table: Table) -> None:
-    run, readers = {"q": [(id_, 0.5) for id_ in IDS]}, Readers(table, "int8", asymmetric=True)
-    (query,) = flat(Reader(), entries(table, IDS[:1]))
-    (answer,) = rerank_run(
-        run, [replace(query, id="q")], in_table(table), SecondLook(ToyScorer()), reader_for=readers, fusion="p-only"
-    )
+    run = {"q": [(id_, 0.5) for id_ in IDS]}
+    loader = CandidateLoader(in_table(table), table, "int8", asymmetric=True)
+    (query,) = flat(ImageLoader(), entries(table, IDS[:1]))
+    (answer,) = rerank_run(run, [replace(query, id="q")], loader, MllmReranker(ToyScorer()), fusion="p-only")
     (seen,) = answer.manifest["candidates_from"]
     assert seen["asymmetric"] is True and seen["codec"] == "int8" and seen["counts"] == {"stored": 12}
 
 
 def test_a_reader_that_several_scorers_share_is_named_once(table: Table) -> None:
-    readers, scorers = Readers(table, "pictures"), [ToyScorer(), ToyScorer()]
-    assert readers(scorers[0]) is readers(scorers[1]) and readers.describe() == [{"codec": "pictures"}]
+    loader, scorers = CandidateLoader(None, table, "pictures"), [ToyScorer(), ToyScorer()]
+    assert loader.for_scorer(scorers[0]) is loader.for_scorer(scorers[1])
+    assert loader.settings() == [{"codec": "pictures"}]
 
 
-def ranked(table: Table, budget: str, codec: str = "auto") -> tuple[Pairs, Tally, list[Hit], list[dict]]:
-    scorer, tally, rules = Pairs(), Tally(), Rules.of(fusion="p-only", budget=budget)
-    rough = Readers(table, rules.budget.rough) if rules.budget.rough else None
-    full = Readers(table, codec, besides=rules.budget.rough)
+def ranked(table: Table, budget: str, codec: str = "auto") -> tuple[Pairs, RunStats, list[Hit], list[dict]]:
+    scorer, config = Pairs(), RankingConfig.of(fusion="p-only", budget=budget)
+    rough, find = config.budget.rough, in_table(table)
+    first = CandidateLoader(find, table, rough) if rough else None
+    full = CandidateLoader(find, table, codec, besides=rough)
     shortlist = [Candidate(id_, 1 - n / 100) for n, id_ in enumerate([*IDS, "text"])]
-    look = Look(SecondLook(scorer), in_table(table), full, rules, 12, lambda: None, rough)
-    (query,) = flat(Reader(), entries(table, IDS[3:4]))
-    hits = look.rank(query, shortlist, 3, tally)
-    return scorer, tally, hits, [record for one in (rough, full) if one for record in one.describe()]
+    stage = SecondStage(MllmReranker(scorer), full, config, 12, first_pass=first)
+    (query,) = flat(ImageLoader(), entries(table, IDS[3:4]))
+    done = stage.rerank(query, shortlist, 3)
+    return scorer, done.stats, done.hits, stage.settings()["candidates_from"]
 
 
 def test_a_cascade_sees_all_roughly_and_the_best_in_full(table: Table) -> None:
@@ -297,11 +300,11 @@ def test_what_a_cascade_cannot_see_in_full_keeps_its_rough_place(table: Table) -
     add_tokens(table, ToyScorer(), "pool4+int8")
     first = ranked(table, "cascade:pool4+int8@4")[2][0].id
     spoil(table, first, codes=b"LT\x01rubbish")
-    rules = Rules.of(fusion="p-only", budget="cascade:pool4+int8@4")
-    rough, full = Readers(table, "pool4+int8"), Readers(table, "int8", "skip")
-    look = Look(SecondLook(Pairs()), in_table(table), full, rules, 12, lambda: None, rough)
-    (query,) = flat(Reader(), entries(table, IDS[3:4]))
-    hits = look.rank(query, [Candidate(id_, 0.5) for id_ in IDS], 3, Tally())
+    config, find = RankingConfig.of(fusion="p-only", budget="cascade:pool4+int8@4"), in_table(table)
+    rough, full = CandidateLoader(find, table, "pool4+int8"), CandidateLoader(find, table, "int8", "skip")
+    stage = SecondStage(MllmReranker(Pairs()), full, config, 12, first_pass=rough)
+    (query,) = flat(ImageLoader(), entries(table, IDS[3:4]))
+    hits = stage.rerank(query, [Candidate(id_, 0.5) for id_ in IDS], 3).hits
     assert hits[3].id == first and hits[3].explain["look"] == "rough" and len(hits) == 12
 
 
@@ -315,4 +318,4 @@ def test_a_cascade_with_one_codec_goes_on_to_the_pictures(table: Table) -> None:
 @pytest.mark.parametrize("text", ["cascade", "cascade:", "cascade:int8@0", "cascade:int8@x", "cascade:@3"])
 def test_what_is_no_cascade_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        Rules.of(budget=text)
+        RankingConfig.of(budget=text)

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from looktwice.cli.console import emit, json_line, mute_stdout, note, number, plural, progress, say, table
-from looktwice.errors import UsageError
+from looktwice.errors import LooktwiceError, UsageError
 from looktwice.files import followed, is_replaced, write_whole
 
 if TYPE_CHECKING:
     from looktwice.report import QueryView
     from looktwice.report.viewer import Viewer
     from looktwice.search.retriever import Answer
-    from looktwice.sources.loader import Find
+    from looktwice.sources.loader import Resolver
     from looktwice.sources.queries import Queries
     from looktwice.types import Hit
 
@@ -36,7 +36,7 @@ class Outputs:
     json: bool
     run: Path | None
     report: Path | None
-    find: Find
+    find: Resolver
     queries: Queries | None = None
     explain: bool = False
     _run: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
@@ -44,21 +44,26 @@ class Outputs:
 
     def write(self, answers: Iterable[Answer]) -> None:
         """Consume the answers. Ends with exit code 3 where a query or a candidate could not be read or scored."""
-        from looktwice.search.run_record import Tally, run_manifest
+        from looktwice.search.run_record import RunStats, run_manifest
 
-        total, conditions = Tally(), dict[str, Any]()
+        total, settings, failed = RunStats(), dict[str, Any](), dict[str, LooktwiceError]()
         for answer in self._counted(answers):
-            total.add(answer.tally)
-            conditions = dict(answer.conditions)
+            if answer.error is not None:
+                failed[answer.error.query] = answer.error
+                continue
+            total.add(answer.stats)
+            settings = dict(answer.settings)
             self._one(answer)
-        manifest = run_manifest(conditions, total)
+        if failed and not total.queries:
+            raise next(iter(failed.values()))
+        manifest = run_manifest(settings, total)
         self._files(manifest)
         summarise(manifest)
         for name, why in list(total.unreadable.items())[:5]:
             note(f"Not looked at: {name}: {why}")
         if len(total.unreadable) > 5:
             note(f"… and {len(total.unreadable) - 5:,} more that could not be read; they stand below the others.")
-        broken = self.queries.broken if self.queries is not None else {}
+        broken: dict[str, LooktwiceError] = {**(self.queries.broken if self.queries is not None else {}), **failed}
         for name, why in broken.items():
             note(f"The query {name} was left out: {why}.")
         if broken or total.scored < total.requested:

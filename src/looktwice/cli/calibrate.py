@@ -56,9 +56,9 @@ def calibrate(
     from looktwice.evaluate import read_qrels
     from looktwice.models.device import set_threads
     from looktwice.rank.calibration import METHODS, fit, source_of
-    from looktwice.search.mllm_reranker import SecondLook
+    from looktwice.search.mllm_reranker import MllmReranker
     from looktwice.search.retriever import Retriever
-    from looktwice.search.run_record import Tally
+    from looktwice.search.run_record import RunStats
     from looktwice.sources.queries import Queries
 
     if method not in METHODS:
@@ -69,7 +69,7 @@ def calibrate(
     set_threads(threads)
     method_of = {"score_mode": score_mode, "retrace": retrace, "prior": prior}
     with kept_scores(score_cache, into) as cache:
-        look = SecondLook(mllm, prompt=prompt, cache=cache, device=device, dtype=dtype, **method_of)
+        look = MllmReranker(mllm, prompt=prompt, cache=cache, device=device, dtype=dtype, **method_of)
         retriever = Retriever(
             path,
             scorer=look,
@@ -83,13 +83,15 @@ def calibrate(
         )
         samples = []
         source: dict[str, Any] = {}
-        total = Tally()
+        total = RunStats()
         with closing(look), progress("queries", "queries", len(asked)) as bar:
             for answer in retriever.search_many(asked.kinds_first(labels), k=shortlist):
-                if answer.conditions["second_look"]:  # a prompt for another kind of query is refused now, not later
-                    source = source_of(answer.conditions)
+                if answer.error is not None:
+                    raise answer.error
+                if answer.settings["second_look"]:  # a prompt for another kind of query is refused now, not later
+                    source = source_of(answer.settings)
                 samples += answer.samples(labels[answer.query.id])
-                total.add(answer.tally)
+                total.add(answer.stats)
                 bar.advance()
         made = fit(samples, source, method)
         made.save(followed(into))

@@ -43,10 +43,10 @@ def demo(
     """
     from looktwice.experiment.demo import run_demo
     from looktwice.models.device import set_threads
-    from looktwice.search.mllm_reranker import SecondLook
+    from looktwice.search.mllm_reranker import MllmReranker
 
     set_threads(threads)
-    look = SecondLook(mllm, prompt=prompt, device=device, dtype=dtype)
+    look = MllmReranker(mllm, prompt=prompt, device=device, dtype=dtype)
     with progress("indexing the gallery", "pictures") as indexing, progress("looking twice", "queries") as searching:
         done = run_demo(
             folder,

@@ -112,12 +112,12 @@ def evaluate(
     from looktwice.experiment import Plan
     from looktwice.models.device import set_threads
     from looktwice.rank import Ties
-    from looktwice.search.mllm_reranker import SecondLook
+    from looktwice.search.mllm_reranker import MllmReranker
 
     set_threads(threads)
     method: dict[str, Any] = {"score_mode": score_mode, "retrace": retrace, "batch_size": batch_size}
     method |= {"device": device, "dtype": dtype}
-    look = None if no_rerank else SecondLook(mllm, prompt=prompt, **method)
+    look = None if no_rerank else MllmReranker(mllm, prompt=prompt, **method)
     if look is None and tune_on is not None:
         raise UsageError("--tune-on weighs two looks; leave out --no-rerank.")
     robust = dataset == "robustness"
@@ -132,7 +132,7 @@ def evaluate(
     embeds = _encoder(encoder, taken, robust, device, dtype)
     plan = Plan(embeds, look, fusion, rule, shortlist, codec, tune_on, device, dtype, urls)
     if look is not None and prompt == "auto":  # what the benchmark asks, where it asks one thing
-        plan = replace(plan, look=SecondLook(mllm, prompt=_asked(opened, score_mode), **method))
+        plan = replace(plan, look=MllmReranker(mllm, prompt=_asked(opened, score_mode), **method))
     if not robust:
         _run(opened, folder, plan, taken, json)
         return

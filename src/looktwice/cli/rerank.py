@@ -70,10 +70,9 @@ def rerank(
     """
     from looktwice.evaluate import read_run
     from looktwice.models.device import set_threads
-    from looktwice.search.mllm_reranker import SecondLook
+    from looktwice.search.mllm_reranker import MllmReranker
     from looktwice.search.rerank_run import rerank_run
-    from looktwice.search.resolve import in_folder, in_table
-    from looktwice.search.token_choice import Readers
+    from looktwice.search.token_choice import CandidateLoader
     from looktwice.sources.queries import Queries
 
     table = _table(collection)
@@ -93,14 +92,16 @@ def rerank(
     set_threads(threads)
     budget = {"batch_size": batch_size, "resolution": resolution, "max_tiles": max_tiles}
     method = {"score_mode": score_mode, "retrace": retrace, "prior": prior, "as_released": as_released}
-    find = in_folder(collection, urls) if table is None else in_table(table, urls)
-    reader_for = None if table is None else Readers(table, codec, missing_tokens, asymmetric)
+    if table is None:
+        loader = CandidateLoader.for_folder(collection, urls)
+    else:
+        loader = CandidateLoader.for_table(table, urls, codec=codec, missing=missing_tokens, asymmetric=asymmetric)
     rules = {"fusion": fusion, "ties": ties, "direction": direction}
     with kept_scores(score_cache, run) as cache:
-        look = SecondLook(mllm, prompt=prompt, cache=cache, device=device, dtype=dtype, **budget, **method)
-        answers = rerank_run(shortlists, asked, find, look, reader_for=reader_for, shortlist=shortlist, k=k, **rules)
+        look = MllmReranker(mllm, prompt=prompt, cache=cache, device=device, dtype=dtype, **budget, **method)
+        answers = rerank_run(shortlists, asked, loader, look, shortlist=shortlist, k=k, **rules)
         with closing(look):
-            Outputs(json, run, report, find, asked, explain).write(answers)
+            Outputs(json, run, report, loader.find, asked, explain).write(answers)
 
 
 def _table(path: Path) -> Table | None:

@@ -108,7 +108,7 @@ def search(
       looktwice search photos.lt --queries queries.jsonl --run out.trec --report out.html
     """
     from looktwice.models.device import set_threads
-    from looktwice.search.mllm_reranker import SecondLook
+    from looktwice.search.mllm_reranker import MllmReranker
     from looktwice.search.retriever import Retriever
     from looktwice.sources.queries import Queries
 
@@ -126,7 +126,7 @@ def search(
     looks = asked is not None and not no_rerank
     with kept_scores(score_cache, run if looks else None, looks) as cache:
         models: dict[str, Any] = {"cache": cache, "device": device, "dtype": dtype, **limits, **method}
-        look = None if no_rerank else SecondLook(mllm, prompt=prompt, **models)
+        look = None if no_rerank else MllmReranker(mllm, prompt=prompt, **models)
         retriever = Retriever(
             path,
             scorer=look,
@@ -148,7 +148,7 @@ def search(
             note(f"The table {path} is empty; fill it with: looktwice index {path} FOLDER")
         answers = retriever.search_many(single if asked is None else asked, k=k, where=where)
         with nullcontext() if look is None else closing(look):
-            Outputs(json, run, report, retriever.find, asked, explain).write(answers)
+            Outputs(json, run, report, retriever.loader.find, asked, explain).write(answers)
 
 
 def _single(query: str | None, image: Path | None, text: str | None) -> Item:

@@ -23,9 +23,9 @@ from looktwice.evaluate.trec import escape, unescape
 from looktwice.experiment.counts import added, finite
 from looktwice.files import write_whole
 from looktwice.score.prompting import built_in
-from looktwice.search.mllm_reranker import AUTO, SecondLook
+from looktwice.search.mllm_reranker import AUTO, MllmReranker
 from looktwice.search.retriever import Answer, Retriever
-from looktwice.search.run_record import Tally
+from looktwice.search.run_record import RunStats
 from looktwice.store import is_in
 from looktwice.types import Item
 
@@ -61,17 +61,17 @@ class Stored:
             ids,
             tuple(c.coarse for c in answer.shortlist),
             tuple(hits[i].p for i in ids[:asked]),
-            {stage: round(spent, 5) for stage, spent in answer.tally.seconds.items()},
+            {stage: round(spent, 5) for stage, spent in answer.stats.seconds.items()},
             tuple(why[i].get("entropy") for i in ids[:asked]),
             {i: (why[i]["second_p"], why[i]["second_entropy"]) for i in ids[:asked] if "second_p" in why[i]},
             answer.query.sha256 or "",
         )
 
     @property
-    def tally(self) -> Tally:
+    def stats(self) -> RunStats:
         """Its counts and seconds, as far as they are kept."""
         status = Counter("failed" if p is None else "ok" for p in self.p)
-        return Tally(1, len(self.ids), len(self.p), status=status, seconds=defaultdict(float, self.seconds))
+        return RunStats(1, len(self.ids), len(self.p), status=status, seconds=defaultdict(float, self.seconds))
 
 
 @dataclass
@@ -106,7 +106,7 @@ class Answers:
     def add(self, answer: Answer, asked: int) -> Stored:
         """Keep one answer, on disk first."""
         row = Stored.of(answer, asked)
-        self._check(finite(json.loads(json.dumps(dict(answer.conditions), default=str))))
+        self._check(finite(json.loads(json.dumps(dict(answer.settings), default=str))))
         second = {escape(name): told for name, told in row.second.items()}
         record = {**asdict(row), "query": escape(row.query), "ids": [escape(i) for i in row.ids], "second": second}
         with open(self.path, "a", encoding="utf-8") as file:
@@ -157,8 +157,12 @@ def collect(
     asked = [query for query in dataset.queries if query.id not in store.rows]
     yield from (store.rows[query.id] for query in dataset.queries if query.id in store.rows)
     broken: list[tuple[Query, MediaError]] = []
+    by_id = {query.id: query for query in asked}
     for answer in _answers(dataset, retriever, _loaded(asked, broken)):
-        yield store.add(answer, retriever.shortlist if retriever.look is not None else 0)
+        if answer.error is not None:
+            broken.append((by_id[answer.error.query], MediaError("query", str(answer.error))))
+            continue
+        yield store.add(answer, retriever.shortlist if retriever.reranker is not None else 0)
     yield from broken
 
 
@@ -188,10 +192,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:
-    look, rules = retriever.look, retriever.rules
-    ties = {} if str(rules.ties) == "default" else {"ties": str(rules.ties)}
-    if rules.ties.by == "question":  # which candidates are asked about again depends on the fusion
-        ties["fusion"] = str(rules.fusion)
+    reranker, config = retriever.reranker, retriever.config
+    ties = {} if str(config.ties) == "default" else {"ties": str(config.ties)}
+    if config.ties.by == "question":  # which candidates are asked about again depends on the fusion
+        ties["fusion"] = str(config.fusion)
     return {
         "dataset": dataset.name,
         "queries": len(dataset.queries),
@@ -201,20 +205,20 @@ def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:
         "items": len(retriever.table),
         "contents": retriever.table.contents(),
         "shortlist": retriever.shortlist,
-        "second_look": None if look is None else {"mllm": _name(look.mllm), "prompt": look.prompt, **unusual(look)},
-        **({} if look is None else prompt_hash(look)),
+        "second_look": reranker and {"mllm": _name(reranker.mllm), "prompt": reranker.prompt, **unusual(reranker)},
+        **({} if reranker is None else prompt_hash(reranker)),
         **ties,
     }
 
 
-def prompt_hash(look: SecondLook) -> dict[str, str]:
+def prompt_hash(reranker: MllmReranker) -> dict[str, str]:
     """Which question a prompt's name stands for; a file may hold another one tomorrow."""
-    return {} if look.prompt == AUTO else {"prompt_hash": built_in.get(look.prompt).hash}
+    return {} if reranker.prompt == AUTO else {"prompt_hash": built_in.get(reranker.prompt).hash}
 
 
-def unusual(look: SecondLook) -> dict[str, str]:
+def unusual(reranker: MllmReranker) -> dict[str, str]:
     """What else the scores of a second look depend on (mode, retrace, resolution, …), where it is not the default."""
-    return {name: str(value) for name, value in look.config.changed().items() if name not in WHERE}
+    return {name: str(value) for name, value in reranker.config.changed().items() if name not in WHERE}
 
 
 def _asked(dataset: Dataset) -> str:

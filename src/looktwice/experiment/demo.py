@@ -19,10 +19,9 @@ from looktwice.evaluate import measure, read_qrels, write_run
 from looktwice.indexing import IndexReport, index
 from looktwice.report import write_report
 from looktwice.report.viewer import Viewer
-from looktwice.search.mllm_reranker import SecondLook
-from looktwice.search.resolve import in_table
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.retriever import Answer, Retriever
-from looktwice.search.run_record import Tally, run_manifest
+from looktwice.search.run_record import RunStats, run_manifest
 from looktwice.sources import scan
 from looktwice.sources.queries import Queries
 from looktwice.store import Table
@@ -55,7 +54,7 @@ class Demo:
 
 def run_demo(
     folder: Path,
-    look: SecondLook,
+    look: MllmReranker,
     *,
     gallery: Path | None = None,
     encoder: str = "tiny-clip",
@@ -83,12 +82,12 @@ def run_demo(
         searching.at(len(answers))
     if not answers:
         raise UsageError(f"None of the queries of {gallery} can be read; name another gallery.")
-    total = Tally.total(answer.tally for answer in answers)
-    manifest = run_manifest(answers[-1].conditions, total)
+    total = RunStats.total(answer.stats for answer in answers)
+    manifest = run_manifest(answers[-1].settings, total)
     rows = list(_rows(answers, qrels, table.info()["bytes_per_item"]["total"]))
     write_run(folder / "shortlist.trec", _first(answers))
     write_run(folder / "second-look.trec", _second(answers))
-    viewer = Viewer(in_table(table), qrels, MEASURES)
+    viewer = Viewer(retriever.loader.find, qrels, MEASURES)
     views = [viewer.view(answer) for answer in answers]
     report = folder / "report.html"
     write_report(report, title="looktwice demo", manifest=manifest, queries=views, summary=rows)
@@ -120,7 +119,7 @@ def _rows(answers: Sequence[Answer], qrels: Qrels, bytes_per_item: float) -> Ite
         kinds["all"] = list(answers)
     for kind, chosen in kinds.items():
         labels = {answer.query.id: qrels.get(answer.query.id, {}) for answer in chosen}
-        spent = Tally.total(answer.tally for answer in chosen)
+        spent = RunStats.total(answer.stats for answer in chosen)
         first = spent.seconds["encode"] + spent.seconds["search"]
         second = first + spent.seconds["read"] + spent.seconds["score"]
         for ranking, run, seconds, rate in (

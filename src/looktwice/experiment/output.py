@@ -16,8 +16,8 @@ from looktwice.files import write_whole
 from looktwice.report import write_report
 from looktwice.report.viewer import Viewer
 from looktwice.search.retriever import Answer
-from looktwice.search.run_record import Tally
-from looktwice.sources.loader import Find
+from looktwice.search.run_record import RunStats
+from looktwice.sources.loader import Resolver
 from looktwice.types import Candidate
 
 SHOWN = 20  # best and worst queries in the report as pictures
@@ -26,7 +26,12 @@ Plot: TypeAlias = tuple[str, str, str]
 
 
 def write(
-    folder: Path, outcome: Outcome, dataset: Dataset, answers: Sequence[Stored], systems: Sequence[System], find: Find
+    folder: Path,
+    outcome: Outcome,
+    dataset: Dataset,
+    answers: Sequence[Stored],
+    systems: Sequence[System],
+    find: Resolver,
 ) -> None:
     """Write runs, result, plots and report. The last of `systems` is the one that the report shows."""
     for system in systems:
@@ -125,7 +130,7 @@ def _rebuilt(dataset: Dataset, answers: Iterable[Stored], system: System, shown:
             continue
         answer = stored[name]
         shortlist = [Candidate(*row) for row in zip(answer.ids, answer.coarse, strict=True)]
-        yield Answer(queries[name].load(), shortlist, reranked(answer, system), 10, {}, Tally())
+        yield Answer(queries[name].load(), shortlist, reranked(answer, system), 10, {}, RunStats())
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

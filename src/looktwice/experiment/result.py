@@ -13,7 +13,7 @@ from looktwice.evaluate.groups import measure_group
 from looktwice.experiment.answers import Stored
 from looktwice.experiment.systems import System, fused, ideal, perfect
 from looktwice.rank.calibration import ece, reliability
-from looktwice.search.run_record import Tally
+from looktwice.search.run_record import RunStats
 
 COSTS = ("seconds_per_query", "pairs_per_query", "bytes_per_item")
 SHOWN = 50  # queries that gained, listed by name; those that lost are listed all
@@ -107,7 +107,7 @@ def _reliability(qrels: Qrels, answers: Sequence[Stored]) -> dict[str, Any]:
 def _row(
     system: System, result: Result, dataset: Dataset, answers: Sequence[Stored], bytes_per_item: tuple[float, float]
 ) -> dict[str, Any]:
-    queries, spent = max(1, len(answers)), Tally.total(answer.tally for answer in answers).seconds
+    queries, spent = max(1, len(answers)), RunStats.total(answer.stats for answer in answers).seconds
     first = spent["encode"] + spent["search"]
     pairs = sum(len(answer.p[: system.depth]) for answer in answers) if system.fusion else 0
     scored = sum(len(answer.p) for answer in answers)

@@ -33,8 +33,7 @@ from looktwice.experiment.systems import scores_of
 from looktwice.files import write_whole
 from looktwice.models import checkpoints
 from looktwice.rank import Fusion, fuse
-from looktwice.score import Scorer
-from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.sources import Source
 from looktwice.types import Candidate, Encoder, Item
 
@@ -77,7 +76,7 @@ class Bench:
 
     dataset: Dataset
     encoder: Encoder
-    look: SecondLook
+    look: MllmReranker
     shortlist: int = 20
     sample: int = 50
     fusion: str = "0.5"
@@ -206,7 +205,7 @@ def run_robustness(
                 file.flush()
             done(number, len(every))
     record = {"about": about, "conditions": [known[condition.key] for condition in every]}
-    record["models"] = {"encoder": bench.encoder.info.name, "second_look": [dict(r) for r in bench.look.describe()]}
+    record["models"] = {"encoder": bench.encoder.info.name, "second_look": [dict(r) for r in bench.look.settings()]}
     write_json(folder / "robustness.json", json.loads(json.dumps(record, default=str)))
     for name, text in _curves(known, sides):
         write_whole(folder / name, text.encode())
@@ -243,10 +242,10 @@ def _content(one: Item | Source) -> str:
         return ""
 
 
-def _revision(look: SecondLook) -> str:
+def _revision(look: MllmReranker) -> str:
     if isinstance(look.mllm, str):
         return checkpoints.resolve(look.mllm, look.revision).revision
-    return str(Scorer.of(look.mllm).settings().get("revision"))
+    return str(look.mllm.settings().get("revision"))
 
 
 def _known(path: Path, about: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

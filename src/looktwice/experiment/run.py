@@ -21,9 +21,9 @@ from looktwice.experiment.systems import System, tune
 from looktwice.experiment.tuning import Split, split_queries
 from looktwice.indexing import IndexReport, index
 from looktwice.rank import Fusion
-from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.retriever import Retriever
-from looktwice.search.run_record import Tally, run_manifest
+from looktwice.search.run_record import RunStats, run_manifest
 from looktwice.sources import Urls
 from looktwice.store import Table
 from looktwice.types import Encoder
@@ -49,7 +49,7 @@ class Plan:
     """
 
     encoder: str | Encoder = "tiny-clip"
-    look: SecondLook | None = None
+    look: MllmReranker | None = None
     fusion: str = "0.5"
     ties: str = "default"
     shortlist: int = 50
@@ -108,9 +108,11 @@ def run_benchmark(
         tuning=tuning,
         unreadable_queries={query.id: str(error) for query, error in broken},
         unreadable_items=failed,
-        manifest=run_manifest({**conditions, "fusion": str(fusion)}, Tally.total(answer.tally for answer in answers)),
+        manifest=run_manifest(
+            {**conditions, "fusion": str(fusion)}, RunStats.total(answer.stats for answer in answers)
+        ),
     )
-    write(folder, outcome, reported, answers, systems, retriever.find)
+    write(folder, outcome, reported, answers, systems, retriever.loader.find)
     return Done(outcome, folder, failed + len(broken))
 
 

@@ -2,7 +2,7 @@
 
     import mteb
     from looktwice.integrations.mteb import TwoLooks
-    mteb.evaluate(TwoLooks("tiny-clip", SecondLook("tiny-vl")), mteb.get_task("Flickr30kT2IRetrieval"))
+    mteb.evaluate(TwoLooks("tiny-clip", MllmReranker("tiny-vl")), mteb.get_task("Flickr30kT2IRetrieval"))
 
 Implements mteb's SearchProtocol (2.26): `index` and `search`. Vectors are held in memory; pictures are read from the
 data set again when they are looked at. Scores put candidates that were not looked at below those that were.
@@ -24,7 +24,7 @@ from looktwice.sources.images import upright
 from looktwice.types import Candidate, Item
 
 if TYPE_CHECKING:
-    from looktwice.search.mllm_reranker import SecondLook
+    from looktwice.search.mllm_reranker import MllmReranker
     from looktwice.types import Encoder, FloatArray
 
 BATCH = 64
@@ -36,7 +36,7 @@ class TwoLooks:
     """A shortlist by `encoder`, and where `look` is given a second look at its first `shortlist`."""
 
     def __init__(
-        self, encoder: Encoder | str, look: SecondLook | None = None, *, fusion: str = "0.5", shortlist: int = 50
+        self, encoder: Encoder | str, look: MllmReranker | None = None, *, fusion: str = "0.5", shortlist: int = 50
     ) -> None:
         from looktwice.encode import load_encoder
 

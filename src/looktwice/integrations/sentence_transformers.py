@@ -20,7 +20,7 @@ from looktwice.encode import load_encoder
 from looktwice.errors import UsageError
 from looktwice.experiment.systems import scores_of
 from looktwice.rank import Fusion, fuse
-from looktwice.search.inputs import Asked, as_item
+from looktwice.search.inputs import QueryLike, as_item
 from looktwice.types import Candidate
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class AsCrossEncoder:
 
     def predict(
         self,
-        sentences: Sequence[Sequence[Asked]],
+        sentences: Sequence[Sequence[QueryLike]],
         prompt_name: str | None = None,
         show_progress_bar: bool = False,
         **ignored: Any,
@@ -93,19 +93,19 @@ class AsSentenceTransformer:
         self.fusion, self.shortlist = Fusion.parse(fusion), shortlist
         self.similarity_fn_name = "cosine" if reranker is None else "second-look"
         self.model_card_data = Card()
-        self._asked: list[Asked] = []  # as given: pictures in files are read again when they are looked at
+        self._asked: list[QueryLike] = []  # as given: pictures in files are read again when they are looked at
         self._vectors: list[FloatArray] = []
 
-    def encode_document(self, sentences: Sequence[Asked], prompt_name: str | None = None, **ignored: Any) -> Tensor:
+    def encode_document(self, sentences: Sequence[QueryLike], prompt_name: str | None = None, **ignored: Any) -> Tensor:
         """Encode documents; returns their numbers, [n, 1]. Raises UsageError for what cannot be read."""
         return self._encode(self.encoder, sentences, prompt_name, ignored)
 
-    def encode_query(self, sentences: Sequence[Asked], prompt_name: str | None = None, **ignored: Any) -> Tensor:
+    def encode_query(self, sentences: Sequence[QueryLike], prompt_name: str | None = None, **ignored: Any) -> Tensor:
         """Encode queries, as `encode_document`; some encoders take them in another way."""
         return self._encode(getattr(self.encoder, "for_queries", self.encoder), sentences, prompt_name, ignored)
 
     def _encode(
-        self, encoder: Encoder, sentences: Sequence[Asked], prompt_name: str | None, options: Mapping[str, Any]
+        self, encoder: Encoder, sentences: Sequence[QueryLike], prompt_name: str | None, options: Mapping[str, Any]
     ) -> Tensor:
         import torch
 

@@ -9,7 +9,7 @@ from looktwice.evaluate.groups import measure_group
 from looktwice.report import QueryView, paired
 from looktwice.search.retriever import Answer
 from looktwice.sources import images
-from looktwice.sources.loader import Entry, Find, Reader
+from looktwice.sources.loader import CandidateRef, ImageLoader, Resolver
 from looktwice.types import Item
 
 COLUMNS = 10
@@ -19,11 +19,11 @@ SIDE = 144  # pixels of a thumbnail
 class Viewer:
     """Makes one QueryView per answer; a thumbnail is made once, and kept for the next query that shows it."""
 
-    def __init__(self, find: Find, qrels: Qrels | None = None, measures: Sequence[str] = ()) -> None:
+    def __init__(self, find: Resolver, qrels: Qrels | None = None, measures: Sequence[str] = ()) -> None:
         self._find = find
         self._qrels = qrels
         self._measures = measures
-        self._reader = Reader(cache_bytes=0)
+        self._loader = ImageLoader(cache_bytes=0)
         self._thumbnails: dict[str, bytes] = {}
         self._texts: dict[str, str | None] = {}
 
@@ -54,8 +54,8 @@ class Viewer:
         shown += [c.id for c in answer.shortlist if c.id in relevant]
         new = [name for name in dict.fromkeys(shown) if name not in self._texts]
         entries = self._find(new)
-        self._texts |= {entry.id: entry.text if isinstance(entry, Entry) else None for entry in entries}
-        for found in (item for chunk in self._reader.read(entries) for item in chunk):
+        self._texts |= {entry.id: entry.text if isinstance(entry, CandidateRef) else None for entry in entries}
+        for found in (item for chunk in self._loader.load(entries) for item in chunk):
             if isinstance(found, Item) and found.image is not None:
                 self._thumbnails[found.id] = images.thumbnail(found.image, SIDE)
 

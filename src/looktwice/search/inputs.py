@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from looktwice.errors import MediaError, UsageError
+from looktwice.errors import MediaError, QueryError, UsageError
 from looktwice.sources import file_uri, images
-from looktwice.sources.loader import Entry
+from looktwice.sources.loader import CandidateRef
 from looktwice.sources.records import text_is_clean
 from looktwice.sources.uri import MAX_BYTES
 from looktwice.types import Item
@@ -29,7 +29,7 @@ from looktwice.types import Item
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Asked: TypeAlias = "Item | str | Path | Image | Mapping[str, Any]"
+QueryLike: TypeAlias = "Item | str | Path | Image | Mapping[str, Any]"
 
 _URL = re.compile(r"https?:/")  # a Path has lost the second slash
 _SUFFIX = re.compile(r"\.(?=\w*[A-Za-z])\w{2,5}$")
@@ -54,7 +54,15 @@ def as_item(value: Any, name: str) -> Item:
     return Item(name, image=_upright(value, name))
 
 
-def as_candidate(value: Any, name: str) -> Item | Entry:
+def as_query(value: Any, name: str) -> Item:
+    """Return `value` as `as_item` does, for a query. Raises QueryError where it cannot be read."""
+    try:
+        return as_item(value, name)
+    except UsageError as error:
+        raise QueryError(str(error), value.id if isinstance(value, Item) else name) from error
+
+
+def as_candidate(value: Any, name: str) -> Item | CandidateRef:
     """Return a document for a shortlist; picture files are only looked for here, and read when their turn comes.
 
     Raises UsageError as `as_item` does, except that a file which exists and proves unreadable is found out later.
@@ -67,7 +75,7 @@ def as_candidate(value: Any, name: str) -> Item | Entry:
             raise UsageError(
                 f'{name}: there is no file {str(path)!r}; wrap it in {{"text": …}} if it is meant as words.'
             )
-        return Entry(name, file_uri(path), text=text)
+        return CandidateRef(name, file_uri(path), text=text)
     return as_item(value, name)
 
 

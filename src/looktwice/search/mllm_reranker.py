@@ -1,14 +1,14 @@
-"""The second look at one shortlist: which prompt, which candidates could be read, and their scores in order.
+"""`MllmReranker`: an MLLM that scores the candidates of a query; picks the prompt, loads candidates, remembers scores.
 
-Joins `score` (models) with `sources.loader` (files). Weights load when the first pair is scored.
+Weights load when the first pair is scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from looktwice.errors import UsageError
 from looktwice.models.device import place
@@ -17,242 +17,263 @@ from looktwice.score.cache import CachedScorer, ScoreCache, select
 from looktwice.score.prompting import built_in
 from looktwice.score.readout import modes
 from looktwice.score.readout.probability import checked, scatter
-from looktwice.search.run_record import Tally
-from looktwice.sources.loader import Entry, Found, Reader, Unreadable
+from looktwice.search.run_record import RunStats
+from looktwice.search.token_choice import CandidateLoader
+from looktwice.sources.loader import CandidateRef, ImageLoader, Loaded, LoadError
 from looktwice.types import Item, PairScores, has_words
 
 AUTO = "auto"
+Ref: TypeAlias = Item | CandidateRef
+Rows: TypeAlias = Sequence[tuple[int, Ref]]
 
 
-class SecondLook:
+class MllmReranker:
     """An MLLM by name with its settings; or a scorer that is already there, which then answers every pair.
 
-    `prompt` "auto" takes, for each query, the first built-in prompt made for its kind (picture, text or both) and that
-    of its candidates; any other name holds for all. `cache` is a file that remembers scores, so that a run that was
-    interrupted goes on where it stopped; such a score is of the picture as it was indexed, which is not read again.
-    `options` are the settings of `score.ScorerConfig`; raises UnknownName for one that does not exist.
+    `prompt` "auto" takes, for each query, the first built-in prompt made for its kind (image, text or both) and that of
+    its candidates; any other name holds for all. `cache` is a file that remembers scores, so that an interrupted run
+    goes on where it stopped; such a score is of the image as it was indexed, which is not read again. `config` and
+    `settings` are those of `score.load_scorer`. Raises UnknownName for an unknown prompt or setting.
     """
 
     def __init__(
         self,
-        mllm: str | Scorer = "tiny-vl",
+        mllm: str | Scorer | Any = "tiny-vl",
         *,
         prompt: str = AUTO,
         cache: str | Path | None = None,
-        **options: Any,
+        config: ScorerConfig | None = None,
+        **settings: Any,
     ) -> None:
         if prompt != AUTO:
             built_in.get(prompt)  # a wrong name must fail before anything is loaded
-        self.config = ScorerConfig.of(**options)
-        self._given = None if isinstance(mllm, str) else Scorer.of(mllm)
-        self._cache = None if cache is None else ScoreCache(cache)
-        self._cached: dict[tuple[int, str], CachedScorer] = {}
-        self.mllm = mllm
+        self.config = ScorerConfig.of(config, **settings)
+        self.mllm: str | Scorer = mllm if isinstance(mllm, str) else Scorer.of(mllm)
         self.prompt = prompt
+        self._cache = None if cache is None else ScoreCache(cache)
+        self._cached: dict[tuple[Scorer, str], CachedScorer] = {}
         self._scorers: dict[str, Scorer] = {}
-        self._askers: dict[str, Scorer] = {}
+        self._tie_scorers: dict[str, Scorer] = {}
+        self._reason: str | None = None
 
     @classmethod
-    def of(cls, scorer: SecondLook | Scorer | str | None, **options: Any) -> SecondLook | None:
-        """Whatever names a second look, as one; None stays None."""
-        return scorer if scorer is None or isinstance(scorer, SecondLook) else cls(scorer, **options)
+    def of(cls, scorer: MllmReranker | Scorer | str | Any | None, **settings: Any) -> MllmReranker | None:
+        """Return a reranker for whatever names one; None stays None."""
+        return scorer if scorer is None or isinstance(scorer, MllmReranker) else cls(scorer, **settings)
 
     @property
     def revision(self) -> str | None:
         """The revision of the MLLM that was asked for."""
         return self.config.revision
 
-    def scorer(self, prompt: str) -> Scorer:
-        """The scorer for a prompt; the weights are loaded once."""
-        if self._given is not None:
-            return self._given
-        assert isinstance(self.mllm, str)
-        if prompt not in self._scorers:
-            known = next(iter(self._scorers.values()), None)
-            if known is None:
-                self._scorers[prompt] = Scorer.of(load_scorer(self.mllm, prompt=prompt, config=self.config))
-            else:  # the same weights, another question
-                self._scorers[prompt] = known.with_prompt(prompt)
-        return self._scorers[prompt]
+    @property
+    def listwise(self) -> bool:
+        """Whether scores of one call compare its candidates only."""
+        return self.config.score_mode == modes.CHOICE if isinstance(self.mllm, str) else self.mllm.listwise
 
-    def scorer_for(self, query: Item, candidates: Sequence[Item | Entry]) -> Scorer:
-        """The scorer whose prompt fits this query and all of these candidates.
-
-        Raises UsageError, naming prompts that would do, where the chosen prompt cannot show one of the pairs.
-        """
-        if self._given is not None:
-            return self._given
-        kinds = list(dict.fromkeys(_kind(candidate) for candidate in candidates))
-        shown = [_stand_in(*kind) for kind in kinds]
-        if self.prompt == AUTO:
-            return self.scorer(_common(query, shown, self.config.score_mode))
-        for candidate in shown:
-            built_in.check(built_in.get(self.prompt), query, candidate)
-        return self.scorer(self.prompt)
-
-    def asker_for(self, query: Item, candidates: Sequence[Item | Entry]) -> Scorer:
-        """The scorer of a second, True-or-False question about candidates that the first one could not tell apart.
-
-        The same model, read by labels, without what `score_mode` and `prior` add. Raises UsageError for a scorer that
-        can ask nothing else.
-        """
-        name = _common(query, [_stand_in(*kind) for kind in dict.fromkeys(map(_kind, candidates))], modes.P_TRUE)
-        if name not in self._askers:
-            self._askers[name] = self.scorer_for(query, candidates).plain().with_prompt(name, modes.P_LABEL)
-        return self._askers[name]
-
-    def ask(
-        self,
-        query: Item,
-        candidates: Sequence[Item | Entry | Unreadable],
-        which: Sequence[int],
-        reader_for: Callable[[Scorer], Reader],
-        tally: Tally,
-    ) -> PairScores:
-        """Answers to the second question about the candidates in `which`; the others are "missing"."""
-        shown = [(i, c) for i in which if not isinstance(c := candidates[i], Unreadable)]
-        asker = partial(self.asker_for, query, [candidate for _, candidate in shown])
-        parts = list(self._parts(query, shown, reader_for, tally, asker))
-        tally.asked_again += len(shown)
-        return scatter(len(candidates), parts[0][1].label_logits.shape[1] if parts else 0, parts, "missing")
+    @property
+    def loaded(self) -> int:
+        """How many scorers were loaded so far: one for each prompt that was used."""
+        return len(self._scorers) + len(self._tie_scorers)
 
     def score(
         self,
         query: Item,
-        candidates: Sequence[Item | Entry | Unreadable],
-        reader_for: Callable[[Scorer], Reader],
-        tally: Tally,
-        among: Sequence[Item | Entry | Unreadable] | None = None,
+        candidates: Sequence[Ref | LoadError],
+        loader: CandidateLoader,
+        stats: RunStats,
+        among: Sequence[Ref | LoadError] | None = None,
     ) -> PairScores | None:
-        """Score the candidates in order, None where there are none. One that cannot be read is "missing".
+        """Score the candidates in order; None where there are none. One that cannot be read is "missing".
 
-        `among`: all that these are some of, as their scores are to be compared and one prompt must show them all.
-        `reader_for` gives what reads candidates for a scorer: picture files or stored tokens. Adds to `tally`: how many
-        were asked for, what became of each, why some are missing, seconds.
+        `among` are all candidates whose scores will be compared with these: one prompt must show them all. Adds to
+        `stats` what became of each candidate, why some are missing, and seconds. Raises UsageError, naming prompts that
+        would do, where the prompt cannot show a pair.
         """
         if not candidates:
             return None
-        tally.requested += len(candidates)
-        tally.unreadable |= {c.id: c.why for c in candidates if isinstance(c, Unreadable)}
-        shown = [(row, c) for row, c in enumerate(candidates) if not isinstance(c, Unreadable)]
-        fit = [c for c in (candidates if among is None else among) if not isinstance(c, Unreadable)]
-        scorer = partial(self.scorer_for, query, fit)
+        stats.requested += len(candidates)
+        shown = _readable(candidates, stats)
+        compared = [c for c in (candidates if among is None else among) if not isinstance(c, LoadError)]
         before = self._hits
-        parts = list(self._parts(query, shown, reader_for, tally, scorer)) if shown else []
-        tally.remembered += self._hits - before
-        labels = parts[0][1].label_logits.shape[1] if parts else 0
-        scores = scatter(len(candidates), labels, parts, "missing")
-        tally.status.update(scores.status)
+        parts = []
+        if shown:
+            with stats.time("load"):
+                scorer = self.scorer_for(query, compared)
+            parts = list(self._parts(scorer, query, shown, loader, stats))
+        stats.cached += self._hits - before
+        scores = scatter(len(candidates), _labels(parts), parts, "missing")
+        stats.status.update(scores.status)
         return scores
 
-    def _parts(
+    def ask(
         self,
         query: Item,
-        shown: Sequence[tuple[int, Item | Entry]],
-        reader_for: Callable[[Scorer], Reader],
-        tally: Tally,
-        choose: Callable[[], Scorer],
-    ) -> Iterator[tuple[list[int], PairScores]]:
-        """Rows and their scores, chunk by chunk as they are read."""
-        with tally.time("load"):
-            scorer = choose()
-            reader = reader_for(scorer)
-            asked = self._remembering(scorer, reader)
-        with tally.time("score"):
-            query = reader.query(query)
-        if isinstance(asked, CachedScorer):
-            known, scores = _recalled(asked, query, shown)
-            if known:
-                yield known, scores
-            done = set(known)
-            shown = [(row, candidate) for row, candidate in shown if row not in done]
-        rows, left = iter([row for row, _ in shown]), [candidate for _, candidate in shown]
-        whole = scorer.listwise and left  # a score says nothing beside those of another call
-        for chunk in _timed(_joined(reader.read(left)) if whole else reader.read(left), tally):
-            tally.unreadable |= {found.id: found.why for found in chunk if isinstance(found, Unreadable)}
-            there = [(row, found) for found, row in zip(chunk, rows, strict=False) if isinstance(found, Item)]
-            if there:
-                with tally.time("score"):
-                    scores = checked(asked.score(query, [item for _, item in there]), len(there), type(scorer).__name__)
-                yield [row for row, _ in there], scores
+        candidates: Sequence[Ref | LoadError],
+        tied: Sequence[int],
+        loader: CandidateLoader,
+        stats: RunStats,
+    ) -> PairScores:
+        """Answer a second, True-or-False question about the `tied` candidates; the others are "missing"."""
+        shown = [(i, c) for i in tied if not isinstance(c := candidates[i], LoadError)]
+        with stats.time("load"):
+            scorer = self.tie_scorer_for(query, [candidate for _, candidate in shown])
+        parts = list(self._parts(scorer, query, shown, loader, stats))
+        stats.tie_questions += len(shown)
+        return scatter(len(candidates), _labels(parts), parts, "missing")
 
-    @property
-    def listwise(self) -> bool:
-        """Whether a score says nothing without the others of its call."""
-        return self.config.score_mode == modes.CHOICE if self._given is None else self._given.listwise
+    def scorer(self, prompt: str) -> Scorer:
+        """Return the scorer for a prompt; the weights are loaded once."""
+        if isinstance(self.mllm, Scorer):
+            return self._scorers.setdefault("", self.mllm)
+        if prompt not in self._scorers:
+            known = next(iter(self._scorers.values()), None)
+            made = load_scorer(self.mllm, prompt=prompt, config=self.config) if known is None else None
+            self._scorers[prompt] = made or known.with_prompt(prompt)  # type: ignore[union-attr]  # one of both
+        return self._scorers[prompt]
+
+    def scorer_for(self, query: Item, candidates: Sequence[Ref]) -> Scorer:
+        """Return the scorer whose prompt fits this query and all of these candidates. Raises UsageError as `score`."""
+        if isinstance(self.mllm, Scorer):
+            return self.scorer("")
+        shown = _kinds(candidates)
+        if self.prompt == AUTO:
+            return self.scorer(_common_prompt(query, shown, self.config.score_mode))
+        for candidate in shown:
+            built_in.check(built_in.get(self.prompt), query, candidate)
+        return self.scorer(self.prompt)
+
+    def tie_scorer_for(self, query: Item, candidates: Sequence[Ref]) -> Scorer:
+        """Return the scorer of the second question: the same model, read by labels, without what modes and priors add.
+
+        Raises UsageError for a scorer that can ask one question only.
+        """
+        name = _common_prompt(query, _kinds(candidates), modes.P_TRUE)
+        if name not in self._tie_scorers:
+            first = self.scorer_for(query, candidates)
+            self._tie_scorers[name] = first.plain().with_prompt(name, modes.P_LABEL)
+        return self._tie_scorers[name]
+
+    def settings(self) -> list[Mapping[str, Any]]:
+        """Return what a run's manifest says: one record per prompt that was used."""
+        if isinstance(self.mllm, Scorer):
+            return [self.mllm.settings()]
+        cached = {one.inner: one for one in self._cached.values()}
+        records: list[Mapping[str, Any]] = []
+        for scorer in (*self._scorers.values(), *self._tie_scorers.values()):
+            own = cached.get(scorer, scorer).settings()
+            counted = {name: {"setting": own.get(name), **counts} for name, counts in scorer.stats().items()}
+            records.append({**own, **counted, "dtype_reason": self._dtype_reason()})
+        return records
 
     def close(self) -> None:
         """Close the score cache, where there is one."""
         if self._cache is not None:
             self._cache.close()
 
+    # --- one scorer, some candidates ------------------------------------------------------------------------------
+
+    def _parts(
+        self, scorer: Scorer, query: Item, shown: Rows, loader: CandidateLoader, stats: RunStats
+    ) -> Iterator[tuple[list[int], PairScores]]:
+        """Yield rows with their scores, chunk by chunk as they are read; cached ones first, which are not read."""
+        with stats.time("load"):
+            source = loader.for_scorer(scorer)
+        with stats.time("score"):
+            query = source.query(query)
+        cached = self._with_cache(scorer, source)
+        if cached is not None:
+            known, scores = _recalled(cached, query, shown)
+            if known:
+                yield known, scores
+            done = set(known)
+            shown = [(row, candidate) for row, candidate in shown if row not in done]
+        for rows, items in _chunks(source, shown, stats, whole=scorer.listwise):
+            with stats.time("score"):
+                scores = checked((cached or scorer).score(query, items), len(items), type(scorer).__name__)
+            yield rows, scores
+
+    def _with_cache(self, scorer: Scorer, source: ImageLoader) -> CachedScorer | None:
+        if self._cache is None or scorer.listwise:
+            return None
+        key = (scorer, source.tokens_key)
+        if key not in self._cached:
+            self._cached[key] = CachedScorer(scorer, self._cache, source.tokens_key)
+        return self._cached[key]
+
     @property
     def _hits(self) -> int:
         return sum(cached.hits for cached in self._cached.values())
 
-    def _remembering(self, scorer: Scorer, reader: Reader) -> Scorer:
-        if self._cache is None or scorer.listwise:
-            return scorer
-        key = (id(scorer), str(reader.describe().get("tokens_key", "")))
-        if key not in self._cached:
-            self._cached[key] = CachedScorer(scorer, self._cache, key[1])
-        return self._cached[key]
-
-    def describe(self) -> list[Mapping[str, Any]]:
-        """What a manifest says: one record per prompt that was used."""
-        if self._given is not None:
-            return [self._given.settings()]
-        reason = place(self.config.device, self.config.dtype).reason
-        remembering = {id(cached.inner): cached for cached in self._cached.values()}
-        records: list[Mapping[str, Any]] = []
-        for scorer in (*self._scorers.values(), *self._askers.values()):
-            own = remembering.get(id(scorer), scorer).settings()
-            counted = {name: {"setting": own.get(name), **counts} for name, counts in scorer.stats().items()}
-            records.append({**own, **counted, "dtype_reason": reason})
-        return records
+    def _dtype_reason(self) -> str:
+        if self._reason is None:
+            self._reason = place(self.config.device, self.config.dtype).reason
+        return self._reason
 
 
-def _recalled(
-    asked: CachedScorer, query: Item, shown: Sequence[tuple[int, Item | Entry]]
-) -> tuple[list[int], PairScores]:
-    """Rows, with their scores, of candidates that need not even be read."""
-    entries = [(row, c) for row, c in shown if isinstance(c, Entry) and (c.uri is None or c.sha256 is not None)]
-    known = asked.recall(query, [(c.sha256 if c.uri is not None else None, c.text) for _, c in entries])
-    there = [i for i, status in enumerate(known.status) if status == "ok"]
-    return [entries[i][0] for i in there], select(known, there)
+def _readable(candidates: Sequence[Ref | LoadError], stats: RunStats) -> Rows:
+    """Return candidates with their rows; what cannot be read is noted in `stats`."""
+    stats.unreadable |= {c.id: c.why for c in candidates if isinstance(c, LoadError)}
+    return [(row, c) for row, c in enumerate(candidates) if not isinstance(c, LoadError)]
 
 
-def _joined(chunks: Iterator[list[Found]]) -> Iterator[list[Found]]:
-    yield [found for chunk in chunks for found in chunk]
+def _chunks(source: ImageLoader, shown: Rows, stats: RunStats, whole: bool) -> Iterator[tuple[list[int], list[Item]]]:
+    """Yield rows with their items as they are read; with `whole` all in one chunk, as their scores belong together."""
+    rows = iter([row for row, _ in shown])
+    chunks = _timed(source.load([candidate for _, candidate in shown]), stats)
+    for chunk in [list(chain.from_iterable(chunks))] if whole else chunks:
+        stats.unreadable |= {found.id: found.why for found in chunk if isinstance(found, LoadError)}
+        there = [(row, found) for found, row in zip(chunk, rows, strict=False) if isinstance(found, Item)]
+        if there:
+            yield [row for row, _ in there], [item for _, item in there]
 
 
-def _timed(chunks: Iterator[list[Found]], tally: Tally) -> Iterator[list[Found]]:
-    """The chunks; waiting for one counts as reading."""
+def _timed(chunks: Iterator[list[Loaded]], stats: RunStats) -> Iterator[list[Loaded]]:
+    """Yield the chunks; waiting for one counts as reading."""
     while True:
-        with tally.time("read"):
+        with stats.time("read"):
             chunk = next(chunks, None)
         if chunk is None:
             return
         yield chunk
 
 
-def _common(query: Item, candidates: Sequence[Item], mode: str) -> str:
-    """The first prompt that shows all pairs and asks for what the mode reads."""
+def _recalled(cached: CachedScorer, query: Item, shown: Rows) -> tuple[list[int], PairScores]:
+    """Return rows, with their scores, of candidates that need not even be read."""
+    refs = [(row, c) for row, c in shown if isinstance(c, CandidateRef) and (c.uri is None or c.sha256 is not None)]
+    known = cached.recall(query, [(c.sha256 if c.uri is not None else None, c.text) for _, c in refs])
+    there = [i for i, status in enumerate(known.status) if status == "ok"]
+    return [refs[i][0] for i in there], select(known, there)
+
+
+def _labels(parts: Sequence[tuple[Sequence[int], PairScores]]) -> int:
+    return parts[0][1].label_logits.shape[1] if parts else 0
+
+
+def _common_prompt(query: Item, candidates: Sequence[Item], mode: str) -> str:
+    """Return the first prompt that shows all pairs and asks for what the mode reads."""
     lists = [built_in.fitting(query, candidate) for candidate in candidates]
     for name in lists[0]:
         if all(name in names for names in lists) and modes.suits(mode, built_in.get(name)):
             return name
-    raise UsageError("No built-in prompt can show this query with these candidates; write one and pass it as --prompt.")
+    raise UsageError(
+        "No built-in prompt can show this query with these candidates; write a prompt file and pass --prompt FILE."
+    )
 
 
-def _kind(candidate: Item | Entry) -> tuple[bool, bool]:
+def _kinds(candidates: Sequence[Ref]) -> list[Item]:
+    """Return one stand-in for each kind of candidate: image, text or both."""
+    return [_stand_in(*kind) for kind in dict.fromkeys(map(_kind, candidates))]
+
+
+def _kind(candidate: Ref) -> tuple[bool, bool]:
     text = has_words(candidate.text)
-    if isinstance(candidate, Entry):
+    if isinstance(candidate, CandidateRef):
         return candidate.uri is not None, text
     return candidate.image is not None or candidate.tokens is not None, text
 
 
-def _stand_in(picture: bool, text: bool) -> Item:
+def _stand_in(image: bool, text: bool) -> Item:
     from PIL import Image
 
-    return Item("", image=Image.new("RGB", (1, 1)) if picture else None, text="…" if text else None)
+    return Item("", image=Image.new("RGB", (1, 1)) if image else None, text="…" if text else None)

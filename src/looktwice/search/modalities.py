@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TypeVar
 
-from looktwice.errors import MediaError, UnknownName, UsageError
-from looktwice.sources.loader import Entry, Unreadable
+from looktwice.errors import MediaError, QueryError, UnknownName
+from looktwice.sources.loader import CandidateRef, LoadError
 from looktwice.types import Item, has_words
 
 KINDS = ("image", "text", "both")
 NAMES = tuple(f"{query}-to-{candidate}" for query, candidate in product(KINDS, KINDS))
-Shown = TypeVar("Shown", Item, Entry)
+Shown = TypeVar("Shown", Item, CandidateRef)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +35,28 @@ class Direction:
         return self.name
 
     def query(self, item: Item) -> Item:
-        """The query with what is to be asked of it. Raises UsageError where nothing is left, or a part is missing."""
+        """The query with what is to be asked of it. Raises QueryError where a part is missing."""
         if self.name == "auto":
             return item
         wanted = self.name.partition("-to-")[0]
         if (wanted != "text" and item.image is None and item.tokens is None) or (
             wanted != "image" and not has_words(item.text)
         ):
-            raise UsageError(f"The query {item.id!r} has not what the direction {self.name} asks with: {wanted}.")
+            lacks = "image" if item.image is None and item.tokens is None else "text"
+            raise QueryError(f"Query {item.id!r} has no {lacks}, which --direction {self.name} requires.", item.id)
         return _only(item, wanted)
 
-    def candidates(self, found: Sequence[Entry | Unreadable]) -> list[Entry | Unreadable]:
-        """The candidates with what is to be seen of them; one that has nothing of it is Unreadable, and so missing."""
+    def candidates(self, found: Sequence[CandidateRef | LoadError]) -> list[CandidateRef | LoadError]:
+        """The candidates with what is to be seen of them; one that has nothing of it is LoadError, and so missing."""
         if self.name == "auto":
             return list(found)
         wanted = self.name.partition("-to-")[2]
-        return [_shown(c, wanted) if isinstance(c, Entry) else c for c in found]
+        return [_shown(c, wanted) if isinstance(c, CandidateRef) else c for c in found]
 
 
-def inferred(query: Item, candidates: Sequence[Entry | Unreadable]) -> str:
+def inferred(query: Item, candidates: Sequence[CandidateRef | LoadError]) -> str:
     """The name of what is asked with and looked at, in full."""
-    shown = [c for c in candidates if isinstance(c, Entry)]
+    shown = [c for c in candidates if isinstance(c, CandidateRef)]
     pictures, words = any(c.uri for c in shown), any(has_words(c.text) for c in shown)
     asked = _kind(query.image is not None or query.tokens is not None, has_words(query.text))
     return f"{asked}-to-{_kind(pictures, words)}"
@@ -65,15 +66,15 @@ def _kind(picture: bool, words: bool) -> str:
     return "both" if picture and words else "text" if words else "image"
 
 
-def _shown(entry: Entry, wanted: str) -> Entry | Unreadable:
+def _shown(entry: CandidateRef, wanted: str) -> CandidateRef | LoadError:
     left = _only(entry, wanted)
     if left.uri is None and not has_words(left.text):
-        return Unreadable(entry.id, MediaError("nothing-to-show", f"{entry.id!r} has no {wanted}"))
+        return LoadError(entry.id, MediaError("nothing-to-show", f"{entry.id!r} has no {wanted}"))
     return left
 
 
 def _only(item: Shown, wanted: str) -> Shown:
-    if isinstance(item, Entry):
+    if isinstance(item, CandidateRef):
         return item if wanted == "both" else replace(item, text=None) if wanted == "image" else replace(item, uri=None)
     if wanted == "text":
         return replace(item, image=None, tokens=None, sha256=None)

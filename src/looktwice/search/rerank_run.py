@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from looktwice.errors import UsageError
+from looktwice.errors import QueryError, UsageError
 from looktwice.rank import Fusion, Ties
-from looktwice.search.mllm_reranker import SecondLook
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
+from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.retriever import Answer, positive
-from looktwice.search.run_record import Tally
-from looktwice.search.second_stage import Look, Rules, look_conditions
-from looktwice.search.token_choice import Readers
-from looktwice.sources.loader import Find, Unreadable
+from looktwice.search.run_record import RunStats
+from looktwice.search.second_stage import SecondStage
+from looktwice.search.token_choice import CandidateLoader
+from looktwice.sources.loader import LoadError
 from looktwice.types import Candidate, Item
 
 if TYPE_CHECKING:
@@ -23,42 +24,44 @@ if TYPE_CHECKING:
 def rerank_run(
     run: Run,
     queries: Iterable[Item],
-    find: Find,
-    look: SecondLook,
+    loader: CandidateLoader,
+    reranker: MllmReranker,
     *,
-    reader_for: Readers | None = None,
     fusion: Fusion | str | float = "0.5",
     ties: Ties | str = "default",
     direction: Direction | str = "auto",
     shortlist: int = 100,
     k: int = 10,
 ) -> Iterator[Answer]:
-    """Look twice at somebody else's shortlists: for every query that `run` has one for, in the order of `queries`.
+    """Answer every query that `run` has a shortlist for, in the order of `queries`.
 
     Raises UsageError where scores that are no cosines would be weighed against probabilities, and where no candidate of
     a whole run is to be found.
     """
-    rules = Rules.of(fusion, ties, direction)
-    _check_scale(run, rules.fusion)
-    _check_ids(run, find)
+    config = RankingConfig.of(fusion, ties, direction)
+    _check_scale(run, config.fusion)
+    _check_ids(run, loader)
     asked = {"k": positive(k, "k"), "shortlist": positive(shortlist, "shortlist")}
-    readers = reader_for or Readers(None)
-    twice = Look(look, find, readers, rules, shortlist, lambda: None)
+    stage = SecondStage(reranker, loader, config, shortlist)
     for query in queries:
         if query.id not in run:
             continue
-        query = rules.direction.query(query)
         candidates = [Candidate(document, score) for document, score in run[query.id]]
-        tally = Tally(queries=1, retrieved=len(candidates))
-        ranking = twice.rank(query, candidates, k, tally)
-        conditions = {**asked, **look_conditions(look, rules), "candidates_from": readers.describe()}
-        yield Answer(query, candidates, ranking, k, conditions, tally)
+        stats = RunStats(queries=1, retrieved=len(candidates))
+        try:
+            query = config.direction.query(query)
+        except QueryError as error:
+            yield Answer(query, [], [], k, {**asked, "second_look": None}, stats, error=error)
+            continue
+        reranked = stage.rerank(query, candidates, k)
+        stats.add(reranked.stats)
+        yield Answer(query, candidates, reranked.hits, k, {**asked, **stage.settings()}, stats)
 
 
-def _check_ids(run: Run, find: Find) -> None:
+def _check_ids(run: Run, loader: CandidateLoader) -> None:
     """Ids that are all unknown are spelled another way; nobody wants to wait for a run of nothing but "missing"."""
     some = list(dict.fromkeys(document for documents in run.values() for document, _ in documents[:10]))[:1000]
-    if some and all(isinstance(found, Unreadable) for found in find(some)):
+    if some and all(isinstance(found, LoadError) for found in loader.find(some)):
         raise UsageError(
             f"None of the shortlist's ids is in the collection ({some[0]!r}, …); ids must be spelled as there."
         )

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import UsageError, demand_list
 from looktwice.score import Scorer
-from looktwice.search.inputs import Asked, as_candidate, as_item, ends_like_picture
-from looktwice.search.mllm_reranker import AUTO, SecondLook
-from looktwice.search.run_record import Tally
-from looktwice.sources.loader import Reader
+from looktwice.search.inputs import QueryLike, as_candidate, as_item, ends_like_picture
+from looktwice.search.mllm_reranker import AUTO, MllmReranker
+from looktwice.search.run_record import RunStats
+from looktwice.search.token_choice import CandidateLoader
 from looktwice.types import Item
 
 if TYPE_CHECKING:
@@ -33,10 +33,11 @@ class Reranker:
     """
 
     def __init__(self, mllm: str | Scorer = "tiny-vl", *, prompt: str = AUTO, **options: Any) -> None:
-        self._look = SecondLook(mllm, prompt=prompt, **options)
+        self._reranker = MllmReranker(mllm, prompt=prompt, **options)
+        self._loader = CandidateLoader(cache_bytes=0)
 
     def rank(
-        self, query: Asked, documents: Sequence[Asked], top_k: int | None = None, return_documents: bool = False
+        self, query: QueryLike, documents: Sequence[QueryLike], top_k: int | None = None, return_documents: bool = False
     ) -> list[dict[str, Any]]:
         """Return the documents best first as {"corpus_id": position, "score": p}, the best `top_k` where that is given.
 
@@ -50,20 +51,20 @@ class Reranker:
         demand_list(documents, "The documents")
         asked = as_item(query, "the query")
         items = [as_candidate(document, f"document {i}") for i, document in enumerate(documents)]
-        tally, reader = Tally(), Reader(cache_bytes=0)
-        scores = self._look.score(asked, items, lambda _: reader, tally)
+        stats = RunStats()
+        scores = self._reranker.score(asked, items, self._loader, stats)
         if scores is None:
             return []
         order = sorted(range(len(items)), key=lambda i: (scores.status[i] != "ok", -scores.p[i], i))
         rows: list[dict[str, Any]] = []
         for i in order[:top_k]:
-            why = tally.unreadable.get(items[i].id, scores.status[i])
+            why = stats.unreadable.get(items[i].id, scores.status[i])
             rows.append({"corpus_id": i, "score": float(scores.p[i])} | ({} if why == "ok" else {"error": str(why)}))
             if return_documents:
                 rows[-1] |= _as_given(documents[i])
         return rows
 
-    def predict(self, pairs: Sequence[tuple[Asked, Asked]], *, show_progress_bar: bool = False) -> FloatArray:
+    def predict(self, pairs: Sequence[tuple[QueryLike, QueryLike]], *, show_progress_bar: bool = False) -> FloatArray:
         """Return one probability per (query, document) pair, float32 [n], in order.
 
         NaN stands where a document could not be read or the model gave no usable answer; a warning says how many.
@@ -73,23 +74,23 @@ class Reranker:
         import numpy as np
 
         p = np.full(len(pairs), np.nan, dtype=np.float32)
-        tally, reader = Tally(), Reader(cache_bytes=0)
+        stats = RunStats()
         for rows in _progress(_by_query(pairs), show_progress_bar, len(pairs)):
             asked = as_item(pairs[rows[0]][0], f"the query of pair {rows[0]}")
             items = [as_candidate(pairs[i][1], f"the document of pair {i}") for i in rows]
-            scores = self._look.score(asked, items, lambda _: reader, tally)
+            scores = self._reranker.score(asked, items, self._loader, stats)
             p[rows] = scores.p if scores is not None else np.nan
         if missed := int(np.isnan(p).sum()):
-            first = next((f"; {name}: {why}" for name, why in tally.unreadable.items()), "")
+            first = next((f"; {name}: {why}" for name, why in stats.unreadable.items()), "")
             _log.warning("%d of %d pairs have no score (NaN)%s", missed, len(p), first)
         return p
 
-    def describe(self) -> list[Mapping[str, Any]]:
-        """Model, revision, prompt with its hash, dtype, device: one record per prompt that was used."""
-        return self._look.describe()
+    def settings(self) -> list[Mapping[str, Any]]:
+        """Return model, revision, prompt with its hash, dtype, device: one record per prompt that was used."""
+        return self._reranker.settings()
 
 
-def _by_query(pairs: Sequence[tuple[Asked, Asked]]) -> list[list[int]]:
+def _by_query(pairs: Sequence[tuple[QueryLike, QueryLike]]) -> list[list[int]]:
     groups: dict[Any, list[int]] = {}
     last: Any = None  # held, not its id: pairs may be made as they are asked for, and another object get the same id
     key: Any = None
@@ -117,7 +118,7 @@ def _progress(groups: list[list[int]], shown: bool, total: int) -> Iterator[list
             bar.advance(task, len(rows))
 
 
-def _as_given(document: Asked) -> dict[str, Any]:
+def _as_given(document: QueryLike) -> dict[str, Any]:
     if isinstance(document, Mapping):
         return dict(document)
     if isinstance(document, Item):

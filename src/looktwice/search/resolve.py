@@ -8,35 +8,35 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import MediaError
 from looktwice.sources import Source, Urls, scan
-from looktwice.sources.loader import Entry, Find, Unreadable
+from looktwice.sources.loader import CandidateRef, LoadError, Resolver
 
 if TYPE_CHECKING:
     from looktwice.store import TableReader
 
 
-def in_table(table: TableReader, urls: Urls = "refused") -> Find:
-    """Find candidates among the rows of a table."""
+def in_table(table: TableReader, urls: Urls = "refused") -> Resolver:
+    """Resolver candidates among the rows of a table."""
 
-    def find(ids: Sequence[str]) -> list[Entry | Unreadable]:
+    def find(ids: Sequence[str]) -> list[CandidateRef | LoadError]:
         rows = {row["id"]: row for row in table.lookup(ids, ["id", "uri", "sha256", "width", "text"])}
         return [_entry(rows[name], urls) if name in rows else _absent(name, "the table") for name in ids]
 
     return find
 
 
-def in_folder(folder: str | Path, urls: Urls = "refused") -> Find:
-    """Find candidates among the files of a folder (or list, or archive), by the ids that indexing it would give."""
+def in_folder(folder: str | Path, urls: Urls = "refused") -> Resolver:
+    """Resolver candidates among the files of a folder (or list, or archive), by the ids that indexing it would give."""
     there = {
-        source.id: Entry(source.id, source.uri if source.picture else None, None, source.text, urls)
+        source.id: CandidateRef(source.id, source.uri if source.picture else None, None, source.text, urls)
         for source in scan([folder])
         if isinstance(source, Source)
     }
     return lambda ids: [there[name] if name in there else _absent(name, str(folder)) for name in ids]
 
 
-def _entry(row: Mapping[str, Any], urls: Urls) -> Entry:
-    return Entry(row["id"], row["uri"] if row["width"] else None, row["sha256"], row["text"], urls)
+def _entry(row: Mapping[str, Any], urls: Urls) -> CandidateRef:
+    return CandidateRef(row["id"], row["uri"] if row["width"] else None, row["sha256"], row["text"], urls)
 
 
-def _absent(name: str, where: str) -> Unreadable:
-    return Unreadable(name, MediaError("unknown-id", f"{where} has no item called {name!r}"))
+def _absent(name: str, where: str) -> LoadError:
+    return LoadError(name, MediaError("unknown-id", f"{where} has no item called {name!r}"))

@@ -1,4 +1,4 @@
-"""The story: encode the query, search the table, look twice at the shortlist, fuse, hits.
+"""The story: encode the query, search the table, rerank the shortlist, hits.
 
 Joins the stages and knows none of their insides; nothing here prints.
 """
@@ -12,51 +12,53 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.codecs import parse_codec
 from looktwice.encode import load_encoder
-from looktwice.errors import UsageError
-from looktwice.rank import Fusion, Ties
+from looktwice.errors import QueryError, UsageError
+from looktwice.rank import Fusion, Ties, fuse
 from looktwice.rank.budget import Budget
-from looktwice.rank.calibration import Calibration, Sample, source_of
-from looktwice.score import Scorer
-from looktwice.search.inputs import Asked, as_item
-from looktwice.search.mllm_reranker import SecondLook
+from looktwice.rank.calibration import Calibration, Sample
+from looktwice.renamed import keyword
+from looktwice.search.inputs import QueryLike, as_query
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
-from looktwice.search.resolve import in_table
-from looktwice.search.run_record import Tally, run_manifest
-from looktwice.search.second_stage import Look, Rules, look_conditions
-from looktwice.search.token_choice import Readers
+from looktwice.search.ranking_config import RankingConfig
+from looktwice.search.run_record import RunStats, run_manifest
+from looktwice.search.second_stage import SecondStage
+from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import in_chunks
 from looktwice.sources.prefetch import pixels_of
 from looktwice.store import Table, TableReader
-from looktwice.types import Candidate, Encoder, Hit, Item
+from looktwice.types import Candidate, Encoder, EncoderInfo, Hit, Item
 
 if TYPE_CHECKING:
     from looktwice.sources import Urls
     from looktwice.types import FloatArray
 
-BATCH = 32  # queries encoded and searched together
+BATCH = 32  # queries searched together
 
 
 @dataclass(frozen=True)
 class Answer:
     """One query answered.
 
-    `ranking` is the whole shortlist in its new order, candidates that were not looked at below; `hits` are its first k.
+    `ranking` is the whole shortlist in its new order, candidates that were not scored below; `hits` are its first k.
     `shortlist` is the same in the order of the first look. `manifest` says what it was made with and what it took.
+    `error` says why the query has no answer; its lists are then empty.
     """
 
     query: Item
     shortlist: list[Candidate] = field(repr=False)
     ranking: list[Hit] = field(repr=False)
     k: int
-    conditions: Mapping[str, Any] = field(repr=False)
-    tally: Tally = field(repr=False)
-    least: float | None = None
+    settings: Mapping[str, Any] = field(repr=False)
+    stats: RunStats = field(repr=False)
+    least_p: float | None = None
+    error: QueryError | None = None
 
     @property
     def hits(self) -> list[Hit]:
-        """The first k of the ranking; with `least`, those alone whose p is at least that."""
+        """The first k of the ranking; with `least_p`, only those whose p is at least that."""
         first = self.ranking[: self.k]
-        return first if self.least is None else [hit for hit in first if hit.p is not None and hit.p >= self.least]
+        return first if self.least_p is None else [h for h in first if h.p is not None and h.p >= self.least_p]
 
     def samples(self, grades: Mapping[str, int]) -> list[Sample]:
         """Return the scored pairs with labels, for `rank.calibration.fit`; junk (below 0) is left out."""
@@ -70,28 +72,25 @@ class Answer:
     @property
     def manifest(self) -> dict[str, Any]:
         """Models and revisions, prompt and its hash, dtype, device, k, fusion, counts, seconds, versions."""
-        return run_manifest(self.conditions, self.tally)
+        return run_manifest(self.settings, self.stats)
 
 
 class Retriever:
     """Searches one table, with a second look where a scorer is given.
 
-    `table`: a Table, Snapshot or folder; `encoder` is made from what the table remembers unless it is given, and is
-    refused (Mismatch) where it is not the one that filled the table. `scorer` is an MLLM's name, a SecondLook with
-    settings, or any Scorer. The best `shortlist` candidates get the second look. Weights load at the first search.
+    `table` is a Table, a Snapshot or the folder of a table. `encoder` is made from what the table remembers unless
+    it is given; another one than filled the table is refused (Mismatch). `scorer` is an MLLM's name, an MllmReranker, or
+    any Scorer. The best `shortlist` candidates get the second look. Weights load at the first search.
 
-    `codec` says what the second look sees of a candidate: "auto" takes the visual tokens that the table holds for this
-    MLLM, and its picture where it holds none; "pictures" always the picture; a codec's name insists on those tokens.
-    `missing_tokens` is what happens to a candidate without them: "error", "encode" (its picture instead) or "skip".
-    `asymmetric` leaves the query's own tokens uncompressed where candidates come from codes.
-    `ties`, `direction`, `budget`, `calibration` and `sure`: see `second_stage.Rules`. `urls`: which may be fetched.
+    `codec`, `missing_tokens` and `asymmetric`: see `token_choice.CandidateLoader`. `ties`, `direction`, `budget`,
+    `calibration` and `min_precision`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
     """
 
     def __init__(
         self,
         table: TableReader | str | Path,
         encoder: Encoder | None = None,
-        scorer: Scorer | SecondLook | str | None = None,
+        scorer: MllmReranker | Any | str | None = None,
         *,
         fusion: Fusion | str | float = "0.5",
         ties: Ties | str = "default",
@@ -99,28 +98,35 @@ class Retriever:
         direction: Direction | str = "auto",
         budget: Budget | str = "all",
         calibration: Calibration | str | Path | None = None,
-        sure: float | None = None,
+        min_precision: float | None = None,
         codec: str = "auto",
         missing_tokens: str = "error",
         asymmetric: bool = False,
         urls: Urls = "refused",
         device: str = "auto",
         dtype: str = "auto",
+        **renamed: Any,
     ) -> None:
+        min_precision = keyword(renamed, "sure", "min_precision", min_precision)
+        if renamed.keys() - {"sure"}:
+            raise TypeError(f"Retriever has no setting called {min(renamed.keys() - {'sure'})!r}")
         self.table = table if isinstance(table, TableReader) else Table.open(table)
-        self.find = in_table(self.table, urls)
-        self.rules = Rules.of(fusion, ties, direction, budget, calibration, sure)
+        self.config = RankingConfig.of(fusion, ties, direction, budget, calibration, min_precision)
         self.shortlist = positive(shortlist, "shortlist")
-        self.look = SecondLook.of(scorer, device=device, dtype=dtype)
+        self.reranker = MllmReranker.of(scorer, device=device, dtype=dtype)
         self._encoder = encoder
         self._device, self._dtype = device, dtype
-        rough = self.rules.budget.rough and str(parse_codec(self.rules.budget.rough))
-        if rough and codec not in ("auto", "pictures") and str(parse_codec(codec)) == rough:
-            raise UsageError(f"The cascade's rough tokens and the others are both {rough}; name another --codec.")
-        self._readers = Readers(self.table, codec, missing_tokens, asymmetric, besides=rough)
-        self._rough = Readers(self.table, rough, missing_tokens, asymmetric) if rough else None
         if encoder is not None:
             self.table.manifest.check(encoder.info, self.table.path)
+        how: dict[str, Any] = {"missing": missing_tokens, "asymmetric": asymmetric}
+        first_pass = _first_pass(self.config.budget, codec)
+        self.loader = CandidateLoader.for_table(self.table, urls, codec=codec, besides=first_pass, **how)
+        coarse = CandidateLoader.for_table(self.table, urls, codec=first_pass, **how) if first_pass else None
+        self.stage: SecondStage | None = None
+        if self.reranker is not None:
+            about = self._about(self.table.manifest.encoder)
+            parts = self.reranker, self.loader, self.config
+            self.stage = SecondStage(*parts, self.shortlist, first_pass=coarse, about=about)
 
     @property
     def encoder(self) -> Encoder:
@@ -132,62 +138,112 @@ class Retriever:
             self.table.manifest.check(self._encoder.info, self.table.path)
         return self._encoder
 
-    def search(self, query: Asked, *, k: int = 10, where: str | None = None, rerank: bool = True) -> Answer:
+    def search(self, query: QueryLike, *, k: int = 10, where: str | None = None, rerank: bool = True) -> Answer:
         """Return the answer to one query: a path, a PIL image, a text, a dict of both or an Item (see `inputs`).
 
-        `where` is a filter in SQL over the table's columns. Raises UsageError for a query that cannot be read, k < 1, a
-        filter that cannot be used, and a prompt that cannot show this query.
+        `where` is a filter in SQL over the table's columns. Raises QueryError for a query that cannot be used,
+        UsageError for k < 1, a filter that cannot be used, and a prompt that cannot show this query.
         """
-        return next(self.search_many([as_item(query, "query")], k=k, where=where, rerank=rerank))
+        answer = next(self.search_many([as_query(query, "query")], k=k, where=where, rerank=rerank))
+        if answer.error is not None:
+            raise answer.error
+        return answer
 
     def search_many(
-        self, queries: Iterable[Asked], *, k: int = 10, where: str | None = None, rerank: bool = True
+        self, queries: Iterable[QueryLike], *, k: int = 10, where: str | None = None, rerank: bool = True
     ) -> Iterator[Answer]:
-        """Answer queries one after the other, in order; encoding and search run in batches of them.
+        """Answer queries one after the other, in order; the table is searched for several at once.
 
-        A query that is no Item is called by its number: 1, 2, …
+        A query that is no Item is called by its number: 1, 2, … One that cannot be used has an `error` in its answer,
+        and the others are answered. Raises UsageError for k < 1 and what holds for all queries.
         """
         positive(k, "k")
-        look = self.look if rerank else None
-        asked = (self.rules.direction.query(as_item(query, str(n))) for n, query in enumerate(queries, start=1))
-        twice = self._twice(look)
-        for batch in in_chunks(asked, lambda query: pixels_of(query.image), BATCH):
-            spent = Tally()
-            with spent.time("encode"):
-                vectors = self._vectors(batch)
-            with spent.time("search"):
-                shortlists = self.table.search_many(vectors, max(k, self.shortlist), where)
-            for query, shortlist in zip(batch, shortlists, strict=True):
-                tally = Tally(queries=1, retrieved=len(shortlist), seconds=spent.share(len(batch)))
-                ranking = twice.rank(query, shortlist, k, tally)
-                yield Answer(query, shortlist, ranking, k, self._conditions(k, where, look), tally, twice.rules.least)
+        stage = self.stage if rerank else None
+        if stage is None and self.config.min_precision is not None:
+            raise UsageError("--min-precision needs a second look; leave out --no-rerank, or --min-precision.")
+        run = {**self._about(self.encoder.info), "items": len(self.table)}
+        run |= {"k": k, "shortlist": self.shortlist, "where": where}
+        read = (self._read(query, str(number)) for number, query in enumerate(queries, start=1))
+        for batch in in_chunks(read, _pixels, BATCH):
+            for query, shortlist, stats in self._first_look(batch, max(k, self.shortlist), where):
+                if isinstance(query, QueryError):
+                    yield Answer(Item(query.query), [], [], k, {**run, "second_look": None}, stats, error=query)
+                else:
+                    yield self._answer(query, shortlist, stats, stage, k, run)
 
-    def _twice(self, look: SecondLook | None) -> Look:
-        def check() -> None:
-            if self.rules.calibration is not None:
-                self.rules.calibration.check(source_of(self._conditions(0, None, look)))
+    def _read(self, query: QueryLike, name: str) -> Item | QueryError:
+        try:
+            return self.config.direction.query(as_query(query, name))
+        except QueryError as error:
+            return error
 
-        return Look(look, self.find, self._readers, self.rules, self.shortlist, check, self._rough)
+    def _first_look(
+        self, batch: Sequence[Item | QueryError], depth: int, where: str | None
+    ) -> Iterator[tuple[Item | QueryError, list[Candidate], RunStats]]:
+        """Yield each query with its shortlist, and its share of what that took."""
+        spent = RunStats()
+        with spent.time("encode"):
+            vectors = [self._vector(query) for query in batch]
+        good = [vector for vector in vectors if not isinstance(vector, QueryError)]
+        with spent.time("search"):
+            found = iter(self.table.search_many(good, depth, where))
+        for query, vector in zip(batch, vectors, strict=True):
+            stats = RunStats(queries=1, seconds=spent.share(len(batch)))
+            if isinstance(vector, QueryError):
+                yield vector, [], stats
+            else:
+                yield query, next(found), stats
 
-    def _conditions(self, k: int, where: str | None, look: SecondLook | None) -> dict[str, Any]:
-        made_by = self.table.manifest.encoder if self._encoder is None else self._encoder.info
-        encoder = {name: value for name, value in made_by.record().items() if name != "dim"}
-        asked = {"items": len(self.table), "k": k, "shortlist": self.shortlist, "where": where}
-        asked |= {"encoder_dtype": made_by.dtype}
-        readers = [readers for readers in (self._rough, self._readers) if readers is not None and look is not None]
-        seen = {"candidates_from": [record for one in readers for record in one.describe()]} if readers else {}
-        return {"encoder": encoder, **asked, **look_conditions(look, self.rules), **seen}
-
-    def _vectors(self, queries: Sequence[Item]) -> FloatArray:
+    def _vector(self, query: Item | QueryError) -> FloatArray | QueryError:
+        """Encode one query by itself: in half precision a vector moves with its batch."""
         import numpy as np
 
+        if isinstance(query, QueryError):
+            return query
         encoder: Encoder = getattr(self.encoder, "for_queries", self.encoder)  # some take queries at another size
-        # one at a time: in half precision a vector moves with its batch, and no answer may depend on other queries
-        vectors = np.concatenate([encoder.encode([query]) for query in queries])
-        for query, vector in zip(queries, vectors, strict=True):
-            if not np.isfinite(vector).all():
-                raise UsageError(f"The encoder finds nothing to go by in the query {query.id!r}; ask with another one.")
-        return vectors
+        vector: FloatArray = encoder.encode([query])[0]
+        if np.isfinite(vector).all():
+            return vector
+        why = "the encoder returned a zero or non-finite vector; try another image or text"
+        return QueryError(f"Query {query.id!r} cannot be searched for: {why}.", query.id)
+
+    def _answer(
+        self,
+        query: Item,
+        shortlist: list[Candidate],
+        stats: RunStats,
+        stage: SecondStage | None,
+        k: int,
+        run: Mapping[str, Any],
+    ) -> Answer:
+        stats.retrieved = len(shortlist)
+        if stage is None:
+            ranking = fuse(shortlist, None, self.config.fusion, explain=True)
+            return Answer(query, shortlist, ranking, k, {**run, "second_look": None}, stats)
+        reranked = stage.rerank(query, shortlist, k)
+        stats.add(reranked.stats)
+        settings = {**run, **stage.settings()}
+        return Answer(query, shortlist, reranked.hits, k, settings, stats, self.config.least_p)
+
+    @staticmethod
+    def _about(info: EncoderInfo) -> dict[str, Any]:
+        """What a manifest says of the first look."""
+        encoder = {name: value for name, value in info.record().items() if name != "dim"}
+        return {"encoder": encoder, "encoder_dtype": info.dtype}
+
+
+def _first_pass(budget: Budget, codec: str) -> str | None:
+    """Return the codec of a cascade's first pass. Raises UsageError where both passes would see the same."""
+    if not budget.rough:
+        return None
+    first_pass = str(parse_codec(budget.rough))
+    if codec not in ("auto", "pictures") and str(parse_codec(codec)) == first_pass:
+        raise UsageError(f"Both passes of the cascade would use {first_pass}; name another --codec.")
+    return first_pass
+
+
+def _pixels(query: Item | QueryError) -> int:
+    return 0 if isinstance(query, QueryError) else pixels_of(query.image)
 
 
 def positive(value: int, name: str) -> int:

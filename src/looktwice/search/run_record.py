@@ -21,31 +21,31 @@ PACKAGES = ("looktwice", "torch", "transformers", "lancedb", "faiss-cpu", "numpy
 
 
 @dataclass
-class Tally:
+class RunStats:
     """Counts and seconds of a run, added up over its queries.
 
     `requested` candidates were on the part of the shortlist to look at twice; each of them ended in exactly one of
     `status`: "ok" (scored), "missing" (its picture could not be read), "failed", "parse_error".
-    `asked_again` of them got a second question because they were tied; the scores of `remembered` were in the score
+    `tie_questions` of them got a second question because they were tied; the scores of `cached` were in the score
     cache. `unreadable` says of each missing one why, by id. `seconds` are by stage: encode, search, read, score.
     """
 
     queries: int = 0
     retrieved: int = 0
     requested: int = 0
-    asked_again: int = 0
-    remembered: int = 0
+    tie_questions: int = 0
+    cached: int = 0
     status: Counter[str] = field(default_factory=Counter)
     directions: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     unreadable: dict[str, MediaError] = field(default_factory=dict)
 
     @classmethod
-    def total(cls, tallies: Iterable[Tally]) -> Tally:
+    def total(cls, many: Iterable[RunStats]) -> RunStats:
         """The sum of several."""
         made = cls()
-        for tally in tallies:
-            made.add(tally)
+        for one in many:
+            made.add(one)
         return made
 
     @contextmanager
@@ -57,13 +57,13 @@ class Tally:
         finally:
             self.seconds[stage] += time.perf_counter() - begin
 
-    def add(self, other: Tally) -> None:
-        """Add another tally's counts and seconds to this one."""
+    def add(self, other: RunStats) -> None:
+        """Add the counts and seconds of `other`."""
         self.queries += other.queries
         self.retrieved += other.retrieved
         self.requested += other.requested
-        self.asked_again += other.asked_again
-        self.remembered += other.remembered
+        self.tie_questions += other.tie_questions
+        self.cached += other.cached
         self.status += other.status
         self.directions += other.directions
         for stage, spent in other.seconds.items():
@@ -82,11 +82,11 @@ class Tally:
     @property
     def pairs_per_second(self) -> float | None:
         """Pairs scored here, not remembered, per second of reading and scoring; None where nothing was scored."""
-        spent, scored = self.seconds["read"] + self.seconds["score"], self.scored - self.remembered
+        spent, scored = self.seconds["read"] + self.seconds["score"], self.scored - self.cached
         return scored / spent if scored > 0 and spent else None
 
     def record(self) -> dict[str, Any]:
-        """The tally as plain data."""
+        """Return the counts and seconds as plain data."""
         return {
             "queries": self.queries,
             "directions": dict(self.directions),
@@ -97,8 +97,8 @@ class Tally:
                 "missing": self.status["missing"],
                 "failed": self.status["failed"] + self.status["parse_error"],
                 "parse_errors": self.status["parse_error"],
-                "asked_again": self.asked_again,
-                "remembered": self.remembered,
+                "asked_again": self.tie_questions,
+                "remembered": self.cached,
                 "reasons": dict(Counter(error.reason for error in self.unreadable.values())),
             },
             "seconds": {stage: round(spent, 4) for stage, spent in self.seconds.items()},
@@ -106,9 +106,9 @@ class Tally:
         }
 
 
-def run_manifest(conditions: Mapping[str, Any], tally: Tally) -> dict[str, Any]:
-    """Join what was asked for (`conditions`) with what happened (`tally`) and what it ran on."""
-    return {**conditions, **tally.record(), "versions": versions(), "machine": machine()}
+def run_manifest(settings: Mapping[str, Any], stats: RunStats) -> dict[str, Any]:
+    """Join what was asked for (`settings`) with what happened (`tally`) and what it ran on."""
+    return {**settings, **stats.record(), "versions": versions(), "machine": machine()}
 
 
 @cache

@@ -1,211 +1,179 @@
-"""One shortlist looked at twice: as much of it as the budget says, ties asked about, and both looks fused."""
+"""The second stage: rerank one shortlist by what a multimodal LLM says of it, as far as the budget goes.
+
+Three strategies: score all of it; score blocks until the rest hardly matters; or score all of it from coarse tokens and
+the best of it once more. Scores become hits in one place, `_fuse`; `rank.fusion.fuse` decides every order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from looktwice.errors import UsageError
-from looktwice.rank import Fusion, Ties, below, fuse, tied_at_the_top
-from looktwice.rank.budget import BLOCK, Budget, chance_of_change
-from looktwice.rank.calibration import Calibration
-from looktwice.score import Scorer
-from looktwice.score.readout.probability import scatter
-from looktwice.search.mllm_reranker import SecondLook
-from looktwice.search.modalities import Direction, inferred
-from looktwice.search.run_record import Tally
-from looktwice.sources.loader import Entry, Find, Reader, Unreadable
+from looktwice.rank import below, fuse, tied_at_the_top
+from looktwice.rank.budget import BLOCK, chance_of_change
+from looktwice.rank.calibration import source_of
+from looktwice.score.readout.probability import concatenate
+from looktwice.search.mllm_reranker import MllmReranker
+from looktwice.search.modalities import inferred
+from looktwice.search.ranking_config import RankingConfig
+from looktwice.search.run_record import RunStats
+from looktwice.search.token_choice import CandidateLoader
+from looktwice.sources.loader import CandidateRef, LoadError
 from looktwice.types import Candidate, Hit, Item, PairScores
 
 
 @dataclass(frozen=True)
-class Rules:
-    """How two looks become one ranking.
+class Reranked:
+    """A whole shortlist in its new order, and what it took."""
 
-    `sure`: hits whose p is below what this precision takes are not shown. It and a `budget` that stops early need a
-    `calibration`, which must be for the same encoder, model, prompt and codec.
+    hits: list[Hit]
+    stats: RunStats
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One query and its shortlist, of which `candidates` are to be scored; `top` places are wanted."""
+
+    query: Item
+    shortlist: Sequence[Candidate]
+    candidates: Sequence[CandidateRef | LoadError]
+    top: int
+    stats: RunStats
+
+    def only(self, rows: Sequence[int]) -> _Request:
+        """The same request for some of its candidates."""
+        return replace(self, shortlist=[self.shortlist[i] for i in rows], candidates=[self.candidates[i] for i in rows])
+
+
+class SecondStage:
+    """Reranks shortlists with one reranker, loader and ranking.
+
+    The first `depth` candidates are scored. `first_pass` loads the coarse tokens of a cascade. `about` are settings of
+    the first stage; a calibration must have been made with them.
     """
 
-    fusion: Fusion
-    ties: Ties
-    direction: Direction
-    budget: Budget
-    calibration: Calibration | None
-    sure: float | None
-
-    @classmethod
-    def of(
-        cls,
-        fusion: Fusion | str | float = "0.5",
-        ties: Ties | str = "default",
-        direction: Direction | str = "auto",
-        budget: Budget | str = "all",
-        calibration: Calibration | str | Path | None = None,
-        sure: float | None = None,
-    ) -> Rules:
-        """Rules by their names. Raises UsageError for what does not go together."""
-        known = None if calibration is None else Calibration.load(calibration)
-        rules = cls(
-            Fusion.parse(fusion), Ties.parse(ties), Direction.parse(direction), Budget.parse(budget), known, sure
-        )
-        if known is None and (rules.budget.epsilon is not None or sure is not None):
-            raise UsageError("A budget that stops early, and sure hits only, take a file made by looktwice calibrate.")
-        if rules.budget.rough is not None and known is not None:
-            raise UsageError("A calibration holds for one codec, and a cascade uses two; leave one of them out.")
-        if rules.budget.epsilon is not None and rules.fusion.method != "linear":
-            raise UsageError("A budget that stops early needs --fusion with a weight, or p-only; not rrf.")
-        if sure is not None and known is not None:
-            known.threshold(sure)
-        return rules
-
-    @property
-    def least(self) -> float | None:
-        """The least p of a hit that is shown."""
-        return None if self.sure is None or self.calibration is None else self.calibration.threshold(self.sure)
-
-    def describe(self) -> dict[str, Any]:
-        """What the manifest says."""
-        own = {"fusion": str(self.fusion), "ties": str(self.ties), "budget": str(self.budget)}
-        if self.calibration is None:
-            return own
-        made = {"method": self.calibration.method, **self.calibration.quality}
-        return {**own, "calibration": made, "sure": self.sure, "least_p": self.least}
-
-
-@dataclass
-class Look:
-    """Looks twice at shortlists. `check` is called once a model is loaded, and may refuse what it finds.
-
-    `rough_for` reads candidates for the first round of a cascade.
-    """
-
-    look: SecondLook | None
-    find: Find
-    reader_for: Callable[[Scorer], Reader]
-    rules: Rules
-    depth: int
-    check: Callable[[], None]
-    rough_for: Callable[[Scorer], Reader] | None = None
-
-    def rank(self, query: Item, shortlist: Sequence[Candidate], top: int, tally: Tally) -> list[Hit]:
-        """The best `depth` by both looks as far as the budget goes, the rest below them as the first look had it."""
-        if self.look is None:
-            if self.rules.sure is not None:
-                raise UsageError("Sure hits are known by the second look only; take one, or leave --sure out.")
-            return fuse(shortlist, None, self.rules.fusion, explain=True)
-        with tally.time("read"):
-            found = self.find([candidate.id for candidate in shortlist[: self.depth]])
-        entries = self.rules.direction.candidates(found)
-        tally.directions[inferred(query, entries)] += 1
-        if self.rough_for is not None:
-            return self._cascade(query, shortlist, entries, self.look, self.rough_for, tally)
-        return self._fused(query, shortlist, entries, self._score(query, shortlist, entries, top, tally), tally)
-
-    def _cascade(
+    def __init__(
         self,
-        query: Item,
-        shortlist: Sequence[Candidate],
-        entries: Sequence[Entry | Unreadable],
-        look: SecondLook,
-        rough_for: Callable[[Scorer], Reader],
-        tally: Tally,
-    ) -> list[Hit]:
-        """All of it from rough tokens, the best once more from the others; what was seen roughly only stays below."""
-        rough = fuse(shortlist, look.score(query, entries, rough_for, tally), self.rules.fusion, explain=True)
-        before = {hit.id: hit for hit in rough}
-        best = {hit.id for hit in [hit for hit in rough if hit.scored][: self.rules.budget.best]}
-        at = [i for i, candidate in enumerate(shortlist) if candidate.id in best]
-        chosen, shown = [shortlist[i] for i in at], [entries[i] for i in at]
-        scores = look.score(query, shown, self.reader_for, tally)
-        seen = [hit for hit in self._fused(query, chosen, shown, scores, tally) if hit.scored]
-        first = [_and(h, coarse_rank=(before[h.id].explain or {})["coarse_rank"], rough_p=before[h.id].p) for h in seen]
-        done = {hit.id for hit in first}
-        rest = [_and(self._explained(hit), look="rough") if hit.scored else hit for hit in rough if hit.id not in done]
-        return below(first, rest)
-
-    def _fused(
-        self,
-        query: Item,
-        shortlist: Sequence[Candidate],
-        entries: Sequence[Entry | Unreadable],
-        scores: PairScores | None,
-        tally: Tally,
-    ) -> list[Hit]:
-        assert self.look is not None
-        tied = [] if scores is None else tied_at_the_top(shortlist, scores, self.rules.fusion, self.rules.ties)
-        second = (
-            self.look.ask(query, entries[: len(scores.p)], tied, self.reader_for, tally) if tied and scores else None
-        )
-        hits = fuse(shortlist, scores, self.rules.fusion, ties=self.rules.ties, second=second, explain=True)
-        return [self._explained(hit) for hit in hits]
-
-    def _score(
-        self,
-        query: Item,
-        shortlist: Sequence[Candidate],
-        entries: Sequence[Entry | Unreadable],
-        top: int,
-        tally: Tally,
-    ) -> PairScores | None:
-        assert self.look is not None
-        budget, calibration = self.rules.budget, self.rules.calibration
-        if budget.epsilon is not None and self.look.listwise:
+        reranker: MllmReranker,
+        loader: CandidateLoader,
+        config: RankingConfig,
+        depth: int,
+        *,
+        first_pass: CandidateLoader | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        if config.budget.epsilon is not None and reranker.listwise:
             raise UsageError(
-                "The mode choice compares candidates of one call only, and a budget makes several; use --budget all."
+                "The mode choice compares candidates of one call, and --budget auto makes several; use --budget all."
             )
-        step = len(entries) if budget.epsilon is None else BLOCK
+        self.reranker, self.loader, self.config, self.depth = reranker, loader, config, depth
+        self.first_pass = first_pass
+        self._about = dict(about or {})
+        self._checked = config.calibration is None
+
+    def rerank(self, query: Item, shortlist: Sequence[Candidate], top: int) -> Reranked:
+        """Rank the best `depth` by both looks; the rest stays below them in the order of the first look.
+
+        Raises UsageError where the prompt cannot show a pair, tokens are missing and must not be, or the calibration
+        was made with other settings; ModelError where the model cannot be loaded.
+        """
+        stats = RunStats()
+        with stats.time("read"):
+            found = self.loader.find([candidate.id for candidate in shortlist[: self.depth]])
+        candidates = self.config.direction.candidates(found)
+        stats.directions[inferred(query, candidates)] += 1
+        request = _Request(query, shortlist, candidates, top, stats)
+        if self.first_pass is not None:
+            return Reranked(self._cascade(request, self.first_pass), stats)
+        scores = self._score_all(request) if self.config.budget.epsilon is None else self._score_blocks(request)
+        return Reranked(self._fuse(request, scores), stats)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a run's manifest says of the second stage so far."""
+        loaders = [loader for loader in (self.first_pass, self.loader) if loader is not None]
+        return {
+            **self.config.settings(),
+            "second_look": [dict(record) for record in self.reranker.settings()],
+            "candidates_from": [record for loader in loaders for record in loader.settings()],
+        }
+
+    # --- strategies: from candidates to scores --------------------------------------------------------------------
+
+    def _score_all(self, request: _Request) -> PairScores | None:
+        return self._score(request, request.candidates, self.loader)
+
+    def _score_blocks(self, request: _Request) -> PairScores | None:
+        """Score blocks in coarse order until the chance that the rest changes the top is below ε."""
         scores: PairScores | None = None
-        done = 0
-        while done < len(entries):
-            block = self.look.score(query, entries[done : done + step], self.reader_for, tally, among=entries)
-            if done == 0:
-                self.check()
-            scores = _joined(scores, block)
-            done += step
-            if budget.epsilon is None or calibration is None or scores is None:
-                continue
-            seen = [(shortlist[i].coarse, float(p)) for i, p in enumerate(scores.p) if scores.status[i] == "ok"]
-            left = shortlist[done : len(entries)]
-            best = max(candidate.coarse for candidate in shortlist)
-            wanted = budget.top or top
-            if chance_of_change(seen, left, best, wanted, self.rules.fusion, calibration) < budget.epsilon:
+        for start in range(0, len(request.candidates), BLOCK):
+            block = self._score(request, request.candidates[start : start + BLOCK], self.loader)
+            scores = block if scores is None or block is None else concatenate(scores, block)
+            if scores is not None and self._chance(request, scores) < (self.config.budget.epsilon or 0):
                 break
         return scores
 
+    def _chance(self, request: _Request, scores: PairScores) -> float:
+        """Estimate the chance that what is not scored yet would enter the top."""
+        config, shortlist = self.config, request.shortlist
+        assert config.calibration is not None
+        seen = [(shortlist[i].coarse, float(p)) for i, p in enumerate(scores.p) if scores.status[i] == "ok"]
+        left = shortlist[len(scores.p) : len(request.candidates)]
+        best = max(candidate.coarse for candidate in shortlist)
+        return chance_of_change(seen, left, best, config.budget.top or request.top, config.fusion, config.calibration)
+
+    def _cascade(self, request: _Request, first_pass: CandidateLoader) -> list[Hit]:
+        """Score all from coarse tokens, and the best of them once more; the others stay below."""
+        scores = self._score(request, request.candidates, first_pass)
+        coarse = fuse(request.shortlist, scores, self.config.fusion, explain=True)
+        before = {hit.id: hit for hit in coarse}
+        best = {hit.id for hit in [hit for hit in coarse if hit.scored][: self.config.budget.best]}
+        again = request.only([i for i, candidate in enumerate(request.shortlist) if candidate.id in best])
+        seen = [hit for hit in self._fuse(again, self._score_all(again)) if hit.scored]
+        first = [_explain(h, coarse_rank=_rank(before[h.id]), rough_p=before[h.id].p) for h in seen]
+        done = {hit.id for hit in first}
+        rest = [_explain(self._explained(h), look="rough") if h.scored else h for h in coarse if h.id not in done]
+        return below(first, rest)
+
+    def _score(
+        self, request: _Request, candidates: Sequence[CandidateRef | LoadError], loader: CandidateLoader
+    ) -> PairScores | None:
+        # all candidates of the request are compared with one another, so one prompt must show them all
+        scores = self.reranker.score(request.query, candidates, loader, request.stats, among=request.candidates)
+        if not self._checked and self.config.calibration is not None:  # what was loaded is known only now
+            self.config.calibration.check(source_of({**self._about, **self.settings()}))
+            self._checked = True
+        return scores
+
+    # --- from scores to hits --------------------------------------------------------------------------------------
+
+    def _fuse(self, request: _Request, scores: PairScores | None) -> list[Hit]:
+        """Order a shortlist; the model is asked a second question where the ties at the top want one."""
+        config, second = self.config, None
+        if scores is not None:
+            tied = tied_at_the_top(request.shortlist, scores, config.fusion, config.ties)
+            asked = request.candidates[: len(scores.p)]
+            second = self.reranker.ask(request.query, asked, tied, self.loader, request.stats) if tied else None
+        hits = fuse(request.shortlist, scores, config.fusion, ties=config.ties, second=second, explain=True)
+        return [self._explained(hit) for hit in hits]
+
     def _explained(self, hit: Hit) -> Hit:
-        """With what each look gave to the score, and the calibrated probability."""
+        """Add what each look gave to the score, and the calibrated probability."""
         if hit.p is None:
             return hit
         own: dict[str, Any] = {}
-        if self.rules.fusion.method == "linear":
-            weight = self.rules.fusion.weight
-            own = {"from_coarse": weight * hit.coarse, "from_p": (1 - weight) * self.rules.ties.cut(hit.p)}
-        if self.rules.calibration is not None:
-            own["calibrated"] = self.rules.calibration.probability(hit.p)
-        return replace(hit, explain={**(hit.explain or {}), **own})
+        if self.config.fusion.method == "linear":
+            weight = self.config.fusion.weight
+            own = {"from_coarse": weight * hit.coarse, "from_p": (1 - weight) * self.config.ties.cut(hit.p)}
+        if self.config.calibration is not None:
+            own["calibrated"] = self.config.calibration.probability(hit.p)
+        return _explain(hit, **own)
 
 
-def _and(hit: Hit, **more: Any) -> Hit:
+def _explain(hit: Hit, **more: Any) -> Hit:
     return replace(hit, explain={**(hit.explain or {}), **more})
 
 
-def look_conditions(look: SecondLook | None, rules: Rules) -> Mapping[str, Any]:
-    """What the manifest says of the second look."""
-    if look is None:
-        return {"second_look": None}
-    return {**rules.describe(), "second_look": [dict(record) for record in look.describe()]}
-
-
-def _joined(first: PairScores | None, block: PairScores | None) -> PairScores | None:
-    if first is None or block is None:
-        return first or block
-    n, m = len(first.p), len(block.p)
-    labels = max(first.label_logits.shape[1], block.label_logits.shape[1])
-    parts = [
-        (range(start, start + len(part.p)), part)
-        for start, part in ((0, first), (n, block))
-        if part.label_logits.shape[1] == labels
-    ]
-    return scatter(n + m, labels, parts, "missing")
+def _rank(hit: Hit) -> Any:
+    return (hit.explain or {})["coarse_rank"]

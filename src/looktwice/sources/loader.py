@@ -1,6 +1,6 @@
 """Candidates of a shortlist, read for the second look: pictures decoded beside the model's work, a few at a time.
 
-Knows where pictures lie (`Entry`), no model and no table.
+Knows where pictures lie (`CandidateRef`), no model and no table.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CACHE_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CandidateRef:
     """What must be known of a candidate to show it: where its picture lies (None: it has none), and its text.
 
     `urls` says whether the picture may be fetched where that is a URL.
@@ -41,7 +41,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
+class LoadError:
     """What stands in the place of a candidate that could not be read."""
 
     id: str
@@ -49,11 +49,11 @@ class Unreadable:
 
 
 T = TypeVar("T")
-Found: TypeAlias = Item | Unreadable
-Find: TypeAlias = Callable[[Sequence[str]], "list[Entry | Unreadable]"]
+Loaded: TypeAlias = Item | LoadError
+Resolver: TypeAlias = Callable[[Sequence[str]], "list[CandidateRef | LoadError]"]
 
 
-class Reader:
+class ImageLoader:
     """Turns entries into items. The last `cache_bytes` of decoded pictures are kept, for the next query's shortlist."""
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
@@ -66,25 +66,30 @@ class Reader:
         """The query as it is to be shown beside what this reader reads: here, as it is."""
         return item
 
-    def describe(self) -> Mapping[str, Any]:
-        """What a run's manifest says of this reader."""
+    @property
+    def tokens_key(self) -> str:
+        """The token set that candidates come from; "" where they are images."""
+        return ""
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return what a run's manifest says of this loader."""
         return {"codec": "pictures"}
 
-    def read(self, entries: Sequence[Item | Entry | Unreadable]) -> Iterator[list[Found]]:
+    def load(self, entries: Sequence[Item | CandidateRef | LoadError]) -> Iterator[list[Loaded]]:
         """Yield the items of `entries` in order, in lists of CHUNK or fewer large ones; the next are read meanwhile.
 
         What has no file to read passes through. A picture that cannot be read, or that is not the one that was indexed,
-        makes an Unreadable.
+        makes an LoadError.
         """
         yield from in_chunks(ahead(entries, self._item, _pixels, min(8, os.cpu_count() or 1)), _pixels, CHUNK)
 
-    def _item(self, entry: Item | Entry | Unreadable) -> Found:
-        if not isinstance(entry, Entry):
+    def _item(self, entry: Item | CandidateRef | LoadError) -> Loaded:
+        if not isinstance(entry, CandidateRef):
             return entry
         try:
             image = None if entry.uri is None else self._picture(entry.uri, entry.sha256, entry.urls)
         except MediaError as error:
-            return Unreadable(entry.id, error)
+            return LoadError(entry.id, error)
         return Item(entry.id, image, entry.text, uri=entry.uri, sha256=entry.sha256)
 
     def _picture(self, uri: str, sha256: str | None, urls: Urls) -> Image:
@@ -122,7 +127,7 @@ def in_chunks(items: Iterable[T], pixels: Callable[[T], int], most: int) -> Iter
         yield chunk
 
 
-def _pixels(found: Found) -> int:
+def _pixels(found: Loaded) -> int:
     return pixels_of(found.image) if isinstance(found, Item) else 0
 
 

@@ -12,7 +12,7 @@ from looktwice.codecs.codebook import FEW_TOKENS, MOST_TOKENS
 from looktwice.codecs.pq import PQ
 from looktwice.errors import LooktwiceError, MediaError, UsageError
 from looktwice.score import Scorer, TokenMaker
-from looktwice.sources.loader import Entry
+from looktwice.sources.loader import CandidateRef
 from looktwice.token_index.pictures import Progress, draw_pictures, look_at, sample_tokens
 from looktwice.token_index.sets import demand_tokens
 from looktwice.types import Item, VisualTokens
@@ -107,7 +107,7 @@ def _draw_pairs(table: TableReader, maker: TokenMaker, queries: int, depth: int,
 
 
 def _with_tokens(table: TableReader, maker: TokenMaker, ids: Sequence[str], urls: Urls) -> list[Item]:
-    entries = [Entry(row.id, row.uri, row.sha256, row.text, urls) for row in table.get(ids)]
+    entries = [CandidateRef(row.id, row.uri, row.sha256, row.text, urls) for row in table.get(ids)]
     seen = [(entry, tokens) for entry, tokens in look_at(maker, entries) if not isinstance(tokens, LooktwiceError)]
     return [Item(e.id, text=e.text, uri=e.uri, sha256=e.sha256, tokens=tokens) for e, tokens in seen]
 

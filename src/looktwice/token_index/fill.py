@@ -18,7 +18,7 @@ from looktwice.codecs.codebook import FEW_TOKENS, MOST_TOKENS
 from looktwice.codecs.pq import PQ
 from looktwice.errors import LooktwiceError, MediaError, TooManyFailures
 from looktwice.score import TokenMaker
-from looktwice.sources.loader import Entry
+from looktwice.sources.loader import CandidateRef
 from looktwice.store import LedgerEntry, TokenRow
 from looktwice.token_index.pictures import Encoded, Progress, encode_pictures, sample_tokens
 from looktwice.token_index.sets import TokenSet, demand_tokens, load_set, make_set, matching
@@ -193,7 +193,7 @@ class _Batch:
     bytes: int = 0
     since: float = field(default_factory=time.monotonic)
 
-    def add(self, entry: Entry, done: Encoded | LooktwiceError) -> None:
+    def add(self, entry: CandidateRef, done: Encoded | LooktwiceError) -> None:
         uri = entry.uri or entry.id
         self.uris.append(uri)
         if isinstance(done, LooktwiceError):
@@ -230,7 +230,7 @@ def _detail(error: LooktwiceError) -> str:
     return error.detail if isinstance(error, MediaError) else str(error)
 
 
-def _entries(table: Table, batches: Iterator[list[str]], urls: Urls) -> Iterator[list[Entry]]:
+def _entries(table: Table, batches: Iterator[list[str]], urls: Urls) -> Iterator[list[CandidateRef]]:
     for ids in batches:
         found = {row["id"]: row for row in table.lookup(ids, ["id", "uri", "sha256"])}
-        yield [Entry(id_, found[id_]["uri"], found[id_]["sha256"], urls=urls) for id_ in ids if id_ in found]
+        yield [CandidateRef(id_, found[id_]["uri"], found[id_]["sha256"], urls=urls) for id_ in ids if id_ in found]

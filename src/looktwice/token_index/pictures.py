@@ -17,7 +17,7 @@ from looktwice.codecs import Codec, layout_to_json
 from looktwice.codecs.codebook import MOST_TOKENS
 from looktwice.errors import LooktwiceError, MediaError, ModelError, UsageError
 from looktwice.score import TokenMaker
-from looktwice.sources.loader import Entry, Reader, Unreadable
+from looktwice.sources.loader import CandidateRef, ImageLoader, LoadError
 from looktwice.types import Item, VisualTokens
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class Encoded:
 
 
 def encode_pictures(
-    scorer: TokenMaker, codec: Codec, entries: Sequence[Entry]
-) -> Iterator[tuple[Entry, Encoded | LooktwiceError]]:
+    scorer: TokenMaker, codec: Codec, entries: Sequence[CandidateRef]
+) -> Iterator[tuple[CandidateRef, Encoded | LooktwiceError]]:
     """Yield every entry with its tokens as bytes, or with the reason why it has none, in order."""
     for entry, tokens in look_at(scorer, entries):
         if isinstance(tokens, LooktwiceError):
@@ -67,9 +67,11 @@ def encode_pictures(
         yield entry, Encoded(layout_to_json(tokens.layout), codes, levels)
 
 
-def look_at(scorer: TokenMaker, entries: Sequence[Entry]) -> Iterator[tuple[Entry, VisualTokens | LooktwiceError]]:
+def look_at(
+    scorer: TokenMaker, entries: Sequence[CandidateRef]
+) -> Iterator[tuple[CandidateRef, VisualTokens | LooktwiceError]]:
     """Yield every entry with the tokens that the vision tower gives for it, or with the reason why not, in order."""
-    chunks = Reader(cache_bytes=0).read(entries)
+    chunks = ImageLoader(cache_bytes=0).load(entries)
     start = 0
     for found in chunks:
         part = entries[start : start + len(found)]
@@ -77,7 +79,7 @@ def look_at(scorer: TokenMaker, entries: Sequence[Entry]) -> Iterator[tuple[Entr
         pictures = [item for item in found if isinstance(item, Item)]
         seen = iter(_tokens(scorer, pictures))
         for entry, item in zip(part, found, strict=True):
-            yield entry, item.why if isinstance(item, Unreadable) else next(seen)
+            yield entry, item.why if isinstance(item, LoadError) else next(seen)
 
 
 def _tokens(scorer: TokenMaker, items: Sequence[Item]) -> Sequence[VisualTokens | LooktwiceError]:
@@ -92,7 +94,7 @@ def _tokens(scorer: TokenMaker, items: Sequence[Item]) -> Sequence[VisualTokens 
 
 def draw_pictures(
     table: TableReader, count: int, seed: int, leave_out: Sequence[str] = (), urls: Urls = "refused"
-) -> list[Entry]:
+) -> list[CandidateRef]:
     """Draw `count` pictures of a table: the same ones for the same seed, in whatever order the rows lie."""
 
     def lot(row: dict[str, Any]) -> bytes:
@@ -101,7 +103,7 @@ def draw_pictures(
     known = set(leave_out)
     rows = (row for row in table.rows(["id", "uri", "sha256"], where="width > 0") if row["id"] not in known)
     drawn = heapq.nsmallest(count, rows, key=lot)
-    return [Entry(row["id"], row["uri"], row["sha256"], urls=urls) for row in drawn]
+    return [CandidateRef(row["id"], row["uri"], row["sha256"], urls=urls) for row in drawn]
 
 
 def sample_tokens(

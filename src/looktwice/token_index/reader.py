@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from looktwice.codecs import layout_from_json
 from looktwice.errors import MediaError, Mismatch, StoreError, UnknownName, UsageError
 from looktwice.sources import loader
-from looktwice.sources.loader import CACHE_BYTES, Entry, Found, Reader, Unreadable
+from looktwice.sources.loader import CACHE_BYTES, CandidateRef, ImageLoader, Loaded, LoadError
 from looktwice.token_index.sets import demand_tokens, open_set
 from looktwice.types import Item, Layout, VisualTokens
 
@@ -38,7 +38,7 @@ REASONS = {
 """What `MediaError.reason` can be when it comes from this module."""
 
 
-class TokenReader(Reader):
+class TokenLoader(ImageLoader):
     """Reads tokens from `table` for `scorer`; `codec` names the set where there are several.
 
     Tokens are decoded on the scorer's device and in its dtype. `asymmetric` leaves the query's tokens uncompressed; the
@@ -67,15 +67,15 @@ class TokenReader(Reader):
         self.counts: Counter[str] = Counter()
         self._asked: tuple[Item, Item] | None = None
 
-    def read(self, entries: Sequence[Item | Entry | Unreadable]) -> Iterator[list[Found]]:
+    def load(self, entries: Sequence[Item | CandidateRef | LoadError]) -> Iterator[list[Loaded]]:
         """Yield items with their tokens, in order, in lists of CHUNK; the next list is decoded meanwhile.
 
-        Where pictures may have to be read, the lists are no longer than a Reader's.
+        Where pictures may have to be read, the lists are no longer than an ImageLoader's.
         """
         chunk = loader.CHUNK if self.policy == "encode" else CHUNK
         pieces = [entries[start : start + chunk] for start in range(0, len(entries), chunk)]
         with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
-            ahead: list[Future[list[Item | Entry | Unreadable]]] = []
+            ahead: list[Future[list[Item | CandidateRef | LoadError]]] = []
             for piece in pieces:
                 ahead.append(pool.submit(self.attach, piece))
                 if len(ahead) > 1:
@@ -83,15 +83,15 @@ class TokenReader(Reader):
             for rest in ahead:
                 yield from self._files(rest.result())
 
-    def attach(self, entries: Sequence[Item | Entry | Unreadable]) -> list[Item | Entry | Unreadable]:
+    def attach(self, entries: Sequence[Item | CandidateRef | LoadError]) -> list[Item | CandidateRef | LoadError]:
         """Replace each entry that has a picture by an item with its tokens, or by what `policy` says.
 
         Items, texts and what is unreadable already pass through. Raises UsageError under "error".
         """
-        wanted = [entry for entry in entries if isinstance(entry, Entry) and entry.uri is not None]
+        wanted = [entry for entry in entries if isinstance(entry, CandidateRef) and entry.uri is not None]
         rows = self.table.read_codes([entry.id for entry in wanted], self.set.key)
         problems: dict[str, str] = {}
-        good: list[tuple[Entry, TokenRow]] = []
+        good: list[tuple[CandidateRef, TokenRow]] = []
         for entry, row in zip(wanted, rows, strict=True):
             if row is None:
                 problems[entry.id] = "no-tokens"
@@ -118,8 +118,13 @@ class TokenReader(Reader):
             kept = self._asked = (item, replace(item, tokens=coded))
         return kept[1]
 
-    def describe(self) -> Mapping[str, Any]:
-        """What a run's manifest says: the token set, the policy, and what became of the candidates so far."""
+    @property
+    def tokens_key(self) -> str:
+        """The key of the token set."""
+        return self.set.key
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return what a run's manifest says: the token set, the policy, and what became of the candidates so far."""
         kept = ("tokens_key", "codec", "codebook_sha256")
         return {
             **{name: self.set.entry[name] for name in kept},
@@ -129,16 +134,16 @@ class TokenReader(Reader):
         }
 
     def _place(
-        self, entry: Item | Entry | Unreadable, ready: Mapping[str, VisualTokens], problems: Mapping[str, str]
-    ) -> Item | Entry | Unreadable:
-        if not isinstance(entry, Entry) or entry.uri is None:
+        self, entry: Item | CandidateRef | LoadError, ready: Mapping[str, VisualTokens], problems: Mapping[str, str]
+    ) -> Item | CandidateRef | LoadError:
+        if not isinstance(entry, CandidateRef) or entry.uri is None:
             return entry
         if entry.id in ready:
             return Item(entry.id, text=entry.text, uri=entry.uri, sha256=entry.sha256, tokens=ready[entry.id])
         if self.policy == "encode":
             return entry
         reason = problems[entry.id]
-        return Unreadable(entry.id, MediaError(reason, REASONS[reason]))
+        return LoadError(entry.id, MediaError(reason, REASONS[reason]))
 
     def _count(self, wanted: int, problems: Mapping[str, str]) -> None:
         kinds = Counter({"no-tokens": "missing", "old-tokens": "old"}.get(why, "damaged") for why in problems.values())
@@ -154,12 +159,12 @@ class TokenReader(Reader):
             )
         self.counts["encoded" if self.policy == "encode" else "skipped"] += len(problems)
 
-    def _files(self, entries: Sequence[Item | Entry | Unreadable]) -> Iterator[list[Found]]:
+    def _files(self, entries: Sequence[Item | CandidateRef | LoadError]) -> Iterator[list[Loaded]]:
         """Read the picture files of what is still an entry."""
-        if any(isinstance(entry, Entry) for entry in entries):
-            yield from super().read(entries)
+        if any(isinstance(entry, CandidateRef) for entry in entries):
+            yield from super().load(entries)
         else:
-            yield [entry for entry in entries if not isinstance(entry, Entry)]
+            yield [entry for entry in entries if not isinstance(entry, CandidateRef)]
 
     def _decode(self, rows: Sequence[TokenRow]) -> list[VisualTokens | None]:
         """Decode all at once; where one is damaged, each alone, so that it is the only one to fail."""

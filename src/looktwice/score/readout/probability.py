@@ -129,3 +129,14 @@ def scatter(n: int, labels: int, parts: Sequence[tuple[Sequence[int], PairScores
         for row, value in zip(index, part.status, strict=True):
             status[row] = value
     return PairScores(out.p, out.label_logits, out.entropy, out.off_mass, out.argmax_id, tuple(status))
+
+
+def concatenate(first: PairScores, second: PairScores) -> PairScores:
+    """Join the scores of two blocks of candidates.
+
+    A block in which nothing was scored has no labels; its rows are "missing".
+    """
+    n, m = len(first.p), len(second.p)
+    labels = max(first.label_logits.shape[1], second.label_logits.shape[1])
+    blocks = ((range(n), first), (range(n, n + m), second))
+    return scatter(n + m, labels, [(rows, b) for rows, b in blocks if b.label_logits.shape[1] == labels], "missing")

@@ -1,0 +1,121 @@
+"""Follow one query through the code: the files it enters, and the calls that climb back up.
+
+    python scripts/trace_query.py            # one query over 12 images of the bundled gallery, with stored tokens
+
+A call climbs when the file that makes it does not need, by its imports, the file that it enters: it goes through
+something that was handed in, as a callback does. Files inside the stages (encode,
+store, codecs, score, rank) and below are left out of the count; they are entered through one door each.
+"""
+
+from __future__ import annotations
+
+import ast
+import logging
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import looktwice
+
+SOURCE = Path(looktwice.__file__).parent
+INSIDE = ("encode", "store", "codecs", "tokens", "score", "rank", "evaluate", "models", "types", "errors", "files")
+
+
+def main() -> None:
+    from looktwice.cli.main import main as cli
+    from looktwice.experiment.demo import bundled_gallery
+
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        table, images = f"{folder}/t.lt", sorted((bundled_gallery() / "images").glob("*.jpg"))[:12]
+        run(cli, ["index", table, *map(str, images)])
+        run(cli, ["add-tokens", table, "--codec", "int8"])
+        trail = Trail()
+        sys.setprofile(trail)
+        run(cli, ["search", table, str(images[0]), "--shortlist", "8"])
+        sys.setprofile(None)
+    for name, calls in trail.entered.items():
+        print(f"{calls:>5} calls  {name}")
+    for (caller, callee), calls in trail.climbs.items():
+        print(f"{calls:>5} climbs {caller} -> {callee}")
+    print(f"{len(trail.entered)} files, {len(trail.climbs)} climbs")
+
+
+def run(cli: Any, arguments: list[str]) -> None:
+    sys.argv = ["looktwice", *arguments]
+    try:
+        cli()
+    except SystemExit as end:
+        assert not end.code, end.code
+
+
+class Trail:
+    """A profiler that counts calls from one file of looktwice to another."""
+
+    def __init__(self) -> None:
+        self.entered: Counter[str] = Counter()
+        self.climbs: Counter[tuple[str, str]] = Counter()
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
+        if event != "call" or (callee := name_of(frame.f_code.co_filename)) is None:
+            return
+        if frame.f_code.co_name in ("<module>", "<genexpr>"):
+            return
+        caller = next((name for name in callers(frame.f_back) if name is not None), None)
+        if caller is None or caller == callee or stage(callee):
+            return
+        self.entered[callee] += 1
+        if callee not in needs(caller):
+            self.climbs[caller, callee] += 1
+
+
+def callers(frame: FrameType | None) -> Iterator[str | None]:
+    while frame is not None:
+        yield name_of(frame.f_code.co_filename)
+        frame = frame.f_back
+
+
+@cache
+def name_of(path: str) -> str | None:
+    found = Path(path)
+    return found.relative_to(SOURCE).as_posix() if found.is_relative_to(SOURCE) else None
+
+
+def stage(name: str) -> bool:
+    return name.split("/")[0].removesuffix(".py") in INSIDE
+
+
+@cache
+def needs(name: str) -> frozenset[str]:
+    """All files that a file imports, directly or through others."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for other in imports(waiting.pop()):
+            if other not in found:
+                found.add(other)
+                waiting.append(other)
+    return frozenset(found)
+
+
+@cache
+def imports(name: str) -> frozenset[str]:
+    found = set()
+    for node in ast.walk(ast.parse((SOURCE / name).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("looktwice"):
+            parts = str(node.module).split(".")[1:]
+            for inner in [*([*parts, alias.name] for alias in node.names), parts]:
+                path = SOURCE.joinpath(*inner)
+                for file in (path.with_suffix(".py"), path / "__init__.py"):
+                    if file.is_file():
+                        found.add(file.relative_to(SOURCE).as_posix())
+    return frozenset(found - {name})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""How the two looks become one ranking: fusion, ties, modalities, budget and calibration, checked together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from looktwice.errors import UsageError
+from looktwice.rank import Fusion, Ties
+from looktwice.rank.budget import Budget
+from looktwice.rank.calibration import Calibration
+from looktwice.search.modalities import Direction
+
+
+@dataclass(frozen=True)
+class RankingConfig:
+    """Settings of the ranking.
+
+    Hits whose p gives less than `min_precision` are left out. `min_precision` and a `budget` that stops early need a
+    `calibration` for the same encoder, model, prompt and codec.
+    """
+
+    fusion: Fusion
+    ties: Ties
+    direction: Direction
+    budget: Budget
+    calibration: Calibration | None
+    min_precision: float | None
+
+    @classmethod
+    def of(
+        cls,
+        fusion: Fusion | str | float = "0.5",
+        ties: Ties | str = "default",
+        direction: Direction | str = "auto",
+        budget: Budget | str = "all",
+        calibration: Calibration | str | Path | None = None,
+        min_precision: float | None = None,
+    ) -> RankingConfig:
+        """Parse settings from their names. Raises UsageError for settings that contradict one another."""
+        known = None if calibration is None else Calibration.load(calibration)
+        parsed = Fusion.parse(fusion), Ties.parse(ties), Direction.parse(direction), Budget.parse(budget)
+        return cls(*parsed, known, min_precision)
+
+    def __post_init__(self) -> None:
+        stops_early = self.budget.epsilon is not None
+        if self.calibration is None and (stops_early or self.min_precision is not None):
+            raise UsageError(
+                "--budget auto and --min-precision need --calibration FILE; create one with `looktwice calibrate`."
+            )
+        if self.budget.rough is not None and self.calibration is not None:
+            raise UsageError(
+                "A calibration holds for one codec and a cascade uses two; leave out --calibration or the cascade."
+            )
+        if stops_early and self.fusion.method != "linear":
+            raise UsageError("--budget auto cannot be used with --fusion rrf; use --fusion p-only or a weight.")
+        self.least_p  # noqa: B018  # a precision that the calibration does not reach is refused now
+
+    @property
+    def least_p(self) -> float | None:
+        """The least p of a hit that is shown; None where all are shown. Raises UsageError as `threshold` does."""
+        if self.min_precision is None or self.calibration is None:
+            return None
+        return self.calibration.threshold(self.min_precision)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a run's manifest says of the ranking."""
+        own = {"fusion": str(self.fusion), "ties": str(self.ties), "budget": str(self.budget)}
+        if self.calibration is None:
+            return own
+        made = {"method": self.calibration.method, **self.calibration.quality}
+        return {**own, "calibration": made, "sure": self.min_precision, "least_p": self.least_p}
