@@ -19,6 +19,7 @@ from looktwice.errors import UsageError
 from looktwice.files import followed, is_replaced, write_whole
 
 if TYPE_CHECKING:
+    from looktwice.cli.options import Output
     from looktwice.report import QueryView
     from looktwice.report.viewer import Viewer
     from looktwice.search.retriever import Answer
@@ -42,6 +43,11 @@ class Outputs:
     _run: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
     _views: list[QueryView] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, output: Output, find: Find, queries: Queries | None = None) -> Outputs:
+        """Return what the options of a verb say."""
+        return cls(output.json, output.run, output.report, find, queries, output.explain)
+
     def write(self, answers: Iterable[Answer]) -> None:
         """Consume the answers. Ends with exit code 3 where a query or a candidate could not be read or scored."""
         from looktwice.search.run_record import Tally, run_manifest
@@ -60,7 +66,7 @@ class Outputs:
             note(f"… and {len(total.unreadable) - 5:,} more that could not be read; they stand below the others.")
         broken = self.queries.broken if self.queries is not None else {}
         for name, why in broken.items():
-            note(f"The query {name} was left out: {why}.")
+            note(f"Query {name} was left out: {why}.")
         if broken or total.scored < total.requested:
             raise typer.Exit(3)
 

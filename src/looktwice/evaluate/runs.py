@@ -1,4 +1,4 @@
-"""Runs that are there already, measured and compared: `looktwice eval --run`. Knows files, no model and no table."""
+"""Runs that are there already, measured and compared: `looktwice eval compare`. Knows files, no model and no table."""
 
 from __future__ import annotations
 
