@@ -10,7 +10,6 @@ from looktwice.codecs import token_count
 from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.estimate.cost import Text, estimate, language_tokens, pair_cost
 from looktwice.estimate.shapes import (
-    FAMILIES,
     TEXT_DEFAULTS,
     load_config,
     patches,
@@ -18,6 +17,8 @@ from looktwice.estimate.shapes import (
     public_shapes,
     shape,
 )
+from looktwice.score.local.families import FAMILIES
+from looktwice.score.local.families.costs import COSTS
 from looktwice.types import Block
 
 SHORT = Text(20, 10, 25)
@@ -114,7 +115,7 @@ def test_a_checkpoint_counted_elsewhere() -> None:
     assert sizes.weights + 2 * sizes.vocab * sizes.width + norms == 751_632_384
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(COSTS))
 def test_weights_are_those_of_the_real_architecture(family: str) -> None:
     """Count the matrices of a tiny random model, on the meta device."""
     import torch
@@ -151,11 +152,11 @@ def test_weights_are_those_of_the_real_architecture(family: str) -> None:
     assert sizes.width == 48 and sizes.head_dim == (12 if family == "qwen2_5_vl" else 16) and sizes.vocab == 99
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(COSTS))
 def test_what_config_json_leaves_out_is_what_transformers_assumes(family: str) -> None:
     from transformers import AutoConfig
 
-    text_type, vision = FAMILIES[family]
+    text_type, vision = COSTS[family].text_type, COSTS[family].vision
     ours = shape({"model_type": family, "text_config": {"model_type": text_type}})
     config = AutoConfig.for_model(family)
     theirs = shape(json.loads(config.to_json_string(use_diff=False)))
@@ -250,3 +251,7 @@ def test_every_model_of_the_catalogue_has_a_shape() -> None:
     for entry in models:
         for name in entry.hub.values():
             assert shape(load_config(name)).width == entry.dim, name
+
+
+def test_every_family_of_the_fast_path_has_its_cost_beside_it() -> None:
+    assert set(FAMILIES) - set(COSTS) == {"qwen2_vl"}, "which no name of the catalogue needs"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:  # Pillow, NumPy and torch load where they are used: `looktwice --help` must stay fast
     import numpy as np
@@ -15,6 +15,14 @@ if TYPE_CHECKING:  # Pillow, NumPy and torch load where they are used: `looktwic
     from torch import Tensor
 
 FloatArray: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
+
+
+class Choice(NamedTuple):
+    """One value that an option takes: its name, what it is, and what it needs ("": nothing more)."""
+
+    name: str
+    what: str
+    needs: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from looktwice.types import Encoder
 
 
+Prune = Annotated[
+    bool,
+    typer.Option("--prune", help="Remove items whose files are gone, except from folders that are there but empty."),
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
     app.command("index", short_help="Fill a table from folders and files, or bring it up to date.")(index)
@@ -43,12 +49,7 @@ def index(
         list[str] | None,
         typer.Option(metavar="NAME:TYPE", help="A metadata key to filter on: int, float, str or bool. Repeatable."),
     ] = None,
-    prune: Annotated[
-        bool,
-        typer.Option(
-            "--prune", help="Remove items whose files are gone, except from folders that are there but empty."
-        ),
-    ] = False,
+    prune: Prune = False,
     max_failures: options.MaxFailures = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 64,
     mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,

@@ -14,7 +14,8 @@ from typing import Any
 from looktwice.codecs import Codec, layout_to_json, parse_codec, token_count
 from looktwice.codecs.pq import PQ
 from looktwice.errors import UsageError
-from looktwice.estimate.shapes import Config, Shape, load_config, patches, picture_layout, shape
+from looktwice.estimate.shapes import Shape, load_config, patches, picture_layout, shape
+from looktwice.score.local.families.costs import Config
 from looktwice.types import Block, Layout, Newline, TextIds
 
 H100 = 790e12

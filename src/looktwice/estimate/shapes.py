@@ -1,23 +1,22 @@
-"""What a model's `config.json` says about cost: weights, FLOP, and how many visual tokens a picture becomes.
+"""Read from a model's `config.json` what it costs: weights, FLOP, and how many visual tokens an image becomes.
 
-The symbols are those of docs/performance.md. Reads JSON only: no torch, no transformers, no network.
+What differs by family stands beside the families, in `score.local.families.costs`. The symbols are those of
+docs/performance.md. Reads JSON only: no torch, no transformers, no network.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from looktwice.errors import UnknownName, UsageError
-from looktwice.types import Block, Layout, Newline, TextIds
-
-Config: TypeAlias = Mapping[str, Any]
+from looktwice.score.local.families.costs import COSTS, Config
+from looktwice.types import Block, Layout
 
 # What the configuration classes of transformers assume where config.json says nothing (tests hold the two together).
 _LLAMA = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
@@ -31,45 +30,6 @@ TEXT_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "hidden_size": 8192, "intermediate_size": 29_568, "num_hidden_layers": 80, "num_attention_heads": 64,
         "num_key_value_heads": 8, "vocab_size": 152_064,
     },
-}  # fmt: skip
-_IDEFICS = {
-    "num_hidden_layers": 12,
-    "hidden_size": 1152,
-    "intermediate_size": 3072,
-    "patch_size": 32,
-    "image_size": 224,
-}
-FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "qwen2_5_vl": (
-        "qwen2_5_vl_text",
-        {
-            "depth": 32, "hidden_size": 3584, "intermediate_size": 3420, "patch_size": 14, "spatial_merge_size": 2,
-            "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],
-        },
-    ),
-    "qwen3_vl": (
-        "qwen3_vl_text",
-        {
-            "depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "patch_size": 16, "spatial_merge_size": 2,
-            "deepstack_visual_indexes": [8, 16, 24],
-        },
-    ),
-    "idefics3": ("llama", _IDEFICS),
-    "smolvlm": ("llama", _IDEFICS),
-    "internvl": (
-        "qwen2",
-        {
-            "num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "patch_size": [14, 14],
-            "image_size": [448, 448],
-        },
-    ),
-    "llava_onevision": (
-        "qwen2",
-        {
-            "num_hidden_layers": 26, "hidden_size": 1152, "intermediate_size": 4304, "patch_size": 14,
-            "image_size": 384,
-        },
-    ),
 }  # fmt: skip
 
 
@@ -169,16 +129,16 @@ def _public(name: str) -> Config:
 def shape(config: Config) -> Shape:
     """Read the symbols out of a configuration. Raises UsageError for a family that is not known here."""
     family = str(config.get("model_type"))
-    if family not in FAMILIES:
-        raise UsageError(f"Costs of the family {family!r} are not known; known are {', '.join(FAMILIES)}.")
-    text_type, vision_defaults = FAMILIES[family]
+    if family not in COSTS:
+        raise UsageError(f"Costs of the family {family!r} are not known; choose a model of {', '.join(COSTS)}.")
+    own = COSTS[family]
     text: Config = config.get("text_config") or config  # older Qwen2.5-VL files are flat
-    text = {**TEXT_DEFAULTS.get(text.get("model_type", text_type), TEXT_DEFAULTS[text_type]), **_stated(text)}
-    vision = {**vision_defaults, **_stated(config.get("vision_config") or {})}
+    defaults = TEXT_DEFAULTS.get(text.get("model_type", own.text_type), TEXT_DEFAULTS[own.text_type])
+    text = {**defaults, **_stated(text)}
+    vision = {**own.vision, **_stated(config.get("vision_config") or {})}
     heads = text["num_attention_heads"]
     by_heads = text["hidden_size"] // heads
-    patch, tile = _side(vision["patch_size"]), vision.get("image_size")
-    layers = vision["depth" if family.startswith("qwen") else "num_hidden_layers"]
+    patch, layers = _side(vision["patch_size"]), vision[own.depth]
     return Shape(
         family=family,
         layers=text["num_hidden_layers"],
@@ -186,16 +146,16 @@ def shape(config: Config) -> Shape:
         ffn=text["intermediate_size"],
         heads=heads,
         kv_heads=text.get("num_key_value_heads", heads),
-        head_dim=by_heads if family == "qwen2_5_vl" else text.get("head_dim", by_heads),
+        head_dim=text.get("head_dim", by_heads) if own.states_head_dim else by_heads,
         vocab=text["vocab_size"],
         vision_layers=layers,
         vision_width=vision["hidden_size"],
         vision_ffn=vision["intermediate_size"],
-        vision_gated=family == "qwen2_5_vl",
+        vision_gated=own.gated_tower,
         patch=patch,
-        merge=_merge(family, config, vision),
-        tile=None if family.startswith("qwen") or tile is None else _side(tile),
-        levels=len(vision.get("deepstack_visual_indexes", ())) if family == "qwen3_vl" else 0,
+        merge=own.merge(config, vision),
+        tile=None if own.tiled is None else _side(vision["image_size"]),
+        levels=len(vision["deepstack_visual_indexes"]) if "deepstack_visual_indexes" in own.vision else 0,
         full_layers=len(vision.get("fullatt_block_indexes", range(layers))),
         window=(vision.get("window_size", 0) // patch) ** 2,
     )
@@ -209,57 +169,24 @@ def _side(value: Any) -> int:
     return int(value if isinstance(value, int) else value[0])
 
 
-def _merge(family: str, config: Config, vision: Config) -> int:
-    """Patches per side of a token."""
-    if family.startswith("qwen"):
-        return int(vision["spatial_merge_size"])
-    if family in ("idefics3", "smolvlm"):
-        return int(config.get("scale_factor", 2))
-    return round(1 / config.get("downsample_ratio", 0.5)) if family == "internvl" else 1
-
-
 def picture_layout(
     model: Shape, size: tuple[int, int] = (1024, 768), *, resolution: int | None = None, max_tiles: int | None = None
 ) -> Layout:
-    """Return the layout of a picture of `size` (width, height) when two are shown in one prompt.
+    """Return the layout of an image of `size` (width, height) when two are shown in one prompt.
 
     `resolution` is the longer side for families with native resolution, `max_tiles` the budget of tiled ones (default:
     the model's own). Ids of text markers are zeros: only their number matters here.
     """
+    tiled = COSTS[model.family].tiled
+    if tiled is not None and model.tile is not None:
+        return tiled(size, model.tile // model.patch // model.merge, model.tile, max_tiles)
     width, height = size
-    if model.tile is None:
-        if resolution is not None:
-            width, height = (max(1, side * resolution // max(size)) for side in size)
-        step = model.patch * model.merge
-        return (Block("global", max(1, round(height / step)), max(1, round(width / step))),)
-    side = model.tile // model.patch // model.merge
-    view, tile = Block("global", side, side), Block("tile", side, side)
-    if model.family == "llava_onevision":
-        return (view, Newline())
-    if model.family == "internvl":
-        count = math.prod(_canvas(size, model.tile, 12 if max_tiles is None else max_tiles))
-        return (TextIds((0,)), *[tile] * (count if count > 1 else 0), view, TextIds((0,)))
-    edge = math.isqrt(16 if max_tiles is None else max_tiles)
-    if edge < 2:
-        return (TextIds((0, 0)), view, TextIds((0,)))
-    columns, rows = (max(1, math.ceil(edge * one / max(size))) for one in size)
-    line = (TextIds((0, 0)), tile) * columns
-    return (*(*line, TextIds((0,))) * rows, TextIds((0, 0, 0)), view, TextIds((0,)))
+    if resolution is not None:
+        width, height = (max(1, side * resolution // max(size)) for side in size)
+    step = model.patch * model.merge
+    return (Block("global", max(1, round(height / step)), max(1, round(width / step))),)
 
 
 def patches(model: Shape, layout: Layout) -> list[int]:
     """Return the patches of each view that the tower runs on."""
     return [part.h * part.w * model.merge**2 for part in layout if isinstance(part, Block)]
-
-
-def _canvas(size: tuple[int, int], tile: int, most: int) -> tuple[int, int]:
-    """InternVL's columns × rows: the nearest aspect ratio, of equals the largest that is not twice too large."""
-    grids = sorted(
-        ((c, r) for c in range(1, most + 1) for r in range(1, most + 1) if c * r <= most), key=lambda g: g[0] * g[1]
-    )
-    best, least = (1, 1), math.inf
-    for columns, rows in grids:
-        off = abs(size[0] / size[1] - columns / rows)
-        if off < least or (off == least and math.prod(size) > 0.5 * tile**2 * columns * rows):
-            best, least = (columns, rows), off
-    return best
