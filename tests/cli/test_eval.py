@@ -84,11 +84,11 @@ def test_odd_runs_are_counted_and_those_of_another_collection_refused(looktwice,
         assert told in done.err
     assert "unknown_items" not in looktwice(*arguments, "--json").records[0]["problems"]["a.trec"]
     write_run(tmp_path / "a.trec", {"q1": [("elsewhere/1.png", 2.0)]})
-    assert "is it the right table" in looktwice(*arguments, "--table", "mine.lt").err
+    assert "pass the table that the run came from" in looktwice(*arguments, "--table", "mine.lt").err
     for other in ({"Q1": [("red/1.png", 1.0)]}, {}):
         write_run(tmp_path / "a.trec", other)
         done = looktwice(*arguments)
-        assert done.code == 2 and "no query of the labels" in done.err
+        assert done.code == 2 and "share no query id" in done.err
 
 
 def test_a_query_id_that_occurs_twice_is_refused(looktwice, things, tmp_path):

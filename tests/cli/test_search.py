@@ -229,7 +229,7 @@ def test_outputs_that_may_not_be_written_are_refused_before_the_work(
 
     monkeypatch.setattr(os, "access", access)
     done = looktwice("search", table, "--queries", queries(tmp_path, {"id": "q", "text": "red"}), *outputs)
-    assert done.code == 2 and f"{outputs[1]} cannot be written: Permission denied." in done.err
+    assert done.code == 2 and f"{outputs[1]} cannot be written: Permission denied;" in done.err
     assert scorer.shown == [] and Path("o.trec").read_text() == "kept"
 
 

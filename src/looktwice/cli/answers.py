@@ -210,7 +210,7 @@ def _check_output(path: Path) -> None:
     if not all(os.access(folder, os.W_OK | os.X_OK) for folder in folders) or (
         target.exists() and not os.access(target, os.W_OK)
     ):
-        raise UsageError(f"{path} cannot be written: {os.strerror(errno.EACCES)}.")
+        raise UsageError(f"{path} cannot be written: {os.strerror(errno.EACCES)}; name another file.")
 
 
 def _beside(run: Path) -> Path:

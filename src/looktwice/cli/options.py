@@ -90,7 +90,7 @@ class Compute:
 
     @property
     def placement(self) -> dict[str, Any]:
-        """Device and dtype, as arguments of whatever loads a model."""
+        """Return device and dtype, as arguments of whatever loads a model."""
         return {"device": self.device, "dtype": self.dtype}
 
 
@@ -108,7 +108,7 @@ class UrlOptions:
 
     @property
     def allowed(self) -> Urls:
-        """The policy that both flags make."""
+        """Return the policy that both flags make."""
         return "private" if self.allow_private_urls else "public" if self.allow_urls else "refused"
 
 
@@ -121,7 +121,7 @@ class ImageLimits:
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """Both, as arguments of `load_scorer`."""
+        """Return both, as arguments of `load_scorer`."""
         return {"resolution": self.resolution, "max_tiles": self.max_tiles}
 
 
@@ -185,8 +185,22 @@ class StoredTokens:
 
     @property
     def choice(self) -> dict[str, Any]:
-        """All of them, as arguments of Retriever."""
+        """Return all of them, as arguments of Retriever."""
         return {"codec": self.codec, "missing_tokens": self.missing_tokens, "asymmetric": self.asymmetric}
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How both looks become one order."""
+
+    fusion: Fusion = "0.5"
+    ties: Ties = "default"
+    direction: Direction = "auto"
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """Return all of them, as arguments of Retriever."""
+        return {"fusion": self.fusion, "ties": self.ties, "direction": self.direction}
 
 
 @dataclass(frozen=True)
@@ -207,7 +221,7 @@ class Stopping:
 
     @property
     def rules(self) -> dict[str, Any]:
-        """All of them, as arguments of Retriever."""
+        """Return all of them, as arguments of Retriever."""
         return {"budget": self.budget, "calibration": self.calibration, "sure": self.min_precision}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,9 +38,7 @@ def rerank(
     k: options.K = 10,
     shortlist: options.Shortlist = 100,
     rerank: options.Rerank,
-    fusion: options.Fusion = "0.5",
-    ties: options.Ties = "default",
-    direction: options.Direction = "auto",
+    ranking: options.Ranking,
     tokens: options.StoredTokens,
     score_cache: options.ScoreCache = None,
     compute: options.Compute,
@@ -70,10 +68,10 @@ def rerank(
     compute.set_threads()
     find = in_folder(collection, urls.allowed) if table is None else in_table(table, urls.allowed)
     reader_for = None if table is None else Readers(table, tokens.codec, tokens.missing_tokens, tokens.asymmetric)
-    rules = {"fusion": fusion, "ties": ties, "direction": direction}
     with kept_scores(score_cache, output.run) as cache:
         look = rerank.load(compute, cache=cache)
-        answers = rerank_run(shortlists, asked, find, look, reader_for=reader_for, shortlist=shortlist, k=k, **rules)
+        limits: dict[str, Any] = {"shortlist": shortlist, "k": k}
+        answers = rerank_run(shortlists, asked, find, look, reader_for=reader_for, **limits, **ranking.rules)
         with closing(look):
             Outputs.of(output, find, asked).write(answers)
 

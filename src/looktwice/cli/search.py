@@ -68,9 +68,7 @@ def search(
     where: options.Where = None,
     no_rerank: options.NoRerank = False,
     rerank: options.Rerank,
-    fusion: options.Fusion = "0.5",
-    ties: options.Ties = "default",
-    direction: options.Direction = "auto",
+    ranking: options.Ranking,
     stopping: options.Stopping,
     tokens: options.StoredTokens,
     score_cache: options.ScoreCache = None,
@@ -107,7 +105,7 @@ def search(
     many = asked is not None and not no_rerank
     with kept_scores(score_cache, output.run if many else None, many) as cache:
         look = None if no_rerank else rerank.load(compute, cache=cache)
-        rules = {"fusion": fusion, "ties": ties, "direction": direction, **stopping.rules, **tokens.choice}
+        rules = {**ranking.rules, **stopping.rules, **tokens.choice}
         opened = Retriever(path, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **compute.placement)
         if len(opened.table) == 0:
             note(f"The table {path} is empty; fill it with: looktwice index {path} FOLDER")
