@@ -1,10 +1,10 @@
 """What `--budget auto:ε` saves and loses, against fixed shortlists, on the stored scores of a whole evaluation.
 
-    looktwice eval scenes
+    looktwice eval run scenes
     python benchmarks/budget.py eval-scenes
     python benchmarks/budget.py                  # makes a run over the small scenes first; minutes
 
-Works on what `looktwice eval` keeps: coarse scores and p of 50 candidates for each of 2,000 queries (200 in a small
+Works on what `looktwice eval run` keeps: coarse scores and p of 50 candidates for each of 2,000 queries (200 in a small
 run). The calibration is fitted on one half of the drawings and used on the other, then the other way round; pictures
 and words apart. The change is that of success@1 against the whole shortlist, per query, with a 95 % bootstrap
 interval. Stopping early changes no score, so nothing is scored again. Prints a table and, as its last line, one JSON
@@ -46,7 +46,7 @@ Stops = Mapping[str, Mapping[float, int]]
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="what `looktwice eval scenes` wrote; made if left out")
+    parser.add_argument("folder", type=Path, nargs="?", help="what `looktwice eval run scenes` wrote; made if left out")
     parser.add_argument("--fusion", default="0.5")
     args = parse(parser, argv)
     fusion = Fusion.parse(args.fusion)
@@ -90,7 +90,7 @@ def folder_of(args: argparse.Namespace) -> Iterator[Path]:
 
 
 def evaluate(folder: Path, size: Size) -> None:
-    """Do what `looktwice eval scenes` does, with the bundled models."""
+    """Do what `looktwice eval run scenes` does, with the bundled models."""
     look = MllmReranker("tiny-vl", device="cpu", dtype="float32")
     plan = Plan("tiny-clip", look, shortlist=min(50, size.scenes), device="cpu", dtype="float32")
     run_benchmark(build(folder / "dataset", size), folder, plan, indexing=Silent(), searching=Silent())
@@ -116,7 +116,7 @@ def scenes_of(folder: Path, settings: Mapping[str, Any]) -> Dataset:
     """The scenes of a run, in the size that it was over. Raises UsageError where it was over something else."""
     sizes = {f"scenes ({size.name})": size for size in (FULL, SMALL, SMOKE)}
     if settings["dataset"] not in sizes:
-        raise UsageError(f"{folder} holds a run over {settings['dataset']}; give one of `looktwice eval scenes`.")
+        raise UsageError(f"{folder} holds a run over {settings['dataset']}; give one of `looktwice eval run scenes`.")
     return build(folder / "dataset", sizes[settings["dataset"]])
 
 

@@ -42,7 +42,7 @@ def page() -> str:
     from looktwice.cli.main import verbs
 
     parts = [HEAD, _help([])]
-    parts += [_help([name]) for name in verbs()]
+    parts += [_help(name.split()) for name in verbs()]
     return "\n".join(parts)
 
 

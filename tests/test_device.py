@@ -1,11 +1,13 @@
-"""Devices, number formats, threads and memory, with their reasons."""
+"""Devices, dtypes, threads and memory, with their reasons."""
 
 from __future__ import annotations
 
 import os
 import weakref
 from collections.abc import Sequence
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -63,7 +65,7 @@ def test_the_environment_names_one_dtype_for_unlike_machines(machine, monkeypatc
     assert place() == Placement("cpu", "float32", "no GPU is available; float32 as LOOKTWICE_DTYPE says")
     assert place(dtype="bf16").dtype == "bfloat16", "what is asked for comes first"
     monkeypatch.setenv(device.DTYPE_VARIABLE, "int8")
-    with pytest.raises(UnknownName, match="no number format called 'int8'"):
+    with pytest.raises(UnknownName, match="no dtype called 'int8'"):
         place()
 
 
@@ -76,7 +78,7 @@ def test_the_environment_names_one_dtype_for_unlike_machines(machine, monkeypatc
         ("cuda:-1", "auto", "no device called"),
         ("cuda:x", "auto", "no device called"),
         ("cpu:0", "auto", "no device called"),
-        ("cpu", "int8", "no number format called 'int8'"),
+        ("cpu", "int8", "no dtype called 'int8'"),
     ],
 )
 def test_what_is_not_there_is_said(device: str, dtype: str, says: str, machine) -> None:  # type: ignore[no-untyped-def]
@@ -121,30 +123,35 @@ def test_a_container_has_what_is_idle_on_a_busy_machine(monkeypatch: pytest.Monk
 
 
 FILES = {
-    "/proc/cpuinfo": "\n".join(f"physical id : {n // 4}\ncore id : {n % 2}" for n in range(8)),
-    "/proc/meminfo": "MemTotal: 4096 kB\nMemAvailable: 1024 kB\n",
     "/sys/fs/cgroup/cpu.max": "150000 100000\n",
     "/sys/fs/cgroup/memory.max": "2097152\n",
     "/sys/fs/cgroup/memory.current": "1572864\n",
 }
 
 
-def test_containers_and_hyper_threads_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_read_text", lambda path: FILES.get(path, ""))
-    assert device.physical_cores() == 4
+@pytest.fixture
+def container(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Pretend to be in a container, of these files, on a machine with 4 MiB of memory of which 1 is free."""
+
+    def pretend(files: dict[str, str]) -> None:
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=4 * 1024**2, available=1024**2))
+        monkeypatch.setattr(device, "_read_text", lambda path: files.get(path, ""))
+
+    return pretend
+
+
+def test_a_container_has_less_than_the_machine(container) -> None:  # type: ignore[no-untyped-def]
+    container(FILES)
     assert device.usable_cpus() == 1
     assert memory() == Memory(total=2 * 1024**2, free=512 * 1024)
-    unlimited = FILES | {"/sys/fs/cgroup/memory.max": "max", "/sys/fs/cgroup/cpu.max": "max 100000"}
-    monkeypatch.setattr(device, "_read_text", lambda path: unlimited.get(path, ""))
+    container({"/sys/fs/cgroup/memory.max": "max", "/sys/fs/cgroup/cpu.max": "max 100000"})
     assert memory() == Memory(total=4 * 1024**2, free=1024**2)
     assert device.usable_cpus() >= 1
 
 
-def test_files_that_a_container_keeps_in_memory_are_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    def free(stat: str) -> int | None:
-        monkeypatch.setattr(
-            device, "_read_text", lambda path: (FILES | {"/sys/fs/cgroup/memory.stat": stat}).get(path, "")
-        )
+def test_files_that_a_container_keeps_in_memory_are_free_memory(container) -> None:  # type: ignore[no-untyped-def]
+    def free(stat: str) -> int:
+        container(FILES | {"/sys/fs/cgroup/memory.stat": stat})
         return memory().free
 
     assert free("anon 9\n") == 512 * 1024
@@ -152,10 +159,11 @@ def test_files_that_a_container_keeps_in_memory_are_free_memory(monkeypatch: pyt
     assert free("inactive_file 99999999\n") == 1024**2, "no more than the machine has"
 
 
-def test_a_system_that_tells_nothing_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_read_text", lambda path: "")
-    assert device.physical_cores() >= 1 and device.usable_cpus() >= 1
-    assert memory().free is None
+def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < memory().free <= memory().total and device._load() >= 0
+    assert 1 <= device.physical_cores() <= (os.cpu_count() or 1)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: None)
+    assert device.physical_cores() == os.cpu_count(), "a system that does not tell cores from threads"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,19 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"cli", "integrations"}),
 )
 DOORS = {"__init__", "__main__"}
-HEAVY = {"torch", "transformers", "lancedb", "faiss", "PIL", "numpy", "pyarrow"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "lancedb",
+    "faiss",
+    "PIL",
+    "numpy",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+    "psutil",
+    "cachetools",
+}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

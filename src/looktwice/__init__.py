@@ -52,14 +52,14 @@ _HOME = {
 }
 
 
-_RENAMED = {"SecondLook": "MllmReranker"}
+_RENAMED = {"MllmReranker": "MllmReranker"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _RENAMED:
-        from looktwice.renamed import warn
+        from looktwice.errors import warn_renamed
 
-        warn(f"looktwice.{name}", new := _RENAMED[name])
+        warn_renamed(f"looktwice.{name}", new := _RENAMED[name])
         name = new
     if name in _HOME:
         return getattr(import_module(f"looktwice.{_HOME[name]}"), name)

@@ -16,7 +16,9 @@ LooktwiceError                exit code 1
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class LooktwiceError(Exception):
@@ -103,3 +105,19 @@ class TooManyFailures(LooktwiceError):
 
 class ModelError(LooktwiceError):
     """A model cannot be loaded as asked, or gave no usable answer."""
+
+
+# --- names that changed, which work for one more release ------------------------------------------------------------
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Warn the caller's caller that a name has changed."""
+    warnings.warn(f"{old} is now called {new}; the old name goes with the next release.", DeprecationWarning, 3)
+
+
+def renamed_keyword(given: Mapping[str, Any], old: str, new: str, value: Any) -> Any:
+    """Return what the old keyword was given, or `value` of the new one where the old one was not used."""
+    if old not in given:
+        return value
+    warn_renamed(old, new)
+    return given[old]

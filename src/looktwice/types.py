@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:  # Pillow, NumPy and torch load where they are used: `looktwice --help` must stay fast
     import numpy as np
@@ -23,6 +23,14 @@ MOST_TEXT = 50_000
 """Characters of a text that models see, some 12,000 tokens: attention to megabytes would never end."""
 
 FloatArray: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
+
+
+class Choice(NamedTuple):
+    """One value that an option takes: its name, what it is, and what it needs ("": nothing more)."""
+
+    name: str
+    what: str
+    needs: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def test_what_is_learned_is_used(looktwice: Any, labelled: Path) -> None:
     assert found.code == 0 and all(0 < hit["explain"]["calibrated"] < 1 for hit in found.records)
     early = looktwice(*asked, "--shortlist", 12, "--budget", "auto:0.9@1")
     assert early.code == 0 and sum(hit["scored"] for hit in early.records) == 8
-    refused = looktwice(*asked, "--sure", "0.99")
+    refused = looktwice(*asked, "--min-precision", "0.99")
     assert refused.code == 2 and "no threshold for a precision of 0.99" in refused.err
 
 
@@ -94,7 +94,7 @@ def test_a_query_that_cannot_be_read_is_told(looktwice: Any, labelled: Path) -> 
     Path("qrels.txt").write_text(Path("qrels.txt").read_text("utf-8") + "gone 0 x 1\n", encoding="utf-8")
     done = looktwice("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "c.json")
     assert done.code == 3 and Path("c.json").exists()
-    assert "The query gone was left out: missing" in done.err and "unlabelled" not in done.err
+    assert "Query gone was left out: missing" in done.err and "unlabelled" not in done.err
 
 
 def test_queries_of_two_kinds_are_refused_before_all_are_scored(
@@ -109,5 +109,5 @@ def test_queries_of_two_kinds_are_refused_before_all_are_scored(
     Path("q.jsonl").write_text(Path("q.jsonl").read_text("utf-8") + "\n" + json.dumps(line), encoding="utf-8")
     Path("qrels.txt").write_text(Path("qrels.txt").read_text("utf-8") + "last 0 green-0.png 1\n", encoding="utf-8")
     done = looktwice("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "c.json")
-    assert done.code == 2 and "one prompt and model" in done.err
+    assert done.code == 2 and "one fixed prompt" in done.err
     assert len(scorer.shown) == 12, "one query of words, then the other kind"

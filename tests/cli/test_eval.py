@@ -7,6 +7,7 @@ import json
 import pytest
 from PIL import Image
 
+from looktwice.cli.renamed import current
 from looktwice.evaluate import write_run
 from looktwice.testing import ColorEncoder
 from looktwice.types import EncoderInfo
@@ -25,20 +26,20 @@ def things(tmp_path, monkeypatch):
 
 
 def test_a_benchmark_prints_a_table_with_intervals_and_ends_with_the_report(looktwice, things, tmp_path):
-    done = looktwice("eval", "folder", "--root", things, "--shortlist", 4)
+    done = looktwice("eval", "run", "folder", "--root", things, "--shortlist", 4)
     assert done.code == 0, done.err
     assert "shortlist" in done.out and "second look" in done.out and "lost by the shortlist" in done.out
     assert done.out.splitlines()[-1] == "eval-folder/report.html"
     assert {path.name for path in (tmp_path / "eval-folder").iterdir()} >= {
         "answers.jsonl", "items.lt", "pareto.svg", "report.html", "result.json", "second-look.trec", "shortlist.trec",
     }  # fmt: skip
-    again = looktwice("eval", "folder", "--root", things, "--shortlist", 4, "--json", "--fusion", "p-only")
+    again = looktwice("eval", "run", "folder", "--root", things, "--shortlist", 4, "--json", "--fusion", "p-only")
     (record,) = again.records
     assert record["manifest"]["fusion"] == "p-only" and record["systems"][0]["queries"] == 6
 
 
 def test_tuning_is_said(looktwice, things):
-    done = looktwice("eval", "folder", "--root", things, "--shortlist", 4, "--tune-on", "40%")
+    done = looktwice("eval", "run", "folder", "--root", things, "--shortlist", 4, "--tune-on", "40%")
     assert done.code == 0, done.err
     assert "that are not reported" in done.out
 
@@ -47,14 +48,14 @@ def test_two_runs_are_compared(looktwice, tmp_path):
     write_run(tmp_path / "a.trec", {f"q{i}": [("x", 2.0), ("y", 1.0)] for i in range(12)})
     write_run(tmp_path / "b.trec", {f"q{i}": [("y", 2.0), ("x", 1.0)] for i in range(11)})
     (tmp_path / "qrels.txt").write_text("".join(f"q{i} 0 y 1\n" for i in range(12)) + "none 0 z 0\n")
-    done = looktwice("eval", "--run", "a.trec", "--run", "b.trec", "--qrels", "qrels.txt", "--json")
+    done = looktwice("eval", "compare", "a.trec", "b.trec", "--qrels", "qrels.txt", "--json")
     first = done.records[0]
     assert first["measure"] == "mAP@100" and first["helped"] == 11 and first["hurt"] == 1 and first["queries"] == 12
     assert first["difference"]["mean"] == pytest.approx((11 * 0.5 - 0.5) / 12) and 0 < first["p"] < 0.05
-    table = looktwice("eval", "--run", "a.trec", "--run", "b.trec", "--qrels", "qrels.txt", "--measure", "success@1")
+    table = looktwice("eval", "compare", "a.trec", "b.trec", "--qrels", "qrels.txt", "--measure", "success@1")
     assert "gained" in table.out and "0.917" in table.out
     assert "b.trec lacks 1 query" in table.err and "nothing relevant" in table.err
-    one = looktwice("eval", "--run", "a.trec", "--qrels", "qrels.txt")
+    one = looktwice("eval", "compare", "a.trec", "--qrels", "qrels.txt")
     assert one.code == 0 and "gained" not in one.out
 
 
@@ -63,7 +64,7 @@ def test_odd_runs_are_counted_and_those_of_another_collection_refused(looktwice,
     run = {"q1": [("red/1.png", 2.0), ("caf\udce9.png", 1.0)], "extra": [("red/0.png", 1.0)]}
     write_run(tmp_path / "a.trec", run)
     (tmp_path / "labels.txt").write_text("q1 0 red/1.png 1\nq1 0 gone.png 1\nq2 0 blue/0.png 1\nq3 0 x 0\n")
-    arguments = ("eval", "--run", "a.trec", "--qrels", "labels.txt", "--measure", "recall@5")
+    arguments = ("eval", "compare", "a.trec", "--qrels", "labels.txt", "--measure", "recall@5")
     done = looktwice(*arguments, "--table", "mine.lt", "--json")
     (record,) = done.records
     found = record["problems"]["a.trec"]
@@ -82,11 +83,11 @@ def test_odd_runs_are_counted_and_those_of_another_collection_refused(looktwice,
         assert told in done.err
     assert "unknown_items" not in looktwice(*arguments, "--json").records[0]["problems"]["a.trec"]
     write_run(tmp_path / "a.trec", {"q1": [("elsewhere/1.png", 2.0)]})
-    assert "is it the right table" in looktwice(*arguments, "--table", "mine.lt").err
+    assert "pass the table that the run came from" in looktwice(*arguments, "--table", "mine.lt").err
     for other in ({"Q1": [("red/1.png", 1.0)]}, {}):
         write_run(tmp_path / "a.trec", other)
         done = looktwice(*arguments)
-        assert done.code == 2 and "no query of the labels" in done.err
+        assert done.code == 2 and "share no query id" in done.err
 
 
 def test_a_query_id_that_occurs_twice_is_refused(looktwice, things, tmp_path):
@@ -94,7 +95,7 @@ def test_a_query_id_that_occurs_twice_is_refused(looktwice, things, tmp_path):
     line = json.dumps({"id": "q1", "image": str(things / "red/0.png")}) + "\n"
     (tmp_path / "q.jsonl").write_text(2 * line)
     (tmp_path / "labels.txt").write_text("q1 0 red/1.png 1\n")
-    done = looktwice("eval", "table", "--table", "mine.lt", "--queries", "q.jsonl", "--qrels", "labels.txt")
+    done = looktwice("eval", "run", "table", "--table", "mine.lt", "--queries", "q.jsonl", "--qrels", "labels.txt")
     assert done.code == 2 and "'q1' 2 times" in done.err
 
 
@@ -105,18 +106,18 @@ def test_a_benchmark_asks_its_own_prompt_unless_another_is_named(looktwice, thin
 
     read = datasets.folder.read
     monkeypatch.setattr(datasets.folder, "read", lambda *given: replace(read(*given), prompt="landmark"))
-    looktwice("eval", "folder", "--root", things, "--shortlist", 4, "--out", "own")
-    looktwice("eval", "folder", "--root", things, "--shortlist", 4, "--out", "other", "--prompt", "object")
+    looktwice("eval", "run", "folder", "--root", things, "--shortlist", 4, "--out", "own")
+    looktwice("eval", "run", "folder", "--root", things, "--shortlist", 4, "--out", "other", "--prompt", "object")
     asked = [json.loads((tmp_path / name / "settings.json").read_text()) for name in ("own", "other")]
     assert [settings["second_look"]["prompt"] for settings in asked] == ["landmark", "object"]
-    looktwice("eval", "folder", "--root", things, "--shortlist", 4, "--out", "true", "--score-mode", "p-true")
+    looktwice("eval", "run", "folder", "--root", things, "--shortlist", 4, "--out", "true", "--score-mode", "p-true")
     second = json.loads((tmp_path / "true" / "settings.json").read_text())["second_look"]
     assert second["prompt"] == "auto" and second["score_mode"] == "p-true", "landmark asks for no True"
 
 
 def test_how_the_second_look_answers_is_part_of_the_run(looktwice, things, tmp_path):
     options = ("--retrace", "causal", "--ties", "coarse", "--score-mode", "digit")
-    done = looktwice("eval", "folder", "--root", things, "--shortlist", 4, "--out", "own", *options)
+    done = looktwice("eval", "run", "folder", "--root", things, "--shortlist", 4, "--out", "own", *options)
     settings = json.loads((tmp_path / "own" / "settings.json").read_text())
     assert done.code == 0 and settings["ties"] == "coarse"
     assert settings["second_look"].items() >= {"retrace": "causal", "score_mode": "digit"}.items()
@@ -127,8 +128,8 @@ def test_a_table_of_ones_own_is_measured(looktwice, things, tmp_path):
     lines = [{"id": "q1", "image": str(things / "red/0.png")}, {"id": "q2", "image": str(things / "blue/1.png")}]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "labels.txt").write_text("q1 0 red/1.png 1\nq1 0 red/0.png -1\n")
-    arguments = ("eval", "table", "--table", "mine.lt", "--queries", "q.jsonl", "--qrels", "labels.txt", "--json")
-    (record,) = looktwice(*arguments).records
+    labelled = ("--table", "mine.lt", "--queries", "q.jsonl", "--qrels", "labels.txt")
+    (record,) = looktwice("eval", "run", "table", *labelled, "--json").records
     assert record["systems"][0]["queries"] == 1 and record["systems"][0]["measures"]["success@1"]["mean"] == 1
     assert record["dataset"]["notes"] == ["queries: 1 with labels of 2"]
 
@@ -142,7 +143,7 @@ def test_an_encoder_that_did_not_make_the_table_is_refused(looktwice, things, tm
     assert looktwice("index", "mine.lt", things).code == 0
     (tmp_path / "q.jsonl").write_text(json.dumps({"id": "q1", "image": str(things / "red/0.png")}) + "\n")
     (tmp_path / "labels.txt").write_text("q1 0 red/1.png 1\n")
-    what = ("robustness", "--on", "table") if robust else ("table",)
+    what = ("robustness", "table") if robust else ("run", "table")
     arguments = ("eval", *what, "--table", "mine.lt", "--queries", "q.jsonl", "--qrels", "labels.txt")
     loaded = []
 
@@ -164,7 +165,7 @@ def test_robustness_prints_a_row_per_condition(looktwice, things, monkeypatch):
 
     kinds = {"blur": robustness.DEGRADATIONS["blur"]}
     monkeypatch.setattr(robustness, "DEGRADATIONS", kinds)
-    arguments = ("eval", "robustness", "--on", "folder", "--root", things, "--shortlist", 3, "--side", "query")
+    arguments = ("eval", "robustness", "folder", "--root", things, "--shortlist", 3, "--side", "query")
     done = looktwice(*arguments)
     assert done.code == 0, done.err
     assert done.out.count("blur") == 6 and "both orders" in done.out
@@ -174,35 +175,35 @@ def test_robustness_prints_a_row_per_condition(looktwice, things, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "Name a benchmark"),
-        (["roxford5k"], "--root"),
-        (["hub:train"], "--root"),
-        (["scene"], "no benchmark called 'scene'; did you mean scenes"),
-        (["tabel", "--qrels", "q.txt"], "did you mean table"),
-        (["robustness", "--on", "scene"], "did you mean scenes"),
-        (["robustness", "--on", "robustness"], "no benchmark called 'robustness'"),
-        (["roxfrod5k", "--root", "."], "roxford5k"),
-        (["scenes", "--root", "."], "leave out --root"),
-        (["folder", "--small", "--root", "."], "one size"),
-        (["folder", "--root", ".", "--no-rerank", "--tune-on", "20%"], "leave out --no-rerank"),
-        (["--run", "a.trec"], "--qrels"),
-        (["table", "--table", "x.lt"], "--queries"),
-        (["robustness", "--on", "folder", "--root", ".", "--no-rerank"], "both looks"),
-        (["scenes", "--run", "a.trec", "--qrels", "q"], "without a benchmark's name"),
-        (["--run", "a", "--run", "b", "--run", "c", "--qrels", "q"], "two to compare"),
-        (["--run", "a", "--run", "a", "--qrels", "q"], "two to compare"),
-        (["roxford5k", "--root", "."], "Missing: "),
-        (["scenes", "--measure", "nDCG@10"], "--measure does nothing for scenes"),
-        (["folder", "--root", ".", "--qrels", "q.txt"], "--qrels does nothing"),
-        (["folder", "--root", ".", "--sample", "9"], "--sample does nothing"),
-        (["robustness", "--tune-on", "20%"], "--tune-on does nothing"),
-        (["robustness", "--ties", "coarse"], "--ties does nothing"),
-        (["scenes", "--no-rerank", "--retrace", "paper"], "--retrace does nothing with --no-rerank"),
-        (["scenes", "--no-rerank", "--fusion", "0.3"], "--fusion does nothing with --no-rerank"),
-        (["scenes", "--ties", "papr"], "did you mean paper"),
-        (["scenes", "--score-mode", "digits"], "did you mean digit"),
-        (["table", "--small"], "--small does nothing"),
-        (["--run", "a.trec", "--qrels", "q.txt", "--out", "there"], "--out does nothing with --run"),
+        (["run"], "No benchmark is named; give one of: scenes, table, "),
+        (["run", "roxford5k"], "needs --root"),
+        (["run", "hub:train"], "needs --root"),
+        (["run", "scene"], "no benchmark called 'scene'; did you mean scenes"),
+        (["run", "tabel", "--qrels", "q.txt"], "did you mean table"),
+        (["run", "robustness"], "use `looktwice eval robustness DATASET`"),
+        (["robustness", "scene"], "did you mean scenes"),
+        (["robustness", "robustness"], "is a verb of its own"),
+        (["robustness", "--side", "querry"], "did you mean query"),
+        (["robustness", "--table", "x.lt"], "--table does nothing for scenes"),
+        (["run", "roxfrod5k", "--root", "."], "roxford5k"),
+        (["run", "scenes", "--root", "."], "leave out --root"),
+        (["run", "folder", "--small", "--root", "."], "one size"),
+        (["run", "folder", "--root", ".", "--no-rerank", "--tune-on", "20%"], "--tune-on does nothing with"),
+        (["compare", "a.trec"], "--qrels"),
+        (["run", "table", "--table", "x.lt"], "--queries"),
+        (["robustness", "folder", "--root", ".", "--no-rerank"], "No such option: --no-rerank"),
+        (["compare", "a", "b", "c", "--qrels", "q"], "two at a time"),
+        (["compare", "a", "a", "--qrels", "q"], "two different ones"),
+        (["run", "roxford5k", "--root", "."], "Missing: "),
+        (["run", "scenes", "--measure", "nDCG@10"], "No such option: --measure"),
+        (["run", "folder", "--root", ".", "--qrels", "q.txt"], "--qrels does nothing"),
+        (["robustness", "--ties", "coarse"], "No such option: --ties"),
+        (["run", "scenes", "--no-rerank", "--retrace", "paper"], "--retrace does nothing with --no-rerank"),
+        (["run", "scenes", "--no-rerank", "--fusion", "0.3"], "--fusion does nothing with --no-rerank"),
+        (["run", "scenes", "--ties", "papr"], "did you mean paper"),
+        (["run", "scenes", "--score-mode", "digits"], "did you mean digit"),
+        (["run", "table", "--small"], "--small does nothing"),
+        (["compare", "a.trec", "--qrels", "q.txt", "--out", "there"], "No such option: --out"),
     ],
 )
 def test_what_cannot_be_run_is_refused_with_a_way_out(looktwice, arguments, complaint):
@@ -210,8 +211,28 @@ def test_what_cannot_be_run_is_refused_with_a_way_out(looktwice, arguments, comp
     assert done.code == 2 and complaint in done.err
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (["folder", "--root", "."], ["run", "folder", "--root", "."]),
+        (["--root", ".", "folder"], ["run", "--root", ".", "folder"]),
+        (["--run", "a", "--run=b", "--qrels", "q"], ["compare", "a", "b", "--qrels", "q"]),
+        (["robustness", "--on", "table", "--small"], ["robustness", "table", "--small"]),
+    ],
+)
+def test_the_form_of_the_version_before_works_and_says_what_it_is_called_now(old, new, capsys):
+    assert current(["eval", *old]) == ["eval", *new]
+    assert "is now called `eval " in capsys.readouterr().err
+    assert current(["eval", *new]) == ["eval", *new] and capsys.readouterr().err == ""
+
+
+def test_old_benchmark_names_still_run(looktwice, things):
+    done = looktwice("eval", "folder", "--root", things, "--shortlist", 4)
+    assert done.code == 0 and "`eval NAME` is now called `eval run NAME`" in done.err
+
+
 def test_a_file_that_cannot_be_read_ends_with_exit_code_3(looktwice, things):
     (things / "broken.jpg").write_bytes(b"no picture")
-    done = looktwice("eval", "folder", "--root", things, "--shortlist", 4)
+    done = looktwice("eval", "run", "folder", "--root", things, "--shortlist", 4)
     assert done.code == 3 and "1 item could not be indexed" in done.err
     assert json.loads((things.parent / "eval-folder/result.json").read_text())["unreadable_items"] == 1

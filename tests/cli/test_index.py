@@ -91,7 +91,7 @@ def test_max_failures_stops(looktwice: Looktwice, pictures: Path) -> None:
         (["index", "pictures", "pictures"], "holds other files"),
         (["info", "nowhere.lt"], "does not exist"),
         (["info", "pictures"], "not a looktwice table"),
-        (["delete", "t.lt"], "Say which"),
+        (["delete", "t.lt"], "either by ids"),
         (["delete", "t.lt", "red-0.png", "--where", "id = 'x'"], "one of the two"),
         (["delete", "t.lt", "--where", "colour = 'red'"], "--column KEY:TYPE"),
         (["delete", "t.lt", "--where", "((("], "filter"),
@@ -145,11 +145,11 @@ def test_a_whole_table_goes_only_after_a_yes(
     looktwice: Looktwice, own_table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = looktwice("delete", own_table, "--where", "true")
-    assert refused.code == 2 and "This would delete all 12 items" in refused.err and "say --yes" in refused.err
+    assert refused.code == 2 and "This would delete all 12 items" in refused.err and "pass --yes" in refused.err
     monkeypatch.setattr("looktwice.cli.delete.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     arguments = ["delete", str(own_table), "--where", "true", "--json"]
     no = CliRunner().invoke(app, arguments, input="n\n")
-    assert no.exit_code == 2 and "{" not in no.stdout and "as the answer was no" in no.stderr
+    assert no.exit_code == 2 and "{" not in no.stdout and "because the answer was no" in no.stderr
     assert looktwice("info", own_table, "--json").records[0]["items"] == 12
     sure = CliRunner().invoke(app, arguments, input="y\n")
     assert sure.exit_code == 0 and json.loads(sure.stdout.splitlines()[-1]) == {"deleted": 12, "unknown": 0, "items": 0}

@@ -217,13 +217,14 @@ def test_estimate(looktwice: Looktwice) -> None:
     assert facts["items"] == 100_000_000 and facts["bytes_total"] == 100_000_000 * facts["bytes_per_item"]
     shown = looktwice("estimate", "--mllm", "qwen2.5-vl-7b", "--resolution", "560")
     assert shown.code == 0 and "300 made" in shown.out
-    for wrong in (["--items", "many"], ["--picture", "big"], ["--codec", "pq0"], ["--mfu", "2"], ["--mllm", "gpt"]):
+    for wrong in (["--items", "many"], ["--image-size", "big"], ["--codec", "pq0"], ["--mfu", "2"], ["--mllm", "gpt"]):
         done = looktwice("estimate", "--mllm", "qwen2.5-vl-7b", *wrong)
         assert done.code == 2 and "Traceback" not in done.err
 
 
 def test_every_verb_has_a_sentence_and_an_example() -> None:
-    for command in app.registered_commands:
+    groups = [group.typer_instance for group in app.registered_groups]
+    for command in [*app.registered_commands, *(one for group in groups for one in group.registered_commands)]:
         assert command.callback is not None
         assert "\n\n    Example" in (command.callback.__doc__ or ""), command.name
         assert command.short_help and command.short_help.endswith("."), command.name
@@ -241,3 +242,10 @@ def test_every_control_and_format_character_is_escaped() -> None:
     assert safe("\u200dé\u200c") == "\\u200dé\\u200c" and safe("x\U000e0041") == "x\\U000e0041"
     plain = "naïve 漢字 🙂 می\u200cخواهم 👩\u200d🚀"
     assert safe(plain) == plain and json.loads(json_line({"id": plain})) == {"id": plain}
+
+
+def test_old_option_names_work_and_say_what_they_are_called_now(looktwice: Looktwice) -> None:
+    asked = ("estimate", "--mllm", "qwen2.5-vl-7b", "--json")
+    old, new = looktwice(*asked, "--picture=560x560"), looktwice(*asked, "--image-size", "560x560")
+    assert old.code == 0 and old.out == new.out
+    assert "`--picture` is now called `--image-size`" in old.err and new.err == ""

@@ -80,8 +80,8 @@ def test_queries_have_the_size_that_the_table_was_made_for(tmp_path: Path, monke
         (["my holiday photo.PNG"], "There is no file"),
         (["pictures"], "is a folder"),
         ([""], "empty"),
-        ([], "What to search for"),
-        (["red", "--text", "blue"], "not both"),
+        ([], "There is no query"),
+        (["red", "--text", "blue"], "exclude each other"),
         (["--image", "nowhere.jpg"], "nowhere.jpg"),
         (["--text", "  "], "empty"),
         (["caf\udce9"], "not UTF-8"),
@@ -97,7 +97,7 @@ def test_queries_have_the_size_that_the_table_was_made_for(tmp_path: Path, monke
         (["red", "--where", "yeer > 2000"], "yeer"),
         (["red", "--missing-tokens", "ignore"], "ignore"),
         (["red", "--codec", "nonsense"], "nonsense"),
-        (["red", "--queries", "q.jsonl"], "not both"),
+        (["red", "--queries", "q.jsonl"], "exclude each other"),
         (["--queries", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--queries", "queries.txt"], ".jsonl"),
         (["red", "--report", "no-folder/r.html"], "no-folder"),
@@ -106,9 +106,9 @@ def test_queries_have_the_size_that_the_table_was_made_for(tmp_path: Path, monke
         (["red", "--run", "x", "--report", "x.json"], "would overwrite what --run writes"),
         (["red", "--threads", "0"], "threads"),
         (["red", "--no-rerank", "--mllm", "tiny-vl"], "--mllm does nothing with --no-rerank"),
-        (["red", "--no-rerank", "--as-released"], "--as-released does nothing with --no-rerank"),
+        (["red", "--no-rerank", "--repetition-penalty"], "--repetition-penalty does nothing with --no-rerank"),
         (["red", "--no-rerank", "--budget", "all"], "--budget does nothing with --no-rerank"),
-        (["red", "--no-rerank", "--sure", "0.9"], "--sure does nothing with --no-rerank"),
+        (["red", "--no-rerank", "--min-precision", "0.9"], "--min-precision does nothing with --no-rerank"),
     ],
 )
 def test_what_is_refused(looktwice: Looktwice, table: Path, arguments: list[str], message: str) -> None:
@@ -229,7 +229,7 @@ def test_outputs_that_may_not_be_written_are_refused_before_the_work(
 
     monkeypatch.setattr(os, "access", access)
     done = looktwice("search", table, "--queries", queries(tmp_path, {"id": "q", "text": "red"}), *outputs)
-    assert done.code == 2 and f"{outputs[1]} cannot be written: Permission denied." in done.err
+    assert done.code == 2 and f"{outputs[1]} cannot be written: Permission denied;" in done.err
     assert scorer.shown == [] and Path("o.trec").read_text() == "kept"
 
 
@@ -335,7 +335,7 @@ def test_rerank(looktwice: Looktwice, table: Path, tmp_path: Path, collection: s
     ("run", "collection", "message"),
     [
         ('{"q": {"red-0.png": 17.5}}', "pictures", "rrf"),
-        ('{"z": {"red-0.png": 0.5}}', "pictures", "no query id in common"),
+        ('{"z": {"red-0.png": 0.5}}', "pictures", "share no query id"),
         ('{"q": {"red-0.png": "high"}}', "pictures", "give a number"),
         ("not a run", "pictures", "line 1"),
         ('{"q": {"red-0.png": 0.5}}', "nowhere", "nowhere"),
@@ -360,7 +360,7 @@ def test_rerank_of_a_folder_refuses_what_only_a_table_has(
     asked = queries(tmp_path, {"id": "q", "text": "red"})
     Path("run").write_text('{"q": {"red-0.png": 0.5}}')
     done = looktwice("rerank", "run", "pictures", "--queries", asked, *option)
-    assert done.code == 2 and f"{option[0]} does nothing with a folder of pictures" in done.err
+    assert done.code == 2 and f"{option[0]} does nothing with a folder of images" in done.err
     assert option[1:] == ["nonsense"] or looktwice("rerank", "run", table, "--queries", asked, *option).code == 0
 
 

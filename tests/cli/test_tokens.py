@@ -56,7 +56,7 @@ def test_an_uncompressed_query_is_asked_for_and_named(place: Path, tmp_path: Pat
     queries = tmp_path / "q.jsonl"
     queries.write_text(json.dumps({"id": "q", "image": str(place / "pictures" / "green-1.png")}) + "\n")
     runs = {}
-    for name, more in (("both", []), ("one", ["--asymmetric"]), ("released", ["--as-released"])):
+    for name, more in (("both", []), ("one", ["--asymmetric"]), ("released", ["--repetition-penalty"])):
         out = tmp_path / name
         code, shown, err = run("search", place / "t.lt", "--queries", queries, "--run", out, "--json", *more)
         assert code == 0, err

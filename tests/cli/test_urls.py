@@ -75,7 +75,7 @@ def test_calibrate_and_eval_fetch_them_too(looktwice: Looktwice, listed: str) ->
     labelled = ("--queries", "q.jsonl", "--qrels", "qrels.txt")
     done = looktwice("calibrate", "u.lt", *labelled, "--out", "c.json", "--prompt", "object", ALLOWED)
     assert done.code == 0, done.err
-    done = looktwice("eval", "table", "--table", "u.lt", *labelled, "--json", ALLOWED)
+    done = looktwice("eval", "run", "table", "--table", "u.lt", *labelled, "--json", ALLOWED)
     assert done.code == 0 and done.records[0]["problems"]["pairs_without_a_score"] == 0
 
 

@@ -30,7 +30,7 @@ def entries(table: Table, ids=IDS) -> list[CandidateRef | LoadError]:
 
 
 def flat(reader: ImageLoader, wanted) -> list[Item | LoadError]:
-    return [found for part in reader.read(wanted) for found in part]
+    return [found for part in reader.load(wanted) for found in part]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Pack the cut-outs of `looktwice eval scenes`: drawings of held-out objects from the Open Clip Art Library (CC0).
+"""Pack the cut-outs of `looktwice eval run scenes`: drawings of held-out objects from the Open Clip Art Library (CC0).
 
     python training/tiny/cutouts.py --data DATA --out src/looktwice/assets/tiny/cutouts
 

@@ -19,6 +19,7 @@ from looktwice.errors import LooktwiceError, UsageError
 from looktwice.files import followed, is_replaced, write_whole
 
 if TYPE_CHECKING:
+    from looktwice.cli.options import Output
     from looktwice.report import QueryView
     from looktwice.report.viewer import Viewer
     from looktwice.search.retriever import Answer
@@ -42,6 +43,11 @@ class Outputs:
     _run: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
     _views: list[QueryView] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, output: Output, find: Resolver, queries: Queries | None = None) -> Outputs:
+        """Return what the options of a verb say."""
+        return cls(output.json, output.run, output.report, find, queries, output.explain)
+
     def write(self, answers: Iterable[Answer]) -> None:
         """Consume the answers. Ends with exit code 3 where a query or a candidate could not be read or scored."""
         from looktwice.search.run_record import RunStats, run_manifest
@@ -64,8 +70,8 @@ class Outputs:
         if len(total.unreadable) > 5:
             note(f"… and {len(total.unreadable) - 5:,} more that could not be read; they stand below the others.")
         broken: dict[str, LooktwiceError] = {**(self.queries.broken if self.queries is not None else {}), **failed}
-        for name, why in broken.items():
-            note(f"The query {name} was left out: {why}.")
+        for name, problem in broken.items():
+            note(f"Query {name} was left out: {problem}.")
         if broken or total.scored < total.requested:
             raise typer.Exit(3)
 
@@ -209,7 +215,7 @@ def _check_output(path: Path) -> None:
     if not all(os.access(folder, os.W_OK | os.X_OK) for folder in folders) or (
         target.exists() and not os.access(target, os.W_OK)
     ):
-        raise UsageError(f"{path} cannot be written: {os.strerror(errno.EACCES)}.")
+        raise UsageError(f"{path} cannot be written: {os.strerror(errno.EACCES)}; name another file.")
 
 
 def _beside(run: Path) -> Path:

@@ -44,7 +44,7 @@ def delete(
     from looktwice.store import Table
 
     if bool(ids) == (where is not None):
-        raise UsageError("Say which items: their ids, or --where with a filter; one of the two.")
+        raise UsageError("Items are named either by ids or by --where FILTER; give one of the two.")
     opened = Table.open(path)
     with opened.writer():  # held while it asks, so that what was agreed to is what goes
         if not yes:
@@ -69,10 +69,10 @@ def _ask(table: Table, ids: list[str] | None, where: str | None) -> None:
     some = ", ".join(row["id"] for row in islice(rows, 3)) + (", …" if found > 3 else "")
     what = f"{'all ' if found == len(table) else ''}{plural(found, 'item')} of {table.path} ({some})"
     if not sys.stdin.isatty():
-        raise UsageError(f"This would delete {what}; say --yes if it shall.")
+        raise UsageError(f"This would delete {what}; pass --yes to confirm.")
     note(f"This deletes {what}.")
     if not typer.confirm("Delete them?", err=True):
-        raise UsageError("Nothing was deleted, as the answer was no.")
+        raise UsageError("Nothing was deleted, because the answer was no.")
 
 
 def compact(

@@ -1,4 +1,4 @@
-"""`looktwice demo`: the whole thing on pictures that come with it."""
+"""`looktwice demo`: the whole thing on images that come with it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from looktwice.cli import options
 from looktwice.cli.answers import summarise
 from looktwice.cli.console import emit, note, number, progress, say, size, table
+from looktwice.cli.groups import grouped
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,21 +19,21 @@ def add_to(app: typer.Typer) -> None:
     app.command("demo", short_help="Index the bundled gallery, search it, measure both looks.")(demo)
 
 
+@grouped
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where table, runs and report go.")] = Path(
         "demo-out"
     ),
+    *,
     gallery: Annotated[
         Path | None, typer.Option(help="Another gallery: images/, queries.jsonl, qrels.txt.", show_default="bundled")
     ] = None,
-    encoder: options.Encoder = "tiny-clip",
+    encoder: options.Encoder = options.DEFAULT_ENCODER,
     mllm: options.Mllm = "tiny-vl",
     prompt: options.Prompt = "auto",
-    fusion: options.FusionRule = "0.5",
+    fusion: options.Fusion = "0.5",
     shortlist: options.Shortlist = 50,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    threads: options.Threads = None,
+    compute: options.Compute,
     json: options.Json = False,
 ) -> None:
     """Index the bundled gallery, run its labelled queries, compare the shortlist with the second look, write a report.
@@ -42,24 +43,18 @@ def demo(
     Example: looktwice demo
     """
     from looktwice.experiment.demo import run_demo
-    from looktwice.models.device import set_threads
-    from looktwice.search.mllm_reranker import MllmReranker
 
-    set_threads(threads)
-    look = MllmReranker(mllm, prompt=prompt, device=device, dtype=dtype)
-    with progress("indexing the gallery", "pictures") as indexing, progress("looking twice", "queries") as searching:
-        done = run_demo(
-            folder,
-            look,
-            gallery=gallery,
-            encoder=encoder,
-            shortlist=shortlist,
-            fusion=fusion,
-            device=device,
-            dtype=dtype,
-            indexing=indexing,
-            searching=searching,
-        )
+    compute.set_threads()
+    look = options.Rerank(mllm, prompt).load(compute)
+    chosen: dict[str, Any] = {
+        "gallery": gallery,
+        "encoder": encoder,
+        "shortlist": shortlist,
+        "fusion": fusion,
+        **compute.placement,
+    }
+    with progress("indexing the gallery", "images") as indexing, progress("looking twice", "queries") as searching:
+        done = run_demo(folder, look, indexing=indexing, searching=searching, **chosen)
     summarise(done.manifest)
     if json:
         for row in done.rows:
@@ -72,7 +67,7 @@ def demo(
         )
         say(str(done.report))
     if done.unscored or done.indexed.failed:
-        note(f"{done.indexed.failed} pictures could not be indexed, {done.unscored} pairs or queries not be scored.")
+        note(f"{done.indexed.failed} images could not be indexed, {done.unscored} pairs or queries got no score.")
         raise typer.Exit(3)
 
 

@@ -14,7 +14,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(json: options.Json = False) -> None:
-    """Check packages, device, number format, threads, memory, bundled models and optional parts; asks no network.
+    """Check packages, device, dtype, threads, memory, bundled models and optional parts; asks no network.
 
     Ends with exit code 1 where something that is needed does not work.
 

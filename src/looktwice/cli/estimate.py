@@ -9,6 +9,7 @@ import typer
 
 from looktwice.cli import options
 from looktwice.cli.console import emit, size, table
+from looktwice.cli.groups import grouped
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,13 +21,14 @@ def add_to(app: typer.Typer) -> None:
     app.command("estimate", short_help="Bytes, FLOPs and hours of an index, before it is made.")(estimate)
 
 
+@grouped
 def estimate(
+    *,
     mllm: Annotated[str, typer.Option(help="A short name, a hub name whose shape is known, a folder or config.json.")],
-    items: Annotated[str, typer.Option(help="Pictures, such as 100e6.")] = "1e6",
-    codec: Annotated[str, typer.Option(help="How tokens are kept: see `looktwice models codec`.")] = "pq16",
-    picture: Annotated[str, typer.Option(help="Width x height of a typical picture in pixels.")] = "1024x768",
-    resolution: options.Resolution = None,
-    max_tiles: options.MaxTiles = None,
+    items: Annotated[str, typer.Option(help="Images, such as 100e6.")] = "1e6",
+    codec: options.TokenCodec = "pq16",
+    image_size: Annotated[str, typer.Option(help="Width x height of a typical image in pixels.")] = "1024x768",
+    limits: options.ImageLimits,
     shortlist: options.Shortlist = 100,
     flops: Annotated[
         str, typer.Option(help="Matmul FLOP/s of the device [default: an H100's 790e12 in bf16].")
@@ -34,7 +36,7 @@ def estimate(
     mfu: Annotated[float, typer.Option(help="Share of it that a run achieves.")] = 0.4,
     json: options.Json = False,
 ) -> None:
-    """Estimate bytes per picture, FLOPs per pair, pairs/s and hours. Computed, not measured; loads no weights.
+    """Estimate bytes per image, FLOPs per pair, pairs/s and hours. Computed, not measured; loads no weights.
 
     Example: looktwice estimate --mllm qwen2.5-vl-7b --items 100e6 --codec pq16 --resolution 560
     """
@@ -44,9 +46,8 @@ def estimate(
         _known(mllm),
         items=int(_number("--items", items)),
         codec=codec,
-        size=_size(picture),
-        resolution=resolution,
-        max_tiles=max_tiles,
+        size=_size(image_size),
+        **limits.sizes,
         k=shortlist,
         flops=_number("--flops", flops),
         mfu=mfu,
@@ -58,12 +59,12 @@ def estimate(
 
 
 def _rows(e: Estimate) -> Iterator[tuple[str, str]]:
-    yield "pictures", f"{e.items:,}"
+    yield "images", f"{e.items:,}"
     yield "codec", e.codec
-    yield "tokens per picture", f"{e.tokens:,} made, {e.candidate_tokens:,} shown to the language model"
-    yield "bytes per picture", f"{e.bytes_per_item:,} ({size(e.bytes_uncompressed)} uncompressed)"
+    yield "tokens per image", f"{e.tokens:,} made, {e.candidate_tokens:,} shown to the language model"
+    yield "bytes per image", f"{e.bytes_per_item:,} ({size(e.bytes_uncompressed)} uncompressed)"
     yield "bytes in all", f"{size(e.bytes_total)}, and a codebook of {size(e.codebook_bytes)}"
-    yield "vision tower", f"{e.tower_flop:.3g} FLOP per picture"
+    yield "vision tower", f"{e.tower_flop:.3g} FLOP per image"
     yield "one pair", f"{e.pair_flop:.3g} FLOP ({e.naive_pair_flop:.3g} with both towers and no shared query)"
     yield "pairs/s", f"{e.pairs_per_second:,.0f} at {e.mfu:.0%} of {e.flops:.3g} FLOP/s"
     yield "pairs/s, ceiling", f"{e.pairs_per_second_ceiling:,.0f}"
@@ -95,5 +96,5 @@ def _number(option: str, text: str) -> float:
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal()):
-        raise UsageError(f"--picture must be WIDTHxHEIGHT such as 1024x768, not {text!r}.")
+        raise UsageError(f"--image-size must be WIDTHxHEIGHT such as 1024x768, not {text!r}.")
     return int(width), int(height)

@@ -12,6 +12,8 @@ import typer
 
 from looktwice.cli import options, tokens
 from looktwice.cli.console import Bar, emit, note, plural, progress, say, size
+from looktwice.cli.groups import grouped
+from looktwice.cli.options import DEFAULT_ENCODER
 from looktwice.errors import Mismatch, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
     from looktwice.store import Table
     from looktwice.types import Encoder
 
-DEFAULT_ENCODER = "tiny-clip"
+
+Prune = Annotated[
+    bool,
+    typer.Option("--prune", help="Remove items whose files are gone, except from folders that are there but empty."),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,9 +34,11 @@ def add_to(app: typer.Typer) -> None:
     app.command("index", short_help="Fill a table from folders and files, or bring it up to date.")(index)
 
 
+@grouped
 def index(
     path: options.TablePath,
-    sources: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders, pictures, globs, .jsonl, .tar.")],
+    sources: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders, images, globs, .jsonl, .tar.")],
+    *,
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -41,26 +49,17 @@ def index(
         list[str] | None,
         typer.Option(metavar="NAME:TYPE", help="A metadata key to filter on: int, float, str or bool. Repeatable."),
     ] = None,
-    prune: Annotated[
-        bool,
-        typer.Option(
-            "--prune", help="Remove items whose files are gone, except from folders that are there but empty."
-        ),
-    ] = False,
-    max_failures: Annotated[int | None, typer.Option(min=0, help="Stop when more items than this fail.")] = None,
-    allow_urls: options.AllowUrls = False,
-    allow_private_urls: options.AllowPrivateUrls = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures encoded at once.")] = 64,
+    prune: Prune = False,
+    max_failures: options.MaxFailures = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 64,
     mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,
     codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = "pq8",
-    resolution: options.Resolution = None,
-    max_tiles: options.MaxTiles = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    threads: options.Threads = None,
+    limits: options.ImageLimits,
+    compute: options.Compute,
+    urls: options.UrlOptions,
     json: options.Json = False,
 ) -> None:
-    """Fill a table from folders (and what is below them), picture files, globs, .jsonl lists and .tar archives.
+    """Fill a table from folders (and what is below them), image files, globs, .jsonl lists and .tar archives.
 
     A .jsonl line is {"id", "image", "text", "metadata"}. What cannot be read goes to the ledger and stops nothing; the
     exit code is then 3. Run the same command again after an interruption, or when files have changed: what is in the
@@ -68,60 +67,61 @@ def index(
 
     Example: looktwice index photos.lt ~/Pictures --column year:int
     """
-    from looktwice.codecs import parse_codec
-    from looktwice.indexing import index as bring_up_to_date
-    from looktwice.models.device import set_threads
     from looktwice.sources import scan
     from looktwice.store import Table, parse_columns
 
     columns = parse_columns(column or ())
-    if mllm is None and (codec, resolution, max_tiles) != ("pq8", None, None):
-        raise UsageError("--codec, --resolution and --max-tiles are for visual tokens; say whose with --mllm.")
-    if mllm is not None:
-        parse_codec(codec)  # a wrong name must fail before anything is indexed
+    _check_tokens(mllm, codec, limits)
     known = Table.open(path) if (path / "manifest.json").exists() else None
-    urls = options.urls(allow_urls, allow_private_urls)
-    found = scan(sources, roots=() if known is None else known.manifest.roots, urls=urls)
-    set_threads(threads)
-    encodes = encoder_for(encoder, known, device, dtype)
+    found = scan(sources, roots=() if known is None else known.manifest.roots, urls=urls.allowed)
+    compute.set_threads()
+    encodes = encoder_for(encoder, known, compute)
     opened = Table.create(path, encodes.info, columns) if known is None else known
     _check_columns(opened, columns)
-    with progress("indexing", "items") as bar:
-        if bar.shown:
-            _count(scan(sources, urls=urls), bar)
-        report = bring_up_to_date(
-            opened,
-            found,
-            encodes,
-            batch_size=batch_size,
-            max_failures=max_failures,
-            prune=prune,
-            progress=lambda so_far: bar.at(so_far.met),
-        )
+    settings = {"batch_size": batch_size, "max_failures": max_failures, "prune": prune}
+    report = _fill(opened, found, encodes, scan(sources, urls=urls.allowed), settings)
     built = _build_index(opened)
     if not json:
         _tell(path, opened, report, built)
     filled = None
     if mllm is not None:
-        settings = {"device": device, "dtype": dtype, "resolution": resolution, "max_tiles": max_tiles}
-        filled = tokens.fill(opened, mllm, codec, settings, {"max_failures": max_failures, "urls": urls}, threads)
-        if not json:
-            tokens.tell(opened, filled)
+        training = {"max_failures": max_failures, "urls": urls.allowed}
+        filled = tokens.fill(opened, mllm, codec, limits, training, compute, quiet=json)
     if json:
         emit({**_record(opened, report, built), "tokens": None if filled is None else tokens.record(filled)})
     if report.failed or (filled is not None and filled.failed):
         raise typer.Exit(3)
 
 
-def encoder_for(name: str | None, known: Table | None, device: str, dtype: str) -> Encoder:
-    """The encoder asked for; where none was, the table's own, at the revision that filled it. Also for `eval`."""
+def _check_tokens(mllm: str | None, codec: str, limits: options.ImageLimits) -> None:
+    """Refuse a wrong codec, and options of tokens without an MLLM, before anything is indexed."""
+    from looktwice.codecs import parse_codec
+
+    if mllm is None and (codec != "pq8" or limits != options.ImageLimits()):
+        raise UsageError("--codec, --resolution and --max-tiles need --mllm NAME: they say how its tokens are stored.")
+    if mllm is not None:
+        parse_codec(codec)
+
+
+def _fill(opened: Table, found: Scan, encoder: Encoder, counted: Scan, settings: dict[str, Any]) -> IndexReport:
+    """Index what was found, with a progress bar whose total comes from `counted`."""
+    from looktwice.indexing import index as bring_up_to_date
+
+    with progress("indexing", "items") as bar:
+        if bar.shown:
+            _count(counted, bar)
+        return bring_up_to_date(opened, found, encoder, progress=lambda so_far: bar.at(so_far.met), **settings)
+
+
+def encoder_for(name: str | None, known: Table | None, compute: options.Compute) -> Encoder:
+    """Load the encoder asked for, by default the table's own at the revision that filled it. Also for `eval`."""
     from looktwice.encode import load_encoder
 
     if known is None or name is not None:
-        made = load_encoder(name or DEFAULT_ENCODER, device=device, dtype=dtype)
+        made = load_encoder(name or DEFAULT_ENCODER, **compute.placement)
     else:
         mine = known.manifest.encoder
-        made = load_encoder(mine.name, revision=mine.revision, device=device, dtype=dtype)
+        made = load_encoder(mine.name, revision=mine.revision, **compute.placement)
     if known is not None:
         known.manifest.check(made.info, known.path)
     return made

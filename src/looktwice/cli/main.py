@@ -19,6 +19,7 @@ from looktwice.cli import (
     demo,
     doctor,
     estimate,
+    eval,
     export,
     index,
     info,
@@ -28,8 +29,8 @@ from looktwice.cli import (
     search,
     tokens,
 )
-from looktwice.cli import eval as evaluation
 from looktwice.cli.console import mute_stdout, note, show_warnings
+from looktwice.cli.renamed import current
 from looktwice.cli.resume import KEPT
 from looktwice.errors import LooktwiceError
 
@@ -40,14 +41,16 @@ class Verbs(TyperGroup):
     """A group that takes --debug anywhere and turns what verbs raise into one sentence and an exit code."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Verbs in the order in which a newcomer meets them, not by alphabet."""
-        return list(self.commands)
+        """Return verbs in the order in which a newcomer meets them, not by alphabet."""
+        order = list(self.commands)
+        order.insert(order.index("info"), order.pop(order.index("eval")))  # typer puts groups last
+        return order
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take --debug out of any place before `--`."""
+        """Take --debug out of any place before `--`, and replace names of earlier versions."""
         own = args[: args.index("--")] if "--" in args else args
         ctx.obj = {"debug": "--debug" in own}
-        return super().parse_args(ctx, [a for a in own if a != "--debug"] + args[len(own) :])
+        return super().parse_args(ctx, current([a for a in own if a != "--debug"]) + args[len(own) :])
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb and send its answer off; where Python finds out at its end that it cannot, it ends with 120."""
@@ -110,22 +113,31 @@ def looktwice(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error; may stand anywhere."),
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
 ) -> None:
-    """Find things in image collections: a cheap shortlist, then a second look by a frozen multimodal LLM."""
+    """Resolver things in image collections: a cheap shortlist, then a second look by a frozen multimodal LLM."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that cannot show a character gets its escape, not a crash
             stream.reconfigure(errors="backslashreplace")
     show_warnings()
 
 
-SEARCHING = (demo, index, search, rerank, calibrate, evaluation)
+SEARCHING = (demo, index, search, rerank, calibrate, eval)
 KEEPING = (info, ledger, delete, export, tokens, estimate, models, doctor)
 for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)
 
 
 def verbs() -> list[str]:
-    """Names of all verbs, in the order of --help."""
-    return [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    """Return the names of all verbs, in the order of --help; a verb of a group as "eval run"."""
+    group: Any = typer.main.get_command(app)
+    return [
+        " ".join([name, *inner])
+        for name in group.list_commands(None)
+        for inner in ([()] if not hasattr(group.commands[name], "commands") else _inner(group.commands[name]))
+    ]
+
+
+def _inner(group: Any) -> list[tuple[str, ...]]:
+    return [(), *((name,) for name in group.commands)]
 
 
 def _sentence(error: BaseException) -> str:

@@ -1,97 +1,84 @@
-"""`looktwice search`: ask a table with a picture, words or both; one query, or a file of them."""
+"""`looktwice search`: ask a table with an image, a text or both; one query, or a file of them."""
 
 from __future__ import annotations
 
 import shlex
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from looktwice.cli import options
 from looktwice.cli.answers import Outputs, check_outputs
 from looktwice.cli.console import note
+from looktwice.cli.groups import grouped, names
 from looktwice.cli.resume import kept_scores
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
+    from looktwice.sources import Urls
+    from looktwice.sources.queries import Queries
     from looktwice.types import Item
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("search", short_help="Ask a table with a picture, words or both.")(search)
+    app.command("search", short_help="Ask a table with an image, a text or both.")(search)
 
 
-SECOND = frozenset(
-    {
-        "mllm",
-        "prompt",
-        "score_mode",
-        "retrace",
-        "prior",
-        "as_released",
-        "ties",
-        "budget",
-        "calibration",
-        "sure",
-        "fusion",
-        "batch_size",
-        "resolution",
-        "max_tiles",
-        "codec",
-        "missing_tokens",
-        "asymmetric",
-        "score_cache",
-    }
-)
+SECOND = {*names(options.Rerank, options.Stopping, options.StoredTokens), "ties", "fusion", "score_cache"}
 """What only a second look reads, as parameters of `search`."""
 
 
+@dataclass(frozen=True)
+class Question:
+    """One query, or a file of them."""
+
+    query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="An image file, or text.")] = None
+    image: Annotated[Path | None, typer.Option(help="The query's image.")] = None
+    text: Annotated[str | None, typer.Option(help="The query's text; with --image, both together.")] = None
+    queries: Annotated[
+        Path | None,
+        typer.Option(help='Many queries: JSON Lines of {"id", "image", "text"}; paths relative to the file.'),
+    ] = None
+
+    def file(self, urls: Urls) -> Queries | None:
+        """Return the file of queries, if there is one. Raises UsageError for a query beside it."""
+        from looktwice.sources.queries import Queries
+
+        if self.queries is not None and (self.query, self.image, self.text) != (None, None, None):
+            raise UsageError("A query and --queries exclude each other; give one of them.")
+        return None if self.queries is None else Queries(self.queries, urls)
+
+    def one(self) -> Item:
+        """Return the query. Raises UsageError where there is none, two, or one that cannot be read."""
+        return _single(self.query, self.image, self.text)
+
+
+@grouped
 def search(
     ctx: typer.Context,
     path: options.TablePath,
-    query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="A picture file, or words.")] = None,
-    image: Annotated[Path | None, typer.Option(help="The query's picture.")] = None,
-    text: Annotated[str | None, typer.Option(help="The query's words; with --image, both together.")] = None,
-    queries: options.Queries = None,
+    *,
+    question: Question,
     k: options.K = 10,
     shortlist: options.Shortlist = 100,
     where: options.Where = None,
-    mllm: options.Mllm = "tiny-vl",
-    prompt: options.Prompt = "auto",
-    score_mode: options.ScoreMode = "p-label",
-    retrace: options.Retrace = "off",
-    prior: options.Prior = "off",
-    as_released: options.AsReleased = False,
-    ties: options.Ties = "default",
-    direction: options.Direction = "auto",
-    budget: options.Budget = "all",
-    calibration: options.Calibration = None,
-    sure: options.Sure = None,
-    explain: options.Explain = False,
-    fusion: options.FusionRule = "0.5",
-    no_rerank: Annotated[bool, typer.Option("--no-rerank", help="The shortlist only, no second look.")] = False,
-    run: options.RunFile = None,
-    report: options.ReportFile = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    threads: options.Threads = None,
-    batch_size: options.BatchSize = None,
-    resolution: options.Resolution = None,
-    max_tiles: options.MaxTiles = None,
-    codec: options.Codec = "auto",
-    missing_tokens: options.MissingTokens = "error",
-    asymmetric: options.Asymmetric = False,
+    no_rerank: options.NoRerank = False,
+    rerank: options.Rerank,
+    ranking: options.Ranking,
+    stopping: options.Stopping,
+    tokens: options.StoredTokens,
     score_cache: options.ScoreCache = None,
-    allow_urls: options.AllowUrls = False,
-    allow_private_urls: options.AllowPrivateUrls = False,
-    json: options.Json = False,
+    compute: options.Compute,
+    urls: options.UrlOptions,
+    output: options.Output,
 ) -> None:
     """Search a table: a shortlist by the table's encoder, then a second look by an MLLM.
 
-    A bare QUERY is a picture where it names a file, and words otherwise; what looks like a path but names no file is an
+    A bare QUERY that names a file is an image, any other is a text. What looks like a path but names no file is an
     error. --image and --text say which.
 
     With --queries and --run an interrupted search goes on where it stopped when it is run again: until the run file is
@@ -107,48 +94,24 @@ def search(
 
       looktwice search photos.lt --queries queries.jsonl --run out.trec --report out.html
     """
-    from looktwice.models.device import set_threads
-    from looktwice.search.mllm_reranker import MllmReranker
     from looktwice.search.retriever import Retriever
-    from looktwice.sources.queries import Queries
 
-    if queries is not None and (query, image, text) != (None, None, None):
-        raise UsageError("Give one query, or a file of them with --queries; not both.")
     if no_rerank:
         options.refuse_unused(ctx, SECOND, "with --no-rerank")
-    check_outputs(run, report)
-    urls = options.urls(allow_urls, allow_private_urls)
-    asked = Queries(queries, urls) if queries is not None else None
-    single = [] if asked is not None else [_single(query, image, text)]
-    set_threads(threads)
-    limits = {"batch_size": batch_size, "resolution": resolution, "max_tiles": max_tiles}
-    method = {"score_mode": score_mode, "retrace": retrace, "prior": prior, "as_released": as_released}
-    looks = asked is not None and not no_rerank
-    with kept_scores(score_cache, run if looks else None, looks) as cache:
-        models: dict[str, Any] = {"cache": cache, "device": device, "dtype": dtype, **limits, **method}
-        look = None if no_rerank else MllmReranker(mllm, prompt=prompt, **models)
-        retriever = Retriever(
-            path,
-            scorer=look,
-            fusion=fusion,
-            ties=ties,
-            direction=direction,
-            budget=budget,
-            calibration=calibration,
-            sure=sure,
-            shortlist=shortlist,
-            codec=codec,
-            missing_tokens=missing_tokens,
-            asymmetric=asymmetric,
-            urls=urls,
-            device=device,
-            dtype=dtype,
-        )
-        if len(retriever.table) == 0:
+    check_outputs(output.run, output.report)
+    asked = question.file(urls.allowed)
+    queries = [question.one()] if asked is None else asked
+    compute.set_threads()
+    many = asked is not None and not no_rerank
+    with kept_scores(score_cache, output.run if many else None, many) as cache:
+        look = None if no_rerank else rerank.load(compute, cache=cache)
+        rules = {**ranking.rules, **stopping.rules, **tokens.choice}
+        opened = Retriever(path, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **compute.placement)
+        if len(opened.table) == 0:
             note(f"The table {path} is empty; fill it with: looktwice index {path} FOLDER")
-        answers = retriever.search_many(single if asked is None else asked, k=k, where=where)
+        answers = opened.search_many(queries, k=k, where=where)
         with nullcontext() if look is None else closing(look):
-            Outputs(json, run, report, retriever.loader.find, asked, explain).write(answers)
+            Outputs.of(output, opened.loader.find, asked).write(answers)
 
 
 def _single(query: str | None, image: Path | None, text: str | None) -> Item:
@@ -156,36 +119,36 @@ def _single(query: str | None, image: Path | None, text: str | None) -> Item:
     from looktwice.types import Item
 
     if query is not None and (image is not None or text is not None):
-        raise UsageError("Give the query either bare or with --image and --text, not both.")
+        raise UsageError("QUERY and --image or --text exclude each other; give one of them.")
     if query is not None:
         return _bare(query)
     if text is not None and not text.strip():
-        raise UsageError("The query's text is empty; give words.")
+        raise UsageError("--text is empty; give a text.")
     if text is not None:
         words(text, "The query")
     if image is not None:
         return picture(image, str(image), text)
     if text is None:
-        raise UsageError("What to search for? Give a picture file, words, or --queries FILE.")
+        raise UsageError("There is no query; give an image file, a text, or --queries FILE.")
     return Item(text, text=text)
 
 
 def _bare(query: str) -> Item:
-    """A picture where the word names a file, else words; never words where it was meant as a path."""
+    """Read a bare query: an image if it names a file, else a text; a path that names no file is refused."""
     from looktwice.search.inputs import looks_like_path, picture, words
     from looktwice.types import Item
 
     if not query.strip():
-        raise UsageError("The query is empty; give a picture file or words.")
+        raise UsageError("The query is empty; give an image file or a text.")
     path = Path(query)
     try:
         there, folder = path.exists(), path.is_dir()
-    except (OSError, ValueError):  # too long for a file name, or with a NUL in it: words
+    except (OSError, ValueError):  # too long for a file name, or with a NUL in it: a text
         there = folder = False
     if folder:
-        raise UsageError(f"{query!r} is a folder; name a picture in it, or say --text {shlex.quote(query)} for words.")
+        raise UsageError(f"{query!r} is a folder; name an image in it, or pass --text {shlex.quote(query)}.")
     if there:
         return picture(path, query)
     if looks_like_path(query):
-        raise UsageError(f"There is no file {query!r}; check the path, or say --text {shlex.quote(query)} for words.")
+        raise UsageError(f"There is no file {query!r}; check the path, or pass --text {shlex.quote(query)}.")
     return Item(query, text=words(query, "The query"))

@@ -11,16 +11,18 @@ import typer
 from looktwice.cli import options
 from looktwice.cli.answers import check_outputs
 from looktwice.cli.console import Bar, emit, note, number, plural, progress, say, size, table
+from looktwice.cli.groups import grouped
 from looktwice.errors import UsageError
 from looktwice.files import followed, write_whole
 
 if TYPE_CHECKING:
     from looktwice.store import Table
     from looktwice.token_index import Progress, TokensReport
+    from looktwice.token_index.compare import CodecRow
 
 DEFAULT_SPECS = ("none", "int8", "pq8", "pq16", "pool2+pq8")
-Spec = Annotated[str, typer.Option("--codec", help="How tokens are kept: see `looktwice models codec`.")]
 Codebook = Annotated[Path | None, typer.Option(help="Use this codebook instead of training one.")]
+Seed = Annotated[int, typer.Option(help="Of the sample and the training.")]
 TrainTokens = Annotated[int, typer.Option(min=1, help="Tokens of a sample of the table that a codebook is trained on.")]
 
 
@@ -30,22 +32,20 @@ def add_to(app: typer.Typer) -> None:
     app.command("codec", short_help="Compare codecs on a sample before committing to one.")(codec)
 
 
+@grouped
 def add_tokens(
     path: options.TablePath,
+    *,
     mllm: options.Mllm = "tiny-vl",
-    codec: Spec = "pq8",
-    resolution: options.Resolution = None,
-    max_tiles: options.MaxTiles = None,
+    codec: options.TokenCodec = "pq8",
+    limits: options.ImageLimits,
     codebook: Codebook = None,
     save_codebook: Annotated[Path | None, typer.Option(help="Write the codebook to a file, for other tables.")] = None,
     train_tokens: TrainTokens = 65_536,
-    seed: Annotated[int, typer.Option(help="Of the sample and the training.")] = 0,
-    max_failures: Annotated[int | None, typer.Option(min=0, help="Stop when more pictures than this fail.")] = None,
-    allow_urls: options.AllowUrls = False,
-    allow_private_urls: options.AllowPrivateUrls = False,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    threads: options.Threads = None,
+    seed: Seed = 0,
+    max_failures: options.MaxFailures = None,
+    compute: options.Compute,
+    urls: options.UrlOptions,
     json: options.Json = False,
 ) -> None:
     """Store compressed visual tokens, so that the vision tower never sees these pictures at query time.
@@ -59,35 +59,41 @@ def add_tokens(
 
     _check_codebook(save_codebook, codec)
     opened = Table.open(path)
-    settings = {"device": device, "dtype": dtype, "resolution": resolution, "max_tiles": max_tiles}
-    training = {"codebook": codebook, "train_tokens": train_tokens, "seed": seed}
-    limits = {"max_failures": max_failures, "urls": options.urls(allow_urls, allow_private_urls)}
-    report = fill(opened, mllm, codec, settings, {**training, **limits}, threads)
+    training: dict[str, Any] = {"codebook": codebook, "train_tokens": train_tokens, "seed": seed}
+    training |= {"max_failures": max_failures, "urls": urls.allowed}
+    report = fill(opened, mllm, codec, limits, training, compute, quiet=json)
     if save_codebook is not None and report.codebook_sha256 is not None:
         write_whole(followed(save_codebook), opened.codebook(report.codebook_sha256))
         note(f"Codebook: {save_codebook}")
     if json:
         emit(record(report))
-    else:
-        tell(opened, report)
     if report.failed:
         raise typer.Exit(3)
 
 
 def fill(
-    opened: Table, mllm: str, codec: str, settings: dict[str, Any], training: dict[str, Any], threads: int | None
+    opened: Table,
+    mllm: str,
+    codec: str,
+    limits: options.ImageLimits,
+    training: dict[str, Any],
+    compute: options.Compute,
+    *,
+    quiet: bool,
 ) -> TokensReport:
-    """Load the MLLM and store tokens, with a progress bar; used by `index` too."""
+    """Load the MLLM, store tokens with a progress bar and, unless `quiet`, say what was stored. Also for `index`."""
     from looktwice.codecs import parse_codec
-    from looktwice.models.device import set_threads
     from looktwice.score import load_scorer
     from looktwice.token_index import add_tokens as add
 
     parse_codec(codec)  # a wrong name must fail before anything is loaded
-    set_threads(threads)
-    scorer = load_scorer(mllm, **settings)
+    compute.set_threads()
+    scorer = load_scorer(mllm, **limits.sizes, **compute.placement)
     with progress("visual tokens", "pictures") as bar:
-        return add(opened, scorer, codec, progress=lambda now: _follow(bar, now), **training)
+        report = add(opened, scorer, codec, progress=lambda now: _follow(bar, now), **training)
+    if not quiet:
+        _tell(opened, report)
+    return report
 
 
 def _check_codebook(path: Path | None, codec: str) -> None:
@@ -106,8 +112,7 @@ def record(report: TokensReport) -> dict[str, Any]:
     return {**asdict(report), "bytes_per_picture": report.bytes_per_picture}
 
 
-def tell(opened: Table, report: TokensReport) -> None:
-    """Say what was stored."""
+def _tell(opened: Table, report: TokensReport) -> None:
     each = f", {size(report.bytes_per_picture)} each" if report.encoded else ""
     rate = f", {report.encoded / report.seconds:,.1f} pictures/s" if report.encoded and report.seconds else ""
     say(f"{report.codec}: tokens of {plural(report.encoded, 'picture')}{each} ({report.seconds:.1f} s{rate})")
@@ -117,26 +122,24 @@ def tell(opened: Table, report: TokensReport) -> None:
         note(f"{report.failed:,} pictures gave no tokens. Which, and why: looktwice ledger {opened.path}")
 
 
+@grouped
 def codec(
     path: options.TablePath,
     specs: Annotated[list[str] | None, typer.Argument(metavar="[CODEC]...", help="Codecs to compare.")] = None,
+    *,
     mllm: options.Mllm = "tiny-vl",
     prompt: Annotated[str, typer.Option(help="The question asked of each pair.")] = "object",
-    queries: Annotated[int, typer.Option(min=1, help="Pictures of the table taken as queries.")] = 8,
+    queries: Annotated[int, typer.Option(min=1, help="Images of the table taken as queries.")] = 8,
     depth: Annotated[int, typer.Option(min=1, help="Nearest others that each is paired with.")] = 24,
     asymmetric: options.Asymmetric = False,
-    resolution: options.Resolution = None,
-    max_tiles: options.MaxTiles = None,
+    limits: options.ImageLimits,
     codebook: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="Use this codebook where it fits. Repeatable.")
     ] = None,
     train_tokens: TrainTokens = 65_536,
-    seed: Annotated[int, typer.Option(help="Of the sample and the training.")] = 0,
-    allow_urls: options.AllowUrls = False,
-    allow_private_urls: options.AllowPrivateUrls = False,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    threads: options.Threads = None,
+    seed: Seed = 0,
+    compute: options.Compute,
+    urls: options.UrlOptions,
     json: options.Json = False,
 ) -> None:
     """Compare codecs on real pairs of a table: bytes, reconstruction error, change of p, order kept (Kendall's τ).
@@ -144,7 +147,6 @@ def codec(
     Example: looktwice codec photos.lt pq8 pq16 pool2+pq8 --mllm smolvlm-256m
     """
     from looktwice.codecs import parse_codec
-    from looktwice.models.device import set_threads
     from looktwice.score import load_scorer
     from looktwice.store import Table
     from looktwice.token_index import compare_codecs
@@ -153,40 +155,27 @@ def codec(
     for spec in chosen:
         parse_codec(spec)
     opened = Table.open(path)
-    set_threads(threads)
-    scorer = load_scorer(mllm, prompt=prompt, device=device, dtype=dtype, resolution=resolution, max_tiles=max_tiles)
+    compute.set_threads()
+    scorer = load_scorer(mllm, prompt=prompt, **limits.sizes, **compute.placement)
+    sample: dict[str, Any] = {"queries": queries, "depth": depth, "asymmetric": asymmetric, "seed": seed}
+    training: dict[str, Any] = {"codebooks": codebook or (), "train_tokens": train_tokens, "urls": urls.allowed}
     with progress("comparing codecs", "tokens") as bar:
         rows, warnings = compare_codecs(
-            opened,
-            scorer,
-            chosen,
-            queries=queries,
-            depth=depth,
-            asymmetric=asymmetric,
-            codebooks=codebook or (),
-            train_tokens=train_tokens,
-            seed=seed,
-            urls=options.urls(allow_urls, allow_private_urls),
-            progress=lambda now: _follow(bar, now),
+            opened, scorer, chosen, progress=lambda now: _follow(bar, now), **sample, **training
         )
     for row in rows if json else ():
         emit(row.record())
     if not json:
         columns = ["codec", ">bytes/image", ">tokens", ">error", ">|Δp|", ">τ"]
-        cells = [
-            (
-                r.codec,
-                f"{r.bytes_per_image:,.0f}",
-                f"{r.tokens:.0f}",
-                number(r.error, 4),
-                number(r.delta_p, 4),
-                number(r.tau),
-            )
-            for r in rows
-        ]
-        table(columns, cells, title=f"{rows[0].pairs} pairs of {rows[0].pictures} pictures, {mllm}, prompt {prompt}")
+        title = f"{rows[0].pairs} pairs of {rows[0].pictures} images, {mllm}, prompt {prompt}"
+        table(columns, list(map(_cells, rows)), title=title)
     for warning in warnings:
         note(f"Warning: {warning}")
+
+
+def _cells(row: CodecRow) -> list[str]:
+    counts = [f"{row.bytes_per_image:,.0f}", f"{row.tokens:.0f}"]
+    return [row.codec, *counts, number(row.error, 4), number(row.delta_p, 4), number(row.tau)]
 
 
 def _follow(bar: Bar, now: Progress) -> None:

@@ -25,11 +25,21 @@ from looktwice.codecs.pooling import Pooling
 from looktwice.codecs.pq import PQ
 from looktwice.codecs.sampling import Sampling
 from looktwice.errors import UnknownName, UsageError
+from looktwice.types import Choice
 
 EXAMPLES = (
     "none", "int8", "pq8", "pq16", "pq:448", "pq16x6", "opq16",
     "pool2", "pool2:replicate", "sample2", "group4", "cluster70", "pool2+pq16",
 )  # fmt: skip
+
+CHOICES = (
+    Choice("none", "as they are, 16 or 32 bits per number"),
+    Choice("int8", "8 bits per number"),
+    Choice("pq8, pq16", "product quantisation: a byte per 8 or 16 dimensions; pq:448, opq16, pq16x6"),
+    Choice("pool2, sample2", "mean, or first token, of each 2 × 2 cell; :replicate and :zero keep their number"),
+    Choice("group4, cluster70", "groups of 4 similar tokens, or 70 clusters, share one vector"),
+    Choice("pool2+pq16", "a rule for cells, one for groups and a quantiser, in this order"),
+)
 
 _NUMBER = r"([1-9]\d{0,5})"
 _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[..., Any]], ...] = (

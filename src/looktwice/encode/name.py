@@ -22,6 +22,7 @@ import re
 from dataclasses import dataclass
 
 from looktwice.errors import UsageError
+from looktwice.types import Choice
 
 TOWER = "tower:"
 ST = "st:"
@@ -29,6 +30,17 @@ LINEAR = "+linear:"
 MIX = "+mix:"
 DIM = "+dim:"
 SIDES = range(16, 4097)
+CHOICES = (
+    Choice(f"{TOWER}MLLM", "the mean of an MLLM's own visual tokens; images", "that MLLM"),
+    Choice(f"{ST}NAME", "any multimodal checkpoint of sentence-transformers", "pip install 'looktwice[st]'"),
+    Choice(f"NAME{DIM}256", "the first 256 numbers of qwen3-vl-embedding or st: vectors (Matryoshka)", "nothing more"),
+    Choice(f"NAME{MIX}0.3", "text has this share beside an image (0.5 by default)", "nothing more"),
+    Choice(
+        f"NAME{MIX}mmeb", "as RetLLM's code mixes: items 0.7/0.3, not rescaled; queries 0.8/0.2, raw", "nothing more"
+    ),
+    Choice(f"NAME{LINEAR}FILE", "any of these, followed by a linear adaptation from a file", "the file"),
+)
+"""Forms of a name beside the short names of the catalogue."""
 
 _TAIL = re.compile(
     r"(?P<model>.*?)(?:#(?P<revision>\w[\w./-]*))?(?:@(?P<size>\d+)(?:/(?P<query>\d+))?)?(?:\+mix:(?P<mix>[\w.]*))?(?:\+dim:(?P<dim>\d+))?",

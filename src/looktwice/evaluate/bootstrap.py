@@ -1,9 +1,9 @@
-"""How sure a mean over queries is. Knows numbers, no ranking."""
+"""Confidence intervals of a mean over queries. Knows numbers, no ranking."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,9 +34,21 @@ def interval(
         raise UsageError("A confidence interval needs at least one query, and a finite value for each.")
     if not 0 < level < 1 or resamples < 1:
         raise UsageError(f"The level must lie between 0 and 1 and resamples above 0, not {level:g} and {resamples}.")
-    tail = (1 - level) / 2
-    low, high = np.quantile(_resampled_means(x, resamples, np.random.default_rng(seed)), [tail, 1 - tail])
-    return Interval(float(x.mean()), float(low), float(high))
+    mean = float(x.mean())
+    if x.size == 1:  # nothing to resample
+        return Interval(mean, mean, mean)
+    from scipy.stats import bootstrap
+
+    found = bootstrap(
+        (x,),
+        np.mean,
+        method="percentile",
+        confidence_level=level,
+        n_resamples=resamples,
+        batch=batch_of(x.size),
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(mean, float(found.low), float(found.high))
 
 
 def difference(
@@ -54,15 +66,11 @@ def difference(
     """
     if after.keys() != before.keys():
         odd = min(after.keys() ^ before.keys())
-        raise UsageError(f"Only the same queries can be compared; {odd!r} has a value on one side only.")
+        raise UsageError(f"Query {odd!r} has a value on one side only; compare results of the same queries.")
     gains = (after[query] - before[query] for query in sorted(after))
     return interval(gains, level=level, resamples=resamples, seed=seed)
 
 
-def _resampled_means(x: np.ndarray[Any, Any], resamples: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-    means = np.empty(resamples)
-    step = max(1, _CHUNK // x.size)
-    for start in range(0, resamples, step):
-        n = min(step, resamples - start)
-        means[start : start + n] = x[rng.integers(x.size, size=(n, x.size))].mean(axis=1)
-    return means
+def batch_of(queries: int) -> int:
+    """Return how many resamples of so many queries are drawn at once."""
+    return max(1, _CHUNK // queries)

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from looktwice.errors import UsageError
-from looktwice.evaluate.bootstrap import Interval, difference
-
-_CHUNK = 2_000_000
+from looktwice.evaluate.bootstrap import Interval, batch_of, difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +51,16 @@ def randomisation(gains: list[float], *, draws: int = 10_000, seed: int | None =
     x = np.asarray(gains, dtype=np.float64)
     if x.size == 0 or not np.isfinite(x).all():
         raise UsageError("A test of significance needs at least one query, and a finite value for each.")
-    rng, observed, extreme = np.random.default_rng(seed), abs(float(x.sum())), 0
-    step = max(1, _CHUNK // x.size)
-    for start in range(0, draws, step):
-        signs = rng.integers(2, size=(min(step, draws - start), x.size), dtype=np.int8) * 2 - 1
-        extreme += int((np.abs(signs @ x) >= observed - 1e-12).sum())
-    return (extreme + 1) / (draws + 1)
+    from scipy.stats import monte_carlo_test
+
+    rng = np.random.default_rng(seed)
+    found = monte_carlo_test(
+        x,
+        lambda size: x * (rng.integers(2, size=size, dtype=np.int8) * 2 - 1),
+        lambda gained, axis: np.abs(gained.sum(axis=axis)).round(12),  # equal sums may differ in their last digit
+        vectorized=True,
+        n_resamples=draws,
+        batch=batch_of(x.size),
+        alternative="greater",
+    )
+    return float(found.pvalue)

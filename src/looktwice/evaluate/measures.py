@@ -98,11 +98,11 @@ def measure(run: Run, qrels: Qrels, names: Iterable[str | Measure]) -> Result:
     wanted = {str(name): Measure.parse(name) for name in names}
     labels = {query: labelled for query, labelled in sorted(qrels.items()) if any(r > 0 for r in labelled.values())}
     if not labels:
-        raise UsageError("No query has a relevant document, so there is nothing to measure; check the labels.")
+        raise UsageError("No query has a relevant document; check the labels.")
     rankings = {query: [document for document, _ in run.get(query, ())] for query in labels}
     for query, ranking in rankings.items():
         if len(set(ranking)) < len(ranking):
-            raise UsageError(f"The list of query {query!r} names a document twice; each may stand there once.")
+            raise UsageError(f"The list of query {query!r} names a document twice; list each once.")
     standard = _by_ir_measures({m for m in wanted.values() if m.kind in _STANDARD}, rankings, labels)
     return Result(
         per_query={name: standard[m] if m in standard else _own(m, rankings, labels) for name, m in wanted.items()},

@@ -46,7 +46,7 @@ def averages(scores: Mapping[str, float]) -> dict[str, float]:
         if name not in NAMES:
             raise UnknownName("MMEB data set", name, NAMES)
     if missing := [name for name in NAMES if name not in scores]:
-        raise UsageError(f"MMEB's averages are over all 36 data sets; missing: {', '.join(missing)}.")
+        raise UsageError(f"MMEB's averages need all 36 data sets; add those that are missing: {', '.join(missing)}.")
     groups = {group: fmean(scores[name] for name in names) for group, names in GROUPS.items()}
     return {
         **groups,

@@ -1,4 +1,4 @@
-"""Runs that are there already, measured and compared: `looktwice eval --run`. Knows files, no model and no table."""
+"""Runs that are there already, measured and compared: `looktwice eval compare`. Knows files, no model and no table."""
 
 from __future__ import annotations
 
@@ -41,10 +41,12 @@ def _record(name: str, found: Mapping[Path, Result], problems: Mapping[str, Any]
 
 def _comparable(path: Path, run: Run, qrels: Qrels, known: Collection[str] | None) -> None:
     if not run.keys() & qrels.keys():
-        raise UsageError(f"{path} has no query of the labels; are the ids of the queries spelled as there?")
+        raise UsageError(f"{path} and the labels share no query id; use the same ids in both.")
     ids = {name for rows in run.values() for name, _ in rows}
     if known is not None and ids and not ids & set(known):
-        raise UsageError(f"{path} names nothing that the table holds, such as {min(ids)!r}; is it the right table?")
+        raise UsageError(
+            f"The table holds no item of {path}, such as {min(ids)!r}; pass the table that the run came from."
+        )
 
 
 def _problems(run: Run, qrels: Qrels, result: Result, known: Collection[str] | None) -> dict[str, Any]:

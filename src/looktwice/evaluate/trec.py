@@ -218,9 +218,7 @@ def _refuse_repeats(path: str | Path, lists: Mapping[str, Sequence[str]]) -> Non
     for query, documents in lists.items():
         if len(set(documents)) < len(documents):
             document, n = Counter(documents).most_common(1)[0]
-            raise UsageError(
-                f"{path}: query {query!r} lists {document!r} {n} times; each document may stand there once."
-            )
+            raise UsageError(f"{path}: query {query!r} lists {document!r} {n} times; list each document once.")
 
 
 def _whole(column: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Models with a short name: plain data, so that listing them loads no library.
+"""List the models that have a short name: plain data, so that listing them loads no library.
 
 Nothing here is downloaded before somebody names it. `gigabytes` is about what a first use fetches, `parameters` are in
 millions. Names of the model hub (`org/name`) and local folders are taken as well and need no entry.
@@ -15,7 +15,7 @@ from typing import Literal
 class Entry:
     """One short name.
 
-    `hub` maps the input size in pixels (0: chosen by the model from each picture) to the hub's name of the checkpoint
+    `hub` maps the input size in pixels (0: chosen by the model from each image) to the hub's name of the checkpoint
     made for it; the first is the default; empty for a bundled model. `dim` is the length of its vectors (of its visual
     tokens, for an MLLM); `text_tokens` how much text an encoder reads, None for none at all; `extra` the optional part
     of looktwice that it needs (`siglip` for text only).
@@ -35,6 +35,24 @@ class Entry:
     def bundled(self) -> bool:
         """Whether the checkpoint comes with looktwice."""
         return not self.hub
+
+    @property
+    def description(self) -> str:
+        """Say how large it is and, of an encoder, what it reads, the length of its vectors and its other sizes."""
+        if self.kind == "mllm":
+            return "; ".join(filter(None, (f"{self.parameters:,} M", self.note)))
+        sizes = ", ".join(f"@{side}" for side in list(self.hub)[1:])
+        reads = "images and text" if self.text_tokens else "images"
+        facts = f"{self.parameters} M, {reads}, d = {self.dim}"
+        return "; ".join(filter(None, (facts, sizes and f"also {sizes}", self.note)))
+
+    @property
+    def needs(self) -> str:
+        """Say what must be downloaded and installed before its first use."""
+        if self.bundled:
+            return "nothing: comes with looktwice"
+        extra = f" and pip install 'looktwice[{self.extra}]'" if self.extra else ""
+        return f"a download of {self.gigabytes:g} GB{extra}"
 
 
 def _encoder(
@@ -148,5 +166,5 @@ def names(kind: Literal["encoder", "mllm"]) -> list[str]:
 
 
 def text_encoders() -> list[str]:
-    """Return the encoders that read text as well as pictures."""
+    """Return the encoders that read text as well as images."""
     return [entry.name for entry in ENTRIES if entry.text_tokens]

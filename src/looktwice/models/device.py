@@ -1,4 +1,4 @@
-"""Where a model runs, in which number format, on how many threads: each choice with its reason; what memory there is.
+"""Choose where a model runs, in which dtype and on how many threads, each with its reason; measure free memory.
 
 torch loads only when a device is really chosen.
 """
@@ -35,7 +35,7 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A device ("cpu", "cuda:0", "mps"), a number format ("float32", "bfloat16", "float16"), and why."""
+    """A device ("cpu", "cuda:0", "mps"), a dtype ("float32", "bfloat16", "float16"), and why."""
 
     device: str
     dtype: str
@@ -43,7 +43,7 @@ class Placement:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The number format as torch's own object."""
+        """Return the dtype as torch's own object."""
         import torch
 
         dtype: torch.dtype = getattr(torch, self.dtype)
@@ -52,14 +52,14 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of memory of a device: what it has, and what is free now (None where the system does not say)."""
+    """Bytes of memory of a device: all of it, and what is free now."""
 
-    total: int | None
-    free: int | None
+    total: int
+    free: int
 
 
 def place(device: str = "auto", dtype: str = "auto") -> Placement:
-    """Choose a device and a number format.
+    """Choose a device and a dtype.
 
     `device` is "auto" (CUDA, then Apple's MPS, then CPU), "cpu", "cuda", "cuda:N" or "mps"; `dtype` is "auto" or one of
     DTYPES. The environment variable LOOKTWICE_DTYPE replaces "auto", so that unlike machines compute alike. Raises
@@ -71,7 +71,7 @@ def place(device: str = "auto", dtype: str = "auto") -> Placement:
         dtype, by = os.environ[DTYPE_VARIABLE], f"as {DTYPE_VARIABLE} says"
     if dtype != "auto":
         if dtype not in DTYPES:
-            raise UnknownName("number format", dtype, ["auto", *DTYPES])
+            raise UnknownName("dtype", dtype, ["auto", *DTYPES])
         return Placement(chosen, DTYPES[dtype], f"{why}; {DTYPES[dtype]} {by}")
     name, because = _default_dtype(chosen)
     return Placement(chosen, name, f"{why}; {because}")
@@ -92,7 +92,7 @@ def _find_device(device: str) -> tuple[str, str]:
     if kind == "mps" and not index:
         if torch.backends.mps.is_available():
             return "mps", "MPS as asked"
-        raise UsageError("There is no MPS device here; use --device cpu, or auto.")
+        raise UsageError("This machine has no MPS device; use --device cpu or auto.")
     if kind == "cuda" and (not index or index.isdecimal()):
         return _find_cuda(int(index or 0)), f"{device} as asked"
     raise UnknownName("device", device, ["auto", "cpu", "cuda", "cuda:0", "cuda:1", "mps"])
@@ -103,7 +103,7 @@ def _find_cuda(index: int) -> str:
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
-        raise UsageError("There is no CUDA device here that torch can use; use --device cpu, or auto.")
+        raise UsageError("torch finds no CUDA device; use --device cpu or auto.")
     if index >= count:
         raise UsageError(f"There is no CUDA device {index}; use one of 0 to {count - 1}.")
     return f"cuda:{index}"
@@ -164,18 +164,15 @@ def usable_cpus() -> int:
 
 def physical_cores() -> int:
     """Return the machine's cores, hyper-threads not counted where the system tells them apart."""
-    cores, package = set(), "0"
-    for line in _read_text("/proc/cpuinfo").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "physical id":
-            package = value.strip()
-        elif key.strip() == "core id":
-            cores.add((package, value.strip()))
-    return len(cores) or os.cpu_count() or 1
+    import psutil
+
+    return psutil.cpu_count(logical=False) or os.cpu_count() or 1
 
 
 def _load() -> float:
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    import psutil
+
+    return float(psutil.getloadavg()[0])
 
 
 def memory(device: str = "cpu") -> Memory:
@@ -185,11 +182,10 @@ def memory(device: str = "cpu") -> Memory:
 
         free, total = torch.cuda.mem_get_info(device)
         return Memory(total, free)
-    sizes = {}
-    for line in _read_text("/proc/meminfo").splitlines():
-        key, _, value = line.partition(":")
-        sizes[key] = int(value.split()[0]) * 1024
-    return _within_container(Memory(sizes.get("MemTotal") or _installed(), sizes.get("MemAvailable")))
+    import psutil
+
+    machine = psutil.virtual_memory()
+    return _within_container(Memory(machine.total, machine.available))
 
 
 def _within_container(machine: Memory) -> Memory:
@@ -197,21 +193,14 @@ def _within_container(machine: Memory) -> Memory:
     used = _read_line("/sys/fs/cgroup/memory.current")
     if not (limit.isdecimal() and used.isdecimal()):
         return machine
-    total, free = int(limit), max(0, int(limit) - max(0, int(used) - _page_cache()))
-    return Memory(min(machine.total or total, total), free if machine.free is None else min(machine.free, free))
+    free = max(0, int(limit) - max(0, int(used) - _page_cache()))
+    return Memory(min(machine.total, int(limit)), min(machine.free, free))
 
 
 def _page_cache() -> int:
     """Bytes of files that a container keeps in memory for as long as nobody needs it; they count as used."""
     counts = (line.partition(" ") for line in _read_text("/sys/fs/cgroup/memory.stat").splitlines())
     return sum(int(count) for name, _, count in counts if name in ("inactive_file", "active_file"))
-
-
-def _installed() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):  # Windows, or a system that keeps it to itself
-        return None
 
 
 def halving(run: Callable[[Sequence[T]], R], batch: Sequence[T], alone: str) -> Iterator[tuple[Sequence[T], R]]:

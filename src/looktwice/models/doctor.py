@@ -72,13 +72,13 @@ def _compute() -> Iterator[Check]:
 def _memory(device: str) -> Check:
     sizes = memory(device)
     free, total = (_gigabytes(size) for size in (sizes.free, sizes.total))
-    enough = sizes.free is None or sizes.free >= _LEAST_FREE
+    enough = sizes.free >= _LEAST_FREE
     remedy = "" if enough else "close other programs, or choose smaller models"
     return Check(f"memory {device}", enough, f"{free} free of {total}", remedy)
 
 
-def _gigabytes(size: int | None) -> str:
-    return "unknown" if size is None else f"{size / 1024**3:.1f} GiB"
+def _gigabytes(size: int) -> str:
+    return f"{size / 1024**3:.1f} GiB"
 
 
 def _models() -> Iterator[Check]:

@@ -1,8 +1,8 @@
-"""From a model's numbers to numbers that mean something: fitted on labelled pairs, kept with their source.
+"""Map a model's p to P(relevant): fitted on labelled pairs, kept with what made them.
 
 A calibration holds for the encoder, MLLM, prompt, mode, retrace and codec that it was made with; others refuse it.
 Platt: P(relevant) = σ(a · logit(p) + b), with Platt's smoothed targets (Advances in Large Margin Classifiers, 1999).
-Isotonic: the non-decreasing step function nearest to the labels (pool adjacent violators). Knows numbers and labels.
+Isotonic: the non-decreasing step function nearest to the labels. scikit-learn fits both. Knows numbers and labels.
 """
 
 from __future__ import annotations
@@ -62,25 +62,25 @@ class Calibration:
     quality: Mapping[str, Any]
 
     def probability(self, p: float) -> float:
-        """P(relevant) of a pair with this p."""
+        """Return P(relevant) of a pair with this p."""
         return _apply(self.method, self.curve, p)
 
     def relevance(self, gap: float) -> float:
-        """P(relevant) of a candidate not looked at yet, by its coarse score's distance from the best."""
+        """Return P(relevant) of an unscored candidate whose coarse score is `gap` below the best."""
         return _sigmoid(self.gap[0] * gap + self.gap[1])
 
     def survival(self, p: float) -> float:
-        """P(score above p) of a relevant pair; never quite 0 or 1, as far as so many pairs can tell."""
+        """Return P(score above p) of a relevant pair, smoothed by half a pair so that it is never 0 or 1."""
         above = len(self.relevant) - bisect.bisect_right(self.relevant, p)
         return (above + 0.5) / (len(self.relevant) + 1)
 
     def threshold(self, precision: float) -> float:
-        """The least p to show for this precision. Raises UsageError for one that was not or could not be fitted."""
+        """Return the least p to show for this precision. Raises UsageError for one that was not fitted."""
         found = self.thresholds.get(f"{precision:g}")
         if found is None:
             raise UsageError(
-                f"This calibration has no threshold for a precision of {precision:g}; it has "
-                f"{', '.join(self.thresholds) or 'none'}. Calibrate with more labelled pairs for others."
+                f"This calibration has no threshold for a precision of {precision:g}; choose one of "
+                f"{', '.join(self.thresholds) or '(it has none)'}, or calibrate with more labelled pairs."
             )
         return found
 
@@ -89,8 +89,8 @@ class Calibration:
         wrong = [key for key in (*self.source, *source) if self.source.get(key) != source.get(key)]
         if wrong:
             raise Mismatch(
-                f"This calibration was made with {wrong[0]} {self.source.get(wrong[0])!r}, and this run has "
-                f"{source.get(wrong[0])!r}; calibrate again, or use the same."
+                f"This calibration was made with {wrong[0]} {self.source.get(wrong[0])!r}, but this run has "
+                f"{source.get(wrong[0])!r}; use the same settings, or calibrate again."
             )
 
     def save(self, path: str | Path) -> None:
@@ -100,7 +100,7 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | Path | Calibration) -> Calibration:
-        """Read one. Raises UsageError for a file that is none."""
+        """Read one. Raises UsageError for a file that cannot be read as a calibration."""
         if isinstance(path, Calibration):
             return path
         try:
@@ -114,7 +114,7 @@ class Calibration:
             return cls(curve=curve, relevant=relevant, gap=(a, b), **body)._checked()
         except (OSError, ValueError, TypeError) as error:
             raise UsageError(
-                f"{path} is no calibration that can be read ({error}); make one with calibrate."
+                f"Cannot read the calibration {path} ({error}); create one with `looktwice calibrate`."
             ) from error
 
     def _checked(self) -> Calibration:
@@ -134,13 +134,11 @@ class Calibration:
 
 
 def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:
-    """What a calibration must match, from what a run's manifest says. Raises UsageError where prompts were mixed."""
+    """Return what a calibration must match, from a run's settings. Raises UsageError where prompts were mixed."""
     looks = [look for look in conditions.get("second_look") or [] if look]
     own = [{key: _setting(look.get(key)) for key in _SOURCE} for look in looks]
     if not own or any(other != own[0] for other in own):
-        raise UsageError(
-            "A calibration is for one prompt and model; name one with --prompt, and ties without a question."
-        )
+        raise UsageError("Calibration needs one fixed prompt: pass --prompt NAME and --ties default or coarse.")
     seen = conditions.get("candidates_from", [])
     codecs = {str(found.get("tokens_key", "")) for found in seen}
     unusual = {"asymmetric": True} if any(found.get("asymmetric") for found in seen) else {}
@@ -160,7 +158,9 @@ def fit(samples: Iterable[Sample], source: Mapping[str, Any], method: str = "pla
     if method not in METHODS:
         raise UnknownName("calibration method", method, METHODS)
     if len({s.relevant for s in pairs}) < 2 or len({s.query for s in pairs}) < 2:
-        raise UsageError("Calibrating takes pairs of two queries or more, relevant and not; give more labels.")
+        raise UsageError(
+            "Calibration needs labelled pairs of at least two queries, relevant and not; give more labels."
+        )
     relevant = sorted(s.p for s in pairs if s.relevant)
     kept = [relevant[i * (len(relevant) - 1) // max(1, QUANTILES - 1)] for i in range(min(QUANTILES, len(relevant)))]
     return Calibration(
@@ -175,12 +175,12 @@ def fit(samples: Iterable[Sample], source: Mapping[str, Any], method: str = "pla
 
 
 def ece(p: Sequence[float], relevant: Sequence[bool]) -> float:
-    """Expected calibration error: |mean p − share relevant| over ten equal bins of p, weighted by their pairs."""
+    """Return the expected calibration error: |mean p − share relevant| over ten bins of p, weighted by their pairs."""
     return sum(n * abs(mean - share) for mean, share, n in reliability(p, relevant)) / max(1, len(p))
 
 
 def reliability(p: Sequence[float], relevant: Sequence[bool]) -> list[tuple[float, float, int]]:
-    """(mean p, share relevant, pairs) of every bin that is not empty: the points of a reliability diagram."""
+    """Return (mean p, share relevant, pairs) of every filled bin: the points of a reliability diagram."""
     bins: dict[int, list[int]] = {}
     for i, value in enumerate(p):
         bins.setdefault(min(BINS - 1, int(value * BINS)), []).append(i)
@@ -191,7 +191,7 @@ def reliability(p: Sequence[float], relevant: Sequence[bool]) -> list[tuple[floa
 
 
 def _quality(method: str, pairs: Sequence[Sample]) -> dict[str, Any]:
-    """Every pair judged by a fit on other queries."""
+    """Measure a fit on queries that it has not seen: five folds of queries."""
     names = sorted({s.query for s in pairs})
     fold = {name: i % min(FOLDS, len(names)) for i, name in enumerate(names)}
     after = [0.0] * len(pairs)
@@ -228,7 +228,7 @@ def _thresholds(pairs: Sequence[Sample]) -> dict[str, float]:
 
 
 def _lower(hits: int, n: int) -> float:
-    """Lower end of Wilson's 95 % interval."""
+    """Return the lower end of Wilson's 95 % interval."""
     z = 1.959964
     share = hits / n
     middle, spread = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -248,22 +248,24 @@ def _apply(method: str, curve: Sequence[tuple[float, float]], p: float) -> float
 
 
 def isotonic(p: Sequence[float], relevant: Sequence[bool]) -> tuple[tuple[float, float], ...]:
-    """Steps (least p, P(relevant)) of the non-decreasing function nearest to the labels in squares."""
-    groups: dict[float, list[int]] = {}
-    for x, label in zip(p, relevant, strict=True):
-        groups.setdefault(x, []).append(int(label))
-    steps: list[list[float]] = []  # least p, sum of labels, pairs
-    for x in sorted(groups):
-        steps.append([x, sum(groups[x]), len(groups[x])])
-        while len(steps) > 1 and steps[-2][1] * steps[-1][2] >= steps[-1][1] * steps[-2][2]:
-            _, hits, n = steps.pop()
-            steps[-1] = [steps[-1][0], steps[-1][1] + hits, steps[-1][2] + n]
-    return tuple((x, hits / n) for x, hits, n in steps)
+    """Return steps (least p, P(relevant)) of the non-decreasing function nearest to the labels in squares."""
+    import numpy as np
+    from sklearn.isotonic import IsotonicRegression
+
+    values, place = np.unique(np.asarray(p, np.float64), return_inverse=True)  # places, as it takes close p for equal
+    shares = IsotonicRegression().fit(place, np.asarray(relevant, np.float64)).predict(np.arange(len(values)))
+    first = np.diff(shares, prepend=-1.0) > 1e-12
+    return tuple(zip(values[first].tolist(), shares[first].tolist(), strict=True))
 
 
 def _logistic(x: Sequence[float], relevant: Sequence[bool]) -> tuple[float, float]:
-    """(a, b) of σ(a·x + b) towards Platt's smoothed targets, by Newton's method on standardised x, never uphill."""
+    """Return (a, b) of σ(a·x + b), fitted to Platt's smoothed targets on standardised x.
+
+    Each pair counts as a hit with its target as weight and as a miss with the rest. A ridge of 1e-6 keeps a constant x
+    at slope 0.
+    """
     import numpy as np
+    from sklearn.linear_model import LogisticRegression
 
     values, labels = np.asarray(x, np.float64), np.asarray(relevant, bool)
     middle, spread = float(values.mean()), float(values.std())
@@ -272,23 +274,11 @@ def _logistic(x: Sequence[float], relevant: Sequence[bool]) -> tuple[float, floa
     rows = np.stack([(values - middle) / spread, np.ones(len(values))], axis=1)
     hits, misses = int(labels.sum()), int((~labels).sum())
     target = np.where(labels, (hits + 1) / (hits + 2), 1 / (misses + 2))
-    ridge = 1e-6 * np.eye(2)
-
-    def loss(at: Any) -> float:
-        return float(np.logaddexp(0.0, rows @ at).sum() - target @ (rows @ at) + at @ ridge @ at / 2)
-
-    weights = np.array([0.0, math.log((hits + 1) / (misses + 1))])
-    for _ in range(100):
-        said = 1 / (1 + np.exp(-np.clip(rows @ weights, -40, 40)))
-        gradient = rows.T @ (said - target) + ridge @ weights
-        step = np.linalg.solve(rows.T @ (rows * (said * (1 - said))[:, None]) + ridge, gradient)
-        while np.abs(step).max() > 1e-9 and loss(weights - step) > loss(weights) - 1e-4 * float(gradient @ step):
-            step = step / 2
-        weights = weights - step
-        if np.abs(step).max() <= 1e-9:
-            break
-    a = float(weights[0]) / spread
-    return a, float(weights[1]) - a * middle
+    model = LogisticRegression(C=1e6, fit_intercept=False, solver="newton-cholesky", tol=1e-12, max_iter=200)
+    answers = np.repeat([True, False], len(values))
+    model.fit(np.concatenate([rows, rows]), answers, np.concatenate([target, 1 - target]))
+    slope, level = map(float, model.coef_[0])
+    return slope / spread, level - slope / spread * middle
 
 
 def _sigmoid(x: float) -> float:

@@ -16,8 +16,13 @@ from typing import Any, Literal
 from looktwice.errors import UnknownName, UsageError
 from looktwice.rank.entropy import Ties
 from looktwice.rank.ties import order, shared_ranks
-from looktwice.types import Candidate, Hit, PairScores
+from looktwice.types import Candidate, Choice, Hit, PairScores
 
+CHOICES = (
+    Choice("0.5", "λ·coarse + (1−λ)·p with λ = 0.5; any λ from 0 to 1", "cosines"),
+    Choice("p-only", "p alone, ties by coarse score"),
+    Choice("rrf", "reciprocal rank fusion, 1/(60 + rank) summed; rrf:C for another constant"),
+)
 RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher, SIGIR 2009
 
 

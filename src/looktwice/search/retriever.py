@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.codecs import parse_codec
 from looktwice.encode import load_encoder
-from looktwice.errors import QueryError, UsageError
+from looktwice.errors import QueryError, UsageError, renamed_keyword
 from looktwice.rank import Fusion, Ties, fuse
 from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration, Sample
-from looktwice.renamed import keyword
 from looktwice.search.inputs import QueryLike, as_query
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
@@ -79,8 +78,8 @@ class Retriever:
     """Searches one table, with a second look where a scorer is given.
 
     `table` is a Table, a Snapshot or the folder of a table. `encoder` is made from what the table remembers unless
-    it is given; another one than filled the table is refused (Mismatch). `scorer` is an MLLM's name, an MllmReranker, or
-    any Scorer. The best `shortlist` candidates get the second look. Weights load at the first search.
+    it is given; another one than filled the table is refused (Mismatch). `scorer` is an MLLM's name, an MllmReranker
+    or any Scorer. The best `shortlist` candidates get the second look. Weights load at the first search.
 
     `codec`, `missing_tokens` and `asymmetric`: see `token_choice.CandidateLoader`. `ties`, `direction`, `budget`,
     `calibration` and `min_precision`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
@@ -107,7 +106,7 @@ class Retriever:
         dtype: str = "auto",
         **renamed: Any,
     ) -> None:
-        min_precision = keyword(renamed, "sure", "min_precision", min_precision)
+        min_precision = renamed_keyword(renamed, "sure", "min_precision", min_precision)
         if renamed.keys() - {"sure"}:
             raise TypeError(f"Retriever has no setting called {min(renamed.keys() - {'sure'})!r}")
         self.table = table if isinstance(table, TableReader) else Table.open(table)

@@ -22,9 +22,10 @@ class CandidateLoader:
     """Finds candidates by id, and loads them for a scorer.
 
     `codec` "auto" takes the tokens that `table` holds for the scorer's model, and images where it holds none.
-    "pictures" always takes images; a codec's name insists on those tokens. "auto" passes over the codec `besides`. `missing` says
-    what happens to a candidate without tokens: "error", "encode" (its image instead) or "skip". `asymmetric` leaves the
-    query's own tokens uncompressed. Without `table` candidates are images; without `resolve` they are items already.
+    "pictures" always takes images; a codec's name insists on those tokens. "auto" passes over the codec `besides`.
+    `missing` says what happens to a candidate without tokens: "error", "encode" (its image instead) or "skip".
+    `asymmetric` leaves the query's own tokens uncompressed. Without `table` candidates are images; without `resolve`
+    they are items already.
     """
 
     def __init__(

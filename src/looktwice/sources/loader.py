@@ -6,11 +6,12 @@ Knows where pictures lie (`CandidateRef`), no model and no table.
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from cachetools import LRUCache
 
 from looktwice.errors import MediaError
 from looktwice.sources import Urls, images, read_uri
@@ -57,9 +58,7 @@ class ImageLoader:
     """Turns entries into items. The last `cache_bytes` of decoded pictures are kept, for the next query's shortlist."""
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
-        self._limit = cache_bytes
-        self._held = 0
-        self._cache: OrderedDict[tuple[str, str | None], Image] = OrderedDict()
+        self._cache: LRUCache[tuple[str, str | None], Image] = LRUCache(cache_bytes, getsizeof=_bytes)
         self._lock = Lock()
 
     def query(self, item: Item) -> Item:
@@ -95,22 +94,14 @@ class ImageLoader:
     def _picture(self, uri: str, sha256: str | None, urls: Urls) -> Image:
         key = (uri, sha256)
         with self._lock:
-            if key in self._cache:
-                self._cache.move_to_end(key)
-                return self._cache[key]
+            known: Image | None = self._cache.get(key)
+        if known is not None:
+            return known
         image, _ = images.load(read_uri(uri, urls=urls, sha256=sha256))
         with self._lock:
-            self._keep(key, image)
+            if _bytes(image) <= self._cache.maxsize:
+                self._cache[key] = image
         return image
-
-    def _keep(self, key: tuple[str, str | None], image: Image) -> None:
-        cost = _bytes(image)
-        if cost > self._limit or key in self._cache:
-            return
-        self._cache[key] = image
-        self._held += cost
-        while self._held > self._limit:
-            self._held -= _bytes(self._cache.popitem(last=False)[1])
 
 
 def in_chunks(items: Iterable[T], pixels: Callable[[T], int], most: int) -> Iterator[list[T]]:

@@ -197,8 +197,7 @@ def kendall_tau(a: NDArray[Any], b: NDArray[Any]) -> float:
     Kendall, Biometrika 1945: concordant minus discordant pairs, over the geometric mean of the pairs untied in each.
     """
     import numpy as np
+    from scipy.stats import kendalltau
 
     both = np.isfinite(a) & np.isfinite(b)
-    first, second = (np.sign(np.subtract.outer(x[both], x[both])) for x in (a, b))
-    untied = math.sqrt(float((first**2).sum()) * float((second**2).sum()))
-    return float((first * second).sum()) / untied if untied else math.nan
+    return float(kendalltau(a[both], b[both]).statistic) if both.sum() > 1 else math.nan

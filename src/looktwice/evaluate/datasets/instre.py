@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from looktwice.errors import MissingDependency, UsageError
+from looktwice.errors import UsageError
 from looktwice.evaluate.datasets.base import Dataset, Query
 from looktwice.evaluate.datasets.layout import Layout
 
@@ -21,7 +21,7 @@ COUNTS = {"pictures": 27293, "queries": 1250}
 
 
 def read(root: Path, partial: bool = False) -> Dataset:
-    """Read INSTRE. Needs scipy, for the MATLAB file."""
+    """Read INSTRE, whose labels are a MATLAB file."""
     layout = Layout("INSTRE", root, FETCH, partial)
     path = layout.file("gnd_instre.mat")
     layout.check()
@@ -52,14 +52,12 @@ def read(root: Path, partial: bool = False) -> Dataset:
 
 
 def _matlab(path: Path) -> dict[str, Any]:
-    try:
-        from scipy.io import loadmat  # type: ignore[import-untyped]
-    except ImportError:
-        raise MissingDependency("scipy", "test", "Reading a MATLAB file") from None
+    from scipy.io import loadmat
+
     try:
         found = loadmat(path, simplify_cells=True)
     except Exception as error:  # scipy raises nearly anything for a damaged file
-        raise UsageError(f"{path} cannot be read as a MATLAB file ({error}); fetch it again.") from None
+        raise UsageError(f"Cannot read {path} as a MATLAB file ({error}); fetch it again.") from None
     for key in ("imlist", "qimlist", "gnd"):
         if key not in found or isinstance(found[key], str | dict):
             raise UsageError(f"{path} has no list {key!r}; fetch it again.")

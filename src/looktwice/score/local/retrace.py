@@ -63,6 +63,13 @@ class Retrace:
         """Whether what stands before the candidate stays as it is and is not Z, so that candidates can share it."""
         return self.positions == "candidate" and self.tokens != "all"
 
+    @property
+    def description(self) -> str:
+        """Say how strong it is and where it fires."""
+        where = ", ".join(f"{share:.2f}" for share in self.layers)
+        fires = f"at {where} of depth" if where else "where entropy is high"
+        return f"α = {self.alpha:g}, {fires}"
+
     @classmethod
     def parse(cls, text: str | Retrace | None) -> Retrace | None:
         """Read `off`, a preset, or a preset with changes: `causal,alpha=0.2,layers=0.3+0.5`, `paper,window=0.2-0.6`.

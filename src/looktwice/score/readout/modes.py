@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from looktwice.errors import UnknownName, UsageError
 from looktwice.score.prompting.prompt import Prompt
+from looktwice.types import Choice
 
 if TYPE_CHECKING:  # naming a mode must not load NumPy and torch
     from torch import Tensor
@@ -24,8 +25,16 @@ if TYPE_CHECKING:  # naming a mode must not load NumPy and torch
 
 P_LABEL, P_TRUE, DIGIT = "p-label", "p-true", "digit"
 WRITTEN, WRITTEN_EXPECTED, CHOICE = "written", "written-expected", "choice"
+CHOICES = (
+    Choice(P_LABEL, "probability of the labels, over all their spellings"),
+    Choice(P_TRUE, "probability of the one token True over the whole vocabulary", "a prompt with True and False"),
+    Choice(DIGIT, "the answer itself, 0 or 1, as if it had been written", "a prompt with 0 and 1"),
+    Choice(WRITTEN, "the number that the model writes", "the prompts score, score-mixed"),
+    Choice(WRITTEN_EXPECTED, "its expected value over the digits", "the prompts score, score-mixed"),
+    Choice(CHOICE, "probability of each candidate's letter in one list of all"),
+)
 READ_AT_ONCE = (P_LABEL, P_TRUE, DIGIT)  # from one distribution
-MODES = (*READ_AT_ONCE, WRITTEN, WRITTEN_EXPECTED, CHOICE)
+MODES = tuple(choice.name for choice in CHOICES)
 Reader: TypeAlias = "Callable[[Tensor, LabelIds], PairScores]"
 
 

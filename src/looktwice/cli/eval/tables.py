@@ -1,4 +1,4 @@
-"""The part of `looktwice eval` that prints what a benchmark run found."""
+"""Print what `looktwice eval` found."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from looktwice.cli.console import note, number, plural, say, size, table
-from looktwice.cli.eval_runs import interval
 
 
 def tell(record: Mapping[str, Any]) -> None:
@@ -69,3 +68,8 @@ def tell_problems(record: Mapping[str, Any]) -> None:
         note(f"The query {query} cannot be read: {why}")
     if record["unreadable_items"]:
         note(f"{plural(record['unreadable_items'], 'item')} could not be indexed; see looktwice ledger.")
+
+
+def interval(found: Mapping[str, float]) -> str:
+    """A mean with its interval, for a table."""
+    return f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"

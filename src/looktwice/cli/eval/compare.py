@@ -1,33 +1,57 @@
-"""The part of `looktwice eval` that measures and compares runs which are there already."""
+"""`looktwice eval compare`: measure runs that are there already, one or two against each other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from looktwice.cli import options
 from looktwice.cli.console import emit, note, plural, table
+from looktwice.cli.eval.tables import interval
 from looktwice.errors import UsageError
 
+MEASURES = ("mAP@100", "success@1")
 
-def compare(paths: list[Path], labels: Path, names: list[str], collection: Path | None, json: bool) -> None:
-    """Measure one run, or two against each other. `collection` is the table that they were made from, if given."""
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="BEFORE [AFTER]", help="One run to measure, or two to compare.")
+    ],
+    *,
+    qrels: Annotated[Path, typer.Option(help="Labels in TREC format.")],
+    measure: Annotated[list[str] | None, typer.Option(help="mAP@100, success@1, nDCG@10, … Repeatable.")] = None,
+    collection: Annotated[
+        Path | None, typer.Option("--table", help="The table the runs came from; ids that it lacks are counted.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Measure a run, or compare two: means with 95 % bootstrap intervals, the difference, its p-value, gained and lost.
+
+    Example: looktwice eval compare shortlist.trec second-look.trec --qrels qrels.txt --measure mAP@100
+    """
     from looktwice.evaluate import read_qrels, read_run
     from looktwice.evaluate.runs import measure_runs
 
-    if len(paths) > 2 or len(set(paths)) < len(paths):
-        raise UsageError("Give one run to measure it, or two to compare them: --run BEFORE --run AFTER.")
-    qrels, runs = read_qrels(labels), {path: read_run(path) for path in paths}
-    known = None if collection is None else _held(collection, runs, qrels)
-    records = measure_runs(runs, qrels, names, known)
+    if len(runs) > 2 or len(set(runs)) < len(runs):
+        raise UsageError("Runs are compared two at a time; give one run to measure, or two different ones.")
+    labels, rankings = read_qrels(qrels), {path: read_run(path) for path in runs}
+    known = None if collection is None else _held(collection, rankings, labels)
+    records = measure_runs(rankings, labels, measure or MEASURES, known)
+    _write(records, json)
+    for path, found in records[0]["problems"].items():
+        _run_problems(path, found)
+    if count := records[0]["problems"][str(runs[0])]["queries_without_relevant_items"]:
+        note(f"{plural(count, 'query', 'queries')} with nothing relevant are left out.")
+
+
+def _write(records: list[dict[str, Any]], json: bool) -> None:
     for record in records if json else ():
         emit(record)
     if not json:
         _tell_comparison(records)
-    for path, found in records[0]["problems"].items():
-        _run_problems(path, found)
-    if count := records[0]["problems"][str(paths[0])]["queries_without_relevant_items"]:
-        note(f"{plural(count, 'query', 'queries')} with nothing relevant are left out.")
 
 
 def _held(collection: Path, runs: Mapping[Path, Any], qrels: Mapping[str, Any]) -> set[str]:
@@ -66,8 +90,3 @@ def _tell_comparison(records: list[dict[str, Any]]) -> None:
             row += [record["helped"], record["hurt"]]
         rows.append(row)
     table([*head, *([">difference", ">p", ">gained", ">lost"] if two else [])], rows)
-
-
-def interval(found: Mapping[str, float]) -> str:
-    """A mean with its interval, for a table."""
-    return f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"

@@ -1,0 +1,98 @@
+"""`looktwice eval run`: one benchmark from files to figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from looktwice.cli import options
+from looktwice.cli.console import emit, progress, say
+from looktwice.cli.eval.benchmark import Benchmark, Name, benchmark_name, load_rerank, refuse_options
+from looktwice.cli.eval.tables import tell, tell_problems
+from looktwice.cli.groups import grouped
+from looktwice.cli.index import encoder_for
+
+if TYPE_CHECKING:
+    from looktwice.evaluate.datasets import Dataset
+    from looktwice.experiment import Plan
+    from looktwice.types import Encoder
+
+
+@grouped
+def run(
+    ctx: typer.Context,
+    dataset: Name = None,
+    *,
+    into: Annotated[Path | None, typer.Option("--out", help="Where everything goes [default: eval-DATASET].")] = None,
+    benchmark: Benchmark,
+    tune_on: Annotated[
+        str | None,
+        typer.Option(help="Choose λ on these queries and leave them out of the figures: 20%, or a file of ids."),
+    ] = None,
+    shortlist: options.Shortlist = 50,
+    no_rerank: options.NoRerank = False,
+    rerank: options.Rerank,
+    fusion: options.Fusion = "0.5",
+    ties: options.Ties = "default",
+    codec: options.Codec = "auto",
+    compute: options.Compute,
+    urls: options.UrlOptions,
+    json: options.Json = False,
+) -> None:
+    """Run a benchmark (index, shortlist, second look, measures) into a folder; run again, it goes on where it stopped.
+
+    Figures come with 95 % bootstrap intervals. What the shortlist lost is kept apart from what the second look lost.
+    Queries that the second look hurt are listed in result.json and shown in report.html.
+
+    Examples:
+
+      looktwice eval run scenes --small
+
+      looktwice eval run roxford5k --root ~/data --encoder siglip2-so400m@384 --mllm qwen2.5-vl-7b --tune-on 20%
+
+      looktwice eval run table --table photos.lt --queries queries.jsonl --qrels qrels.txt
+    """
+    name = benchmark_name(dataset)
+    refuse_options(ctx, name, no_rerank)
+    from looktwice.experiment import Plan
+    from looktwice.rank import Ties
+
+    compute.set_threads()
+    look = None if no_rerank else rerank.load(compute)  # a wrong setting is refused before anything is read
+    rule = str(Ties.parse(ties))
+    folder = benchmark.folder(name, into)
+    opened = benchmark.open(name, folder, urls.allowed)
+    if look is not None:
+        look = load_rerank(rerank, compute, opened)
+    encoder = _encoder(benchmark, compute)
+    where = compute.placement
+    plan = Plan(encoder, look, fusion, rule, shortlist, codec, tune_on, urls=urls.allowed, **where)
+    _run(opened, folder, plan, benchmark.table, json)
+
+
+def _encoder(benchmark: Benchmark, compute: options.Compute) -> str | Encoder:
+    """The name of what encodes a new table; the encoder itself where one is asked of a table that exists."""
+    from looktwice.store import Table
+
+    table, name = benchmark.table, benchmark.encoder
+    if name is None or table is None or not (table / "manifest.json").exists():
+        return name or options.DEFAULT_ENCODER
+    return encoder_for(name, Table.open(table), compute)
+
+
+def _run(dataset: Dataset, folder: Path, plan: Plan, given: Path | None, json: bool) -> None:
+    from looktwice.experiment import run_benchmark
+
+    with progress("indexing", "items") as indexing, progress("asking", "queries") as searching:
+        done = run_benchmark(dataset, folder, plan, table=given, indexing=indexing, searching=searching)
+    record = done.outcome.record
+    if json:
+        emit(record)
+    else:
+        tell(record)
+        say(str(folder / "report.html"))
+    tell_problems(record)
+    if done.failed:
+        raise typer.Exit(3)

@@ -1,0 +1,62 @@
+"""Names of earlier versions: they work for one more release, and say on stderr what they are called now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from looktwice.cli.console import note
+
+OPTIONS = {
+    "--sure": "--min-precision",
+    "--as-released": "--repetition-penalty",
+    "--picture": "--image-size",
+}
+EVAL = ("run", "compare", "robustness")
+
+
+def current(args: Sequence[str]) -> list[str]:
+    """Return a command line in today's names, given one that may use those of the version before.
+
+    >>> current(["search", "t.lt", "red", "--min-precision=0.9"])
+    ['search', 't.lt', 'red', '--min-precision=0.9']
+    """
+    renamed = [_option(arg) for arg in args]
+    return [renamed[0], *_eval(renamed[1:])] if renamed[:1] == ["eval"] else renamed
+
+
+def _option(arg: str) -> str:
+    name, equals, value = arg.partition("=")
+    if name not in OPTIONS:
+        return arg
+    _tell(name, OPTIONS[name])
+    return f"{OPTIONS[name]}{equals}{value}"
+
+
+def _eval(args: list[str]) -> list[str]:
+    """`eval NAME` became `eval run NAME`, `eval --run A --run B` `eval compare A B`, `--on NAME` an argument."""
+    if args[:1] == ["robustness"]:
+        named = list(_without("--on", args))
+        if len(named) < len(args):
+            _tell("eval robustness --on NAME", "eval robustness NAME")
+        return named
+    if not args or args[0] in (*EVAL, "-h", "--help"):
+        return args
+    runs = list(_without("--run", args))
+    if len(runs) < len(args) or any(arg.startswith("--run=") for arg in args):
+        _tell("eval --run BEFORE --run AFTER", "eval compare BEFORE AFTER")
+        return ["compare", *runs]
+    _tell("eval NAME", "eval run NAME")
+    return ["run", *args]
+
+
+def _without(option: str, args: Sequence[str]) -> Iterator[str]:
+    """The arguments without the option's name, so that its value stands alone."""
+    for arg in args:
+        if arg.startswith(f"{option}="):
+            yield arg.removeprefix(f"{option}=")
+        elif arg != option:
+            yield arg
+
+
+def _tell(old: str, new: str) -> None:
+    note(f"Warning: `{old}` is now called `{new}`; the old name works until the next release.")
