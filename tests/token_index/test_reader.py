@@ -107,7 +107,7 @@ def test_encode_reads_the_pictures_of_exactly_those(table: Table) -> None:
 def test_pictures_that_may_have_to_be_read_come_in_small_lists(table: Table) -> None:
     many = entries(table, IDS * 4)
     for policy, sizes in (("encode", [32, 16]), ("skip", [48]), ("error", [48])):
-        assert [len(part) for part in TokenLoader(table, ToyScorer(), policy=policy).read(many)] == sizes
+        assert [len(part) for part in TokenLoader(table, ToyScorer(), policy=policy).load(many)] == sizes
 
 
 def test_error_stops_and_says_what_to_do(table: Table) -> None:

@@ -51,7 +51,7 @@ class MllmReranker:
         self.mllm: str | Scorer = mllm if isinstance(mllm, str) else Scorer.of(mllm)
         self.prompt = prompt
         self._cache = None if cache is None else ScoreCache(cache)
-        self._cached: dict[tuple[Scorer, str], CachedScorer] = {}
+        self._cached: dict[tuple[int, str], CachedScorer] = {}  # by id: a scorer need not be hashable
         self._scorers: dict[str, Scorer] = {}
         self._tie_scorers: dict[str, Scorer] = {}
         self._reason: str | None = None
@@ -158,10 +158,10 @@ class MllmReranker:
         """Return what a run's manifest says: one record per prompt that was used."""
         if isinstance(self.mllm, Scorer):
             return [self.mllm.settings()]
-        cached = {one.inner: one for one in self._cached.values()}
+        cached = {id(one.inner): one for one in self._cached.values()}
         records: list[Mapping[str, Any]] = []
         for scorer in (*self._scorers.values(), *self._tie_scorers.values()):
-            own = cached.get(scorer, scorer).settings()
+            own = cached.get(id(scorer), scorer).settings()
             counted = {name: {"setting": own.get(name), **counts} for name, counts in scorer.stats().items()}
             records.append({**own, **counted, "dtype_reason": self._dtype_reason()})
         return records
@@ -196,7 +196,7 @@ class MllmReranker:
     def _with_cache(self, scorer: Scorer, source: ImageLoader) -> CachedScorer | None:
         if self._cache is None or scorer.listwise:
             return None
-        key = (scorer, source.tokens_key)
+        key = (id(scorer), source.tokens_key)
         if key not in self._cached:
             self._cached[key] = CachedScorer(scorer, self._cache, source.tokens_key)
         return self._cached[key]

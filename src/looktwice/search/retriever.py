@@ -185,7 +185,7 @@ class Retriever:
             vectors = [self._vector(query) for query in batch]
         good = [vector for vector in vectors if not isinstance(vector, QueryError)]
         with spent.time("search"):
-            found = iter(self.table.search_many(good, depth, where))
+            found = iter(self.table.search_many(good, depth, where) if good else ())
         for query, vector in zip(batch, vectors, strict=True):
             stats = RunStats(queries=1, seconds=spent.share(len(batch)))
             if isinstance(vector, QueryError):

@@ -44,7 +44,7 @@ class CandidateLoader:
         self._resolve, self._table, self._codec, self._besides = resolve, table, codec, besides
         self._missing, self._asymmetric = _policy(missing), asymmetric
         self._images = ImageLoader() if cache_bytes is None else ImageLoader(cache_bytes)
-        self._made: dict[Scorer, ImageLoader] = {}
+        self._made: dict[int, tuple[Scorer, ImageLoader]] = {}  # by id: a scorer need not be hashable
 
     @classmethod
     def for_table(cls, table: TableReader, urls: Urls = "refused", **how: Any) -> CandidateLoader:
@@ -64,13 +64,13 @@ class CandidateLoader:
 
     def for_scorer(self, scorer: Scorer) -> ImageLoader:
         """Return the loader of images or of tokens for this scorer, the same one each time."""
-        if scorer not in self._made:
-            self._made[scorer] = self._make(scorer)
-        return self._made[scorer]
+        if id(scorer) not in self._made:
+            self._made[id(scorer)] = scorer, self._make(scorer)
+        return self._made[id(scorer)][1]
 
     def settings(self) -> list[Mapping[str, Any]]:
         """Return what a run's manifest says: where candidates came from."""
-        loaders = {id(loader): loader for loader in self._made.values()}  # several scorers may share one
+        loaders = {id(loader): loader for _, loader in self._made.values()}  # several scorers may share one
         return [dict(loader.settings()) for loader in loaders.values()]
 
     def _make(self, scorer: Scorer) -> ImageLoader:
