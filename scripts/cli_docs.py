@@ -1,4 +1,4 @@
-"""Write docs/cli.md from `looktwice --help`; with --check, say whether it is current (exit code 1 if not)."""
+"""Write docs/reference/cli.md from `looktwice --help`; with --check, say whether it is current (exit code 1 if not)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from looktwice.cli.main import app
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "cli.md"
 HEAD = """# The command line
 
 Made from `--help` by `make docs`; a test holds it to that.
@@ -60,7 +60,7 @@ def main() -> int:
         return 0
     current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == made
     if not current:
-        print("docs/cli.md is not what --help says; run: make docs", file=sys.stderr)
+        print("docs/reference/cli.md is not what --help says; run: make docs", file=sys.stderr)
     return 0 if current else 1
 
 

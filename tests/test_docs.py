@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCES = sorted((INSTALLED / "looktwice").rglob("*.py"))
 EXAMPLES = [path for path in SOURCES if ">>> " in path.read_text(encoding="utf-8")]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def script(name: str) -> ModuleType:
@@ -40,7 +40,7 @@ def place(readme: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_command_page_is_what_help_says() -> None:
     made = script("cli_docs").page()
-    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == made, "run: make docs"
+    assert (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8") == made, "run: make docs"
 
 
 def test_readme_shows_what_its_commands_print(readme: ModuleType, place: Path) -> None:
@@ -90,5 +90,5 @@ def test_examples_in_docstrings(source: Path) -> None:
 def test_every_verb_is_on_the_command_page() -> None:
     from looktwice.cli.main import verbs
 
-    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     assert [verb for verb in verbs() if f"## looktwice {verb}\n" not in page] == []
