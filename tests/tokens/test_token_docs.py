@@ -15,7 +15,7 @@ def section(title: str) -> str:
 
 
 def test_the_table_of_bytes() -> None:
-    rows = re.findall(r"^\| `(.+?)` \| (.+) \|$", section("Bytes per picture"), re.MULTILINE)
+    rows = re.findall(r"^\| `(.+?)` \| (.+) \|$", section("Bytes per image"), re.MULTILINE)
     assert len(rows) > 10
     for spec, cells in rows:
         codec = parse_codec(spec)
