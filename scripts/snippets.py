@@ -1,10 +1,10 @@
 """Run the examples of README.md and of the documentation, and put what the commands print under them.
 
-In the pages listed in PLACES, in the order of the page: ```python blocks are executed, ```toml blocks are written to the file
-that their first line names, and every command of a ```console block is run and its output filled in. Pages of one place share a
-folder. ```sh blocks need downloads or minutes; they are not run.
+Pages listed in PLACES are run in their order, those of one place in the same folder. A ```python block is executed. A
+```toml block is written to the file that its first line names. Each command of a ```console block is run, and its
+output is filled in. A ```sh block is not run: it needs a download, or minutes.
 
-With --check, compare instead of writing. Numbers are not compared, as times and last digits differ from machine to machine.
+With --check, compare instead of writing. Numbers are not compared, as times and last digits differ between machines.
 `--demo` also runs `looktwice demo` for its block of the README.
 """
 
@@ -72,7 +72,8 @@ def masked(page: str) -> list[str]:
 
 
 def _masked(line: str) -> str:
-    numbers = re.sub(r"[A-Za-z]*\d[\d.,]*", "#", re.sub(r"[↑↓]\d+", "", line))
+    line = re.sub(r" on (cpu|cuda|mps)\b(:\d+)?", " on #", re.sub(r"[↑↓]\d+", "", line))
+    numbers = re.sub(r"[A-Za-z]*\d[\d.,]*", "#", line)
     units = re.sub(r"# ([KMG]i)?B\b", "# B", numbers)
     several = re.sub(r"# \(-#\)(, # \(-#\))+", "# (-#)", units)
     return re.sub(r"[─\s]+", " ", several).strip()

@@ -204,14 +204,16 @@ def test_every_page_is_in_the_navigation() -> None:
     assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in SITE)
 
 
-def build_site(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Build a copy of docs/ strictly, as `make docs` does."""
+def build_site(folder: Path, last_words: str = "") -> subprocess.CompletedProcess[str]:
+    """Build a copy of docs/ strictly, as `make docs` does, with `last_words` at the end of its first page."""
     if importlib.util.find_spec("zensical") is None or importlib.util.find_spec("mkdocstrings") is None:
         pytest.skip("zensical and mkdocstrings are not installed; pip install 'looktwice[docs]'")
     folder.mkdir()
     shutil.copy(ROOT / "mkdocs.yml", folder)
     shutil.copytree(ROOT / "docs", folder / "docs")
     (folder / "src").symlink_to(ROOT / "src")
+    with (folder / "docs" / "index.md").open("a", encoding="utf-8") as page:
+        page.write(last_words)
     return subprocess.run(
         [sys.executable, "-m", "zensical", "build", "--strict"], cwd=folder, capture_output=True, text=True
     )
@@ -226,3 +228,8 @@ def test_site_builds_strictly(tmp_path: Path) -> None:
     api = (pages / "reference" / "python.html").read_text(encoding="utf-8")
     assert 'id="looktwice.Retriever.search"' in api and "Answer queries one after the other" in api
     assert "whole benchmark" in (pages / "search.json").read_text(encoding="utf-8").lower()
+
+
+@pytest.mark.parametrize("mistake", ["[a](reference/measures.md#nowhere)", "[a](nowhere.md)", "::: looktwice.Nowhere"])
+def test_a_mistake_stops_the_site(tmp_path: Path, mistake: str) -> None:
+    assert build_site(tmp_path / "site", f"\n{mistake}\n").returncode != 0
