@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-GRAFTED = ("benchmarks", "docs", "models", "recipes", "scripts", "tests", "src/looktwice")
+GRAFTED = ("benchmarks", "docs", "training", "recipes", "scripts", "tests", "src/looktwice")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
@@ -53,7 +53,7 @@ def test_the_sdist_holds_what_the_tests_need(built: Path) -> None:
     files = [path.relative_to(ROOT) for folder in GRAFTED for path in (ROOT / folder).rglob("*") if path.is_file()]
     missing = {str(path) for path in files if "__pycache__" not in path.parts} - packed
     assert not missing
-    assert {"Makefile", "constraints.txt", "CHANGELOG.md", "LICENSE", "ASSETS.md"} <= packed
+    assert {"Makefile", "mkdocs.yml", "constraints.txt", "CHANGELOG.md", "LICENSE", "ASSETS.md"} <= packed
     assert not [name for name in packed if re.search(r"\.venv|__pycache__|\.pyc$", name)]
 
 
