@@ -48,9 +48,11 @@ bench: $(VENV)/.ready
 	@for script in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
 	  echo "== $$script"; $(PY) "$$script" $(if $(SMOKE),--smoke) || exit 1; done
 
-docs: $(VENV)/.ready
+# Fills in what commands print, then builds the site into build/site; what its links or docstrings miss is an error.
+docs: $(VENV)/.ready-docs
 	$(PY) scripts/cli_docs.py
-	$(PY) scripts/readme.py
+	$(PY) scripts/snippets.py
+	$(PY) -m zensical build --strict --clean
 
 package: $(VENV)/.ready-test
 	rm -rf build dist
@@ -61,7 +63,7 @@ constraints: $(VENV)/.ready-dev
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf build dist *.egg-info demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist .cache *.egg-info demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 …" >&2; exit 1; }
@@ -69,6 +71,10 @@ clean:
 
 $(VENV)/.ready: pyproject.toml constraints.txt | $(PY)
 	$(PY) -m pip install -q $(PIP_ARGS) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.ready-docs: pyproject.toml constraints.txt | $(PY)
+	$(PY) -m pip install -q $(PIP_ARGS) -c constraints.txt -e '.[docs]'
 	@touch $@
 
 $(VENV)/.ready-test: pyproject.toml constraints.txt | $(PY)

@@ -1,12 +1,12 @@
 """How cost grows: with k (candidates looked at), with visual tokens per picture, with the size of the table.
 
     python benchmarks/growth.py                        # ten minutes on one core; prints three tables and one JSON line
-    python benchmarks/growth.py --plots docs/plots     # also draws them as SVG
+    python benchmarks/growth.py --plots docs/explanation/plots     # also draws them as SVG
 
 Processor time, least of `--repeats`. k: the bundled tiny-vl from PQ codes. Tokens: a Qwen2.5-VL of random weights
 (0.08 B at 4 layers), 16 candidates as codes, square pictures of growing size. Table size: one search for 100 of n
 vectors of 512 numbers, exact and through the index that looktwice builds. Beside the first two: what the formulas of
-docs/performance.md say at this machine's own matrix-product rate, the physical floor.
+docs/explanation/performance.md say at this machine's own matrix-product rate, the physical floor.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Configurations: the bundled tiny-vl, 100 candidates, from PQ codes and from pixe
 parameters, 256 tokens per picture, 32 candidates, from PQ codes and from pooled PQ codes. Both paths are timed in
 turns; the best of `--repeats` counts on both sides. Fast includes reading the codes from the table, decoding them, the
 query's picture through the tower and its shared prefix. Predictions and floors come from the formulas of
-docs/performance.md. Prints a table and, as its last line, one JSON object {"rows": [...], "device", …}.
+docs/explanation/performance.md. Prints a table and, as its last line, one JSON object {"rows": [...], "device", …}.
 """
 
 from __future__ import annotations
@@ -274,7 +274,7 @@ def figures(
 
 
 def costs(config: Config, fast: Engine, slow: Reference, query: Item, candidate: Item) -> dict[str, float]:
-    """FLOP per pair of both paths, by the formulas of docs/performance.md."""
+    """FLOP per pair of both paths, by the formulas of docs/explanation/performance.md."""
     sizes = shape(load_config(fast.mllm.model.config.to_dict()))
     own, other = (tokens.layout for tokens in fast.visual_tokens([query, candidate]))
     ids = slow.inputs(query, candidate)["input_ids"][0]

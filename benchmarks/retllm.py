@@ -1,4 +1,4 @@
-"""The parts of RetLLM one by one, on the bundled models: the ablation table of docs/retllm.md, and cost.
+"""The parts of RetLLM one by one, on the bundled models: the ablation table of docs/explanation/retllm.md, and cost.
 
     python benchmarks/retllm.py                       # ten minutes on one core; run again, it goes on where it stopped
     python benchmarks/retllm.py --queries 20 --only p-label,p-true

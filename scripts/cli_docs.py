@@ -1,4 +1,4 @@
-"""Write docs/cli.md from `looktwice --help`; with --check, say whether it is current (exit code 1 if not)."""
+"""Write docs/reference/cli.md from `looktwice --help`; with --check, say whether it is current (exit code 1 if not)."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from typer.testing import CliRunner
 
 from looktwice.cli.main import app
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
-HEAD = """# The command line
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "cli.md"
+HEAD = """# Command line
 
-Made from `--help` by `make docs`; a test holds it to that.
+`make docs` writes this page from `--help`, and a test compares both.
 
-Answers go to stdout: a table for people, JSON Lines with `--json`. Progress, notes and warnings go to stderr.
-`--debug` (anywhere) shows the traceback of an error.
+Answers go to stdout: a table for people, or JSON Lines with `--json`. Progress, notes and warnings go to stderr.
+Control characters in names of files are shown as escapes. `--debug` (anywhere) shows the traceback of an error.
 
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | an error that is ours, the disk's or a model's |
-| 2 | the call is wrong, or what it asks for is refused |
-| 3 | finished, but some items failed: the ledger or the notes say which |
-| 130 | interrupted; it says so where the same command goes on from there |
+| 1 | looktwice, the disk or a model failed |
+| 2 | the command is wrong, or its request is refused |
+| 3 | finished, but some items failed; the ledger or the notes name them |
+| 130 | interrupted; a note says so if the same command goes on from there |
 
-A bare query that names a file is a picture; one that looks like a path but names none is refused; all else is words.
-It looks like a path where it ends like a picture (`.jpg`, `.png`, …), or has no white space and holds a `/`, begins
-with `~`, or ends in a file suffix. `--image` and `--text` say which.
+A bare query that names a file is an image. A query that looks like a path but names no file is refused. Every other
+query is a text. `--image` and `--text` say which of both it is. A query looks like a path if
+
+- it ends like an image (`.jpg`, `.png`, …), or begins with `/`, `./`, `../` or `~/`;
+- or it has no white space and holds a `/`, begins with `~`, or ends in a file suffix.
 
 `looktwice --install-completion` teaches your shell (bash, zsh, fish, PowerShell) to complete verbs and options.
 """
@@ -60,7 +62,7 @@ def main() -> int:
         return 0
     current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == made
     if not current:
-        print("docs/cli.md is not what --help says; run: make docs", file=sys.stderr)
+        print("docs/reference/cli.md is not what --help says; run: make docs", file=sys.stderr)
     return 0 if current else 1
 
 

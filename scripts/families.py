@@ -1,6 +1,6 @@
-"""Write docs/families.md: which image-text families run on which path, measured on tiny random checkpoints.
+"""Write docs/reference/families.md: which image-text families run on which path, measured on tiny random checkpoints.
 
-python scripts/families.py                # all of them, into docs/families.md; some need torchvision, one num2words
+python scripts/families.py                # all of them, into the page; some need torchvision, one num2words
 python scripts/families.py gemma3 llava   # these, to stdout
 """
 
@@ -19,7 +19,7 @@ from family_rows import ROWS
 from tiny_families import Outcome, Row, measure
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "families.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "families.md"
 HEAD = """# Model families
 
 Made by `python scripts/families.py`; `tests/parity/test_stock.py` holds every row to it.

@@ -31,7 +31,7 @@ def costs(model: str, tokens: int, pooled: int | None = None, k: int = 100) -> t
 
 @pytest.mark.parametrize(
     ("model", "weights", "tokens", "pooled", "expected"),
-    [  # docs/performance.md, "Physical limit": TFLOP per pair, three digits
+    [  # docs/explanation/performance.md, "Physical limit": TFLOP per pair, three digits
         ("Qwen3-VL-2B-Instruct", 1.41, 256, 64, (3.43, 3.08, 1.64, 0.835, 0.273)),
         ("Qwen2.5-VL-7B-Instruct", 6.53, 256, 64, (11.0, None, 7.48, 3.77, 1.23)),
         ("Qwen3-VL-8B-Instruct", 6.95, 256, 64, (10.6, None, None, 4.02, 1.30)),

@@ -6,7 +6,8 @@
 
 Writes one JSON file, named after the device, after every single figure: a run that is cut short still has the rest.
 Every part is a process of its own with a time limit; one that fails is recorded and the others go on. The last line of
-stdout is the same JSON. docs/performance.md says how to read it. Exit code 3: a part failed or a figure is off.
+stdout is the same JSON. docs/explanation/performance.md says how to read it. Exit code 3: a part failed, or a figure
+is off.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pairs per second of the second look at real shapes, and which share of the card's own matmul peak that is.
 
 k candidates for one query: from stored tokens, from stored tokens pooled 2 × 2, from pixels; and the reference path on
-a few. FLOP are those of docs/performance.md; the peak is measured in the same process.
+a few. FLOP are those of docs/explanation/performance.md; the peak is measured in the same process.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from looktwice.errors import UnknownName, UsageError
 from looktwice.evaluate import Measure, measure
 from looktwice.evaluate.measures import measure_kinds
 
-DOCS = Path(__file__).parents[2] / "docs" / "measures.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "measures.md"
 
 
 def ranked(*documents):

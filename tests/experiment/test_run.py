@@ -484,9 +484,9 @@ def test_splits_that_make_no_sense_are_refused(rule, complaint, tmp_path):
 def test_plots_are_valid_and_escape_names():
     text = plot({"<a & b>": [(0, 0.5), (1, 0.2)], "empty": []}, title="t < u", x="x", y="y")
     assert "<a & b>" not in text
-    assert len(ElementTree.fromstring(text).loader.findall(".//{*}polyline")) == 2
+    assert len(ElementTree.fromstring(text).findall(".//{*}polyline")) == 2
     ElementTree.fromstring(plot({}, title="", x="", y=""))
     dashed = plot({}, title="", x="", y="", guide=[(0, 0), (2, 4)])
-    assert "dasharray" in dashed and len(ElementTree.fromstring(dashed).loader.findall(".//{*}polyline")) == 1
+    assert "dasharray" in dashed and len(ElementTree.fromstring(dashed).findall(".//{*}polyline")) == 1
     many = plot({str(i): [(i, i)] for i in range(14)}, title="", x="", y="", joined=False)
     assert many.count('fill="none" stroke=') == 14  # 7 colours twice: a mark and its key, hollow the second time

@@ -43,5 +43,5 @@ def test_the_page_names_every_family(tmp_path: Path) -> None:
     chosen = [row for row in ROWS if row.key in ("gemma3", "paligemma")]
     lines = script.table([measure(row, tmp_path / row.key) for row in chosen])
     assert re.search(r"\| gemma3 \| fast \| \d\.\de-\d\d \|", lines) and "| paligemma | refused |" in lines
-    page = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "families.md").read_text(encoding="utf-8")
     assert [row.key for row in ROWS if f"| {row.key} |" not in page] == []

@@ -1,4 +1,4 @@
-"""docs/on-disk-format.md says what is on the disk."""
+"""docs/reference/on-disk-format.md says what is on the disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from looktwice.sources import images
 from looktwice.store import Table, ann
 from looktwice.store.manifest import FORMAT
 
-DOCS = (Path(__file__).parents[2] / "docs" / "on-disk-format.md").read_text()
+DOCS = (Path(__file__).parents[2] / "docs" / "reference" / "on-disk-format.md").read_text()
 
 
 @pytest.fixture

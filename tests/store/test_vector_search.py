@@ -162,7 +162,7 @@ def test_small_tables_stay_exact(tmp_path: Path) -> None:
     info = table.build_index()
     assert (info.kind, info.rows, info.recall) == ("exact", 10, 1.0)
     assert table.manifest.index is None
-    assert ann.EXACT_ROWS == 50_000  # what docs/on-disk-format.md says
+    assert ann.EXACT_ROWS == 50_000  # what docs/reference/on-disk-format.md says
 
 
 def test_effort_rises_until_recall_suffices(indexed: Table, monkeypatch: pytest.MonkeyPatch) -> None:

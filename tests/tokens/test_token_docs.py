@@ -1,4 +1,4 @@
-"""docs/tokens.md says what the code does: its table of bytes, its names of codecs, its header."""
+"""docs/reference/tokens.md says what the code does: its table of bytes, its names of codecs, its header."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from looktwice.codecs import parse_codec, wire
 from looktwice.types import Block
 
-TEXT = (Path(__file__).parents[2] / "docs" / "tokens.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "tokens.md").read_text(encoding="utf-8")
 SHAPES = ((27, 3584, 0), (20, 3584, 0), (16, 2048, 3), (8, 576, 0))
 
 
@@ -15,7 +15,7 @@ def section(title: str) -> str:
 
 
 def test_the_table_of_bytes() -> None:
-    rows = re.findall(r"^\| `(.+?)` \| (.+) \|$", section("Bytes per picture"), re.MULTILINE)
+    rows = re.findall(r"^\| `(.+?)` \| (.+) \|$", section("Bytes per image"), re.MULTILINE)
     assert len(rows) > 10
     for spec, cells in rows:
         codec = parse_codec(spec)

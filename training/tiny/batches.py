@@ -145,7 +145,7 @@ def make_batch(sprites: Sprites, n: int, side: int, hard: float, plain: float, s
 
 def negative(row: Tensor, taken: Tensor, rng: Random) -> int | None:
     """A column that is not `taken`; sometimes one of the five with the highest likeness in `row`. More often than that,
-    and the likeness itself no longer tells the answer, so that nothing is learnt (docs/log.md)."""
+    and the likeness itself no longer tells the answer, so that nothing is learnt (docs/lab/log.md)."""
     order = [j for j in row.argsort(descending=True).tolist() if not taken[j]]
     if not order:
         return None

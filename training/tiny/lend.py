@@ -1,8 +1,8 @@
 """Let answers about words use what answers about pictures have learnt.
 
 In layer 1 three heads look at a query picture and write one direction where a candidate's token matches; later layers
-answer from it. The head for words learns where to look long before anything reads what it writes (docs/log.md), so its
-value and output are set: a word's value is one number, its output that same direction.
+answer from it. The head for words learns where to look long before anything reads what it writes (docs/lab/log.md), so
+its value and output are set: a word's value is one number, its output that same direction.
 """
 
 from __future__ import annotations

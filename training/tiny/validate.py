@@ -1,4 +1,4 @@
-"""Measure a checkpoint of train.py on validation objects: the figures of the curve in docs/models.md.
+"""Measure a checkpoint of train.py on validation objects: the figures of the curve in docs/lab/models.md.
 
     python training/tiny/validate.py --data DATA --checkpoint RUN/last.pt --tokenizer RUN/tokenizer
 

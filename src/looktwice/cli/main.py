@@ -113,7 +113,7 @@ def looktwice(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error; may stand anywhere."),
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
 ) -> None:
-    """Resolver things in image collections: a cheap shortlist, then a second look by a frozen multimodal LLM."""
+    """Find things in image collections: a cheap shortlist, then a second look by a frozen multimodal LLM."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that cannot show a character gets its escape, not a crash
             stream.reconfigure(errors="backslashreplace")

@@ -1,7 +1,7 @@
 """Codecs for visual tokens: what the token index stores instead of pictures.
 
-`parse_codec(name)` gives a codec, `train_codebook` and `load_codebook` what some of them need; `docs/tokens.md` has the
-names, the rules and the bytes. Knows no model and no table.
+`parse_codec(name)` gives a codec, `train_codebook` and `load_codebook` what some of them need.
+`docs/reference/tokens.md` has the names, the rules and the bytes. Knows no model and no table.
 """
 
 from looktwice.codecs.codebook import Codebook, codebook_from_bytes, load_codebook, train_codebook

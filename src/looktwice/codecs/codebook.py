@@ -34,7 +34,7 @@ class Codebook:
     """`centroids` [S, M, 2^bits, width] and, for OPQ, `rotations` [S, d, d], float32; one of S per stream of tokens.
 
     Stream 0 is the features, the others the DeepStack levels, whose values are distributed differently (sharing one
-    codebook cost 13 to 25 % more error: docs/tokens.md). `trained` says on what: count of tokens, seed.
+    codebook cost 13 to 25 % more error: docs/reference/tokens.md). `trained` says on what: count of tokens, seed.
     """
 
     quantiser_spec: str

@@ -1,7 +1,8 @@
 """What a collection will cost before anybody commits: bytes, FLOP, pairs per second and hours, from config.json alone.
 
-Formulas and symbols are in docs/performance.md. Everything is computed, nothing measured: `flops` is the matmul rate
-that the device reaches on large matrices and `mfu` the share of it that a run achieves (0.4 is a plan, 0.55 very good).
+Formulas and symbols are in docs/explanation/performance.md. Everything is computed, nothing measured: `flops` is the
+matmul rate that the device reaches on large matrices and `mfu` the share of it that a run achieves (0.4 is a plan, 0.55
+very good).
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class PairCost:
-    """FLOP of one pair at the stages of docs/performance.md, each with what the ones before it save."""
+    """FLOP of one pair at the stages of docs/explanation/performance.md, each with what the ones before it save."""
 
     naive: float
     last_position: float

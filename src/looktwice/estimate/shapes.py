@@ -1,6 +1,6 @@
 """What a model's `config.json` says about cost: weights, FLOP, and how many visual tokens a picture becomes.
 
-The symbols are those of docs/performance.md. Reads JSON only: no torch, no transformers, no network.
+The symbols are those of docs/explanation/performance.md. Reads JSON only: no torch, no transformers, no network.
 """
 
 from __future__ import annotations

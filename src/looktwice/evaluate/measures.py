@@ -1,4 +1,4 @@
-"""Measures of a ranking against labels; `docs/measures.md` has every formula and its source.
+"""Measures of a ranking against labels; `docs/reference/measures.md` has every formula and its source.
 
 Standard measures are computed by ir-measures. Ours are those of the instance-retrieval papers that it does not have:
 `mAP@k` with the divisor min(k, |G|), `oracle@k`, and `trapAP`, ROxford's trapezoids. Names are exact where habits

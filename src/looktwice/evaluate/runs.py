@@ -50,7 +50,7 @@ def _comparable(path: Path, run: Run, qrels: Qrels, known: Collection[str] | Non
 
 
 def _problems(run: Run, qrels: Qrels, result: Result, known: Collection[str] | None) -> dict[str, Any]:
-    """Counts of everything that a rule in docs/measures.md speaks of, with the first few by name."""
+    """Counts of everything that a rule in docs/reference/measures.md speaks of, with the first few by name."""
     lists = {query: [name for name, _ in run.get(query, ())] for query in qrels}
     found: dict[str, Any] = {
         "queries_without_an_answer": len(result.missing),

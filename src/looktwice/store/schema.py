@@ -1,4 +1,4 @@
-"""Records of the store and their columns on disk. docs/on-disk-format.md is the contract."""
+"""Records of the store and their columns on disk. docs/reference/on-disk-format.md is the contract."""
 
 from __future__ import annotations
 

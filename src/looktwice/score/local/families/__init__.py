@@ -1,6 +1,6 @@
 """Model families that the fast path knows, by the `model_type` of their configuration.
 
-A family is a small table of differences; a new one is one module and one line here (see docs/add-a-model.md).
+A family is a small table of differences; a new one is one module and one line here (see docs/guides/add-a-model.md).
 """
 
 from __future__ import annotations
