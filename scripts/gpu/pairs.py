@@ -139,7 +139,7 @@ def flop(fast: Engine, query: Item, candidate: Item, sizes: Shape, k: int) -> di
     """FLOP of a pair, by kind of candidate, with the prompt's real numbers of tokens."""
     own, other = (seen.layout for seen in fast.visual_tokens([query, candidate]))
     pieces = fast.prompt.lay_out(query, candidate, fast.clean)
-    row = fast.family.spread(fast.encode(pieces), [own, other])
+    row = fast.family.expand_placeholders(fast.encode(pieces), [own, other])
     visual = int(row.visual.sum()) // 2
     before, begins = row.starts
     text = Text(before, begins - before - visual, len(row.ids) - begins - visual)

@@ -148,14 +148,14 @@ def test_no_more_pictures_are_prepared_than_the_next_batch_takes(
     """A photo's prepared pixels can be hundreds of megabytes."""
     expected = [t.features for t in engine(mllm("qwen2_5_vl")).visual_tokens(candidates)]
     fast = engine(mllm("qwen2_5_vl"))
-    prepare, look, done = fast.family.prepare, fast.family.look, []
+    prepare, look, done = fast.family.prepare, fast.family.encode_images, []
 
     def seen(batch: Sequence[Any]) -> Any:
         done.append(f"look at {len(batch)}")
         return look(batch)
 
     monkeypatch.setattr(fast.family, "prepare", lambda *given: done.append("prepare") or prepare(*given))
-    monkeypatch.setattr(fast.family, "look", seen)
+    monkeypatch.setattr(fast.family, "encode_images", seen)
     monkeypatch.setattr("looktwice.score.local.vision_tower.TOWER_NUMBERS", (1, 1))
     found = fast.visual_tokens(candidates)
     assert done[:5] == ["prepare", "prepare", "look at 1", "prepare", "look at 1"], "one ahead shows that it is full"
@@ -314,7 +314,7 @@ def plain() -> Family:
 
 def test_positions_by_hand(plain: Family) -> None:
     layout = (TextIds((5,)), Block("tile", 2, 2), TextIds((6,)), Block("global", 1, 2), Newline())
-    row = plain.spread([1, 9, 2], [layout])
+    row = plain.expand_placeholders([1, 9, 2], [layout])
     assert row.ids.tolist() == [1, 5, 9, 9, 9, 9, 6, 9, 9, 9, 2]
     assert row.visual.tolist() == [i in (2, 3, 4, 5, 7, 8) for i in range(11)]
     assert row.newline.nonzero().flatten().tolist() == [9]
@@ -323,8 +323,8 @@ def test_positions_by_hand(plain: Family) -> None:
 
 def test_positions_of_what_a_codec_left(plain: Family) -> None:
     """A 3 × 5 block thinned to 1 × 2: rows of 5 and a newline; the next text stands where it always stood."""
-    whole = plain.spread([9, 2], [(Block("global", 3, 5, newlines=True),)])
-    thin = plain.spread([9, 2], [(Block("global", 1, 2, stride=2, grid=(3, 5), newlines=True),)])
+    whole = plain.expand_placeholders([9, 2], [(Block("global", 3, 5, newlines=True),)])
+    thin = plain.expand_placeholders([9, 2], [(Block("global", 1, 2, stride=2, grid=(3, 5), newlines=True),)])
     assert whole.positions.tolist() == [list(range(19))]
     assert thin.positions.tolist() == [[0, 2, 5, 18]] and thin.newline.tolist() == [False, False, True, False]
 
@@ -332,19 +332,19 @@ def test_positions_of_what_a_codec_left(plain: Family) -> None:
 def test_rotary_grids_by_hand(mllm: Get) -> None:
     family = engine(mllm("qwen3_vl")).family
     token = family.image_token_id
-    row = family.spread([1, token, 2], [(Block("global", 2, 3),)])
+    row = family.expand_placeholders([1, token, 2], [(Block("global", 2, 3),)])
     assert row.positions.tolist() == [
         [0, 1, 1, 1, 1, 1, 1, 4],
         [0, 1, 1, 1, 2, 2, 2, 4],
         [0, 1, 2, 3, 1, 2, 3, 4],
     ]
-    thin = family.spread([1, token, 2], [(Block("global", 2, 2, stride=2, grid=(5, 4)),)])
+    thin = family.expand_placeholders([1, token, 2], [(Block("global", 2, 2, stride=2, grid=(5, 4)),)])
     assert thin.positions.tolist() == [[0, 1, 1, 1, 1, 6], [0, 1, 1, 3, 3, 6], [0, 1, 3, 1, 3, 6]]
 
 
 def test_a_template_that_loses_a_picture_is_refused(plain: Family) -> None:
     with pytest.raises(ModelError, match="number of pictures"):
-        plain.spread([1, 2], [(Block("global", 1, 1),)])
+        plain.expand_placeholders([1, 2], [(Block("global", 1, 1),)])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -327,10 +327,10 @@ def test_positions_on_one_axis_are_noticed(
     fast = engine(model, "object")
 
     def flat(block: Block, start: int) -> tuple[Tensor, int]:
-        positions, after = Family.place(fast.family, block, start)
+        positions, after = Family.position_ids(fast.family, block, start)
         return positions.expand(3, -1), after
 
-    monkeypatch.setattr(fast.family, "place", flat)
+    monkeypatch.setattr(fast.family, "position_ids", flat)
     assert (
         gap(fast_logits(fast, query["image"], candidates), oracle(model, "object", query["image"], candidates)) > 0.05
     )
@@ -348,9 +348,9 @@ def test_a_lost_newline_is_noticed(
 ) -> None:
     model = mllm("llava_onevision")
     fast = engine(model, "match")
-    spread = fast.family.spread
+    spread = fast.family.expand_placeholders
     forget = lambda ids, layouts: replace(row := spread(ids, layouts), newline=torch.zeros_like(row.newline))  # noqa: E731
-    monkeypatch.setattr(fast.family, "spread", forget)
+    monkeypatch.setattr(fast.family, "expand_placeholders", forget)
     assert gap(fast_logits(fast, query["text"], candidates), oracle(model, "match", query["text"], candidates)) > 0.01
 
 

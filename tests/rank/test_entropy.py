@@ -40,13 +40,13 @@ def ids(*args, **options):
     [(0.29, 0.28), (0.58, 0.57), (0.57, 0.56), (0.9991, 0.99), (0.9951, 0.99), (1.0, 1.0), (0.005, 0.0), (0.5, 0.5)],
 )
 def test_truncation_with_its_traps(p, cut):
-    assert PRESETS["released-code"].cut(p) == cut == int(p * 100) / 100
-    assert PRESETS["paper"].cut(p) == p
+    assert PRESETS["released-code"].truncate(p) == cut == int(p * 100) / 100
+    assert PRESETS["paper"].truncate(p) == p
 
 
 @given(st.floats(0, 1), st.integers(0, 9))
 def test_cutting_never_adds(p, decimals):
-    assert 0 <= Ties("coarse", decimals=decimals).cut(p) <= p + 1e-15
+    assert 0 <= Ties("coarse", decimals=decimals).truncate(p) <= p + 1e-15
 
 
 def test_the_paper_asks_only_those_that_share_the_top_score():

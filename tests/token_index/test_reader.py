@@ -265,7 +265,7 @@ def test_a_reader_that_several_scorers_share_is_named_once(table: Table) -> None
 
 def ranked(table: Table, budget: str, codec: str = "auto") -> tuple[Pairs, RunStats, list[Hit], list[dict]]:
     scorer, config = Pairs(), RankingConfig.of(fusion="p-only", budget=budget)
-    rough, find = config.budget.rough, in_table(table)
+    rough, find = config.budget.first_pass, in_table(table)
     first = CandidateLoader(find, table, rough) if rough else None
     full = CandidateLoader(find, table, codec, besides=rough)
     shortlist = [Candidate(id_, 1 - n / 100) for n, id_ in enumerate([*IDS, "text"])]

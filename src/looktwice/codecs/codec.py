@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from looktwice.codecs import wire
+from looktwice.codecs import record_format
 from looktwice.codecs.clustering import Clustering
 from looktwice.codecs.grouping import Grouping
 from looktwice.codecs.int8 import Int8
@@ -52,7 +52,7 @@ class Reduced(NamedTuple):
 class Record(NamedTuple):
     """One image's bytes, opened and found sound: `label` as in Reduced, `codes` uint8 [S, N, row bytes]."""
 
-    header: wire.Header
+    header: record_format.Header
     label: NDArray[np.int64] | None
     codes: NDArray[np.uint8]
 
@@ -113,7 +113,7 @@ class Codec:
         return Reduced(reduce_members(values, label, kept, self.groups.reduction), label)
 
     def encode(self, tokens: VisualTokens) -> bytes:
-        """Return the bytes of one image's tokens (the wire format of `codecs.wire`).
+        """Return the bytes of one image's tokens (the wire format of `codecs.record_format`).
 
         Raises MediaError for tokens that are not finite and for a grid that the codec cannot take, UsageError without
         the codebook that the codec needs, Mismatch when it does not fit the tokens.
@@ -123,7 +123,7 @@ class Codec:
         dtype = tokens.features.dtype
         if isinstance(self.quantiser, Plain):
             values = values.to(dtype)
-        header = wire.Header(
+        header = record_format.Header(
             dtype=str(dtype).removeprefix("torch."),
             levels=len(values) - 1,
             dim=values.shape[2],
@@ -131,7 +131,7 @@ class Codec:
             layout_crc=_layout_crc(tokens.layout),
             codec_crc=self._crc(),
         )
-        parts = [header.pack(), b"" if label is None else wire.pack_labels(label, header.kept)]
+        parts = [header.pack(), b"" if label is None else record_format.pack_labels(label, header.kept)]
         rows = (self.quantiser.encode(stream, self.codebook, number) for number, stream in enumerate(values))
         return b"".join(parts + [codes.cpu().numpy().tobytes() for codes in rows])
 
@@ -232,7 +232,7 @@ class Codec:
     def _open(self, data: bytes, layout: Layout, crc: int) -> Record:
         import numpy as np
 
-        header = wire.read_header(data)
+        header = record_format.read_header(data)
         if header.codec_crc != crc:
             raise Mismatch(f"These token codes were not made by {self} with this codebook; use the table's own codec.")
         disagree = StoreError("Token codes and their layout disagree; index that item again.")
@@ -242,9 +242,9 @@ class Codec:
         expected = self._length(cells, header.kept, header.dim, header.levels, header.torch_dtype.itemsize)
         if not self._may_keep(header.kept, cells) or len(data) != expected:
             raise disagree
-        start = wire.HEADER.size
-        codes_at = start + (wire.label_bytes(cells, header.kept) if header.kept < cells else 0)
-        label = wire.unpack_labels(data[start:codes_at], cells, header.kept) if header.kept < cells else None
+        start = record_format.HEADER.size
+        codes_at = start + (record_format.label_bytes(cells, header.kept) if header.kept < cells else 0)
+        label = record_format.unpack_labels(data[start:codes_at], cells, header.kept) if header.kept < cells else None
         codes = np.frombuffer(data, np.uint8, offset=codes_at).reshape(header.levels + 1, header.kept, -1)
         return Record(header, label, codes)
 
@@ -258,8 +258,8 @@ class Codec:
         return len(self.cells.divide(layout).first) if self.cells else token_count(layout)
 
     def _length(self, cells: int, kept: int, dim: int, levels: int, itemsize: int) -> int:
-        labels = wire.label_bytes(cells, kept) if kept < cells else 0
-        return wire.HEADER.size + labels + (1 + levels) * kept * self.quantiser.row_bytes(dim, itemsize)
+        labels = record_format.label_bytes(cells, kept) if kept < cells else 0
+        return record_format.HEADER.size + labels + (1 + levels) * kept * self.quantiser.row_bytes(dim, itemsize)
 
     def _check_codebook(self, dim: int, streams: int) -> None:
         if isinstance(self.quantiser, PQ) and self.codebook is not None:

@@ -69,7 +69,7 @@ class BaseEncoder(ABC):
         self.info = EncoderInfo(
             name, checkpoint.revision, preprocessing, self._dim + mixing.short, dtype=placement.dtype
         )
-        self.for_queries: BaseEncoder | Asked = self
+        self.for_queries: BaseEncoder | QueryEncoder = self
 
     @cached_property
     def model(self) -> PreTrainedModel:
@@ -173,7 +173,7 @@ class BaseEncoder(ABC):
         raise NotImplementedError
 
 
-class Asked:
+class QueryEncoder:
     """An encoder that takes what it is given for queries."""
 
     def __init__(self, encoder: BaseEncoder) -> None:

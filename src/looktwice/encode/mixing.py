@@ -49,7 +49,7 @@ class Mixing:
         return cls(f"{share:g}", float(f"{share:g}"), float(f"{share:g}"))
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """What a table must remember of it."""
         if self.name not in PRESETS:
             return f"text-weight={self.name}"

@@ -43,14 +43,14 @@ def load_encoder(
     placement = place(device, dtype)
     checkpoint = _find(spec, revision)
     batch = batch_size or (16 if placement.device == "cpu" else 64)
-    from looktwice.encode.base import Asked
+    from looktwice.encode.base import QueryEncoder
 
     encoder = asked = _build(spec, checkpoint, placement, batch, mixing)
     if spec.query_size is not None:
         asked = _build(replace(spec, size=spec.query_size), checkpoint, placement, batch, mixing)
         # a table knows its encoder by what it indexes with, and asks with what it was told
         asked.info = encoder.info = replace(encoder.info, queries=_for_queries(encoder.info.name, spec))
-    encoder.for_queries = Asked(asked) if mixing.name in PRESETS or asked.own_queries else asked
+    encoder.for_queries = QueryEncoder(asked) if mixing.name in PRESETS or asked.own_queries else asked
     return encoder
 
 
@@ -99,7 +99,7 @@ def _build(
     dim = _kept(spec, made)
     linear = load_linear(spec.linear, dim) if spec.linear else None
     prepared = [made.pixels, made.text]
-    prepared += [mixing.told] if made.reads_text and made.mixes else []
+    prepared += [mixing.description] if made.reads_text and made.mixes else []
     prepared += [f"linear={linear.sha256}"] if linear else []
     return made.make(
         checkpoint,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from looktwice.errors import MediaError
 from looktwice.indexing.batches import Failed
 from looktwice.sources import Source, images
-from looktwice.sources.prefetch import ahead, pixels_of
+from looktwice.sources.prefetch import pixels_of, prefetch
 from looktwice.store import metadata_json
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ Planned: TypeAlias = Failed | tuple[Source, Known | None]
 
 def load_ahead(plan: Iterable[Planned], threads: int) -> Iterator[Loaded | Failed]:
     """Read and decode what is planned, in its order, with bounded memory."""
-    return ahead(plan, lambda one: one if isinstance(one, Failed) else load(*one), _pixels, threads)
+    return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one), _pixels, threads)
 
 
 def load(source: Source, known: Known | None) -> Loaded | Failed:

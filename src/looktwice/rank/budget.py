@@ -5,7 +5,7 @@ would enter the top n is estimated, and the rest is left alone once that chance 
 
     1 − Π_j (1 − P(relevant | gap_j) · P(p > x_j | relevant)),   gap_j = best coarse score − coarse score of j
 
-Or it is scored twice: all of it from rough, cheap tokens, and the best of it once more from the others (`cascade`).
+Or it is scored twice: all of it from the cheap tokens of a first pass, and the best of it once more (`cascade`).
 
 x_j is the p that candidate j would need for a fused score above the n-th best so far. Both chances come from labelled
 pairs (`looktwice calibrate`). Knows numbers only; a codec is a name here.
@@ -41,7 +41,7 @@ class Odds(Protocol):
 @dataclass(frozen=True, slots=True)
 class Budget:
     """`all`, or `auto:ε`, or `auto:ε@n` for the first n places (without @n: as many as hits are asked for), or
-    `cascade:CODEC@n`: everything from the tokens of `rough`, the `best` n once more as `--codec` says.
+    `cascade:CODEC@n`: everything from the tokens of `first_pass`, the `best` n once more as `--codec` says.
 
     >>> [str(Budget.parse(name)) for name in ("all", "auto:0.01", "auto:0.05@1", "cascade:pool2+pq8@20")]
     ['all', 'auto:0.01', 'auto:0.05@1', 'cascade:pool2+pq8@20']
@@ -49,7 +49,7 @@ class Budget:
 
     epsilon: float | None = None
     top: int | None = None
-    rough: str | None = None
+    first_pass: str | None = None
     best: int = 0
 
     @classmethod
@@ -63,7 +63,7 @@ class Budget:
         what, at, count = rest.rpartition("@") if "@" in rest else (rest, "", "1")
         try:
             if kind == "cascade" and what:
-                budget = cls(rough=what, best=int(count))
+                budget = cls(first_pass=what, best=int(count))
             elif kind == "auto":
                 budget = cls(float(what), int(count) if at else None)
             else:
@@ -75,8 +75,8 @@ class Budget:
         return budget
 
     def __str__(self) -> str:
-        if self.rough is not None:
-            return f"cascade:{self.rough}@{self.best}"
+        if self.first_pass is not None:
+            return f"cascade:{self.first_pass}@{self.best}"
         if self.epsilon is None:
             return "all"
         return f"auto:{self.epsilon:g}" + (f"@{self.top}" if self.top else "")

@@ -52,10 +52,10 @@ class Ties:
         base, own = asdict(PRESETS[self.name]), asdict(self)
         return ",".join([self.name, *(f"{key}={own[key]}" for key in _CHANGES if own[key] != base[key])])
 
-    def cut(self, p: float) -> float:
+    def truncate(self, p: float) -> float:
         """p with the decimals that count, as the released code cuts it: int(p · 100) / 100 in binary floating point.
 
-        >>> [PRESETS["released-code"].cut(p) for p in (0.9991, 0.9951, 0.29, 0.58, 1.0)]
+        >>> [PRESETS["released-code"].truncate(p) for p in (0.9991, 0.9951, 0.29, 0.58, 1.0)]
         [0.99, 0.99, 0.28, 0.57, 1.0]
         """
         return p if self.decimals is None else int(p * 10**self.decimals) / 10**self.decimals

@@ -101,7 +101,7 @@ def fuse(
     _check(shortlist, scores)
     seen = [i for i in range(len(scores.p)) if _usable(scores, i)] if scores is not None else []
     p = {i: float(scores.p[i]) for i in seen} if scores is not None else {}
-    fused = fusion.scores([shortlist[i].coarse for i in seen], [ties.cut(p[i]) for i in seen])
+    fused = fusion.scores([shortlist[i].coarse for i in seen], [ties.truncate(p[i]) for i in seen])
     groups = _groups(fusion, ties, fused)
     for group in groups:
         for place in group:
@@ -210,7 +210,7 @@ def tied_at_the_top(
     seen = [i for i in range(len(scores.p)) if _usable(scores, i)]
     if ties.by != "question" or not seen:
         return []
-    p = [ties.cut(float(scores.p[i])) for i in seen]
+    p = [ties.truncate(float(scores.p[i])) for i in seen]
     top = _groups(fusion, ties, fusion.scores([shortlist[i].coarse for i in seen], p))[0]
     return [seen[place] for place in top] if len(top) > 1 else []
 

@@ -49,7 +49,7 @@ class RankingConfig:
             raise UsageError(
                 "--budget auto and --min-precision need --calibration FILE; create one with `looktwice calibrate`."
             )
-        if self.budget.rough is not None and self.calibration is not None:
+        if self.budget.first_pass is not None and self.calibration is not None:
             raise UsageError(
                 "A calibration holds for one codec and a cascade uses two; leave out --calibration or the cascade."
             )

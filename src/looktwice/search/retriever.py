@@ -233,9 +233,9 @@ class Retriever:
 
 def _first_pass(budget: Budget, codec: str) -> str | None:
     """Return the codec of a cascade's first pass. Raises UsageError where both passes would see the same."""
-    if not budget.rough:
+    if not budget.first_pass:
         return None
-    first_pass = str(parse_codec(budget.rough))
+    first_pass = str(parse_codec(budget.first_pass))
     if codec not in ("auto", "pictures") and str(parse_codec(codec)) == first_pass:
         raise UsageError(f"Both passes of the cascade would use {first_pass}; name another --codec.")
     return first_pass

@@ -165,7 +165,7 @@ class SecondStage:
         own: dict[str, Any] = {}
         if self.config.fusion.method == "linear":
             weight = self.config.fusion.weight
-            own = {"from_coarse": weight * hit.coarse, "from_p": (1 - weight) * self.config.ties.cut(hit.p)}
+            own = {"from_coarse": weight * hit.coarse, "from_p": (1 - weight) * self.config.ties.truncate(hit.p)}
         if self.config.calibration is not None:
             own["calibrated"] = self.config.calibration.probability(hit.p)
         return _explain(hit, **own)

@@ -15,7 +15,7 @@ from cachetools import LRUCache
 
 from looktwice.errors import MediaError
 from looktwice.sources import Urls, images, read_uri
-from looktwice.sources.prefetch import ahead, pixels_of
+from looktwice.sources.prefetch import pixels_of, prefetch
 from looktwice.types import Item
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class ImageLoader:
         What has no file to read passes through. A picture that cannot be read, or that is not the one that was indexed,
         makes an LoadError.
         """
-        yield from in_chunks(ahead(entries, self._item, _pixels, min(8, os.cpu_count() or 1)), _pixels, CHUNK)
+        yield from in_chunks(prefetch(entries, self._item, _pixels, min(8, os.cpu_count() or 1)), _pixels, CHUNK)
 
     def _item(self, entry: Item | CandidateRef | LoadError) -> Loaded:
         if not isinstance(entry, CandidateRef):

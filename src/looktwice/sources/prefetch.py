@@ -23,7 +23,7 @@ AHEAD_PIXELS = 2**26
 """…and no more are begun while finished ones wait with this many pixels (200 MB)."""
 
 
-class Gate:
+class PixelBudget:
     """Lets items be decoded in their order, and only while few pixels wait to be taken.
 
     In order, because whoever takes them waits for the first: nothing that comes later may use up what that one needs.
@@ -79,21 +79,21 @@ def pixels_of(image: Image | None) -> int:
     return 0 if image is None else image.width * image.height
 
 
-def ahead(jobs: Iterable[T], work: Callable[[T], R], pixels: Callable[[R], int], threads: int) -> Iterator[R]:
+def prefetch(jobs: Iterable[T], work: Callable[[T], R], pixels: Callable[[R], int], threads: int) -> Iterator[R]:
     """Yield `work` of each job, in order; `pixels` says how many a result holds. What `work` raises is raised here."""
     waiting: deque[Future[R]] = deque()
-    gate, numbers = Gate(AHEAD_PIXELS), count()
+    budget, numbers = PixelBudget(AHEAD_PIXELS), count()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="looktwice-read")
 
     def done(number: int, job: T) -> R:
-        gate.enter(number)
+        budget.enter(number)
         result = work(job)
-        gate.hold(pixels(result))
+        budget.hold(pixels(result))
         return result
 
     def first() -> R:
         result = waiting.popleft().result()
-        gate.hold(-pixels(result))
+        budget.hold(-pixels(result))
         return result
 
     try:
@@ -104,5 +104,5 @@ def ahead(jobs: Iterable[T], work: Callable[[T], R], pixels: Callable[[R], int],
         while waiting:
             yield first()
     finally:
-        gate.close()
+        budget.close()
         pool.shutdown(cancel_futures=True)

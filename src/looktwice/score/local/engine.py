@@ -201,7 +201,7 @@ class Engine(Scorer):
             seen = [self._look_at(query, pictures)]
         found: Sequence[VisualTokens | LooktwiceError | None] = [None] * len(members)
         if "candidate" in sides:
-            found = self.tower.look([candidates[i] for i in members], pictures)
+            found = self.tower.visual_tokens([candidates[i] for i in members], pictures)
         ready: list[Pair] = []
         spread: dict[Any, Row] = {}
         for index, tokens in zip(members, found, strict=True):
@@ -213,7 +213,7 @@ class Engine(Scorer):
             pieces = self.prompt.lay_out(query, candidates[index], self.clean)
             key = (pieces, *(t.layout for t in shown))
             if key not in spread:
-                spread[key] = self.family.spread(self.encode(pieces), [t.layout for t in shown])
+                spread[key] = self.family.expand_placeholders(self.encode(pieces), [t.layout for t in shown])
             row = spread[key]
             if (problem := self.too_long(row)) is not None:
                 common.report(candidates[index], problem)
@@ -229,7 +229,7 @@ class Engine(Scorer):
         begins = len(row.ids) - 1
         for text in ("a", "7"):
             stand_in = self.prompt.lay_out(query, replace(candidate, text=text), self.clean)
-            other = self.family.spread(self.encode(stand_in), [t.layout for t in shown])
+            other = self.family.expand_placeholders(self.encode(stand_in), [t.layout for t in shown])
             begins = min(begins, batches.in_common([row, other], begins))
         return begins
 

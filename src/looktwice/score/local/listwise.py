@@ -76,7 +76,7 @@ class ListwiseScorer(ScorerWrapper):
         items = [query, *candidates]
         shown = [i for i, item in enumerate(items) if item.image is not None or item.tokens is not None]
         found: list[VisualTokens | LooktwiceError | None] = [None] * len(items)
-        for i, tokens in zip(shown, self.inner.tower.look([items[i] for i in shown], len(shown)), strict=True):
+        for i, tokens in zip(shown, self.inner.tower.visual_tokens([items[i] for i in shown], len(shown)), strict=True):
             found[i] = tokens
             if isinstance(tokens, LooktwiceError):
                 if i == 0:
@@ -129,7 +129,7 @@ class ListwiseScorer(ScorerWrapper):
         ask = Piece(None, QUESTION.format("number" if names[0] == "1" else "letter"))
         pieces = joined([*head, *options, ask])
         shown = [tokens for tokens in (seen[0], *(seen[1 + i] for i in order)) if isinstance(tokens, VisualTokens)]
-        row = self.inner.family.spread(self.inner.encode(pieces), [tokens.layout for tokens in shown])
+        row = self.inner.family.expand_placeholders(self.inner.encode(pieces), [tokens.layout for tokens in shown])
         if (problem := self.inner.too_long(row)) is not None:
             raise problem
         sides = tuple(str(piece.side) for piece in pieces if piece.text is None)
@@ -137,7 +137,7 @@ class ListwiseScorer(ScorerWrapper):
             self.inner.encode(joined([*head, Piece(None, f"\n1: {text}"), ask])) for text in ("a", "7")
         ]  # where the first option begins, whatever it is
         own = [tokens.layout for tokens in shown[: sides.count("query")]]
-        first, second = (self.inner.family.spread(ids, own) for ids in stand_ins)
+        first, second = (self.inner.family.expand_placeholders(ids, own) for ids in stand_ins)
         begins = batches.in_common([first, second, row], len(row.ids) - 1)
         return Pair(index, row, tuple(shown), sides, begins)
 

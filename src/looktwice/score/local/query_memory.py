@@ -25,7 +25,7 @@ class QueryMemory:
         self._prefixes: Lru[Prefix] = Lru(QUERIES, room, lambda kept: prefix_cache.nbytes(kept[0]), least=1)
 
     def tokens(self, query: Item, images: int, look: Callable[[], VisualTokens]) -> VisualTokens:
-        """Return what `look` gives for a query in a prompt of so many images.
+        """Return what `encode_images` gives for a query in a prompt of so many images.
 
         Stored tokens give the same object again, by which `prefix` knows them.
         """

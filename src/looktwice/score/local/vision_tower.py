@@ -30,7 +30,7 @@ class Tower:
         self._kept: Lru[VisualTokens] = Lru(1 << 30, room, nbytes)
         self._lock = threading.Lock()
 
-    def look(self, items: Sequence[Item], pictures: int) -> list[VisualTokens | LooktwiceError]:
+    def visual_tokens(self, items: Sequence[Item], pictures: int) -> list[VisualTokens | LooktwiceError]:
         """Tokens of every item in order, on the model's device; an item that cannot be used gives its error instead.
 
         `pictures`: how many the prompt shows. Stored tokens of a prompt with another number of them give way to the
@@ -50,14 +50,14 @@ class Tower:
     def demand(self, items: Sequence[Item], pictures: int) -> list[VisualTokens]:
         """Return tokens of every item, in order; raise the error of the first that cannot be used."""
         found: list[VisualTokens] = []
-        for tokens in self.look(items, pictures):
+        for tokens in self.visual_tokens(items, pictures):
             if isinstance(tokens, LooktwiceError):
                 raise tokens
             found.append(tokens)
         return found
 
     def _usable(self, item: Item, pictures: int) -> VisualTokens | None:
-        if item.tokens is None or self.family.suits(item.tokens.layout, pictures):
+        if item.tokens is None or self.family.accepts(item.tokens.layout, pictures):
             return item.tokens
         if item.image is not None:
             return None
@@ -97,7 +97,7 @@ class Tower:
     def _see(self, waiting: dict[Key, Item], pictures: int) -> Found:
         found: Found = {}
         for batch in self._batches(self._prepared(waiting, pictures, found)):
-            for done in halving(lambda part: self.family.look([p for _, p in part]), batch):
+            for done in halving(lambda part: self.family.encode_images([p for _, p in part]), batch):
                 for (key, _), tokens in zip(*done, strict=True):
                     found[key] = self._keep(key, self._on(tokens))
         return found

@@ -107,11 +107,11 @@ class Family:
         )
         return Prepared(made, tuple(made["input_ids"][0].tolist()), pictures)
 
-    def look(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
+    def encode_images(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
         """Run the vision tower on a batch of pictures."""
         raise NotImplementedError
 
-    def suits(self, layout: Layout, pictures: int) -> bool:
+    def accepts(self, layout: Layout, pictures: int) -> bool:
         """Whether tokens of this layout are those of a prompt that shows so many pictures."""
         return True
 
@@ -156,7 +156,7 @@ class Family:
         parts[last] = Block("global", *shape)
         return tuple(parts)
 
-    def spread(self, ids: Sequence[int], layouts: Sequence[Layout]) -> Row:
+    def expand_placeholders(self, ids: Sequence[int], layouts: Sequence[Layout]) -> Row:
         """Expand the placeholders in `ids` by the layouts, in order."""
         walk = _Walk(self)
         left = iter(layouts)
@@ -171,7 +171,7 @@ class Family:
                 walk.text([token])
         return walk.row()
 
-    def place(self, block: Block, start: int) -> tuple[Tensor, int]:
+    def position_ids(self, block: Block, start: int) -> tuple[Tensor, int]:
         """Positions [axes, tokens and newlines] of a block that starts at position `start`, and where the next one is.
 
         Tokens that a codec has dropped leave their positions empty.
@@ -209,7 +209,7 @@ class _Walk:
                 self._put([self.family.image_token_id], [2], torch.tensor([[self.next]]))
                 self.next += 1
             else:
-                positions, self.next = self.family.place(part, self.next)
+                positions, self.next = self.family.position_ids(part, self.next)
                 kinds = ([1] * part.w + [2] * part.newlines) * part.h
                 self._put([self.family.image_token_id] * len(kinds), kinds, positions)
 

@@ -36,7 +36,7 @@ class Gemma3(Family):
         around = f"\n\n{tokenizer.boi_token}{tokenizer.image_token}{tokenizer.eoi_token}\n\n"
         return text.replace(tokenizer.boi_token, around)
 
-    def look(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
+    def encode_images(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
         side = isqrt(int(self.processor.image_seq_length))
         pixels = torch.cat([p.tensors["pixel_values"] for p in prepared])
         seen = self.model.get_image_features(pixels.to(self.model.device), return_dict=True)
@@ -62,7 +62,7 @@ class Gemma4(Family):
         super().__init__(model, processor)
         self.text_config = model.config.get_text_config()
 
-    def look(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
+    def encode_images(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
         device = self.model.device
         pixels = torch.cat([p.tensors["pixel_values"] for p in prepared])
         places = torch.cat([p.tensors["image_position_ids"] for p in prepared])

@@ -21,7 +21,7 @@ class Idefics3(Family):
         processor.image_processor.do_image_splitting = most > 1
         processor.image_processor.size = {"longest_edge": side * isqrt(most)}
 
-    def look(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
+    def encode_images(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
         side = isqrt(int(self.processor.image_seq_len))
         layouts = [self.lay_out(p.ids, (side, side)) for p in prepared]
         pixels = torch.cat([p.tensors["pixel_values"] for p in prepared], dim=1)

@@ -18,7 +18,7 @@ class InternVL(Family):
         processor.image_processor.max_patches = most
         processor.image_processor.min_patches = min(most, processor.image_processor.min_patches)
 
-    def look(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
+    def encode_images(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
         side = isqrt(int(self.processor.image_seq_length))
         layouts = [self.lay_out(p.ids, (side, side)) for p in prepared]
         pixels = torch.cat([p.tensors["pixel_values"] for p in prepared])

@@ -34,12 +34,12 @@ class LlavaOnevision(Family):
         tensors = {name: made[name][:1] for name in ("pixel_values", "image_sizes")}
         return Prepared(tensors, tuple(ids[: len(ids) // pictures]), pictures)
 
-    def look(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
+    def encode_images(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
         if any(p.pictures == 1 for p in prepared):
             return [self._split(self._pack([p])[0]) for p in prepared]
         return [self._split(packed) for packed in self._pack(prepared)]
 
-    def suits(self, layout: Layout, pictures: int) -> bool:
+    def accepts(self, layout: Layout, pictures: int) -> bool:
         return (pictures == 1) == any(isinstance(part, Block) and part.kind == "tile" for part in layout)
 
     def newline(self) -> Tensor:

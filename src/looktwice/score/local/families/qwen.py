@@ -26,7 +26,7 @@ class QwenVL(Family):
         super().__init__(model, processor)
         self.levels = len(getattr(model.config.vision_config, "deepstack_visual_indexes", ()))
 
-    def look(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
+    def encode_images(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
         grids = torch.cat([p.tensors["image_grid_thw"] for p in prepared])
         pixels = torch.cat([p.tensors["pixel_values"] for p in prepared])
         device = self.model.device
@@ -49,7 +49,7 @@ class QwenVL(Family):
             return {}
         return {"visual_pos_masks": visual, "deepstack_visual_embeds": list(torch.cat(list(levels), dim=1))}
 
-    def place(self, block: Block, start: int) -> tuple[Tensor, int]:
+    def position_ids(self, block: Block, start: int) -> tuple[Tensor, int]:
         down = (torch.arange(block.h) * block.stride)[:, None].expand(-1, block.w)
         across = (torch.arange(block.w) * block.stride).expand(block.h, -1)
         grid = torch.stack([torch.zeros_like(down), down, across]).reshape(3, -1)

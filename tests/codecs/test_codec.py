@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from looktwice.codecs import Codec, parse_codec, token_count, train_codebook
-from looktwice.codecs.wire import label_bits, pack_labels, unpack_labels
+from looktwice.codecs.record_format import label_bits, pack_labels, unpack_labels
 from looktwice.errors import LooktwiceError, MediaError, Mismatch, ModelError, StoreError, UsageError
 from looktwice.types import Block, Newline, TextIds, VisualTokens
 

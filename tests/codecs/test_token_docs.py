@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from looktwice.codecs import parse_codec, wire
+from looktwice.codecs import parse_codec, record_format
 from looktwice.types import Block
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "tokens.md").read_text(encoding="utf-8")
@@ -32,4 +32,4 @@ def test_codecs_that_are_named_exist() -> None:
 
 def test_the_header_is_as_long_as_it_says() -> None:
     rows = re.findall(r"^\| (\d+) \| ", section("The bytes"), re.MULTILINE)
-    assert int(rows[-1]) == wire.HEADER.size
+    assert int(rows[-1]) == record_format.HEADER.size
