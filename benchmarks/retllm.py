@@ -40,6 +40,7 @@ from looktwice.models.device import set_threads
 from looktwice.score import load_scorer
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.rerank_run import rerank_run
+from looktwice.search.token_choice import CandidateLoader
 from looktwice.types import Item
 
 SIDE, VISIBLE, SEED = 192, 0.35, 7
@@ -116,8 +117,8 @@ def ask(task: Task, settings: Mapping[str, str], mllm: str, cache: Path | None, 
     look = MllmReranker(mllm, cache=cache, device="cpu", dtype="float32", **options)
     rules: dict[str, Any] = {"fusion": "p-only", "ties": settings.get("ties", "coarse"), "shortlist": depth, "k": depth}
     begin = time.process_time()
-    find: Any = lambda ids: [task.candidates[i] for i in ids]  # noqa: E731  # items where a table would give entries
-    answers = list(rerank_run(task.run, task.queries, find, look, **rules))
+    found: Any = lambda ids: [task.candidates[i] for i in ids]  # noqa: E731  # items where a table would give refs
+    answers = list(rerank_run(task.run, task.queries, CandidateLoader(found), look, **rules))
     return answers, time.process_time() - begin
 
 

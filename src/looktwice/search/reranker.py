@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from looktwice.errors import UsageError, demand_list
+from looktwice.errors import UsageError, demand_list, warn_renamed
 from looktwice.score import Scorer
 from looktwice.search.inputs import QueryLike, as_candidate, as_item, ends_like_picture
 from looktwice.search.mllm_reranker import AUTO, MllmReranker
@@ -84,6 +84,11 @@ class Reranker:
             first = next((f"; {name}: {why}" for name, why in stats.unreadable.items()), "")
             _log.warning("%d of %d pairs have no score (NaN)%s", missed, len(p), first)
         return p
+
+    def describe(self) -> list[Mapping[str, Any]]:
+        """Return `settings()`; the old name."""
+        warn_renamed("Reranker.describe", "Reranker.settings")
+        return self.settings()
 
     def settings(self) -> list[Mapping[str, Any]]:
         """Return model, revision, prompt with its hash, dtype, device: one record per prompt that was used."""
