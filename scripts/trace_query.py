@@ -2,14 +2,12 @@
 
     python scripts/trace_query.py            # one query over 12 images of the bundled gallery, with stored tokens
 
-A call climbs when the file that makes it does not need, by its imports, the file that it enters: it goes through
-something that was handed in, as a callback does. Files inside the stages (encode,
-store, codecs, score, rank) and below are left out of the count; they are entered through one door each.
+A call climbs when it enters a file that is waiting for the caller already, as a callback does. Files inside the stages
+(encode, store, codecs, score, rank) and below are left out of the count; they are entered through one door each.
 """
 
 from __future__ import annotations
 
-import ast
 import logging
 import sys
 import tempfile
@@ -66,12 +64,12 @@ class Trail:
             return
         if frame.f_code.co_name in ("<module>", "<genexpr>"):
             return
-        caller = next((name for name in callers(frame.f_back) if name is not None), None)
-        if caller is None or caller == callee or stage(callee):
+        above = [name for name in callers(frame.f_back) if name is not None]
+        if not above or above[0] == callee or stage(callee):
             return
         self.entered[callee] += 1
-        if callee not in needs(caller):
-            self.climbs[caller, callee] += 1
+        if callee in above:
+            self.climbs[above[0], callee] += 1
 
 
 def callers(frame: FrameType | None) -> Iterator[str | None]:
@@ -88,33 +86,6 @@ def name_of(path: str) -> str | None:
 
 def stage(name: str) -> bool:
     return name.split("/")[0].removesuffix(".py") in INSIDE
-
-
-@cache
-def needs(name: str) -> frozenset[str]:
-    """All files that a file imports, directly or through others."""
-    found: set[str] = set()
-    waiting = [name]
-    while waiting:
-        for other in imports(waiting.pop()):
-            if other not in found:
-                found.add(other)
-                waiting.append(other)
-    return frozenset(found)
-
-
-@cache
-def imports(name: str) -> frozenset[str]:
-    found = set()
-    for node in ast.walk(ast.parse((SOURCE / name).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("looktwice"):
-            parts = str(node.module).split(".")[1:]
-            for inner in [*([*parts, alias.name] for alias in node.names), parts]:
-                path = SOURCE.joinpath(*inner)
-                for file in (path.with_suffix(".py"), path / "__init__.py"):
-                    if file.is_file():
-                        found.add(file.relative_to(SOURCE).as_posix())
-    return frozenset(found - {name})
 
 
 if __name__ == "__main__":
