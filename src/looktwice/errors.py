@@ -6,7 +6,7 @@ LooktwiceError                exit code 1
 │   ├── QueryError            2   one query cannot be used; the others of a call can
 │   ├── Mismatch              2   an index or cache made with another encoder, MLLM, codec or preprocessing
 │   └── MissingDependency     2   an optional package is not installed; says how to get it
-├── MediaError                1   one file cannot be read as a picture; becomes a ledger line
+├── MediaError                1   one file cannot be read as an image; becomes a ledger line
 ├── StoreError                1   the table cannot be read or written
 │   └── Locked                1   another process is writing
 ├── TooManyFailures           3   --max-failures was reached

@@ -35,11 +35,11 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What is indexed, or asked: a picture, a text, or both.
+    """What is indexed, or asked: an image, a text, or both.
 
     `image` is upright RGB as `images.load` returns it. `sha256` is the hash of the file's bytes (hex) and `uri` says
     where they lie; both are None for things that only live in memory. `tokens` carries stored visual tokens, in which
-    case `image` may be None although the item is a picture.
+    case `image` may be None although the item is an image.
     """
 
     id: str

@@ -239,7 +239,7 @@ def test_outputs_that_may_not_be_written_are_refused_before_the_work(
         ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "occurs twice"),
         ('{"id": "a", "text": "x"}\n{"id": "b"\n', "q.jsonl: line 2: it is not JSON"),
         ('{"id": "a", "text": "x"}\n\n5\n', "q.jsonl: line 3: it is JSON, but no object"),
-        ("", "holds no queries"),
+        ("", "has no queries"),
         ('{"text": "x"}\n', "id"),
     ],
 )

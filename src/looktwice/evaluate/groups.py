@@ -15,7 +15,7 @@ from looktwice.evaluate.measures import Measure, Result, measure
 from looktwice.evaluate.trec import Qrels, Run
 
 ILIAS_SCALE = (0.0, 0.06880213760855043, 0.13526567164179104, 0.2729876723163842)
-"""Lower edges of ILIAS's four scale groups: size of the object's box as a share of the picture."""
+"""Lower edges of ILIAS's four scale groups: size of the object's box as a share of the image."""
 ILIAS_CLUTTER = (0.0, 18.0, 33.0, 53.0)
 """Lower edges of ILIAS's four clutter groups."""
 

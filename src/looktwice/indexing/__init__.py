@@ -39,7 +39,7 @@ def index(
 ) -> IndexReport:
     """Bring a table up to date with `sources`, usually what `sources.scan` returned.
 
-    `batch_size` pictures are encoded at a time (fewer where they are large) and `threads` read ahead. `progress` is
+    `batch_size` images are encoded at a time (fewer where they are large) and `threads` read ahead. `progress` is
     called with the report so far. `prune` removes items that the scanned folders, archives and lists no longer hold,
     except where nothing at all is left of one, or of a folder below: a disk that is not mounted looks the same.
 

@@ -85,7 +85,7 @@ def check_name(name: str, besides: Sequence[str] = ()) -> None:
 
 
 def open_dataset(name: str, root: str | Path, *, work: str | Path | None = None, partial: bool = False) -> Dataset:
-    """Read a benchmark's files below `root`; `work` is where pictures are unpacked to that lie in tables.
+    """Read a benchmark's files below `root`; `work` is where images are unpacked to that lie in tables.
 
     With `partial`, counts that differ from the published ones are notes instead of errors. Raises UnknownName,
     UsageError with a list of what is missing, or with the place where a file is not what it should be.

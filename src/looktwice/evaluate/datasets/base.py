@@ -13,7 +13,7 @@ from looktwice.types import Item
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query; of a picture only `box` (left, top, right, bottom in pixels) is asked for, where there is one."""
+    """One query; of an image only `box` (left, top, right, bottom in pixels) is asked for, where there is one."""
 
     source: Source
     box: tuple[float, float, float, float] | None = None
@@ -24,14 +24,14 @@ class Query:
         return self.source.id
 
     def load(self) -> Item:
-        """Read the query. Raises MediaError where its picture cannot be read."""
+        """Read the query. Raises MediaError where its image cannot be read."""
         source, data = self.source, self.source.read()
         if not source.picture:
             return Item(source.id, text=source.text)
         image, (width, _) = images.load(data)
         sha256: str | None = hashlib.sha256(data).hexdigest()
         if self.box is not None:
-            factor = image.width / width  # media reduces very large pictures
+            factor = image.width / width  # media reduces very large images
             image = image.crop(tuple(round(edge * factor) for edge in self.box))  # type: ignore[arg-type]
             sha256 = None  # these are no longer the pixels of the file
         return Item(source.id, image, source.text, source.metadata, source.uri, sha256)

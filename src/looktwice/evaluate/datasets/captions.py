@@ -6,8 +6,8 @@
     urban1k     ROOT/image/N.jpg, ROOT/caption/N.txt                                              1,000 × 1
 
 Karpathy's files: {"images": [{"filename", "filepath"?, "split", "sentences": [{"raw"}]}]}; only the first five captions
-count, as in RetLLM and CLIP (a few COCO pictures have six or seven). ShareGPT4V's: [{"image", "conversations":
-[{"from", "value"}]}], the caption being what "gpt" says. `t2i` asks with captions for pictures, `i2t` the other way
+count, as in RetLLM and CLIP (a few COCO images have six or seven). ShareGPT4V's: [{"image", "conversations":
+[{"from", "value"}]}], the caption being what "gpt" says. `t2i` asks with captions for images, `i2t` the other way
 round. The papers' R@k is `success@k`.
 """
 
@@ -21,9 +21,9 @@ from looktwice.evaluate.datasets.layout import Layout, relevant
 from looktwice.sources import Source
 
 FETCH = {
-    "flickr30k": "Karpathy's caption_datasets.zip holds the JSON file; the pictures come from the Flickr30K form.",
+    "flickr30k": "Karpathy's caption_datasets.zip holds the JSON file; the images come from the Flickr30K form.",
     "coco": "Karpathy's caption_datasets.zip holds the JSON file; val2014.zip comes from cocodataset.org.",
-    "sharegpt4v": "The JSON file is in the hub dataset Lin-Chen/ShareGPT4V; its pictures are SA-1B's (sam/images).",
+    "sharegpt4v": "The JSON file is in the hub dataset Lin-Chen/ShareGPT4V; its images are SA-1B's (sam/images).",
     "urban1k": "Urban1k.zip is in the hub dataset BeichenZhang/Urban1k.",
 }
 PICTURES = {"flickr30k": 1000, "coco": 5000, "sharegpt4v": 1000, "urban1k": 1000}
@@ -33,7 +33,7 @@ Captioned = list[tuple[Source, list[Source]]]
 
 
 def read(root: Path, which: str, direction: str = "t2i", partial: bool = False) -> Dataset:
-    """Read one of the four, for captions asking (`t2i`) or pictures asking (`i2t`)."""
+    """Read one of the four, for captions asking (`t2i`) or images asking (`i2t`)."""
     layout = Layout(which, root, FETCH[which], partial)
     found = {"sharegpt4v": _sharegpt4v, "urban1k": _urban}.get(which, _karpathy)(layout)
     each = PER_PICTURE if which in ("flickr30k", "coco") else 1

@@ -28,7 +28,7 @@ DISTRACTORS = {"full": ("yfcc100m", "*.tar"), "mini": ("mini_ilias", "mini_ilias
 
 
 def read(root: Path, distractors: str = "mini", queries: str = "image", partial: bool = False) -> Dataset:
-    """Read ILIAS with `distractors` full, mini or core (none at all) and picture or text `queries`."""
+    """Read ILIAS with `distractors` full, mini or core (none at all) and image or text `queries`."""
     layout = Layout(f"ILIAS ({distractors})", root, FETCH, partial)
     listed = layout.file("image_ids", f"{queries}_query_ids.txt")
     positives_file = layout.file("image_ids", "positive_ids.txt")
@@ -64,7 +64,7 @@ def read(root: Path, distractors: str = "mini", queries: str = "image", partial:
 
 
 class _Items:
-    """Positives, then every picture of the shards; iterate it as often as needed."""
+    """Positives, then every image of the shards; iterate it as often as needed."""
 
     def __init__(self, positives: list[Source], shards: list[Path]) -> None:
         self._positives = positives

@@ -1,9 +1,9 @@
-"""INSTRE (TOMM 2015) with the retrieval protocol of Iscen et al. (CVPR 2017): 1,250 queries, 27,293 pictures.
+"""INSTRE (TOMM 2015) with the retrieval protocol of Iscen et al. (CVPR 2017): 1,250 queries, 27,293 images.
 
-    ROOT/gnd_instre.mat     imlist, qimlist: paths relative to ROOT; gnd(i).ok: numbers of relevant pictures, from 1
+    ROOT/gnd_instre.mat     imlist, qimlist: paths relative to ROOT; gnd(i).ok: numbers of relevant images, from 1
     ROOT/INSTRE-S1/…, ROOT/INSTRE-S2/…, ROOT/INSTRE-M/…
 
-Layout as VISSL's InstreDataset reads it. Whole pictures are asked, no boxes, as there. mAP over the list cut at 1,000
+Layout as VISSL's InstreDataset reads it. Whole images are asked, no boxes, as there. mAP over the list cut at 1,000
 (`mAP@1k`, MLLM-ILR) and at 100 (ELViS); the full-list mAP of older papers is `AP` with a depth of 27,293.
 """
 

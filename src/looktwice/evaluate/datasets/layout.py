@@ -66,16 +66,16 @@ class Layout:
         raise UsageError(f"{self.name} under {self.root} is not complete. Missing: {shown}{more}. {self.fetch}")
 
     def picture(self, path: Path, name: str | None = None, text: str | None = None) -> Source:
-        """A picture that must be there; its id is `name`, or else its path relative to the root."""
+        """An image that must be there; its id is `name`, or else its path relative to the root."""
         source = self.unchecked_picture(path, name, text)
         if not path.is_file():
             self._missing.append(path.relative_to(self.root).as_posix())
         return source
 
     def unchecked_picture(self, path: Path, name: str | None = None, text: str | None = None) -> Source:
-        """A picture that may turn out to be missing while it is indexed; then it is in the ledger."""
+        """An image that may turn out to be missing while it is indexed; then it is in the ledger."""
         if not path.is_relative_to(self.root) or ".." in path.relative_to(self.root).parts:
-            raise UsageError(f"{self.name} names the picture {str(path)!r}, which lies outside {self.root}.")
+            raise UsageError(f"{self.name} names the image {str(path)!r}, which lies outside {self.root}.")
         name = name_to_id(bytes(path.relative_to(self.root))) if name is None else name
         return Source(name, file_uri(path), file_uri(self.root, folder=True), text)
 

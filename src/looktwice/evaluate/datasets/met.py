@@ -4,7 +4,7 @@
     ROOT/ground_truth/testset.json          [{"path": …, "MET_id": label}]; entries without MET_id show no Met artwork
     ROOT/images/PATH
 
-Layout from the nikosips/met repository (code/utils/datasets.py). A picture with the query's label is relevant, as in
+Layout from the nikosips/met repository (code/utils/datasets.py). An image with the query's label is relevant, as in
 ELViS; queries that show no Met artwork have no answer to retrieve and are left out, with their number.
 """
 

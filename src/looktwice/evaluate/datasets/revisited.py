@@ -19,7 +19,7 @@ from looktwice.evaluate.datasets.unpickle import unpickle
 from looktwice.evaluate.groups import EASY, HARD, JUNK, revisited
 from looktwice.sources import Source
 
-FETCH = "download.py of github.com/filipradenovic/revisitop fetches pictures, labels and distractors."
+FETCH = "download.py of github.com/filipradenovic/revisitop fetches images, labels and distractors."
 COUNTS = {"roxford5k": (4993, 70), "rparis6k": (6322, 70), "revisitop1m": (1001001, 0)}
 GRADES = {"easy": EASY, "hard": HARD, "junk": JUNK}
 

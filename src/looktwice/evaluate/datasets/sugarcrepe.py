@@ -1,4 +1,4 @@
-"""SugarCrepe (NeurIPS 2023): a picture, its caption and one that was changed a little; which is right?
+"""SugarCrepe (NeurIPS 2023): an image, its caption and one that was changed a little; which is right?
 
     ROOT/add_att.json … swap_obj.json     {"0": {"filename", "caption", "negative_caption"}}
     ROOT/val2017/FILENAME                 COCO
@@ -18,7 +18,7 @@ from looktwice.evaluate.datasets.layout import Layout, relevant
 from looktwice.evaluate.groups import by_query
 from looktwice.sources import Source
 
-FETCH = "The JSON files are in github.com/RAIVNLab/sugar-crepe (data/), the pictures in val2017.zip of cocodataset.org."
+FETCH = "The JSON files are in github.com/RAIVNLab/sugar-crepe (data/), the images in val2017.zip of cocodataset.org."
 COUNTS: dict[str, int | None] = {
     "add_att": 692, "add_obj": 2062, "replace_att": 788, "replace_obj": 1652, "replace_rel": 1406, "swap_att": 666,
     "swap_obj": None,  # 246 in the paper, 245 in the files

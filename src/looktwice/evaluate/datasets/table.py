@@ -18,7 +18,7 @@ COLUMNS = ("id", "uri", "text", "width")
 def read(rows: Iterable[Mapping[str, Any]], queries: Path, qrels: Path, name: str, urls: Urls = "refused") -> Dataset:
     """A dataset of a table's `rows` (COLUMNS), a .jsonl of queries and TREC or BEIR labels.
 
-    `urls` says which pictures may be fetched; rows are read once, when items are. Raises UsageError for a query that
+    `urls` says which images may be fetched; rows are read once, when items are. Raises UsageError for a query that
     cannot be used, an id that occurs twice, and where no query has a label.
     """
     asked = []

@@ -1,8 +1,8 @@
 """A benchmark that needs no download: scenes composed by a seeded script from bundled drawings.
 
-    full    5,000 scenes, 1,550 picture and 450 word queries          small    500 scenes, 150 and 50
+    full    5,000 scenes, 1,550 image and 450 word queries          small    500 scenes, 150 and 50
 
-A picture query shows one drawing, large; every scene that shows the same drawing, at least 35 % of its part inside the
+An image query shows one drawing, large; every scene that shows the same drawing, at least 35 % of its part inside the
 frame uncovered, is relevant. A word query is the drawing's label; every drawing of that label is relevant, and others
 of its kind are junk, because their labels may be incomplete. Whatever shows too little of the right drawing is junk.
 Only drawings with a label are asked for, each in the same number of scenes; all others distract. Scenes are files below

@@ -1,4 +1,4 @@
-"""Compose pictures from cut-outs: grounds, clutter, occlusion, damage. Everything follows from one `Random`.
+"""Compose images from cut-outs: grounds, clutter, occlusion, damage. Everything follows from one `Random`.
 
 A scene keeps an account of what it shows, so that labels never have to be guessed.
 """
@@ -38,7 +38,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture and what it shows, from back to front."""
+    """An image and what it shows, from back to front."""
 
     image: Image.Image
     placed: tuple[Placed, ...]
