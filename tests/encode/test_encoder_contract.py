@@ -162,7 +162,7 @@ def test_long_texts_are_cut_counted_and_reported_once(
         encoder.encode([Item("e", text=start * 10_000)])
     assert encoder.truncated == 4 and "A text of 3,800,000 characters is cut" in caplog.text
     assert [record.getMessage() for record in caplog.records if "tokens of text" in record.getMessage()] == [
-        f"{encoder.info.name} reads 16 tokens of text; what is longer is cut."
+        f"{encoder.info.name} reads 16 tokens of text and cuts longer texts; shorten them to use all of them."
     ]
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
 
@@ -262,25 +262,25 @@ def test_a_batch_that_does_not_fit_is_halved(
     ("name", "options", "says"),
     [
         ("clip-x", {}, "There is no model"),
-        ("{clip}@5", {}, "5 px is no size"),
-        ("tower:{clip}", {}, "no multimodal LLM"),
-        ("{qwen3_vl}", {}, "write tower:"),
-        ("qwen3-vl-4b", {}, "write tower:qwen3-vl-4b"),
-        ("tower:clip-b", {}, "an encoder by itself"),
+        ("{clip}@5", {}, "5 px is out of range"),
+        ("tower:{clip}", {}, "not a multimodal LLM"),
+        ("{qwen3_vl}", {}, "as tower:"),
+        ("qwen3-vl-4b", {}, "as tower:qwen3-vl-4b"),
+        ("tower:clip-b", {}, "is an encoder, not a multimodal LLM"),
         ("{clip}", {"text_weight": 1.5}, "from 0 to 1"),
         ("{clip}+mix:1.5", {}, "from 0 to 1"),
         ("{clip}+mix:nan", {}, "from 0 to 1"),
         ("{clip}+mix:half", {}, "no mixing called 'half'"),
-        ("{clip}+mix:", {}, "lacks its weights"),
-        ("{clip}+mix:0.3", {"text_weight": 0.2}, "Two weights of text"),
+        ("{clip}+mix:", {}, "has no weights"),
+        ("{clip}+mix:0.3", {"text_weight": 0.2}, "text weight is given twice"),
         ("{dinov3}+mix:0.3", {}, "reads no text"),
         ("{qwen3_vl_embedding}+mix:0.3", {}, "reads image and text together"),
         ("{qwen3_vl_embedding}+dim:33", {}, "have 32 numbers"),
-        ("{clip}+dim:8", {}, "not trained to be cut short"),
+        ("{clip}+dim:8", {}, "not trained for shorter vectors"),
         ("{clip}+dim:0", {}, "1 or more"),
         ("{clip}", {"batch_size": 0}, "1 or more"),
         ("{clip}", {"revision": "0123abcd"}, "now holds"),
-        ("{clip}#abc", {"revision": "0123abcd"}, "Two revisions"),
+        ("{clip}#abc", {"revision": "0123abcd"}, "revision is given twice"),
         ("{clip}+linear:/no/such/file.npz", {}, "cannot be read"),
         ("{siglip2}@16+linear:24", {}, "takes vectors of 24 numbers"),
     ],

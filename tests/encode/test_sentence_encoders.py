@@ -155,7 +155,7 @@ def test_code_and_pickles_of_a_checkpoint_are_refused(saved: Path) -> None:
     modules[0]["type"] = "custom_st.Transformer"
     (saved / "modules.json").write_text(json.dumps(modules))
     (saved / "custom_st.py").write_text("raise SystemExit('code of the checkpoint was run')")
-    with pytest.raises(UsageError, match=r"code of its own \(custom_st.Transformer\), which is not run here"):
+    with pytest.raises(UsageError, match=r"code of its own \(custom_st.Transformer\), which looktwice does not run"):
         load(saved)
     (saved / "modules.json").write_text("[1]")
     with pytest.raises(ModelError, match="cannot be read"):

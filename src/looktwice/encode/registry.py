@@ -37,7 +37,7 @@ def load_encoder(
     spec = parse(name)
     mixing = _mixing(spec, text_weight)
     if batch_size is not None and batch_size < 1:
-        raise UsageError(f"The batch size is {batch_size}; pass --batch-size 1 or more.")
+        raise UsageError(f"The batch size is {batch_size}; pass batch_size 1 or more.")
     if spec.linear is not None:
         spec = replace(spec, linear=str(Path(spec.linear).expanduser().resolve()))
     placement = place(device, dtype)
