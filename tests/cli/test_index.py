@@ -95,7 +95,10 @@ def test_max_failures_stops(looktwice: Looktwice, pictures: Path) -> None:
         (["delete", "t.lt", "red-0.png", "--where", "id = 'x'"], "one of the two"),
         (["delete", "t.lt", "--where", "colour = 'red'"], "--column KEY:TYPE"),
         (["delete", "t.lt", "--where", "((("], "filter"),
-        (["delete", "t.lt", "--yes", "--where", "true) AND_ONLY id = 'zzz'"], "the ) at character 5 has no opening bracket"),
+        (
+            ["delete", "t.lt", "--yes", "--where", "true) AND_ONLY id = 'zzz'"],
+            "the ) at character 5 has no opening bracket",
+        ),
         (["search", "t.lt", "red", "--where", "true) -- "], "the ) at character 5 has no opening bracket"),
         (["delete", "t.lt", "--yes", "--where", "1=1" + "-1" * 30_000], "at most 250 are allowed"),
         (["delete", "t.lt", "--where", "true"], "all 12 items of t.lt ("),

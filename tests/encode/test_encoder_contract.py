@@ -203,7 +203,7 @@ def test_mmeb_mixes_as_the_released_code_does(name: str, load: Loader, items: li
     """Its scores, written out: queries of raw features, items whose sum is not rescaled, dot products."""
     encoder, plain = load(f"{name}+mix:mmeb"), load(name)
     given = [replace(item, text=f"thing number {n}") for n, item in enumerate(items[:4])]
-    raw = [torch.as_tensor(plain._run([i.image for i in given], plain._key, plain._pictures)),
+    raw = [torch.as_tensor(plain._run([i.image for i in given], plain._key, plain._images)),
            torch.as_tensor(plain._run([str(i.text) for i in given], lambda _: None, plain._texts))]  # fmt: skip
     normalise = torch.nn.functional.normalize
     query = normalise(0.8 * raw[0] + 0.2 * raw[1])
@@ -238,7 +238,7 @@ def test_a_batch_that_does_not_fit_is_halved(
     load: Loader, items: list[Item], monkeypatch: pytest.MonkeyPatch, moves: float
 ) -> None:
     encoder = load("{dinov3}")
-    expected, real, tried = encoder.encode(items), encoder._pictures, []
+    expected, real, tried = encoder.encode(items), encoder._images, []
 
     def small(images: list) -> torch.Tensor:
         tried.append(len(images))
@@ -246,14 +246,14 @@ def test_a_batch_that_does_not_fit_is_halved(
             raise RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")
         return real(images)
 
-    monkeypatch.setattr(encoder, "_pictures", small)
+    monkeypatch.setattr(encoder, "_images", small)
     np.testing.assert_allclose(encoder.encode(items), expected, atol=moves)
     assert tried == [8, 4, 2, 2, 4, 2, 2] and encoder.batch_size == 2
 
     def hopeless(images: list) -> torch.Tensor:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(encoder, "_pictures", hopeless)
+    monkeypatch.setattr(encoder, "_images", hopeless)
     with pytest.raises(ModelError, match="too little memory"):
         encoder.encode(items[:1])
 
