@@ -188,7 +188,7 @@ def test_what_made_a_run_is_written_whole_or_not_at_all(
 
     monkeypatch.setattr(Path, "replace", full)
     done = looktwice("search", table, "red", "--run", "out.trec", "--no-rerank")
-    assert done.code == 1 and "out.trec.json cannot be written: No space" in done.err
+    assert done.code == 1 and "out.trec.json cannot be written (No space" in done.err
     assert Path("out.trec.json").read_text() == "as it was" and not list(Path().glob("*.part"))
 
 

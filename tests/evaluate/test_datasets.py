@@ -179,7 +179,7 @@ def test_revisited_crops_and_has_three_protocols(tmp_path):
         ({"gnd": [{"easy": [9], "bbx": [0, 0, 1, 1]}]}, "positions below 4"),
         ({"gnd": [{"easy": [0], "bbx": [5, 5, 1, 1]}]}, "left, top, right, bottom"),
         ({"gnd": [{"easy": ["0"], "bbx": [0, 0, 1, 1]}]}, "positions"),
-        ({"imlist": ["../../etc/passwd"]}, "names of pictures"),
+        ({"imlist": ["../../etc/passwd"]}, "names of images"),
         ({"qimlist": None}, "'qimlist'"),
     ],
 )
@@ -329,7 +329,7 @@ def test_a_label_that_names_no_picture_of_the_split_is_refused(tmp_path):
     miniatures.cirr(tmp_path)
     path = tmp_path / "cirr/captions/cap.rc2.val.json"
     text(path, json.dumps(json.loads(path.read_text())).replace("dev-1-0-img0", "dev-9-9-img9"))
-    with pytest.raises(UsageError, match="pictures of the split"):
+    with pytest.raises(UsageError, match="images of the split"):
         open_dataset("cirr", tmp_path, partial=True)
 
 

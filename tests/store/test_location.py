@@ -67,7 +67,7 @@ def test_what_is_not_there_or_too_large_is_not_read(location: Location) -> None:
     location.write_whole("manifest.json", b"12345")
     with pytest.raises(FileNotFoundError):
         location.read_bytes("codebooks/a", 9)
-    with pytest.raises(StoreError, match="none of ours"):
+    with pytest.raises(StoreError, match="looktwice did not write it"):
         location.read_bytes("manifest.json", 4)
 
 

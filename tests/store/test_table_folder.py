@@ -146,7 +146,7 @@ def test_a_manifest_edited_by_hand_is_damaged_in_one_sentence(tmp_path: Path, ch
 def test_half_made_tables_are_made_anew(tmp_path: Path) -> None:
     whole = Table.create(tmp_path / "whole.lt", ENCODER).path
     (whole / "manifest.json").rename(whole / "manifest.json.123.part")
-    with pytest.raises(UsageError, match="never finished"):
+    with pytest.raises(UsageError, match="an unfinished table"):
         Table.open(whole)
     torn = shutil.copytree(whole, tmp_path / "torn.lt")
     shutil.rmtree(torn / "items.lance" / "_versions")
@@ -253,7 +253,7 @@ def test_a_file_that_is_far_too_large_is_not_read(tmp_path: Path, monkeypatch: p
     os.truncate(table.path / "manifest.json", 2**33)
     monkeypatch.setattr("looktwice.store.tokens.MOST_CODEBOOK_BYTES", 999)
     for ask in (partial(table.codebook, name), partial(Table.open, table.path)):
-        with pytest.raises(StoreError, match="is none of ours"):
+        with pytest.raises(StoreError, match="is looktwice did not write it"):
             ask()
 
 

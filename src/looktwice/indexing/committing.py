@@ -194,7 +194,7 @@ class Run:
         self._failures.append(replace(entry, at=self.started))
         if self.max_failures is not None and self.count["failed"] > self.max_failures:
             raise TooManyFailures(
-                f"{self.count['failed']} items failed, more than max_failures allows ({self.max_failures}); "
+                f"{self.count['failed']} items failed, more than the {self.max_failures} allowed by max_failures; "
                 "see the reasons with: looktwice ledger"
             )
 

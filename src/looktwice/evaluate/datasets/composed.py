@@ -1,4 +1,4 @@
-"""An image and words together ask for another image: CIRR (ICCV 2021) and CIRCO (ICCV 2023), validation.
+"""Read queries of image and text for another image: CIRR (ICCV 2021) and CIRCO (ICCV 2023), validation.
 
     cirr    ROOT/cirr/captions/cap.rc2.val.json      [{"pairid", "reference", "target_hard", "caption", "img_set"}]
             ROOT/cirr/image_splits/split.rc2.val.json      {name: "./dev/NAME.png"}, relative to ROOT
@@ -40,14 +40,14 @@ def read_cirr(root: Path, partial: bool = False, subset: bool = False) -> Datase
             layout.get(entry, key, str, captions, where) for key in ("reference", "target_hard", "caption")
         )
         if not {reference, target} <= items.keys():
-            layout.broken(captions, where, "pictures of the split", (reference, target))
+            layout.broken(captions, where, "images of the split", (reference, target))
         queries.append(Query(layout.picture(root / paths[reference], name, text)))
         qrels[name] = {target: 1, reference: -1}
         if subset:
             groups[name] = _others(layout, captions, where, entry, reference, target)
             if not set(groups[name]) <= items.keys():
                 layout.broken(captions, where, "members that are images of the split", groups[name])
-    layout.count("pictures", len(items), COUNTS["cirr"][0])
+    layout.count("images", len(items), COUNTS["cirr"][0])
     layout.count("queries", len(queries), COUNTS["cirr"][1])
     measures = ("success@1", "success@2", "success@3") if subset else SUCCESSES
     return layout.finish(
@@ -65,7 +65,7 @@ def read_cirr(root: Path, partial: bool = False, subset: bool = False) -> Datase
 
 
 def _others(layout: Layout, path: Path, where: str, entry: object, reference: str, target: str) -> tuple[str, ...]:
-    """The group of a query without its reference image."""
+    """Return the group of a query without its reference image."""
     group = layout.get(entry, "img_set", dict, path, where)
     members = [str(name) for name in layout.get(group, "members", list, path, f"{where}, img_set")]
     if not {reference, target} <= set(members) or len(set(members)) < len(members):
@@ -91,11 +91,11 @@ def read_circo(root: Path, partial: bool = False) -> Dataset:
         name, reference = (str(layout.get(entry, key, int, labels, where)) for key in ("id", "reference_img_id"))
         targets = [str(target) for target in layout.get(entry, "gt_img_ids", list, labels, where)]
         if not {reference, *targets} <= files.keys():
-            layout.broken(labels, where, "pictures of unlabeled2017", [reference, *targets])
+            layout.broken(labels, where, "images of unlabeled2017", [reference, *targets])
         text = layout.get(entry, "relative_caption", str, labels, where)
         queries.append(Query(layout.picture(folder / files[reference], name, text)))
         qrels[name] = dict.fromkeys(targets, 1)
-    layout.count("pictures", len(items), COUNTS["circo"][0])
+    layout.count("images", len(items), COUNTS["circo"][0])
     layout.count("queries", len(queries), COUNTS["circo"][1])
     measures = ("mAP@5", "mAP@10", "mAP@25", "mAP@50")
     notes = tuple(layout.notes)

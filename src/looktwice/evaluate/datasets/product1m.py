@@ -1,4 +1,4 @@
-"""Product1M (ICCV 2021), instance level: images of several products ask, images of single ones answer.
+"""Read Product1M (ICCV 2021), instance level: queries show several products, items single ones.
 
     ROOT/product1m_gallery_ossurl_v2.txt, product1m_test_ossurl_v2.txt     id#####title#####url#####url#####labels
     ROOT/product1m_gallery_ossurl_v2/ID.jpg                                ROOT/product1m_test_ossurl_v2/ID.jpg

@@ -1,4 +1,4 @@
-"""SugarCrepe (NeurIPS 2023): an image, its caption and one that was changed a little; which is right?
+"""Read SugarCrepe (NeurIPS 2023): choose between an image's caption and a slightly changed one.
 
     ROOT/add_att.json … swap_obj.json     {"0": {"filename", "caption", "negative_caption"}}
     ROOT/val2017/FILENAME                 COCO
@@ -70,5 +70,5 @@ def read(root: Path, partial: bool = False) -> Dataset:
 
 
 def _shuffled(name: str, *texts: str) -> list[str]:
-    """Texts in an order that is always the same and says nothing of the order given."""
+    """Return texts in a fixed order that does not depend on the given one."""
     return sorted(texts, key=lambda text: hashlib.sha256(f"{name}\0{text}".encode("utf-8", "replace")).digest())
