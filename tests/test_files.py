@@ -50,7 +50,8 @@ def test_what_stops_it_leaves_the_old_file_and_no_draft(
     monkeypatch.setattr(os, "fsync", stop)
     with pytest.raises((LooktwiceError, KeyboardInterrupt)) as caught:
         write_whole(tmp_path / "m", b"new", sync=True)
-    assert str(caught.value) in ("", f"{tmp_path}/m cannot be written (No space left on device); choose another path or free some space.")
+    full = f"{tmp_path}/m cannot be written (No space left on device); choose another path or free some space."
+    assert str(caught.value) in ("", full)
     assert not isinstance(caught.value, UsageError)
     assert os.listdir(tmp_path) == ["m"] and (tmp_path / "m").read_bytes() == b"old"
 

@@ -270,7 +270,7 @@ def test_a_batch_that_does_not_fit_is_halved(
         ("{clip}", {"text_weight": 1.5}, "from 0 to 1"),
         ("{clip}+mix:1.5", {}, "from 0 to 1"),
         ("{clip}+mix:nan", {}, "from 0 to 1"),
-        ("{clip}+mix:half", {}, "no mixing called 'half'"),
+        ("{clip}+mix:half", {}, "Unknown mixing 'half'"),
         ("{clip}+mix:", {}, "has no weights"),
         ("{clip}+mix:0.3", {"text_weight": 0.2}, "text weight is given twice"),
         ("{dinov3}+mix:0.3", {}, "reads no text"),

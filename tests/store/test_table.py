@@ -157,7 +157,7 @@ def test_bad_filters_name_the_columns(table: Table, where: str) -> None:
 
 
 def test_unknown_column_suggests_the_right_one(table: Table) -> None:
-    with pytest.raises(UnknownName, match="no column called 'yaer'; did you mean year"):
+    with pytest.raises(UnknownName, match="Unknown column 'yaer'; did you mean year"):
         table.search(np.eye(8)[0], 3, "yaer > 3")
 
 

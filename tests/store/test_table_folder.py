@@ -253,7 +253,7 @@ def test_a_file_that_is_far_too_large_is_not_read(tmp_path: Path, monkeypatch: p
     os.truncate(table.path / "manifest.json", 2**33)
     monkeypatch.setattr("looktwice.store.tokens.MOST_CODEBOOK_BYTES", 999)
     for ask in (partial(table.codebook, name), partial(Table.open, table.path)):
-        with pytest.raises(StoreError, match="is looktwice did not write it"):
+        with pytest.raises(StoreError, match="looktwice did not write it"):
             ask()
 
 

@@ -98,7 +98,7 @@ def measure(run: Run, qrels: Qrels, names: Iterable[str | Measure]) -> Result:
     wanted = {str(name): Measure.parse(name) for name in names}
     labels = {query: labelled for query, labelled in sorted(qrels.items()) if any(r > 0 for r in labelled.values())}
     if not labels:
-        raise UsageError("No query has a relevant document; check the ids and grades of the labels.")
+        raise UsageError("No query has a relevant document; check the labels.")
     rankings = {query: [document for document, _ in run.get(query, ())] for query in labels}
     for query, ranking in rankings.items():
         if len(set(ranking)) < len(ranking):
