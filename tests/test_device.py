@@ -65,7 +65,7 @@ def test_the_environment_names_one_dtype_for_unlike_machines(machine, monkeypatc
     assert place() == Placement("cpu", "float32", "no GPU is available; float32 as LOOKTWICE_DTYPE says")
     assert place(dtype="bf16").dtype == "bfloat16", "what is asked for comes first"
     monkeypatch.setenv(device.DTYPE_VARIABLE, "int8")
-    with pytest.raises(UnknownName, match="no dtype called 'int8'"):
+    with pytest.raises(UnknownName, match="Unknown dtype 'int8'"):
         place()
 
 
@@ -74,11 +74,11 @@ def test_the_environment_names_one_dtype_for_unlike_machines(machine, monkeypatc
     [
         ("cuda:2", "auto", "no CUDA device 2; use one of 0 to 1"),
         ("mps", "auto", "no MPS device"),
-        ("gpu", "auto", "no device called 'gpu'"),
-        ("cuda:-1", "auto", "no device called"),
-        ("cuda:x", "auto", "no device called"),
-        ("cpu:0", "auto", "no device called"),
-        ("cpu", "int8", "no dtype called 'int8'"),
+        ("gpu", "auto", "Unknown device 'gpu'"),
+        ("cuda:-1", "auto", "Unknown device"),
+        ("cuda:x", "auto", "Unknown device"),
+        ("cpu:0", "auto", "Unknown device"),
+        ("cpu", "int8", "Unknown dtype 'int8'"),
     ],
 )
 def test_what_is_not_there_is_said(device: str, dtype: str, says: str, machine) -> None:  # type: ignore[no-untyped-def]

@@ -135,7 +135,9 @@ def test_smolvlm2_is_read_without_torchvision(tmp_path: Path, monkeypatch: pytes
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processors, "_has", lambda package: False)
-    with pytest.raises(MissingDependency, match=r"needs num2words: pip install 'looktwice\[smolvlm\]'"):
+    with pytest.raises(
+        MissingDependency, match=r"needs num2words; install it with: pip install 'looktwice\[smolvlm\]'"
+    ):
         load_processor(resolve(str(smolvlm2(tmp_path / "m"))))
     folder = build("siglip", tmp_path / "s")
     (folder / "tokenizer.json").unlink()

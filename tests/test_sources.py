@@ -289,7 +289,7 @@ def test_a_pattern_does_not_go_round_in_links(tmp_path: Path) -> None:
 def test_paths_that_do_not_exist(tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(make(tmp_path, "a.png"))
     if path == "":
-        with pytest.raises(UsageError, match="Nothing to index"):
+        with pytest.raises(UsageError, match="No path was given"):
             scan([])
         with pytest.raises(UsageError, match="A path is empty"):
             scan([path])

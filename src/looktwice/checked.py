@@ -1,4 +1,4 @@
-"""Small JSON files that people edit by hand: what they hold is compared with a table of types before it is used."""
+"""Check small JSON files that people edit by hand: compare their contents with a table of types before use."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 Kind: TypeAlias = Any
-"""`str`, `int`, `float` (finite; whole ones too), `dict`, `None`, a tuple of kinds any of which will do, `[kind]` for a
-list of them, or {key: kind}; a key that ends in ? may be left out, and what is not named may be anything."""
+"""A type: `str`, `int`, `float` (finite; also whole), `dict`, `None`, a tuple of alternatives, `[kind]` for a list, or
+{key: kind}. A key that ends in ? is optional, and other keys may hold anything."""
 
 
 def read_json(text: str | bytes) -> Any:
-    """Return what JSON says. Raises ValueError for anything else, NaN and infinities among it."""
+    """Return the value of a JSON text. Raises ValueError for invalid JSON, also for NaN and infinities."""
     try:
         return json.loads(text, parse_constant=_refuse)
     except RecursionError:
@@ -21,7 +21,7 @@ def read_json(text: str | bytes) -> Any:
 
 
 def demand(value: object, kind: Kind, name: str) -> None:
-    """Raise ValueError, with the place that `name` and the keys below it give, where a value is not of a kind."""
+    """Raise ValueError, with the path of the value from `name` on, if a value is not of a kind."""
     if isinstance(kind, list):
         _demand_type(value, list, name)
         assert isinstance(value, list)
@@ -47,7 +47,7 @@ def _demand_type(value: object, kind: Kind, name: str) -> None:
     kinds = kind if isinstance(kind, tuple) else (kind,)
     if not any(_is(value, one) for one in kinds):
         wanted = " or ".join("null" if one is None else one.__name__ for one in kinds)
-        raise ValueError(f"{name} is {str(value)[:40]!r} and must be {wanted}")
+        raise ValueError(f"{name} is {str(value)[:40]!r} but must be {wanted}")
 
 
 def _is(value: object, kind: type | None) -> bool:
@@ -63,4 +63,4 @@ def _is(value: object, kind: type | None) -> bool:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"it holds {constant}, which is no JSON")
+    raise ValueError(f"it contains {constant}, which is not valid JSON")

@@ -1,12 +1,12 @@
-"""Every error that looktwice raises on purpose.
+"""Define every error that looktwice raises on purpose.
 
 LooktwiceError                exit code 1
 ├── UsageError                2   the call or its arguments are wrong, or what was asked is refused
-│   ├── UnknownName           2   a model, prompt, column, codec… that does not exist; names the near ones
-│   ├── QueryError            2   one query cannot be used; the others of a call can
-│   ├── Mismatch              2   an index or cache made with another encoder, MLLM, codec or preprocessing
+│   ├── UnknownName           2   a model, prompt, column, codec… does not exist; names similar ones
+│   ├── QueryError            2   one query is unusable; the others of a call are not affected
+│   ├── Mismatch              2   an index or cache was made with another encoder, MLLM, codec or preprocessing
 │   └── MissingDependency     2   an optional package is not installed; says how to get it
-├── MediaError                1   one file cannot be read as a picture; becomes a ledger line
+├── MediaError                1   one file cannot be read as an image; becomes a ledger line
 ├── StoreError                1   the table cannot be read or written
 │   └── Locked                1   another process is writing
 ├── TooManyFailures           3   --max-failures was reached
@@ -22,29 +22,29 @@ from typing import Any
 
 
 class LooktwiceError(Exception):
-    """Base of all. The message is one plain sentence that says what to do."""
+    """The base of all errors. The message is one plain sentence: problem; fix."""
 
     exit_code = 1
 
 
 class UsageError(LooktwiceError, ValueError):
-    """The call is wrong or what it asks for is refused."""
+    """A wrong call, or a refused request."""
 
     exit_code = 2
 
 
 class UnknownName(UsageError):
-    """A name that nothing answers to."""
+    """A name that does not exist."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], advice: str = "") -> None:
         known = sorted(known)
         near = difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}."
-        super().__init__(f"There is no {kind} called {name!r}; {hint}{advice and ' ' + advice}")
+        super().__init__(f"Unknown {kind} {name!r}; {hint}{advice and ' ' + advice}")
 
 
 class QueryError(UsageError):
-    """One query cannot be used. `query` is its id."""
+    """An unusable query. `query` is its id."""
 
     def __init__(self, message: str, query: str) -> None:
         super().__init__(message)
@@ -52,14 +52,14 @@ class QueryError(UsageError):
 
 
 class Mismatch(UsageError):
-    """Two things that must be the same are not; the message names both."""
+    """A difference between two things that must be the same; the message names both."""
 
 
 class MissingDependency(UsageError):
-    """An optional package is needed."""
+    """A missing optional package."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}: pip install 'looktwice[{extra}]'.")
+        super().__init__(f"{purpose} needs {package}; install it with: pip install 'looktwice[{extra}]'")
 
 
 def first_line(error: BaseException) -> str:
@@ -69,15 +69,15 @@ def first_line(error: BaseException) -> str:
 
 
 def demand_list(values: object, what: str) -> None:
-    """Raise UsageError where one text stands for a list of them, as it would be taken letter by letter."""
+    """Raise UsageError if `values` is one text instead of a list, as it would be read letter by letter."""
     if isinstance(values, str):
-        raise UsageError(f"{what} must be a list, not the text {values!r}; put it into [ ].")
+        raise UsageError(f"{what} must be a list, not the text {values!r}; put it in [ ].")
 
 
 class MediaError(LooktwiceError):
-    """One file cannot be used. `reason` is a short fixed word for counting, `detail` says more.
+    """An unusable file. `reason` is a short fixed word for counting, `detail` a sentence about the file.
 
-    A detail is kept in the ledger. Servers and lists have a say in it, so it is cut after MOST_DETAIL characters.
+    The ledger stores the detail. Servers and lists can influence it, so it is cut after MOST_DETAIL characters.
     """
 
     MOST_DETAIL = 500
@@ -90,11 +90,11 @@ class MediaError(LooktwiceError):
 
 
 class StoreError(LooktwiceError):
-    """The table cannot be read or written."""
+    """A table that cannot be read or written."""
 
 
 class Locked(StoreError):
-    """Another process is writing to this table."""
+    """A table to which another process is writing."""
 
 
 class TooManyFailures(LooktwiceError):
@@ -104,7 +104,7 @@ class TooManyFailures(LooktwiceError):
 
 
 class ModelError(LooktwiceError):
-    """A model cannot be loaded as asked, or gave no usable answer."""
+    """A model that cannot be loaded as requested, or that gave no usable answer."""
 
 
 # --- names that changed, which work for one more release ------------------------------------------------------------
@@ -112,11 +112,11 @@ class ModelError(LooktwiceError):
 
 def warn_renamed(old: str, new: str) -> None:
     """Warn the caller's caller that a name has changed."""
-    warnings.warn(f"{old} is now called {new}; the old name goes with the next release.", DeprecationWarning, 3)
+    warnings.warn(f"{old} is deprecated and leaves with the next release; use {new}.", DeprecationWarning, 3)
 
 
 def renamed_keyword(given: Mapping[str, Any], old: str, new: str, value: Any) -> Any:
-    """Return what the old keyword was given, or `value` of the new one where the old one was not used."""
+    """Return the value of the old keyword if it was given, else `value` of the new one."""
     if old not in given:
         return value
     warn_renamed(old, new)

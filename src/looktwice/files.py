@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files atomically, and read files of a stranger's folder safely."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MOST_LINKS = 40
 def write_whole(path: Path, data: bytes, *, sync: bool = False) -> None:
     """Write a file so that a reader, a crash or a full disk sees the old or the new one, never a part.
 
-    What is no file to replace (see `is_replaced`) is written straight, behind what it holds. A link is replaced: a
-    folder from a stranger may hold one, to any file of ours; what the user named goes through `followed` first. With
-    `sync` the bytes are on the disk before the file has its name. Raises UsageError for a path that cannot be written,
-    LooktwiceError where the disk is full or fails.
+    A path that cannot be replaced (see `is_replaced`) is appended to. A link is replaced, since a stranger's folder may
+    contain a link to any file of the user; apply `followed` first to a path that the user named. With `sync` the bytes
+    are on the disk before the file gets its name. Raises UsageError for a path that is not writable, LooktwiceError if
+    the disk is full or fails.
     """
     try:
         if is_replaced(path):
@@ -30,17 +30,17 @@ def write_whole(path: Path, data: bytes, *, sync: bool = False) -> None:
         else:
             with path.open("ab") as file:  # not "wb": /dev/stdout may be a file that a shell appends to
                 file.write(data)
-    except BrokenPipeError:  # whoever reads has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe, which is no error of this path
         raise
     except OSError as error:
         kind = LooktwiceError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else UsageError
-        raise kind(f"{path} cannot be written: {error.strerror}.") from None
+        raise kind(f"{path} cannot be written ({error.strerror}); choose another path or free some space.") from None
 
 
 def read_own(path: Path, limit: int) -> bytes:
-    """Read a file of a folder that may be a stranger's: a regular file, no link out of it, of at most `limit` bytes.
+    """Read a file of a folder that may be a stranger's: a regular file, not a link, of at most `limit` bytes.
 
-    Raises StoreError for anything else, OSError where the file is missing or may not be read.
+    Raises StoreError for anything else, OSError if the file is missing or unreadable.
     """
     try:
         # O_NONBLOCK: opening a named pipe must not wait for somebody to write into it.
@@ -48,21 +48,23 @@ def read_own(path: Path, limit: int) -> bytes:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        raise StoreError(f"{path} is a link; put the file itself there.") from None
+        raise StoreError(f"{path} is a link; replace it with the file itself.") from None
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise StoreError(f"{path} is no regular file; restore it from a copy.")
+            raise StoreError(f"{path} is not a regular file; restore it from a copy.")
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise StoreError(f"{path} has more than {limit:,} bytes and is none of ours; restore it from a copy.")
+        raise StoreError(
+            f"{path} has more than {limit:,} bytes, so looktwice did not write it; restore it from a copy."
+        )
     return data
 
 
 def demand_plain(folder: Path) -> None:
-    """Raise StoreError where anything below `folder` is a link, pipe or device: it may lead out, or never end."""
+    """Raise StoreError if anything below `folder` is a link, pipe or device: it may lead out, or never end."""
     folders = [folder]
     if folder.is_symlink():
-        raise StoreError(f"{folder} is a link; put the folder itself there.")
+        raise StoreError(f"{folder} is a link; replace it with the folder itself.")
     while folders:
         with (
             suppress(FileNotFoundError, NotADirectoryError),
@@ -72,12 +74,16 @@ def demand_plain(folder: Path) -> None:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path))
                 elif not entry.is_file(follow_symlinks=False):
-                    raise StoreError(f"{entry.path} is a link, pipe or device; a table holds only files of its own.")
+                    raise StoreError(
+                        f"{entry.path} is a link, pipe or device, but a table holds only regular files; remove it."
+                    )
 
 
 def is_replaced(path: Path) -> bool:
-    """Whether writing `path` puts a new file in its place: not where it is a device, a pipe or a folder, and not where
-    it is what /dev and /proc call an open file: the link /dev/stdout is everybody's, even if it leads to a file.
+    """Return whether writing `path` puts a new file in its place.
+
+    This is False for devices, pipes and folders, and for the open files of /dev and /proc: the link /dev/stdout is
+    shared by all programs, even if it leads to a file.
     """
     try:
         mode = path.lstat().st_mode
@@ -87,14 +93,16 @@ def is_replaced(path: Path) -> bool:
 
 
 def followed(path: Path) -> Path:
-    """Return what the links of a file that the user named lead to, there or not; what /dev and /proc call an open file
-    is no place and is returned as it is. Raises UsageError for links in a circle."""
+    """Return the target of the links of a file that the user named; it need not exist.
+
+    The open files of /dev and /proc are returned unchanged. Raises UsageError for links in a circle.
+    """
     found = path
     for _ in range(_MOST_LINKS):
         if not found.is_symlink() or _is_open_file(found):
             return found
         found = found.parent / os.readlink(found)
-    raise UsageError(f"{path} cannot be written: {os.strerror(errno.ELOOP)}.")
+    raise UsageError(f"{path} cannot be written ({os.strerror(errno.ELOOP)}); remove one of its links.")
 
 
 def _is_open_file(link: Path) -> bool:
@@ -105,7 +113,7 @@ def _is_open_file(link: Path) -> bool:
 def _replace(path: Path, data: bytes, sync: bool) -> None:
     draft = path.with_name(f"{path.name}.{os.getpid()}{DRAFT}")
     draft.unlink(missing_ok=True)
-    # O_EXCL follows no link: a folder from a stranger may hold one of this name, to any file of ours.
+    # O_EXCL follows no link: a stranger's folder may contain a link of this name to any file of the user.
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:

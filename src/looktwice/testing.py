@@ -1,7 +1,7 @@
-"""Stand-ins for models whose answers can be worked out on paper, for tests, examples and plug-ins.
+"""Replace models by fakes with answers that can be worked out on paper, for tests, examples and plug-ins.
 
 ColorEncoder       encodes an image as its mean color, and a text as the color that it names
-BrightnessScorer   gives the brightness of a candidate as its p, and notes what it was shown
+BrightnessScorer   gives the brightness of a candidate as its p, and records the candidates that it scored
 make_images        writes twelve flat images of four colors, three shades each
 
     >>> from looktwice import Item
@@ -39,15 +39,15 @@ def make_images(folder: Path) -> Path:
 
 
 class ColorEncoder:
-    """Encodes an image as its mean red, green and blue, and a text as the first color of COLORS that it names.
+    """An encoder of images as mean red, green and blue, and of texts as the first color of COLORS that they name.
 
-    Vectors have 8 numbers, the last five zero, and unit length; what has no color (black, another text) gives NaN.
+    Vectors have 8 numbers, the last five zero, and unit length; items without a color (black, another text) give NaN.
     """
 
     info = EncoderInfo("colors", "1", "mean", 8)
 
     def encode(self, items: Sequence[Item]) -> FloatArray:
-        """Return unit rows [n, 8]; see Encoder."""
+        """Encode items as unit rows [n, 8]; see Encoder."""
         rows = np.zeros((len(items), self.info.dim), dtype=np.float32)
         for row, item in zip(rows, items, strict=True):
             row[:3] = self._color(item)
@@ -63,9 +63,9 @@ class ColorEncoder:
 
 
 class BrightnessScorer(Scorer):
-    """Scores a candidate by its brightest channel, from 0 to 1; one without an image by ½. The query counts nothing.
+    """A scorer by the brightest channel of a candidate, from 0 to 1; ½ without an image. It ignores the query.
 
-    A candidate darker than `broken_below` has the status "failed". `shown` lists the ids of what was scored, in order.
+    A candidate darker than `broken_below` has the status "failed". `shown` lists the ids of the scored candidates.
     """
 
     def __init__(self, broken_below: float = 0.0) -> None:
@@ -73,7 +73,7 @@ class BrightnessScorer(Scorer):
         self.shown: list[str] = []
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
-        """See Scorer."""
+        """Score candidates by brightness; see Scorer."""
         self.shown += [candidate.id for candidate in candidates]
         p = np.array([np.asarray(c.image).max() / 255 if c.image else 0.5 for c in candidates], dtype=np.float32)
         bad = p < self.broken_below
@@ -88,5 +88,5 @@ class BrightnessScorer(Scorer):
         )
 
     def settings(self) -> Mapping[str, Any]:
-        """See Scorer."""
+        """Return fixed settings; see Scorer."""
         return {"mllm": "brightness", "revision": "1", "prompt": "object", "prompt_hash": "0", "dtype": "float32"}

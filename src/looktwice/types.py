@@ -1,4 +1,4 @@
-"""The records that stages hand to one another, and the protocols where they meet.
+"""Define the records that stages pass to each other, and the protocols between them.
 
 This module knows no model, no file format and no database. Records are frozen; arrays inside them are not copied.
 """
@@ -20,13 +20,13 @@ if TYPE_CHECKING:  # Pillow, NumPy and torch load where they are used: `looktwic
 log = logging.getLogger(__name__)
 
 MOST_TEXT = 50_000
-"""Characters of a text that models see, some 12,000 tokens: attention to megabytes would never end."""
+"""Longest text in characters that models see, about 12,000 tokens: attention to megabytes would never end."""
 
 FloatArray: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 
 
 class Choice(NamedTuple):
-    """One value that an option takes: its name, what it is, and what it needs ("": nothing more)."""
+    """One value of an option: its name, its meaning, and its requirement ("": none)."""
 
     name: str
     what: str
@@ -35,11 +35,11 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What is indexed, or asked: a picture, a text, or both.
+    """An item or a query: an image, a text, or both.
 
-    `image` is upright RGB as `images.load` returns it. `sha256` is the hash of the file's bytes (hex) and `uri` says
-    where they lie; both are None for things that only live in memory. `tokens` carries stored visual tokens, in which
-    case `image` may be None although the item is a picture.
+    `image` is upright RGB as `images.load` returns it. `sha256` is the hash (hex) of the bytes at `uri`; both are None
+    for items in memory only. `tokens` carries stored visual tokens; then `image` may be None although the item is an
+    image.
     """
 
     id: str
@@ -55,9 +55,9 @@ class Item:
 class Block:
     """An h × w rectangle of visual tokens, row by row.
 
-    Where a codec dropped tokens, each that is left keeps the position of the top-left corner of its `stride` ×
-    `stride` cell in the model's own `grid` (rows, columns); `grid` None says that nothing was dropped. With `newlines`
-    the model inserts one learned token after every row (at position `grid` columns of that row).
+    If a codec dropped tokens, each kept token has the position of the top-left corner of its `stride` × `stride` cell
+    in the model's own `grid` (rows, columns); `grid` None means that no token was dropped. With `newlines` the model
+    inserts one learned token after every row (at position `grid` columns of that row).
     """
 
     kind: Literal["global", "tile"]
@@ -69,18 +69,18 @@ class Block:
 
     @property
     def rows_cols(self) -> tuple[int, int]:
-        """The model's own rows and columns: what positions are counted in."""
+        """Return the model's own rows and columns, in which positions are counted."""
         return self.grid or (self.h, self.w)
 
 
 @dataclass(frozen=True, slots=True)
 class Newline:
-    """One learned end-of-row token that the model itself inserts, where it does not follow every row of a block."""
+    """One learned end-of-row token that the model itself inserts, for models that do not end every row with one."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextIds:
-    """Ordinary tokens between blocks, such as row and column markers."""
+    """The ordinary tokens between blocks, such as row and column markers."""
 
     ids: tuple[int, ...]
 
@@ -90,7 +90,7 @@ Layout: TypeAlias = tuple[Block | Newline | TextIds, ...]
 
 @dataclass(frozen=True, slots=True)
 class VisualTokens:
-    """What a vision tower hands the language model, already in its input space.
+    """The output of a vision tower, in the input space of the language model.
 
     `features` is [T, d]; `levels` is [L, T, d] for models that feed further layers (DeepStack), else None. The blocks
     of `layout`, in order, account for exactly T tokens: sum of h·w.
@@ -103,10 +103,10 @@ class VisualTokens:
 
 @dataclass(frozen=True, slots=True)
 class TokensInfo:
-    """What a table must remember of stored visual tokens in order to refuse others.
+    """The identity of stored visual tokens, by which a table refuses others.
 
-    `width` is d; `levels` the number of DeepStack levels that travel with the tokens; `resampler` what scaled the
-    images, which is told but makes no other tokens.
+    `width` is d. `levels` is the number of DeepStack levels stored with the tokens. `resampler` names the library that
+    scaled the images; it is reported but not compared.
     """
 
     mllm: str
@@ -125,8 +125,8 @@ class PairScores:
     """Scores of one query against n candidates, in the order given.
 
     `p` [n] in [0, 1]; `label_logits` [n, l], log-sum-exp over each label's variants; `entropy` [n] in nats over the
-    full vocabulary; `off_mass` [n] in [0, 1], what is not on the labels; `argmax_id` [n] int64 (-1: unknown). NaN in
-    `entropy` or `off_mass` says that it is unknown: a server may show a few log-probabilities only. `status` says which
+    full vocabulary; `off_mass` [n] in [0, 1], the probability outside the labels; `argmax_id` [n] int64 (-1: unknown).
+    NaN in `entropy` or `off_mass` means unknown: a server may return only a few log-probabilities. `status` says which
     rows hold a score: a row that is not "ok" has p = NaN, never a number that looks like a score.
     """
 
@@ -148,7 +148,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One row of an answer. `rank` counts from 1; `scored` says whether the second look saw this candidate."""
+    """One row of an answer. `rank` counts from 1; `scored` says whether the second look scored this candidate."""
 
     id: str
     rank: int
@@ -160,12 +160,12 @@ class Hit:
 
 
 def has_words(text: str | None) -> bool:
-    """Whether a text shows anything: blank is as good as none."""
+    """Return whether a text has more than white space."""
     return bool(text and text.strip())
 
 
 def shortened(text: str) -> str:
-    """Return what a tokenizer gets of a text; where that is not all, a warning says so."""
+    """Return the part of a text that the tokenizer gets, and warn if it was cut."""
     if len(text) > MOST_TEXT:
         _warn_of_cut(len(text))
     return text[:MOST_TEXT]
@@ -173,11 +173,15 @@ def shortened(text: str) -> str:
 
 @cache
 def _warn_of_cut(length: int) -> None:
-    log.warning("A text of %s characters is cut: models see the first %s.", f"{length:,}", f"{MOST_TEXT:,}")
+    log.warning(
+        "A text of %s characters is too long, so models see only the first %s; shorten it.",
+        f"{length:,}",
+        f"{MOST_TEXT:,}",
+    )
 
 
 def text_is_utf8(text: str) -> bool:
-    """Whether a text can be stored: JSON can smuggle in half characters (lone surrogates)."""
+    """Return whether a text can be stored as UTF-8; JSON may contain lone surrogates, which cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -187,10 +191,10 @@ def text_is_utf8(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class EncoderInfo:
-    """What a table must remember of its encoder in order to refuse another.
+    """The identity of an encoder, by which a table refuses others.
 
-    `queries` is a name of the same encoder that gives queries a size of their own (None: they have none). `dtype` is
-    what it computes in here (None: unknown). Neither is compared: such vectors fit the same table.
+    `queries` is the name of the same encoder with a size for queries (None: the same size). `dtype` is the dtype that
+    it computes in (None: unknown). Neither is compared, as such vectors fit the same table.
     """
 
     name: str
@@ -201,14 +205,14 @@ class EncoderInfo:
     dtype: str | None = field(default=None, compare=False)
 
     def record(self) -> dict[str, Any]:
-        """Return what identifies the encoder as plain data, `queries` only where it has one."""
+        """Return the encoder's identity as plain data, with `queries` only if it is set."""
         own = {"name": self.name, "revision": self.revision, "preprocessing": self.preprocessing, "dim": self.dim}
         return own if self.queries is None else {**own, "queries": self.queries}
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns items into vectors."""
+    """A model that turns items into vectors."""
 
     @property
     def info(self) -> EncoderInfo: ...
@@ -216,26 +220,28 @@ class Encoder(Protocol):
     def encode(self, items: Sequence[Item]) -> FloatArray:
         """Return (n, d) float32 rows of unit length, in the order of `items`; n = 0 gives (0, d).
 
-        A row that could not be given a direction (zero or NaN) is returned as NaN: the caller ledgers it.
+        A row without a direction (zero or NaN) is returned as NaN, and the caller writes it to the ledger.
         """
         ...
 
 
 @runtime_checkable
 class _PairScorer(Protocol):
-    """The seam before `looktwice.Scorer`: any object of this shape still passes as a scorer, for one release."""
+    """The protocol before `looktwice.Scorer`: any object of this shape still works as a scorer, for one release."""
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
         """Score every candidate against one query; permuting candidates permutes scores."""
         ...
 
     def describe(self) -> Mapping[str, Any]:
-        """Return what a run's manifest says of this scorer."""
+        """Return the settings of this scorer for a run's manifest."""
         ...
 
 
 def __getattr__(name: str) -> Any:
     if name == "PairScorer":
-        warnings.warn("looktwice.types.PairScorer is now looktwice.Scorer.", DeprecationWarning, stacklevel=2)
+        warnings.warn(
+            "looktwice.types.PairScorer is deprecated; use looktwice.Scorer.", DeprecationWarning, stacklevel=2
+        )
         return _PairScorer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

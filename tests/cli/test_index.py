@@ -86,17 +86,20 @@ def test_max_failures_stops(looktwice: Looktwice, pictures: Path) -> None:
         (["index", "t.lt", ""], "A path is empty"),
         (["index", "t.lt", "pictures", "--column", "year:integer"], "did you mean int"),
         (["index", "t.lt", "pictures", "--column", "year:int"], "declared when it was made"),
-        (["index", "n.lt", "pictures", "--column", "year:int", "--column", "year:float"], "'year' is named twice"),
+        (["index", "n.lt", "pictures", "--column", "year:int", "--column", "year:float"], "'year' is declared twice"),
         (["index", "t.lt", "pictures", "--mllm", "tiny-vl", "--codec", "pq0"], "pq0"),
-        (["index", "pictures", "pictures"], "holds other files"),
+        (["index", "pictures", "pictures"], "contains other files"),
         (["info", "nowhere.lt"], "does not exist"),
         (["info", "pictures"], "not a looktwice table"),
         (["delete", "t.lt"], "either by ids"),
         (["delete", "t.lt", "red-0.png", "--where", "id = 'x'"], "one of the two"),
         (["delete", "t.lt", "--where", "colour = 'red'"], "--column KEY:TYPE"),
         (["delete", "t.lt", "--where", "((("], "filter"),
-        (["delete", "t.lt", "--yes", "--where", "true) AND_ONLY id = 'zzz'"], "the ) at character 5 closes nothing"),
-        (["search", "t.lt", "red", "--where", "true) -- "], "the ) at character 5 closes nothing"),
+        (
+            ["delete", "t.lt", "--yes", "--where", "true) AND_ONLY id = 'zzz'"],
+            "the ) at character 5 has no opening bracket",
+        ),
+        (["search", "t.lt", "red", "--where", "true) -- "], "the ) at character 5 has no opening bracket"),
         (["delete", "t.lt", "--yes", "--where", "1=1" + "-1" * 30_000], "at most 250 are allowed"),
         (["delete", "t.lt", "--where", "true"], "all 12 items of t.lt ("),
         (["export", "t.lt", "pictures"], "not empty"),
@@ -211,9 +214,9 @@ def test_export_holds_everything(looktwice: Looktwice, table: Path) -> None:
     done = looktwice("export", table, "new/photos.parquet")
     assert done.code == 0 and done.out.strip() == "new/photos.parquet"
     assert pq.read_table("new/photos.parquet").num_rows == 12 and len(list(Path("new").iterdir())) == 1
-    assert "exists already" in looktwice("export", table, "new/photos.parquet").err
-    assert "exists already" in looktwice("export", table, "new").err
-    assert "exists already" in looktwice("export", table, "pictures/red-0.png").err
+    assert "already exists" in looktwice("export", table, "new/photos.parquet").err
+    assert "already exists" in looktwice("export", table, "new").err
+    assert "already exists" in looktwice("export", table, "pictures/red-0.png").err
     Path("killed").mkdir()
     Path("killed/items.parquet.tmp").write_bytes(b"PAR1")
     assert looktwice("export", table, "killed", "--json").records == [{"items": 12, "files": ["killed/items.parquet"]}]

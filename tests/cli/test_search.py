@@ -188,7 +188,7 @@ def test_what_made_a_run_is_written_whole_or_not_at_all(
 
     monkeypatch.setattr(Path, "replace", full)
     done = looktwice("search", table, "red", "--run", "out.trec", "--no-rerank")
-    assert done.code == 1 and "out.trec.json cannot be written: No space" in done.err
+    assert done.code == 1 and "out.trec.json cannot be written (No space" in done.err
     assert Path("out.trec.json").read_text() == "as it was" and not list(Path().glob("*.part"))
 
 
@@ -239,7 +239,7 @@ def test_outputs_that_may_not_be_written_are_refused_before_the_work(
         ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "occurs twice"),
         ('{"id": "a", "text": "x"}\n{"id": "b"\n', "q.jsonl: line 2: it is not JSON"),
         ('{"id": "a", "text": "x"}\n\n5\n', "q.jsonl: line 3: it is JSON, but no object"),
-        ("", "holds no queries"),
+        ("", "has no queries"),
         ('{"text": "x"}\n', "id"),
     ],
 )

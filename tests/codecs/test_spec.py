@@ -68,7 +68,7 @@ def test_parts_mean_what_they_say(spec: str, codec: Codec) -> None:
     "spec", ["", "pq", "pool", "pq0", "pq016", "int4", "pool2 + int8", "pool2:mean", "PQ16", "pq16+"]
 )
 def test_what_is_no_codec_is_refused_by_name(spec: str) -> None:
-    with pytest.raises(UnknownName, match="no codec called"):
+    with pytest.raises(UnknownName, match="Unknown codec"):
         parse_codec(spec)
 
 

@@ -162,7 +162,7 @@ def test_long_texts_are_cut_counted_and_reported_once(
         encoder.encode([Item("e", text=start * 10_000)])
     assert encoder.truncated == 4 and "A text of 3,800,000 characters is cut" in caplog.text
     assert [record.getMessage() for record in caplog.records if "tokens of text" in record.getMessage()] == [
-        f"{encoder.info.name} reads 16 tokens of text; what is longer is cut."
+        f"{encoder.info.name} reads 16 tokens of text and cuts longer texts; shorten them to use all of them."
     ]
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
 
@@ -203,7 +203,7 @@ def test_mmeb_mixes_as_the_released_code_does(name: str, load: Loader, items: li
     """Its scores, written out: queries of raw features, items whose sum is not rescaled, dot products."""
     encoder, plain = load(f"{name}+mix:mmeb"), load(name)
     given = [replace(item, text=f"thing number {n}") for n, item in enumerate(items[:4])]
-    raw = [torch.as_tensor(plain._run([i.image for i in given], plain._key, plain._pictures)),
+    raw = [torch.as_tensor(plain._run([i.image for i in given], plain._key, plain._images)),
            torch.as_tensor(plain._run([str(i.text) for i in given], lambda _: None, plain._texts))]  # fmt: skip
     normalise = torch.nn.functional.normalize
     query = normalise(0.8 * raw[0] + 0.2 * raw[1])
@@ -238,7 +238,7 @@ def test_a_batch_that_does_not_fit_is_halved(
     load: Loader, items: list[Item], monkeypatch: pytest.MonkeyPatch, moves: float
 ) -> None:
     encoder = load("{dinov3}")
-    expected, real, tried = encoder.encode(items), encoder._pictures, []
+    expected, real, tried = encoder.encode(items), encoder._images, []
 
     def small(images: list) -> torch.Tensor:
         tried.append(len(images))
@@ -246,14 +246,14 @@ def test_a_batch_that_does_not_fit_is_halved(
             raise RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")
         return real(images)
 
-    monkeypatch.setattr(encoder, "_pictures", small)
+    monkeypatch.setattr(encoder, "_images", small)
     np.testing.assert_allclose(encoder.encode(items), expected, atol=moves)
     assert tried == [8, 4, 2, 2, 4, 2, 2] and encoder.batch_size == 2
 
     def hopeless(images: list) -> torch.Tensor:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(encoder, "_pictures", hopeless)
+    monkeypatch.setattr(encoder, "_images", hopeless)
     with pytest.raises(ModelError, match="too little memory"):
         encoder.encode(items[:1])
 
@@ -262,25 +262,25 @@ def test_a_batch_that_does_not_fit_is_halved(
     ("name", "options", "says"),
     [
         ("clip-x", {}, "There is no model"),
-        ("{clip}@5", {}, "5 px is no size"),
-        ("tower:{clip}", {}, "no multimodal LLM"),
-        ("{qwen3_vl}", {}, "write tower:"),
-        ("qwen3-vl-4b", {}, "write tower:qwen3-vl-4b"),
-        ("tower:clip-b", {}, "an encoder by itself"),
+        ("{clip}@5", {}, "5 px is out of range"),
+        ("tower:{clip}", {}, "not a multimodal LLM"),
+        ("{qwen3_vl}", {}, "as tower:"),
+        ("qwen3-vl-4b", {}, "as tower:qwen3-vl-4b"),
+        ("tower:clip-b", {}, "is an encoder, not a multimodal LLM"),
         ("{clip}", {"text_weight": 1.5}, "from 0 to 1"),
         ("{clip}+mix:1.5", {}, "from 0 to 1"),
         ("{clip}+mix:nan", {}, "from 0 to 1"),
-        ("{clip}+mix:half", {}, "no mixing called 'half'"),
-        ("{clip}+mix:", {}, "lacks its weights"),
-        ("{clip}+mix:0.3", {"text_weight": 0.2}, "Two weights of text"),
+        ("{clip}+mix:half", {}, "Unknown mixing 'half'"),
+        ("{clip}+mix:", {}, "has no weights"),
+        ("{clip}+mix:0.3", {"text_weight": 0.2}, "text weight is given twice"),
         ("{dinov3}+mix:0.3", {}, "reads no text"),
         ("{qwen3_vl_embedding}+mix:0.3", {}, "reads image and text together"),
         ("{qwen3_vl_embedding}+dim:33", {}, "have 32 numbers"),
-        ("{clip}+dim:8", {}, "not trained to be cut short"),
+        ("{clip}+dim:8", {}, "not trained for shorter vectors"),
         ("{clip}+dim:0", {}, "1 or more"),
         ("{clip}", {"batch_size": 0}, "1 or more"),
         ("{clip}", {"revision": "0123abcd"}, "now holds"),
-        ("{clip}#abc", {"revision": "0123abcd"}, "Two revisions"),
+        ("{clip}#abc", {"revision": "0123abcd"}, "revision is given twice"),
         ("{clip}+linear:/no/such/file.npz", {}, "cannot be read"),
         ("{siglip2}@16+linear:24", {}, "takes vectors of 24 numbers"),
     ],

@@ -112,7 +112,7 @@ def test_long_texts_are_cut_and_counted(
     rows = encoder.encode([Item("a", text=text), Item("b", text=text + "at night"), replace(items[3], text=text)])
     assert encoder.truncated == 3 and far(rows[:1], rows[1:2]) <= 1e-6
     assert [record.getMessage() for record in caplog.records] == [
-        f"{encoder.info.name} reads 60 tokens of image and text; what is longer is cut."
+        f"{encoder.info.name} reads 60 tokens of image and text and cuts longer items; shorten their texts."
     ]
 
 
@@ -124,11 +124,11 @@ def test_large_images_get_as_many_tokens_as_published(encoder: BaseEncoder) -> N
 
 def test_an_mllm_is_no_embedding_model(tiny: Tiny, tmp_path: Path) -> None:
     """Both are of one architecture: the files for sentence-transformers tell them apart, or the name does."""
-    with pytest.raises(UsageError, match="write tower:"):
+    with pytest.raises(UsageError, match="as tower:"):
         load_encoder(str(tiny("qwen3_vl")), device="cpu")
     shutil.copytree(tiny("qwen3_vl"), tmp_path / "reranker")
     (tmp_path / "reranker" / "modules.json").write_text('[{"type": "sentence_transformers.base.modules.Transformer"}]')
-    with pytest.raises(UsageError, match="write tower:"):
+    with pytest.raises(UsageError, match="as tower:"):
         load_encoder(str(tmp_path / "reranker"), device="cpu")
     shutil.copytree(tiny("qwen3_vl"), tmp_path / "Qwen3-VL-Embedding-2B")
     named = load_encoder(str(tmp_path / "Qwen3-VL-Embedding-2B"), device="cpu")
@@ -142,7 +142,7 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(tiny: Tiny, tmp_path: Path
     config = {"model_type": "jina_clip", "auto_map": {"AutoConfig": "configuration_clip.JinaCLIPConfig"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "configuration_clip.py").write_text("raise SystemExit('code of the checkpoint was run')")
-    with pytest.raises(UsageError, match=r"\(jina_clip\) comes with code of its own, .* not run here"):
+    with pytest.raises(UsageError, match=r"\(jina_clip\) needs its own code, .* does not run"):
         load_encoder(str(folder), device="cpu")
-    with pytest.raises(UsageError, match="not run here"):
+    with pytest.raises(UsageError, match="does not run its own code"):
         load_encoder(f"tower:{folder}", device="cpu")

@@ -77,9 +77,9 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     ("arrays", "says"),
     [
         ({"matrix": WEIGHT}, "no array `weight`"),
-        ({"weight": WEIGHT[0]}, "must be a matrix"),
-        ({"weight": WEIGHT[:0]}, "must be a matrix"),
-        ({"weight": WEIGHT, "bias": BIAS[:5]}, "must have 8 numbers"),
+        ({"weight": WEIGHT[0]}, "save it as a matrix"),
+        ({"weight": WEIGHT[:0]}, "save it as a matrix"),
+        ({"weight": WEIGHT, "bias": BIAS[:5]}, "save 8 numbers"),
         ({"weight": WEIGHT * np.nan}, "not finite"),
     ],
 )
@@ -97,5 +97,5 @@ def test_other_files_and_lengths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         load_linear(tmp_path / "cut.safetensors", 24)
     (tmp_path / "a.txt").write_text("1 2 3")
-    with pytest.raises(UsageError, match=r"must be a \.npz"):
+    with pytest.raises(UsageError, match=r"pass a \.npz"):
         load_linear(tmp_path / "a.txt", 24)

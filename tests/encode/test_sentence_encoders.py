@@ -61,7 +61,9 @@ def saved(tiny: Tiny, tmp_path: Path) -> Path:
 
 def test_without_sentence_transformers_the_remedy_is_named(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("looktwice.encode.sentence.find_spec", lambda package: None)
-    with pytest.raises(MissingDependency, match=r"needs sentence-transformers: pip install 'looktwice\[st\]'"):
+    with pytest.raises(
+        MissingDependency, match=r"needs sentence-transformers; install it with: pip install 'looktwice\[st\]'"
+    ):
         load_encoder(f"st:{tiny('clip')}", device="cpu")
 
 
@@ -155,7 +157,7 @@ def test_code_and_pickles_of_a_checkpoint_are_refused(saved: Path) -> None:
     modules[0]["type"] = "custom_st.Transformer"
     (saved / "modules.json").write_text(json.dumps(modules))
     (saved / "custom_st.py").write_text("raise SystemExit('code of the checkpoint was run')")
-    with pytest.raises(UsageError, match=r"code of its own \(custom_st.Transformer\), which is not run here"):
+    with pytest.raises(UsageError, match=r"code of its own \(custom_st.Transformer\), which looktwice does not run"):
         load(saved)
     (saved / "modules.json").write_text("[1]")
     with pytest.raises(ModelError, match="cannot be read"):

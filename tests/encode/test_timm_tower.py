@@ -45,7 +45,7 @@ def write(folder: Path, weights: dict[str, torch.Tensor]) -> Path:
 def test_without_timm_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("looktwice.encode.timm_tower.find_spec", lambda package: None)
     folder = write(tmp_path / "pe", {"a": torch.zeros(1)})
-    with pytest.raises(MissingDependency, match=r"needs timm: pip install 'looktwice\[timm\]'"):
+    with pytest.raises(MissingDependency, match=r"needs timm; install it with: pip install 'looktwice\[timm\]'"):
         load_encoder(str(folder), device="cpu")
 
 

@@ -175,7 +175,7 @@ def test_nothing_to_measure_is_refused(qrels):
 
 
 def test_a_document_listed_twice_is_refused():
-    with pytest.raises(UsageError, match="'q' names a document twice"):
+    with pytest.raises(UsageError, match="'q' has a document twice"):
         measure({"q": ranked("a", "b", "a")}, {"q": {"a": 1}}, ["AP"])
 
 

@@ -256,5 +256,5 @@ def test_very_long_text_is_cut_before_it_is_tokenised_and_said(mllm: Get, caplog
         assert len(clean("<image>" * 700_000)) < 2 * types.MOST_TEXT
     assert len(clean("x" * 5_000_000)) == types.MOST_TEXT == len(clean("x" * types.MOST_TEXT))
     said = [record.getMessage() for record in caplog.records if "is cut" in record.getMessage()]
-    assert "A text of 5,000,000 characters is cut: models see the first 50,000." in said
+    assert "A text of 5,000,000 characters is too long, so models see only the first 50,000; shorten it." in said
     assert len(said) == len(set(said))

@@ -25,7 +25,9 @@ class ArrowLocation:
         if info.type == fs.FileType.NotFound:
             raise FileNotFoundError(name)
         if info.type != fs.FileType.File or info.size > limit:
-            raise StoreError(f"{self}/{name} is none of ours; restore it from a copy.")
+            raise StoreError(
+                f"{self}/{name} has more than the limit, so looktwice did not write it; restore it from a copy."
+            )
         with self.system.open_input_stream(self._at(name)) as file:
             return file.read()
 

@@ -92,7 +92,7 @@ def test_what_passes_has_its_brackets_in_pairs(where: str) -> None:
 @pytest.mark.parametrize("where", [{"id": "a"}, True, 3, ["id"]])
 def test_a_filter_is_a_text(table: Table, where: object) -> None:
     table.add([row("a")])
-    with pytest.raises(UsageError, match="text in SQL"):
+    with pytest.raises(UsageError, match="must be SQL text"):
         table.delete(where=where)  # type: ignore[arg-type]
     assert len(table) == 1
 

@@ -82,7 +82,7 @@ def test_the_first_write_migrates_with_one_sentence_and_loses_nothing(
             old.note_run([root], None)
             Table.open(old.path).note_run([root], None)
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith(f"{old.path} was in on-disk format 1 and is in format 2 from now on; all rows were kept.")
+    assert said.startswith(f"{old.path} was migrated from on-disk format 1 to 2 with all its rows;")
     table = Table.open(old.path)
     assert facts(table) == facts(old) == before and table.info()["format"] == 2
     assert table.manifest.roots == ("file:///a/", "file:///b/")

@@ -87,9 +87,9 @@ def test_same_id_is_replaced_not_doubled(table: Table) -> None:
         (row("a", [float("nan")] * 8), "zero or not finite"),
         (row("a", [float("inf")] + [0] * 7), "zero or not finite"),
         (row("a", [1.0] * 7), "shape"),
-        (row(""), "An id must be"),
-        (row("half\ud800"), "An id must be"),
-        (row("twice"), "stands twice"),
+        (row(""), "is not a valid id"),
+        (row("half\ud800"), "is not a valid id"),
+        (row("twice"), "occurs twice"),
         (row("a", metadata={"x": object()}), "plain JSON"),
         (row("a", metadata={"x": float("nan")}), "plain JSON"),
         (row("a", metadata={"x": "\ud800"}), "plain JSON"),
@@ -157,7 +157,7 @@ def test_bad_filters_name_the_columns(table: Table, where: str) -> None:
 
 
 def test_unknown_column_suggests_the_right_one(table: Table) -> None:
-    with pytest.raises(UnknownName, match="no column called 'yaer'; did you mean year"):
+    with pytest.raises(UnknownName, match="Unknown column 'yaer'; did you mean year"):
         table.search(np.eye(8)[0], 3, "yaer > 3")
 
 

@@ -1,4 +1,4 @@
-"""Encoders by name: items in, float32 unit rows out. Importing this loads neither torch nor transformers."""
+"""Load encoders by name; items become float32 unit rows. Importing this loads neither torch nor transformers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What every encoder shares: sorting items out, batching, unit rows, mixing picture and text.
+"""The base of every encoder: it sorts items, batches them, scales rows to unit length, and mixes image and text.
 
-A subclass turns one batch of model inputs, or of texts, into vectors; it never sees items.
+A subclass turns one batch of images, or of texts, into vectors; it never sees items.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ T = TypeVar("T")
 class BaseEncoder(ABC):
     """An encoder over one checkpoint; the weights are read at the first batch.
 
-    An item with a picture and a text becomes a weighted sum of both, see `mixing`. `truncated` counts texts that were
-    longer than the model reads, `unread` texts that stood beside a picture and that the model cannot read; each is
-    logged once. `for_queries` encodes queries: itself, unless the name gave a size or weights of their own.
+    An item with an image and a text becomes a weighted sum of both, see `mixing`. `truncated` counts texts that were
+    longer than the model's window. `unread` counts texts beside an image that the model cannot read. Each is logged
+    once. `for_queries` encodes queries: itself, unless the name gives queries a size or weights of their own.
     """
 
     auto = "AutoModel"
     reads_text = False
-    own_queries = False  # whether queries are read differently than items, by default
+    own_queries = False  # whether queries have a prompt of their own
 
     def __init__(
         self,
@@ -73,32 +73,32 @@ class BaseEncoder(ABC):
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """The weights, read at first use."""
+        """Return the weights, read at first use."""
         return load_weights(self.checkpoint, self.placement, self.auto)
 
     def encode(self, items: Sequence[Item]) -> FloatArray:
         """Return (n, d) float32 rows of unit length in the order of `items`; n = 0 gives (0, d).
 
-        A row that has no direction is NaN: zero or NaN out of the model, or an item with neither picture nor text.
-        Raises UsageError for an item that is only text where the model reads none, and for text that is not UTF-8.
+        A row without a direction is NaN: the model gave zero or NaN, or the item has neither image nor text. Raises
+        UsageError for a text-only item if the model reads no text, and for text that is not UTF-8.
         """
         return self._mixed(items, self.mixing.items, asked=False)
 
     def encode_queries(self, items: Sequence[Item]) -> FloatArray:
-        """`encode` with the weights of queries."""
+        """Encode with the weights of queries; see `encode`."""
         return self._mixed(items, self.mixing.queries, asked=True)
 
     def _mixed(self, items: Sequence[Item], share: float, asked: bool) -> FloatArray:
         import numpy as np
 
         raw = asked and self.mixing.raw
-        pictures = [i for i, item in enumerate(items) if item.image is not None]
+        images = [i for i, item in enumerate(items) if item.image is not None]
         texts = [i for i, item in enumerate(items) if has_words(item.text) and self._can_read(item)]
-        seen = self._adapted(self._run([_picture(items[i]) for i in pictures], self._key, self._pictures), raw)
+        seen = self._adapted(self._run([_image(items[i]) for i in images], self._key, self._images), raw)
         read = self._adapted(self._run([_text(items[i]) for i in texts], lambda _: None, self._texts), raw)
-        both = set(pictures) & set(texts)
+        both = set(images) & set(texts)
         mixed = np.zeros((len(items), self._dim), np.float32)
-        for rows, vectors, weight in ((pictures, seen, 1 - share), (texts, read, share)):
+        for rows, vectors, weight in ((images, seen, 1 - share), (texts, read, share)):
             for row, vector in zip(rows, vectors, strict=True):
                 mixed[row] += vector * (weight if row in both else 1)
         return self.mixing.finish(mixed, asked)
@@ -108,12 +108,12 @@ class BaseEncoder(ABC):
             return True
         if item.image is None:
             raise UsageError(
-                f"The encoder {self.info.name} reads no text, but {item.id!r} is only text; use one that does, such as "
-                f"{', '.join(text_encoders()[:4])} (all: looktwice models)."
+                f"The encoder {self.info.name} reads no text, but {item.id!r} has only text; use an encoder that reads "
+                f"text, such as {', '.join(text_encoders()[:4])} (all: looktwice models)."
             )
         self.unread += 1
         if self.unread == 1:
-            log.warning("The encoder %s reads no text: items with both go by their picture.", self.info.name)
+            log.warning("The encoder %s reads no text; items with image and text use only the image.", self.info.name)
         return False
 
     def _adapted(self, rows: FloatArray, raw: bool) -> FloatArray:
@@ -153,7 +153,7 @@ class BaseEncoder(ABC):
         return np.concatenate([vectors for _, vectors in parts])
 
     def to_device(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Move model inputs to the model's device; numbers with a fraction also take its number format."""
+        """Move model inputs to the model's device; floating-point inputs also take its dtype."""
         dtype = self.placement.torch_dtype
         return {
             name: value.to(self.placement.device, dtype if value.is_floating_point() else None)
@@ -162,35 +162,35 @@ class BaseEncoder(ABC):
 
     @abstractmethod
     def _key(self, image: Image) -> Hashable:
-        """Pictures with equal keys go into one batch."""
+        """Return the batch key of an image: images with equal keys go into one batch."""
 
     @abstractmethod
-    def _pictures(self, images: list[Image]) -> Tensor:
-        """Vectors [n, d] of pictures with equal keys, of any length."""
+    def _images(self, images: list[Image]) -> Tensor:
+        """Return vectors [n, d] of images with equal keys; they need not have unit length."""
 
     def _texts(self, texts: list[str]) -> Tensor:
-        """Vectors [n, d] of texts, of any length."""
+        """Return vectors [n, d] of texts; they need not have unit length."""
         raise NotImplementedError
 
 
 class QueryEncoder:
-    """An encoder that takes what it is given for queries."""
+    """An encoder that encodes every item as a query."""
 
     def __init__(self, encoder: BaseEncoder) -> None:
         self.encoder = encoder
         self.info = encoder.info
 
     def encode(self, items: Sequence[Item]) -> FloatArray:
-        """See `BaseEncoder.encode_queries`."""
+        """Encode queries; see `BaseEncoder.encode_queries`."""
         return self.encoder.encode_queries(items)
 
 
 def _text(item: Item) -> str:
     if not text_is_clean(text := item.text or ""):
-        raise UsageError(f"The text of {item.id!r:.60} is not UTF-8 (it holds half a character); write it anew.")
+        raise UsageError(f"The text of {item.id!r:.60} is not UTF-8 (it contains a lone surrogate); write it again.")
     return shortened(text)
 
 
-def _picture(item: Item) -> Image:
+def _image(item: Item) -> Image:
     assert item.image is not None
     return item.image

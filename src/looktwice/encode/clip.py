@@ -1,4 +1,4 @@
-"""CLIP, SigLIP and SigLIP 2 (fixed size and NaFlex): pictures and text in one space."""
+"""CLIP, SigLIP and SigLIP 2 (fixed size and NaFlex): images and text in one space."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TextStyle:
-    """How a family was taught to read: SigLIP's lower case and full window of 64 tokens, or the tokenizer's own way."""
+    """The text input of a family: SigLIP's lower case and full window of 64 tokens, or the tokenizer's own default."""
 
     full_window: bool
 
     @property
     def description(self) -> str:
-        """By name, for the table."""
+        """Return the style's name, for the table."""
         return "text=lower-case,full-window" if self.full_window else "text=own"
 
 
@@ -39,14 +39,14 @@ STYLES = {
 
 
 def dim_of(config: Any) -> int:
-    """Length of the vectors that a configuration of one of these families gives."""
+    """Return the length of the vectors of a configuration of these families."""
     if config.model_type in ("clip", "metaclip_2"):
         return int(config.projection_dim)
     return int(getattr(config.text_config, "projection_size", None) or config.text_config.hidden_size)
 
 
 class ClipEncoder(BaseEncoder):
-    """Pictures through the image tower, text through the text tower, each with its own projection."""
+    """An encoder with an image tower and a text tower, each with its own projection."""
 
     reads_text = True
 
@@ -58,13 +58,13 @@ class ClipEncoder(BaseEncoder):
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer, read at first use."""
+        """Return the tokenizer, read at first use."""
         return load_tokenizer(self.checkpoint)
 
     def _key(self, image: Image) -> Hashable:
         return self.pixels.key(image)
 
-    def _pictures(self, images: list[Image]) -> Tensor:
+    def _images(self, images: list[Image]) -> Tensor:
         inputs = self.to_device(self.pixels.inputs(images))
         extra = {"interpolate_pos_encoding": True} if isinstance(self.pixels, LargerSide) else {}
         vectors: Tensor = self.model.get_image_features(**inputs, **extra).pooler_output
@@ -83,9 +83,9 @@ class ClipEncoder(BaseEncoder):
         return {name: rows[name] for name in ("input_ids", "attention_mask")}
 
     def _sticky(self, texts: list[str]) -> dict[str, Tensor]:
-        """Lower case, no begin mark, the end mark kept on cut texts, padded to the right and attended to: as trained.
+        """Tokenize as SigLIP was trained: lower case, no begin token, an end token on cut texts too, attended padding.
 
-        Spelt out because the tokenizers that are published with SigLIP differ in what they do by default.
+        The steps are written out, because the tokenizers published with SigLIP have different defaults.
         """
         import torch
 
@@ -99,5 +99,9 @@ class ClipEncoder(BaseEncoder):
     def _count_truncated(self, lengths: list[int]) -> None:
         longer = sum(length > self.window for length in lengths)
         if longer and not self.truncated:
-            log.warning("%s reads %d tokens of text; what is longer is cut.", self.info.name, self.window)
+            log.warning(
+                "%s reads %d tokens of text and cuts longer texts; shorten them to use all of them.",
+                self.info.name,
+                self.window,
+            )
         self.truncated += longer

@@ -1,4 +1,4 @@
-"""Encoders that read an item's image and text together, as one input: nothing is mixed afterwards."""
+"""Encode an item's image and text together, as one input, without mixing afterwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Shown = tuple["Image | None", str | None]  # an item's image, its text, or both
 
 
 class JointEncoder(BaseEncoder):
-    """A subclass encodes images, texts and items with both alike; queries may get another instruction."""
+    """The base of encoders that read image and text as one input; queries may get an instruction of their own."""
 
     reads_text = True
 
@@ -40,7 +40,7 @@ class JointEncoder(BaseEncoder):
     def _key(self, image: Image) -> Hashable:
         return None
 
-    def _pictures(self, images: list[Image]) -> Tensor:
+    def _images(self, images: list[Image]) -> Tensor:
         return self._together([(image, None) for image in images], asked=False)
 
 

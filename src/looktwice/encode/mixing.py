@@ -1,10 +1,10 @@
-"""How an item with a picture and a text becomes one vector: a weighted sum, by name.
+"""Mix the vectors of an item's image and text into one: a weighted sum, by name.
 
-    +mix:0.3     0.7 of the picture and 0.3 of the text, of items and of queries; both of unit length first
+    +mix:0.3     0.7 of the image and 0.3 of the text, of items and of queries; both of unit length first
     +mix:mmeb    as the released code of RetLLM (2602.22278) does it for MMEB: items 0.7 and 0.3 of unit parts, and the
                  sum is left as short as it is; queries 0.8 and 0.2 of the features as they come out of the model
 
-A sum that is left as it is has a cosine that forgets its length. So its vectors get one more number, sqrt(1 − length²)
+The cosine of a sum that is not rescaled would ignore its length. So its vectors get one more number, sqrt(1 − length²)
 for items and 0 for queries: then the cosine of the longer vectors is the dot product of the short ones.
 """
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Mixing:
-    """The text's share in items and in queries, each in [0, 1] and beside a picture.
+    """The text's share, in [0, 1], in items and in queries that also have an image.
 
-    `raw`: parts of queries keep the length that the model gave them. `short`: sums of items keep theirs.
+    `raw`: the parts of queries keep the length that the model gave them. `short`: the sums of items keep their length.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Mixing:
 
     @property
     def description(self) -> str:
-        """What a table must remember of it."""
+        """Return the description that a table stores and compares."""
         if self.name not in PRESETS:
             return f"text-weight={self.name}"
         of = "raw" if self.raw else "unit"
@@ -61,7 +61,7 @@ class Mixing:
         )
 
     def finish(self, sums: FloatArray, asked: bool) -> FloatArray:
-        """Sums [n, d] of parts as unit rows, [n, d] or, where lengths count, [n, d + 1]; NaN: no direction."""
+        """Return sums [n, d] of parts as unit rows: [n, d], or [n, d + 1] with `short`. NaN marks no direction."""
         import numpy as np
 
         if not self.short:

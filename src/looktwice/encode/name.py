@@ -1,4 +1,4 @@
-"""How an encoder is named. Syntax only: knows no file and no model.
+"""Parse the names of encoders. This module knows the syntax, but no file and no model.
 
     [tower:|st:]MODEL[#REVISION][@SIZE[/QUERY]][+mix:WEIGHTS][+dim:N][+linear:FILE]
 
@@ -8,12 +8,12 @@
     tower:tiny-vl           the mean of a multimodal LLM's own visual tokens
     st:org/name             through sentence-transformers, as its own files for it say
     ./mine@512              a folder; `@`, `#` and `%` in its path are %40, %23 and %25 where they could be misread
-    clip-l+mix:0.3          text has a share of 0.3 beside a picture (half unless told; `mixing` has presets)
+    clip-l+mix:0.3          text has a share of 0.3 beside an image (half unless told; `mixing` has presets)
     qwen3-vl-embedding-2b+dim:256   the first 256 numbers, of a model that was trained to be cut (Matryoshka)
     pe-l@512+linear:ilias.pt   followed by a linear adaptation from a file
 
-SIZE is the side that the checkpoint was made for (its own preprocessing is then used) or any other: then the picture's
-larger side is made that long, its aspect kept (ILIAS, arXiv 2502.11748, transform `RESIZE_LARGE`).
+SIZE is in pixels. At the checkpoint's own size its own preprocessing is used. At any other size the image's larger side
+becomes that long and the aspect is kept (ILIAS, arXiv 2502.11748, transform `RESIZE_LARGE`).
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ _ESCAPED = re.compile(r"%(25|23|40|2B)")
 class EncoderName:
     """A parsed name; `str()` prints it back, and parsing that gives an equal one.
 
-    `model` is a short name, a folder or a hub name; `tower` says that it is a multimodal LLM whose visual tokens are
-    averaged, `st` that sentence-transformers runs it; `size` and `query_size` are in pixels, None for the model's own;
-    `mix` see `mixing`; `dim` is how many numbers of a vector are kept, None for all. Raises UsageError for a part that
-    cannot be.
+    `model` is a short name, a folder or a hub name. `tower` means a multimodal LLM whose visual tokens are averaged.
+    `st` means that sentence-transformers runs it. `size` and `query_size` are in pixels, None for the model's own. See
+    `mixing` for `mix`. `dim` is how many numbers of a vector are kept, None for all. Raises UsageError for an invalid
+    part.
     """
 
     model: str
@@ -72,26 +72,26 @@ class EncoderName:
 
     def __post_init__(self) -> None:
         if not self.model or (not self.prefix and self.model.startswith((TOWER, ST))):
-            raise UsageError("The encoder's name lacks a model; write, say, tiny-clip or tower:tiny-vl.")
+            raise UsageError("The encoder's name has no model; write, for example, tiny-clip or tower:tiny-vl.")
         if self.linear == "":
-            raise UsageError("+linear: lacks its file; write +linear:FILE (.npz, .safetensors or .pt).")
+            raise UsageError("+linear: has no file; write +linear:FILE (.npz, .safetensors or .pt).")
         if self.mix is not None and not re.fullmatch(r"[\w.]+", self.mix):
-            raise UsageError("+mix: lacks its weights; write +mix:0.3 (the text's share) or +mix:mmeb.")
+            raise UsageError("+mix: has no weights; write +mix:0.3 (the text's share) or +mix:mmeb.")
         if self.revision is not None and not re.fullmatch(r"\w[\w./-]*", self.revision):
-            raise UsageError(f"{self.revision!r} is no revision; give a commit, a branch or a tag.")
+            raise UsageError(f"{self.revision!r} is not a revision; write #COMMIT, #BRANCH or #TAG.")
         if self.tower and self.st:
-            raise UsageError("An encoder is a tower: or an st:, not both; leave one out.")
+            raise UsageError("tower: and st: cannot be combined; leave one of them out.")
         if self.dim is not None and self.dim < 1:
-            raise UsageError("+dim: needs a number of 1 or more; write, say, +dim:256.")
+            raise UsageError("+dim: needs a number of 1 or more; write, for example, +dim:256.")
         for side in (self.size, self.query_size):
             if side is not None and side not in SIDES:
-                raise UsageError(f"{side} px is no size to encode at; choose {SIDES[0]} to {SIDES[-1]}.")
+                raise UsageError(f"{side} px is out of range for @SIZE; choose {SIDES[0]} to {SIDES[-1]}.")
         if self.query_size is not None and self.size is None:
-            raise UsageError("A query size needs a size to index at before it; write @SIZE/QUERY.")
+            raise UsageError("A query size needs an index size before it; write @SIZE/QUERY.")
 
     @property
     def prefix(self) -> str:
-        """Return what stands before the model: "tower:", "st:" or nothing."""
+        """Return the prefix of the model: "tower:", "st:" or nothing."""
         return TOWER if self.tower else ST if self.st else ""
 
     def __str__(self) -> str:
@@ -106,7 +106,7 @@ class EncoderName:
 
 
 def parse(text: str | EncoderName) -> EncoderName:
-    """Parse an encoder's name. Raises UsageError for one that breaks the syntax; whether it exists is found out later.
+    """Parse an encoder's name. Raises UsageError for bad syntax; loading finds out later whether the model exists.
 
     >>> parse("pe-l@512+linear:ilias.pt") == EncoderName("pe-l", size=512, linear="ilias.pt")
     True

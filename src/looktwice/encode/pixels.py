@@ -1,6 +1,6 @@
-"""Pictures to model inputs: as the checkpoint asks for, or with the larger side made N pixels long.
+"""Turn images into model inputs: in the checkpoint's own way, or with the larger side resized to N pixels.
 
-Knows Pillow images and tensors, not models. A picture is RGB and upright, as `images.load` returns it.
+This module knows Pillow images and tensors, not models. Images are RGB and upright, as `images.load` returns them.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers.image_processing_utils import BaseImageProcessor
 
-THINNEST = 100  # processors turn a picture of 1 : 60,000 into gigabytes, or refuse it: its middle is used
+THINNEST = 100  # processors turn an image of 1 : 60,000 into gigabytes, or refuse it, so only its middle is used
 
 
 class Pixels(Protocol):
-    """How pictures become the inputs of one model."""
+    """A way to turn images into the inputs of one model."""
 
     @property
     def description(self) -> str:
-        """What a table remembers: pictures prepared in another way are not comparable."""
+        """Return the description that a table stores: vectors of images prepared in another way are not comparable."""
         ...
 
     def key(self, image: Image) -> Hashable:
-        """Pictures with equal keys can be stacked into one batch."""
+        """Return the batch key of an image: images with equal keys can be stacked into one batch."""
         ...
 
     def inputs(self, images: Sequence[Image]) -> dict[str, Tensor]:
-        """Model inputs for pictures with equal keys, on the CPU; pixel_values float32 [n, …]."""
+        """Return model inputs for images with equal keys, on the CPU; pixel_values float32 [n, …]."""
         ...
 
 
@@ -43,7 +43,7 @@ class OwnPixels:
     options: dict[str, Any]
 
     def key(self, image: Image) -> Hashable:
-        """One batch for all where the result's size is fixed, else one per picture size."""
+        """Return None if the result's size is fixed, else the image's size."""
         size = getattr(self.processor, "size", None) or {}
         cropped = getattr(self.processor, "do_center_crop", False)
         fixed = cropped or hasattr(self.processor, "max_num_patches") or _get(size, "height")
@@ -57,7 +57,7 @@ class OwnPixels:
 
 @dataclass(frozen=True, slots=True)
 class LargerSide:
-    """The larger side becomes `side` pixels, smaller pictures are enlarged, then zeros fill up to whole patches.
+    """A resize of the larger side to `side` pixels, also for smaller images, with zero padding to whole patches.
 
     The steps of ILIAS (ilias-vrg/ilias `LargeSideResize`, `MultiplierPadding`): Pillow's bicubic filter, sides
     truncated to whole pixels, padding after normalisation and shared by both ends.
@@ -70,11 +70,11 @@ class LargerSide:
 
     @property
     def description(self) -> str:
-        """Side and padding, by name."""
+        """Return side and patch by name, for the table."""
         return f"larger-side={self.side},patch={self.patch}"
 
     def key(self, image: Image) -> Hashable:
-        """The size after resizing and padding."""
+        """Return the numbers of patches after resizing and padding."""
         width, height = larger_side(presentable(image).size, self.side)
         return -(-width // self.patch), -(-height // self.patch)
 
@@ -118,7 +118,7 @@ def resize_larger_side(image: Image, side: int) -> Image:
 
 
 def presentable(image: Image) -> Image:
-    """Return the picture as RGB; of one that is thinner than 1 : THINNEST, the middle part that is just so thin."""
+    """Return the image as RGB; crop one thinner than 1 : THINNEST to its middle, which is exactly that thin."""
     if image.mode != "RGB":
         image = image.convert("RGB")
     width, height = image.size

@@ -1,7 +1,7 @@
-"""Qwen3-VL-Embedding (arXiv 2601.04720): image, text or both in one chat turn, the last token's state is the vector.
+"""Encode with Qwen3-VL-Embedding (arXiv 2601.04720): one chat turn in, the last state is the vector.
 
-The steps are those of QwenLM/Qwen3-VL-Embedding: the instruction is the system turn, the image stands before the text,
-the assistant's turn is opened, padding is on the right. Vectors are Matryoshka: `+dim:256` keeps the first 256 numbers.
+The steps are those of QwenLM/Qwen3-VL-Embedding: the instruction is the system turn, the image precedes the text, the
+assistant's turn is opened, padding is on the right. Vectors are Matryoshka: `+dim:256` keeps the first 256 numbers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
 def is_embedding(checkpoint: Checkpoint) -> bool:
     """Return whether a checkpoint of these families was trained to embed; its architecture is that of the MLLM.
 
-    It is known by the pooling that its files for sentence-transformers name, or by "embedding" in its own name.
+    It has a pooling module in its files for sentence-transformers, or "embedding" in its own name.
     """
     named = checkpoint.name.replace("\\", "/").rsplit("/", 1)[-1]
     modules = checkpoint.source / "modules.json"
@@ -42,7 +42,7 @@ def is_embedding(checkpoint: Checkpoint) -> bool:
 
 
 class QwenEmbedding(JointEncoder):
-    """One vector per item; with `side`, the image's larger side is first made that many pixels long."""
+    """An encoder with one vector per item; with `side`, the larger side is first resized to that many pixels."""
 
     own_queries = True
 
@@ -53,7 +53,7 @@ class QwenEmbedding(JointEncoder):
 
     @cached_property
     def processor(self) -> ProcessorMixin:
-        """The model's processor, read at first use."""
+        """Return the model's processor, read at first use."""
         return load_processor(self.checkpoint)
 
     @cached_property
@@ -79,7 +79,7 @@ class QwenEmbedding(JointEncoder):
         return dict(inputs)
 
     def _resized(self, image: Image) -> Image:
-        """Resize with Pillow, whatever the processor would use, so that an index is the same on every machine."""
+        """Resize with Pillow instead of the processor, so that an index is the same on every machine."""
         from PIL.Image import Resampling
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
@@ -93,7 +93,11 @@ class QwenEmbedding(JointEncoder):
     def _cut(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         longer = int((inputs["attention_mask"].sum(1) > self.window).sum())
         if longer and not self.truncated:
-            log.warning("%s reads %d tokens of image and text; what is longer is cut.", self.info.name, self.window)
+            log.warning(
+                "%s reads %d tokens of image and text and cuts longer items; shorten their texts.",
+                self.info.name,
+                self.window,
+            )
         self.truncated += longer
         return {name: value[:, : self.window] if name in _PER_TOKEN else value for name, value in inputs.items()}
 

@@ -1,4 +1,4 @@
-"""What kind of encoder a checkpoint makes, read off its configuration; one small function per kind."""
+"""Choose the kind of encoder from a checkpoint's configuration; one small function per kind."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to make the encoder: `make(checkpoint, placement, **settings)`, the length of its vectors before adaptation,
-    the size its own preprocessing gives (None: no fixed one), and how images and text are prepared, by name.
+    """A recipe for an encoder, which `make(checkpoint, placement, **settings)` builds.
 
-    `mixes` says that an item's image and text are encoded apart and mixed, `matryoshka` that the first
-    numbers of a vector are a vector too.
+    `dim` is the length of vectors before adaptation. `own_side` is the checkpoint's own image size in pixels (None: not
+    fixed). `pixels` and `text` name the preparation of images and text. `mixes` means that image and text are encoded
+    apart and mixed. `matryoshka` means that the first numbers of a vector are a vector too.
     """
 
     make: Callable[..., BaseEncoder]
@@ -39,14 +39,14 @@ class Recipe:
 
     @property
     def reads_text(self) -> bool:
-        """Whether the encoder reads text."""
+        """Return whether the encoder reads text."""
         return self.text != "text=none"
 
 
 def recipe(checkpoint: Checkpoint, spec: EncoderName, placement: Placement) -> Recipe:
     """Return the recipe for this checkpoint as `spec` names it.
 
-    Raises UsageError for a model that is no encoder, ModelError for settings that cannot be read.
+    Raises UsageError for a model that is not an encoder, ModelError for unreadable settings.
     """
     _refuse_own_code(checkpoint)
     if spec.st:
@@ -61,9 +61,9 @@ def recipe(checkpoint: Checkpoint, spec: EncoderName, placement: Placement) -> R
         if kind in kinds:
             return make(checkpoint, config, side)
     if hasattr(config, "vision_config") and hasattr(config, "text_config"):
-        raise UsageError(f"{checkpoint.name} is a multimodal LLM; write tower:{checkpoint.name} to encode with it.")
+        raise UsageError(f"{checkpoint.name} is a multimodal LLM; encode with it as tower:{checkpoint.name}.")
     known = ", ".join(sorted([*(kind for kinds, _ in _KINDS for kind in kinds), "timm"]))
-    raise UsageError(f"{checkpoint.name} is of the kind {kind!r}, which is not known as an encoder; known: {known}.")
+    raise UsageError(f"{checkpoint.name} has the unknown encoder type {kind!r}; use a checkpoint of one of: {known}.")
 
 
 def _refuse_own_code(checkpoint: Checkpoint) -> None:
@@ -72,8 +72,8 @@ def _refuse_own_code(checkpoint: Checkpoint) -> None:
     config = checkpoint.config if (checkpoint.source / "config.json").is_file() else {}
     if "auto_map" in config and checkpoint.model_type not in CONFIG_MAPPING:
         raise UsageError(
-            f"{checkpoint.name} ({checkpoint.model_type}) comes with code of its own, and its own code is not run "
-            "here; name an encoder that transformers has itself (looktwice models encoder)."
+            f"{checkpoint.name} ({checkpoint.model_type}) needs its own code, and looktwice does not run its own code; "
+            "choose an encoder that transformers supports (list: looktwice models encoder)."
         )
 
 
@@ -88,7 +88,7 @@ def _sentence(checkpoint: Checkpoint, side: int | None, placement: Placement) ->
     from looktwice.encode import sentence
 
     if side is not None:
-        raise UsageError(f"st:{checkpoint.name} takes images at its own size; leave out @{side}.")
+        raise UsageError(f"st:{checkpoint.name} has a fixed image size; leave out @{side}.")
     model = sentence.load(checkpoint, placement)
     joint = bool(model.supports(("image", "text")))
     make = partial(sentence.JointSentenceEncoder if joint else sentence.SentenceEncoder, loaded=model)
@@ -99,8 +99,8 @@ def _sentence(checkpoint: Checkpoint, side: int | None, placement: Placement) ->
 def _qwen(checkpoint: Checkpoint, config: Any, side: int | None) -> Recipe:
     if not qwen_embedding.is_embedding(checkpoint):
         raise UsageError(
-            f"{checkpoint.name} is a multimodal LLM; write tower:{checkpoint.name} to encode with it. (An embedding "
-            "model is known by the pooling in its modules.json, or by 'embedding' in its name.)"
+            f"{checkpoint.name} is a multimodal LLM; encode with it as tower:{checkpoint.name} (an embedding model has "
+            "a pooling in its modules.json, or 'embedding' in its name)."
         )
     prepared = "own" if side is None else f"larger-side={side}"
     make = partial(qwen_embedding.QwenEmbedding, side=side)
@@ -125,7 +125,7 @@ def _tower(checkpoint: Checkpoint, config: Any, side: int | None) -> Recipe:
     from looktwice.encode.tower import TowerEncoder
 
     if not (hasattr(config, "vision_config") and hasattr(config, "text_config")) or config.model_type in clip.STYLES:
-        raise UsageError(f"{checkpoint.name} is no multimodal LLM ({checkpoint.model_type}); write it without tower:.")
+        raise UsageError(f"{checkpoint.name} is not a multimodal LLM ({checkpoint.model_type}); leave out tower:.")
     prepared = "own" if side is None else f"larger-side={side}"
     make = partial(TowerEncoder, side=side)
     return Recipe(make, int(config.text_config.hidden_size), None, f"pictures={prepared},mean-of-visual-tokens")
@@ -148,14 +148,14 @@ def _pixels(checkpoint: Checkpoint, patch: Any, side: int | None) -> tuple[int |
         return own, OwnPixels(processor, f"pictures=own@{own}", {})
     mean, std = tuple(processor.image_mean), tuple(processor.image_std)
     if len(mean) != 3 or len(std) != 3:
-        raise ModelError(f"The image processor of {checkpoint.name!r} is not for RGB; name another model.")
+        raise ModelError(f"The image processor of {checkpoint.name!r} is not for RGB; choose another model.")
     return own, LargerSide(side, int(patch or 1), mean, std)
 
 
 def _naflex(processor: Any, side: int | None) -> OwnPixels:
     patches = processor.max_num_patches if side is None else (side // processor.patch_size) ** 2
     if patches < 1:
-        raise UsageError(f"{side} px is less than one patch of this model; choose {processor.patch_size} or more.")
+        raise UsageError(f"{side} px is less than one patch of this model; choose @{processor.patch_size} or more.")
     return OwnPixels(processor, f"pictures=naflex,{patches}", {"max_num_patches": patches})
 
 

@@ -1,4 +1,4 @@
-"""From an encoder's name to an encoder: finds the checkpoint, reads its settings, picks the class. No weights yet."""
+"""Load an encoder by name: find the checkpoint, read its settings, pick the class. Weights are read later."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def load_encoder(
 ) -> BaseEncoder:
     """Return the encoder of this name (see `name` for the syntax); weights are read when the first item is encoded.
 
-    `revision` pins the checkpoint as `#REVISION` does; `batch_size` None is 16 on a CPU and 64 on a GPU; `text_weight`
-    in [0, 1] is the text's share in items with a picture too, as `+mix:` in the name is. The result's `for_queries`
-    encodes at the size and with the weights that the name gives queries; it is the encoder itself if it gives none.
-    Raises UsageError (and its kinds) for a name that cannot be had, ModelError for a checkpoint that cannot be read.
+    `revision` pins the checkpoint as `#REVISION` does. `batch_size` None means 16 on a CPU and 64 on a GPU.
+    `text_weight` in [0, 1] is the text's share in items that also have an image, like `+mix:` in the name. The result's
+    `for_queries` encodes at the size and with the weights that the name gives queries; by default it is the encoder
+    itself. Raises UsageError (and its kinds) for an invalid or missing name, ModelError for an unreadable checkpoint.
     """
     spec = parse(name)
     mixing = _mixing(spec, text_weight)
     if batch_size is not None and batch_size < 1:
-        raise UsageError(f"The batch size must be 1 or more, not {batch_size}.")
+        raise UsageError(f"The batch size is {batch_size}; pass batch_size 1 or more.")
     if spec.linear is not None:
         spec = replace(spec, linear=str(Path(spec.linear).expanduser().resolve()))
     placement = place(device, dtype)
@@ -48,7 +48,7 @@ def load_encoder(
     encoder = asked = _build(spec, checkpoint, placement, batch, mixing)
     if spec.query_size is not None:
         asked = _build(replace(spec, size=spec.query_size), checkpoint, placement, batch, mixing)
-        # a table knows its encoder by what it indexes with, and asks with what it was told
+        # a table is compared by the encoder of its items; `queries` only records the name for queries
         asked.info = encoder.info = replace(encoder.info, queries=_for_queries(encoder.info.name, spec))
     encoder.for_queries = QueryEncoder(asked) if mixing.name in PRESETS or asked.own_queries else asked
     return encoder
@@ -58,28 +58,28 @@ def _mixing(spec: EncoderName, text_weight: float | None) -> Mixing:
     if text_weight is None:
         return Mixing.parse(spec.mix)
     if spec.mix is not None:
-        raise UsageError(f"Two weights of text are named, {spec.mix} and {text_weight:g}; name one.")
+        raise UsageError(f"The text weight is given twice, as +mix:{spec.mix} and as {text_weight:g}; leave one out.")
     return Mixing.parse(f"{text_weight!r}")
 
 
 def _find(spec: EncoderName, revision: str | None) -> Checkpoint:
     if spec.revision and revision and spec.revision != revision:
-        raise UsageError(f"Two revisions are named, {spec.revision!r} and {revision!r}; name one.")
+        raise UsageError(f"The revision is given twice, as {spec.revision!r} and as {revision!r}; leave one out.")
     revision = spec.revision or revision
     entry = BY_NAME.get(spec.model)
     if entry is None:
         return resolve(spec.model, revision, nested=spec.st)
     if entry.kind == "mllm" and not (spec.tower or spec.st):
-        raise UsageError(f"{entry.name} is a multimodal LLM; write tower:{entry.name} to encode with its tokens.")
+        raise UsageError(f"{entry.name} is a multimodal LLM; encode with its visual tokens as tower:{entry.name}.")
     if entry.kind == "encoder" and spec.tower:
-        raise UsageError(f"{entry.name} is an encoder by itself; write it without tower:.")
+        raise UsageError(f"{entry.name} is an encoder, not a multimodal LLM; leave out tower:.")
     if entry.bundled:
         return resolve(entry.name, revision, nested=spec.st)
     return replace(resolve(_made_for(entry, spec.size), revision, nested=spec.st), name=entry.name)
 
 
 def _made_for(entry: Entry, side: int | None) -> str:
-    """The checkpoint made for this size, else for the next smaller one."""
+    """Return the checkpoint made for this size, else for the next smaller one."""
     if side is None:
         return next(iter(entry.hub.values()))
     smaller = [made for made in entry.hub if made <= side]
@@ -95,7 +95,7 @@ def _build(
     made = recipe(checkpoint, spec, placement)
     if mixing.name != "0.5" and not (made.reads_text and made.mixes):
         why = "reads image and text together" if made.reads_text else "reads no text"
-        raise UsageError(f"{spec.model} {why}, so there is nothing to mix; leave out +mix:.")
+        raise UsageError(f"{spec.model} {why}, so it has nothing to mix; leave out +mix:.")
     dim = _kept(spec, made)
     linear = load_linear(spec.linear, dim) if spec.linear else None
     prepared = [made.pixels, made.text]
@@ -114,13 +114,13 @@ def _build(
 
 
 def _kept(spec: EncoderName, made: Recipe) -> int:
-    """Return how many numbers of a vector are kept."""
+    """Return how many numbers of a vector to keep."""
     if spec.dim is None:
         return made.dim
     if not made.matryoshka:
-        raise UsageError(f"{spec.model} was not trained to be cut short; leave out +dim:{spec.dim}.")
+        raise UsageError(f"{spec.model} was not trained for shorter vectors; leave out +dim:{spec.dim}.")
     if spec.dim > made.dim:
-        raise UsageError(f"The vectors of {spec.model} have {made.dim} numbers, fewer than +dim:{spec.dim}.")
+        raise UsageError(f"The vectors of {spec.model} have {made.dim} numbers; choose +dim:{made.dim} or less.")
     return spec.dim
 
 

@@ -1,6 +1,6 @@
-"""Multimodal checkpoints of sentence-transformers, by name: `st:NAME`. Needs the extra `st`.
+"""Run multimodal checkpoints of sentence-transformers by name: `st:NAME`. Needs the extra `st`.
 
-sentence-transformers reads the checkpoint and its prompts for queries and documents. Items go in with their type said,
+sentence-transformers reads the checkpoint and its prompts for queries and documents. Items are passed with their type,
 so that no text is ever taken for the address of an image. Code that comes with a checkpoint is not run.
 """
 
@@ -36,8 +36,8 @@ _OURS = "sentence_transformers."
 def load(checkpoint: Checkpoint, placement: Placement) -> Any:
     """Read a SentenceTransformer with its weights, frozen and in inference mode.
 
-    Raises MissingDependency without the package, UsageError for a checkpoint with code of its own or one that takes no
-    images, ModelError for one that cannot be read.
+    Raises MissingDependency without the package, UsageError for a checkpoint that has its own code or reads no images,
+    ModelError for an unreadable one.
     """
     if find_spec("sentence_transformers") is None:
         raise MissingDependency("sentence-transformers", "st", f"The encoder st:{checkpoint.name}")
@@ -53,15 +53,15 @@ def load(checkpoint: Checkpoint, placement: Placement) -> Any:
             model_kwargs={"dtype": placement.torch_dtype, "use_safetensors": True},
         )
     if not model.supports("image"):
-        raise UsageError(f"st:{checkpoint.name} reads no images ({model.modalities}); name a multimodal checkpoint.")
+        raise UsageError(f"st:{checkpoint.name} reads no images ({model.modalities}); choose a multimodal checkpoint.")
     return model.requires_grad_(False).eval()
 
 
 @contextmanager
 def _complete(checkpoint: Checkpoint) -> Iterator[None]:
-    """Raise ModelError where transformers reports weights that are missing: it fills them with random numbers.
+    """Raise ModelError if transformers reports missing weights, which it fills with random numbers.
 
-    sentence-transformers hands no list of them on, so the report itself is caught on its way into the log.
+    sentence-transformers returns no list of them, so this catches the report on its way into the log.
     """
     logger = logging.getLogger("transformers.modeling_utils")
     caught = _Caught(logging.WARNING)
@@ -75,7 +75,7 @@ def _complete(checkpoint: Checkpoint) -> Iterator[None]:
         logger.setLevel(level)
         logger.propagate = True
     if any("MISSING" in report for report in caught.reports):
-        raise ModelError(f"The model {checkpoint.name!r} lacks some of its weights; get it again, whole.")
+        raise ModelError(f"The model {checkpoint.name!r} lacks some of its weights; download it again.")
 
 
 class _Caught(logging.Handler):
@@ -92,7 +92,7 @@ def _check_files(checkpoint: Checkpoint) -> None:
         kind = str(module["type"])
         if not kind.startswith(_OURS):
             raise UsageError(
-                f"st:{checkpoint.name} is made of code of its own ({kind}), which is not run here; name a checkpoint "
+                f"st:{checkpoint.name} needs code of its own ({kind}), which looktwice does not run; choose one "
                 "whose modules all belong to sentence-transformers."
             )
     for pickled in checkpoint.source.rglob("pytorch_model.bin"):
@@ -107,11 +107,13 @@ def _modules(path: Path) -> list[dict[str, Any]]:
     try:
         return [{"type": module["type"]} for module in json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelError(f"The model file {str(path)!r} cannot be read ({first_line(error)}); get it again.") from error
+        raise ModelError(
+            f"The model file {str(path)!r} cannot be read ({first_line(error)}); download it again."
+        ) from error
 
 
 def dim_of(model: Any) -> int:
-    """Return the length of a SentenceTransformer's vectors, found by encoding where it does not say."""
+    """Return the length of a SentenceTransformer's vectors; encode one image if the model does not state it."""
     known = model.get_embedding_dimension()
     return int(known if known is not None else encoded(model, [(_blank(), None)], asked=False).shape[-1])
 
@@ -131,7 +133,7 @@ def encoded(model: Any, shown: list[Shown], asked: bool) -> Tensor:
 
 
 class _Sentence(BaseEncoder):
-    """What both kinds share: the model, read while the encoder was described."""
+    """The base of both kinds: it holds the model, which was read to describe the encoder."""
 
     own_queries = True
 
@@ -151,7 +153,7 @@ class SentenceEncoder(_Sentence):
 
     @cached_property
     def _twin(self) -> SentenceEncoder:
-        """The same encoder and weights, with the prompt of queries."""
+        """Return the same encoder with the same weights and the prompt of queries."""
         twin = copy(self)
         twin.asked = True
         return twin
@@ -160,7 +162,7 @@ class SentenceEncoder(_Sentence):
         """Encode with the prompt and the weights of queries."""
         return self._twin._mixed(items, self.mixing.queries, asked=True)
 
-    def _pictures(self, images: list[Image]) -> Tensor:
+    def _images(self, images: list[Image]) -> Tensor:
         return encoded(self.model, [(presentable(image), None) for image in images], self.asked)[:, : self._width]
 
     def _texts(self, texts: list[str]) -> Tensor:

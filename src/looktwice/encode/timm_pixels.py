@@ -1,4 +1,4 @@
-"""timm's own preprocessing for evaluation, in Pillow and NumPy: the same pixels without torchvision.
+"""Prepare images as timm does for evaluation, in Pillow and NumPy: the same pixels without torchvision.
 
 center    the shorter side becomes own / crop_pct pixels, the middle is kept: what most checkpoints ask for
 squash    both sides become that long, the aspect is lost
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TimmPixels:
-    """Images of `side` × `side` pixels, cut from an image resized to `scaled` pixels as `mode` says."""
+    """A preparation that resizes to `scaled` pixels by `mode`, then cuts the middle `side` × `side` pixels."""
 
     side: int
     scaled: int
@@ -32,7 +32,7 @@ class TimmPixels:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> TimmPixels:
-        """Read what timm resolved for a model (`timm.data.resolve_model_data_config`)."""
+        """Read the settings that timm resolved for a model (`timm.data.resolve_model_data_config`)."""
         from PIL.Image import Resampling
 
         side = int(settings["input_size"][-1])
@@ -43,11 +43,11 @@ class TimmPixels:
 
     @property
     def description(self) -> str:
-        """Say mode and sizes, for the table."""
+        """Return mode and sizes by name, for the table."""
         return f"pictures=timm-{self.mode}-{self.scaled}@{self.side}"
 
     def key(self, image: Image) -> Hashable:
-        """Put all images into one batch: the result's size is fixed."""
+        """Return one key for all images, since the result's size is fixed."""
         return None
 
     def inputs(self, images: Sequence[Image]) -> dict[str, Tensor]:
@@ -85,7 +85,7 @@ def resized_size(size: tuple[int, int], scaled: int, mode: str) -> tuple[int, in
 
 
 def centre(image: Image, side: int, fill: tuple[int, ...]) -> Image:
-    """Cut the middle `side` × `side` pixels out; what lies outside of the image is `fill`.
+    """Cut the middle `side` × `side` pixels out; pixels outside of the image are `fill`.
 
     Half a pixel of margin goes to the even side, as torchvision rounds it; padding keeps the larger half at the end.
     """

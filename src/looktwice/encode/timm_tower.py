@@ -1,4 +1,4 @@
-"""timm towers such as Perception Encoder (PE-Core). Needs the extra `timm`, which brings torchvision."""
+"""Encode with timm towers such as Perception Encoder (PE-Core). Needs the extra `timm`, which brings torchvision."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HEAD_IS_PROJECTION = ("clip", "pe_core")  # elsewhere the head is a classifier;
 
 
 def keeps_head(architecture: str) -> bool:
-    """Whether the head is the projection into the space of comparison, not a classifier."""
+    """Return whether the head is the projection into the space of comparison, not a classifier."""
     return any(part in architecture for part in _HEAD_IS_PROJECTION)
 
 
@@ -34,7 +34,7 @@ def require_timm(name: str) -> None:
 
 
 class TimmEncoder(BaseEncoder):
-    """One vector per picture: the model's own pooling and, where it has one, projection; reads no text."""
+    """An encoder with one vector per image: the model's own pooling and projection, if any. It reads no text."""
 
     def __init__(self, *args: Any, pixels: Pixels, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -42,7 +42,7 @@ class TimmEncoder(BaseEncoder):
 
     @cached_property
     def model(self) -> Any:
-        """The weights, read at first use."""
+        """Return the weights, read at first use."""
         with plain_errors(self.checkpoint, "weights"):
             model = create(self.checkpoint, pretrained=True, any_size=isinstance(self.pixels, LargerSide))
         return model.requires_grad_(False).eval().to(self.placement.device, self.placement.torch_dtype)
@@ -50,13 +50,13 @@ class TimmEncoder(BaseEncoder):
     def _key(self, image: Image) -> Hashable:
         return self.pixels.key(image)
 
-    def _pictures(self, images: list[Image]) -> Tensor:
+    def _images(self, images: list[Image]) -> Tensor:
         vectors: Tensor = self.model(self.to_device(self.pixels.inputs(images))["pixel_values"])
         return vectors
 
 
 def describe(checkpoint: Checkpoint, side: int | None) -> tuple[int, int, Pixels]:
-    """Return the size the tower was made for, the length of its vectors, and how images are prepared."""
+    """Return the tower's own image size in pixels, the length of its vectors, and its preparation of images."""
     with plain_errors(checkpoint, "configuration"):
         from timm.data import resolve_model_data_config
 
@@ -74,7 +74,7 @@ def _patch(model: Any) -> int:
 
 
 def create(checkpoint: Checkpoint, *, pretrained: bool, any_size: bool = False) -> Any:
-    """Build the timm model of a folder; `any_size` lets a transformer take pictures of sizes it was not made for."""
+    """Build the timm model of a folder; `any_size` lets a transformer take images of other sizes than its own."""
     import timm
 
     options: dict[str, Any] = {} if keeps_head(str(checkpoint.config["architecture"])) else {"num_classes": 0}

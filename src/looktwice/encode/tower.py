@@ -1,6 +1,6 @@
-"""A multimodal LLM's own eyes as an encoder: the mean of the visual tokens that it would read.
+"""Encode with the vision tower of a multimodal LLM: the vector is the mean of the visual tokens.
 
-One picture at a time, prepared by the model's own processor exactly as for a question about that picture alone.
+Images go one at a time. The model's own processor prepares each exactly as for a question about that image alone.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class TowerEncoder(BaseEncoder):
-    """Mean of the visual tokens, all tiles and views together, without learned newlines; reads no text.
+    """An encoder by the mean of all visual tokens of all tiles and views, without learned newlines. It reads no text.
 
-    With `side`, the picture's larger side is first made that many pixels long (arXiv 2604.13268). Of models that feed
-    further layers (DeepStack), only the tokens that enter the first one count.
+    With `side`, the image's larger side is first resized to that many pixels (arXiv 2604.13268). For models that feed
+    further layers (DeepStack), only the tokens of the first layer count.
     """
 
     auto = "AutoModelForImageTextToText"
@@ -35,13 +35,13 @@ class TowerEncoder(BaseEncoder):
 
     @cached_property
     def processor(self) -> ProcessorMixin:
-        """The model's processor, read at first use."""
+        """Return the model's processor, read at first use."""
         return load_processor(self.checkpoint)
 
     def _key(self, image: Image) -> Hashable:
         return None
 
-    def _pictures(self, images: list[Image]) -> Tensor:
+    def _images(self, images: list[Image]) -> Tensor:
         import torch
 
         return torch.stack([self._tokens(presentable(image)).float().mean(0) for image in images])
@@ -51,7 +51,7 @@ class TowerEncoder(BaseEncoder):
 
         if self.side is not None:
             image = resize_larger_side(image, self.side)
-        with quiet():  # transformers warns of pictures 1 or 3 pixels high
+        with quiet():  # transformers warns of images 1 or 3 pixels high
             prompt = self.processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
             inputs = self.processor(text=[prompt], images=[[image]], return_tensors="pt")
         wanted = {name: inputs[name] for name in self.processor.image_processor.model_input_names if name in inputs}

@@ -1,4 +1,4 @@
-"""Vision-only encoders of transformers: DINOv2, DINOv3, ViT, ConvNeXt, image towers of CLIP, SigLIP and SigLIP 2."""
+"""Encode with vision models of transformers: DINOv2, DINOv3, ViT, ConvNeXt, image towers of CLIP and SigLIP 1 and 2."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-POOLING = {  # which vector stands for the picture: the class token after the last norm, or the model's own pooling
+POOLING = {  # the image's vector: the class token after the last norm, or the model's own pooling
     "dinov2": "class-token",
     "dinov2_with_registers": "class-token",
     "dinov3_vit": "class-token",
@@ -26,16 +26,16 @@ POOLING = {  # which vector stands for the picture: the class token after the la
     "siglip_vision_model": "pooled",
     "siglip2_vision_model": "pooled",
 }
-_INTERPOLATES = {"vit", "clip_vision_model", "siglip_vision_model"}  # the others take any size without being told
+_INTERPOLATES = {"vit", "clip_vision_model", "siglip_vision_model"}  # the others take any size without the option
 
 
 def dim_of(config: Any) -> int:
-    """Length of the vectors that a configuration of one of these families gives."""
+    """Return the length of the vectors of a configuration of these families."""
     return int(getattr(config, "hidden_size", None) or config.hidden_sizes[-1])
 
 
 class VisionEncoder(BaseEncoder):
-    """One vector per picture; reads no text."""
+    """An encoder with one vector per image. It reads no text."""
 
     def __init__(self, *args: Any, pixels: Pixels, config: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -45,7 +45,7 @@ class VisionEncoder(BaseEncoder):
     def _key(self, image: Image) -> Hashable:
         return self.pixels.key(image)
 
-    def _pictures(self, images: list[Image]) -> Tensor:
+    def _images(self, images: list[Image]) -> Tensor:
         inputs = self.to_device(self.pixels.inputs(images))
         if isinstance(self.pixels, LargerSide) and self.family in _INTERPOLATES:
             outputs = self.model(**inputs, interpolate_pos_encoding=True)
@@ -53,7 +53,9 @@ class VisionEncoder(BaseEncoder):
             outputs = self.model(**inputs)
         if POOLING[self.family] == "pooled":
             if outputs.pooler_output is None:
-                raise UsageError(f"{self.info.name} was saved without its pooling head; name a checkpoint that has it.")
+                raise UsageError(
+                    f"{self.info.name} was saved without its pooling head; choose a checkpoint that has it."
+                )
             pooled: Tensor = outputs.pooler_output
             return pooled.flatten(1)
         first: Tensor = outputs.last_hidden_state[:, 0]

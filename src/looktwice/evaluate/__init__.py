@@ -1,4 +1,4 @@
-"""Rankings against labels: files in, measures with confidence intervals out. Knows ids and numbers, no model."""
+"""Measure rankings against labels, with confidence intervals. This package knows ids and numbers, no model."""
 
 from looktwice.evaluate.bootstrap import Interval, difference, interval
 from looktwice.evaluate.measures import Measure, Result, measure

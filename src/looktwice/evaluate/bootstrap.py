@@ -1,4 +1,4 @@
-"""Confidence intervals of a mean over queries. Knows numbers, no ranking."""
+"""Compute confidence intervals of a mean over queries. This module knows numbers, no ranking."""
 
 from __future__ import annotations
 
@@ -25,17 +25,19 @@ def interval(
 ) -> Interval:
     """Return the mean of per-query values with its percentile bootstrap interval (Efron 1979; Sakai, SIGIR 2006).
 
-    Queries are drawn with replacement; the same seed and number of queries draw the same resamples, so intervals of
-    several measures belong together. A single query gives an interval of no width, which says nothing. Raises
+    Queries are drawn with replacement. The same seed and number of queries draw the same resamples, so intervals of
+    several measures are comparable. A single query gives an interval of zero width, which is meaningless. Raises
     UsageError for no values, NaN, or a level outside (0, 1).
     """
     x = np.fromiter(values, np.float64)
     if x.size == 0 or not np.isfinite(x).all():
-        raise UsageError("A confidence interval needs at least one query, and a finite value for each.")
+        raise UsageError(
+            "A confidence interval needs finite values of at least one query; leave out queries without a value."
+        )
     if not 0 < level < 1 or resamples < 1:
         raise UsageError(f"The level must lie between 0 and 1 and resamples above 0, not {level:g} and {resamples}.")
     mean = float(x.mean())
-    if x.size == 1:  # nothing to resample
+    if x.size == 1:  # scipy cannot resample a single value
         return Interval(mean, mean, mean)
     from scipy.stats import bootstrap
 
@@ -61,8 +63,8 @@ def difference(
 ) -> Interval:
     """Return the mean of `after − before` per query with its paired bootstrap interval.
 
-    Pairing takes out how hard each query is: an interval that leaves out 0 says that the two systems differ on queries
-    like these. Raises UsageError unless both hold the same queries.
+    Pairing removes the difficulty of each query: an interval without 0 shows that the two systems differ on such
+    queries. Raises UsageError unless both hold the same queries.
     """
     if after.keys() != before.keys():
         odd = min(after.keys() ^ before.keys())
@@ -72,5 +74,5 @@ def difference(
 
 
 def batch_of(queries: int) -> int:
-    """Return how many resamples of so many queries are drawn at once."""
+    """Return how many resamples of `queries` values to draw at once."""
     return max(1, _CHUNK // queries)

@@ -1,4 +1,4 @@
-"""Two runs against each other on the same queries: difference, interval, p-value, who gained and who lost."""
+"""Compare two runs on the same queries: difference, interval, p-value, queries that gained and lost."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from looktwice.evaluate.bootstrap import Interval, batch_of, difference
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`after − before` of one measure, per query and on average.
+    """The change `after − before` of one measure, per query and on average.
 
-    `p` is of the paired randomisation test, two-sided. `hurt` are the queries that lost, worst first, each with its
-    change; `helped` those that gained, best first.
+    `p` is the two-sided p-value of the paired randomisation test. `hurt` lists the queries that lost, worst first, each
+    with its change; `helped` lists those that gained, best first. `same` counts the others.
     """
 
     difference: Interval
@@ -50,7 +50,9 @@ def randomisation(gains: list[float], *, draws: int = 10_000, seed: int | None =
     """
     x = np.asarray(gains, dtype=np.float64)
     if x.size == 0 or not np.isfinite(x).all():
-        raise UsageError("A test of significance needs at least one query, and a finite value for each.")
+        raise UsageError(
+            "A significance test needs finite values of at least one query; leave out queries without a value."
+        )
     from scipy.stats import monte_carlo_test
 
     rng = np.random.default_rng(seed)

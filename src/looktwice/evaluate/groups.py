@@ -1,8 +1,8 @@
-"""Parts of a benchmark's labels: by difficulty, scale, clutter; and what is taken out of a list before it is measured.
+"""Split a benchmark's labels by difficulty, scale and clutter, and remove junk from lists before measuring.
 
-A group is a set of labels of its own. Labels below 0 are junk: `without_junk` removes them from every list before the
-cut at k, so that they are neither found nor missed. Queries for which a group has nothing relevant are not part of its
-mean.
+A group is a set of labels of its own. Labels below 0 are junk: `without_junk` removes their documents from every list
+before the cut at k, so that they count neither as found nor as missed. The mean of a group leaves out queries without
+relevant documents in it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from looktwice.evaluate.measures import Measure, Result, measure
 from looktwice.evaluate.trec import Qrels, Run
 
 ILIAS_SCALE = (0.0, 0.06880213760855043, 0.13526567164179104, 0.2729876723163842)
-"""Lower edges of ILIAS's four scale groups: size of the object's box as a share of the picture."""
+"""Lower edges of ILIAS's four scale groups: size of the object's box as a share of the image."""
 ILIAS_CLUTTER = (0.0, 18.0, 33.0, 53.0)
 """Lower edges of ILIAS's four clutter groups."""
 
@@ -32,12 +32,12 @@ def without_junk(run: Run, qrels: Qrels) -> Run:
 
 
 def measure_group(run: Run, qrels: Qrels, names: Iterable[str | Measure]) -> Result:
-    """Measure a run against labels with junk: `measure` of what `without_junk` leaves."""
+    """Measure a run against labels with junk: apply `without_junk`, then `measure`."""
     return measure(without_junk(run, qrels), qrels, names)
 
 
 def by_value(qrels: Qrels, values: Mapping[str, float], edges: Sequence[float], axis: str) -> dict[str, Qrels]:
-    """Split relevant documents by a value of theirs; see `by_pair_value`."""
+    """Split relevant documents by a value of each document; see `by_pair_value`."""
     return by_pair_value(qrels, dict.fromkeys(qrels, values), edges, axis)
 
 
@@ -46,9 +46,9 @@ def by_pair_value(
 ) -> dict[str, Qrels]:
     """Split relevant documents by a value of query and document into intervals [edge, next edge), the last one open.
 
-    Inside one interval the relevant documents of all others are junk (ILIAS, CVPR 2025, evaluation script). Names read
-    `axis [low, high)`. Relevant documents without a value are junk in every interval. Intervals that no query has
-    anything relevant in are left out.
+    Inside one interval the relevant documents of all others are junk (ILIAS, CVPR 2025, evaluation script). Names have
+    the form `axis [low, high)`. Relevant documents without a value are junk in every interval. Intervals without
+    relevant documents are left out.
     """
     bounds = [*pairwise(edges), (edges[-1], float("inf"))]
     groups = {f"{axis} [{low:.4g}, {high:.4g})": _only(qrels, values, low, high) for low, high in bounds}
@@ -68,7 +68,7 @@ def revisited(qrels: Qrels) -> dict[str, Qrels]:
 
 
 def by_query(qrels: Qrels, group_of: Mapping[str, str]) -> dict[str, Qrels]:
-    """Split queries by a property of theirs."""
+    """Split queries by a property of each query."""
     groups: dict[str, Qrels] = {}
     for query, labels in qrels.items():
         if query in group_of:

@@ -1,9 +1,9 @@
-"""Measures of a ranking against labels; `docs/reference/measures.md` has every formula and its source.
+"""Measure a ranking against labels; `docs/reference/measures.md` has every formula and its source.
 
-Standard measures are computed by ir-measures. Ours are those of the instance-retrieval papers that it does not have:
-`mAP@k` with the divisor min(k, |G|), `oracle@k`, and `trapAP`, ROxford's trapezoids. Names are exact where habits
-differ: `success@1` is what papers on image and text print as R@1, `recall@k` is TREC's; a bare `R@k` is refused. Knows
-ids and ranks, no file and no model.
+ir-measures computes the standard measures. This module adds those of the instance-retrieval papers: `mAP@k` with the
+divisor min(k, |G|), `oracle@k`, and `trapAP`, ROxford's trapezoids. Names are exact where papers differ: `success@1` is
+the R@1 of papers on image and text, `recall@k` is TREC's; a bare `R@k` is refused. This module knows ids and ranks, no
+file and no model.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from looktwice.evaluate.bootstrap import Interval, interval
 from looktwice.evaluate.trec import Qrels, Run
 
 _STANDARD = {"success": "Success", "recall": "R", "P": "P", "nDCG": "nDCG", "AP": "AP", "RR": "RR", "Rprec": "Rprec"}
-_CUTOFF = {"success": True, "recall": True, "P": True, "Rprec": False}  # must have one, must not; the rest may
+_CUTOFF = {"success": True, "recall": True, "P": True, "Rprec": False}  # required or forbidden; else optional
 _NAME = re.compile(r"([A-Za-z]+)(?:@([1-9][0-9]*)(k?))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A measure by name, with the depth k to which lists are read; None reads all. Prints as its name.
+    """A measure by name, with the depth k of the lists; None reads whole lists. `str` gives its name.
 
     >>> Measure.parse("mAP@1k") == Measure("mAP", 1000), str(Measure.parse("success@1"))
     (True, 'success@1')
@@ -42,7 +42,7 @@ class Measure:
         kind, k, thousands = found.groups() if found else (name, None, "")
         if kind == "R" and k:
             raise UsageError(
-                f"{name} means two things: write success@{k} (any relevant one found) or recall@{k} (share of all)."
+                f"{name} is ambiguous; write success@{k} (any relevant one found) or recall@{k} (share of all)."
             )
         needs = _CUTOFF.get(kind)
         if kind not in measure_kinds() or (needs is not None and needs != bool(k)):
@@ -58,11 +58,11 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What `measure` found: values per measure and query, and the queries that need a word.
+    """The values of `measure` per measure and query, and the queries with problems.
 
-    `per_query[name][query]` covers every query with at least one relevant document, in sorted order. Of these, those in
-    `missing` were not in the run and count as 0. Left out of every mean: `without_relevant` (labelled, but nothing is
-    relevant) and `unlabelled` (in the run, but no labels).
+    `per_query[name][query]` covers every query with at least one relevant document, in sorted order. Of these, the
+    queries in `missing` were not in the run and count as 0. Every mean leaves out `without_relevant` (labelled, but
+    without relevant documents) and `unlabelled` (in the run, but without labels).
     """
 
     per_query: Mapping[str, Mapping[str, float]]
@@ -71,12 +71,12 @@ class Result:
     unlabelled: tuple[str, ...]
 
     def __getitem__(self, name: str) -> float:
-        """Return the mean over queries of one measure, by the name it was asked for."""
+        """Return the mean over queries of one measure, by its requested name."""
         return fmean(self.per_query[name].values())
 
     @property
     def queries(self) -> int:
-        """How many queries each mean is over."""
+        """Return the number of queries in each mean."""
         return len(next(iter(self.per_query.values()), ()))
 
     def interval(self, name: str, *, level: float = 0.95, resamples: int = 10_000, seed: int | None = 0) -> Interval:
@@ -90,7 +90,7 @@ def measure_kinds() -> tuple[str, ...]:
 
 
 def measure(run: Run, qrels: Qrels, names: Iterable[str | Measure]) -> Result:
-    """Measure a run, whose lists stand best first: their order counts, the scores are not looked at.
+    """Measure a run, whose lists are ordered best first: only their order counts, not the scores.
 
     A document without a label is not relevant. A query of `qrels` that the run lacks counts as 0 in every measure.
     Raises UsageError when no query has a relevant document or a list names one twice; UnknownName for a measure.
@@ -102,7 +102,7 @@ def measure(run: Run, qrels: Qrels, names: Iterable[str | Measure]) -> Result:
     rankings = {query: [document for document, _ in run.get(query, ())] for query in labels}
     for query, ranking in rankings.items():
         if len(set(ranking)) < len(ranking):
-            raise UsageError(f"The list of query {query!r} names a document twice; list each once.")
+            raise UsageError(f"The list of query {query!r} has a document twice; list each document once.")
     standard = _by_ir_measures({m for m in wanted.values() if m.kind in _STANDARD}, rankings, labels)
     return Result(
         per_query={name: standard[m] if m in standard else _own(m, rankings, labels) for name, m in wanted.items()},
@@ -130,7 +130,7 @@ def average_precision(hits: Sequence[bool], relevant: int, k: int | None = None)
 
 
 def oracle(hits: Sequence[bool], relevant: int, k: int | None = None) -> float:
-    """Return the AP@k that a perfect re-ranking of the same top k would get: relevant ones in it / min(k, |G|).
+    """Return the AP@k of a perfect re-ranking of the same top k: its relevant documents / min(k, |G|).
 
     Source: ILIAS, evaluation script, in the count form that also holds for lists shorter than k. The script divides by
     |G|, which is the same wherever |G| ≤ k.
@@ -184,10 +184,10 @@ def _own(m: Measure, rankings: Mapping[str, list[str]], labels: Qrels) -> dict[s
 def _by_ir_measures(
     wanted: Iterable[Measure], rankings: Mapping[str, list[str]], labels: Qrels
 ) -> dict[Measure, dict[str, float]]:
-    """Ask ir-measures, with numbers for names and for scores.
+    """Compute measures with ir-measures, with numbers in place of ids and scores.
 
-    trec_eval, underneath, holds scores as 32-bit floats, breaks ties by id and takes ids as C strings: distinct whole
-    numbers as scores and ids leave it nothing to decide and nothing to choke on. Negative relevance (junk) is 0 to it.
+    trec_eval, underneath, holds scores as 32-bit floats, breaks ties by id and takes ids as C strings. Distinct whole
+    numbers as scores and ids avoid ties and invalid strings. Negative relevance (junk) is passed as 0.
     """
     import ir_measures
 

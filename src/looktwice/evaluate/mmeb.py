@@ -1,4 +1,4 @@
-"""MMEB's 36 data sets, and the two ways in which their scores are averaged. Knows names and numbers."""
+"""List MMEB's 36 data sets and average their scores in the two published ways. This module knows names and numbers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OUT_OF_DISTRIBUTION = frozenset(
         "FashionIQ", "Wiki-SS-NQ", "OVEN", "EDIS", "RefCOCO", "RefCOCO-Matching", "Visual7W-Pointing",
     }
 )  # fmt: skip
-"""The 16 that VLM2Vec was not trained on; the other 20 are called in-distribution."""
+"""The 16 data sets that VLM2Vec was not trained on; the other 20 are called in-distribution."""
 
 NAMES = tuple(name for names in GROUPS.values() for name in names)
 
@@ -40,13 +40,13 @@ def averages(scores: Mapping[str, float]) -> dict[str, float]:
 
     `overall by data set` is the mean of the 36 scores; `overall by group` is the mean of the four group means, which
     gives a grounding set three times the weight of a retrieval set. Tables print either as "Overall". Raises
-    UnknownName for a data set that MMEB does not have, UsageError where one is missing, since nothing compares then.
+    UnknownName for a data set that MMEB does not have, UsageError if one is missing, as averages are then incomparable.
     """
     for name in scores:
         if name not in NAMES:
             raise UnknownName("MMEB data set", name, NAMES)
     if missing := [name for name in NAMES if name not in scores]:
-        raise UsageError(f"MMEB's averages need all 36 data sets; add those that are missing: {', '.join(missing)}.")
+        raise UsageError(f"MMEB's averages need all 36 data sets; add the missing ones: {', '.join(missing)}.")
     groups = {group: fmean(scores[name] for name in names) for group, names in GROUPS.items()}
     return {
         **groups,

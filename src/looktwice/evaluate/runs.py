@@ -1,4 +1,4 @@
-"""Runs that are there already, measured and compared: `looktwice eval compare`. Knows files, no model and no table."""
+"""Measure and compare existing runs for `looktwice eval compare`. This module knows files, no model and no table."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from looktwice.evaluate.trec import Qrels, Run
 def measure_runs(
     runs: Mapping[Path, Run], qrels: Qrels, names: Sequence[str], known: Collection[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Return one record per measure: means with intervals, for two runs their difference, and what is odd about each.
+    """Return one record per measure: means with intervals, for two runs their difference, and the problems of each.
 
-    `known` are the ids of the collection, where it is at hand. Raises UsageError for a run that shares no query with
-    the labels, or whose ids the collection does not have at all, and whatever `measure` raises.
+    `known` holds the ids of the collection, if available. Raises UsageError for a run that shares no query with the
+    labels, or no item with the collection, and the errors of `measure`.
     """
     for path, run in runs.items():
         _comparable(path, run, qrels, known)
@@ -50,7 +50,7 @@ def _comparable(path: Path, run: Run, qrels: Qrels, known: Collection[str] | Non
 
 
 def _problems(run: Run, qrels: Qrels, result: Result, known: Collection[str] | None) -> dict[str, Any]:
-    """Counts of everything that a rule in docs/reference/measures.md speaks of, with the first few by name."""
+    """Return a count for each rule in docs/reference/measures.md, with the first few ids."""
     lists = {query: [name for name, _ in run.get(query, ())] for query in qrels}
     found: dict[str, Any] = {
         "queries_without_an_answer": len(result.missing),

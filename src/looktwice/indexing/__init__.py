@@ -1,12 +1,12 @@
-"""The flow of `looktwice index`: scan → read and hash → decode → encode → commit.
+"""Index items into a table, as `looktwice index` does: scan → read and hash → decode → encode → commit.
 
     index(table, scan(paths), encoder)                      both halves, in this process
     encode_batches(scan(paths), encoder, known=snapshot)    reads only, on any machine  ->  batches
     commit(table, batches)                                  the only writer
 
-One bad file becomes a ledger line and never shifts a row. Rows are committed in batches, each of them atomic, so an
-interruption loses at most what was in flight, and the same call goes on from there: what is in the table with the same
-bytes is not encoded again. Memory grows by eight bytes an item.
+One bad file becomes a ledger line and never shifts a row. Rows are committed in atomic batches, so an interruption
+loses at most the batch in flight. The same call then continues: items in the table with the same bytes are not encoded
+again. Memory grows by eight bytes an item.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ def index(
     progress: Callable[[IndexReport], None] | None = None,
     threads: int = 2,
 ) -> IndexReport:
-    """Bring a table up to date with `sources`, usually what `sources.scan` returned.
+    """Update a table from `sources`, usually the result of `sources.scan`.
 
-    `batch_size` pictures are encoded at a time (fewer where they are large) and `threads` read ahead. `progress` is
-    called with the report so far. `prune` removes items that the scanned folders, archives and lists no longer hold,
-    except where nothing at all is left of one, or of a folder below: a disk that is not mounted looks the same.
+    `batch_size` images are encoded at a time (fewer if they are large) and `threads` threads read ahead. `progress` is
+    called with the report so far. `prune` removes items that the scanned folders, archives and lists no longer hold. It
+    keeps the items of a place, or of a folder below, that has lost everything: an unmounted disk looks the same.
 
-    Raises Locked, Mismatch (another encoder), StoreError (disk full), TooManyFailures beyond `max_failures`. Whatever
-    it raises, KeyboardInterrupt included, the table is whole and the same call goes on from there.
+    Raises Locked, Mismatch (another encoder), StoreError (disk full), TooManyFailures beyond `max_failures`. After any
+    of these, and after KeyboardInterrupt, the table is whole and the same call continues.
     """
     table.manifest.check(encoder.info, table.path)
     if prune and not isinstance(sources, Scan):
         raise UsageError(
-            "Only what scan() returned can be pruned: a list of sources does not say what it accounts for."
+            "prune=True needs the result of scan(), since a list of sources does not state its folders; pass a Scan."
         )
     batches = encode_batches(sources, encoder, known=table, batch_size=batch_size, threads=threads)
     with closing(batches):
@@ -57,9 +57,9 @@ def index(
 
 
 REASONS = {
-    "duplicate-id": "another item has this id already",
-    "no-direction": "the encoder gave a vector that is zero or not finite",
+    "duplicate-id": "another item already has this id",
+    "no-direction": "the encoder returned a zero or non-finite vector",
     "encoder": "the encoder refused this item",
     "outdated": "another process changed the table after this item was compared with it",
 }
-"""The ledger's words for failures that only arise while indexing; media.REASONS and sources.REASONS are the others."""
+"""Reasons that only indexing gives; `images.REASONS` and `sources.REASONS` hold the others."""

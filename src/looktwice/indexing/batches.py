@@ -1,4 +1,4 @@
-"""Records that pass from `encode_batches` to `commit`: plain data, so that they can be pickled and sent elsewhere."""
+"""Hold the records that `encode_batches` passes to `commit`: plain data that can be pickled and sent elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from looktwice.types import EncoderInfo
 
 @dataclass(frozen=True, slots=True)
 class Met:
-    """An item that a scan came by. `where` is the uri that the ledger knows it by: its line in a list, else `uri`."""
+    """An item that a scan met. `where` is its uri in the ledger: its line in a list, else `uri`."""
 
     id: str
     uri: str
@@ -28,7 +28,7 @@ class Met:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRow:
-    """A row to be written. `known`: the table had its id when it was encoded."""
+    """A row to write. `known`: the table had its id when it was encoded."""
 
     met: Met
     row: Row
@@ -37,9 +37,9 @@ class EncodedRow:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """One failure, and the item that failed; `met` is None for a place, and for an item whose id is another's.
+    """One failure, and the item that failed; `met` is None for a place, and for an item whose id another item has.
 
-    `hides` and `torn` are those of `sources.Unreadable`.
+    See `sources.Unreadable` for `hides` and `torn`.
     """
 
     entry: LedgerEntry
@@ -56,7 +56,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """State what a scan accounts for, once it was read to its end; see `sources.Scan`."""
+    """The scopes of a scan that was read to its end; see `sources.Scan`."""
 
     scopes: tuple[Scope, ...]
     empty: tuple[Scope, ...]
@@ -69,9 +69,9 @@ class Scanned:
 
 @dataclass(frozen=True, slots=True)
 class EncodedBatch:
-    """A part of a run, ready to be committed. `encoded`: how many items went through the encoder.
+    """A part of a run, ready to commit. `encoded`: how many items went through the encoder.
 
-    `roots` are in the first batch of a scan, `scanned` is in its last.
+    The first batch of a scan holds `roots`, its last one `scanned`.
     """
 
     encoder: EncoderInfo

@@ -1,4 +1,4 @@
-"""The second half of indexing: batches → table. The only part that writes."""
+"""Commit encoded batches to a table: the second half of indexing, and the only part that writes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from looktwice.store import LedgerEntry, Row, Table, check_metadata
 
 COMMIT_ROWS = 4096
 COMMIT_SECONDS = 10.0
-"""A commit follows after this many rows or seconds: what an interruption can cost."""
+"""A commit follows after this many rows or seconds; an interruption loses at most as much."""
 
 Progress = Callable[[IndexReport], None]
 
@@ -35,11 +35,11 @@ def commit(
     prune: bool = False,
     progress: Progress | None = None,
 ) -> IndexReport:
-    """Write what `encode_batches` yielded, here or elsewhere, from one call of it or of several.
+    """Write the batches of one or several calls of `encode_batches`, of this or another process.
 
-    What has changed in the table since it was encoded is noticed: an id that another root has brought meanwhile is
-    refused (`duplicate-id`), and an item that was unchanged then and is not now becomes a failure (`outdated`). `prune`
-    goes by the scans that were read to their end. Raises as `index` does.
+    The table may have changed since the encoding. An id that another root has added since is refused (`duplicate-id`).
+    An item that was unchanged then and has changed since becomes a failure (`outdated`). `prune` uses the scans that
+    were read to their end. Raises like `index`.
     """
     return write(table, batches, max_failures, prune, progress, compare=True)
 
@@ -53,7 +53,7 @@ def write(
     *,
     compare: bool,
 ) -> IndexReport:
-    """Do what `commit` does; without `compare` the batches were made from this very version, under this lock."""
+    """Write batches like `commit`; without `compare` they must come from this version, under this lock."""
     with table.writer(), closing(Run(table, max_failures, progress, compare)) as run:
         try:
             for batch in batches:
@@ -61,19 +61,21 @@ def write(
             run.flush()
         except StoreError:
             raise
-        except BaseException:  # an interrupt above all: what is encoded need not be encoded again
+        except BaseException:  # above all an interrupt: commit what is encoded, so that no work is lost
             run.flush()
             raise
         if run.scans:
             prune_gone(run, delete=prune)
         elif prune:
-            raise UsageError("Nothing was pruned: no scan was read to its end.")
+            raise UsageError(
+                "Nothing was pruned, because no scan was read to its end; run the same scan again to the end."
+            )
         table.tidy()
         return run.report()
 
 
 class Run:
-    """Count and write what one run meets. `started` marks its ledger entries."""
+    """The counts and pending writes of one run. `started` marks its ledger entries."""
 
     def __init__(self, table: Table, max_failures: int | None, progress: Progress | None, compare: bool) -> None:
         self.table, self.max_failures, self.compare = table, max_failures, compare
@@ -106,7 +108,7 @@ class Run:
         for met in batch.unchanged:
             self._take_unchanged(met, known.get(met.id))
         self.count["encoded"] += batch.encoded
-        for failure in batch.failures:  # after the rows, as one too many ends the run
+        for failure in batch.failures:  # after the rows, as one failure too many ends the run
             self._take_failure(failure)
         if batch.scanned is not None:
             self.scans.append(batch.scanned)
@@ -116,7 +118,7 @@ class Run:
         self._tell()
 
     def flush(self) -> None:
-        """Commit what was taken, and bring the ledger up to date with it."""
+        """Commit the pending rows, and update the ledger."""
         rows, fine, failures = self._rows, self._fine, self._failures
         self._rows, self._fine, self._failures = [], [], []
         self.table.add(rows)
@@ -137,7 +139,7 @@ class Run:
         )
 
     def _note(self, batch: EncodedBatch) -> None:
-        """Refuse another encoder; write down roots and dtype before the first row that they brought."""
+        """Refuse another encoder; record roots and dtype before the first of their rows."""
         self.table.manifest.check(batch.encoder, self.table.path)
         if (about := (batch.roots, batch.encoder.dtype)) not in self._noted:
             self._noted.add(about)
@@ -168,7 +170,7 @@ class Run:
             return
         now = None if known is None else (known["sha256"], known["root"])
         if self.compare and now != (met.sha256, met.root):
-            self._fail(_entry(met, "outdated", "the table has changed since this item was compared; index it again"))
+            self._fail(_entry(met, "outdated", "the table has changed since this item was read; index it again"))
             return
         self.count["unchanged"] += 1
         self._fine.append(met.where)
@@ -180,7 +182,7 @@ class Run:
             self._fail(failure.entry)
 
     def _claim(self, met: Met) -> bool:
-        """Note that an item was met; where another one of this run has its id, it fails, or was merely named twice."""
+        """Record an item and return whether its id is new. Another item with the id fails; the same one is skipped."""
         earlier = self.seen.add(met.id, met.uri)
         if earlier is not None and not (earlier == met.uri and met.root.endswith("/")):
             self._fail(_entry(met, "duplicate-id", duplicate(met.id, earlier)))
@@ -192,7 +194,8 @@ class Run:
         self._failures.append(replace(entry, at=self.started))
         if self.max_failures is not None and self.count["failed"] > self.max_failures:
             raise TooManyFailures(
-                f"{self.count['failed']} items failed, more than the {self.max_failures} allowed; the ledger says why."
+                f"{self.count['failed']} items failed, more than the {self.max_failures} allowed by max_failures; "
+                "see the reasons with: looktwice ledger"
             )
 
     def _tell(self) -> None:

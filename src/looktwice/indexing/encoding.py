@@ -1,4 +1,4 @@
-"""The first half of indexing: sources → batches of rows. Nothing is written, so that it can run on another machine."""
+"""Encode sources to batches of rows: the first half of indexing. It writes nothing, so it may run elsewhere."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from looktwice.types import FloatArray
 
 BATCH_PIXELS = 2**26
-"""A batch for the encoder is closed at this many pixels (200 MB), however few images that is."""
+"""A batch for the encoder is closed at this many pixels (200 MB), even with few images."""
 
 REMEMBERED = 8192
-"""Vectors kept for copies of the same bytes; older ones are looked up in the table."""
+"""Vectors kept in memory for copies of the same bytes; older ones are looked up in the table."""
 
 YIELD_SECONDS = 1.0
 _LOOKUP = 512
 
 Key: TypeAlias = tuple[str, str | None, bool]
-"""What decides a vector: the bytes, the text, and whether the bytes are an image."""
+"""A key that determines a vector: the bytes' hash, the text, and whether the bytes are an image."""
 
 
 def encode_batches(
@@ -43,13 +43,13 @@ def encode_batches(
     batch_size: int = 64,
     threads: int = 2,
 ) -> Generator[EncodedBatch]:
-    """Yield what `commit` writes: rows, failures, and what is unchanged, in the order of `sources`.
+    """Yield batches for `commit`: rows, failures and unchanged items, in the order of `sources`.
 
-    `known` is the table to compare with, or a snapshot of it: what it holds with the same bytes is not encoded again.
-    Without it everything is encoded. Only reads; batches can be pickled and committed by another process.
+    `known` is the table to compare with, or a snapshot of it: items that it holds with the same bytes are not encoded
+    again. Without it everything is encoded. This only reads; another process may commit the pickled batches.
     """
     if batch_size < 1 or threads < 1:
-        raise UsageError("The batch size and the number of threads must be at least 1.")
+        raise UsageError(f"batch_size and threads must be at least 1, not {batch_size} and {threads}.")
     return _batches(sources, encoder, known, batch_size, threads)
 
 
@@ -64,13 +64,13 @@ def _batches(
 
 
 class _Run:
-    """One pass over sources, and the batch that is being put together."""
+    """One pass over sources, with the batch in progress."""
 
     def __init__(self, encoder: Encoder, known: TableReader | None, batch_size: int, threads: int) -> None:
         self.encoder, self.known, self.batch_size, self.threads = encoder, known, batch_size, threads
         self._seen, self._roots = Seen(), Roots()
         self._hashes = Hashes(row["sha256"] for row in known.rows(["sha256"])) if known is not None else Hashes()
-        self._fresh: list[str] = []  # hashes of rows that are younger than `_hashes`
+        self._fresh: list[str] = []  # hashes of rows that are newer than `_hashes`
         self._vectors: dict[Key, FloatArray | MediaError] = {}
         self._clear()
 
@@ -97,7 +97,7 @@ class _Run:
         yield self._take()
 
     def _is_due(self) -> bool:
-        """Whether to hand over: failures at once, as a run may stop at them; else a full batch, or when time is up."""
+        """Return whether to yield: at once for failures, as a run may stop at them; else at a full batch or in time."""
         if self._rows or self._failures or len(self._unchanged) >= _LOOKUP:
             return True
         return time.monotonic() - self._since >= YIELD_SECONDS
@@ -130,7 +130,7 @@ class _Run:
         return {row.pop("id"): Known(picture=row.pop("width") > 0, **row) for row in rows}
 
     def _admit(self, source: Source, known: Known | None) -> Planned | None:
-        """Return what to do with a source; None where it was merely named twice."""
+        """Return the plan for a source; None if the same item was given twice."""
         foreign = known is not None and known.root != source.root and self._roots.exists(known.root)
         earlier = known.uri if known and foreign else self._seen.add(source.id, source.uri)
         if earlier == source.uri and source.root.endswith("/"):
@@ -160,7 +160,7 @@ class _Run:
         self._remember(vectors)
 
     def _stored(self, batch: Sequence[Loaded]) -> dict[Key, Row]:
-        """Return what the table holds already of the bytes and texts in a batch."""
+        """Return the rows of the table with the bytes and texts of a batch."""
         if self.known is None:
             return {}
         rows = self.known.get([one.source.id for one in batch if one.same])
@@ -169,17 +169,17 @@ class _Run:
         return {(row.sha256, row.text, row.width > 0): row for row in [*found, *rows]}
 
     def _remember(self, vectors: dict[Key, FloatArray | MediaError]) -> None:
-        """Keep vectors for copies that come later, and the hashes of what will by then be in the table."""
+        """Keep vectors for later copies, and the hashes of rows that will be in the table by then."""
         self._fresh += [key[0] for key in vectors if key not in self._vectors]
         self._vectors.update(vectors)
         while len(self._vectors) > REMEMBERED:
             del self._vectors[next(iter(self._vectors))]
-        if len(self._fresh) >= REMEMBERED // 2:  # rarely, as each time all hashes are copied
+        if len(self._fresh) >= REMEMBERED // 2:  # rarely, because each time copies all hashes
             self._hashes.add(self._fresh)
             self._fresh = []
 
     def _vectors_of(self, batch: Sequence[Loaded]) -> list[FloatArray | MediaError]:
-        """Return a vector, or why there is none, for each; what one of them breaks is tried one by one."""
+        """Return a vector or a failure for each item; a batch that fails is retried item by item."""
         if not batch:
             return []
         try:
@@ -188,13 +188,15 @@ class _Run:
             raise
         except (ValueError, RuntimeError, MemoryError, ModelError) as error:
             if not self._works(batch[0]):
-                raise ModelError(f"The encoder {self.encoder.info.name} takes nothing at all: {error}") from error
+                raise ModelError(
+                    f"The encoder {self.encoder.info.name} fails on every item ({error}); choose another."
+                ) from error
             if len(batch) == 1:
                 return [MediaError("encoder", str(error).splitlines()[0][:300] if str(error) else repr(error))]
             return [self._vectors_of([one])[0] for one in batch]
 
     def _works(self, like: Loaded) -> bool:
-        """Whether the encoder refuses these items only: one of the same kind that is plain, it takes."""
+        """Return whether the encoder takes a plain item of the same kind, so that only these items are at fault."""
         from PIL import Image
 
         image = Image.new("RGB", (224, 224), (128, 128, 128)) if like.image else None
@@ -207,10 +209,13 @@ class _Run:
     def _directions(self, items: Sequence[Item]) -> list[FloatArray | MediaError]:
         raw = np.asarray(self.encoder.encode(items), np.float32)
         if raw.shape != (len(items), self.encoder.info.dim):
-            raise UsageError(f"The encoder {self.encoder.info.name} gave {raw.shape} for {len(items)} items.")
+            raise UsageError(
+                f"The encoder {self.encoder.info.name} returned shape {raw.shape} for {len(items)} items; it must "
+                f"return ({len(items)}, {self.encoder.info.dim})."
+            )
         norms = np.linalg.norm(raw, axis=1, keepdims=True)
         self._encoded += len(items)
-        nothing = MediaError("no-direction", "the encoder gave a vector that is zero or not finite")
+        nothing = MediaError("no-direction", "the encoder returned a zero or non-finite vector")
         return [
             row / norm if np.isfinite(norm[0]) and norm[0] > 0 else nothing
             for row, norm in zip(raw, norms, strict=True)
@@ -218,8 +223,8 @@ class _Run:
 
 
 def duplicate(item_id: str, earlier: str) -> str:
-    """Describe that an id belongs to the item at the uri `earlier`."""
-    return f"the id {item_id!r} belongs to {display(earlier)}; put this one into a table of its own"
+    """Say that an id belongs to the item at the uri `earlier`."""
+    return f"the id {item_id!r} belongs to {display(earlier)}; give this item another id or a table of its own"
 
 
 def _item(one: Loaded) -> Item:

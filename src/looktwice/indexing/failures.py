@@ -1,4 +1,4 @@
-"""Write the failures of a run to the ledger, except those that are there already: every write is a version on disk."""
+"""Write the new failures of a run to the ledger; known ones are skipped, because every write is a version on disk."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from looktwice.indexing.seen import Hashes
 from looktwice.store import Ledger, LedgerEntry
 
 STAGES = ("scan", "read", "decode", "encode")
-"""Where an item can fail in a run; what the ledger says of its visual tokens is not for a run to forget."""
+"""Stages at which an item can fail in a run; a run never deletes ledger lines about visual tokens."""
 
 
 class Failures:
-    """A ledger and what it held before, in eight bytes an entry; it is read when the first failure is to be written."""
+    """A ledger with its earlier entries, eight bytes each, which are read before the first failure is written."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -21,7 +21,7 @@ class Failures:
         self._again = Hashes()
 
     def put(self, entries: Iterable[LedgerEntry]) -> None:
-        """Write entries, but those that are there already; of one uri and stage the last one counts."""
+        """Write the entries that are new; of one uri and stage the last one counts."""
         latest = {(entry.uri, entry.stage): entry for entry in entries}
         if not latest:
             return
@@ -32,12 +32,12 @@ class Failures:
         self._ledger.put([entry for key, entry in latest.items() if key not in there])
 
     def clear(self, uris: Iterable[str]) -> None:
-        """Forget that these uris failed, tokens apart."""
+        """Delete the failures of these uris, except for tokens."""
         if self._ledger.clear(uris, STAGES):
-            self._known = None  # what went must be written again where it fails once more
+            self._known = None  # a deleted failure must be written again if it comes back
 
     def __contains__(self, entry: LedgerEntry) -> bool:
-        """Whether this run met the failure and left the entry as it was."""
+        """Return whether this run met the failure and left the entry unchanged."""
         return _digest(entry) in self._again
 
 

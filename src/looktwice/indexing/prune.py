@@ -1,4 +1,4 @@
-"""Remove items that a complete scan did not meet, and forget failures that are no more."""
+"""Remove items that a complete scan did not meet, and delete outdated failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def prune_gone(run: Run, *, delete: bool) -> None:
-    """Count, and with `delete` remove, items that its scans account for and did not meet; forget failures likewise."""
+    """Count, and with `delete` remove, items in the scopes of the run's scans that it did not meet.
+
+    Failures that it did not meet again are deleted likewise.
+    """
     for scan in run.scans:
         run.ignored.update(scan.ignored)
     scopes = Scopes([scope for scan in run.scans for scope in scan.scopes])
@@ -41,7 +44,7 @@ def prune_gone(run: Run, *, delete: bool) -> None:
 
 
 def _forget_failures(run: Run, scopes: Scopes) -> None:
-    """Forget what this run did not meet again where it should have: a list with a bad line was read all the same."""
+    """Delete failures that this run should have met again and did not; a list with one bad line counts as read."""
     old = [
         entry.uri
         for entry in run.table.ledger

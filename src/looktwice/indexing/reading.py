@@ -1,4 +1,4 @@
-"""Reading, hashing and decoding, a few items ahead of the encoder."""
+"""Read, hash and decode items, a few ahead of the encoder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A row as the table has it; `metadata` is JSON as stored."""
+    """A row of the table; `metadata` is the stored JSON."""
 
     uri: str
     root: str
@@ -31,8 +31,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One item, read. `same` says that the table has its vector already: bytes and text are what they were; then
-    `image` is None."""
+    """One item that was read. `same`: the table holds its vector, as bytes and text are unchanged; `image` is None."""
 
     source: Source
     sha256: str
@@ -43,7 +42,7 @@ class Loaded:
 
     @property
     def unchanged(self) -> bool:
-        """Whether nothing at all is different from what the table says."""
+        """Return whether the item equals its row in the table."""
         source, known = self.source, self.known
         if known is None or not self.same or (source.uri, source.root) != (known.uri, known.root):
             return False
@@ -54,12 +53,12 @@ Planned: TypeAlias = Failed | tuple[Source, Known | None]
 
 
 def load_ahead(plan: Iterable[Planned], threads: int) -> Iterator[Loaded | Failed]:
-    """Read and decode what is planned, in its order, with bounded memory."""
+    """Read and decode the planned items in order, with bounded memory."""
     return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one), _pixels, threads)
 
 
 def load(source: Source, known: Known | None) -> Loaded | Failed:
-    """Read one item and decode it where it is new or has changed."""
+    """Read one item, and decode it if it is new or has changed."""
     stage = "read"
     try:
         data = source.read()

@@ -1,4 +1,4 @@
-"""`IndexReport`: the counts of an indexing run."""
+"""Report the counts of an indexing run as an `IndexReport`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """Counts of items. `added`, `updated`, `unchanged` and `failed` add up to everything met; `reasons` splits the
-    failed by the ledger's words; `encoded` is how many went through the encoder (the same bytes go once). `gone` were
-    in the table and are no longer where they were, `pruned` of them were removed; `withheld` names what has lost all
-    its items and was not pruned therefore; `unseen`, by place, are items that may still be there, as part of it could
-    not be read, and were not pruned either. `ignored` counts files of other kinds in folders, by suffix.
+    """Counts of items of one run.
+
+    `added`, `updated`, `unchanged` and `failed` add up to all items met. `reasons` splits the failed ones by reason
+    word. `encoded` items went through the encoder (the same bytes go once). `gone` items of the table no longer exist
+    at their place, and `pruned` of them were removed. `withheld` lists places that lost all their items and were
+    therefore not pruned. `unseen`, by place, counts items in unreadable parts, which were not pruned either. `ignored`
+    counts files of other kinds in folders, by suffix.
     """
 
     added: int = 0

@@ -1,4 +1,4 @@
-"""Remember what a run has met: ids exactly, on disk; hashes of bytes approximately, in eight bytes each."""
+"""Remember the items of a run: ids exactly, on disk; hashes of bytes approximately, in eight bytes each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from looktwice.sources import parse_uri
 
 
 class Seen:
-    """Ids and where each was met. It lives in a temporary file, so that memory does not grow with the collection."""
+    """The ids that were met, each with its uri, in a temporary file: memory does not grow with the collection."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)
@@ -23,13 +23,13 @@ class Seen:
         self._database.execute("BEGIN")
 
     def add(self, item_id: str, uri: str) -> str | None:
-        """Note an id; returns the uri where it was met before, None where it is new."""
+        """Record an id. Return the uri where it was met before, None for a new id."""
         try:
             if self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (item_id, uri)).rowcount:
                 return None
         except sqlite3.OperationalError as error:
             raise StoreError(
-                f"A temporary file cannot be written ({error}); free some space, or name a folder in SQLITE_TMPDIR."
+                f"A temporary file cannot be written ({error}); free some space, or set SQLITE_TMPDIR."
             ) from error
         (earlier,) = self._database.execute("SELECT uri FROM seen WHERE id = ?", (item_id,)).fetchone()
         return str(earlier)
@@ -42,20 +42,20 @@ class Seen:
 
 
 class Roots:
-    """Which roots exist. An id belongs to its root for as long as that does; then the collection has moved."""
+    """A cache of which roots exist. An id belongs to its root while that exists; otherwise the collection has moved."""
 
     def __init__(self) -> None:
         self._known: dict[str, bool] = {}
 
     def exists(self, root: str) -> bool:
-        """Whether the place that an id belongs to is there; looked up once."""
+        """Return whether a root exists; each root is looked up once."""
         if root not in self._known:
             self._known[root] = not root or os.path.exists(parse_uri(root).path)
         return self._known[root]
 
 
 class Hashes:
-    """A set of SHA-256 sums by their first 64 bits: what is not in it is certainly new, the rest is to be looked up."""
+    """A set of SHA-256 sums by their first 64 bits: a sum outside is certainly new, a sum inside must be looked up."""
 
     def __init__(self, sums: Iterable[str] = ()) -> None:
         self._known = np.sort(_prefixes(sums))
@@ -65,7 +65,7 @@ class Hashes:
         places = np.searchsorted(self._known, new)
         fresh = np.append(self._known, np.uint64(0))[places] != new
         fresh |= places == len(self._known)
-        # One pass over what is known; union1d would order all of it again, for half a minute at ten million.
+        # One pass over the known sums; union1d would sort all of them again, half a minute for ten million.
         self._known = np.insert(self._known, places[fresh], new[fresh])
 
     def __contains__(self, sha256: str) -> bool:

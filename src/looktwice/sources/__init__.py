@@ -1,9 +1,9 @@
-"""Where items come from: folders, files, globs, `.jsonl` lists and webdataset `.tar` archives.
+"""Find items in folders, files, globs, `.jsonl` lists and webdataset `.tar` archives.
 
     scan(["~/Pictures", "list.jsonl"])  ->  Source, Source, Unreadable, Source, …
     source.read()  /  read_uri(source.uri)  ->  bytes
 
-Scanning is lazy and in a fixed order; what cannot be read is yielded too, as `Unreadable`, and never stops the scan.
+Scanning is lazy and in a fixed order. An unreadable place is yielded as `Unreadable` and never stops the scan.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ _WILDCARD = re.compile(rb"[*?\[]")
 class Scan:
     """The items below the given paths; iterate it as often as needed.
 
-    `roots` are the uris of what was named (folders with a closing slash), for the manifest; `scopes` say which items of
-    a table this scan accounts for. After iterating, `ignored` counts files of other kinds in folders, by suffix, and
-    `empty` are the folders that are there with nothing in them, as a disk that is not mounted leaves them.
+    `roots` holds the uris of the given paths (folders with a closing slash), for the manifest. `scopes` says which
+    items of a table this scan accounts for. After iterating, `ignored` counts files of other kinds in folders, by
+    suffix. `empty` lists the folders without any entry, such as the mount point of a disk that is not mounted.
     """
 
     roots: tuple[str, ...]
@@ -75,19 +75,19 @@ class Scan:
 
 
 def scan(paths: Iterable[str | os.PathLike[str]], *, roots: Sequence[str] = (), urls: Urls = "refused") -> Scan:
-    """Look at `paths` (folders, files, globs, .jsonl, .tar) and return what lies there.
+    """Plan a scan of `paths` (folders, files, globs, .jsonl, .tar) and return it.
 
-    `roots` are those that a table knows already: what lies in one of them gets ids relative to it, so that a part of a
-    collection can be indexed again. Raises UsageError for a path that is empty or does not exist and a pattern without
-    a match.
+    `roots` are the roots that a table knows already: items inside one of them get ids relative to it, so that a part of
+    a collection can be indexed again. Raises UsageError for a path that is empty or does not exist, and for a pattern
+    without a match.
     """
-    demand_list(paths, "What to scan")
+    demand_list(paths, "The paths to scan")
     paths = list(paths)
     if not all(map(os.fspath, paths)):
-        raise UsageError("A path is empty; name a folder, a file, a .jsonl list or a .tar archive.")
+        raise UsageError("A path is empty; pass a folder, a file, a .jsonl list or a .tar archive.")
     named = [match for path in paths for match in _expand(os.path.abspath(os.path.expanduser(os.fsencode(path))))]
     if not named:
-        raise UsageError("Nothing to index was named; give a folder, a file, a .jsonl list or a .tar archive.")
+        raise UsageError("No path was given; pass a folder, a file, a .jsonl list or a .tar archive.")
     known = [parse_uri(root).path.rstrip(b"/") or b"/" for root in roots if root.endswith("/")]
     bases = _Bases(known, [path for path, own in named if path == own])
     plan = Scan((), ())
@@ -112,7 +112,7 @@ def _expand(path: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _matches(pattern: bytes, folder: bytes) -> Iterable[bytes]:
-    """What a pattern matches; `**` does not enter links to folders, as two that lead back would never end."""
+    """Return the matches of a pattern; `**` enters no linked folder, as two links to each other would never end."""
     rest = pattern[len(folder) + 1 :]
     if b"**" not in rest.split(b"/"):
         return glob.glob(pattern)
@@ -123,7 +123,7 @@ def _matches(pattern: bytes, folder: bytes) -> Iterable[bytes]:
 
 @dataclass(slots=True)
 class _Bases:
-    """Which folder ids are relative to: the nearest one the table knows, else the outermost one named, else its own."""
+    """The folder that ids are relative to: the nearest that the table knows, else the outermost given, else its own."""
 
     known: list[bytes]
     named: list[bytes]
@@ -134,7 +134,7 @@ class _Bases:
         return max(known, key=len) if known else min(named, key=len) if named else own
 
     def below(self, path: bytes) -> tuple[bytes, ...]:
-        """Folders the table knows inside this one."""
+        """Return the folders inside this one that the table knows."""
         return tuple(base for base in self.known if inside(base, path) and base != path)
 
 

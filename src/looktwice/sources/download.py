@@ -1,4 +1,4 @@
-"""Fetching a URL that somebody else wrote: http and https only, and from public addresses unless told otherwise.
+"""Fetch a URL that somebody else wrote: http and https only, and by default from public addresses only.
 
 A list of URLs comes from strangers, and the machine that reads it may reach what they cannot: its own services, those
 of the local network, a cloud's metadata. So the address is checked where the connection is made, for the first URL and
@@ -22,7 +22,7 @@ from looktwice.errors import MediaError
 CONNECT_SECONDS = 30
 
 FETCH_SECONDS = 120
-"""A download that takes longer is given up: a server that sends a byte now and then must not hold up a run for good."""
+"""Time limit of one download: a server that sends a byte now and then must not hold up a run for ever."""
 
 RESOLVE_SECONDS = 30
 
@@ -45,10 +45,10 @@ _ISATAP = (0x00005EFE, 0x02005EFE)
 
 
 def fetch(url: str, limit: int, private: bool) -> bytes:
-    """Return what lies at `url`. Raises MediaError: `download`, `forbidden-address`, `too-large` (above `limit` bytes).
+    """Return the bytes at `url`. Raises MediaError: `download`, `forbidden-address`, `too-large` (above `limit` bytes).
 
-    With `private` any address will do, and the environment's proxies are used; a proxy resolves names itself, so that
-    without it there is none.
+    With `private` any address is allowed and the environment's proxies are used. Without it no proxy is used, because
+    a proxy resolves names itself, unchecked.
     """
     try:
         with _Line(private) as line, _opener(line).open(url, timeout=CONNECT_SECONDS) as answer:
@@ -64,7 +64,7 @@ def fetch(url: str, limit: int, private: bool) -> bytes:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet's, and not of this machine, its network, or no single machine's.
+    """Return whether an IP address is on the public internet: not this machine, not its network, not multicast.
 
     >>> [is_public(a) for a in ("8.8.8.8", "127.0.0.1", "169.254.169.254", "::ffff:10.0.0.1", "fe80::1%eth0")]
     [True, False, False, False, False]
@@ -81,18 +81,20 @@ def is_public(address: str) -> bool:
 
 
 def _last_four(address: ipaddress.IPv6Address) -> str:
-    """The IPv4 address in the last four bytes."""
+    """Return the IPv4 address in the last four bytes."""
     return str(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
 
 
 def _is_isatap(address: ipaddress.IPv6Address) -> bool:
-    """Whether a tunnel takes what is sent here to the IPv4 address in its last four bytes."""
+    """Return whether a tunnel forwards packets for this address to the IPv4 address in its last four bytes."""
     return int(address) >> 32 & 0xFFFFFFFF in _ISATAP
 
 
 class _Line:
-    """The connections of one download. When its time is up they are shut down, whatever is being waited for: a
-    socket's own time limit counts anew with every byte that comes, and headers may come byte by byte, too."""
+    """The connections of one download, shut down when its time is up.
+
+    A socket's own time limit starts again with every byte, and headers may come byte by byte, too.
+    """
 
     def __init__(self, private: bool) -> None:
         self.private, self._sockets, self._late = private, list[socket.socket](), False
@@ -117,7 +119,7 @@ class _Line:
                 held.shutdown(socket.SHUT_RDWR)
 
     def dial(self, place: tuple[str, int], timeout: float | None = None, _source: Any = None) -> socket.socket:
-        """Stands in for `socket.create_connection`."""
+        """Connect in place of `socket.create_connection`."""
         made = _connect(*place, timeout, self.private)
         self._sockets.append(made.dup())  # TLS takes the socket itself away
         if self._late:  # the time ended while connecting
@@ -127,7 +129,7 @@ class _Line:
 
 
 class _Handler(urllib.request.AbstractHTTPHandler):
-    """http: and https: over the connections of one download."""
+    """A handler of http: and https: over the connections of one download."""
 
     def __init__(self, line: _Line) -> None:
         super().__init__()
@@ -153,7 +155,7 @@ def _certificates() -> ssl.SSLContext:
 
 
 def _opener(line: _Line) -> urllib.request.OpenerDirector:
-    """urllib's default opener without ftp:, file: and data:, to which a redirect could lead."""
+    """Return urllib's default opener without ftp:, file: and data:, to which a redirect could lead."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         *([urllib.request.ProxyHandler()] if line.private else []),
@@ -173,7 +175,7 @@ def _connect(host: str, port: int, timeout: float | None, private: bool) -> sock
     for address in _resolve(host, port):
         if not private and not is_public(address):
             where = f"{host} ({address}) is not on the public internet"
-            raise MediaError("forbidden-address", f"{where} (--allow-private-urls)")
+            raise MediaError("forbidden-address", f"{where}; pass --allow-private-urls to fetch it")
         try:
             return socket.create_connection((address, port), timeout)
         except OSError as error:
@@ -182,7 +184,7 @@ def _connect(host: str, port: int, timeout: float | None, private: bool) -> sock
 
 
 def _resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of a name. The system's resolver knows no time limit, so a slow one is left behind."""
+    """Return the addresses of a name. The system's resolver has no time limit, so its thread is abandoned if slow."""
     found: list[str] = []
     failed: list[OSError] = []
 
@@ -190,7 +192,7 @@ def _resolve(host: str, port: int) -> list[str]:
         try:
             found.extend(str(place[0]) for *_, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
-            failed.append(error if isinstance(error, OSError) else OSError(f"{host} is no name: {error}"))
+            failed.append(error if isinstance(error, OSError) else OSError(f"{host} is not a valid host name: {error}"))
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()

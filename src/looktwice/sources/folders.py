@@ -1,8 +1,8 @@
-"""Folders: pictures and `.tar` archives below them, in the order of their names' bytes.
+"""Walk folders for images and `.tar` archives, in the order of their names' bytes.
 
-Names that begin with a dot are passed over, and so are folders that are looktwice tables. Links to files are followed;
-a link to a folder is followed where it leads out of the scanned folder, and passed over where it leads to another
-place in it, which is scanned under its own name.
+Names that begin with a dot and folders that are looktwice tables are skipped. Links to files are followed. A link to a
+folder is followed if it leads out of the scanned folder; otherwise it is skipped, since its target is scanned under its
+own name.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _TABLE = {b"manifest.json", b"items.lance"}
 
 @dataclass(slots=True)
 class Walk:
-    """One scanned folder. `base` is the folder that ids are relative to, but below those of `nested`, which are.
+    """One scanned folder. Ids are relative to `base`, or to the folder of `nested` that holds the file.
 
-    `ignored` counts files of other kinds by suffix, and `empty` holds the folders in which nothing was found at all.
+    `ignored` counts files of other kinds by suffix. `empty` holds the folders without any entry.
     """
 
     folder: bytes
@@ -70,7 +70,7 @@ class Walk:
         return [] if _TABLE.issubset(names) else [os.path.join(folder, name) for name in names]
 
     def _mode(self, path: bytes) -> int | Unreadable | None:
-        """Return the kind of file, or None for what is to be passed over."""
+        """Return the mode of a file or folder, or None to skip it."""
         try:
             status = os.stat(path)
             if stat.S_ISDIR(status.st_mode):
@@ -88,11 +88,13 @@ class Walk:
         if os.path.islink(path):
             target, home = os.path.realpath(path), os.path.realpath(self.folder)
             if inside(os.path.realpath(os.path.dirname(path)), target):
-                return Unreadable(uri, self._root(path), "link-loop", "a link to a folder that it lies in itself")
+                return Unreadable(
+                    uri, self._root(path), "link-loop", "the link leads to a folder that contains it; remove the link"
+                )
             if inside(target, home) and target != home:
                 return None
         if _identity(status) in self._seen:
-            return Unreadable(uri, self._root(path), "link-loop", "the same folder has been scanned under another name")
+            return Unreadable(uri, self._root(path), "link-loop", "the same folder was scanned under another name")
         self._seen.add(_identity(status))
         return status.st_mode
 
@@ -100,14 +102,14 @@ class Walk:
         if not _wanted(path):
             self.ignored[_suffix(path)] += 1
         elif not stat.S_ISREG(mode):
-            error = MediaError("not-a-file", "it is a pipe, socket or device")
+            error = MediaError("not-a-file", "it is a pipe, socket or device; replace it with a regular file")
             yield Unreadable.of(file_uri(path), self._root(path), error)
         else:
             yield from scan_file(path, self._base(path))
 
 
 def scan_file(path: bytes, base: bytes) -> Iterator[Source | Unreadable]:
-    """Yield what one file holds: a picture, or the items of a `.tar`."""
+    """Yield the items of one file: an image, or the members of a `.tar`."""
     name, root = os.path.relpath(path, base), file_uri(base, folder=True)
     if is_archive(path):
         yield from scan_tar(path, name, root)
@@ -116,7 +118,7 @@ def scan_file(path: bytes, base: bytes) -> Iterator[Source | Unreadable]:
 
 
 def inside(path: bytes, folder: bytes) -> bool:
-    """Whether a path is a folder or lies below it, by its name alone."""
+    """Return whether a path is a folder or lies below it, by its name alone."""
     return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
 
 

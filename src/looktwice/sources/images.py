@@ -1,6 +1,6 @@
-"""Bytes of a picture in, an upright RGB picture out; every way that this can fail has one fixed word.
+"""Decode the bytes of an image to upright RGB; every failure has one fixed reason word.
 
-Whatever is shown to a model, at indexing time or at query time, passes through `load`: the same file always gives the
+Every image that a model sees, at indexing time or at query time, passes through `load`: the same file always gives the
 same pixels.
 """
 
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
 Size: TypeAlias = tuple[int, int]
 
 MAX_PIXELS = 178_956_970
-"""Pictures with more pixels than this are refused before they are decoded (where Pillow itself assumes an attack)."""
+"""Images with more pixels are refused before they are decoded (Pillow's own limit for a suspected attack)."""
 
 WORKING_PIXELS = 2**25
-"""Larger pictures are reduced by a whole factor while or after decoding: no model here looks at 33 megapixels."""
+"""Larger images are reduced by a whole factor while or after decoding: no model here reads 33 megapixels."""
 
 DECODING_PIXELS = 2**27
-"""Decoding begins while no more pixels than this are being decoded: lossless WebP takes 16 bytes for each of them."""
+"""Largest number of pixels in decoding at the same time: lossless WebP takes 16 bytes for each."""
 
 MAX_SIDE, MAX_ASPECT = 100_000, 200
-"""Models bring the shorter side to hundreds of pixels, so that a line of pixels would become gigabytes."""
+"""Limits of shape: models scale the shorter side to hundreds of pixels, so a line of pixels would become gigabytes."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"])
 
 REASONS = {
-    "empty": "no bytes, or no pixels",
-    "not-an-image": "the bytes are none of " + ", ".join(FORMATS),
-    "truncated": "the picture ends early",
-    "corrupt": "the decoder gave up",
-    "too-large": f"more than {MAX_PIXELS:,} pixels, more memory than there is, or a JPEG of far too many scans",
-    "too-long": f"a side of more than {MAX_SIDE:,} pixels, or of {MAX_ASPECT} times the other",
-    "unsupported": "pixel values that have no agreed white, such as heights in metres, or a rare kind of TIFF",
+    "empty": "the file has no bytes, or the image no pixels",
+    "not-an-image": "the bytes are not one of " + ", ".join(FORMATS),
+    "truncated": "the image ends early",
+    "corrupt": "the decoder failed",
+    "too-large": f"the image has over {MAX_PIXELS:,} pixels, needs too much memory, or is a JPEG of too many scans",
+    "too-long": f"one side has more than {MAX_SIDE:,} pixels, or more than {MAX_ASPECT} times the other",
+    "unsupported": "the pixel values have no known white, such as heights in metres, or the TIFF is of a rare kind",
 }
 """What `MediaError.reason` can be when it comes from this module."""
 
@@ -63,7 +63,7 @@ _OTHERS = {
 }
 
 _BLOCK = (4096, 256)
-"""Columns and rows of a large picture's result that are made at once."""
+"""Columns and rows of a large image's result that are computed at once."""
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -73,8 +73,8 @@ _BUDGET = Budget(DECODING_PIXELS)
 def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, Size]:
     """Decode the first frame of `data` to upright RGB, alpha over white.
 
-    Returns the picture and the upright (width, height) that the file states; the picture itself is smaller where that
-    is above `WORKING_PIXELS`. Raises MediaError with a word from `REASONS`.
+    Returns the image and the upright (width, height) that the file states. The image itself is smaller for files above
+    `WORKING_PIXELS`. Raises MediaError with a word from `REASONS`.
     """
     if not data:
         raise MediaError("empty", "the file has no bytes")
@@ -91,7 +91,7 @@ def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, Size]:
 
 
 def begins_like_picture(head: bytes) -> bool:
-    """Whether a file of which these are the first 12 bytes may be a picture that `load` reads."""
+    """Return whether a file that starts with `head` (at least 12 bytes) may be an image that `load` reads."""
     return (
         head.startswith((*_MAGIC, *_TIFF, b"BM"))
         or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
@@ -100,21 +100,21 @@ def begins_like_picture(head: bytes) -> bool:
 
 
 def upright(image: Image) -> Image:
-    """Return a picture from memory as `load` would return its file: upright RGB, alpha over white, not huge."""
+    """Return an image from memory as `load` would return its file: upright RGB, alpha over white, not huge."""
     try:
         image.load()
         if not image.width * image.height:
-            raise MediaError("empty", "it has no pixels")
+            raise MediaError("empty", "the image has no pixels")
         _demand_shape(image)
         return _turned(_rgb(image), _orientation(image))
     except MediaError:
         raise
-    except Exception as error:  # a picture opened lazily is only read now, and may be as hostile as any file
+    except Exception as error:  # an image opened lazily is only read now, and may be as hostile as any file
         raise _broken(error, b"") from None
 
 
 def thumbnail(image: Image, side: int) -> bytes:
-    """Return `image` as JPEG bytes that fit into a `side` x `side` square; a small picture is not enlarged."""
+    """Return `image` as JPEG bytes that fit into a `side` x `side` square; a small image is not enlarged."""
     small = image.convert("RGB")
     small.thumbnail((side, side))
     out = io.BytesIO()
@@ -126,7 +126,7 @@ def thumbnail(image: Image, side: int) -> bytes:
 def _pillow() -> Any:
     from PIL import Image
 
-    # Pillow warns on standard error of damaged metadata and large pictures, without saying in which file.
+    # Pillow warns on standard error of damaged metadata and large images, without saying in which file.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     return Image
 
@@ -138,9 +138,9 @@ def _open(data: bytes) -> Image:
         return image
     except pillow.UnidentifiedImageError:
         if data.startswith(_TIFF):
-            raise MediaError("unsupported", "a kind of TIFF that cannot be read, or its directory is missing") from None
+            raise MediaError("unsupported", "this kind of TIFF is not supported; convert it to PNG") from None
         if data.startswith(_MAGIC) or data[4:12] == b"ftypavif" or _cut_webp(data):
-            raise MediaError("truncated", "the header of the picture is incomplete or damaged") from None
+            raise MediaError("truncated", "the header of the image is incomplete or damaged") from None
         raise MediaError("not-an-image", f"it is {kind_of(data)}") from None
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
         raise MediaError("too-large", str(error)) from None
@@ -156,7 +156,7 @@ def _demand_shape(image: Image) -> None:
 
 
 def _tile(image: Image) -> Size:
-    """A TIFF is decoded tile by tile, and a tile may be stated to be far larger than the picture."""
+    """Return the tile size of a TIFF, which is decoded tile by tile: a tile may claim to be larger than the image."""
     sizes = [getattr(image, "tag_v2", {}).get(tag, 0) for tag in (322, 323)]
     return (sizes[0], sizes[1]) if all(isinstance(size, int) for size in sizes) else (0, 0)
 
@@ -173,7 +173,7 @@ def _decode(image: Image, data: bytes) -> tuple[Image, Size]:
     except MediaError:
         raise
     except MemoryError:
-        raise MediaError("too-large", "there is not enough memory to decode it") from None
+        raise MediaError("too-large", "decoding needs more memory than is free; use a smaller image") from None
     except Exception as error:  # hostile data makes decoders raise anything, from zlib.error to SyntaxError
         raise _broken(error, data) from None
 
@@ -185,12 +185,12 @@ def _broken(error: Exception, data: bytes) -> MediaError:
 
 
 def _cut_webp(data: bytes) -> bool:
-    """The WebP decoder does not say why it gave up, but the container states its own length."""
+    """Return whether a WebP ends before its stated length; its decoder gives no reason for a failure."""
     return data[:4] == b"RIFF" and data[8:12] == b"WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little")
 
 
 def kind_of(data: bytes) -> str:
-    """What a file that is no picture seems to be. Its bytes are not quoted: a stranger's list may name any file."""
+    """Guess the kind of a file that is not an image. Never quote its bytes: a stranger's list may name any file."""
     for start, kind in _OTHERS.items():
         if data.startswith(start):
             return kind
@@ -200,7 +200,7 @@ def kind_of(data: bytes) -> str:
 
 
 def _orientation(image: Image) -> int:
-    """EXIF orientation 1-8; a damaged EXIF block does not make the picture unreadable, so it counts as upright."""
+    """Return the EXIF orientation 1-8; a damaged EXIF block counts as upright, as the image itself is readable."""
     try:
         value = image.getexif().get(0x0112)
     except Exception:  # as hostile as the rest of the file
@@ -227,14 +227,14 @@ def _excess(image: Image) -> float:
 
 
 def _shrink_while_decoding(image: Image) -> None:
-    """JPEG can be decoded at 1/2, 1/4 or 1/8 of its size for a fraction of the memory."""
+    """Set a JPEG to decode at 1/2, 1/4 or 1/8 of its size, for a fraction of the memory."""
     if image.format in ("JPEG", "MPO") and _excess(image) >= 2:
         factor = 2 ** min(3, int(math.log2(_excess(image))))
         image.draft(None, (image.size[0] // factor, image.size[1] // factor))
 
 
 def _rgb(image: Image) -> Image:
-    """RGB, alpha over white, at most WORKING_PIXELS; a large picture block by block, so that one copy is held."""
+    """Convert to RGB, alpha over white, at most WORKING_PIXELS; block by block, so that memory holds one copy."""
     factor, white = math.ceil(_excess(image)), _white_point(image)
     if factor <= 1:
         return _converted(image, white)
@@ -245,7 +245,7 @@ def _rgb(image: Image) -> Image:
 
 
 def _blocks(size: Size, factor: int) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes that cover a picture, each of at most _BLOCK groups of `factor` x `factor` pixels."""
+    """Yield boxes that cover an image, each of at most _BLOCK groups of `factor` x `factor` pixels."""
     wide, high = (side * factor for side in _BLOCK)
     for top in range(0, size[1], high):
         for left in range(0, size[0], wide):
@@ -264,7 +264,7 @@ def _converted(image: Image, white: float | None) -> Image:
 
 
 def _from_deep(image: Image, white: float) -> Image:
-    """Bring 16-bit, 32-bit and float grey to 8 bits by scaling; Pillow's own conversion clips at 255."""
+    """Scale 16-bit, 32-bit and float grey to 8 bits; Pillow's own conversion clips at 255."""
     import numpy as np
 
     values = _deep_values(image)
@@ -283,7 +283,7 @@ def _deep_values(image: Image) -> FloatArray:
 
 
 def _white_point(image: Image) -> float | None:
-    """The grey value that means white; None for pictures of 8 bits a channel."""
+    """Return the grey value that means white; None for images of 8 bits a channel."""
     if image.mode.startswith("I;16"):
         return 65535
     if image.mode not in ("I", "F"):
@@ -297,4 +297,6 @@ def _white_point(image: Image) -> float | None:
         for white in (1, 255, 65535) if image.mode == "F" else (255, 65535):
             if high <= white:
                 return white
-    raise MediaError("unsupported", f"grey values from {low:g} to {high:g}: convert it to 8 or 16 bits first")
+    raise MediaError(
+        "unsupported", f"grey values from {low:g} to {high:g} have no known white; convert it to 8 or 16 bits"
+    )

@@ -1,5 +1,7 @@
-"""What a JPEG would cost to decode, told from its markers: a progressive one may hold any number of scans, each of
-eleven bytes and each going over every block of the picture."""
+"""Estimate the cost of decoding a JPEG from its markers.
+
+A progressive JPEG may hold any number of scans: each takes eleven bytes, and each goes over every block of the image.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,13 @@ import re
 from looktwice.errors import MediaError
 
 MOST_SCANS = 500
-"""Cameras and programs write at most a few dozen."""
+"""Largest number of scans; cameras and programs write at most a few dozen."""
 
 MOST_SCANNED_PIXELS = 2**33
-"""Pixels times scans; these take about eight seconds."""
+"""Largest product of pixels and scans, about eight seconds of decoding."""
 
 MOST_SEGMENTS = 10_000
-"""Each is a step of Python here and in Pillow; colour profiles, thumbnails and depth maps take a few hundred."""
+"""Largest number of segments: each costs a step of Python, and colour profiles and thumbnails need a few hundred."""
 
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")  # of those that a length follows, and the end
 _SCAN, _END = b"\xda", b"\xd9"
@@ -29,6 +31,8 @@ def count_scans(data: bytes) -> int:
             return scans
         scans += found[1] == _SCAN
         if scans > MOST_SCANS:
-            raise MediaError("too-large", f"a JPEG of more than {MOST_SCANS} scans")
+            raise MediaError(
+                "too-large", f"the JPEG has more than {MOST_SCANS} scans; save it again as a baseline JPEG"
+            )
         at = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2]))
-    raise MediaError("too-large", f"a JPEG of more than {MOST_SEGMENTS:,} segments")
+    raise MediaError("too-large", f"the JPEG has more than {MOST_SEGMENTS:,} segments; save it again without metadata")

@@ -1,7 +1,7 @@
-"""`.jsonl`: one JSON object per line, `{"id": …, "image": …, "text": …, "metadata": {…}}`.
+"""Read `.jsonl` lists: one JSON object per line, `{"id": …, "image": …, "text": …, "metadata": {…}}`.
 
-`image` is a path relative to the list, a `file:` uri or a URL; without it the item is its text. Keys that are none of
-the four count as metadata.
+`image` is a path relative to the list, a `file:` uri or a URL; without it the item is its text. All other keys count as
+metadata.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_LINE = 2**24
 
 
 def scan_jsonl(path: bytes, urls: Urls = "refused") -> Iterator[Source | Unreadable]:
-    """Yield one item per line, in order; a line that cannot be used is yielded as Unreadable and hides the list."""
+    """Yield one item per line, in order; an unusable line is yielded as Unreadable and hides the list."""
     root = file_uri(path)
     try:
         with open_file(path) as file:
@@ -31,7 +31,7 @@ def scan_jsonl(path: bytes, urls: Urls = "refused") -> Iterator[Source | Unreada
                 offset += len(line) + (_skip_line(file) if long else 0)
                 try:
                     if long:
-                        raise MediaError("bad-record", f"the line is longer than {MAX_LINE:,} bytes")
+                        raise MediaError("bad-record", f"the line is longer than {MAX_LINE:,} bytes; shorten it")
                     if record := parse_object(line.removeprefix(b"\xef\xbb\xbf")):
                         yield _source(record, path, root, Line(number, where), urls)
                 except MediaError as error:
@@ -43,7 +43,7 @@ def scan_jsonl(path: bytes, urls: Urls = "refused") -> Iterator[Source | Unreada
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """Return a JSON object; nothing but white space gives an empty one. Raises MediaError (`bad-record`)."""
+    """Return a JSON object; white space alone gives an empty one. Raises MediaError (`bad-record`)."""
     try:
         value = json.loads(data.decode("utf-8"), parse_constant=_refuse) if data.strip() else {}
     except UnicodeDecodeError as error:
@@ -51,18 +51,18 @@ def parse_object(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise MediaError("bad-record", f"it is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise MediaError("bad-record", "it is JSON, but no object of the form {…}")
+        raise MediaError("bad-record", "it is JSON, but not an object; write {…}")
     try:
         clean = text_is_clean(value)
     except RecursionError:
         raise MediaError("bad-record", f"it is nested deeper than {MAX_DEPTH} levels") from None
     if not clean:
-        raise MediaError("bad-record", "it holds half a character (a lone surrogate)")
+        raise MediaError("bad-record", "it contains a lone surrogate; write it again as valid UTF-8")
     return value
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _skip_line(file: Any) -> int:
@@ -79,11 +79,11 @@ def _source(record: dict[str, Any], path: bytes, root: str, line: Line, urls: Ur
     if isinstance(item_id, int) and not isinstance(item_id, bool):
         item_id = str(item_id)
     if not isinstance(item_id, str) or not item_id:
-        raise MediaError("bad-record", '"id" must be a text that is not empty, or a whole number')
+        raise MediaError("bad-record", '"id" must be a non-empty string or a whole number')
     if not isinstance(text, str | None) or not isinstance(image, str | None):
-        raise MediaError("bad-record", '"image" and "text" must be texts')
+        raise MediaError("bad-record", '"image" and "text" must be strings')
     if not image and not (text or "").strip():
-        raise MediaError("bad-record", "it has neither image nor text")
+        raise MediaError("bad-record", "it has neither image nor text; add one of them")
     if not isinstance(metadata, dict | None):
         raise MediaError("bad-record", '"metadata" must be an object')
     uri = _image_uri(image, path) if image else line.uri
@@ -92,7 +92,7 @@ def _source(record: dict[str, Any], path: bytes, root: str, line: Line, urls: Ur
 
 def _image_uri(image: str, path: bytes) -> str:
     if "\0" in image:
-        raise MediaError("bad-record", '"image" holds a NUL character')
+        raise MediaError("bad-record", '"image" contains a NUL character; remove it')
     if is_url(image) or image.startswith("file:///"):
         return image
     return file_uri(os.path.join(os.path.dirname(path), os.fsencode(image)))

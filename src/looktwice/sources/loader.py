@@ -1,6 +1,6 @@
-"""Candidates of a shortlist, read for the second look: pictures decoded beside the model's work, a few at a time.
+"""Load the candidates of a shortlist for the second look: images are decoded while the model works, a few at a time.
 
-Knows where pictures lie (`CandidateRef`), no model and no table.
+This module knows where images lie (`CandidateRef`), but no model and no table.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 CHUNK = 32  # candidates read and scored together; a shortlist may hold thousands
-CHUNK_PIXELS = 2**28  # or fewer, that hold so many pixels (800 MB): a decoded photo takes up to 100 MB
+CHUNK_PIXELS = 2**28  # closes a chunk early (800 MB): one decoded photo takes up to 100 MB
 CACHE_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateRef:
-    """What must be known of a candidate to show it: where its picture lies (None: it has none), and its text.
+    """A candidate before loading: the uri of its image (None without an image), and its text.
 
-    `urls` says whether the picture may be fetched where that is a URL.
+    `urls` says whether a URL of the image may be fetched.
     """
 
     id: str
@@ -43,7 +43,7 @@ class CandidateRef:
 
 @dataclass(frozen=True, slots=True)
 class LoadError:
-    """What stands in the place of a candidate that could not be read."""
+    """A placeholder for a candidate that could not be read."""
 
     id: str
     why: MediaError
@@ -55,30 +55,30 @@ Resolver: TypeAlias = Callable[[Sequence[str]], "list[CandidateRef | LoadError]"
 
 
 class ImageLoader:
-    """Turns entries into items. The last `cache_bytes` of decoded pictures are kept, for the next query's shortlist."""
+    """A loader of candidate images. It caches `cache_bytes` of decoded images for the next query's shortlist."""
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
         self._cache: LRUCache[tuple[str, str | None], Image] = LRUCache(cache_bytes, getsizeof=_bytes)
         self._lock = Lock()
 
     def query(self, item: Item) -> Item:
-        """The query as it is to be shown beside what this reader reads: here, as it is."""
+        """Return the query as the scorer sees it: here, unchanged."""
         return item
 
     @property
     def tokens_key(self) -> str:
-        """The token set that candidates come from; "" where they are images."""
+        """Return the token set that candidates come from; "" for images."""
         return ""
 
     def settings(self) -> Mapping[str, Any]:
-        """Return what a run's manifest says of this loader."""
+        """Return the settings of this loader for a run's manifest."""
         return {"codec": "pictures"}
 
     def load(self, entries: Sequence[Item | CandidateRef | LoadError]) -> Iterator[list[Loaded]]:
-        """Yield the items of `entries` in order, in lists of CHUNK or fewer large ones; the next are read meanwhile.
+        """Yield the items of `entries` in order, in lists of up to CHUNK; the next ones are read meanwhile.
 
-        What has no file to read passes through. A picture that cannot be read, or that is not the one that was indexed,
-        makes an LoadError.
+        An entry without a file passes through. An unreadable image, or one that has changed since it was indexed,
+        becomes a LoadError.
         """
         yield from in_chunks(prefetch(entries, self._item, _pixels, min(8, os.cpu_count() or 1)), _pixels, CHUNK)
 
@@ -86,12 +86,12 @@ class ImageLoader:
         if not isinstance(entry, CandidateRef):
             return entry
         try:
-            image = None if entry.uri is None else self._picture(entry.uri, entry.sha256, entry.urls)
+            image = None if entry.uri is None else self._image(entry.uri, entry.sha256, entry.urls)
         except MediaError as error:
             return LoadError(entry.id, error)
         return Item(entry.id, image, entry.text, uri=entry.uri, sha256=entry.sha256)
 
-    def _picture(self, uri: str, sha256: str | None, urls: Urls) -> Image:
+    def _image(self, uri: str, sha256: str | None, urls: Urls) -> Image:
         key = (uri, sha256)
         with self._lock:
             known: Image | None = self._cache.get(key)
@@ -105,7 +105,7 @@ class ImageLoader:
 
 
 def in_chunks(items: Iterable[T], pixels: Callable[[T], int], most: int) -> Iterator[list[T]]:
-    """Lists of up to `most` items, closed before that where they hold CHUNK_PIXELS; `pixels` says how many one has."""
+    """Yield lists of up to `most` items, fewer at CHUNK_PIXELS; `pixels` returns the number of pixels of an item."""
     chunk: list[T] = []
     held = 0
     for item in items:

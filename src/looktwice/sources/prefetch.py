@@ -1,4 +1,4 @@
-"""Pictures decoded ahead of whoever takes them, in threads (Pillow decodes without the GIL) and with bounded memory."""
+"""Decode images ahead of the consumer, in threads (Pillow decodes without the GIL) and with bounded memory."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 AHEAD = 64
-"""At most this many are begun before the first of them is taken…"""
+"""Most jobs that are started before the consumer takes the first result…"""
 
 AHEAD_PIXELS = 2**26
-"""…and no more are begun while finished ones wait with this many pixels (200 MB)."""
+"""…and no job starts while the finished ones hold this many pixels (200 MB)."""
 
 
 class PixelBudget:
-    """Lets items be decoded in their order, and only while few pixels wait to be taken.
+    """A gate that lets items be decoded in order, and only while few decoded pixels wait.
 
-    In order, because whoever takes them waits for the first: nothing that comes later may use up what that one needs.
+    The order matters, because the consumer waits for the first item: a later one must not use up its budget.
     """
 
     def __init__(self, pixels: int) -> None:
@@ -47,14 +47,14 @@ class PixelBudget:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let everybody through: the run is over."""
+        """Open the gate for all waiting threads: the run is over."""
         with self._changed:
             self._open = False
             self._changed.notify_all()
 
 
 class Budget:
-    """Lets work begin while few pixels are being worked on; what is larger than all that is allowed goes alone."""
+    """A limit on pixels in work at the same time. An image above the limit is processed alone."""
 
     def __init__(self, pixels: int) -> None:
         self._allowed, self._held = pixels, 0
@@ -62,7 +62,7 @@ class Budget:
 
     @contextmanager
     def hold(self, pixels: int) -> Iterator[None]:
-        """Wait until so many pixels fit, and count them until the work is done."""
+        """Wait until `pixels` fit, and count them until the work is done."""
         with self._changed:
             self._changed.wait_for(lambda: self._held == 0 or self._held + pixels <= self._allowed)
             self._held += pixels
@@ -75,12 +75,12 @@ class Budget:
 
 
 def pixels_of(image: Image | None) -> int:
-    """How many pixels a picture has; none has none."""
+    """Return the number of pixels of an image; 0 for None."""
     return 0 if image is None else image.width * image.height
 
 
 def prefetch(jobs: Iterable[T], work: Callable[[T], R], pixels: Callable[[R], int], threads: int) -> Iterator[R]:
-    """Yield `work` of each job, in order; `pixels` says how many a result holds. What `work` raises is raised here."""
+    """Yield `work(job)` for each job, in order. `pixels` returns a result's size. Errors of `work` are raised here."""
     waiting: deque[Future[R]] = deque()
     budget, numbers = PixelBudget(AHEAD_PIXELS), count()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="looktwice-read")

@@ -1,4 +1,4 @@
-"""A file of queries: `.jsonl`, one {"id", "image", "text"} per line, read line by line and loaded one by one."""
+"""Read a file of queries: `.jsonl`, one {"id", "image", "text"} per line, loaded one by one."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from looktwice.types import Item
 
 
 class Queries:
-    """The queries of a file, in order. Iterating loads them; one that cannot be read is left out and kept in `broken`.
+    """The queries of a file, in order. Iterating loads them; an unreadable query is skipped and kept in `broken`.
 
-    `urls` says which of its URLs may be fetched. Raises UsageError for a file that is not there or empty, a line that
-    is no query, and an id that occurs twice.
+    `urls` says which of its URLs may be fetched. Raises UsageError for a file that is missing or empty, a line that
+    is not a query, and a repeated id.
     """
 
     def __init__(self, path: str | Path, urls: Urls = "refused") -> None:
         if Path(path).suffix.lower() != ".jsonl":
-            raise UsageError(f'{path} must be a .jsonl file with one {{"id", "image", "text"}} per line.')
+            raise UsageError(f'{path} is not a .jsonl file; pass one with one {{"id", "image", "text"}} per line.')
         self.broken: dict[str, MediaError] = {}
         self._sources: dict[str, Source] = {}
         for number, found in enumerate(scan([path], urls=urls), start=1):
             if isinstance(found, Unreadable):
-                raise UsageError(f"{path}: {found.detail} ({found.reason}).")
+                raise UsageError(f"{path} is not a usable query file: {found.detail} ({found.reason}).")
             if self._sources.setdefault(found.id, found) is not found:
                 raise UsageError(f"{path}, entry {number}: the id {found.id!r} occurs twice; ids must be unique.")
         if not self._sources:
-            raise UsageError(f"{path} holds no queries.")
+            raise UsageError(f'{path} has no queries; add one {{"id", "image", "text"}} per line.')
 
     def __len__(self) -> int:
         return len(self._sources)
 
     @property
     def ids(self) -> list[str]:
-        """All ids, in the order of the file."""
+        """Return all ids, in the order of the file."""
         return list(self._sources)
 
     def __contains__(self, name: str) -> bool:
@@ -46,13 +46,13 @@ class Queries:
         return self._load(self._sources.values())
 
     def keep(self, names: Container[str]) -> int:
-        """Forget the queries of all other names, so that they are never loaded; returns how many went."""
+        """Drop the queries of all other names, so that they are never loaded. Return how many were dropped."""
         before = len(self._sources)
         self._sources = {name: source for name, source in self._sources.items() if name in names}
         return before - len(self._sources)
 
     def kinds_first(self, names: Container[str]) -> Iterator[Item]:
-        """The queries of these names, one of each kind (picture, words, both) before all others."""
+        """Yield the queries of these names, one of each kind (image, text, both) before all others."""
         chosen = [source for source in self._sources.values() if source.id in names]
         first = {(source.picture, bool(source.text)): source for source in reversed(chosen)}
         begun = {source.id for source in first.values()}
@@ -68,7 +68,7 @@ class Queries:
 
 
 def load_query(source: Source) -> Item:
-    """Read one query. Raises MediaError where its picture cannot be read."""
+    """Read one query. Raises MediaError for an unreadable image."""
     data = source.read()
     if not source.picture:
         return Item(source.id, text=source.text)

@@ -1,4 +1,4 @@
-"""What a scan yields, and how ids are made from names."""
+"""Hold the records that a scan yields, and make ids from names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from looktwice.sources.uri import Urls, display, read_uri
 from looktwice.types import text_is_utf8
 
 MAX_DEPTH = 100
-"""Metadata that is nested deeper is refused: Python's JSON gives up at a depth that differs from call to call."""
+"""Deepest nesting of metadata: Python's JSON fails at a depth that differs from call to call."""
 
 REASONS = {
-    "bad-record": "a line of a .jsonl file, or the .txt and .json beside a picture in a .tar, that cannot be used",
-    "bad-archive": "a .tar file that cannot be read from here on",
+    "bad-record": "a line of a .jsonl file, or a .txt or .json in a .tar, is not usable",
+    "bad-archive": "the .tar file cannot be read beyond this point",
 }
 """Reasons that only a scan gives; those of `uri.REASONS` come on top."""
 
@@ -30,10 +30,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One item to be: where its bytes lie, and what came with them. Nothing is read before `read` is called.
+    """A future item: the place of its bytes, its text and its metadata. Only `read` reads the bytes.
 
-    `picture` says whether the bytes are a picture; where they are not, the item is `text` alone. `root` is the folder
-    (its uri, closing slash) or the .jsonl file that the id belongs to, `line` the line of that file.
+    `picture` says whether the bytes are an image; otherwise the item is `text` alone. `root` is the folder (its uri,
+    closing slash) or the .jsonl file that the id belongs to. `line` is the line of that file.
     """
 
     id: str
@@ -47,18 +47,18 @@ class Source:
 
     @property
     def where(self) -> str:
-        """What the ledger calls this item: its line in a list, as several may share a picture; else its uri."""
+        """Return the item's uri in the ledger: its line in a list, as several lines may share an image, else `uri`."""
         return self.line.uri if self.line else self.uri
 
     def describe_failure(self, detail: str) -> str:
         """Prefix `detail` with line number, id and image when the item came from a .jsonl list."""
         if self.line is None:
             return detail
-        picture = f", {display(self.uri)}" if self.picture else ""
-        return f"line {self.line.number}, id {self.id!r}{picture}: {detail}"
+        image = f", {display(self.uri)}" if self.picture else ""
+        return f"line {self.line.number}, id {self.id!r}{image}: {detail}"
 
     def read(self) -> bytes:
-        """Return the bytes that identify this item: the picture's, else those of the text. Raises MediaError."""
+        """Return the bytes that identify this item: the image's, else those of the text. Raises MediaError."""
         if not self.picture:
             return (self.text or "").encode()
         return read_uri(self.uri, urls=self.urls)
@@ -68,9 +68,9 @@ class Source:
 class Unreadable:
     """Something met while scanning that cannot become an item.
 
-    `hides` is the beginning of the uris, or the root, of items that may still exist although this scan could not see
-    them: they must not be taken for gone. That is the place itself where it could not be read to its end (`torn`), else
-    the one that this is a record of.
+    `hides` is the beginning of the uris, or the root, of items that may still exist although this scan did not see
+    them: pruning must keep them. It is the place itself if the place could not be read to its end (`torn`), else the
+    place that holds this record.
     """
 
     uri: str
@@ -90,22 +90,25 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What one scanned folder, archive or list accounts for: the items of `root` whose uri begins with `prefix`."""
+    """The items that one scanned folder, archive or list accounts for: those of `root` whose uri starts with `prefix`.
+
+    A known item inside a scope that the scan did not meet is gone.
+    """
 
     root: str
     prefix: str
 
     @property
     def place(self) -> str:
-        """The folder, archive or list itself: several roots may have items in one folder."""
+        """Return the folder, archive or list itself: several roots may have items in one folder."""
         return self.prefix.rstrip("#") or self.root
 
 
 def name_to_id(name: bytes) -> str:
     """Return a file name or relative path as an id: valid, distinct UTF-8 for any bytes.
 
-    A name that is UTF-8 is its own id. Any other is escaped byte by byte behind `//`, which no relative path begins
-    with, so that no two names share an id.
+    A UTF-8 name is its own id. Any other name is escaped byte by byte behind `//`, which no relative path begins with,
+    so that no two names share an id.
 
     >>> name_to_id("été/1%.jpg".encode()), name_to_id(b"caf\\xe9 1%.jpg")
     ('été/1%.jpg', '//caf%E9 1%25.jpg')
@@ -118,9 +121,9 @@ def name_to_id(name: bytes) -> str:
 
 
 def text_is_clean(value: object, depth: int = 0) -> bool:
-    """Whether every string inside a JSON value can be stored as UTF-8.
+    """Return whether every string inside a JSON value can be stored as UTF-8.
 
-    Raises RecursionError for what is nested deeper than MAX_DEPTH, which could be read here and not written elsewhere.
+    Raises RecursionError above MAX_DEPTH levels: such a value could be read here and not written elsewhere.
     """
     if depth > MAX_DEPTH:
         raise RecursionError

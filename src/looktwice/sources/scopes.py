@@ -1,4 +1,4 @@
-"""What is gone: items in the table that a scan should have met and did not."""
+"""Find the items of a table that a scan should have met."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from looktwice.sources.records import Scope
 
 
 class Scopes:
-    """Finds the scope that accounts for an item, among any number of them."""
+    """A search structure that finds the scope of an item, among any number of scopes."""
 
     def __init__(self, scopes: Iterable[Scope]) -> None:
         self._prefixes: dict[str, list[str]] = defaultdict(list)
         for scope in sorted(scopes, key=lambda scope: (scope.root, scope.prefix)):
             known = self._prefixes[scope.root]
-            # Sorted, a scope inside another comes after it; without those, the last one before a uri is the only one.
+            # In sorted order an inner scope follows its outer one. Without inner ones, only the last scope before a
+            # uri can cover it, so `find` needs one bisection.
             if not known or not scope.prefix.startswith(known[-1]):
                 known.append(scope.prefix)
 
@@ -27,12 +28,12 @@ class Scopes:
         return Scope(root, prefixes[place]) if place >= 0 and uri.startswith(prefixes[place]) else None
 
     def accounts_for(self, root: str, uri: str) -> bool:
-        """Whether a failure at `uri` would have been met again, an archive's own included."""
+        """Return whether the scan covers `uri`, as an item or as an archive of its own."""
         return self.find(root, uri) is not None or self.find(root, f"{uri}#") is not None
 
 
 class Hidden:
-    """Places that a scan could not see into, so that nothing in them may be called gone."""
+    """Places that a scan could not read, so that none of their items may be pruned."""
 
     def __init__(self) -> None:
         self._places: set[str] = set()

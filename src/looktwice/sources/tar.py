@@ -1,7 +1,7 @@
-"""Webdataset `.tar`: members that share a key (the path up to the first dot of the file name) are one item.
+"""Read webdataset `.tar` archives: members that share a key (the path up to the name's first dot) are one item.
 
-A picture, a `.txt` (its text) and a `.json` (its metadata). Only headers are read while scanning; pictures are read
-later, by offset, straight from the archive. Nothing is ever extracted, so a member's name is only a name.
+An item has an image, a `.txt` (its text) and a `.json` (its metadata). Scanning reads headers only; images are read
+later, by offset, straight from the archive. No member is ever extracted, so its name cannot lead out of a folder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from looktwice.sources.uri import failure, file_uri, open_file, range_uri
 
 MAX_SIDECAR = 2**24
 MAX_HEADERS = 2**20
-"""Headers of one member, in bytes: long names and extended headers are read whole, at whatever size they state."""
+"""Largest headers of one member, in bytes: tarfile reads long names and extended headers whole, at any stated size."""
 _OTHER = (".txt", ".json")
 _ARCHIVE = re.compile(rb"\.(tar(\.(gz|bz2|xz|zst))?|tgz)\Z", re.IGNORECASE)
 
@@ -36,7 +36,7 @@ class _Group:
 
 @dataclass(slots=True)
 class _Headers:
-    """The archive as tarfile may read it: no more than `left` bytes until the next member. Data is never read here."""
+    """A view of the archive for tarfile, of at most `left` bytes until the next member. It never reads data."""
 
     file: BinaryIO
     left: int = MAX_HEADERS
@@ -55,12 +55,12 @@ class _Headers:
 
 
 def is_archive(path: bytes) -> bool:
-    """Whether a name is that of a .tar; compressed ones count, so that they can be refused with a reason."""
+    """Return whether a name ends like a .tar; compressed ones count, so that they are refused with a reason."""
     return _ARCHIVE.search(path) is not None
 
 
 def scan_tar(path: bytes, name: bytes, root: str) -> Iterator[Source | Unreadable]:
-    """Yield one item per key, in the order of the archive; `name` is what ids begin with, before `/key`."""
+    """Yield one item per key, in the order of the archive; ids are `name/key`."""
     uri = file_uri(path)
     try:
         with open_file(path) as file:
@@ -97,12 +97,12 @@ def _groups(file: BinaryIO, size: int) -> Iterator[_Group]:
     while True:
         try:
             member = next(members, None)
-        except MediaError as error:  # what came before the damage is whole
+        except MediaError as error:  # the members before the damage are whole, so they are yielded first
             damage, member = error, None
         if member is None:
             break
         key, suffix = _split(member.name)
-        if not key or not (_is_picture(suffix) or suffix in _OTHER):
+        if not key or not (_is_image(suffix) or suffix in _OTHER):
             continue
         if group is None or group.key != key:
             if group is not None:
@@ -116,13 +116,15 @@ def _groups(file: BinaryIO, size: int) -> Iterator[_Group]:
 
 
 def _put(group: _Group, suffix: str, member: tarfile.TarInfo, size: int) -> None:
-    pictures = sum(map(_is_picture, group.members))
+    images = sum(map(_is_image, group.members))
     if not member.isreg() or member.issparse():
         group.problem = MediaError("not-a-file", f"{member.name!r} is a link, device or sparse file")
     elif member.offset_data + member.size > size:
         group.problem = MediaError("truncated", f"the archive ends inside {member.name!r}")
-    elif suffix in group.members or (pictures and _is_picture(suffix)):
-        group.problem = MediaError("bad-record", f"two files of one kind under one key: {member.name!r}")
+    elif suffix in group.members or (images and _is_image(suffix)):
+        group.problem = MediaError(
+            "bad-record", f"{member.name!r} is a second file of its kind under one key; rename it"
+        )
     group.members.setdefault(suffix, (member.offset_data, member.size))
 
 
@@ -132,8 +134,8 @@ def _members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
         with tarfile.open(fileobj=headers, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
             while (member := archive.next()) is not None:
                 headers.left = MAX_HEADERS
-                archive.members.clear()  # type: ignore[attr-defined]  # or every header of a shard stays in memory
-                if member.size < 0:  # tarfile would go back, and read the same headers for ever
+                archive.members.clear()  # type: ignore[attr-defined]  # otherwise every header of a shard stays in memory
+                if member.size < 0:  # tarfile would seek back and read the same headers for ever
                     raise tarfile.ReadError(f"{member.name!r} has a negative size")
                 if not member.isdir():
                     yield member
@@ -143,9 +145,9 @@ def _members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
         raise MediaError("bad-archive", f"{error}{hint}") from None
     # tarfile ends in silence at a damaged header; only a block of zeros is the real end.
     if end + 512 > size:
-        raise MediaError("truncated", "the archive has no end marker: it was probably cut off")
+        raise MediaError("truncated", "the archive has no end marker and was probably cut off; fetch it again")
     if os.pread(file.fileno(), 512, end) != bytes(512):
-        raise MediaError("bad-archive", f"the header at byte {end:,} is damaged")
+        raise MediaError("bad-archive", f"the header at byte {end:,} is damaged; fetch the archive again")
 
 
 def _compressed(file: BinaryIO) -> bool:
@@ -159,22 +161,22 @@ def _split(name: str) -> tuple[bytes, str]:
     return (folder + slash + stem).encode("utf-8", "surrogateescape") if stem else b"", (dot + suffix).lower()
 
 
-def _is_picture(suffix: str) -> bool:
+def _is_image(suffix: str) -> bool:
     return PurePosixPath(f"x{suffix}").suffix in SUFFIXES
 
 
 def _source(group: _Group, file: BinaryIO, name: bytes, root: str, uri: str) -> Source | None:
     if group.problem is not None:
         raise group.problem
-    picture = next((where for suffix, where in group.members.items() if _is_picture(suffix)), None)
+    image = next((where for suffix, where in group.members.items() if _is_image(suffix)), None)
     text, metadata = _text(group, file), _metadata(group, file)
-    where = picture or group.members.get(".txt")
+    where = image or group.members.get(".txt")
     if where is None:
         return None
-    if picture is None and not text:
-        raise MediaError("bad-record", "it has no picture, and its .txt is empty")
+    if image is None and not text:
+        raise MediaError("bad-record", "it has no image and its .txt is empty; add a text")
     item_id = name_to_id(name + b"/" + group.key)
-    return Source(item_id, range_uri(uri, *where), root, text, metadata, picture is not None)
+    return Source(item_id, range_uri(uri, *where), root, text, metadata, image is not None)
 
 
 def _text(group: _Group, file: BinaryIO) -> str | None:
@@ -183,7 +185,7 @@ def _text(group: _Group, file: BinaryIO) -> str | None:
     try:
         return _sidecar(group, ".txt", file).decode("utf-8-sig").strip()
     except UnicodeDecodeError:
-        raise MediaError("bad-record", "its .txt is not UTF-8") from None
+        raise MediaError("bad-record", "its .txt is not UTF-8; save it as UTF-8") from None
 
 
 def _metadata(group: _Group, file: BinaryIO) -> dict[str, Any]:
@@ -193,5 +195,5 @@ def _metadata(group: _Group, file: BinaryIO) -> dict[str, Any]:
 def _sidecar(group: _Group, suffix: str, file: BinaryIO) -> bytes:
     offset, size = group.members[suffix]
     if size > MAX_SIDECAR:
-        raise MediaError("bad-record", f"its {suffix} is larger than {MAX_SIDECAR:,} bytes")
+        raise MediaError("bad-record", f"its {suffix} has more than {MAX_SIDECAR:,} bytes; shorten it")
     return os.pread(file.fileno(), size, offset)

@@ -1,4 +1,4 @@
-"""Where an item's bytes lie, as one string that stays readable: `file:///folder/a%20b.jpg`, or a range of a file,
+"""Write the place of an item's bytes as one readable string: `file:///folder/a%20b.jpg`, or a range of a file,
 `file:///folder/shard.tar#offset=1536&size=20480`.
 
 The path is percent-encoded byte by byte (RFC 8089), so a name that is not UTF-8 survives. A folder ends in `/`.
@@ -19,31 +19,31 @@ from looktwice.errors import MediaError
 from looktwice.sources.images import begins_like_picture, kind_of
 
 MAX_BYTES = 2**29
-"""Larger files are refused: no picture under the pixel cap needs half a gigabyte."""
+"""Largest file: no image under the pixel limit needs half a gigabyte."""
 
 LOOK_FIRST_BYTES = 2**24
-"""Larger ones are read only if they begin like a picture."""
+"""Larger files are read only if they begin like an image."""
 
 Urls: TypeAlias = Literal["refused", "public", "private"]
-"""Which URLs may be fetched: none, those on the public internet, or those of the local network and machine too."""
+"""URLs that may be fetched: none, those on the public internet, or those of the local network and machine too."""
 
 REASONS = {
-    "missing": "there is no such file any more",
-    "dangling-link": "a link that points to nothing",
-    "link-loop": "links that lead back to where they came from",
-    "not-a-file": "a folder, pipe, device or archive link where a file was expected",
-    "permission": "the file may not be read",
+    "missing": "the file does not exist any more",
+    "dangling-link": "the link points to a missing file",
+    "link-loop": "the links lead in a circle",
+    "not-a-file": "a file was expected, not a folder, pipe, device or archive link",
+    "permission": "the file's permissions forbid reading it",
     "io-error": "the disk or the network share failed",
-    "too-large": f"more than {MAX_BYTES:,} bytes",
-    "not-an-image": f"more than {LOOK_FIRST_BYTES:,} bytes that do not begin like a picture",
-    "truncated": "the file ends before the range that should be read",
-    "changed": "the bytes are no longer those that were indexed",
-    "bad-uri": "not an address that looktwice writes",
-    "url-refused": "a URL, and fetching URLs was not allowed",
-    "forbidden-address": "a URL of this machine or its network, and those were not allowed",
-    "download": "the server did not deliver",
+    "too-large": f"the file has more than {MAX_BYTES:,} bytes",
+    "not-an-image": f"the file has more than {LOOK_FIRST_BYTES:,} bytes and does not begin like an image",
+    "truncated": "the file ends inside the range to read",
+    "changed": "the file has changed since it was indexed",
+    "bad-uri": "the uri is not one that looktwice writes",
+    "url-refused": "the item is a URL, which --allow-urls would fetch",
+    "forbidden-address": "the URL is on this machine or its network, which --allow-private-urls would fetch",
+    "download": "the server did not deliver the file",
 }
-"""What `MediaError.reason` can be when it comes from this module."""
+"""Values of `MediaError.reason` from this module."""
 
 _RANGE = re.compile(r"offset=([0-9]{1,18})&size=([0-9]{1,18})\Z")
 _URL = re.compile(r"https?://", re.IGNORECASE)
@@ -59,7 +59,7 @@ class Location:
 
 
 def file_uri(path: str | bytes | os.PathLike[str], *, folder: bool = False) -> str:
-    """Return the uri of a file, or with a closing slash of a folder; links are not resolved.
+    """Return the uri of a file, or of a folder with a closing slash; links are not resolved.
 
     >>> file_uri(b"/pictures/caf\\xe9 #1.jpg")
     'file:///pictures/caf%E9%20%231.jpg'
@@ -74,7 +74,7 @@ def range_uri(uri: str, offset: int, size: int) -> str:
 
 
 def is_url(text: str) -> bool:
-    """Whether this would have to be fetched over the network."""
+    """Return whether a text is an http or https URL."""
     return _URL.match(text) is not None
 
 
@@ -92,7 +92,7 @@ def parse_uri(uri: str) -> Location:
 
 
 def display(uri: str) -> str:
-    """Return a uri as a person would write it: a local path, legible, with the range of a file left as it is."""
+    """Return a uri in readable form: a local path, followed by the unchanged range of a file."""
     address, hash_sign, fragment = uri.partition("#")
     if not address.startswith("file://"):
         return uri
@@ -102,24 +102,24 @@ def display(uri: str) -> str:
 def read_uri(uri: str, *, urls: Urls = "refused", sha256: str | None = None) -> bytes:
     """Read the bytes behind `uri`, as `Source.read` does while indexing.
 
-    With `sha256` (hex) the bytes must still be those that were indexed. Raises MediaError with a word from `REASONS`.
+    With `sha256` (hex) the bytes must be the indexed ones. Raises MediaError with a word from `REASONS`.
     """
     data = _fetch(uri, urls) if is_url(uri) else _read(parse_uri(uri))
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise MediaError("changed", f"{display(uri)} is not what was indexed; index it again")
+        raise MediaError("changed", f"{display(uri)} has changed since it was indexed; index it again")
     return data
 
 
 def failure(error: OSError, path: bytes) -> MediaError:
-    """Put an operating-system error on `path` into one of our words."""
+    """Translate an operating-system error on `path` to a MediaError with a word from `REASONS`."""
     if error.errno == errno.ELOOP:
-        return MediaError("link-loop", "its links lead in a circle")
+        return MediaError("link-loop", "its links lead in a circle; remove one of them")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         if os.path.islink(path):
             return MediaError("dangling-link", f"it points to {os.fsdecode(os.readlink(path))!r}")
-        return MediaError("missing", "there is no such file any more")
+        return MediaError("missing", "the file does not exist any more")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return MediaError("permission", "the file may not be read; check its permissions")
+        return MediaError("permission", "the file's permissions forbid reading it; change them")
     return MediaError("io-error", error.strerror or str(error))
 
 
@@ -129,8 +129,8 @@ def open_file(path: bytes) -> BinaryIO:
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise MediaError("not-a-file", "it is not a regular file")
-    return os.fdopen(handle, "rb")  # buffered: one read may give less than is asked of it (FUSE, NFS)
+        raise MediaError("not-a-file", "it is a folder, pipe or device, not a regular file")
+    return os.fdopen(handle, "rb")  # buffered: a raw read may return fewer bytes than requested (FUSE, NFS)
 
 
 def _read(where: Location) -> bytes:
@@ -158,7 +158,7 @@ def _read_open(file: BinaryIO, where: Location) -> bytes:
 
 def _fetch(url: str, urls: Urls) -> bytes:
     if urls == "refused":
-        raise MediaError("url-refused", f"{url} is a URL, and fetching URLs was not allowed (--allow-urls)")
+        raise MediaError("url-refused", f"{url} is a URL; pass --allow-urls to fetch it")
     from looktwice.sources.download import fetch  # late: it loads urllib and ssl
 
     return fetch(url, MAX_BYTES, private=urls == "private")

@@ -1,4 +1,4 @@
-"""The table on disk: items with vectors, their visual tokens, and the ledger of failures.
+"""Store a table on disk: items with vectors, their visual tokens, and the ledger of failures.
 
     table = Table.create("photos.lt", encoder.info, columns={"year": int})
     table.add([Row(...)])

@@ -1,6 +1,6 @@
-"""The approximate index: one bit per dimension (RaBitQ) in an inverted file, refined with the stored vectors.
+"""Build the approximate index: one bit per dimension (RaBitQ) in an inverted file, refined with the stored vectors.
 
-Small tables need none: exact search of EXACT_ROWS rows is faster than the second look at a single candidate.
+Small tables need no index: exact search of EXACT_ROWS rows is faster than scoring one candidate.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ _REFINES = (2, 5, 10, 20)
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """An index. `recall` is recall@100 of `sample` of the table's own vectors against exact search; `refine` and
-    `nprobes` are the smallest settings tried that reach TARGET_RECALL, or the largest where none did."""
+    """An index and its measured recall.
+
+    `recall` is recall@100 against exact search, for `sample` of the table's own vectors. `refine` and `nprobes` are the
+    smallest settings tried that reach TARGET_RECALL, or the largest if none does.
+    """
 
     kind: str
     rows: int
@@ -45,12 +48,12 @@ class IndexInfo:
 
 
 def build(space: Space, rows: int) -> IndexInfo:
-    """Build the index on a table, or replace it, and measure it."""
+    """Build or replace the index of a table of `rows` rows, and measure its recall."""
     from lancedb.index import IvfRq
 
     started = time.monotonic()
     partitions = max(1, math.isqrt(rows) // 2)
-    # num_bits must be said: other ways to ask for this index fall back to 5 or 8 bits per dimension.
+    # num_bits must be explicit: other ways to request this index fall back to 5 or 8 bits per dimension.
     config = IvfRq(distance_type="cosine", num_bits=1, num_partitions=partitions)
     space.table.create_index("vector", config=config, replace=True)
     info = tune(space, rows, partitions)
@@ -58,9 +61,9 @@ def build(space: Space, rows: int) -> IndexInfo:
 
 
 def build_keys(table: Any, columns: Sequence[str]) -> None:
-    """Index the columns that rows are looked up by, where the table is large.
+    """Index the columns that rows are looked up by, if the table is large.
 
-    One that is there stays while it knows nearly all rows; the others are found by a scan of those alone.
+    An existing index stays while it covers nearly all rows; LanceDB scans only the others.
     """
     from lancedb.index import BTree
 
@@ -73,19 +76,19 @@ def build_keys(table: Any, columns: Sequence[str]) -> None:
 
 
 def drop(table: Any) -> None:
-    """Remove the approximate index, where there is one."""
+    """Remove the approximate index, if any."""
     for index in table.list_indices():
         if index.columns == ["vector"]:
             table.drop_index(index.name)
 
 
 def behind(index: Any) -> bool:
-    """Whether so many rows came after an index that looking through them takes longer than it should."""
+    """Return whether an index leaves out so many newer rows that scanning them is slow."""
     return bool(index.num_unindexed_rows > max(10_000, index.num_indexed_rows // 20))
 
 
 def tune(space: Space, rows: int, partitions: int) -> IndexInfo:
-    """Measure recall@100 with more and more effort until it suffices."""
+    """Measure recall@100 with growing effort until it reaches TARGET_RECALL. Return the last setting."""
     queries = _sample(space, rows)
     truth = space.stream(queries, DEPTH)
     least = min(16, partitions)
@@ -100,7 +103,7 @@ def tune(space: Space, rows: int, partitions: int) -> IndexInfo:
 
 
 def recall(truth: list[list[Candidate]], found: list[list[Candidate]]) -> float:
-    """Return the share of the exact answers that were found. A tie at the cut counts as found: by score, not by id."""
+    """Return the share of exact answers that were found. Ties at the cut count as found, since scores are compared."""
     hits = total = 0
     for right, mine in zip(truth, found, strict=True):
         floor = right[-1].coarse - 1e-6
@@ -110,7 +113,7 @@ def recall(truth: list[list[Candidate]], found: list[list[Candidate]]) -> float:
 
 
 def _sample(space: Space, rows: int) -> Any:
-    """Return up to SAMPLE of the table's vectors, the same ones each time."""
+    """Return up to SAMPLE of the table's vectors as unit rows, always the same ones."""
     offsets = np.sort(np.random.default_rng(0).choice(rows, size=min(SAMPLE, rows), replace=False))
     picked = space.table.take_offsets(offsets.tolist()).select(["vector"]).to_arrow()
     vectors = vectors_of(picked, space.dim).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Making and finding a table. The manifest is written last: without it nothing has ever been added."""
+"""Create and open tables. The manifest is written last, so a folder without it has never held a row."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _OWN = {*(f"{name}.lance" for name in _TABLES), LOCK}
 
 
 def open_location(location: Location, encoder: EncoderInfo | None) -> Location:
-    """Check that a table can be opened; returns its location. Raises what `Manifest.read` does, and Mismatch."""
+    """Check that a table can be opened and return its location. Raises like `Manifest.read`, and Mismatch."""
     if not location.exists():
-        raise UsageError(f"{location} does not exist; make it with: looktwice index {location} FOLDER")
+        raise UsageError(f"{location} does not exist; create it with: looktwice index {location} FOLDER")
     if not location.exists(manifest.NAME) and _is_unfinished(location):
         with plain_errors(location, "opening the table"):
             database = connect(location)
             for name in _TABLES:
                 _demand_empty(database, name, location)
-        raise UsageError(f"{location} was never finished; index into it again and it will be made anew.")
+        raise UsageError(f"{location} is an unfinished table; run the same looktwice index again to create it.")
     found = Manifest.read(location)
     if encoder is not None:
         found.check(encoder, location)
@@ -41,10 +41,10 @@ def open_location(location: Location, encoder: EncoderInfo | None) -> Location:
 def create_tables(
     location: Location, encoder: EncoderInfo, columns: Mapping[str, type], roots: Sequence[str]
 ) -> Location:
-    """Make the place, its three empty tables and the manifest; leftovers of a killed attempt are cleared first."""
+    """Create the folder, its three empty tables and the manifest; clear the leftovers of a killed attempt first."""
     check_columns(columns)
     if encoder.dim < 1:
-        raise UsageError(f"Vectors need at least one dimension, not {encoder.dim}.")
+        raise UsageError(f"Vectors have {encoder.dim} dimensions; use an encoder with at least one.")
     with plain_errors(location, "making the table"):
         location.prepare()
         _demand_free(location)
@@ -69,9 +69,9 @@ def _create(database: Any, encoder: EncoderInfo, columns: Mapping[str, type]) ->
 
 def _demand_free(location: Location) -> None:
     if location.exists(manifest.NAME):
-        raise UsageError(f"{location} is a table already; open it, or choose another name.")
+        raise UsageError(f"{location} is already a table; open it, or choose another name.")
     if location.list() and not _is_unfinished(location):
-        raise UsageError(f"{location} holds other files; choose a new folder for the table.")
+        raise UsageError(f"{location} contains other files; choose a new folder for the table.")
 
 
 def _is_unfinished(location: Location) -> bool:
@@ -80,7 +80,7 @@ def _is_unfinished(location: Location) -> bool:
 
 
 def _drafts(location: Location) -> list[str]:
-    """Manifests that were never finished."""
+    """Return the names of unfinished manifests."""
     return [name for name in location.list() if name.startswith(f"{manifest.NAME}.") and name.endswith(DRAFT)]
 
 

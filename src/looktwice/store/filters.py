@@ -1,8 +1,8 @@
-"""A user's filter is checked here before any SQL parser sees it.
+"""Check a user's filter before any SQL parser sees it.
 
-The database's parser stops at the end of the first complete expression and ignores the rest, and its planner overflows
-the stack on long chains of operators. So only tokens that are known here pass, brackets must pair up, and there are
-limits. Put into parentheses, what passes is one expression or an error.
+The database's parser stops at the end of the first complete expression and ignores the rest. Its planner overflows the
+stack on long chains of operators. So only known tokens pass, brackets must pair up, and there are limits. A filter that
+passes is, in parentheses, one expression or an error.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator
 
 MOST_CHARACTERS = 4_000_000
-"""Length of a filter. An IN list of 100,000 ids (0.9 million characters) takes one second."""
+"""Longest filter. An IN list of 100,000 ids (0.9 million characters) takes one second."""
 
 MOST_OPERATORS = 250
-"""Names, keywords and operators in a filter; values and commas do not count, so that an IN list may be long.
+"""Most names, keywords and operators in a filter; values and commas do not count, so that an IN list may be long.
 
 The shortest chain that ended the process (signal 11) held between 400 and 800 of these; with 200 nothing took more than
 three seconds.
@@ -39,16 +39,16 @@ _VALUES = ("text", "number", "comma", "open", "close")
 
 
 def check(where: str) -> None:
-    """Raise ValueError, with the cause, where a filter is not surely one expression of bearable size."""
+    """Raise ValueError, with the cause, unless a filter is one expression within the limits."""
     if len(where) > MOST_CHARACTERS:
-        raise ValueError(f"it has {len(where):,} characters and at most {MOST_CHARACTERS:,} are allowed")
+        raise ValueError(f"it has {len(where):,} characters, but at most {MOST_CHARACTERS:,} are allowed")
     opened: list[str] = []
     operators, before = 0, ""
     for kind, token, place in _tokens(where):
         if kind == "open":
             opened.append(token)
         elif kind == "close" and (not opened or opened.pop() + token not in ("()", "[]")):
-            raise ValueError(f"the {token} at character {place} closes nothing")
+            raise ValueError(f"the {token} at character {place} has no opening bracket")
         sign = token in "+-" and before in ("open", "comma")  # of a value in a list
         operators += kind not in _VALUES and not sign
         before = kind
@@ -56,13 +56,13 @@ def check(where: str) -> None:
         raise ValueError(f"a {opened[-1]} is not closed")
     if operators > MOST_OPERATORS:
         raise ValueError(
-            f"it has {operators:,} names, keywords and operators and at most {MOST_OPERATORS} are allowed; "
-            "id IN ('a', 'b') asks for many values at once"
+            f"it has {operators:,} names, keywords and operators, but at most {MOST_OPERATORS} are allowed; "
+            "match many values with id IN ('a', 'b')"
         )
 
 
 def _tokens(where: str) -> Iterator[tuple[str, str, int]]:
-    """Yield kind, text and place (from 1) of each token but space. Raises ValueError at what is not known."""
+    """Yield kind, text and place (from 1) of each token except space. Raises ValueError for an unknown token."""
     end, touches = 0, False
     while end < len(where):
         start, found = end, _TOKEN.match(where, end)
@@ -78,9 +78,9 @@ def _tokens(where: str) -> Iterator[tuple[str, str, int]]:
 def _unknown(where: str, start: int, kind: str) -> str:
     place = f"at character {start + 1}"
     if kind == "comment":
-        return f"the {where[start : start + 2]} {place} would begin a comment, and a filter may hold none"
+        return f"the {where[start : start + 2]} {place} begins a comment; remove it"
     if kind in ("text", "name"):
         return f"the quote {place} needs a space before it"
     if where[start] in "'\"`":
         return f"the quote {place} is not closed"
-    return f"{where[start]!r} {place} means nothing in a filter outside quotes"
+    return f"{where[start]!r} {place} is not allowed outside quotes"

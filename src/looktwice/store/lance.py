@@ -28,7 +28,7 @@ _process: int | None = None  # the one that LanceDB runs in: the first that open
 
 
 def connect(location: Location) -> Any:
-    """Open the database of a location. LanceDB takes more than a second to import, so it is imported only here."""
+    """Open the database of a location. LanceDB is imported only here, because that takes more than a second."""
     global _process
     refuse_forked()
     import lancedb
@@ -38,22 +38,22 @@ def connect(location: Location) -> Any:
 
 
 def refuse_forked() -> None:
-    """Raise UsageError in a child that was forked after a table was opened: LanceDB's threads did not come along.
+    """Raise UsageError in a process that was forked after a table was opened: LanceDB's threads are not in the child.
 
-    There, a call of LanceDB answers, never returns or ends the process with signal 11, as it happens.
+    There, a call of LanceDB may answer, hang, or end the process with signal 11.
     """
     if _process is not None and os.getpid() != _process:
         raise UsageError(
-            "This process was forked from one that had opened a table, which LanceDB does not survive; "
-            "open tables only after the fork, or start processes with 'spawn'."
+            "This process was forked after a table was opened, which LanceDB does not support; "
+            "open tables after the fork, or start processes with 'spawn'."
         )
 
 
 @contextmanager
 def plain_errors(place: object, doing: str) -> Iterator[None]:
-    """Turn whatever LanceDB, Arrow or the disk raise while `doing` something into a StoreError of one sentence.
+    """Turn errors of LanceDB, Arrow or the disk while `doing` something into a StoreError of one sentence.
 
-    Every call of LanceDB happens in here, so forked processes are refused here.
+    Every call of LanceDB runs inside this context, so it also refuses forked processes.
     """
     refuse_forked()
     try:
@@ -64,14 +64,14 @@ def plain_errors(place: object, doing: str) -> Iterator[None]:
         raise StoreError(_sentence(place, doing, error)) from error
 
 
-DECLARE = "A metadata key is one if that was said when the table was made: looktwice index … --column KEY:TYPE."
+DECLARE = "To filter on a metadata key, declare it when you create the table: looktwice index … --column KEY:TYPE."
 
 
 @contextmanager
 def filtering(where: str | None, columns: Sequence[str]) -> Iterator[str | None]:
-    """Yield the user's filter as it may be given to the database, which is the only way for one to get there.
+    """Yield the user's filter in its checked form; no other form may reach the database.
 
-    Turns what is wrong with it, whoever says so, into a UsageError that names the columns there are.
+    Turns every error about the filter, of this check or of the database, into a UsageError that names the columns.
     """
     try:
         yield _condition(where)
@@ -91,7 +91,7 @@ def _condition(where: str | None) -> str | None:
     if where is None:
         return None
     if not isinstance(where, str):
-        raise UsageError(f"A filter is a text in SQL, not {type(where).__name__}; write one such as: year > 2020")
+        raise UsageError(f"A filter must be SQL text, not {type(where).__name__}; write one such as: year > 2020")
     if not where.strip():
         raise UsageError("The filter is empty; leave it out or write one such as: year > 2020")
     check(where)
@@ -108,9 +108,9 @@ def quote(value: str) -> str:
 
 
 def is_in(column: str, values: Iterable[str]) -> str:
-    """Return `column IN ('…', '…')`; with no values, what is never true.
+    """Return `column IN ('…', '…')`; without values, a condition that is never true.
 
-    What holds half characters is left out: it cannot be stored as UTF-8, so that no row has it.
+    Values with lone surrogates are left out: they cannot be stored as UTF-8, so no row has one.
     """
     literals = ",".join(quote(value) for value in values if text_is_utf8(value))
     return f"{column} IN ({literals})" if literals else "false"
@@ -126,9 +126,9 @@ def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
 def _sentence(place: object, doing: str, error: Exception) -> str:
     text = _RUST_PLACE.sub("", str(error)).strip() or type(error).__name__
     if "No space left" in text or "os error 28" in text or getattr(error, "errno", None) == 28:
-        return f"The disk is full, so {doing} failed; {place} is as it was before: free some space and run it again."
+        return f"The disk is full, so {doing} failed and left {place} unchanged; free some space and run it again."
     if _NOT_FOUND.search(text):
-        return f"{doing} failed in {place}: {MISSING} After a purge by another process, opening it again is enough."
+        return f"{doing} failed in {place}: {MISSING} If another process has purged the table, just open it again."
     if "Permission denied" in text or "Read-only file system" in text:
-        return f"{place} may not be written, so {doing} failed; check its permissions."
+        return f"{place} is not writable, so {doing} failed; check its permissions."
     return f"{doing} failed in {place}: {text.splitlines()[0][:300]}"

@@ -1,4 +1,4 @@
-"""The ledger: items and places that failed, with the reason. One line per uri and stage; the latest one counts."""
+"""Keep the ledger: items and places that failed, with the reason. One line per uri and stage; the latest one counts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ _CHUNK = 2000
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """One failure, at the item or place `uri` of `root`. `stage` is scan, read, decode, encode, or tokens:KEY with the
-    key of a token set; `reason` a fixed word to count by, `at` an ISO 8601 time in UTC. `item_id` is the id of the item
-    that failed; it is empty for a place, such as a folder that may not be read."""
+    """One failure, of the item or place `uri` of `root`.
+
+    `stage` is scan, read, decode, encode, or tokens:KEY with the key of a token set. `reason` is a fixed word to count
+    by. `at` is an ISO 8601 time in UTC. `item_id` is the id of the failed item; it is empty for a place, such as an
+    unreadable folder.
+    """
 
     uri: str
     stage: str
@@ -41,7 +44,7 @@ class LedgerReader:
             return int(self._open().count_rows())
 
     def __iter__(self) -> Iterator[LedgerEntry]:
-        """Entries in the order of uri and stage."""
+        """Yield the entries in the order of uri and stage."""
         with plain_errors(self._place, "reading the ledger"):
             table = self._open()
             rows = table.search().select([name for name in _FIELDS if name in table.schema.names]).to_arrow()
@@ -51,7 +54,7 @@ class LedgerReader:
 
 
 class Ledger(LedgerReader):
-    """The failures of one table. Writing demands the table's lock, as everything does that changes it."""
+    """The failures of one table, for reading and writing. Writing takes the table's lock."""
 
     def __init__(self, place: object, open_table: Callable[[], Any], demand_lock: Callable[[], Any]) -> None:
         super().__init__(place, open_table)
@@ -75,7 +78,7 @@ class Ledger(LedgerReader):
             upsert.execute(pa.Table.from_pylist(rows, schema=ledger_schema()))
 
     def clear(self, uris: Iterable[str], stages: Sequence[str] | None = None) -> int:
-        """Forget the failures of these uris, in these stages or in all; returns how many there were."""
+        """Delete the failures of these uris, in these stages or in all. Return how many were deleted."""
         removed = 0
         with self._writing(), plain_errors(self._place, "clearing the ledger"):
             for part in batched(uris, _CHUNK):
@@ -86,7 +89,7 @@ class Ledger(LedgerReader):
         return removed
 
     def clear_items(self, rows: Iterable[Mapping[str, str]]) -> None:
-        """Forget the failures of these items (id, uri, root), at their uri or under their id."""
+        """Delete the failures of these items (id, uri, root), by their uri or their id."""
         by_root: dict[str, list[str]] = defaultdict(list)
         uris: list[str] = []
         for row in rows:
@@ -94,17 +97,18 @@ class Ledger(LedgerReader):
             by_root[row["root"]].append(row["id"])
         with self._writing(), plain_errors(self._place, "clearing the ledger"):
             self.clear(uris)
-            for root, ids in by_root.items():  # the same id of another root is a failure of another item
+            for root, ids in by_root.items():  # the same id under another root is another item
                 for part in batched(ids, _CHUNK):
                     self._delete(f"{is_in('item_id', part)} AND {is_in('root', [root])}")
 
     def _delete(self, where: str) -> int:
-        """Delete the lines that fulfil a condition; where none does, no version is written."""
+        """Delete the lines that match a condition; write no version if none does. Return how many were deleted."""
         table = self._open()
         return int(table.delete(where).num_deleted_rows) if table.count_rows(where) else 0
 
 
 def ledger_schema() -> Any:
+    """Return the Arrow schema of the ledger."""
     import pyarrow as pa
 
     texts = [pa.field(name, pa.string()) for name in _FIELDS]

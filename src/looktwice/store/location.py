@@ -1,4 +1,4 @@
-"""The place of a table: `Location` is the seam, `LocalFolder` the only implementation so far.
+"""Read and write the place of a table: `Location` is the interface, `LocalFolder` the only implementation so far.
 
 Manifest and codebooks are read and written through it; LanceDB reads and writes its own files below the same `path`.
 Object storage is one more implementation: `s3://…` with pyarrow.fs or fsspec, `path` being the uri that LanceDB takes.
@@ -27,47 +27,47 @@ class Location(Protocol):
 
     @property
     def path(self) -> Path | str:
-        """What LanceDB opens: a folder, or a uri that it knows. `str(location)` names the place in messages."""
+        """Return the folder or uri that LanceDB opens. `str(location)` names the place in messages."""
         ...
 
     @property
     def lock_file(self) -> Path:
-        """A file of this machine for the writer's lock.
+        """Return a file of this machine for the writer's lock.
 
-        Outside the table it keeps apart the writers of this machine only, and `WriterLock` says so.
+        A file outside the table separates the writers of this machine only, and `WriterLock` warns of it.
         """
         ...
 
     def read_bytes(self, name: str, limit: int) -> bytes:
-        """Return a file's bytes. Raises FileNotFoundError, StoreError above `limit` bytes or for what is no file."""
+        """Return a file's bytes. Raises FileNotFoundError, StoreError above `limit` bytes or if it is not a file."""
         ...
 
     def write_whole(self, name: str, data: bytes) -> None:
-        """Write a file: readers and crashes see the old one or the new one, and once it returns, the new one."""
+        """Write a file atomically: readers and crashes see the old or the new one, after return only the new one."""
         ...
 
     def exists(self, name: str = "") -> bool:
-        """Whether there is a file or folder of this name."""
+        """Return whether a file or folder of this name exists."""
         ...
 
     def list(self, name: str = "") -> list[str]:
-        """Return the names of what lies directly in a folder, in order; none where it does not exist."""
+        """Return the sorted names in a folder, not below it; an empty list if it does not exist."""
         ...
 
     def size(self, name: str = "") -> int:
-        """Return the bytes of a file, or of all files in a folder and below; 0 where it does not exist."""
+        """Return the bytes of a file, or of all files in a folder and below; 0 if it does not exist."""
         ...
 
     def delete(self, name: str) -> None:
-        """Delete a file, or a folder with all it holds, if it exists."""
+        """Delete a file, or a folder with its contents, if it exists."""
         ...
 
     def prepare(self) -> None:
-        """Make room for a new table. Raises UsageError where something else is in the way."""
+        """Create the place for a new table. Raises UsageError if something else is there."""
         ...
 
     def check(self, name: str) -> None:
-        """Raise StoreError where a folder holds what could lead out of the table. Object storage has no such thing."""
+        """Raise StoreError if a folder contains links out of the table. Object storage has none."""
         ...
 
 
@@ -76,7 +76,9 @@ def locate(path: str | Path | Location) -> Location:
     if not isinstance(path, str | Path):
         return path
     if _SCHEME.match(str(path)) and not Path(path).exists():
-        raise UsageError(f"{path} is not a folder of this machine; tables lie in local folders so far.")
+        raise UsageError(
+            f"{path} is not on this machine; pass a local folder, as tables on object storage are not supported yet."
+        )
     return LocalFolder(Path(path))
 
 
@@ -120,27 +122,27 @@ class LocalFolder:
 
     def prepare(self) -> None:
         if self.path.is_symlink() and not self.path.exists():
-            raise UsageError(f"{self.path} is a link that points to nothing; choose another place.")
+            raise UsageError(f"{self.path} is a link to a missing folder; choose another place.")
         if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path} is a file; a table is a folder, so choose another name.")
+            raise UsageError(f"{self.path} is a file, but a table is a folder; choose another name.")
         self.path.mkdir(parents=True, exist_ok=True)
 
     def check(self, name: str) -> None:
         demand_plain(self._at(name))
 
     def _at(self, name: str) -> Path:
-        """Return the path of a name. Raises StoreError where a folder on the way is a link to somewhere else."""
+        """Return the path of a name. Raises StoreError if a folder on the way is a link."""
         path = self.path / name
         for folder in path.parents:
             if folder == self.path:
                 break
             if folder.is_symlink():
-                raise StoreError(f"{folder} is a link; put the folder itself there.")
+                raise StoreError(f"{folder} is a link; replace it with the folder itself.")
         return path
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of a file; 0 for anything else, and for what another process has just tidied up."""
+    """Return the bytes of a file; 0 for anything else, and for a file that another process has just removed."""
     with suppress(FileNotFoundError, NotADirectoryError):
         found = path.lstat()
         return found.st_size if stat.S_ISREG(found.st_mode) else 0

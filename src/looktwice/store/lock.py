@@ -1,7 +1,7 @@
-"""One writer at a time, between processes and threads: `flock` on `.writer.lock`. Readers never look at it.
+"""Allow one writer at a time, among processes and threads: `flock` on `.writer.lock`. Readers ignore it.
 
-The kernel drops the lock when its process ends, however it ends, so there is nothing to clean up after `kill -9`. A
-file system without `flock` has only the file itself, which outlives its process where that is another machine's.
+The kernel drops the lock when its process ends, however it ends, so `kill -9` leaves nothing to clean up. On a file
+system without `flock` the file itself is the lock, and it may outlive a process of another machine.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class WriterLock:
 
     @property
     def _is_file_alone(self) -> bool:
-        """Whether there is no `flock`: filelock then made itself a SoftFileLock, or, from 4.3 on, one with a `pid`."""
+        """Return whether `flock` is missing: filelock then uses a SoftFileLock, or, from 4.3 on, one with a `pid`."""
         return isinstance(self._lock, SoftFileLock) or hasattr(self._lock, "pid")
 
     @contextmanager
     def hold(self, wait: float = 0) -> Iterator[bool]:
-        """Hold the lock, waiting up to `wait` seconds for it; yields whether this thread did not hold it before.
+        """Hold the lock, waiting up to `wait` seconds for it. Yield whether it is new to this thread.
 
-        Raises Locked, naming the process that has it.
+        Raises Locked, which names the process that holds it.
         """
         if not self._thread.acquire(timeout=wait):
             raise Locked(f"Another thread is writing to {self._place}; try again when it has finished.")
@@ -63,9 +63,9 @@ class WriterLock:
         except Timeout:
             raise Locked(self._refusal()) from None
         except NotImplementedError as error:  # of older versions of filelock
-            raise StoreError(f"{self._file} lies where there are no locks; install a newer filelock.") from error
+            raise StoreError(f"{self._file} is on a file system without locks; install a newer filelock.") from error
         except OSError as error:
-            raise StoreError(f"{self._file} cannot be locked ({error.strerror}); check the permissions.") from error
+            raise StoreError(f"{self._file} cannot be locked ({error.strerror}); check its permissions.") from error
         try:
             self._sign()
             yield
@@ -73,23 +73,23 @@ class WriterLock:
             self._lock.release()
 
     def _say_how_far_it_reaches(self) -> None:
-        """Warn once where the file is not in the table: other machines have a file of their own."""
+        """Warn once if the file is outside the table, since other machines then have a file of their own."""
         if not self._said:
             self._said = True
             log.warning(
-                "The writer's lock of %s is a file of this machine (%s): let no other machine write to the table.",
+                "The writer's lock of %s is local to this machine (%s); do not write to it from another machine.",
                 self._place, self._file,
             )  # fmt: skip
 
     def _demand_own_file(self) -> None:
-        """Raise StoreError where signing the lock would overwrite a file that has another name, too, or never end."""
+        """Raise StoreError if signing the lock could overwrite a file with a second name, or block on a pipe."""
         with suppress(FileNotFoundError, NotADirectoryError):
             found = self._file.lstat()
             if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-                raise StoreError(f"{self._file} cannot be locked, as it is a link or no regular file; remove it.")
+                raise StoreError(f"{self._file} is a link or not a regular file, so it cannot be locked; remove it.")
 
     def _sign(self) -> None:
-        """Say in the file who holds it, in the way of filelock, which does it itself where there is no `flock`."""
+        """Write the holder into the file, in filelock's format; without `flock`, filelock does it itself."""
         if not self._is_file_alone:
             with suppress(OSError):  # it only names the holder, and a delete must work on a full disk
                 self._file.write_text(f"{os.getpid()}\n{_host()}\n")
@@ -99,15 +99,15 @@ class WriterLock:
         who = f"process {pid or '?'} on {host}" if host and host != _host() else f"process {pid}" if pid else "another"
         if self._is_file_alone:
             return (
-                f"{self._file} says that {who} is writing, and this file system has no locks to ask; "
-                "if nothing is writing, remove that file."
+                f"{self._file} names {who} as the writer, and this file system has no locks to check it; "
+                "remove that file if nothing is writing."
             )
         if host in ("", _host()) and not _is_alive(pid):
             who = "another process"
         return f"{who[0].upper()}{who[1:]} is writing to {self._place}; try again when it has finished."
 
     def _holder(self) -> tuple[int, str]:
-        """Process and host that the file names; 0 and "" where it names none."""
+        """Return the process and host that the file names; 0 and "" if it names none."""
         try:
             pid, *host = read_own(self._file, _MOST_BYTES).decode("ascii").split("\n")
             return int(pid), host[0] if host else ""
@@ -116,7 +116,7 @@ class WriterLock:
 
 
 def _host() -> str:
-    """Name of this machine, in printable characters."""
+    """Return the name of this machine, in printable characters."""
     return socket.gethostname().encode("ascii", "backslashreplace").decode().replace("\n", "?") or "?"
 
 

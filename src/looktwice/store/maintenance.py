@@ -1,4 +1,4 @@
-"""Housekeeping on a whole table: compacting, erasing for good, sizes on disk, export."""
+"""Maintain a whole table: compact, erase for good, measure sizes on disk, export."""
 
 from __future__ import annotations
 
@@ -31,22 +31,24 @@ def tidy(table: Any) -> None:
 
 
 def is_untidy(table: Any) -> bool:
-    """Whether searching has become slower than it need be, or much is kept that may go; a few small fragments or old
-    versions are not worth a rewrite."""
+    """Return whether compacting pays: search has become slow, or many old versions are kept.
+
+    A few small fragments or old versions are not worth a rewrite.
+    """
     if table.stats()["fragment_stats"]["num_small_fragments"] > SMALL_FRAGMENTS:
         return True
     if any(behind(index) for index in table.list_indices()):
         return True
-    # Rows that replace others leave one fragment and many versions: the ledger is such a table.
+    # A table of replaced rows, such as the ledger, has one fragment and many versions.
     made = [version["timestamp"] for version in table.list_versions()]
     return len([at for at in made if datetime.now(at.tzinfo) - at > KEEP_VERSIONS]) > OLD_VERSIONS
 
 
 def rewrite(database: Any, table: Any) -> Any:
-    """Write a table anew with only its live rows and drop all its older versions and indices; returns the new handle.
+    """Rewrite a table with only its live rows, drop all older versions and indices, and return the new handle.
 
-    Compaction alone keeps a deleted row's bytes while few rows of its fragment are deleted; deletions, too, live on
-    in transaction files. The new version is committed before the old files go.
+    Compaction alone keeps a deleted row's bytes while few rows of its fragment are deleted, and transaction files keep
+    deletions. The new version is committed before the old files are removed.
     """
     rows = table.search().to_batches(_BATCH)
     # The schema's metadata carries the declared key along.
@@ -60,8 +62,8 @@ def rewrite(database: Any, table: Any) -> Any:
 def sizes(location: Location, items: Any, rows: int) -> dict[str, int]:
     """Return bytes on disk by part; they add up to all files of the table.
 
-    `vectors` are the float16 numbers, `items` the rest of the live item data, `versions` what only older versions
-    still need. Raises StoreError where files of the live items are missing.
+    `vectors` counts the float16 numbers, `items` the rest of the live item data, `versions` the files of older versions
+    only. Raises StoreError if files of the live items are missing.
     """
     live = _live_bytes(location, items)
     total = location.size()
@@ -80,8 +82,8 @@ def sizes(location: Location, items: Any, rows: int) -> dict[str, int]:
 
 
 def _live_bytes(location: Location, items: Any) -> int:
-    """Return what the newest version's files take. Raises StoreError where the folder of data holds less."""
-    for _ in range(2):  # again, as another process may commit or purge between the two looks
+    """Return the bytes of the newest version's files. Raises StoreError if the data folder has fewer."""
+    for _ in range(2):  # twice, as another process may commit or purge between the two measurements
         live = int(items.list_versions()[-1]["metadata"]["total_files_size"])
         if location.size("items.lance/data") >= live:
             return live
@@ -94,15 +96,15 @@ def bytes_below(folder: Path) -> int:
 
 
 def export(items: Any, target: Path, dim: int) -> Path:
-    """Write all items to `target`, vectors as float32 without padding; returns the file's path.
+    """Write all items to `target`, vectors as float32 without padding, and return the file's path.
 
-    A `target` that ends in .parquet is the file, any other the folder of an items.parquet. Whatever stops it on the
-    way, nothing of it stays behind.
+    A `target` that ends in .parquet is the file; any other is the folder for items.parquet. An interrupted export
+    leaves nothing behind.
     """
     is_file = target.suffix == ".parquet" and not target.is_dir()
     path = target if is_file else target / "items.parquet"
     if path.exists() or (target.exists() and not target.is_dir()):
-        raise UsageError(f"{target} exists already; name another one or remove it.")
+        raise UsageError(f"{target} already exists; choose another name or remove it.")
     unfinished = path.with_name(f"{path.name}.tmp")
     new = [folder for folder in path.parents if not folder.exists()]
     with plain_errors(target, "exporting"):
@@ -134,7 +136,7 @@ def _write_parquet(items: Any, path: Path, dim: int) -> None:
 
 
 def digest(rows: Iterable[Mapping[str, Any]]) -> str:
-    """16 hex digits over all rows, in whatever order they come: the sum of their hashes."""
+    """Return 16 hex digits over all rows, independent of their order: the sum of their hashes."""
     total = 0
     for row in rows:
         total += int.from_bytes(hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()[:8], "big")

@@ -1,6 +1,6 @@
-"""`manifest.json`: what a table was made with, and the refusal of anything else.
+"""Read and write `manifest.json`, which records how a table was made, and refuse other encoders.
 
-It is written to a file of its own, flushed to the disk and renamed, so that it is always one whole version.
+It is written to a draft file, flushed to the disk and renamed, so that it is always one whole version.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from looktwice.types import EncoderInfo
 NAME = "manifest.json"
 FORMAT = 2
 READABLE = (1, 2)
-"""Formats that can be opened; an older one is migrated when the table is next written to."""
+"""Formats that can be opened; an older one is migrated at the next write to the table."""
 
 NEEDS = "0.1.0"
 """The first version of looktwice that reads FORMAT; an older one names it when it refuses the table."""
@@ -40,15 +40,18 @@ _INDEX = {"kind": str, **dict.fromkeys(_COUNTS, int), "recall": float}
 
 MOST_DIM = 2**16
 MOST_BYTES = 2**26
-"""Of a manifest; a million roots of 60 characters."""
+"""Largest manifest: a million roots of 60 characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`roots`: uris that were indexed. `index`: what `build_index` measured, None while search is exact. `tokens`: one
-    mapping per token set, with at least its `tokens_key`. `dtypes`: what the encoder computed vectors in, most often
-    one; empty where a version that did not record it made the table. `format`: the one on the disk, which is an older
-    one until the table is written to."""
+    """The contents of a manifest.
+
+    `roots`: the indexed uris. `index`: the measurements of `build_index`, None while search is exact. `tokens`: one
+    mapping per token set, with at least its `tokens_key`. `dtypes`: the dtypes that the encoder computed in, usually
+    one; empty for tables of versions that did not record it. `format`: the on-disk format, which may be an older one
+    until the next write.
+    """
 
     encoder: EncoderInfo
     roots: tuple[str, ...] = ()
@@ -58,28 +61,28 @@ class Manifest:
     format: int = FORMAT
 
     def write(self, location: Location) -> None:
-        """Replace the manifest of a table, all or nothing. Raises as `files.write_whole` does."""
+        """Replace the manifest of a table atomically. Raises like `files.write_whole`."""
         values = {**dataclasses.asdict(self), "encoder": self.encoder.record(), "needs": NEEDS}
         location.write_whole(NAME, json.dumps(values, indent=1, ensure_ascii=False).encode())
 
     @classmethod
     def read(cls, location: Location) -> Manifest:
-        """Read a table's manifest. Raises UsageError if it is missing or of a format that cannot be read."""
+        """Read a table's manifest. Raises UsageError if it is missing or too old or new, StoreError if damaged."""
         try:
             values = read_json(location.read_bytes(NAME, MOST_BYTES))
         except FileNotFoundError:
             raise UsageError(
-                f"{location} is not a looktwice table (it has no {NAME}); make one with: looktwice index"
+                f"{location} is not a looktwice table (it has no {NAME}); create one with: looktwice index"
             ) from None
         except NotADirectoryError:
-            raise UsageError(f"{location} is a file, not a looktwice table; a table is a folder.") from None
+            raise UsageError(f"{location} is a file, but a looktwice table is a folder; pass the folder.") from None
         except (OSError, ValueError) as error:
-            raise StoreError(f"{location}/{NAME} cannot be read: {error}") from error
+            raise StoreError(f"{location}/{NAME} cannot be read ({error}); restore it from a copy.") from error
         found = values.get("format") if isinstance(values, dict) else None
         if type(found) is not int or found not in READABLE:
             read = " and ".join(map(str, READABLE))
             raise UsageError(
-                f"{location} has on-disk format {found!r}, and this looktwice reads formats {read}; {_way(values)}."
+                f"{location} has on-disk format {found!r}, but this looktwice reads formats {read}; {_way(values)}."
             )
         return cls._from(values, location)
 
@@ -98,13 +101,13 @@ class Manifest:
         return cls(encoder, tuple(values["roots"]), values["index"], sets, dtypes, values["format"])
 
     def check(self, encoder: EncoderInfo, place: object) -> None:
-        """Refuse any encoder but the one whose vectors are in the table. Raises Mismatch with both names."""
+        """Raise Mismatch, with both names, unless `encoder` is the one whose vectors are in the table."""
         for what in ("name", "revision", "preprocessing", "dim"):
             mine, theirs = getattr(self.encoder, what), getattr(encoder, what)
             if mine != theirs:
                 raise Mismatch(
                     f"{place} was made with encoder {self.encoder.name} ({what} {mine}), not with "
-                    f"{encoder.name} ({what} {theirs}); open it with the first or index into a new table."
+                    f"{encoder.name} ({what} {theirs}); use the first encoder or index into a new table."
                 )
 
 

@@ -1,7 +1,7 @@
-"""Bring a table of format 1 to format 2: its ledger gets the column `item_id`.
+"""Migrate a table from format 1 to format 2: its ledger gets the column `item_id`.
 
-Each step is one atomic commit and does nothing where it was done before, and the manifest, which names the format, is
-written last. So a migration that was killed goes on when the table is next written to. No line is ever removed.
+Each step is one atomic commit and is skipped if it was done before. The manifest, which names the format, is written
+last. So a killed migration continues at the next write to the table. No line is ever removed.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ log = logging.getLogger(__name__)
 
 _BATCH = 4096
 _ID_IN_DETAIL = re.compile(r"""line \d+, id ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")[,:]""")
-"""How format 1 named the item of a list: in `detail` alone. Read here once per table, and nowhere else."""
+"""The id of a list's item in format 1, which kept it in `detail` only. It is read here, once per table."""
 
 
 def migrate(ledger: Any, manifest: Manifest, location: Location) -> Manifest:
-    """Bring a table to the newest format; returns its new manifest. The caller holds the writer's lock."""
+    """Migrate a table to the newest format and return its new manifest. The caller holds the writer's lock."""
     with plain_errors(location, "migrating the table"):
         add_column(ledger)
         fill_ids(ledger)
         changed = replace(manifest, format=FORMAT)
         changed.write(location)
     log.warning(
-        "%s was in on-disk format %d and is in format %d from now on; all rows were kept. "
-        "Open it only with this version of looktwice or a newer one.",
+        "%s was migrated from on-disk format %d to %d with all its rows; "
+        "open it only with this version of looktwice or a newer one.",
         location, manifest.format, FORMAT,
     )  # fmt: skip
     return changed
 
 
 def add_column(ledger: Any) -> None:
-    """Add the column `item_id`, null everywhere, unless it is there."""
+    """Add the column `item_id`, null in every row, unless it exists."""
     import pyarrow as pa
 
     if "item_id" not in ledger.schema.names:
@@ -53,7 +53,7 @@ def add_column(ledger: Any) -> None:
 
 
 def fill_ids(ledger: Any) -> None:
-    """Write the ids that can be known into the lines that have none."""
+    """Write the known ids into the lines that have none."""
     import pyarrow as pa
 
     unknown = ledger.search().where("item_id IS NULL").to_arrow()
@@ -65,9 +65,9 @@ def fill_ids(ledger: Any) -> None:
 
 
 def item_id(row: Mapping[str, str]) -> str | None:
-    """Return the id of the item that a line of format 1 is about; None for a place, or where the line does not say.
+    """Return the id of the item of a line of format 1; None for a place, or if the line does not contain it.
 
-    The next run that meets such a failure again writes the line anew, with its id.
+    The next run that meets the failure again rewrites the line with its id.
     """
     root, uri = row["root"] or "", row["uri"] or ""
     if root and not root.endswith("/"):

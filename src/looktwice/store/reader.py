@@ -1,4 +1,4 @@
-"""Reading a table: `TableReader` has the methods, `Snapshot` is one version that never changes."""
+"""Read a table: `TableReader` has the methods, `Snapshot` is one version that never changes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHUNK = 2000
 
 
 class TableReader:
-    """The reading half of a table. Any number of threads may call these methods at once; none of them changes anything.
+    """The read-only methods of a table. Any number of threads may call them at the same time.
 
     A single call answers from one version. Several calls answer from the same version on a `Snapshot` only: a `Table`
     moves on with every write through it.
@@ -39,15 +39,15 @@ class TableReader:
 
     @property
     def path(self) -> Path | str:
-        """The folder of the table, or the uri of one that is elsewhere."""
+        """Return the folder of the table, or its uri on object storage."""
         return self.location.path
 
     def _open_newest(self) -> None:
-        """Open the newest version: manifest first, as whatever it names was written before it."""
+        """Open the newest version: manifest first, because everything that it names was written before it."""
         with plain_errors(self.path, "opening the table"):
-            for _ in range(3):  # again where it was replaced meanwhile: its index must be the one of these items
+            for _ in range(3):  # again if it was replaced meanwhile: its index must belong to these items
                 manifest = Manifest.read(self.location)
-                # New handles, not the old ones moved: another thread may be reading through those.
+                # New handles, because another thread may still be reading through the old ones.
                 tokens_, items, failures = map(self._database.open_table, ("tokens", "items", "ledger"))
                 if Manifest.read(self.location) == manifest:
                     break
@@ -60,24 +60,24 @@ class TableReader:
             return int(self._items.count_rows())
 
     def count(self, where: str | None = None) -> int:
-        """Return how many items fulfil a filter."""
+        """Return how many items match a filter."""
         with plain_errors(self.path, "counting items"), filtering(where, self._schema.names) as sql:
             return int(self._items.count_rows(sql))
 
     def search(self, vector: Any, k: int, where: str | None = None) -> list[Candidate]:
         """Return the k items nearest to `vector` [d] by cosine, best first; equal scores are ordered by id.
 
-        `where` is a SQL condition on the columns and is applied first: with n items that fulfil it, min(k, n) come
-        back. Raises UsageError for a filter or vector that cannot be used, UnknownName for an unknown column.
+        `where` is a SQL condition on the columns and is applied first: with n matching items, the result has min(k, n).
+        Raises UsageError for an invalid filter or vector, UnknownName for an unknown column.
         """
         return self.search_many(np.asarray(vector)[None], k, where)[0]
 
     def search_many(self, vectors: Any, k: int, where: str | None = None) -> list[list[Candidate]]:
-        """Return `search` of each row of `vectors` [q, d], cheaper than one by one."""
+        """Return the results of `search` for each row of `vectors` [q, d], faster than one by one."""
         return self._space().search(vectors, k, where)
 
     def get(self, ids: Sequence[str]) -> list[Row]:
-        """Return the rows of `ids` in their order. Raises UnknownName for an id that is not there."""
+        """Return the rows of `ids` in their order. Raises UnknownName for an unknown id."""
         found = {row.id: row for row in arrow_to_rows(self._lookup(ids), self.manifest.encoder.dim)}
         for id_ in ids:
             if id_ not in found:
@@ -97,13 +97,13 @@ class TableReader:
         return rows
 
     def find_images(self, hashes: Iterable[str]) -> list[Row]:
-        """Return the rows whose bytes have one of these SHA-256 sums; of those with the same text, one."""
+        """Return the rows whose bytes have one of these SHA-256 sums; of rows with the same text, only one."""
         with plain_errors(self.path, "reading items"):
             return find_images(self._items, hashes, self.manifest.encoder.dim)
 
     def find_pictures(self, hashes: Iterable[str]) -> list[Row]:
         """Deprecated name of `find_images`."""
-        warnings.warn("find_pictures is now called find_images.", DeprecationWarning, stacklevel=2)
+        warnings.warn("find_pictures is deprecated; use find_images.", DeprecationWarning, stacklevel=2)
         return self.find_images(hashes)
 
     def hashes(self) -> dict[str, str]:
@@ -111,11 +111,11 @@ class TableReader:
         return {row["id"]: row["sha256"] for row in self.rows(["id", "sha256"])}
 
     def contents(self) -> str:
-        """Return 16 hex digits over the ids, bytes and texts of all items, in whatever order they lie."""
+        """Return 16 hex digits over the ids, bytes and texts of all items, independent of their order."""
         return maintenance.digest(self.rows(["id", "sha256", "text"]))
 
     def read_codes(self, ids: Sequence[str], tokens_key: str) -> list[TokenRow | None]:
-        """Return the visual tokens of `ids` in their order; None where an item has none of this set."""
+        """Return the visual tokens of `ids` in their order; None for an item without tokens of this set."""
         return tokens.read_codes(self._tokens, self.path, ids, tokens_key)
 
     def pending_tokens(self, tokens_key: str) -> Iterator[list[str]]:
@@ -123,17 +123,17 @@ class TableReader:
         return tokens.pending(self._items, self._tokens, self.path, tokens_key)
 
     def codebook(self, sha256: str) -> bytes:
-        """Return a stored codebook. Raises StoreError where it is missing or damaged."""
+        """Return a stored codebook. Raises StoreError if it is missing or damaged."""
         return tokens.read_codebook(self.location, sha256)
 
     @property
     def index_is_due(self) -> bool:
-        """Whether `build_index` pays: the table is large, and has no index or has grown by half since it was built."""
+        """Return whether `build_index` pays: the table is large, and has no index or has grown by half since."""
         rows, built = len(self), self.manifest.index
         return rows >= ann.EXACT_ROWS and (built is None or rows >= 1.5 * built["rows"])
 
     def info(self) -> dict[str, Any]:
-        """Return what is in the table and how many bytes each part takes on disk, in all and per item."""
+        """Return counts and settings of the table, and the bytes of each part on disk, in total and per item."""
         with plain_errors(self.path, "measuring the table"):
             parts = maintenance.sizes(self.location, self._items, len(self))
         encoder = self.manifest.encoder
@@ -154,7 +154,7 @@ class TableReader:
         }
 
     def export(self, target: str | Path) -> Path:
-        """Write vectors, ids and metadata to a .parquet file, or items.parquet in a folder; returns the file's path."""
+        """Write vectors, ids and metadata to a .parquet file, or items.parquet in a folder. Return the file's path."""
         return maintenance.export(self._items, Path(target), self.manifest.encoder.dim)
 
     def _space(self) -> Space:
@@ -179,7 +179,7 @@ class TableReader:
 
 
 class Snapshot(TableReader):
-    """The newest version of a table when `Table.snapshot` was called: it never changes, whoever writes meanwhile.
+    """The newest version of a table at the call of `Table.snapshot`. It never changes, even while others write.
 
     Threads may share it. It stays readable until a purge, or a compaction more than a week later, erases its files.
     """

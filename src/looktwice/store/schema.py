@@ -1,4 +1,4 @@
-"""Records of the store and their columns on disk. docs/reference/on-disk-format.md is the contract."""
+"""Define the records of the store and their columns on disk; docs/reference/on-disk-format.md is the contract."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One item. `sha256` is the hash (hex) of the image's bytes, or of the text where there is no image, in which
-    case width and height are 0. `vector` is [d] float32; it is stored as float16. `root` is what the id is relative to.
+    """One item. `sha256` is the hash (hex) of the image's bytes, or of the text of an item without an image.
+
+    Width and height are in pixels, 0 without an image. `vector` is [d] float32 and is stored as float16. The id is
+    relative to `root`.
     """
 
     id: str
@@ -42,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """Compressed visual tokens of one image. `layout` is JSON; `sha256` is that of the bytes they were made from."""
+    """Compressed visual tokens of one image. `layout` is JSON; `sha256` is the hash of the image's bytes."""
 
     id: str
     sha256: str
@@ -64,27 +66,27 @@ def parse_columns(specs: Sequence[str]) -> dict[str, type]:
         if colon and kind not in COLUMN_TYPES:
             raise UnknownName("column type", kind, COLUMN_TYPES)
         if name in columns:
-            raise UsageError(f"The column {name!r} is named twice; give each column one type.")
+            raise UsageError(f"The column {name!r} is declared twice; pass each --column once.")
         columns[name] = COLUMN_TYPES[kind or "str"]
     check_columns(columns)
     return columns
 
 
 def check_columns(columns: Mapping[str, type]) -> None:
-    """Refuse columns that SQL could not name or that are there already (its names do not tell case apart)."""
+    """Raise UsageError for columns that SQL cannot name or that exist already (its names ignore case)."""
     taken = set(_FIXED)
     for name, kind in columns.items():
         if not _NAME.match(name):
-            raise UsageError(f"A column cannot be called {name!r}; use letters, digits and underscores.")
+            raise UsageError(f"{name!r} is not a valid column name; use letters, digits and underscores.")
         if name.lower() in taken:
-            raise UsageError(f"The column {name!r} exists already; choose another name.")
+            raise UsageError(f"The column {name!r} already exists; choose another name.")
         if kind not in COLUMN_TYPES.values():
             raise UsageError(f"The column {name!r} has type {kind!r}; use one of {', '.join(COLUMN_TYPES)}.")
         taken.add(name.lower())
 
 
 def stored_dim(dim: int) -> int:
-    """Vectors are padded with zeros to a multiple of 8, which the 1-bit index needs and cosine does not notice."""
+    """Return the stored length of vectors: padded to a multiple of 8 for the 1-bit index, with zeros for the cosine."""
     return -(-dim // 8) * 8
 
 
@@ -132,49 +134,55 @@ def declared(schema: Any) -> dict[str, type]:
 
 
 def metadata_json(metadata: Mapping[str, Any]) -> str:
-    """Return metadata as it is stored: JSON with sorted keys. Raises UsageError for what JSON cannot hold."""
+    """Return metadata in its stored form: JSON with sorted keys. Raises UsageError for values that JSON cannot hold."""
     try:
         text = json.dumps(dict(metadata), ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":"))
         text.encode()
         return text
     except (TypeError, ValueError) as error:  # UnicodeEncodeError is a ValueError
-        raise UsageError(f"Metadata must be plain JSON: {error}") from None
+        raise UsageError(
+            f"The metadata is not plain JSON ({error}); use texts, numbers, lists and objects only."
+        ) from None
 
 
 def column_values(metadata: Mapping[str, Any], columns: Mapping[str, type]) -> dict[str, Any]:
-    """Return the declared columns of one item, None where metadata has none. Raises UsageError for a wrong type."""
+    """Return the declared columns of one item, None for missing keys. Raises UsageError for a wrong type."""
     values = {}
     for name, kind in columns.items():
         value = metadata.get(name)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if value is not None and type(value) is not kind:
-            raise UsageError(f"Column {name} holds {kind.__name__}, and this item has {value!r}.")
+            raise UsageError(f"Column {name} holds {kind.__name__}, but this item has {value!r}; correct its metadata.")
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise UsageError(f"Column {name} holds 64-bit whole numbers, and this item has {value!r}.")
+            raise UsageError(
+                f"Column {name} holds 64-bit whole numbers, but this item has {value!r}; correct its metadata."
+            )
         values[name] = value
     return values
 
 
 def check_metadata(metadata: Mapping[str, Any], columns: Mapping[str, type]) -> None:
-    """Raise UsageError where metadata is no JSON or does not fit the declared columns."""
+    """Raise UsageError if metadata is not JSON or does not fit the declared columns."""
     metadata_json(metadata)
     column_values(metadata, columns)
 
 
 def check_rows(rows: Sequence[Row], dim: int) -> None:
-    """Refuse rows that would be stored wrongly or would not be found again. Raises UsageError."""
+    """Raise UsageError for rows that could not be stored or found again."""
     seen: set[str] = set()
     for row in rows:
         if not row.id or not text_is_utf8(row.id):
-            raise UsageError(f"An id must be text that is not empty, not {row.id!r}.")
+            raise UsageError(f"{row.id!r} is not a valid id; use non-empty UTF-8 text.")
         if row.id in seen:
-            raise UsageError(f"The id {row.id!r} stands twice in one batch; ids must differ.")
+            raise UsageError(f"The id {row.id!r} occurs twice in one batch; pass each id once.")
         seen.add(row.id)
         if row.vector.shape != (dim,):
             raise UsageError(f"The vector of {row.id!r} has shape {row.vector.shape}; this table needs ({dim},).")
         if not np.all(np.isfinite(stored := row.vector.astype(np.float16))) or not stored.any():
-            raise UsageError(f"The vector of {row.id!r} is zero or not finite, so it could never be found.")
+            raise UsageError(
+                f"The vector of {row.id!r} is zero or not finite, so search could never find it; leave the item out."
+            )
 
 
 def rows_to_arrow(rows: Sequence[Row], schema: Any, columns: Mapping[str, type]) -> Any:

@@ -1,6 +1,6 @@
-"""Nearest neighbours by cosine: exact, or through the 1-bit index with refinement.
+"""Search nearest neighbours by cosine: exactly, or through the 1-bit index with refinement.
 
-LanceDB proposes candidates; their scores are computed again from the stored vectors in float64 and rounded to seven
+LanceDB proposes candidates. Their scores are computed again from the stored vectors in float64 and rounded to seven
 decimals, so that equal vectors have equal scores and a score depends neither on the path nor on the other queries.
 Order: score descending, then id ascending.
 """
@@ -19,10 +19,10 @@ from looktwice.store.schema import Row, arrow_to_rows, stored_dim, vectors_of
 from looktwice.types import Candidate
 
 SLACK = 32
-"""Rows asked for beyond k, so that ties and LanceDB's own rounding at the cut can be settled here."""
+"""Rows requested beyond k, so that ties and LanceDB's own rounding at the cut are decided here."""
 
 ROUNDING = 1e-4
-"""How far LanceDB's distance of float16 vectors may be off; 2.4e-5 is the most that was seen (d = 512)."""
+"""Largest error of LanceDB's distance of float16 vectors; the largest one measured was 2.4e-5 (d = 512)."""
 
 STREAM_FROM = 8
 """From this many queries on, one pass over all vectors beats one exact search per query."""
@@ -35,7 +35,7 @@ Vectors = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A LanceDB handle with what a search needs beside it: true dimension, filter columns, settings of the index."""
+    """A LanceDB handle with the settings of a search: true dimension, filter columns, settings of the index."""
 
     table: Any
     place: object
@@ -44,7 +44,7 @@ class Space:
     index: Mapping[str, Any] | None
 
     def search(self, queries: Any, k: int, where: str | None = None) -> list[list[Candidate]]:
-        """Return the k nearest rows of each query [q, d] among those that fulfil `where`."""
+        """Return the k nearest rows of each query [q, d] among those that match `where`."""
         units = _units(queries, self.dim)
         if k <= 0:
             raise UsageError(f"k must be at least 1, not {k}.")
@@ -54,7 +54,7 @@ class Space:
             return [self._one(unit, k, sql) for unit in units]
 
     def _one(self, unit: Any, k: int, where: str | None) -> list[Candidate]:
-        """Ask for more and more rows until the k-th is clearly better than any that LanceDB may have left out."""
+        """Request more rows until the k-th is clearly better than any row that LanceDB may have left out."""
         wanted = k + SLACK
         while True:
             found = self._propose(unit, wanted, where)
@@ -66,10 +66,10 @@ class Space:
     def _propose(self, unit: Any, wanted: int, where: str | None) -> Any:
         query = np.pad(unit, (0, stored_dim(self.dim) - self.dim)).astype(np.float32)
         builder = self.table.search(query, vector_column_name="vector").distance_type("cosine").limit(wanted)
-        if self.index is None:  # one that nobody measured may lie there: of a build that was interrupted, say
+        if self.index is None:  # an interrupted build may have left an unmeasured index
             builder = builder.bypass_vector_index()
         else:
-            # With both bounds equal a selective filter would return too few rows; 0 lifts the upper one.
+            # With both bounds equal a selective filter would return too few rows; 0 removes the upper bound.
             builder = builder.minimum_nprobes(self.index["nprobes"]).maximum_nprobes(0)
             builder = builder.refine_factor(self.index["refine"])
         if where is not None:
@@ -77,7 +77,7 @@ class Space:
         return builder.select(["id", "vector", "_distance"]).to_arrow()
 
     def stream(self, units: Vectors, k: int, where: str | None = None) -> list[list[Candidate]]:
-        """Exact search of many queries in one pass over the vectors, with memory for one block at a time."""
+        """Search many queries exactly in one pass over the vectors, with memory for one block at a time."""
         ids: list[np.ndarray[Any, Any]] = [np.empty(0, object) for _ in units]
         scores = [np.empty(0, np.float32) for _ in units]
         scan = self.table.search().select(["id", "vector"])
@@ -95,10 +95,12 @@ class Space:
 def _units(queries: Any, dim: int) -> Vectors:
     units: Vectors = np.asarray(queries, np.float64)
     if units.ndim != 2 or (len(units) and units.shape[1] != dim):
-        raise UsageError(f"A query vector must have {dim} numbers, as this table's do; this has shape {units.shape}.")
+        raise UsageError(
+            f"The query vectors have shape {units.shape}; pass vectors of {dim} numbers, as this table has."
+        )
     norms = np.linalg.norm(units, axis=1, keepdims=True)
     if not np.all(np.isfinite(norms)) or np.any(norms == 0):
-        raise UsageError("A query vector is zero or not finite, so nothing is nearest to it; encode another query.")
+        raise UsageError("A query vector is zero or not finite, so it has no nearest items; encode another query.")
     units = units / norms
     return units
 
@@ -111,7 +113,7 @@ def _cosine(rows: Any, unit: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def _best(ids: Any, scores: Any, k: int) -> tuple[Any, Any]:
-    if len(scores) > k:  # everything as good as the k-th stays in, or ties would be cut before they are ordered
+    if len(scores) > k:  # keep all ties with the k-th, or they would be cut before they are ordered
         keep = scores >= np.partition(scores, -k)[-k]
         ids, scores = ids[keep], scores[keep]
     order = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))[:k]
@@ -127,7 +129,7 @@ def _ranked(ids: Sequence[str], scores: Any, k: int) -> list[Candidate]:
 
 
 def find_images(items: Any, hashes: Iterable[str], dim: int) -> list[Row]:
-    """Return the rows whose bytes have one of these SHA-256 sums; of those with the same text, one."""
+    """Return the rows whose bytes have one of these SHA-256 sums; of rows with the same text, only one."""
     import pyarrow as pa
 
     rows: list[Row] = []

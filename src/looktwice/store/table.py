@@ -1,4 +1,4 @@
-"""`Table`: an index on disk. Whatever changes it demands the writer's lock; reading never waits."""
+"""Create, open and change a `Table` on disk. Every change takes the writer's lock; reading never waits."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _CHUNK, _AT_ONCE = 2000, 100_000
 
 
 class Table(TableReader):
-    """One folder with items, their vectors, their tokens and a ledger. Make one with `create` or `open`.
+    """One folder with items, their vectors, their tokens and a ledger. Get one with `create` or `open`.
 
-    A table object sees the version that was current when it was opened or last written to through it. `snapshot` gives
-    the newest version, whoever wrote it. Threads may share a table object; of those that write, one at a time may.
+    A table object sees the version at its opening or at the last write through it. `snapshot` returns the newest
+    version, whoever wrote it. Threads may share a table object, but only one of them may write at a time.
     """
 
     def __init__(self, location: Location) -> None:
@@ -47,7 +47,7 @@ class Table(TableReader):
         columns: Mapping[str, type] | None = None,
         roots: Sequence[str] = (),
     ) -> Table:
-        """Make an empty table; `columns` are metadata keys to filter on. Raises UsageError where something is there."""
+        """Create an empty table; `columns` are metadata keys to filter on. Raises UsageError if the path is in use."""
         return cls(create_tables(locate(path), encoder, columns or {}, roots))
 
     @classmethod
@@ -56,16 +56,16 @@ class Table(TableReader):
         return cls(open_location(locate(path), encoder))
 
     def snapshot(self) -> Snapshot:
-        """Return the newest version as a view that never changes; it costs a few milliseconds at most."""
+        """Return the newest version as a view that never changes; this takes a few milliseconds at most."""
         return Snapshot(self.location, self._database)
 
     @contextmanager
     def writer(self, wait: float = 0) -> Iterator[Table]:
-        """Hold the writer's lock, for up to `wait` seconds of waiting. Raises Locked.
+        """Hold the writer's lock, waiting up to `wait` seconds for it. Raises Locked.
 
         The methods that change the table take the lock themselves; hold it around several of them.
         """
-        refuse_forked()  # before the lock, which a child shares with its parent
+        refuse_forked()  # before the lock, because a forked child shares it with its parent
         with self._lock.hold(wait) as first:
             if first:
                 self._open_newest()
@@ -74,15 +74,15 @@ class Table(TableReader):
             yield self
 
     def refresh(self) -> None:
-        """See the newest version. Deprecated: hold what `snapshot` returns."""
+        """Move to the newest version. Deprecated: use `snapshot`."""
         warnings.warn("Table.refresh is deprecated; use Table.snapshot().", DeprecationWarning, stacklevel=2)
         self._open_newest()
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Write rows in one atomic commit; a row whose id exists is replaced, and loses tokens of other bytes.
+        """Write rows in one atomic commit; a row with a known id replaces it and drops tokens of other bytes.
 
-        Raises UsageError for a row that cannot be stored (vector of another length, zero or not finite; an id twice;
-        metadata that does not fit a declared column): then nothing is written.
+        Raises UsageError, and writes nothing, for a row that cannot be stored: a vector of another length, zero or not
+        finite; a repeated id; metadata that does not fit a declared column.
         """
         if not rows:
             return
@@ -93,12 +93,12 @@ class Table(TableReader):
             self._items.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
 
     def delete(self, ids: Iterable[str] | None = None, *, where: str | None = None) -> int:
-        """Delete items by id or by filter, with their tokens and ledger lines; returns how many there were.
+        """Delete items by id or by filter, with their tokens and ledger lines. Return how many were deleted.
 
-        The items go last, in one commit (100,000 ids each): where it is interrupted, the same call finishes the work.
+        The items go last, in commits of 100,000 ids: after an interruption the same call finishes the work.
         """
         if (ids is None) == (where is None):
-            raise UsageError("Say either which ids to delete or a filter, not both and not neither.")
+            raise UsageError("delete takes either ids or a filter; pass exactly one of them.")
         demand_list(ids, "The ids to delete")
         with self.writer(), plain_errors(self.path, "deleting items"), filtering(where, self._schema.names) as sql:
             columns = ["id", "uri", "root"]
@@ -114,10 +114,10 @@ class Table(TableReader):
         return len(found)
 
     def compact(self, purge: bool = False) -> None:
-        """Merge small files and bring the index up to date; versions older than a week go.
+        """Merge small files, update the index and delete versions older than a week.
 
-        With `purge` everything is written anew and every older version is erased: no byte of a deleted row stays in the
-        table's files. Other processes that still read an older version then fail and have to open the table again.
+        With `purge` everything is rewritten and every older version is erased: no byte of a deleted row stays in the
+        table's files. Other processes that still read an older version then fail and must open the table again.
         """
         with self.writer(), plain_errors(self.path, "compacting"):
             if not purge:
@@ -132,7 +132,7 @@ class Table(TableReader):
             self.build_keys()
 
     def tidy(self) -> None:
-        """Compact where it pays: many small files, or many rows that the index does not know yet."""
+        """Compact if it pays: after many small files, or many rows that the index does not cover yet."""
         with self.writer(), plain_errors(self.path, "tidying up"):
             for handle in (self._items, self._tokens, self._failures):
                 if maintenance.is_untidy(handle):
@@ -143,7 +143,7 @@ class Table(TableReader):
         with self.writer(), plain_errors(self.path, "building the index"):
             rows = len(self)
             self.build_keys()
-            self._note(index=None)  # until the new one is measured, search is exact
+            self._note(index=None)  # search is exact until the new index is measured
             if rows < ann.EXACT_ROWS:
                 ann.drop(self._items)
                 return ann.IndexInfo("exact", rows)
@@ -152,29 +152,29 @@ class Table(TableReader):
         return info
 
     def build_keys(self) -> None:
-        """Index what rows are looked up by where there are `ann.EXACT_ROWS` or more: ids, hashes, keys of tokens."""
+        """Index ids, hashes and keys of tokens for look-ups, if the table has `ann.EXACT_ROWS` rows or more."""
         with self.writer(), plain_errors(self.path, "indexing keys"):
             ann.build_keys(self._items, ["id", "sha256"])
             ann.build_keys(self._tokens, ["key"])
 
     def put_codes(self, rows: Sequence[TokenRow]) -> None:
-        """Write visual tokens in one atomic commit, replacing those of the same item and token set."""
+        """Write visual tokens in one atomic commit; they replace those of the same item and token set."""
         with self.writer():
             tokens.put_codes(self._tokens, self.path, rows)
 
     def put_codebook(self, data: bytes) -> str:
-        """Store a codebook; returns its SHA-256 (hex), by which `codebook` finds it."""
+        """Store a codebook and return its SHA-256 (hex), which `codebook` takes."""
         with self.writer():
             return tokens.put_codebook(self.location, data)
 
     def note_tokens(self, entry: Mapping[str, Any]) -> None:
-        """Write a token set (a mapping with a `tokens_key`) into the manifest, replacing one of the same key."""
+        """Write a token set (a mapping with a `tokens_key`) into the manifest; it replaces one of the same key."""
         with self.writer():
             others = [known for known in self.manifest.tokens if known["tokens_key"] != entry["tokens_key"]]
             self._note(tokens=(*others, dict(entry)))
 
     def note_run(self, roots: Iterable[str], dtype: str | None) -> None:
-        """Add the uris that a run indexes, and the dtype that its encoder computes in, to those in the manifest."""
+        """Add the roots of a run, and the dtype that its encoder computes in, to the manifest."""
         with self.writer():
             before = self.manifest
             merged = tuple(dict.fromkeys((*before.roots, *roots)))

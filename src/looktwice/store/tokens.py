@@ -1,4 +1,4 @@
-"""Compressed visual tokens beside the items: one row per item and token set, read back in the order asked for."""
+"""Store compressed visual tokens beside the items: one row per item and token set, read in the requested order."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from looktwice.store.schema import TokenRow, tokens_schema
 CODEBOOKS = "codebooks"
 
 MOST_CODEBOOK_BYTES = 2**30
-"""Four levels of opq for tokens of width 8,192 have their rotations and centres within it."""
+"""Largest codebook: it holds rotations and centres of four levels of opq for tokens of width 8,192."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _FIELDS = ("id", "sha256", "tokens_key", "layout", "codes", "levels")
 
 
 def put_codes(table: Any, place: object, rows: Sequence[TokenRow]) -> None:
-    """Write token rows in one commit, replacing those of the same item and token set."""
+    """Write token rows in one commit; they replace those of the same item and token set."""
     import pyarrow as pa
 
     if not rows:
         return
     if odd := [row.tokens_key for row in rows if "|" in row.tokens_key]:
-        raise UsageError(f"A tokens key may not hold '|', which ends the id in a row's key: {odd[0]!r}.")
+        raise UsageError(f"The tokens key {odd[0]!r} contains '|', which separates id and key; leave it out.")
     data = [{"key": _key(row.id, row.tokens_key), **{name: getattr(row, name) for name in _FIELDS}} for row in rows]
     with plain_errors(place, "writing tokens"):
         upsert = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
@@ -36,7 +36,7 @@ def put_codes(table: Any, place: object, rows: Sequence[TokenRow]) -> None:
 
 
 def read_codes(table: Any, place: object, ids: Sequence[str], tokens_key: str) -> list[TokenRow | None]:
-    """Return one row per id, in the order of `ids`; None where an item has no tokens of this set."""
+    """Return one row per id, in the order of `ids`; None for an item without tokens of this set."""
     found: dict[str, TokenRow] = {}
     with plain_errors(place, "reading tokens"):
         for part in batched(dict.fromkeys(ids), 2000):
@@ -59,7 +59,7 @@ def pending(items: Any, tokens: Any, place: object, tokens_key: str) -> Iterator
 
 
 def drop_stale(tokens: Any, fresh: dict[str, str]) -> None:
-    """Delete the tokens of items (id -> sha256) that were made from other bytes."""
+    """Delete the tokens of items (id -> sha256) whose bytes have changed."""
     if tokens.count_rows() == 0:
         return
     for part in batched(fresh, 2000):
@@ -69,7 +69,7 @@ def drop_stale(tokens: Any, fresh: dict[str, str]) -> None:
 
 
 def put_codebook(location: Location, data: bytes) -> str:
-    """Store a codebook under its hash (hex SHA-256), which is returned."""
+    """Store a codebook under its hash and return the hash (hex SHA-256)."""
     name = hashlib.sha256(data).hexdigest()
     with plain_errors(location, "writing a codebook"):
         location.write_whole(f"{CODEBOOKS}/{name}", data)
@@ -77,7 +77,7 @@ def put_codebook(location: Location, data: bytes) -> str:
 
 
 def read_codebook(location: Location, sha256: str) -> bytes:
-    """Return a stored codebook. Raises StoreError where it is missing or damaged."""
+    """Return a stored codebook. Raises StoreError if it is missing or damaged."""
     if not _HASH.fullmatch(sha256):  # a stranger's manifest may name any file
         raise StoreError(f"{location} names a codebook {sha256[:80]!r}, which is not a SHA-256; make the tokens again.")
     with plain_errors(location, "reading a codebook"):

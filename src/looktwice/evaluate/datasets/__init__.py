@@ -1,6 +1,6 @@
-"""Readers for the files of published benchmarks.
+"""Read the files of published benchmarks.
 
-Nothing is downloaded: each reader says what to fetch and checks what is there.
+Nothing is downloaded: each reader says which files to fetch and checks the existing ones.
 
     open_dataset("roxford5k+1m", "data")     open_dataset("flickr30k:i2t", "data/flickr30k")
 """
@@ -74,25 +74,25 @@ _READERS |= {f"mmeb:{which}": _mmeb_reader(which) for which in MMEB_NAMES}
 
 
 def dataset_names() -> list[str]:
-    """Every name that `open_dataset` takes; `beir` and `hub` also take `:SPLIT`."""
+    """Return every name that `open_dataset` takes; `beir` and `hub` also take `:SPLIT`."""
     return sorted([*_READERS, *_WITH_VARIANT])
 
 
 def check_name(name: str, besides: Sequence[str] = ()) -> None:
-    """Raise UnknownName for what is neither a benchmark nor one of `besides`."""
+    """Raise UnknownName unless `name` is a benchmark or one of `besides`."""
     if name not in (*_READERS, *besides) and name.partition(":")[0] not in _WITH_VARIANT:
         raise UnknownName("benchmark", name, [*dataset_names(), *besides])
 
 
 def open_dataset(name: str, root: str | Path, *, work: str | Path | None = None, partial: bool = False) -> Dataset:
-    """Read a benchmark's files below `root`; `work` is where pictures are unpacked to that lie in tables.
+    """Read a benchmark's files below `root`; images inside tables are unpacked below `work`.
 
-    With `partial`, counts that differ from the published ones are notes instead of errors. Raises UnknownName,
-    UsageError with a list of what is missing, or with the place where a file is not what it should be.
+    With `partial`, counts that differ from the published ones are notes instead of errors. Raises UnknownName, and
+    UsageError with a list of the missing files or the place of wrong contents.
     """
     root = Path(root)
     if not root.is_dir():
-        raise UsageError(f"There is no folder {root}; --root names the folder that holds the benchmark's files.")
+        raise UsageError(f"The folder {root} does not exist; pass --root with the folder of the benchmark's files.")
     work = Path(work) if work is not None else root
     base, _, variant = name.partition(":")
     if base in _WITH_VARIANT:

@@ -1,4 +1,4 @@
-"""What a benchmark is, whatever its files look like."""
+"""Define a benchmark, independently of its file formats."""
 
 from __future__ import annotations
 
@@ -13,39 +13,38 @@ from looktwice.types import Item
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query; of a picture only `box` (left, top, right, bottom in pixels) is asked for, where there is one."""
+    """One query. If `box` (left, top, right, bottom in pixels) is given, the query is that part of the image."""
 
     source: Source
     box: tuple[float, float, float, float] | None = None
 
     @property
     def id(self) -> str:
-        """The query's id."""
+        """Return the query's id."""
         return self.source.id
 
     def load(self) -> Item:
-        """Read the query. Raises MediaError where its picture cannot be read."""
+        """Read the query. Raises MediaError for an unreadable image."""
         source, data = self.source, self.source.read()
         if not source.picture:
             return Item(source.id, text=source.text)
         image, (width, _) = images.load(data)
         sha256: str | None = hashlib.sha256(data).hexdigest()
         if self.box is not None:
-            factor = image.width / width  # media reduces very large pictures
+            factor = image.width / width  # images.load reduces very large images, but boxes are in the file's pixels
             image = image.crop(tuple(round(edge * factor) for edge in self.box))  # type: ignore[arg-type]
-            sha256 = None  # these are no longer the pixels of the file
+            sha256 = None  # the hash would claim the pixels of the whole file
         return Item(source.id, image, source.text, source.metadata, source.uri, sha256)
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A benchmark: what to index, what to ask, what is right, how it is measured.
+    """A benchmark: items to index, queries, labels and measures.
 
-    Labels above 0 are relevant; labels below 0 are junk and leave a list before it is measured. `measures` are the
-    benchmark's own, the first being the one it reports. `groups` are further sets of labels, each measured like the
-    whole. With `candidates`, a query chooses among its own items only, instead of among all; their order counts for
-    nothing. `depth` is how long the benchmark's lists are. `notes` say what was found and anything that differs from
-    the published set.
+    Labels above 0 are relevant; labels below 0 are junk, and their documents leave a list before it is measured.
+    `measures` are the benchmark's own; it reports the first one. `groups` are further sets of labels, each measured
+    like the whole. With `candidates`, a query chooses only among its own items, whose order does not count. `depth` is
+    the length of the benchmark's lists. `notes` record the counts and any difference from the published set.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A BEIR folder: texts, and pictures where a line names one.
+"""Read a BEIR folder: texts, and images of lines with an "image".
 
     ROOT/corpus.jsonl       {"_id", "title"?, "text", "image"?: path relative to ROOT}
     ROOT/queries.jsonl      {"_id", "text", "image"?}

@@ -1,4 +1,4 @@
-"""Pictures and their captions, asked in both directions: Flickr30K, COCO, ShareGPT4V, Urban1K.
+"""Read images and their captions, as queries in both directions: Flickr30K, COCO, ShareGPT4V, Urban1K.
 
     flickr30k   ROOT/dataset_flickr30k.json (Karpathy), ROOT/flickr30k-images/FILENAME            test: 1,000 × 5
     coco        ROOT/dataset_coco.json (Karpathy), ROOT/val2014/FILENAME (its own `filepath`)     test: 5,000 × 5
@@ -6,9 +6,9 @@
     urban1k     ROOT/image/N.jpg, ROOT/caption/N.txt                                              1,000 × 1
 
 Karpathy's files: {"images": [{"filename", "filepath"?, "split", "sentences": [{"raw"}]}]}; only the first five captions
-count, as in RetLLM and CLIP (a few COCO pictures have six or seven). ShareGPT4V's: [{"image", "conversations":
-[{"from", "value"}]}], the caption being what "gpt" says. `t2i` asks with captions for pictures, `i2t` the other way
-round. The papers' R@k is `success@k`.
+count, as in RetLLM and CLIP (a few COCO images have six or seven). ShareGPT4V's: [{"image", "conversations":
+[{"from", "value"}]}]; the caption is the value from "gpt". `t2i` searches images with captions, `i2t` captions with
+images. The papers' R@k is `success@k`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from looktwice.evaluate.datasets.layout import Layout, relevant
 from looktwice.sources import Source
 
 FETCH = {
-    "flickr30k": "Karpathy's caption_datasets.zip holds the JSON file; the pictures come from the Flickr30K form.",
+    "flickr30k": "Karpathy's caption_datasets.zip holds the JSON file; the images come from the Flickr30K form.",
     "coco": "Karpathy's caption_datasets.zip holds the JSON file; val2014.zip comes from cocodataset.org.",
-    "sharegpt4v": "The JSON file is in the hub dataset Lin-Chen/ShareGPT4V; its pictures are SA-1B's (sam/images).",
+    "sharegpt4v": "The JSON file is in the hub dataset Lin-Chen/ShareGPT4V; its images are SA-1B's (sam/images).",
     "urban1k": "Urban1k.zip is in the hub dataset BeichenZhang/Urban1k.",
 }
 PICTURES = {"flickr30k": 1000, "coco": 5000, "sharegpt4v": 1000, "urban1k": 1000}
@@ -33,21 +33,21 @@ Captioned = list[tuple[Source, list[Source]]]
 
 
 def read(root: Path, which: str, direction: str = "t2i", partial: bool = False) -> Dataset:
-    """Read one of the four, for captions asking (`t2i`) or pictures asking (`i2t`)."""
+    """Read one of the four; the queries are captions (`t2i`) or images (`i2t`)."""
     layout = Layout(which, root, FETCH[which], partial)
     found = {"sharegpt4v": _sharegpt4v, "urban1k": _urban}.get(which, _karpathy)(layout)
     each = PER_PICTURE if which in ("flickr30k", "coco") else 1
-    pictures, captions = [picture for picture, _ in found], [text for _, texts in found for text in texts]
-    layout.count("pictures", len(pictures), PICTURES[which])
+    images, captions = [image for image, _ in found], [text for _, texts in found for text in texts]
+    layout.count("images", len(images), PICTURES[which])
     layout.count("captions", len(captions), PICTURES[which] * each)
-    pairs = [(text.id, picture.id) for picture, texts in found for text in texts]
-    asked, items = (captions, pictures) if direction == "t2i" else (pictures, captions)
+    pairs = [(text.id, image.id) for image, texts in found for text in texts]
+    asked, items = (captions, images) if direction == "t2i" else (images, captions)
     return layout.finish(
         Dataset(
             f"{which} {direction}",
             items,
             [Query(source) for source in asked],
-            relevant(pairs if direction == "t2i" else [(picture, text) for text, picture in pairs]),
+            relevant(pairs if direction == "t2i" else [(image, text) for text, image in pairs]),
             ("success@1", "success@5", "success@10"),
             depth=10,
             notes=tuple(layout.notes),
@@ -100,7 +100,7 @@ def _urban(layout: Layout) -> Captioned:
     return found
 
 
-def _captioned(layout: Layout, image: Path, path: Path, texts: list[str], number: int) -> tuple[Source, list[Source]]:
-    picture = layout.picture(image)
-    words = [layout.words(path, PER_PICTURE * number + i, f"{picture.id}#{i}", text) for i, text in enumerate(texts)]
-    return picture, words
+def _captioned(layout: Layout, file: Path, path: Path, texts: list[str], number: int) -> tuple[Source, list[Source]]:
+    image = layout.picture(file)
+    captions = [layout.words(path, PER_PICTURE * number + i, f"{image.id}#{i}", text) for i, text in enumerate(texts)]
+    return image, captions

@@ -1,12 +1,12 @@
-"""A picture and words together ask for another picture: CIRR (ICCV 2021) and CIRCO (ICCV 2023), validation.
+"""Read queries of image and text for another image: CIRR (ICCV 2021) and CIRCO (ICCV 2023), validation.
 
     cirr    ROOT/cirr/captions/cap.rc2.val.json      [{"pairid", "reference", "target_hard", "caption", "img_set"}]
             ROOT/cirr/image_splits/split.rc2.val.json      {name: "./dev/NAME.png"}, relative to ROOT
     circo   ROOT/annotations/val.json      [{"id", "reference_img_id", "relative_caption", "gt_img_ids"}]
             ROOT/COCO2017_unlabeled/annotations/image_info_unlabeled2017.json, …/unlabeled2017/FILE_NAME
 
-Layouts from the CIRR and CIRCO repositories. Test labels are not public. CIRR: the reference picture is junk, as in its
-evaluation; R@k is `success@k`. `cirr:subset` gives its R_subset@k: each query chooses among the other five pictures of
+Layouts from the CIRR and CIRCO repositories. Test labels are not public. CIRR: the reference image is junk, as in its
+evaluation; R@k is `success@k`. `cirr:subset` gives its R_subset@k: each query chooses among the other five images of
 its own group ("img_set": {"members"}), which look alike. CIRCO: mAP@k with min(k, |G|), the reference stays.
 """
 
@@ -17,14 +17,14 @@ from pathlib import Path
 from looktwice.evaluate.datasets.base import Dataset, Query
 from looktwice.evaluate.datasets.layout import Layout
 
-FETCH_CIRR = "Clone the branch cirr_dataset of github.com/Cuberick-Orion/CIRR as cirr; the pictures are NLVR2's."
-FETCH_CIRCO = "Labels are in github.com/miccunifi/CIRCO; the pictures are COCO's unlabeled2017."
+FETCH_CIRR = "Clone the branch cirr_dataset of github.com/Cuberick-Orion/CIRR as cirr; the images are NLVR2's."
+FETCH_CIRCO = "Labels are in github.com/miccunifi/CIRCO; the images are COCO's unlabeled2017."
 SUCCESSES = ("success@1", "success@5", "success@10", "success@50")
 COUNTS = {"cirr": (2297, 4181), "circo": (123403, 220)}
 
 
 def read_cirr(root: Path, partial: bool = False, subset: bool = False) -> Dataset:
-    """Read CIRR's validation split; with `subset`, queries choose among the pictures of their own group."""
+    """Read CIRR's validation split; with `subset`, queries choose among the images of their own group."""
     layout = Layout("CIRR val", root, FETCH_CIRR, partial)
     captions = layout.file("cirr", "captions", "cap.rc2.val.json")
     split = layout.file("cirr", "image_splits", "split.rc2.val.json")
@@ -40,14 +40,14 @@ def read_cirr(root: Path, partial: bool = False, subset: bool = False) -> Datase
             layout.get(entry, key, str, captions, where) for key in ("reference", "target_hard", "caption")
         )
         if not {reference, target} <= items.keys():
-            layout.broken(captions, where, "pictures of the split", (reference, target))
+            layout.broken(captions, where, "images of the split", (reference, target))
         queries.append(Query(layout.picture(root / paths[reference], name, text)))
         qrels[name] = {target: 1, reference: -1}
         if subset:
             groups[name] = _others(layout, captions, where, entry, reference, target)
             if not set(groups[name]) <= items.keys():
-                layout.broken(captions, where, "members that are pictures of the split", groups[name])
-    layout.count("pictures", len(items), COUNTS["cirr"][0])
+                layout.broken(captions, where, "members that are images of the split", groups[name])
+    layout.count("images", len(items), COUNTS["cirr"][0])
     layout.count("queries", len(queries), COUNTS["cirr"][1])
     measures = ("success@1", "success@2", "success@3") if subset else SUCCESSES
     return layout.finish(
@@ -65,7 +65,7 @@ def read_cirr(root: Path, partial: bool = False, subset: bool = False) -> Datase
 
 
 def _others(layout: Layout, path: Path, where: str, entry: object, reference: str, target: str) -> tuple[str, ...]:
-    """The group of a query without its reference picture."""
+    """Return the group of a query without its reference image."""
     group = layout.get(entry, "img_set", dict, path, where)
     members = [str(name) for name in layout.get(group, "members", list, path, f"{where}, img_set")]
     if not {reference, target} <= set(members) or len(set(members)) < len(members):
@@ -91,11 +91,11 @@ def read_circo(root: Path, partial: bool = False) -> Dataset:
         name, reference = (str(layout.get(entry, key, int, labels, where)) for key in ("id", "reference_img_id"))
         targets = [str(target) for target in layout.get(entry, "gt_img_ids", list, labels, where)]
         if not {reference, *targets} <= files.keys():
-            layout.broken(labels, where, "pictures of unlabeled2017", [reference, *targets])
+            layout.broken(labels, where, "images of unlabeled2017", [reference, *targets])
         text = layout.get(entry, "relative_caption", str, labels, where)
         queries.append(Query(layout.picture(folder / files[reference], name, text)))
         qrels[name] = dict.fromkeys(targets, 1)
-    layout.count("pictures", len(items), COUNTS["circo"][0])
+    layout.count("images", len(items), COUNTS["circo"][0])
     layout.count("queries", len(queries), COUNTS["circo"][1])
     measures = ("mAP@5", "mAP@10", "mAP@25", "mAP@50")
     notes = tuple(layout.notes)

@@ -1,6 +1,6 @@
-"""Your own pictures: one folder per instance, ROOT/INSTANCE/*.jpg. Every picture asks for the others of its folder.
+"""Read your own images: one folder per instance, ROOT/INSTANCE/*.jpg. Every image asks for the rest of its folder.
 
-The query itself is junk. A picture that is alone in its folder only distracts.
+The query itself is junk. The only image of a folder is a distractor.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from looktwice.evaluate.datasets.base import Dataset, Query
 from looktwice.evaluate.datasets.layout import Layout, by_label
 from looktwice.sources import Source, scan
 
-FETCH = "Put each instance's pictures into a folder of its own."
+FETCH = "Put each instance's images into a folder of its own."
 
 
 def read(root: Path, partial: bool = False) -> Dataset:
-    """Read the folders below `root`, however deep; what lies in `root` itself only distracts."""
+    """Read the folders at any depth below `root`; images in `root` itself are distractors."""
     layout = Layout(root.resolve().name, root, FETCH, partial)
     items = [source for source in scan([root]) if isinstance(source, Source)]
     of = by_label((source.id, source.id.rpartition("/")[0]) for source in items)
     queries = [Query(s) for s in items if (label := s.id.rpartition("/")[0]) and len(of[label]) > 1]
     if not queries:
-        layout.missing("a folder with two pictures or more")
+        layout.missing("a folder with two images or more")
     layout.check()
     qrels = {q.id: {**dict.fromkeys(of[q.id.rpartition("/")[0]], 1), q.id: -1} for q in queries}
-    layout.count("pictures", len(items), None)
+    layout.count("images", len(items), None)
     layout.count("queries", len(queries), None)
     measures = ("mAP@100", "oracle@100", "success@1")
     return layout.finish(Dataset(layout.name, items, queries, qrels, measures, notes=tuple(layout.notes)))

@@ -1,4 +1,4 @@
-"""Google Landmarks v2 (CVPR 2020), retrieval.
+"""Read Google Landmarks v2 (CVPR 2020), retrieval.
 
     ROOT/retrieval_solution_v2.1.csv       id,images,Usage; `images` are ids separated by spaces
     ROOT/index/a/b/c/abc….jpg              ROOT/test/a/b/c/abc….jpg
@@ -27,7 +27,7 @@ def read(root: Path, part: str = "private", partial: bool = False) -> Dataset:
     path = layout.file("retrieval_solution_v2.1.csv")
     folders = {kind: layout.folder(kind) for kind in ("index", "test")}
     layout.check()
-    items = [_picture(layout, file) for file in sorted(folders["index"].glob("*/*/*/*.jpg"))]
+    items = [_image(layout, file) for file in sorted(folders["index"].glob("*/*/*/*.jpg"))]
     layout.count("index", len(items), COUNTS["index"])
     known, queries, qrels = {item.id for item in items}, [], {}
     for name, images in _solution(layout, path, part):
@@ -43,7 +43,7 @@ def read(root: Path, part: str = "private", partial: bool = False) -> Dataset:
     )
 
 
-def _picture(layout: Layout, file: Path) -> Source:
+def _image(layout: Layout, file: Path) -> Source:
     return layout.unchecked_picture(file, file.stem)
 
 

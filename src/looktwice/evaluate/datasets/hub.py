@@ -1,11 +1,11 @@
-"""A retrieval data set as the hub keeps them: three tables, as mteb writes and reads them, in a local folder.
+"""Read a retrieval data set in the hub's layout: three tables in a local folder, as mteb writes and reads them.
 
     ROOT/corpus/*.parquet or *.jsonl      id (or _id), text?, title?, image?
     ROOT/queries/…                        id (or _id), text?, image?
     ROOT/qrels/…                          query-id, corpus-id, score
 
-An image is {"bytes", "path"} (parquet) or a path relative to ROOT. Pictures inside parquet files are written to `work`
-once, named by their hash, because an item of a table must lie somewhere. A SPLIT keeps only files whose name begins so.
+An image is {"bytes", "path"} (parquet) or a path relative to ROOT. Images inside parquet files are written to `work`
+once, named by their hash, because an item needs a file. A SPLIT keeps only files whose name begins with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FETCH = "Fetch the dataset's folders corpus, queries and qrels from the hub, for
 
 
 def read(root: Path, work: Path, split: str = "", partial: bool = False) -> Dataset:
-    """Read the three tables; pictures that lie inside them are written below `work`."""
+    """Read the three tables; images inside them are written below `work`."""
     layout = Layout(f"{root.resolve().name} {split}".strip(), root, FETCH, partial)
     files = {part: _files(layout, layout.folder(part), split) for part in ("corpus", "queries", "qrels")}
     layout.check()

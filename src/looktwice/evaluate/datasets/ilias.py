@@ -1,4 +1,4 @@
-"""ILIAS (CVPR 2025): instance retrieval among 100 million distractors.
+"""Read ILIAS (CVPR 2025): instance retrieval among 100 million distractors.
 
     ROOT/ilias_core/OBJECT/query/Q000_00.jpg, T000.txt      ROOT/ilias_core/OBJECT/pos/P000_00.jpg
     ROOT/image_ids/image_query_ids.txt, text_query_ids.txt, positive_ids.txt (id,scale,clutter)
@@ -28,7 +28,7 @@ DISTRACTORS = {"full": ("yfcc100m", "*.tar"), "mini": ("mini_ilias", "mini_ilias
 
 
 def read(root: Path, distractors: str = "mini", queries: str = "image", partial: bool = False) -> Dataset:
-    """Read ILIAS with `distractors` full, mini or core (none at all) and picture or text `queries`."""
+    """Read ILIAS with `distractors` full, mini or core (none at all) and image or text `queries`."""
     layout = Layout(f"ILIAS ({distractors})", root, FETCH, partial)
     listed = layout.file("image_ids", f"{queries}_query_ids.txt")
     positives_file = layout.file("image_ids", "positive_ids.txt")
@@ -64,7 +64,7 @@ def read(root: Path, distractors: str = "mini", queries: str = "image", partial:
 
 
 class _Items:
-    """Positives, then every picture of the shards; iterate it as often as needed."""
+    """The positives, then every image of the shards; iterate it as often as needed."""
 
     def __init__(self, positives: list[Source], shards: list[Path]) -> None:
         self._positives = positives
@@ -95,7 +95,7 @@ def _query(layout: Layout, core: Path, name: str) -> Query:
 
 
 def _categories(layout: Layout, qrels: Qrels) -> dict[str, Qrels]:
-    """Queries by category and by subcategory of their object; none without the file."""
+    """Split queries by category and by subcategory of their object; return no groups without the file."""
     path = layout.root / "misc" / "taxonomy.json"
     if not path.is_file():
         layout.notes.append("no misc/taxonomy.json: no figures by category")

@@ -1,9 +1,9 @@
-"""INSTRE (TOMM 2015) with the retrieval protocol of Iscen et al. (CVPR 2017): 1,250 queries, 27,293 pictures.
+"""Read INSTRE (TOMM 2015) with the retrieval protocol of Iscen et al. (CVPR 2017): 1,250 queries, 27,293 images.
 
-    ROOT/gnd_instre.mat     imlist, qimlist: paths relative to ROOT; gnd(i).ok: numbers of relevant pictures, from 1
+    ROOT/gnd_instre.mat     imlist, qimlist: paths relative to ROOT; gnd(i).ok: numbers of relevant images, from 1
     ROOT/INSTRE-S1/…, ROOT/INSTRE-S2/…, ROOT/INSTRE-M/…
 
-Layout as VISSL's InstreDataset reads it. Whole pictures are asked, no boxes, as there. mAP over the list cut at 1,000
+Layout as VISSL's InstreDataset reads it. Queries are whole images, as there. mAP over the list cut at 1,000
 (`mAP@1k`, MLLM-ILR) and at 100 (ELViS); the full-list mAP of older papers is `AP` with a depth of 27,293.
 """
 
@@ -17,7 +17,7 @@ from looktwice.evaluate.datasets.base import Dataset, Query
 from looktwice.evaluate.datasets.layout import Layout
 
 FETCH = "Fetch INSTRE from its authors and gnd_instre.mat of the diffusion-retrieval protocol."
-COUNTS = {"pictures": 27293, "queries": 1250}
+COUNTS = {"images": 27293, "queries": 1250}
 
 
 def read(root: Path, partial: bool = False) -> Dataset:
@@ -29,7 +29,7 @@ def read(root: Path, partial: bool = False) -> Dataset:
     names, asked, truth = ([*labels[key]] for key in ("imlist", "qimlist", "gnd"))
     items = [layout.picture(root / name, name) for name in names]
     queries = [Query(layout.picture(root / name, f"query/{name}")) for name in asked]
-    layout.count("pictures", len(items), COUNTS["pictures"])
+    layout.count("images", len(items), COUNTS["images"])
     layout.count("queries", len(queries), COUNTS["queries"])
     if len(truth) != len(queries):
         layout.broken(path, "gnd", f"{len(queries)} entries", len(truth))
@@ -57,7 +57,7 @@ def _matlab(path: Path) -> dict[str, Any]:
     try:
         found = loadmat(path, simplify_cells=True)
     except Exception as error:  # scipy raises nearly anything for a damaged file
-        raise UsageError(f"Cannot read {path} as a MATLAB file ({error}); fetch it again.") from None
+        raise UsageError(f"{path} cannot be read as a MATLAB file ({error}); fetch it again.") from None
     for key in ("imlist", "qimlist", "gnd"):
         if key not in found or isinstance(found[key], str | dict):
             raise UsageError(f"{path} has no list {key!r}; fetch it again.")

@@ -1,4 +1,4 @@
-"""Checks of a folder against what a benchmark's files are known to be: everything that is missing, in one message."""
+"""Check a folder against a benchmark's known files, and report everything that is missing in one message."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ class Layout:
     _missing: list[str] = field(default_factory=list)
 
     def file(self, *names: str) -> Path:
-        """A file that must be there."""
+        """Return the path of a required file."""
         path = self.root.joinpath(*names)
         if not path.is_file():
             self._missing.append("/".join(names))
         return path
 
     def folder(self, *names: str) -> Path:
-        """A folder that must be there."""
+        """Return the path of a required folder."""
         path = self.root.joinpath(*names)
         if not path.is_dir():
             self._missing.append("/".join(names) + "/")
         return path
 
     def missing(self, what: str) -> None:
-        """Add to the list of what is missing."""
+        """Add to the list of missing parts."""
         self._missing.append(what)
 
     def count(self, what: str, found: int, published: int | None) -> None:
-        """Compare a count with the published one (None: not known for sure) and note what was found."""
+        """Compare a count with the published one (None: not known for sure) and note it."""
         if found == 0:
             self._missing.append(f"{what}: none found")
         elif published is not None and found != published:
@@ -63,41 +63,41 @@ class Layout:
             return
         shown = "; ".join(self._missing[:SHOWN])
         more = f"; and {len(self._missing) - SHOWN:,} more" if len(self._missing) > SHOWN else ""
-        raise UsageError(f"{self.name} under {self.root} is not complete. Missing: {shown}{more}. {self.fetch}")
+        raise UsageError(f"{self.name} under {self.root} is not complete; missing: {shown}{more}. {self.fetch}")
 
     def picture(self, path: Path, name: str | None = None, text: str | None = None) -> Source:
-        """A picture that must be there; its id is `name`, or else its path relative to the root."""
+        """Return a required image; its id is `name`, by default its path relative to the root."""
         source = self.unchecked_picture(path, name, text)
         if not path.is_file():
             self._missing.append(path.relative_to(self.root).as_posix())
         return source
 
     def unchecked_picture(self, path: Path, name: str | None = None, text: str | None = None) -> Source:
-        """A picture that may turn out to be missing while it is indexed; then it is in the ledger."""
+        """Return an image that need not exist; indexing writes a missing one to the ledger."""
         if not path.is_relative_to(self.root) or ".." in path.relative_to(self.root).parts:
-            raise UsageError(f"{self.name} names the picture {str(path)!r}, which lies outside {self.root}.")
+            raise UsageError(f"{self.name} names the image {str(path)!r} outside {self.root}; fetch its files again.")
         name = name_to_id(bytes(path.relative_to(self.root))) if name is None else name
         return Source(name, file_uri(path), file_uri(self.root, folder=True), text)
 
     def words(self, path: Path, number: int, name: str, text: object) -> Source:
-        """A text, number `number` of a file."""
+        """Return a text, number `number` of a file."""
         if not isinstance(text, str) or not text.strip():
             self.broken(path, f"entry {number}", "a text that is not empty", text)
         uri = f"{file_uri(path)}#offset={number}&size=0"  # an address of its own; the text is not read from it
         return Source(name, uri, file_uri(self.root, folder=True), " ".join(text.split()), picture=False)
 
     def json(self, path: Path, kind: type[T]) -> T:
-        """The content of a JSON file, of a kind (list or dict)."""
+        """Return the content of a JSON file of a kind (list or dict)."""
         try:
             value = json.loads(path.read_bytes().decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{path} is not valid JSON ({error}); fetch it again.") from None
         if not isinstance(value, kind):
-            raise UsageError(f"{path} must hold a JSON {kind.__name__}, not a {type(value).__name__}.")
+            raise UsageError(f"{path} must hold a JSON {kind.__name__}, not a {type(value).__name__}; fetch it again.")
         return value
 
     def jsonl(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Numbered objects of a JSON Lines file."""
+        """Yield the numbered objects of a JSON Lines file."""
         with open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
@@ -107,7 +107,7 @@ class Layout:
                     raise UsageError(f"{path}, line {number}: {error.detail}.") from None
 
     def columns(self, path: Path, separator: str, n: int) -> Iterator[list[str]]:
-        """Lines of a text file, each of at least `n` columns."""
+        """Yield the lines of a text file, each of at least `n` columns."""
         for number, line in enumerate(path.read_text("utf-8-sig", "surrogateescape").split("\n"), start=1):
             if not line.strip():
                 continue
@@ -117,21 +117,21 @@ class Layout:
             yield row
 
     def get(self, record: object, key: str, kind: type[T], path: Path, where: str) -> T:
-        """A field of a record, of a kind. Raises UsageError with the place."""
+        """Return a field of a record, of a kind. Raises UsageError with the place."""
         value = record.get(key) if isinstance(record, dict) else None
         if not isinstance(value, kind) or isinstance(value, bool):
             self.broken(path, where, f"{key!r} to be a {kind.__name__}", value)
         return value
 
     def broken(self, path: Path, where: str, expected: str, found: object) -> NoReturn:
-        """Raise UsageError for something that is not as it should be."""
-        raise UsageError(f"{path}, {where}: expected {expected}, found {str(found)[:80]!r}.")
+        """Raise UsageError for wrong contents of a file."""
+        raise UsageError(f"{path}, {where}: expected {expected}, found {str(found)[:80]!r}; fetch or correct the file.")
 
     def finish(self, dataset: Dataset) -> Dataset:
-        """Return the dataset. Raises UsageError for whatever is missing, ids that occur twice, or nothing to ask."""
+        """Return the dataset. Raises UsageError for missing parts, repeated ids, or a dataset without queries."""
         self.check()
         if not dataset.queries:
-            raise UsageError(f"{self.name} under {self.root} has no queries.")
+            raise UsageError(f"{self.name} under {self.root} has no queries; check its labels. {self.fetch}")
         self._unique([query.id for query in dataset.queries], "query")
         if isinstance(dataset.items, list):
             self._unique([item.id for item in dataset.items], "item")
@@ -144,7 +144,7 @@ class Layout:
 
 
 def relevant(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
-    """Labels from (query, relevant item) pairs."""
+    """Return labels from (query, relevant item) pairs."""
     qrels: dict[str, dict[str, int]] = {}
     for query, item in pairs:
         qrels.setdefault(query, {})[item] = 1
@@ -152,7 +152,7 @@ def relevant(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
 
 
 def by_label(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Ids by label, from (id, label) pairs."""
+    """Return ids by label, from (id, label) pairs."""
     groups: dict[str, list[str]] = {}
     for name, label in pairs:
         groups.setdefault(label, []).append(name)

@@ -1,10 +1,10 @@
-"""The Met dataset (NeurIPS 2021): photographs of artworks taken by visitors, against the museum's own.
+"""Read the Met dataset (NeurIPS 2021): photographs of artworks taken by visitors, against the museum's own.
 
     ROOT/ground_truth/MET_database.json     [{"id": label, "path": …}]     (mini: mini_MET_database.json)
     ROOT/ground_truth/testset.json          [{"path": …, "MET_id": label}]; entries without MET_id show no Met artwork
     ROOT/images/PATH
 
-Layout from the nikosips/met repository (code/utils/datasets.py). A picture with the query's label is relevant, as in
+Layout from the nikosips/met repository (code/utils/datasets.py). An image with the query's label is relevant, as in
 ELViS; queries that show no Met artwork have no answer to retrieve and are left out, with their number.
 """
 
@@ -39,7 +39,7 @@ def read(root: Path, database: str = "full", split: str = "test", partial: bool 
             path = layout.get(entry, "path", str, asked, f"entry {i}")
             queries.append(Query(layout.picture(images / path, path)))
             labels[path] = _label(layout, asked, entry, "MET_id", i)
-    layout.count("pictures", len(items), COUNTS[database])
+    layout.count("images", len(items), COUNTS[database])
     layout.count("queries", len(queries), COUNTS[split])
     layout.notes.append(f"queries that show no Met artwork, left out: {len(all_queries) - len(queries):,}")
     of = by_label(rows)

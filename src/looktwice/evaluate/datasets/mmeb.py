@@ -1,4 +1,4 @@
-"""MMEB (ICLR 2025): 36 data sets, each query with its own candidates, the first of which is right.
+"""Read MMEB (ICLR 2025): 36 data sets, each query with its own candidates, the first of which is right.
 
     ROOT/NAME/test-00000-of-00001.parquet     qry_text, qry_img_path, tgt_text: list, tgt_img_path: list
     ROOT/eval_images/PATH
@@ -73,7 +73,7 @@ def _name(text: str | None, image: str | None) -> str:
 
 
 def _source(layout: Layout, path: Path, name: str, text: str | None, image: str | None, number: int) -> Source:
-    words = " ".join((text or "").replace("<|image_1|>", " ").split())
+    text = " ".join((text or "").replace("<|image_1|>", " ").split())
     if image:
-        return layout.picture(layout.root / "eval_images" / image, name, words or None)
-    return layout.words(path, number, name, words)
+        return layout.picture(layout.root / "eval_images" / image, name, text or None)
+    return layout.words(path, number, name, text)

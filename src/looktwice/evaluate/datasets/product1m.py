@@ -1,10 +1,10 @@
-"""Product1M (ICCV 2021), instance level: pictures of several products ask, pictures of single ones answer.
+"""Read Product1M (ICCV 2021), instance level: queries show several products, items single ones.
 
     ROOT/product1m_gallery_ossurl_v2.txt, product1m_test_ossurl_v2.txt     id#####title#####url#####url#####labels
     ROOT/product1m_gallery_ossurl_v2/ID.jpg                                ROOT/product1m_test_ossurl_v2/ID.jpg
 
-Layout from the Product1M repository and the evaluation scripts written for it; pictures are in one folder per list. A
-gallery picture is relevant where it shares a label with the query. The published counts could not be confirmed, so they
+Layout from the Product1M repository and the evaluation scripts written for it; images are in one folder per list. A
+gallery image is relevant where it shares a label with the query. The published counts could not be confirmed, so they
 are noted and not checked. Several labels are separated by `#;#`.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from looktwice.evaluate.datasets.base import Dataset, Query
 from looktwice.evaluate.datasets.layout import Layout, by_label
 
-FETCH = "The lists are linked from github.com/zhanxlin/Product1M; the pictures are at the addresses in them."
+FETCH = "The lists are linked from github.com/zhanxlin/Product1M; the images are at the addresses in them."
 LISTS = {part: f"product1m_{part}_ossurl_v2" for part in ("gallery", "test")}
 
 

@@ -1,4 +1,4 @@
-"""Revisited Oxford and Paris (CVPR 2018), optionally with the million distractors.
+"""Read Revisited Oxford and Paris (CVPR 2018), optionally with the million distractors.
 
     ROOT/roxford5k/gnd_roxford5k.pkl     imlist, qimlist, gnd: [{easy, hard, junk: positions from 0, bbx: 4 numbers}]
     ROOT/roxford5k/jpg/NAME.jpg          ROOT/revisitop1m/revisitop1m.txt, ROOT/revisitop1m/jpg/NAME
@@ -19,13 +19,13 @@ from looktwice.evaluate.datasets.unpickle import unpickle
 from looktwice.evaluate.groups import EASY, HARD, JUNK, revisited
 from looktwice.sources import Source
 
-FETCH = "download.py of github.com/filipradenovic/revisitop fetches pictures, labels and distractors."
+FETCH = "download.py of github.com/filipradenovic/revisitop fetches images, labels and distractors."
 COUNTS = {"roxford5k": (4993, 70), "rparis6k": (6322, 70), "revisitop1m": (1001001, 0)}
 GRADES = {"easy": EASY, "hard": HARD, "junk": JUNK}
 
 
 def read(root: Path, which: str = "roxford5k", million: bool = False, partial: bool = False) -> Dataset:
-    """Read roxford5k or rparis6k; Medium is the whole, Easy, Medium and Hard are groups."""
+    """Read roxford5k or rparis6k; the labels are Medium, and Easy, Medium and Hard are groups."""
     layout = Layout(which + ("+1m" if million else ""), root, FETCH, partial)
     path, folder = layout.file(which, f"gnd_{which}.pkl"), layout.folder(which, "jpg")
     extra = (layout.file("revisitop1m", "revisitop1m.txt"), layout.folder("revisitop1m", "jpg")) if million else None
@@ -34,7 +34,7 @@ def read(root: Path, which: str = "roxford5k", million: bool = False, partial: b
     names, asked = (_names(layout, path, labels, key) for key in ("imlist", "qimlist"))
     truth = layout.get(labels, "gnd", list, path, "the top")
     items = [layout.picture(folder / f"{name}.jpg", name) for name in names]
-    layout.count("pictures", len(items), COUNTS[which][0])
+    layout.count("images", len(items), COUNTS[which][0])
     layout.count("queries", len(asked), COUNTS[which][1])
     if len(truth) != len(asked):
         layout.broken(path, "gnd", f"{len(asked)} entries", len(truth))
@@ -55,7 +55,7 @@ def read(root: Path, which: str = "roxford5k", million: bool = False, partial: b
             depth=len(items) if len(items) < 10_000 else 1000,
             groups=groups,
             prompt="landmark",
-            notes=(*layout.notes, "depth: trapAP reads the whole list; what lies below the depth counts as not found"),
+            notes=(*layout.notes, "depth: trapAP reads the whole list; items below the depth count as not found"),
         )
     )
 
@@ -63,7 +63,7 @@ def read(root: Path, which: str = "roxford5k", million: bool = False, partial: b
 def _names(layout: Layout, path: Path, labels: Any, key: str) -> list[str]:
     names = layout.get(labels, key, list, path, "the top")
     if not all(isinstance(name, str) and "/" not in name for name in names):
-        layout.broken(path, key, "names of pictures", names)
+        layout.broken(path, key, "names of images", names)
     return names
 
 

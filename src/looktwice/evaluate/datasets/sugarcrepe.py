@@ -1,4 +1,4 @@
-"""SugarCrepe (NeurIPS 2023): a picture, its caption and one that was changed a little; which is right?
+"""Read SugarCrepe (NeurIPS 2023): choose between an image's caption and a slightly changed one.
 
     ROOT/add_att.json … swap_obj.json     {"0": {"filename", "caption", "negative_caption"}}
     ROOT/val2017/FILENAME                 COCO
@@ -18,7 +18,7 @@ from looktwice.evaluate.datasets.layout import Layout, relevant
 from looktwice.evaluate.groups import by_query
 from looktwice.sources import Source
 
-FETCH = "The JSON files are in github.com/RAIVNLab/sugar-crepe (data/), the pictures in val2017.zip of cocodataset.org."
+FETCH = "The JSON files are in github.com/RAIVNLab/sugar-crepe (data/), the images in val2017.zip of cocodataset.org."
 COUNTS: dict[str, int | None] = {
     "add_att": 692, "add_obj": 2062, "replace_att": 788, "replace_obj": 1652, "replace_rel": 1406, "swap_att": 666,
     "swap_obj": None,  # 246 in the paper, 245 in the files
@@ -70,5 +70,5 @@ def read(root: Path, partial: bool = False) -> Dataset:
 
 
 def _shuffled(name: str, *texts: str) -> list[str]:
-    """Texts in an order that is always the same and says nothing of the order given."""
+    """Return texts in a fixed order that does not depend on the given one."""
     return sorted(texts, key=lambda text: hashlib.sha256(f"{name}\0{text}".encode("utf-8", "replace")).digest())

@@ -1,4 +1,4 @@
-"""Any table with a file of queries and labels, as a benchmark."""
+"""Read any table with a file of queries and labels as a benchmark."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ COLUMNS = ("id", "uri", "text", "width")
 
 
 def read(rows: Iterable[Mapping[str, Any]], queries: Path, qrels: Path, name: str, urls: Urls = "refused") -> Dataset:
-    """A dataset of a table's `rows` (COLUMNS), a .jsonl of queries and TREC or BEIR labels.
+    """Return a dataset of a table's `rows` (COLUMNS), a .jsonl of queries and TREC or BEIR labels.
 
-    `urls` says which pictures may be fetched; rows are read once, when items are. Raises UsageError for a query that
-    cannot be used, an id that occurs twice, and where no query has a label.
+    `urls` says which images may be fetched. Rows are read once, when the items are. Raises UsageError for an unusable
+    query, a repeated id, and queries without any label.
     """
     asked = []
     for found in scan([queries], urls=urls):
         if isinstance(found, Unreadable):
-            raise UsageError(f"{queries}: {found.detail} ({found.reason}).")
+            raise UsageError(f"{queries} is not a usable query file: {found.detail} ({found.reason}).")
         asked.append(Query(found))
     ids = Counter(query.id for query in asked)
     if (twice := next((name for name, n in ids.items() if n > 1), None)) is not None:
         raise UsageError(f"{queries} has the id {twice!r} {ids[twice]} times; ids must be unique.")
     labels = read_qrels(qrels)
     if not labels.keys() & {query.id for query in asked}:
-        raise UsageError(f"{queries} and {qrels} have no query id in common.")
+        raise UsageError(f"{queries} and {qrels} share no query id; use the same ids in both.")
     items = (Source(r["id"], r["uri"], "", r["text"], picture=bool(r["width"]), urls=urls) for r in rows)
     kept = [query for query in asked if query.id in labels]
     notes = (f"queries: {len(kept):,} with labels of {len(asked):,}",)

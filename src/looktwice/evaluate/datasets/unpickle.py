@@ -1,4 +1,4 @@
-"""Reading somebody else's pickle without running it: containers, numbers, strings and numeric arrays, nothing else."""
+"""Read somebody else's pickle without running it: containers, numbers, strings and numeric arrays, nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLAIN = re.compile(r"[biufSU][0-9]{1,6}|O8?")
 
 
 class _Kind:
-    """Stands in for numpy.dtype, whose own state a pickle may fill with lies about where Python objects are."""
+    """A replacement for numpy.dtype, whose own state a hostile pickle may fill with false object offsets."""
 
     def __init__(self, name: str, *_: object) -> None:
         if not _PLAIN.fullmatch(name):
@@ -34,7 +34,7 @@ class _Kind:
 
 
 class _Array(np.ndarray[Any, np.dtype[Any]]):
-    """An array that takes its kind from a `_Kind` only; numpy then checks shape and bytes against it."""
+    """An array that takes its dtype from a `_Kind` only; numpy then checks shape and bytes against it."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         version, shape, kind, fortran, data = state
@@ -71,19 +71,21 @@ class _Careful(pickle.Unpickler):
 
 
 def unpickle(path: Path) -> Any:
-    """Return what a pickle file holds. Raises UsageError for one that asks for anything but data, is broken or huge."""
+    """Return the contents of a pickle file. Raises UsageError if it asks for anything but data, is broken or huge."""
     if path.stat().st_size > MAX_BYTES:
-        raise UsageError(f"{path} has more than {MAX_BYTES:,} bytes; labels are smaller. Fetch it again.")
+        raise UsageError(f"{path} has more than {MAX_BYTES:,} bytes, which no label file has; fetch it again.")
     try:
         data = path.read_bytes()
         _check_memo(data)
         return _Careful(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise UsageError(f"{path} is no pickle of plain data ({error}); it was not loaded. Fetch it again.") from None
+        raise UsageError(
+            f"{path} is not a pickle of plain data ({error}) and was not loaded; fetch it again."
+        ) from None
 
 
 def _check_memo(data: bytes) -> None:
-    """Refuse a memo index that no file of this length needs: memory is taken for every index up to it."""
+    """Refuse a memo index above the file's length, because memory is allocated for every index up to it."""
     for opcode, index, _ in pickletools.genops(data):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(index or 0) <= len(data):
-            raise pickle.UnpicklingError(f"it numbers a thing {index}")
+            raise pickle.UnpicklingError(f"its memo index {index} is too large")

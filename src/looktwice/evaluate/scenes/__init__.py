@@ -1,12 +1,12 @@
-"""A benchmark that needs no download: scenes composed by a seeded script from bundled drawings.
+"""Build a benchmark without a download: a seeded script composes scenes from bundled drawings.
 
-    full    5,000 scenes, 1,550 picture and 450 word queries          small    500 scenes, 150 and 50
+    full    5,000 scenes, 1,550 image and 450 text queries          small    500 scenes, 150 and 50
 
-A picture query shows one drawing, large; every scene that shows the same drawing, at least 35 % of its part inside the
-frame uncovered, is relevant. A word query is the drawing's label; every drawing of that label is relevant, and others
-of its kind are junk, because their labels may be incomplete. Whatever shows too little of the right drawing is junk.
-Only drawings with a label are asked for, each in the same number of scenes; all others distract. Scenes are files below
-`folder`, made once.
+An image query shows one large drawing. A scene is relevant if it shows the same drawing with at least 35 % of its part
+inside the frame uncovered. A text query is the drawing's label; every drawing of that label is relevant, and others of
+its kind are junk, because their labels may be incomplete. Scenes that show too little of the right drawing are junk.
+Queries ask only for drawings with a label, each in the same number of scenes; all others distract. Scenes are files
+below `folder`, made once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WORDINGS = ("{}", "a {}", "a picture of a {}")
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many scenes, of which `each` for every drawing that is asked for; how many queries."""
+    """The numbers of a benchmark: scenes, of which `each` per target drawing; image and text queries."""
 
     name: str
     scenes: int
@@ -49,7 +49,7 @@ SMALL = Size("small", 500, 2, 150, 50)
 
 
 def build(folder: Path, size: Size = FULL, cutouts: Cutouts | None = None) -> Dataset:
-    """Compose the benchmark below `folder`, unless it is there already, and return it."""
+    """Compose the benchmark below `folder`, unless it exists, and return it."""
     cutouts = cutouts or Cutouts.bundled()
     asked = [cutout for cutout in cutouts.all if cutout.label]
     others = [cutout for cutout in cutouts.all if not cutout.label]
@@ -79,7 +79,7 @@ def build(folder: Path, size: Size = FULL, cutouts: Cutouts | None = None) -> Da
 def _scenes(
     folder: Path, size: Size, asked: list[Cutout], others: list[Cutout], cutouts: Cutouts
 ) -> dict[str, list[dict[str, Any]]]:
-    """Write what is not written yet; the account of all scenes: which drawings, how large, how visible."""
+    """Write the missing scenes and return the account of all: which drawings, how large, how visible."""
     ledger = folder / "scenes.jsonl"
     (folder / "scenes").mkdir(exist_ok=True)
     stamp = {"version": VERSION, "seed": SEED, "size": size.name, "scenes": size.scenes, "cutouts": len(cutouts.all)}
@@ -92,7 +92,7 @@ def _scenes(
 
 
 def _written(folder: Path, number: int, scene: Scene) -> str:
-    """Write one scene; returns its line of the account."""
+    """Write one scene and return its line of the account."""
     name = f"scene-{number:05d}.jpg"
     scene.image.save(folder / "scenes" / name, quality=88)
     shows = [{"id": p.cutout.id, "scale": round(p.scale, 5), "visible": round(p.visible, 5)} for p in scene.placed]
@@ -100,7 +100,7 @@ def _written(folder: Path, number: int, scene: Scene) -> str:
 
 
 def _scene(number: int, size: Size, asked: list[Cutout], others: list[Cutout], cutouts: Cutouts) -> Scene:
-    """Scene `number`, whatever was made before it; the first `each` × |asked| show what is asked for."""
+    """Compose scene `number`, independently of the others; the first `each` × |asked| show a target drawing."""
     rng = Random(f"scene {SEED} {number}")
     wanted = number < size.each * len(asked)
     target = asked[number % len(asked)] if wanted else rng.choice(others)
@@ -108,7 +108,7 @@ def _scene(number: int, size: Size, asked: list[Cutout], others: list[Cutout], c
 
 
 def _queries(size: Size, asked: list[Cutout]) -> Iterator[tuple[str, Cutout, str | None]]:
-    """Query id, drawing, and words or None: every drawing and label equally often, as far as the numbers allow."""
+    """Yield query id, drawing, and text or None: every drawing and label equally often, as far as the numbers allow."""
     for number in range(size.pictures):
         yield f"p{number:04d}", asked[number % len(asked)], None
     labelled = [*{cutout.label: cutout for cutout in asked}.values()]
@@ -122,6 +122,6 @@ def _portrait(folder: Path, name: str, cutout: Cutout, others: list[Cutout], cut
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         scene = portrait(cutout, SIDE, Random(f"query {SEED} {name}"), cutouts, others)
-        scene.image.save(picture := BytesIO(), "JPEG", quality=88)
-        write_whole(path, picture.getvalue())
+        scene.image.save(data := BytesIO(), "JPEG", quality=88)
+        write_whole(path, data.getvalue())
     return path

@@ -1,4 +1,4 @@
-"""Compose pictures from cut-outs: grounds, clutter, occlusion, damage. Everything follows from one `Random`.
+"""Compose images from cut-outs: grounds, clutter, occlusion, damage. Everything follows from one `Random`.
 
 A scene keeps an account of what it shows, so that labels never have to be guessed.
 """
@@ -38,14 +38,14 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture and what it shows, from back to front."""
+    """An image and what it shows, from back to front."""
 
     image: Image.Image
     placed: tuple[Placed, ...]
 
 
 def portrait(cutout: Cutout, size: int, rng: Random, cutouts: Cutouts, grounds: Sequence[Cutout]) -> Scene:
-    """One large object: what a person would hand in as a query."""
+    """Compose one large object, as a person would photograph a query."""
     canvas = _ground(size, rng, cutouts, grounds)
     scale = rng.uniform(0.6, 0.92)
     place(canvas, cutouts.picture(cutout.id), scale, rng.uniform(-15, 15), rng, slack=0.0)
@@ -55,10 +55,10 @@ def portrait(cutout: Cutout, size: int, rng: Random, cutouts: Cutouts, grounds: 
 def clutter(
     target: Cutout, others: Sequence[Cutout], size: int, rng: Random, cutouts: Cutouts, grounds: Sequence[Cutout]
 ) -> Scene:
-    """A scene that shows `target` among `others`, all turned, small or covered to a random degree.
+    """Compose a scene of `target` among `others`, all turned, small or covered to a random degree.
 
-    The target is placed anew until enough of it can be seen; after a few tries it stays as it is, and the account says
-    how much that was.
+    The target is placed again until enough of it is visible. After TRIES tries it stays as it is, and the account
+    records its visible share.
     """
     hard = rng.uniform(0.1, 0.9)
     for _ in range(TRIES):
@@ -84,7 +84,7 @@ def _scale(wanted: bool, shown: int, hard: float, rng: Random) -> float:
 
 
 def _visible(masks: Sequence[np.ndarray]) -> list[float]:
-    """Share of each mask, which is the part inside the frame, that no later one covers."""
+    """Return the share of each mask, which is the part inside the frame, that no later one covers."""
     shares = []
     for i, mask in enumerate(masks):
         over = np.any(masks[i + 1 :], axis=0) if i + 1 < len(masks) else np.zeros_like(mask)
@@ -93,7 +93,7 @@ def _visible(masks: Sequence[np.ndarray]) -> list[float]:
 
 
 def _ground(size: int, rng: Random, cutouts: Cutouts, grounds: Sequence[Cutout]) -> Image.Image:
-    """A frame to put things on: flat, gradient, noise, stripes or a blurred crop of another drawing."""
+    """Return a background frame: flat, gradient, noise, stripes or a blurred crop of another drawing."""
     first, second, kind = _colour(rng), _colour(rng), rng.random()
     flat = Image.new("RGB", (size, size), first)
     if kind < 0.35:
@@ -118,14 +118,14 @@ def _colour(rng: Random) -> Colour:
 
 
 def noise(size: int, colour: Colour, rng: Random) -> Image.Image:
-    """A frame of fine or coarse noise around a colour."""
+    """Return a frame of fine or coarse noise around a colour."""
     cells = rng.choice((4, 8, 24, size))
     values = np.random.default_rng(rng.getrandbits(32)).normal(0, 28, (cells, cells, 3)) + np.array(colour)
     return Image.fromarray(values.clip(0, 255).astype(np.uint8)).resize((size, size), Image.Resampling.BILINEAR)
 
 
 def stripes(canvas: Image.Image, colour: Colour, rng: Random) -> Image.Image:
-    """The frame with stripes of a colour, upright or level."""
+    """Draw stripes of a colour on a frame, upright or level."""
     size = canvas.width
     draw, step = ImageDraw.Draw(canvas), rng.randint(max(3, size // 16), size // 4)
     for x in range(0, size, 2 * step):
@@ -134,7 +134,7 @@ def stripes(canvas: Image.Image, colour: Colour, rng: Random) -> Image.Image:
 
 
 def place(canvas: Image.Image, art: Image.Image, scale: float, turn: float, rng: Random, slack: float) -> np.ndarray:
-    """Paste `art`, up to `slack` of it outside the frame; returns where it is opaque, as bool [size, size]."""
+    """Paste `art`, up to `slack` of it outside the frame, and return its opaque pixels as bool [size, size]."""
     size = canvas.width
     factor = scale * size / max(art.size)
     art = art.resize((max(2, round(art.width * factor)), max(2, round(art.height * factor))), Image.Resampling.BILINEAR)
@@ -152,7 +152,7 @@ def _position(side: int, size: int, slack: float, rng: Random) -> int:
 
 
 def damage(image: Image.Image, rng: Random, strength: float) -> Image.Image:
-    """Brightness, contrast, colour, blur and JPEG, each only sometimes."""
+    """Change brightness, contrast, colour, blur and JPEG quality, each at random and not always."""
     for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         if rng.random() < 0.3:
             image = enhancer(image).enhance(rng.uniform(1 - 0.4 * strength, 1 + 0.4 * strength))

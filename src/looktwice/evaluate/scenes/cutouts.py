@@ -1,4 +1,4 @@
-"""The bundled drawings (CC0), on none of which the bundled models were trained."""
+"""Load the bundled drawings (CC0); the bundled models were trained on none of them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Cutout:
-    """One drawing: an instance. `label` are words that ask for it (None: there are none), `group` its kind; `met` where
-    the bundled models were trained on another drawing of that name."""
+    """One drawing, which is an instance.
+
+    `label` is the text that asks for it (None: no text), `group` its kind. `met`: the bundled models were trained on
+    another drawing of that name.
+    """
 
     id: str
     group: str
@@ -34,7 +37,7 @@ class Cutouts:
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "cutouts.npz").is_file():
-            raise UsageError("The bundled cut-outs are not in this installation; install looktwice again.")
+            raise UsageError("This installation lacks the bundled cut-outs; install looktwice again.")
         self._folder = folder
         lines = (folder / "cutouts.jsonl").read_text("utf-8").splitlines()
         self.all = [Cutout(**json.loads(line)) for line in lines]
@@ -45,12 +48,12 @@ class Cutouts:
 
     @classmethod
     def bundled(cls) -> Cutouts:
-        """Those that come with looktwice."""
+        """Return the drawings that come with looktwice."""
         return cls(Path(str(resources.files("looktwice"))) / "assets" / "tiny" / "cutouts")
 
     @lru_cache(maxsize=1024)  # noqa: B019  (one instance per run)
     def picture(self, name: str) -> Image:
-        """The drawing as RGBA."""
+        """Return the drawing as RGBA."""
         from PIL import Image
 
         row = self._rows[name]

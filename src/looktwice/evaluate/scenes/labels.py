@@ -1,4 +1,4 @@
-"""Labels of composed scenes: they follow from what was placed, and are never guessed."""
+"""Label composed scenes from the placed drawings, never by guessing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from looktwice.evaluate.trec import Qrels
 
 VISIBLE = 0.35
 EDGES = {"size": (0.0, 0.4, 0.5, 0.6), "clutter": (0.0, 1.0, 3.0, 5.0), "covered": (0.0, 0.01, 0.25)}
-"""Longer side as a share of the frame's; how many other drawings there are; share of the drawing that is covered."""
+"""Edges of the groups.
+
+Size is the longer side as a share of the frame's, clutter the number of other drawings, covered a share of the drawing.
+"""
 
 Shows: TypeAlias = Sequence[Mapping[str, Any]]
 
@@ -29,7 +32,7 @@ class Sight:
 
 
 class Account:
-    """What all scenes show, by drawing."""
+    """The contents of all scenes, by drawing."""
 
     def __init__(self, scenes: Mapping[str, Shows], cutouts: Iterable[Cutout]) -> None:
         self.sights: dict[str, list[Sight]] = defaultdict(list)
@@ -39,7 +42,7 @@ class Account:
         self._cutouts = list(cutouts)
 
     def same(self, cutout: Cutout, words: bool) -> list[Sight]:
-        """Where the drawing is; with `words`, where any drawing of its label is. The most visible one per scene."""
+        """Return the most visible sight per scene of the drawing, or with `words` of any drawing of its label."""
         names = [c.id for c in self._cutouts if c.label == cutout.label] if words else [cutout.id]
         best: dict[str, Sight] = {}
         for sight in (sight for name in names for sight in self.sights.get(name, ())):
@@ -48,13 +51,13 @@ class Account:
         return [*best.values()]
 
     def labels(self, cutout: Cutout, words: bool) -> dict[str, int]:
-        """1 where enough of it can be seen, JUNK where too little; with `words`, JUNK for others of its kind."""
+        """Return 1 for scenes that show enough of it, JUNK for too little and, with `words`, for others of its kind."""
         kin = [c.id for c in self._cutouts if words and c.group == cutout.group and c.label != cutout.label]
         junk = {sight.scene: JUNK for name in kin for sight in self.sights.get(name, ())}
         return junk | {s.scene: 1 if s.visible >= VISIBLE else JUNK for s in self.same(cutout, words)}
 
     def groups(self, qrels: Qrels, asked: Mapping[str, tuple[Cutout, bool]]) -> dict[str, Qrels]:
-        """The labels split by size, clutter and occlusion of what is asked for."""
+        """Split the labels by size, clutter and occlusion of the target drawing."""
         groups: dict[str, Qrels] = {}
         sights = {query: self.same(*what) for query, what in asked.items()}
         for axis, edges in EDGES.items():
