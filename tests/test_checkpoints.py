@@ -169,7 +169,7 @@ def test_the_catalogue_has_the_size_of_what_is_bundled(name: str) -> None:
 def test_a_missing_bundled_model_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "bundled_folder", lambda name: tmp_path / name)
     assert bundled_names() == ["tiny-clip", "tiny-vl"]
-    with pytest.raises(ModelError, match="not in this installation"):
+    with pytest.raises(ModelError, match="lacks the bundled model"):
         resolve("tiny-clip")
 
 
@@ -195,7 +195,7 @@ def test_the_hub_is_asked_for_what_was_named(folder: Path, monkeypatch: pytest.M
     assert resolve("org/name#main") == Checkpoint("org/name", snapshot, COMMIT, local=False)
     assert resolve("qwen3-vl-4b", COMMIT).name == "qwen3-vl-4b"
     assert hub.asked == [("org/name", "main"), ("Qwen/Qwen3-VL-4B-Instruct", COMMIT)]
-    with pytest.raises(UsageError, match="Two revisions"):
+    with pytest.raises(UsageError, match="two revisions"):
         resolve("org/name#main", COMMIT)
     (snapshot / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="no weights in safetensors"):
@@ -244,7 +244,7 @@ def test_missing_files_of_weights_are_named(folder: Path, tmp_path: Path, monkey
     (folder / "model.safetensors").rename(folder / names[0])
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {f"layer.{i}": name for i, name in enumerate(names)}}))
-    with pytest.raises(ModelError, match=r"lacks 4 of its files of weights \(model-00002.*, …\); copy them into"):
+    with pytest.raises(ModelError, match=r"lacks 4 of its weight files \(model-00002.*, …\); copy them into"):
         resolve(str(folder))
     snapshot = folder.rename(folder.parent / COMMIT)
     monkeypatch.setattr("huggingface_hub.snapshot_download", Hub(snapshot))
@@ -255,7 +255,7 @@ def test_missing_files_of_weights_are_named(folder: Path, tmp_path: Path, monkey
     assert resolve("org/name").revision == COMMIT
     for damaged in ("{}", "[]", '{"weight_map": 3}'):
         (snapshot / index.name).write_text(damaged)
-        with pytest.raises(ModelError, match=r"names no files of weights|no JSON object"):
+        with pytest.raises(ModelError, match=r"names no weight files|not a JSON object"):
             resolve("org/name")
 
 
@@ -280,7 +280,7 @@ def test_truncated_weights_and_unknown_architectures_are_refused(folder: Path) -
     with pytest.raises(ModelError, match="cannot be read"):
         load_weights(resolve(str(folder)), place("cpu"))
     (folder / "config.json").write_text("[1]")
-    with pytest.raises(ModelError, match="no JSON object"):
+    with pytest.raises(ModelError, match="not a JSON object"):
         _ = resolve(str(folder)).model_type
 
 

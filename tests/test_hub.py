@@ -203,15 +203,15 @@ REFUSALS = {
     "forbidden": (Refusal(403), "your access token may not read it (403); allow that"),
     "gated": (
         Refusal(403, {"X-Error-Code": "GatedRepo"}),
-        "asks for its licence to be accepted; accept it at http://127",
+        "needs its licence to be accepted; accept it at http://127",
     ),
     "disabled": (
         Refusal(403, {"X-Error-Message": "Access to this resource is disabled."}),
-        "been taken off the model hub",
+        "removed from the model hub",
     ),
     "other": (Refusal(404), "answers with status 404; check HF_ENDPOINT, which is http://127"),
-    "busy": (Refusal(429, {"RateLimit": '"api";r=0;t=7'}), "no more for now (429); wait some minutes"),
-    "broken": (Refusal(503), "has a fault of its own (503); wait some minutes and run the same command again"),
+    "busy": (Refusal(429, {"RateLimit": '"api";r=0;t=7'}), "limits your requests (429); wait some minutes"),
+    "broken": (Refusal(503), "has an internal error (503); wait some minutes and run the same command again"),
 }
 
 
@@ -229,7 +229,7 @@ def test_what_the_hub_refuses_is_one_sentence_that_says_what_to_do(hub: Hub, hom
     assert said[-2].endswith(
         "hub has no org/nothing, or it is private; check the name, or log in with `hf auth login`."
     )
-    assert said[-1].endswith("has no revision 'v9'; name one of its hub page.")
+    assert said[-1].endswith("has no revision 'v9'; name one from its hub page.")
     hub.stop()
     ((down,), _), ((offline,), _) = (resolved(hub, home, "org/large", **more) for more in ({}, {"HF_HUB_OFFLINE": "1"}))
     assert "could not be downloaded ([Errno" in down and "connect to the model hub and run the same command" in down

@@ -97,13 +97,13 @@ def test_reasons_are_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ModelError, match=r"MadeUpProcessor, which transformers 5\.\S+ does not have"):
         load_processor(resolve(str(folder)))
     change(folder, "processor_config.json", auto_map={"AutoProcessor": "code.MadeUpProcessor"})
-    with pytest.raises(ModelError, match="its own code is not run here"):
+    with pytest.raises(ModelError, match="looktwice never runs"):
         load_processor(resolve(str(folder)))
     change(folder, "config.json", model_type="internvl_chat", auto_map={"AutoModel": "code.InternVLChatModel"})
     with pytest.raises(UsageError, match="name the -HF form"):
         check_kind(resolve(str(folder)))
     change(folder, "config.json", model_type="made_up")
-    with pytest.raises(UsageError, match="its own code is not run here"):
+    with pytest.raises(UsageError, match="looktwice never runs"):
         check_kind(resolve(str(folder)))
     change(folder, "config.json", auto_map=None)
     with pytest.raises(UsageError, match="does not know"):

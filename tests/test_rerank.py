@@ -108,7 +108,7 @@ def test_what_is_compared_with_the_others_is_never_shown_in_parts(tmp_path: Path
         path.write_bytes(b"broken")
     ranked = Reranker(Listwise()).rank("red", files)
     assert Listwise.calls == [25] and [math.isnan(row["score"]) for row in ranked] == [False] * 25 + [True] * 20
-    with pytest.raises(UsageError, match="26 at most"):
+    with pytest.raises(UsageError, match="at most 26"):
         Reranker(score_mode="choice", device="cpu").rank(files[44], [*files, *files[20:27]])
 
 

@@ -85,7 +85,7 @@ def test_released_zero_refuses_odd_grids_and_ours_takes_them() -> None:
 
 
 def test_released_skip_refuses_what_would_leave_nothing() -> None:
-    with pytest.raises(MediaError, match="leaves nothing"):
+    with pytest.raises(MediaError, match="leaves no token"):
         through("sample2:released", tokens_of(Block("global", 1, 8)))
 
 

@@ -137,35 +137,35 @@ ABOUT = {"format": 1, "quantiser": "opq4x4", "trained": {}}
 )
 def test_forged_codebooks_are_refused(about: object, change: dict[str, torch.Tensor]) -> None:
     assert codebook_from_bytes(forged(ABOUT)).dim == 8
-    with pytest.raises(StoreError, match="not a codebook"):
+    with pytest.raises(StoreError, match="not a valid codebook"):
         codebook_from_bytes(forged(about, **change))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 16, 8), (1, 2, 8, 4)])
 def test_a_codebook_that_is_not_what_its_name_says_is_no_match(shape: tuple[int, ...]) -> None:
-    with pytest.raises(Mismatch, match="is not what opq4x4 needs"):
+    with pytest.raises(Mismatch, match="not have the shape that opq4x4 needs"):
         codebook_from_bytes(forged(ABOUT, centroids=torch.zeros(shape))).check(PQ(4, bits=4, rotated=True), 8, 1)
-    with pytest.raises(Mismatch, match="is not what pq4x4 needs"):
+    with pytest.raises(Mismatch, match="not have the shape that pq4x4 needs"):
         codebook_from_bytes(forged({**ABOUT, "quantiser": "pq4x4"})).check(PQ(4, bits=4), 8, 1)
 
 
 def test_damaged_and_foreign_codebooks_are_refused(tmp_path) -> None:
     book = train_codebook(PQ(4, bits=4), clumpy(200, 8)[None])
     whole = book.to_bytes()
-    with pytest.raises(UsageError, match="no codebook at"):
+    with pytest.raises(UsageError, match=r"codebook .* cannot be read"):
         load_codebook(tmp_path / "none")
     later = whole.replace(b'format\\": 1', b'format\\": 9')
     assert later != whole
     for broken in (b"", whole[:40], whole[:-3], b"\xff" * 100, later, whole.replace(b"centroids", b"centrxids")):
         (tmp_path / "b").write_bytes(broken)
-        with pytest.raises(StoreError, match="not a codebook"):
+        with pytest.raises(StoreError, match="not a valid codebook"):
             load_codebook(tmp_path / "b")
     assert codebook_from_bytes(whole[:-1] + bytes([whole[-1] ^ 1])) != book
     with pytest.raises(Mismatch, match="trained for pq4x4, not for pq8x4"):
         parse_codec("pq8x4").with_codebook(book)
-    with pytest.raises(Mismatch, match="width 8 with 0 further levels, the model gives width 8 with 2"):
+    with pytest.raises(Mismatch, match="width 8 with 0 further levels, but the model gives width 8 with 2"):
         book.check(PQ(4, bits=4), 8, 3)
-    with pytest.raises(UsageError, match="no use for a codebook"):
+    with pytest.raises(UsageError, match="uses no codebook"):
         parse_codec("int8").with_codebook(book)
 
 

@@ -239,7 +239,7 @@ def test_choice_of_pictures_and_of_too_many(mllm: Get, query: dict[str, Item], c
     pictures = [replace(c, text=None) for c in candidates[:3]]
     scores = choice.score(query["text"], [*pictures, Item("nothing")])
     assert scores.status == ("ok", "ok", "ok", "missing") and sum(scores.p[:3]) == pytest.approx(1)
-    with pytest.raises(UsageError, match="26 at most"):
+    with pytest.raises(UsageError, match="at most 26"):
         choice.score(query["text"], pictures * 9)
     with pytest.raises(ModelError, match=r"positions and the model has 4096.*shortlist"):
         choice.score(query["text"], [Item(f"t{i}", text="word " * 3000) for i in range(3)])

@@ -315,7 +315,7 @@ def test_what_cannot_work_is_refused(mllm: Get, query: dict[str, Item], candidat
     with pytest.raises(UsageError, match="no feed-forward layer"):
         engine(model, "object", "paper,window=0.01-0.02")
     words = [Item("a", text="a"), Item("b", text="b")]
-    with pytest.raises(UsageError, match="no such picture"):
+    with pytest.raises(UsageError, match="no such image"):
         engine(model, "mixed", "causal").score(query["text"], words)
     with pytest.raises(UsageError, match="reference path has no retrace"):
         scorer(model, built_in.get("object"), path="reference", retrace="paper")

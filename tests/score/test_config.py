@@ -26,7 +26,7 @@ from looktwice.score.local.retrace import Retrace
         ({"score_mode": "p-tru"}, UnknownName, "did you mean p-true"),
         ({"retrace": "causl"}, UnknownName, "causal"),
         ({"prior": "querry"}, UnknownName, "did you mean query"),
-        ({"prior": "query", "score_mode": "digit"}, UsageError, "label probabilities only"),
+        ({"prior": "query", "score_mode": "digit"}, UsageError, "needs the mode p-label"),
     ],
 )
 def test_what_is_wrong_is_refused_before_the_model_is_looked_for(
@@ -42,7 +42,7 @@ def test_settings_change_a_config_and_are_checked_with_it() -> None:
     base = ScorerConfig(dtype="float32", prior="query")
     assert ScorerConfig.of(base, batch_size=2) == ScorerConfig(dtype="float32", prior="query", batch_size=2)
     assert ScorerConfig.of(base) == base and ScorerConfig.of() == ScorerConfig()
-    with pytest.raises(UsageError, match="label probabilities"):
+    with pytest.raises(UsageError, match="needs the mode p-label"):
         ScorerConfig.of(base, score_mode="written")
     with pytest.raises(FrozenInstanceError):
         base.dtype = "bfloat16"  # type: ignore[misc]

@@ -170,7 +170,7 @@ def test_a_mode_that_needs_no_wrapper_comes_without_one() -> None:
 
 def test_a_mode_that_needs_a_wrapper_is_not_read_as_another() -> None:
     for made in (tiny(), tiny(path="reference")):
-        with pytest.raises(UsageError, match="load the model with that mode"):
+        with pytest.raises(UsageError, match="load the scorer with score_mode"):
             made.with_prompt("score", "written")
 
 
@@ -232,5 +232,5 @@ def test_a_scheme_brings_a_scorer_from_outside_by_one_file_and_one_line(
     ranked = reranker.rank(Image.new("RGB", (4, 4)), [item.image for item in CANDIDATES])
     assert [row["corpus_id"] for row in ranked] == [2, 1, 0]
     assert reranker.describe()[0]["mllm"] == "dark://room"
-    with pytest.raises(UsageError, match="batch size"):
+    with pytest.raises(UsageError, match="batch_size"):
         load_scorer("dark://room", batch_size=0)

@@ -52,13 +52,13 @@ def test_a_codebook_from_a_file_is_used(tmp_path: Path) -> None:
 
 def test_a_small_table_says_that_it_is_small(tmp_path: Path) -> None:
     _, warnings = compare_codecs(make_table(tmp_path, 4), ToyScorer(), ["pq8x2"])
-    assert any("trained on the pictures it is measured on" in text for text in warnings)
+    assert any("trained on the images that measure it" in text for text in warnings)
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no two pictures"):
+    with pytest.raises(UsageError, match="fewer than two readable images"):
         compare_codecs(make_table(tmp_path / "one", 1), ToyScorer(), ["int8"])
-    with pytest.raises(UsageError, match=r"cannot take the picture"):
+    with pytest.raises(UsageError, match=r"cannot take the image"):
         compare_codecs(make_table(tmp_path / "odd", 20), ToyScorer(), ["pool2:zero:released"])
 
 

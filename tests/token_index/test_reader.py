@@ -149,7 +149,7 @@ def test_the_query_goes_through_the_codec_unless_asymmetric(tmp_path: Path) -> N
 def test_which_set(tmp_path: Path) -> None:
     table, scorer = make_table(tmp_path), ToyScorer()
     with pytest.raises(
-        UsageError, match=r"holds no visual tokens; run looktwice add-tokens .* or take --codec pictures"
+        UsageError, match=r"holds no visual tokens; run looktwice add-tokens .* or use --codec pictures"
     ):
         TokenLoader(table, scorer)
     keys = {spec: add_tokens(table, scorer, spec).tokens_key for spec in ("int8", "pq8x4")}
@@ -164,7 +164,7 @@ def test_which_set(tmp_path: Path) -> None:
     other = ToyScorer(replace(scorer.info, revision="2"))
     with pytest.raises(Mismatch, match=r"tokens of toy \(revision 1, patch8\), not of toy \(revision 2, patch8\)"):
         TokenLoader(table, other, "int8")
-    with pytest.raises(Mismatch, match="width 16 with 0 levels, toy has 16 with 3"):
+    with pytest.raises(Mismatch, match="width 16 with 0 levels, but toy has 16 with 3"):
         TokenLoader(table, scorer.with_levels(3), "pq8x4")
 
 
@@ -174,7 +174,7 @@ def test_tokens_of_another_model_are_passed_over_with_a_warning(table: Table, ca
     assert not caplog.text
     other = ToyScorer(replace(ToyScorer().info, revision="2"))
     assert CandidateLoader(None, table).for_scorer(other).settings() == {"codec": "pictures"}
-    assert "seen as pictures" in caplog.text and "tokens of toy (revision 1, patch8), not of toy" in caplog.text
+    assert "reads images instead" in caplog.text and "tokens of toy (revision 1, patch8), not of toy" in caplog.text
 
 
 def test_a_lost_codebook_is_an_error_that_names_it(tmp_path: Path) -> None:

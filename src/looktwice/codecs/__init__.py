@@ -1,7 +1,7 @@
-"""Codecs for visual tokens: what the token index stores instead of pictures.
+"""Compress visual tokens: a codec makes the bytes that the token index stores instead of images.
 
-`parse_codec(name)` gives a codec, `train_codebook` and `load_codebook` what some of them need.
-`docs/reference/tokens.md` has the names, the rules and the bytes. Knows no model and no table.
+`parse_codec(name)` gives a codec; `train_codebook` and `load_codebook` give the codebook that some need.
+`docs/reference/tokens.md` has the names, the rules and the bytes. This package knows neither models nor tables.
 """
 
 from looktwice.codecs.codebook import Codebook, codebook_from_bytes, load_codebook, train_codebook

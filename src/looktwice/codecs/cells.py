@@ -1,16 +1,16 @@
-"""Square cells of a token grid: what pooling and sampling have in common.
+"""Divide token grids into square cells, as pooling and sampling both need.
 
-A cell is `size` × `size` neighbours of one block; blocks (the global view, each tile) are divided on their own. What
-happens to a cell's tokens besides the one that stands for them is the paper's replacement rule (2604.13268, reference
-code `models/compression.py`):
+A cell is `size` × `size` neighbours of one block; each block (the global view, each tile) is divided on its own. One
+token stands for each cell. The replacement rule says what happens to the others (2604.13268, reference code
+`models/compression.py`):
 
 skip       only the one token per cell is shown to the model, at the position of the cell's top-left token;
-zero       it stays at the top-left, the cell's other tokens become zero vectors; the token count does not change;
+zero       it stays at the top-left, and zero vectors replace the cell's other tokens; the token count does not change;
 replicate  every token of the cell becomes it; the token count does not change.
 
-Grids whose sides `size` does not divide: by our rule the cells at the bottom and right edge are simply smaller, so that
-no part of a picture is lost. With `:released` the published code's behaviour is kept: `skip` drops the odd rows and
-columns, `replicate` leaves their tokens as they are, `zero` is refused (there it ends in a shape error).
+If `size` does not divide a grid's sides, the cells at the bottom and right edge are simply smaller, so that no part of
+an image is lost. `:released` keeps the published code's behaviour: `skip` drops the odd rows and columns, `replicate`
+leaves their tokens unchanged, `zero` is refused (there it ends in a shape error).
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ class Cells:
 
     def __post_init__(self) -> None:
         if not 2 <= self.size <= 16:
-            raise UsageError(f"{self.word}{self.size}: the side of a cell must lie between 2 and 16.")
+            raise UsageError(f"{self.word}{self.size}: the side of a cell must be from 2 to 16; choose another.")
 
     def __str__(self) -> str:
         rule = "" if self.replacement == "skip" else f":{self.replacement}"
         return f"{self.word}{self.size}{rule}{':released' if self.released else ''}"
 
     def divide(self, layout: Layout) -> Division:
-        """Say which cell each token belongs to. Raises MediaError when a grid has no answer under the released rule."""
+        """Return the cell of each token. Raises MediaError for a grid that the released rule cannot divide."""
         return _divide(self, layout)
 
     def shown(self, layout: Layout) -> Layout:
-        """Return the layout that the model is shown: with `skip` the coarser grids, else the same."""
+        """Return the layout that the model sees: with `skip` the coarser grids, else the same."""
         return _shown(self, layout) if self.replacement == "skip" else layout
 
 
 class Division(NamedTuple):
-    """T tokens in N cells: `cell` [T] says which, −1 for dropped ones; `first` [N] is each cell's top-left token."""
+    """T tokens in N cells: `cell` [T] is each token's (−1: dropped); `first` [N] is each cell's top-left token."""
 
     cell: NDArray[np.int64]
     first: NDArray[np.int64]
@@ -93,7 +93,7 @@ def _divide(cells: Cells, layout: Layout) -> Division:
 
 
 def _first_of_cell(cells: Cells, block: Block, start: int) -> NDArray[np.int64]:
-    """[h·w] index of the top-left token of each token's cell, counted over all blocks; −1 for a dropped token."""
+    """Return [h·w]: the top-left token of each token's cell, counted over all blocks; −1 for a dropped token."""
     import numpy as np
 
     size = cells.size
@@ -105,6 +105,6 @@ def _first_of_cell(cells: Cells, block: Block, start: int) -> NDArray[np.int64]:
     if cells.replacement == "zero" and odd.any():
         raise MediaError("grid", f"{cells} cannot take a grid of {block.h}×{block.w}: {size} must divide both sides")
     if cells.replacement == "skip" and odd.all():
-        raise MediaError("grid", f"{cells} leaves nothing of a grid of {block.h}×{block.w}")
+        raise MediaError("grid", f"{cells} leaves no token of a grid of {block.h}×{block.w}")
     own = start + np.arange(block.h * block.w)
     return np.where(odd, -1 if cells.replacement == "skip" else own, first)

@@ -1,7 +1,7 @@
-"""Clustering: k-means over the tokens of an image (2604.13268, index compression; 70 clusters there).
+"""Cluster the tokens of an image with k-means (2604.13268, index compression; 70 clusters there).
 
-Euclidean, as published; FAISS does it, always from the same seed, so that the same image gives the same codes (the
-published code seeds at random). An image with no more tokens than clusters is left as it is.
+The distance is Euclidean, as published. FAISS always starts from the same seed, so that the same image gives the same
+codes (the published code seeds at random). An image with no more tokens than clusters stays unchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ITERATIONS = 20
 
 @dataclass(frozen=True, slots=True)
 class Clustering:
-    """`cluster70`, `cluster70:median`, `cluster32:nearest`…"""
+    """k-means clusters of an image's tokens: `cluster70`, `cluster70:median`, `cluster32:nearest`…"""
 
     clusters: int = 70
     reduction: Reduction = "mean"
@@ -32,7 +32,9 @@ class Clustering:
 
     def __post_init__(self) -> None:
         if not 1 <= self.clusters <= 65_535:
-            raise UsageError(f"cluster{self.clusters}: the number of clusters must lie between 1 and 65,535.")
+            raise UsageError(
+                f"cluster{self.clusters}: the number of clusters must be from 1 to 65,535; choose another."
+            )
 
     def __str__(self) -> str:
         return f"cluster{self.clusters}{'' if self.reduction == 'mean' else ':' + self.reduction}"

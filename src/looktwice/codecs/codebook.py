@@ -1,6 +1,6 @@
-"""Codebooks of product quantisers: trained once per collection (or brought along), kept as safetensors.
+"""Train, store and load codebooks of product quantisers, as safetensors files.
 
-A codebook's name is the SHA-256 of its file, so that two tables can share one and a damaged one is noticed.
+A codebook's name is the SHA-256 of its file, so that two tables can share one and damage is noticed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ METADATA = "looktwice.codebook"
 MOST_TOKENS = 65_536
 """FAISS uses no more than 256 tokens per centroid of an 8-bit code."""
 FEW_TOKENS = 10_000
-"""Below this a codebook is trained all the same, but the user is told."""
+"""A codebook trained on fewer tokens than this comes with a warning."""
 OPQ_ROUNDS = 8
 
 
@@ -34,7 +34,7 @@ class Codebook:
     """`centroids` [S, M, 2^bits, width] and, for OPQ, `rotations` [S, d, d], float32; one of S per stream of tokens.
 
     Stream 0 is the features, the others the DeepStack levels, whose values are distributed differently (sharing one
-    codebook cost 13 to 25 % more error: docs/reference/tokens.md). `trained` says on what: count of tokens, seed.
+    codebook cost 13 to 25 % more error: docs/reference/tokens.md). `trained` holds the count of tokens and the seed.
     """
 
     quantiser_spec: str
@@ -45,17 +45,17 @@ class Codebook:
 
     @property
     def dim(self) -> int:
-        """Width of the tokens."""
+        """Return the width of the tokens."""
         return int(self.centroids.shape[1] * self.centroids.shape[3])
 
     @property
     def streams(self) -> int:
-        """1 + the number of DeepStack levels."""
+        """Return 1 + the number of DeepStack levels."""
         return int(self.centroids.shape[0])
 
     @property
     def sha256(self) -> str:
-        """Hash of `to_bytes()`, hex."""
+        """Return the hash of `to_bytes()`, in hex."""
         if "sha256" not in self._cache:
             self._cache["sha256"] = hashlib.sha256(self.to_bytes()).hexdigest()
         return str(self._cache["sha256"])
@@ -72,15 +72,17 @@ class Codebook:
             raise Mismatch(f"The codebook was trained for {self.quantiser_spec}, not for {quantiser}; train another.")
         if (self.dim, self.streams) != (dim, streams):
             raise Mismatch(
-                f"The codebook is for tokens of width {self.dim} with {self.streams - 1} further levels, the model "
+                f"The codebook is for tokens of width {self.dim} with {self.streams - 1} further levels, but the model "
                 f"gives width {dim} with {streams - 1}; train one for this model."
             )
         shape = (quantiser.sub_vectors(dim), 2**quantiser.bits)
         if tuple(self.centroids.shape[1:3]) != shape or (self.rotations is not None) != quantiser.rotated:
-            raise Mismatch(f"The codebook is not what {quantiser} needs at width {dim}; train another.")
+            raise Mismatch(
+                f"The codebook does not have the shape that {quantiser} needs at width {dim}; train another."
+            )
 
     def table(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Return the centroids on `device` as `dtype`, kept for the next call."""
+        """Return the centroids on `device` as `dtype`, cached for the next call."""
         key = ("table", device, dtype)
         if key not in self._cache:
             self._cache[key] = self.centroids.to(device, dtype)
@@ -99,7 +101,7 @@ class Codebook:
         return offsets
 
     def quantiser(self, stream: int) -> Any:
-        """Return FAISS's ProductQuantizer with the centroids of `stream`, kept for the next call."""
+        """Return FAISS's ProductQuantizer with the centroids of `stream`, cached for the next call."""
         import faiss
 
         if ("faiss", stream) not in self._cache:
@@ -110,7 +112,7 @@ class Codebook:
         return self._cache["faiss", stream]
 
     def rotate(self, rows: Tensor, stream: int) -> Tensor:
-        """Apply OPQ's rotation to float32 [N, d]; without one, return them as they are."""
+        """Apply OPQ's rotation to float32 [N, d]; return them unchanged without one."""
         return rows if self.rotations is None else rows @ self._rotation(rows.device, stream).T
 
     def rotate_back(self, rows: Tensor, stream: int) -> Tensor:
@@ -137,16 +139,16 @@ class Codebook:
 
 
 def load_codebook(path: str | Path) -> Codebook:
-    """Read a codebook from a file. Raises UsageError without one, StoreError when it is damaged."""
+    """Read a codebook from a file. Raises UsageError if it cannot be opened, StoreError if it is damaged."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise UsageError(f"There is no codebook at {path} that can be read ({error.strerror}).") from error
+        raise UsageError(f"The codebook {path} cannot be read ({error.strerror}); check the path.") from error
     return codebook_from_bytes(data, str(path))
 
 
 def codebook_from_bytes(data: bytes, name: str = "This") -> Codebook:
-    """Undo `Codebook.to_bytes`. Raises StoreError, saying `name`, for anything else."""
+    """Undo `Codebook.to_bytes`. Raises StoreError, naming `name`, for anything else."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -157,7 +159,7 @@ def codebook_from_bytes(data: bytes, name: str = "This") -> Codebook:
         demand(about, {"quantiser": str, "trained": dict}, "it")
         return _from_tensors(about, tensors)
     except (SafetensorError, UsageError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{name} is not a codebook that can be read: {error}.") from error
+        raise StoreError(f"{name} is not a valid codebook ({error}); load or train another.") from error
 
 
 def _from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Codebook:
@@ -210,7 +212,7 @@ def _train_one(quantiser: PQ, rows: Tensor, seed: int) -> tuple[Tensor, Tensor |
         rows = rows @ rotation.T
     trained = faiss.ProductQuantizer(dim, count, quantiser.bits)
     trained.cp.seed = seed
-    trained.cp.min_points_per_centroid = 1  # the warning about few tokens is ours, in words
+    trained.cp.min_points_per_centroid = 1  # FAISS warns about few tokens on stdout; our own warning takes its place
     trained.train(rows.contiguous().numpy())
     centroids = torch.from_numpy(faiss.vector_to_array(trained.centroids)).view(count, 2**quantiser.bits, dim // count)
     return centroids, rotation

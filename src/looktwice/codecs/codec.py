@@ -1,9 +1,9 @@
-"""A codec: what happens to an image's visual tokens between the vision tower and the table, and back.
+"""Encode an image's visual tokens for the table, and decode them for the scorer.
 
     cells (pool, sample)  →  groups (group, cluster)  →  quantiser (none, int8, pq, opq)  →  bytes
 
-Each step may be absent. The first two put fewer vectors in place of many, the last writes each with fewer bytes.
-Decoding goes the other way and ends in tokens that a scorer takes in place of the tower's own. Knows no model or table.
+Each step may be absent. The first two put fewer vectors in place of many; the last writes each with fewer bytes.
+Decoding goes the other way and ends in tokens that replace the vision tower's own. Knows no model or table.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
 
 
 PORTION = 1 << 22
-"""Numbers decoded together on a CPU. Tensors of more than 32 MiB always get fresh pages from the system, and touching
-those first takes several times longer than decoding; smaller ones reuse memory that the last query gave back."""
+"""Numbers decoded together on a CPU. The system gives tensors of more than 32 MiB fresh pages every time, and touching
+those takes several times longer than decoding. Smaller tensors reuse the last query's memory."""
 
 
 class Reduced(NamedTuple):
-    """What is left: `values` [S, N, d], features first; `label` says which one each cell has, if not its own."""
+    """Vectors left of an image: `values` [S, N, d], features first; `label` maps each cell to one, if not its own."""
 
     values: Tensor
     label: NDArray[np.int64] | None
 
 
 class Record(NamedTuple):
-    """One image's bytes, opened and found sound: `label` as in Reduced, `codes` uint8 [S, N, row bytes]."""
+    """One image's bytes, opened and checked: `label` as in Reduced, `codes` uint8 [S, N, row bytes]."""
 
     header: record_format.Header
     label: NDArray[np.int64] | None
@@ -59,7 +59,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """`str(codec)` is its name, and `parse_codec` of that name gives an equal codec (without the codebook)."""
+    """A chain of steps. `str(codec)` is its name; `parse_codec` of that gives an equal codec (without codebook)."""
 
     cells: Pooling | Sampling | None = None
     groups: Grouping | Clustering | None = None
@@ -72,18 +72,18 @@ class Codec:
 
     @property
     def needs_codebook(self) -> bool:
-        """Whether tokens can only be encoded once a codebook is there."""
+        """Return whether encoding needs a codebook that is not here yet."""
         return isinstance(self.quantiser, PQ)
 
     def with_codebook(self, codebook: Codebook) -> Codec:
-        """Return this codec with a codebook. Raises Mismatch when it is for another quantiser."""
+        """Return this codec with a codebook. Raises Mismatch if it is for another quantiser."""
         if not isinstance(self.quantiser, PQ):
-            raise UsageError(f"{self} has no use for a codebook.")
+            raise UsageError(f"{self} uses no codebook; leave it out.")
         codebook.check(self.quantiser, codebook.dim, codebook.streams)
         return replace(self, codebook=codebook)
 
     def shown(self, layout: Layout) -> Layout:
-        """Return the layout of what `decode` gives: coarser grids where tokens are skipped, else the same."""
+        """Return the layout of decoded tokens: coarser grids if tokens are skipped, else the same."""
         return self.cells.shown(layout) if self.cells else layout
 
     def kept(self, layout: Layout) -> int:
@@ -92,11 +92,11 @@ class Codec:
         return self.groups.most(cells) if self.groups else cells
 
     def image_bytes(self, layout: Layout, dim: int, levels: int = 0, itemsize: int = 2) -> int:
-        """Return the length of `encode`'s answer for tokens `dim` wide, `itemsize` bytes a number, in 1 + `levels`."""
+        """Return the length of `encode`'s result for tokens `dim` wide, `itemsize` bytes a number, in 1 + `levels`."""
         return self._length(self._cell_count(layout), self.kept(layout), dim, levels, itemsize)
 
     def reduce(self, tokens: VisualTokens) -> Reduced:
-        """Take the first two steps only: what a codebook is trained on."""
+        """Apply the first two steps only, as the training of a codebook needs."""
         values = stack_streams(tokens)
         if self.cells is not None:
             cell, first = self.cells.divide(tokens.layout)
@@ -113,10 +113,10 @@ class Codec:
         return Reduced(reduce_members(values, label, kept, self.groups.reduction), label)
 
     def encode(self, tokens: VisualTokens) -> bytes:
-        """Return the bytes of one image's tokens (the wire format of `codecs.record_format`).
+        """Return the bytes of one image's tokens (the format of `codecs.record_format`).
 
-        Raises MediaError for tokens that are not finite and for a grid that the codec cannot take, UsageError without
-        the codebook that the codec needs, Mismatch when it does not fit the tokens.
+        Raises MediaError for tokens that are not finite and for a grid that the codec cannot take, UsageError if the
+        codec needs a codebook and has none, Mismatch if the codebook does not fit the tokens.
         """
         values, label = self.reduce(tokens)
         self._check_codebook(values.shape[2], len(values))
@@ -151,9 +151,9 @@ class Codec:
     ) -> list[VisualTokens]:
         """Turn many images' bytes into tokens; on an accelerator with one copy of the codes, one transfer, one gather.
 
-        `layouts` are the ones encoded; the tokens come back with `shown(layout)`, in `dtype` or else in the dtype in
-        which the model made them, and may be views of one tensor. Raises StoreError for damaged bytes and for a layout
-        that is not the one of the codes, Mismatch for codes of another codec or codebook.
+        `layouts` are the ones encoded. The tokens come back with `shown(layout)`, in `dtype` or else in the dtype of
+        the model that made them, and may be views of one tensor. Raises StoreError for damaged bytes and for a layout
+        that does not match the codes, Mismatch for codes of another codec or codebook.
         """
         crc = self._crc()
         pairs = [(self._open(one, layout, crc), layout) for one, layout in zip(data, layouts, strict=True)]
@@ -167,7 +167,7 @@ class Codec:
         return decoded
 
     def round_trip(self, tokens: VisualTokens) -> VisualTokens:
-        """Return what decoding would give for `tokens`: how the symmetric setting treats the query."""
+        """Return encoded and decoded `tokens`, as the symmetric setting treats the query."""
         return self.decode(self.encode(tokens), tokens.layout, device=tokens.features.device)
 
     def _decode_alike(
@@ -196,7 +196,7 @@ class Codec:
         return [VisualTokens(*parts) for parts in zip(features, levels, shown, strict=True)]
 
     def _spread(self, streams: list[Tensor], records: Sequence[Record], layouts: Sequence[Layout]) -> list[Tensor]:
-        """Give every token its stored vector, where one stands for several, and zeros where the codec says so."""
+        """Give every token the stored vector that stands for it, and zeros under the rule `zero`."""
         import numpy as np
         import torch
 
@@ -234,8 +234,8 @@ class Codec:
 
         header = record_format.read_header(data)
         if header.codec_crc != crc:
-            raise Mismatch(f"These token codes were not made by {self} with this codebook; use the table's own codec.")
-        disagree = StoreError("Token codes and their layout disagree; index that item again.")
+            raise Mismatch(f"Another codec or codebook than {self} made these token codes; use the table's own codec.")
+        disagree = StoreError("Token codes do not match their layout; index that item again.")
         if header.layout_crc != _layout_crc(layout):
             raise disagree
         cells = self._cell_count(layout)
@@ -270,7 +270,7 @@ class Codec:
 
 
 def _portions(pairs: list[tuple[Record, Layout]], whole: bool) -> Iterator[list[tuple[Record, Layout]]]:
-    """Cut a batch into portions of at most PORTION numbers, unless it shall stay whole; one image is never cut."""
+    """Cut a batch into portions of at most PORTION numbers, unless it must stay whole; one image is never cut."""
     part: list[tuple[Record, Layout]] = []
     numbers = 0
     for record, layout in pairs:

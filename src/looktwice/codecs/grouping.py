@@ -1,8 +1,8 @@
-"""Grouping: greedily put the most similar tokens of an image together (2604.13268, index compression).
+"""Group the most similar tokens of an image greedily (2604.13268, index compression).
 
-A group starts with the most similar pair of tokens not yet in one and takes the `size` − 2 tokens most similar to the
-pair (sum of both cosines). The published code masks the diagonal with 0, so that a token whose similarities are all
-negative is paired with itself; here a token is never its own partner, and a last token alone stays alone.
+A group starts with the most similar pair of ungrouped tokens and takes the `size` − 2 tokens most similar to the pair
+(sum of both cosines). The published code masks the diagonal with 0, so that a token whose similarities are all negative
+is paired with itself. Here a token is never its own partner, and a last token alone stays alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """`group4`, `group4:nearest`, `group8:median`…"""
+    """Groups of similar tokens: `group4`, `group4:nearest`, `group8:median`…"""
 
     size: int = 4
     reduction: Reduction = "mean"
@@ -30,7 +30,7 @@ class Grouping:
 
     def __post_init__(self) -> None:
         if not 2 <= self.size <= 1024:
-            raise UsageError(f"group{self.size}: a group has between 2 and 1,024 tokens.")
+            raise UsageError(f"group{self.size}: the size of a group must be from 2 to 1,024 tokens; choose another.")
 
     def __str__(self) -> str:
         return f"group{self.size}{'' if self.reduction == 'mean' else ':' + self.reduction}"
@@ -72,7 +72,7 @@ def greedy_groups(similarity: NDArray[np.float32], size: int) -> NDArray[np.int6
 def _take_out(
     similarity: NDArray[np.float32], members: NDArray[np.int64], partner: NDArray[np.int64], best: NDArray[np.float32]
 ) -> None:
-    """Remove `members`, and look again only for tokens that lose their partner: T² work in all rather than T³."""
+    """Remove `members`, and search again only for tokens that lose their partner: T² work in all instead of T³."""
     import numpy as np
 
     similarity[members] = -np.inf

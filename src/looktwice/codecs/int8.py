@@ -1,4 +1,4 @@
-"""int8: every token is scaled by its own largest magnitude and rounded to −127…127."""
+"""Quantise each token to int8: scale it by its largest magnitude and round to −127…127."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SCALE_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Int8:
-    """`int8`: 4 bytes of scale (float32) and one byte per dimension. The error is at most half a step, max|x| / 254."""
+    """`int8`: 4 bytes of scale (float32) and one byte per dimension; the error is at most half a step, max|x| / 254."""
 
     def __str__(self) -> str:
         return "int8"
 
     def row_bytes(self, dim: int, itemsize: int) -> int:
-        """Return the bytes of one token of width `dim`, whatever its own item size."""
+        """Return the bytes of one token of width `dim`, independent of its own item size."""
         return SCALE_BYTES + dim
 
     def encode(self, rows: Tensor, codebook: Codebook | None, stream: int) -> Tensor:

@@ -1,6 +1,6 @@
-"""Layouts as JSON, and what follows from them: how many tokens there are and where they stand.
+"""Convert layouts to and from JSON, and count their tokens.
 
-Knows no codec and no model. A layout that cannot be right raises StoreError: it came out of a table.
+Knows no codec and no model. An impossible layout raises StoreError, because it came from a table.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from looktwice.errors import StoreError
 from looktwice.types import Block, Layout, Newline, TextIds
 
 MOST_TOKENS = 1 << 22
-"""No image has more tokens than this; a layout that claims more is damaged."""
+"""Largest number of tokens of an image; a layout that claims more is damaged."""
 
 
 def blocks(layout: Layout) -> Iterator[Block]:
@@ -28,7 +28,7 @@ def token_count(layout: Layout) -> int:
 
 
 def to_json(layout: Layout) -> str:
-    """Return the layout as compact JSON; `from_json` reads it back and equal layouts give equal text.
+    """Return the layout as compact JSON; `from_json` reads it back, and equal layouts give equal text.
 
     >>> to_json((Block("global", 2, 3), Newline(), TextIds((5, 6))))
     '[{"global":[2,3]},"newline",{"ids":[5,6]}]'
@@ -36,9 +36,9 @@ def to_json(layout: Layout) -> str:
     return json.dumps([_part_to_json(part) for part in layout], separators=(",", ":"))
 
 
-@lru_cache(maxsize=4096)  # a collection has few layouts, a shortlist has many pictures
+@lru_cache(maxsize=4096)  # a collection has few layouts, a shortlist has many images
 def from_json(text: str) -> Layout:
-    """Read a layout. Raises StoreError when the text is not one.
+    """Read a layout. Raises StoreError if the text is not one.
 
     >>> from_json('[{"tile":[2,2],"stride":2,"grid":[3,4],"newlines":true}]')
     (Block(kind='tile', h=2, w=2, stride=2, grid=(3, 4), newlines=True),)

@@ -1,4 +1,4 @@
-"""Tokens as one tensor, and one vector in place of several: what pooling, grouping and clustering share."""
+"""Stack tokens into one tensor, and reduce several to one vector, as pooling, grouping and clustering need."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ REDUCTIONS: tuple[Reduction, ...] = ("mean", "nearest", "median")
 
 
 def stack_streams(tokens: VisualTokens) -> Tensor:
-    """Return [S, T, d]: features and levels, checked against the layout and found finite.
+    """Return [S, T, d]: features and levels, checked against the layout and for finite numbers.
 
-    Raises ModelError for shapes that disagree, UsageError for tokens that a codec has thinned out already, MediaError
+    Raises ModelError for shapes that disagree, UsageError for tokens that a codec has already thinned out, MediaError
     for NaN and infinity.
     """
     import torch
@@ -28,23 +28,27 @@ def stack_streams(tokens: VisualTokens) -> Tensor:
     features, levels = tokens.features, tokens.levels
     if features.ndim != 2 or len(features) != token_count(tokens.layout) or not len(features):
         raise ModelError(
-            f"The model gave tokens of shape {tuple(features.shape)} for a layout of {token_count(tokens.layout)}."
+            f"The model gave tokens of shape {tuple(features.shape)} for a layout of {token_count(tokens.layout)}; "
+            "choose another model."
         )
     if any(block.grid is not None for block in blocks(tokens.layout)):
         raise UsageError("These tokens have been through a codec that skips tokens; give it the model's own tokens.")
     if levels is not None and levels.shape[1:] != features.shape:
-        raise ModelError(f"Levels of shape {tuple(levels.shape)} do not go with features {tuple(features.shape)}.")
+        raise ModelError(
+            f"Levels of shape {tuple(levels.shape)} do not match features {tuple(features.shape)}; choose another "
+            "model."
+        )
     values = features[None] if levels is None else torch.cat([features[None], levels])
     if not values.isfinite().all():
-        raise MediaError("non-finite", "the model's vision tower gave NaN or infinity for this picture")
+        raise MediaError("non-finite", "the model's vision tower gave NaN or infinity for this image")
     return values
 
 
 def reduce_members(values: Tensor, label: NDArray[np.int64], count: int, how: Reduction) -> Tensor:
-    """Return [S, count, d]: each label's tokens of `values` [S, T, d] become one; tokens labelled −1 are left out.
+    """Reduce each label's tokens of `values` [S, T, d] to one: [S, count, d]; tokens labelled −1 are left out.
 
-    `nearest` is the member nearest to the mean of the first stream, and every further stream (DeepStack level) takes
-    the same member. `median` is per dimension, of an even number the lower one, as in the published code. In float32.
+    `nearest` is the member nearest to the mean of the first stream; every further stream (DeepStack level) takes the
+    same member. `median` is per dimension, the lower one of an even number, as in the published code. In float32.
     """
     import numpy as np
     import torch
@@ -71,7 +75,7 @@ def _means(values: Tensor, owner: Tensor, count: int) -> Tensor:
 
 
 def _nearest(distance: Tensor, owner: Tensor) -> Tensor:
-    """[count] index of the member with the least distance, the first one in a tie."""
+    """Return [count]: the index of the member with the least distance, the first one in a tie."""
     import numpy as np
     import torch
 

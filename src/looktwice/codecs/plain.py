@@ -1,4 +1,4 @@
-"""none: the tokens themselves, in the dtype in which the model made them."""
+"""Store the tokens themselves, in the dtype of the model that made them (`none`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """`none`: nothing is lost; 2 bytes per dimension from a bfloat16 model, 4 from a float32 one."""
+    """`none`: lossless; 2 bytes per dimension from a bfloat16 model, 4 from a float32 one."""
 
     def __str__(self) -> str:
         return "none"
@@ -32,5 +32,5 @@ class Plain:
     def decode(
         self, codes: Tensor, stored: torch.dtype, dtype: torch.dtype, codebook: Codebook | None, stream: int
     ) -> Tensor:
-        """View uint8 [N, d · itemsize] as [N, d] of `stored`, cast to `dtype` where that differs."""
+        """View uint8 [N, d · itemsize] as [N, d] of `stored`, cast to `dtype` if that differs."""
         return codes.contiguous().view(stored).to(dtype)

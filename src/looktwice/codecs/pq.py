@@ -1,8 +1,8 @@
-"""Product quantisation: a token is cut into sub-vectors, each named by its nearest of 2^bits centroids.
+"""Quantise products: cut a token into sub-vectors and name each by its nearest of 2^bits centroids.
 
 Jégou et al., TPAMI 2011; 2604.13268 uses FAISS with 448 sub-vectors of 8 dimensions at width 3,584. FAISS trains and,
-on a CPU, encodes (never with polysemous training, which takes minutes to hours and serves a search that does not happen
-here); decoding is a gather in torch, on the device of the codes. OPQ (Ge et al., CVPR 2013) rotates first.
+on a CPU, encodes. It never trains polysemously, which takes minutes to hours and serves a search that looktwice never
+does. Decoding is a gather in torch, on the device of the codes. OPQ (Ge et al., CVPR 2013) rotates first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from looktwice.codecs.codebook import Codebook
 
 LEAST_BITS, MOST_BITS = 2, 12
-ENCODE_FLOATS = 1 << 24  # distances held at a time when encoding in torch
+ENCODE_FLOATS = 1 << 24  # distances held at once while torch encodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +33,16 @@ class PQ:
 
     def __post_init__(self) -> None:
         if (self.width is None) == (self.count is None):
-            raise UsageError("A product quantiser has either a width or a number of sub-vectors: pq16 or pq:448.")
+            raise UsageError("A product quantiser needs either a width or a number of sub-vectors: pq16 or pq:448.")
         if not LEAST_BITS <= self.bits <= MOST_BITS:
-            raise UsageError(f"{self}: the bits of a code must lie between {LEAST_BITS} and {MOST_BITS}.")
+            raise UsageError(f"{self}: the bits of a code must be from {LEAST_BITS} to {MOST_BITS}; choose another.")
 
     def __str__(self) -> str:
         split = f":{self.count}" if self.width is None else f"{self.width}"
         return f"{'opq' if self.rotated else 'pq'}{split}{'' if self.bits == 8 else f'x{self.bits}'}"
 
     def sub_vectors(self, dim: int) -> int:
-        """Return M. Raises Mismatch, naming those that would do, when the width or number does not divide `dim`."""
+        """Return M. Raises Mismatch, naming those that would fit, if the width or number does not divide `dim`."""
         step = self.width if self.count is None else self.count
         if not step or dim % step:
             kind = "widths" if self.count is None else "numbers"
@@ -51,7 +51,7 @@ class PQ:
         return dim // step if self.count is None else step
 
     def row_bytes(self, dim: int, itemsize: int) -> int:
-        """Return the bytes of one token of width `dim`: M codes of `bits` bits, filled up to whole bytes."""
+        """Return the bytes of one token of width `dim`: M codes of `bits` bits, padded to whole bytes."""
         return -(-self.sub_vectors(dim) * self.bits // 8)
 
     def encode(self, rows: Tensor, codebook: Codebook | None, stream: int) -> Tensor:
@@ -85,7 +85,7 @@ def _needed(quantiser: PQ, codebook: Codebook | None) -> Codebook:
 
 
 def nearest_centroids(rows: Tensor, table: Tensor) -> Tensor:
-    """Return int [N, M]: for each sub-vector of `rows` [N, d] the nearest centroid of `table` [M, K, width]."""
+    """Return int [N, M]: the nearest centroid of `table` [M, K, width] for each sub-vector of `rows` [N, d]."""
     import torch
 
     count, size, width = table.shape

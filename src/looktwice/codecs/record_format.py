@@ -1,4 +1,4 @@
-"""The bytes of one image's codes. Version 1, little-endian:
+"""Pack the bytes of one image's codes. Version 1, little-endian:
 
     offset  type     what
     0       2 bytes  "LT"
@@ -10,10 +10,10 @@
     12      uint32   N, tokens kept
     16      uint32   CRC-32 of the layout as JSON (`layout.to_json`)
     20      uint32   CRC-32 of the codec's name and codebook
-    24      …        group and cluster only: T labels of ⌈log2 N⌉ bits, lowest bit first, filled up to whole bytes
+    24      …        group and cluster only: T labels of ⌈log2 N⌉ bits, lowest bit first, padded to whole bytes
     …       …        (1 + L) × N rows of codes, features first
 
-Knows no codec: it packs, and refuses what cannot be right.
+Knows no codec: it packs, and refuses impossible values.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The first 24 bytes."""
+    """The first 24 bytes of a record."""
 
     dtype: str
     levels: int
@@ -47,7 +47,7 @@ class Header:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype in which the model made the tokens."""
+        """Return the dtype in which the model made the tokens."""
         import torch
 
         dtype: torch.dtype = getattr(torch, self.dtype)
@@ -60,19 +60,21 @@ class Header:
 
 
 def read_header(data: bytes) -> Header:
-    """Read the header. Raises StoreError when it is not one, or of a later version."""
+    """Read the header. Raises StoreError for other bytes and for a later version."""
     if len(data) < HEADER.size or data[:2] != b"LT":
         raise StoreError("These are not token codes; index that item again.")
     _, version, dtype, *numbers = HEADER.unpack_from(data)
     if version != VERSION:
-        raise StoreError(f"Token codes of version {version} need a newer looktwice; this one reads version {VERSION}.")
+        raise StoreError(
+            f"Token codes of version {version} are newer than {VERSION}, the latest known here; upgrade looktwice."
+        )
     if dtype >= len(DTYPES) or not numbers[1] or not numbers[2]:
         raise StoreError("The header of these token codes is damaged; index that item again.")
     return Header(DTYPES[dtype], *numbers)
 
 
 def label_bits(kept: int) -> int:
-    """Return ⌈log2 kept⌉: the bits that tell `kept` things apart."""
+    """Return ⌈log2 kept⌉: the bits that distinguish `kept` things."""
     return (kept - 1).bit_length()
 
 
@@ -90,7 +92,7 @@ def pack_labels(label: NDArray[np.int64], kept: int) -> bytes:
 
 
 def unpack_labels(data: bytes, tokens: int, kept: int) -> NDArray[np.int64]:
-    """Undo `pack_labels`. Raises StoreError for a label that names nothing."""
+    """Undo `pack_labels`. Raises StoreError for a label out of range."""
     import numpy as np
 
     width = label_bits(kept)

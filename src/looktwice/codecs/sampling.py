@@ -1,4 +1,4 @@
-"""Sampling: a cell becomes its top-left token (2604.13268, index compression; 2 × 2 cells there)."""
+"""Sample the top-left token of each cell (2604.13268, index compression; 2 × 2 cells there)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from looktwice.codecs.cells import Cells
 
 @dataclass(frozen=True, slots=True)
 class Sampling(Cells):
-    """`sample2`, `sample2:replicate`, `sample4:released`…"""
+    """The top-left token of each cell: `sample2`, `sample2:replicate`, `sample4:released`…"""
 
     word: ClassVar[str] = "sample"
     representative: ClassVar[Literal["mean", "first"]] = "first"

@@ -1,4 +1,4 @@
-"""Codecs by name: `parse_codec("pool2+pq16")`. The grammar, part by part, in this order, joined with `+`:
+"""Parse the names of codecs: `parse_codec("pool2+pq16")`. The parts, in this order, joined with `+`:
 
 pool2 sample2     cells of 2 × 2, 3 × 3…; then :zero or :replicate (default: skip), then :released (the published
                   code's odd rows and columns)
@@ -69,9 +69,9 @@ _ORDER = ("cells", "groups", "quantiser")
 
 
 def parse_codec(spec: str) -> Codec:
-    """Return the codec of that name; `str(parse_codec(name))` is the name without what is default anyway.
+    """Return the codec of that name; `str(parse_codec(name))` is the name without default parts.
 
-    Raises UnknownName for a part that is none, UsageError for parts out of order, twice, or out of range.
+    Raises UnknownName for an unknown part, UsageError for parts out of order, twice, or out of range.
 
     >>> str(parse_codec("pool2:skip+pq16x8"))
     'pool2+pq16'
@@ -81,8 +81,8 @@ def parse_codec(spec: str) -> Codec:
         place, part = _parse_part(text, spec)
         if any(_ORDER.index(place) <= _ORDER.index(earlier) for earlier in parts):
             raise UsageError(
-                f"{spec!r}: a codec has at most one of pool and sample, then one of group and cluster, then one of "
-                "none, int8, pq and opq, in this order; e.g. pool2+cluster70+pq16."
+                f"{spec!r} has parts twice or out of order; name at most one of pool and sample, then one of group and "
+                "cluster, then one of none, int8, pq and opq, e.g. pool2+cluster70+pq16."
             )
         parts[place] = part
     return Codec(**parts)

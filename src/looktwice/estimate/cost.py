@@ -1,8 +1,8 @@
-"""What a collection will cost before anybody commits: bytes, FLOP, pairs per second and hours, from config.json alone.
+"""Estimate a collection's cost in advance: bytes, FLOP, pairs per second and hours, from config.json alone.
 
-Formulas and symbols are in docs/explanation/performance.md. Everything is computed, nothing measured: `flops` is the
-matmul rate that the device reaches on large matrices and `mfu` the share of it that a run achieves (0.4 is a plan, 0.55
-very good).
+Formulas and symbols are in docs/explanation/performance.md. Everything is computed, nothing measured. `flops` is the
+matmul rate that the device reaches on large matrices, and `mfu` the share of it that a run achieves (0.4 is a plan,
+0.55 very good).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ H100 = 790e12
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Text tokens of the prompt: before the query's picture, between the two, after the candidate's."""
+    """Text tokens of the prompt: before the query's image, between the two, after the candidate's."""
 
     before: int = 20
     between: int = 10
@@ -67,7 +67,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class PairCost:
-    """FLOP of one pair at the stages of docs/explanation/performance.md, each with what the ones before it save."""
+    """FLOP of one pair at the stages of docs/explanation/performance.md, each with the savings of those before it."""
 
     naive: float
     last_position: float
@@ -102,22 +102,15 @@ def estimate(
     flops: float = H100,
     mfu: float = 0.4,
 ) -> Estimate:
-    """Estimate an index of `items` pictures of `size` (width, height) pixels and its queries of `k` candidates.
+    """Estimate an index of `items` images of `size` (width, height) pixels and its queries of `k` candidates.
 
     `model` is a config.json (mapping, file, folder) or the name of a public model whose shape is bundled. Raises
-    UsageError for numbers that make no sense, Mismatch for a codec that does not divide the model's width.
+    UsageError for impossible numbers, Mismatch for a codec that does not divide the model's width.
     """
     if items < 0 or k < 1 or not 0 < mfu <= 1 or not flops > 0 or min(size) < 1:
-        raise UsageError("items must be ≥ 0, k ≥ 1, flops > 0, mfu in (0, 1], and a picture at least 1 × 1.")
-    if (resolution is not None and resolution < 1) or (max_tiles is not None and max_tiles < 1):
-        raise UsageError("resolution and max_tiles must be ≥ 1; leave them out for the model's own.")
+        raise UsageError("An estimate needs items ≥ 0, k ≥ 1, flops > 0, mfu in (0, 1] and size at least 1 × 1.")
     sizes = shape(load_config(model))
-    if (resolution or max_tiles) and sizes.family.startswith("gemma"):
-        raise UsageError("This model brings every picture to a size of its own; leave resolution and max_tiles out.")
-    if resolution is not None and sizes.tile is not None:
-        raise UsageError("This model cuts pictures into tiles of one size; set the number of tiles, not a resolution.")
-    if max_tiles is not None and sizes.tile is None:
-        raise UsageError("This model shows a picture whole, without tiles; set a resolution, not their number.")
+    _check_budget(sizes, resolution, max_tiles)
     codec = parse_codec(codec) if isinstance(codec, str) else codec
     layout = picture_layout(sizes, size, resolution=resolution, max_tiles=max_tiles)
     views = patches(sizes, layout)
@@ -153,8 +146,19 @@ def estimate(
     )
 
 
+def _check_budget(sizes: Shape, resolution: int | None, max_tiles: int | None) -> None:
+    if (resolution is not None and resolution < 1) or (max_tiles is not None and max_tiles < 1):
+        raise UsageError("resolution and max_tiles must be ≥ 1; leave them out for the model's own.")
+    if (resolution or max_tiles) and sizes.family.startswith("gemma"):
+        raise UsageError("This model scales every image to its own size; leave resolution and max_tiles out.")
+    if resolution is not None and sizes.tile is not None:
+        raise UsageError("This model cuts images into tiles of one size; set max_tiles instead of resolution.")
+    if max_tiles is not None and sizes.tile is None:
+        raise UsageError("This model shows an image whole, without tiles; set resolution instead of max_tiles.")
+
+
 def language_tokens(layout: Layout) -> int:
-    """Return the tokens that a picture occupies in the language model: visual ones, newlines and text markers."""
+    """Return the tokens that an image occupies in the language model: visual ones, newlines and text markers."""
     return sum(_occupied(part) for part in layout)
 
 
@@ -165,7 +169,7 @@ def _occupied(part: Block | Newline | TextIds) -> int:
 
 
 def codebook_bytes(codec: Codec, width: int, levels: int) -> int:
-    """Return the bytes of the codebook: float32 centroids, for OPQ a rotation too, one of each per stream."""
+    """Return the bytes of the codebook: float32 centroids and, for OPQ, a rotation, one of each per stream."""
     if not isinstance(codec.quantiser, PQ):
         return 0
     rotation = width**2 if codec.quantiser.rotated else 0

@@ -1,4 +1,4 @@
-"""What a model's `config.json` says about cost: weights, FLOP, and how many visual tokens a picture becomes.
+"""Read from a model's `config.json` what cost follows from: weights, FLOP and visual tokens per image.
 
 The symbols are those of docs/explanation/performance.md. Reads JSON only: no torch, no transformers, no network.
 """
@@ -73,10 +73,10 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The numbers that cost follows from. `tile` is None where pictures keep their own shape (native resolution).
+    """The numbers that cost follows from. `tile` is None if images keep their own shape (native resolution).
 
-    `budget`: tokens that every picture is scaled to, in its own shape (None: as many as its size gives). All but
-    `full_layers` of the tower's layers attend within windows of `window` patches, where there are windows.
+    `budget`: tokens that every image is scaled to, in its own shape (None: as many as its size gives). All but
+    `full_layers` of the tower's layers attend within windows of `window` patches, if it has windows.
     """
 
     family: str
@@ -97,44 +97,44 @@ class Shape:
 
     @property
     def weights(self) -> int:
-        """W: weights of the language model's matrices, without embeddings and head."""
+        """Return W: weights of the language model's matrices, without embeddings and head."""
         return sum(layer.weights for layer in self.decoder)
 
     @property
     def active_weights(self) -> int:
-        """Wa: those of them that one token goes through: of a layer's experts, the few that it is sent to."""
+        """Return Wa: the weights that one token goes through, with only the experts it is sent to."""
         return sum(layer.active for layer in self.decoder)
 
     @property
     def vision_weights(self) -> int:
-        """Wv: weights of the vision tower's matrices, without patch embedding and merger."""
+        """Return Wv: weights of the vision tower's matrices, without patch embedding and merger."""
         ffn = (3 if self.vision_gated else 2) * self.vision_width * self.vision_ffn
         return self.vision_layers * (4 * self.vision_width**2 + ffn)
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes of keys and values that one token leaves behind, at 16 bits."""
+        """Return the bytes of keys and values per token, at 16 bits."""
         return 2 * sum(layer.cached for layer in self.decoder)
 
     def forward(self, new: float, cached: float = 0) -> float:
-        """F(T|S): FLOP of `new` tokens after `cached` ones through the language model, without its head."""
+        """Return F(T|S): FLOP of `new` tokens after `cached` ones through the language model, without its head."""
         mixing = sum(4 * layer.width * layer.attended(new, cached) + layer.state * new for layer in self.decoder)
         return 2 * self.active_weights * new + mixing
 
     def head(self, positions: float = 1) -> float:
-        """H: FLOP of projecting so many positions to the vocabulary."""
+        """Return H: FLOP of projecting `positions` positions to the vocabulary."""
         return 2 * self.width * self.vocab * positions
 
     def tower(self, patches: int) -> float:
-        """Fv: FLOP of the vision tower for one view of `patches` patches."""
+        """Return Fv: FLOP of the vision tower for one view of `patches` patches."""
         seen = self.full_layers * patches + (self.vision_layers - self.full_layers) * min(patches, self.window)
         return 2 * self.vision_weights * patches + 4 * self.vision_width * patches * seen
 
 
 def load_config(model: str | Path | Config) -> Config:
-    """Return a config.json as a mapping: from one, from a folder or file, or the bundled shape of a public model.
+    """Return a config.json as a mapping: `model` itself, from a folder or file, or the bundled shape of its name.
 
-    Raises UnknownName for a name that is none of these, UsageError for a file that cannot be read.
+    Raises UnknownName for a name that is none of these, UsageError for an unreadable file.
     """
     if isinstance(model, Mapping):
         return model
@@ -145,9 +145,9 @@ def load_config(model: str | Path | Config) -> Config:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read as JSON: {error}.") from error
+        raise UsageError(f"{path} cannot be read as JSON ({error}); name a model's config.json.") from error
     if not isinstance(config, dict):
-        raise UsageError(f"{path} is not a model's configuration.")
+        raise UsageError(f"{path} is not a model's configuration; name a model's config.json.")
     return config
 
 
@@ -167,10 +167,10 @@ def _public(name: str) -> Config:
 
 
 def shape(config: Config) -> Shape:
-    """Read the symbols out of a configuration. Raises UsageError for a family that is not known here."""
+    """Read the symbols from a configuration. Raises UsageError for an unknown family."""
     family = str(config.get("model_type"))
     if family not in FAMILIES:
-        raise UsageError(f"Costs of the family {family!r} are not known; known are {', '.join(FAMILIES)}.")
+        raise UsageError(f"The costs of the family {family!r} are unknown; use a model of {', '.join(FAMILIES)}.")
     text_type, vision_defaults = FAMILIES[family]
     text: Config = config.get("text_config") or config  # older Qwen2.5-VL files are flat
     kind = text.get("model_type", text_type)
@@ -207,7 +207,7 @@ def _side(value: Any) -> int:
 
 
 def _merge(family: str, config: Config, vision: Config) -> int:
-    """Patches per side of a token."""
+    """Return how many patches make one side of a token."""
     if family.startswith("qwen"):
         return int(vision["spatial_merge_size"])
     if family == "gemma3":
@@ -223,7 +223,7 @@ def _merge(family: str, config: Config, vision: Config) -> int:
 def picture_layout(
     model: Shape, size: tuple[int, int] = (1024, 768), *, resolution: int | None = None, max_tiles: int | None = None
 ) -> Layout:
-    """Return the layout of a picture of `size` (width, height) when two are shown in one prompt.
+    """Return the layout of an image of `size` (width, height) in a prompt that shows two.
 
     `resolution` is the longer side for families with native resolution, `max_tiles` the budget of tiled ones (default:
     the model's own). Ids of text markers are zeros: only their number matters here.
@@ -254,7 +254,7 @@ def picture_layout(
 
 
 def _within(budget: int, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of a picture scaled to at most `budget` tokens, the ratio of its sides kept."""
+    """Return rows and columns of an image scaled to at most `budget` tokens, keeping the ratio of its sides."""
     scale = math.sqrt(budget / (height * width))
     rows, columns = math.floor(scale * height), math.floor(scale * width)
     if not rows:
@@ -268,7 +268,7 @@ def patches(model: Shape, layout: Layout) -> list[int]:
 
 
 def _canvas(size: tuple[int, int], tile: int, most: int) -> tuple[int, int]:
-    """InternVL's columns × rows: the nearest aspect ratio, of equals the largest that is not twice too large."""
+    """Return InternVL's columns × rows: the nearest aspect ratio; of equals the largest that is not twice too large."""
     grids = sorted(
         ((c, r) for c in range(1, most + 1) for r in range(1, most + 1) if c * r <= most), key=lambda g: g[0] * g[1]
     )

@@ -1,1 +1,1 @@
-"""Models by name: what can be named, where its files lie, and reading them onto a device."""
+"""Find models by name, locate their files, and read them onto a device."""

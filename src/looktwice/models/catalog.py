@@ -1,7 +1,7 @@
 """List the models that have a short name: plain data, so that listing them loads no library.
 
-Nothing here is downloaded before somebody names it. `gigabytes` is about what a first use fetches, `parameters` are in
-millions. Names of the model hub (`org/name`) and local folders are taken as well and need no entry.
+Nothing is downloaded before somebody names it. `gigabytes` is about the size of a first download; `parameters` are in
+millions. Names of the model hub (`org/name`) and local folders need no entry.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Literal
 class Entry:
     """One short name.
 
-    `hub` maps the input size in pixels (0: chosen by the model from each image) to the hub's name of the checkpoint
-    made for it; the first is the default; empty for a bundled model. `dim` is the length of its vectors (of its visual
-    tokens, for an MLLM); `text_tokens` how much text an encoder reads, None for none at all; `extra` the optional part
-    of looktwice that it needs (`siglip` for text only).
+    `hub` maps the input size in pixels (0: chosen by the model for each image) to the hub's name of the checkpoint for
+    it. The first is the default; a bundled model has none. `dim` is the length of its vectors (of its visual tokens,
+    for an MLLM). `text_tokens` is how much text an encoder reads, None for none. `extra` is the optional part of
+    looktwice that it needs (`siglip` for text only).
     """
 
     name: str
@@ -33,12 +33,12 @@ class Entry:
 
     @property
     def bundled(self) -> bool:
-        """Whether the checkpoint comes with looktwice."""
+        """Return whether the checkpoint comes with looktwice."""
         return not self.hub
 
     @property
     def description(self) -> str:
-        """Say how large it is and, of an encoder, what it reads, the length of its vectors and its other sizes."""
+        """Return its size and, for an encoder, what it reads, the length of its vectors and its other sizes."""
         if self.kind == "mllm":
             return "; ".join(filter(None, (f"{self.parameters:,} M", self.note)))
         sizes = ", ".join(f"@{side}" for side in list(self.hub)[1:])
@@ -48,7 +48,7 @@ class Entry:
 
     @property
     def needs(self) -> str:
-        """Say what must be downloaded and installed before its first use."""
+        """Return what must be downloaded and installed before its first use."""
         if self.bundled:
             return "nothing: comes with looktwice"
         extra = f" and pip install 'looktwice[{self.extra}]'" if self.extra else ""

@@ -1,13 +1,13 @@
-"""From a name to a folder with weights: bundled models, local folders, the model hub.
+"""Resolve a model's name to a folder with weights: bundled models, local folders, the model hub.
 
     tiny-clip                     comes with looktwice
     qwen3-vl-4b                   a short name of `catalog`: its checkpoint on the hub
     ./folder  ~/models/mine       a folder with config.json and safetensors weights
-    org/name                      any checkpoint of the hub, downloaded because it was named, never otherwise
+    org/name                      any checkpoint of the hub, downloaded only because it was named
     NAME#REVISION                 the same, pinned: a commit, branch or tag of the hub, the content hash of a folder
 
-Knows files, not what the weights are for. Weights are read from safetensors only, and no code that comes with a
-checkpoint is run.
+This module knows files, not their purpose. Weights are read from safetensors only, and a checkpoint's own code never
+runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _REVISION = re.compile(r"[\w][\w./-]*")
 _SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
 _WANTED = [*_SMALL, "*.safetensors"]
-_UNWANTED = ["*/*", "consolidated*", "*onnx*", "*openvino*"]  # the first: subfolders
+_UNWANTED = ["*/*", "consolidated*", "*onnx*", "*openvino*"]  # the first means subfolders
 _SINGLE = "model.safetensors"
 _WHOLE = 64 * 1024 * 1024
 _SAMPLE, _SAMPLES = 4096, 8
@@ -40,10 +40,10 @@ _HEADER_LIMIT = 100 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint that lies on this machine.
+    """A checkpoint on this machine.
 
-    `name` is what it was asked for by (a folder as an absolute path), `source` the folder, `revision` the hub's commit
-    or, for a folder, a hash of its contents (see `fingerprint`); `local` says that it does not come from the hub.
+    `name` is the name it was requested by (a folder as an absolute path), `source` the folder, `revision` the hub's
+    commit or, for a folder, a hash of its contents (see `fingerprint`). `local` is True if it is not from the hub.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Checkpoint:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What config.json says. Raises ModelError where it is no JSON object."""
+        """Return the content of config.json. Raises ModelError if it is not a JSON object."""
         return read_json(self.source / "config.json")
 
     @property
     def model_type(self) -> str:
-        """The architecture as transformers names it ("clip", "qwen3_vl"), or "timm"."""
+        """Return the architecture as transformers names it ("clip", "qwen3_vl"), or "timm"."""
         config = self.config
         return str(config.get("model_type") or ("timm" if "architecture" in config else "unknown"))
 
@@ -69,12 +69,12 @@ def bundled_names() -> list[str]:
 
 
 def bundled_folder(name: str) -> Path:
-    """Return where a bundled model lies, whether or not it is there."""
+    """Return the folder of a bundled model, whether or not it exists."""
     return Path(str(resources.files("looktwice"))) / "assets" / "tiny" / name
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
-    """Split `NAME#REVISION`; a `#` that no revision can follow belongs to the name.
+    """Split `NAME#REVISION`; a `#` that cannot begin a revision belongs to the name.
 
     >>> split_revision("org/name#v1.0"), split_revision("org/name"), split_revision("./a#b c")
     (('org/name', 'v1.0'), ('org/name', None), ('./a#b c', None))
@@ -84,16 +84,15 @@ def split_revision(name: str) -> tuple[str, str | None]:
 
 
 def resolve(name: str, revision: str | None = None, *, nested: bool = False) -> Checkpoint:
-    """Find the checkpoint of this name, downloading it if it is the hub's and not here yet.
+    """Return the checkpoint of this name; download it if it is the hub's and not here yet.
 
-    `revision` pins it, as `NAME#REVISION` does; `nested` takes subfolders too, as models of sentence-transformers have
-    them. Raises UnknownName for a name that is no model, folder or hub name; UsageError for a folder or a hub name that
-    cannot be had; Mismatch for a folder that no longer holds `revision`; ModelError for weights that are missing or
-    pickled.
+    `revision` pins it, as `NAME#REVISION` does; `nested` includes subfolders, which models of sentence-transformers
+    have. Raises UnknownName for a name that is no model, folder or hub name; UsageError for a folder or hub name that
+    is not available; Mismatch for a folder that no longer holds `revision`; ModelError for missing or pickled weights.
     """
     plain, pinned = (name, None) if _is_folder(name) else split_revision(name)
     if pinned and revision and pinned != revision:
-        raise UsageError(f"Two revisions are named, {pinned!r} and {revision!r}; name one.")
+        raise UsageError(f"The model has two revisions, {pinned!r} and {revision!r}; name one.")
     revision = pinned or revision
     entry = BY_NAME.get(plain)
     if entry is not None and not entry.bundled:
@@ -123,18 +122,18 @@ def _looks_like_path(name: str) -> bool:
 def _from_folder(name: str, folder: Path, revision: str | None, nested: bool) -> Checkpoint:
     if not os.path.isdir(folder):  # Path.is_dir raises on a name that is too long
         if name in BY_NAME:
-            raise ModelError(f"The bundled model {name!r} is not in this installation; install looktwice again.")
+            raise ModelError(f"This installation lacks the bundled model {name!r}; install looktwice again.")
         kind = (
             "a file, not a folder; name the folder around it" if os.path.isfile(folder) else "missing; check the path"
         )
         raise UsageError(f"The model folder {str(folder)!r} is {kind}.")
     if not _is_model(folder, nested):
-        raise UsageError(f"The folder {str(folder)!r} holds no config.json; name one that a model was saved to.")
+        raise UsageError(f"The folder {str(folder)!r} holds no config.json; name a folder that a model was saved to.")
     _require_safetensors(name, folder, "copy them into the folder, or name a complete checkpoint", nested)
     try:
         found = fingerprint(folder, nested)
     except OSError as error:
-        raise UsageError(f"The model folder {name!r} cannot be read ({first_line(error)}).") from error
+        raise UsageError(f"The model folder {name!r} cannot be read ({first_line(error)}); check it.") from error
     if revision is not None and not found.startswith(revision):
         way = "put those weights back, or index into a new table"
         raise Mismatch(f"The model folder {name!r} now holds {found}, not {revision}; {way}.")
@@ -146,11 +145,11 @@ def _is_model(folder: Path, nested: bool) -> bool:
 
 
 def _require_safetensors(name: str, folder: Path, way: str, nested: bool) -> None:
-    """Raise ModelError where there are no weights or only some of them; `way` is how to get the others."""
+    """Raise ModelError if weights are missing, in whole or in part; `way` says how to get the others."""
     if missing := _missing_shards(folder):
         more = ", …" if len(missing) > 3 else ""
         raise ModelError(
-            f"The model {name!r} lacks {len(missing)} of its files of weights ({', '.join(missing[:3])}{more}); {way}."
+            f"The model {name!r} lacks {len(missing)} of its weight files ({', '.join(missing[:3])}{more}); {way}."
         )
     find = folder.rglob if nested else folder.glob
     if any(path.is_file() for path in find("*.safetensors")):  # links of the hub's cache may lead nowhere
@@ -158,20 +157,20 @@ def _require_safetensors(name: str, folder: Path, way: str, nested: bool) -> Non
     pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in find(pattern))
     if pickled:
         raise ModelError(
-            f"The model {name!r} has only pickled weights ({pickled[0]}), which can run code when they are read; "
+            f"The model {name!r} has only pickled weights ({pickled[0]}), which can run code when read; "
             "convert them to safetensors, or name a revision that holds safetensors (NAME#REVISION)."
         )
     raise ModelError(f"The model {name!r} has no weights in safetensors form; name a complete checkpoint.")
 
 
 def _missing_shards(folder: Path) -> list[str]:
-    """Files that the index of the weights names and that are not there, as where a download or a copy broke off."""
+    """Return files that the index of the weights names and that are missing, as after a broken download or copy."""
     index = folder / f"{_SINGLE}.index.json"
     if not index.is_file() or (folder / _SINGLE).is_file():
         return []
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict):
-        raise ModelError(f"The model file {str(index)!r} names no files of weights; get it again.")
+        raise ModelError(f"The model file {str(index)!r} names no weight files; download it again.")
     return sorted({str(file) for file in shards.values() if not (folder / str(file)).is_file()})
 
 
@@ -186,22 +185,23 @@ def _from_hub(name: str, hub_name: str, revision: str | None, nested: bool) -> C
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises ModelError where there is none."""
+    """Read a JSON object. Raises ModelError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"The model file {str(path)!r} cannot be read ({first_line(error)}).") from error
+        raise ModelError(f"The model file {str(path)!r} cannot be read ({first_line(error)}); get it again.") from error
     if not isinstance(content, dict):
-        raise ModelError(f"The model file {str(path)!r} holds no JSON object.")
+        raise ModelError(f"The model file {str(path)!r} is not a JSON object; get it again.")
     return content
 
 
 def fingerprint(folder: Path, nested: bool = False) -> str:
     """Return a content hash (16 hex digits) of a checkpoint's settings, tokenizer and weights.
 
-    Weights of up to 64 MiB in all count to the last byte. Of larger ones it takes names, sizes and headers, and of each
-    tensor 8 pieces of 4 KiB, evenly spread from its start to its end, or all of a short one. Training changes all of a
-    tensor; an edit between the pieces, such as of one row of a large matrix, goes unnoticed. `nested` takes subfolders.
+    Weights of up to 64 MiB together count to the last byte. For larger ones, the hash covers names, sizes, headers and
+    8 pieces of 4 KiB per tensor, evenly spread from start to end (short tensors whole). Training changes all of a
+    tensor, but an edit between the pieces, such as of one row of a large matrix, goes unnoticed. `nested` includes
+    subfolders.
     """
     digest, find = hashlib.sha256(), folder.rglob if nested else folder.glob
     for path in sorted({path for pattern in _SMALL for path in find(pattern)}):
@@ -220,17 +220,17 @@ def _inside(path: Path, folder: Path) -> bytes:
 
 
 def _pieces(path: Path, whole: bool) -> Iterator[bytes]:
-    """The header of a file of weights, then all that follows it or samples of every tensor."""
+    """Yield the header of a weight file, then all that follows it or samples of every tensor."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > min(_HEADER_LIMIT, path.stat().st_size):
-            raise ModelError(f"The weights {str(path)!r} are damaged or no safetensors; get them again.")
+            raise ModelError(f"The weights {str(path)!r} are damaged or not safetensors; get them again.")
         header = file.read(length)
         yield header
         try:
             tensors = _tensors(header)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ModelError(f"The weights {str(path)!r} are damaged or no safetensors; get them again.") from error
+            raise ModelError(f"The weights {str(path)!r} are damaged or not safetensors; get them again.") from error
         if whole:
             yield from iter(lambda: file.read(2**20), b"")
             return
@@ -241,7 +241,7 @@ def _pieces(path: Path, whole: bool) -> Iterator[bytes]:
 
 
 def _tensors(header: bytes) -> list[tuple[int, int]]:
-    """Where each tensor begins and ends, counted from the end of the header. Raises what a damaged header leads to."""
+    """Return where each tensor begins and ends, from the end of the header. A damaged header raises various errors."""
     tensors = []
     for name, about in json.loads(header).items():
         if name[:2] != "__":
@@ -253,7 +253,7 @@ def _tensors(header: bytes) -> list[tuple[int, int]]:
 
 
 def _spread(start: int, end: int) -> Sequence[int]:
-    """Where the samples of a tensor begin: the first at its start, the last at the end of it."""
+    """Return where the samples of a tensor begin: the first at its start, the last so that it ends with the tensor."""
     room = end - start - _SAMPLE
     if room < _SAMPLES * _SAMPLE:
         return range(start, end, _SAMPLE)

@@ -1,6 +1,6 @@
-"""What the layers of a language model cost, from the `text_config` of its config.json.
+"""Compute the cost of a language model's layers from the `text_config` of its config.json.
 
-Dense layers, mixtures of experts, windows, gated delta nets, and Gemma 4's layers that differ among themselves.
+It covers dense layers, mixtures of experts, windows, gated delta nets, and Gemma 4's layers, which differ.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 Config: TypeAlias = Mapping[str, Any]
 
-# What the configuration classes of transformers assume where config.json says nothing (tests hold the two together).
+# The configuration classes of transformers assume these where config.json says nothing (tests compare the two).
 _LLAMA = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
 _QWEN = {**_LLAMA, "intermediate_size": 22016, "vocab_size": 151_936, "num_key_value_heads": 32}
 _NETS = {
@@ -48,12 +48,12 @@ TEXT_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "num_key_value_heads": 8, "vocab_size": 152_064,
     },
 }  # fmt: skip
-_PATTERNS = {"qwen3_5": ("linear_attention", 4), "gemma": ("sliding_attention", 6)}  # every so many layers see all
+_PATTERNS = {"qwen3_5": ("linear_attention", 4), "gemma": ("sliding_attention", 6)}  # each nth layer sees all
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer: `weights` of its matrices, `active` ones of them for one token, `cached` keys and values of a token.
+    """One layer: `weights` of its matrices, `active` ones for one token, `cached` keys and values of a token.
 
     `width` of its attention (0: none) within `window` tokens (None: all); `state` FLOP of a recurrence per token.
     """
@@ -66,7 +66,7 @@ class Layer:
     state: int = 0
 
     def attended(self, new: float, cached: float) -> float:
-        """How many pairs of tokens see each other when `new` tokens follow `cached` ones."""
+        """Return how many pairs of tokens attend to each other when `new` tokens follow `cached` ones."""
         if self.window is None:
             return new * cached + new * (new + 1) / 2
         growing = min(max(self.window - cached, 0), new)  # tokens whose window still reaches the beginning
@@ -74,7 +74,7 @@ class Layer:
 
 
 def layers(kind: str, text: Config) -> tuple[Layer, ...]:
-    """Return the layers of a language model of this `model_type`, whose configuration has its defaults filled in."""
+    """Return the layers of a language model of this `model_type`; `text` must have its defaults filled in."""
     count = int(text["num_hidden_layers"])
     return tuple(
         _layer(kind, text, at, mixer) for at, mixer in zip(range(count), _mixers(kind, text, count), strict=True)
@@ -82,7 +82,7 @@ def layers(kind: str, text: Config) -> tuple[Layer, ...]:
 
 
 def _mixers(kind: str, text: Config, count: int) -> list[str]:
-    """What each layer mixes tokens with."""
+    """Return how each layer mixes tokens."""
     if text.get("layer_types"):
         return list(text["layer_types"])
     for prefix, (mixer, interval) in _PATTERNS.items():
@@ -100,7 +100,7 @@ def _layer(kind: str, text: Config, at: int, mixer: str) -> Layer:
         weights, state = _delta_net(text)
         return Layer(weights + ffn, weights + active, 0, 0, None, state)
     heads, kv_heads, head = _heads(kind, text)
-    queries = 2 if kind.startswith("qwen3_5") else 1  # a gate beside every query
+    queries = 2 if kind.startswith("qwen3_5") else 1  # its queries carry a gate of the same size
     attention = int(text["hidden_size"]) * head * ((queries + 1) * heads + 2 * kv_heads)
     window = int(text["sliding_window"]) if mixer == "sliding_attention" else None
     return Layer(attention + ffn, attention + active, 2 * kv_heads * head, heads * head, window)
@@ -114,7 +114,7 @@ def _heads(kind: str, text: Config) -> tuple[int, int, int]:
 
 
 def _feed_forward(text: Config, at: int) -> tuple[int, int]:
-    """All weights of a feed-forward layer, and those that one token goes through."""
+    """Return all weights of a feed-forward layer, and those that one token goes through."""
     width, experts = int(text["hidden_size"]), int(text.get("num_local_experts") or text.get("num_experts") or 0)
     if not experts or at in (text.get("mlp_only_layers") or ()) or (at + 1) % int(text.get("decoder_sparse_step", 1)):
         dense = 3 * width * int(text["intermediate_size"])
@@ -126,7 +126,7 @@ def _feed_forward(text: Config, at: int) -> tuple[int, int]:
 
 
 def _delta_net(text: Config) -> tuple[int, int]:
-    """Weights of a gated delta net, and FLOP per token of its recurrence: fade and read, write, answer."""
+    """Return a gated delta net's weights, and the FLOP per token of its recurrence: fade and read, write, answer."""
     heads, value = int(text["linear_num_value_heads"]), int(text["linear_value_head_dim"])
     keys, key = int(text["linear_num_key_heads"]), int(text["linear_key_head_dim"])
     weights = int(text["hidden_size"]) * (2 * keys * key + 3 * heads * value + 2 * heads)

@@ -1,6 +1,6 @@
-"""Choose where a model runs, in which dtype and on how many threads, each with its reason; measure free memory.
+"""Choose a model's device, dtype and number of threads, each with its reason; measure free memory.
 
-torch loads only when a device is really chosen.
+torch loads only when a device is chosen.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of memory of a device: all of it, and what is free now."""
+    """Bytes of a device's memory: all of it, and the free part."""
 
     total: int
     free: int
@@ -62,8 +62,8 @@ def place(device: str = "auto", dtype: str = "auto") -> Placement:
     """Choose a device and a dtype.
 
     `device` is "auto" (CUDA, then Apple's MPS, then CPU), "cpu", "cuda", "cuda:N" or "mps"; `dtype` is "auto" or one of
-    DTYPES. The environment variable LOOKTWICE_DTYPE replaces "auto", so that unlike machines compute alike. Raises
-    UsageError for a device that is not there, UnknownName for a dtype that does not exist.
+    DTYPES. The environment variable LOOKTWICE_DTYPE replaces "auto", so that different machines compute alike. Raises
+    UsageError for a missing device, UnknownName for an unknown dtype.
     """
     chosen, why = _find_device(device)
     by = "as asked"
@@ -105,7 +105,7 @@ def _find_cuda(index: int) -> str:
     if count == 0:
         raise UsageError("torch finds no CUDA device; use --device cpu or auto.")
     if index >= count:
-        raise UsageError(f"There is no CUDA device {index}; use one of 0 to {count - 1}.")
+        raise UsageError(f"This machine has no CUDA device {index}; use one of 0 to {count - 1}.")
     return f"cuda:{index}"
 
 
@@ -126,35 +126,35 @@ def _default_dtype(device: str) -> tuple[str, str]:
 
 
 def set_threads(count: int | None = None) -> int:
-    """Set how many CPU threads torch and FAISS use, and return it.
+    """Set how many CPU threads torch and FAISS use, and return the number.
 
-    None takes OMP_NUM_THREADS where it is set, else as many as the machine has physical cores that are not busy with
-    something else, at most the CPUs that this process may use and at least 1. Raises UsageError for a count below 1.
+    None takes OMP_NUM_THREADS if it is set. Otherwise it takes the machine's idle physical cores, at least 1 and at
+    most the CPUs that this process may use. Raises UsageError for a count below 1.
     """
     import torch
 
     if count is None:
         count = default_threads()
     if count < 1:
-        raise UsageError(f"The number of threads must be 1 or more, not {count}.")
+        raise UsageError(f"The number of threads must be 1 or more, not {count}; change --threads.")
     torch.set_num_threads(count)
-    os.environ["OMP_NUM_THREADS"] = str(count)  # for libraries that are loaded later
+    os.environ["OMP_NUM_THREADS"] = str(count)  # for libraries that load later
     if "faiss" in sys.modules:
         sys.modules["faiss"].omp_set_num_threads(count)
     return count
 
 
 def default_threads() -> int:
-    """Return the number of threads that `set_threads(None)` takes."""
+    """Return the number of threads that `set_threads(None)` sets."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
-    idle = physical_cores() - round(_load())  # a container too is told the load of the whole machine
+    idle = physical_cores() - round(_load())  # even a container sees the load of the whole machine
     return max(1, min(usable_cpus(), idle))
 
 
 def usable_cpus() -> int:
-    """Return the logical CPUs this process may use: its affinity, cut down to a container's quota."""
+    """Return the logical CPUs this process may use: its affinity, limited by a container's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _read_line("/sys/fs/cgroup/cpu.max").split()
     if len(quota) == 2 and quota[0].isdecimal() and quota[1].isdecimal():
@@ -163,7 +163,7 @@ def usable_cpus() -> int:
 
 
 def physical_cores() -> int:
-    """Return the machine's cores, hyper-threads not counted where the system tells them apart."""
+    """Return the machine's physical cores; its logical ones if the system does not tell them apart."""
     import psutil
 
     return psutil.cpu_count(logical=False) or os.cpu_count() or 1
@@ -176,7 +176,7 @@ def _load() -> float:
 
 
 def memory(device: str = "cpu") -> Memory:
-    """Return the memory of a device; the CPU's is cut down to a container's limit."""
+    """Return the memory of a device; a container's limit applies to the CPU's."""
     if device.startswith("cuda"):
         import torch
 
@@ -198,15 +198,15 @@ def _within_container(machine: Memory) -> Memory:
 
 
 def _page_cache() -> int:
-    """Bytes of files that a container keeps in memory for as long as nobody needs it; they count as used."""
+    """Return the bytes of files that a container caches; they count as used, but are given up on demand."""
     counts = (line.partition(" ") for line in _read_text("/sys/fs/cgroup/memory.stat").splitlines())
     return sum(int(count) for name, _, count in counts if name in ("inactive_file", "active_file"))
 
 
 def halving(run: Callable[[Sequence[T]], R], batch: Sequence[T], alone: str) -> Iterator[tuple[Sequence[T], R]]:
-    """Run a batch, or, where memory does not suffice, its halves; yields each part with its result.
+    """Run a batch or, if memory runs out, its halves; yield each part with its result.
 
-    Raises ModelError, saying `alone`, where a single one does not fit.
+    Raises ModelError with the message `alone` if a single item does not fit.
     """
     import torch
 
@@ -214,15 +214,15 @@ def halving(run: Callable[[Sequence[T]], R], batch: Sequence[T], alone: str) -> 
         result = run(batch)
     except (RuntimeError, MemoryError) as error:
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not known and not any(words in str(error) for words in _NO_MEMORY):
+        if not known and not any(sign in str(error) for sign in _NO_MEMORY):
             raise
         if len(batch) == 1:
             raise ModelError(alone) from error
-        log.warning("Not enough memory for a batch of %d; going on with halves.", len(batch))
+        log.warning("Memory is too small for a batch of %d; continuing with halves.", len(batch))
     else:
         yield batch, result
         return
-    # outside of the block above, whose error holds all that the failed run had made
+    # outside the block above, because its error keeps all that the failed run had made
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     middle = len(batch) // 2
@@ -234,7 +234,7 @@ def _read_text(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
-    except OSError:  # a system without it
+    except OSError:  # a system without this file
         return ""
 
 

@@ -1,4 +1,4 @@
-"""What this machine offers looktwice, what is missing, and how to get it. Touches no network."""
+"""Report what this machine offers looktwice, what is missing, and how to get it. Touches no network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEAST_FREE = 2 * 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the report: `ok` is False only where something does not work; `remedy` says what would change it."""
+    """One line of the report: `ok` is False only if something does not work; `remedy` says what would change it."""
 
     name: str
     ok: bool
@@ -36,7 +36,7 @@ class Check:
 
 
 def doctor() -> list[Check]:
-    """Look at packages, device, threads, memory, bundled models, optional parts and the model hub's settings."""
+    """Check packages, device, threads, memory, bundled models, optional parts and the model hub's settings."""
     return [*_packages(), *_compute(), *_models(), *_optional(), _formats(), _hub()]
 
 
@@ -99,7 +99,7 @@ def _torchvision() -> Check:
         return Check("torchvision", True, "not installed (optional)", _TORCHVISION)
     try:
         module = import_module("torchvision")
-    except (ImportError, RuntimeError, OSError) as error:  # one that was built for another torch fails in these ways
+    except (ImportError, RuntimeError, OSError) as error:  # how one built for another torch fails
         value = f"installed, but does not load ({str(error).splitlines()[0]})"
         return Check("torchvision", False, value, "pip uninstall torchvision, or install the one made for your torch")
     return Check("torchvision", True, str(module.__version__))
@@ -116,7 +116,7 @@ def _formats() -> Check:
 def _hub() -> Check:
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         remedy = "unset HF_HUB_OFFLINE to download models that you name"
-        return Check("model hub", True, "offline by HF_HUB_OFFLINE: only what is already here", remedy)
+        return Check("model hub", True, "offline by HF_HUB_OFFLINE: only models already on this machine", remedy)
     from huggingface_hub import constants
 
     return Check("model hub", True, f"asked only for models that you name; kept in {constants.HF_HUB_CACHE}")

@@ -1,6 +1,6 @@
-"""The model hub: from `org/name` to a snapshot on this machine, with progress, and errors that say what to do.
+"""Download `org/name` from the model hub to this machine, with progress and errors that say what to do.
 
-Downloading, resuming, caching and checking are huggingface_hub's. Knows nothing of what a snapshot is for.
+huggingface_hub downloads, resumes, caches and checks. This module does not know the purpose of a snapshot.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from looktwice.errors import UsageError, first_line
 log = logging.getLogger(__name__)
 
 EVERY = 5.0
-"""Seconds between two lines about a download that no terminal shows."""
+"""Seconds between two log lines about a download if stderr is not a terminal."""
 _AGAIN = "run the same command again: files that are complete are kept"
 
 
 def snapshot(name: str, revision: str | None, wanted: list[str], unwanted: list[str]) -> Path:
-    """Return the folder of a snapshot, whose name is the commit, downloading what is not here yet.
+    """Return the folder of a snapshot, named by its commit; download the missing files.
 
-    Without a network, what was downloaded before is found; a part of it is refused. Raises UsageError.
+    Without a network, earlier downloads are used; incomplete ones are refused. Raises UsageError.
     """
     from huggingface_hub import close_session, snapshot_download
 
     download = _Download(name)
     patterns: Any = {"allow_patterns": wanted, "ignore_patterns": unwanted}
-    with ThreadPoolExecutor(1) as pool:  # so that Ctrl-C reaches this thread while files are on their way
+    with ThreadPoolExecutor(1) as pool:  # so that Ctrl-C reaches this thread during a download
         job = pool.submit(lambda: snapshot_download(name, revision=revision, tqdm_class=download.bars(), **patterns))
         try:
             return Path(job.result())
@@ -50,7 +50,7 @@ def snapshot(name: str, revision: str | None, wanted: list[str], unwanted: list[
 
 
 class _Download:
-    """Progress of one snapshot: a bar where stderr is a terminal, else lines in the log; nothing if nothing comes."""
+    """Progress of one snapshot: a bar if stderr is a terminal, else lines in the log; nothing if nothing comes."""
 
     def __init__(self, name: str) -> None:
         self.stopped = threading.Event()
@@ -60,7 +60,7 @@ class _Download:
         self._lock, self._began, self._said = threading.Lock(), time.monotonic(), 0.0
 
     def bars(self) -> type:
-        """Return what huggingface_hub takes for a class of bars: one that draws nothing and counts bytes here."""
+        """Return a class of bars for huggingface_hub that draws nothing and counts bytes here."""
         import huggingface_hub.utils as hub
 
         download, bar = self, cast(Any, hub).tqdm
@@ -80,7 +80,7 @@ class _Download:
         return Count
 
     def add(self, n: int, total: int) -> None:
-        """Count n more bytes of the `total` of all files that were begun."""
+        """Count n more bytes of the `total` of all files begun so far."""
         with self._lock:
             self._done, self._total = self._done + n, total
             if not self._said:
@@ -93,7 +93,7 @@ class _Download:
                 log.info("%s: %s", self._name, self._so_far())
 
     def close(self) -> None:
-        """Say what came, if anything did."""
+        """Log how much came, if anything did."""
         if self._bar is not None:
             self._bar.close()
         if self._said:
@@ -113,7 +113,7 @@ class _Download:
 
 
 def _sentence(name: str, revision: str | None, error: Exception) -> str:
-    """What went wrong and what to do about it, whichever library raised it."""
+    """Return what went wrong and how to mend it, for an error of any of the libraries."""
     from huggingface_hub import errors
 
     at = f"{name} (revision {revision})" if revision else name
@@ -121,20 +121,20 @@ def _sentence(name: str, revision: str | None, error: Exception) -> str:
     if any(getattr(one, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(one) for one in chain):
         return f"The disk is full, so the model {at} was not downloaded; free space in {_cache()}, then {_AGAIN}."
     if any(getattr(one, "errno", None) in (errno.EACCES, errno.EROFS) for one in chain):
-        return f"The model {at} cannot be kept: {_cache()} may not be written; set HF_HOME to a folder of yours."
+        return f"The model {at} cannot be kept: {_cache()} is not writable; set HF_HOME to a folder of yours."
     if (partial := _missing_files(chain)) is not None:
         return f"Only a part of the model {at} is on this machine ({partial}); connect to the model hub and {_AGAIN}."
     if any(isinstance(one, errors.OfflineModeIsEnabled) for one in chain):
         return f"The model {at} is not on this machine and HF_HUB_OFFLINE is set; unset it to download the model."
     if any(isinstance(one, errors.GatedRepoError) for one in chain):
         how = f"accept it at {_endpoint()}/{name}, then log in with `hf auth login`"
-        return f"The model {at} asks for its licence to be accepted; {how}."
+        return f"The model {at} needs its licence to be accepted; {how}."
     if any(isinstance(one, errors.RevisionNotFoundError) for one in chain):
-        return f"The model {name} has no revision {revision!r}; name one of its hub page."
+        return f"The model {name} has no revision {revision!r}; name one from its hub page."
     if any(isinstance(one, errors.RepositoryNotFoundError) for one in chain):
         return f"The model hub has no {name}, or it is private; check the name, or log in with `hf auth login`."
     if any(isinstance(one, errors.DisabledRepoError) for one in chain):
-        return f"The model {name} has been taken off the model hub; name another."
+        return f"The model {name} was removed from the model hub; name another."
     problem = f"The model {at} is not on this machine and could not be downloaded"
     if _is_xet(chain):
         return f"{problem} from its xet storage ({first_line(error)}); set HF_HUB_DISABLE_XET=1 and {_AGAIN}."
@@ -153,20 +153,20 @@ def _by_status(status: int) -> str:
     if status == 403:
         return "your access token may not read it (403); allow that in the token's settings, or use another"
     if status == 429:
-        return f"the hub answers no more for now (429); wait some minutes, log in with `hf auth login` and {_AGAIN}"
+        return f"the hub limits your requests (429); wait some minutes, log in with `hf auth login` and {_AGAIN}"
     if status >= 500:
-        return f"the hub has a fault of its own ({status}); wait some minutes and {_AGAIN}"
+        return f"the hub has an internal error ({status}); wait some minutes and {_AGAIN}"
     return f"the hub answers with status {status}; check HF_ENDPOINT, which is {_endpoint()}"
 
 
 def _is_xet(chain: list[BaseException]) -> bool:
-    """Whether the storage that takes the place of plain downloads failed; its errors have no class of their own."""
+    """Return whether xet storage, which replaces plain downloads, failed; its errors have no class of their own."""
     frames = (frame for one in chain for frame, _ in traceback.walk_tb(one.__traceback__))
     return any(frame.f_code.co_name == "xet_get" for frame in frames)
 
 
 def _missing_files(chain: list[BaseException]) -> str | None:
-    """What huggingface_hub says is missing of a snapshot that it has begun, if that is what it says."""
+    """Return what huggingface_hub reports missing from an incomplete snapshot, or None."""
     for one in chain:
         if type(one).__name__ == "IncompleteSnapshotError":
             found = re.search(r"(\d+ file\(s\) are missing) \((.*?)\)\.", str(one))
@@ -175,7 +175,7 @@ def _missing_files(chain: list[BaseException]) -> str | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, what caused it, and so on."""
+    """Yield an error, its cause, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -1,9 +1,9 @@
-"""The preprocessing that belongs to a checkpoint: processor, image processor, tokenizer, with or without torchvision.
+"""Load a checkpoint's preprocessing: processor, image processor, tokenizer, with or without torchvision.
 
 A checkpoint's own `processor_class` decides which processor it gets, then its `model_type`, as in transformers. Without
-torchvision many stock processors do not load, because their video part needs it; the same class is then used without
-a video part, and images and text go the same way. Families that need torchvision for images too are refused with that
-reason. Image processors for encoders are always Pillow's: an index made on one machine must be searchable on another.
+torchvision many stock processors do not load, because their video part needs it. The same class is then used without a
+video part; images and text stay the same. Families that need torchvision for images too are refused with that reason.
+Image processors for encoders are always Pillow's: an index made on one machine must be searchable on another.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def _has(package: str) -> bool:
 
 
 def load_processor(checkpoint: Checkpoint) -> ProcessorMixin:
-    """Return an MLLM's processor: images and text to model inputs, chat template included.
+    """Return an MLLM's processor, which turns images and text into model inputs, chat template included.
 
-    Raises ModelError for a checkpoint that has none, MissingDependency where its family needs another package.
+    Raises ModelError for a checkpoint without one, MissingDependency if its family needs another package.
     """
     cls = _processor_class(checkpoint)
     if "video_processor" in cls.get_attributes() and not _has("torchvision"):
@@ -77,12 +77,12 @@ def _processor_class(checkpoint: Checkpoint) -> type[ProcessorMixin]:
         return cls
     if own_code:
         raise ModelError(
-            f"The processor of the model {checkpoint.name!r} is code that comes with it, and its own code is not run "
-            "here; name a model whose processor is in transformers."
+            f"The processor of the model {checkpoint.name!r} is code of its own, which looktwice never runs; name a "
+            "model whose processor is in transformers."
         )
     if named:
         raise ModelError(
-            f"The model {checkpoint.name!r} asks for the processor {named}, which transformers "
+            f"The model {checkpoint.name!r} needs the processor {named}, which transformers "
             f"{transformers.__version__} does not have; install a transformers that has it, or name another model."
         )
     raise ModelError(
@@ -92,7 +92,7 @@ def _processor_class(checkpoint: Checkpoint) -> type[ProcessorMixin]:
 
 
 def _named_processor(checkpoint: Checkpoint) -> tuple[str | None, bool]:
-    """Return the class that the checkpoint's files name, and whether they bring code for it; the first file decides."""
+    """Return the class that the checkpoint's files name, and whether they bring its code; the first file decides."""
     files = ["processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json"]
     if not (checkpoint.source / files[1]).is_file():
         files[1] = "video_preprocessor_config.json"
@@ -106,10 +106,10 @@ def _named_processor(checkpoint: Checkpoint) -> tuple[str | None, bool]:
 
 
 def _without_video(cls: type[ProcessorMixin]) -> type[ProcessorMixin]:
-    """Return the same class with a stand-in where the video processor would be."""
+    """Return the same class with a stand-in for the video processor."""
     from transformers.image_processing_base import ImageProcessingMixin
 
-    no_video = ImageProcessingMixin(num_frames=None, fps=None, model_input_names=[])  # what is asked of it without one
+    no_video = ImageProcessingMixin(num_frames=None, fps=None, model_input_names=[])  # what processors ask of it
     parts = cls.get_attributes()
     rest = [part for part in parts if part != "video_processor"]
     loader: Any = type(cls.__name__, (cls,), {"get_attributes": classmethod(lambda _: rest)})
@@ -132,8 +132,7 @@ def _without_video(cls: type[ProcessorMixin]) -> type[ProcessorMixin]:
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     """Return the checkpoint's tokenizer.
 
-    Raises ModelError where there is none that can be read, MissingDependency where it is in SentencePiece's format and
-    that is not installed.
+    Raises ModelError if it has no readable one, MissingDependency if it needs SentencePiece and that is not installed.
     """
     from transformers import AutoTokenizer
 
@@ -152,7 +151,7 @@ def _is_sentencepiece(checkpoint: Checkpoint) -> bool:
 
 
 def load_image_processor(checkpoint: Checkpoint) -> BaseImageProcessor:
-    """Return the checkpoint's image processor, in Pillow. Raises ModelError where there is none."""
+    """Return the checkpoint's image processor, in Pillow. Raises ModelError if it has none."""
     from transformers import AutoImageProcessor
 
     settings = _image_settings(checkpoint)
@@ -183,7 +182,7 @@ def _pillow_twin(name: str, settings: dict[str, Any]) -> BaseImageProcessor:
 
 
 def cleaner(processor: Any) -> Callable[[str], str]:
-    """Return a function that takes the sting out of text that people wrote.
+    """Return a function that makes the text of users harmless to a tokenizer.
 
     Spellings of control tokens ("<image>", "<|im_end|>") get a space after their first character, so that they are
     read as the text they are; lone surrogates, which no tokenizer accepts, become question marks. Long text is cut.

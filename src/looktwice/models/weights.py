@@ -1,6 +1,6 @@
-"""Reading weights into a model: from safetensors only, complete, on its device; the same model is read once.
+"""Read weights into a model: from safetensors only, complete, on its device, and only once per model.
 
-Knows torch and transformers, not what the model is used for.
+This module knows torch and transformers, not what the model is used for.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _loaded: weakref.WeakValueDictionary[tuple[str, ...], Any] = weakref.WeakValueDictionary()
-_reading = threading.Lock()  # one at a time: transformers sets torch's default dtype for the whole process meanwhile
+_reading = threading.Lock()  # one read at a time, because transformers sets torch's default dtype for the whole process
 
 
 def load_weights(checkpoint: Checkpoint, placement: Placement, auto: str = "AutoModel") -> PreTrainedModel:
     """Return the checkpoint's model, frozen and in inference mode, made by one of transformers' `Auto…` classes.
 
-    An encoder and a scorer that name the same MLLM share one copy, for as long as either lives. Raises ModelError for
-    weights that are damaged or incomplete: transformers would fill what is missing with random numbers.
+    An encoder and a scorer that name the same MLLM share one copy while either lives. Raises ModelError for damaged or
+    incomplete weights, because transformers would fill what is missing with random numbers.
     """
     key = (auto, str(checkpoint.source), checkpoint.revision, placement.device, placement.dtype)
-    model = _loaded.get(key)  # one that is there never waits for another that is being read
+    model = _loaded.get(key)  # a loaded model never waits for the reading of another
     if model is None:
         with _reading:
-            model = _loaded.get(key)  # read meanwhile, by a thread that was first
+            model = _loaded.get(key)  # another thread may have read it meanwhile
             if model is None:
                 model = _loaded[key] = _read(checkpoint, placement, auto)
     return model
@@ -42,7 +42,7 @@ def _read(checkpoint: Checkpoint, placement: Placement, auto: str) -> PreTrained
     import transformers
 
     with plain_errors(checkpoint, "weights"), quiet():
-        model, told = getattr(transformers, auto).from_pretrained(
+        model, info = getattr(transformers, auto).from_pretrained(
             checkpoint.source,
             dtype=placement.torch_dtype,
             use_safetensors=True,
@@ -50,7 +50,7 @@ def _read(checkpoint: Checkpoint, placement: Placement, auto: str) -> PreTrained
             local_files_only=True,
             output_loading_info=True,
         )
-    if missing := sorted(told["missing_keys"]):
+    if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"The model {checkpoint.name!r} lacks {len(missing)} of its weights ({missing[0]}, …); get it again, whole."
         )
@@ -59,7 +59,7 @@ def _read(checkpoint: Checkpoint, placement: Placement, auto: str) -> PreTrained
 
 @contextmanager
 def plain_errors(checkpoint: Checkpoint, what: str) -> Iterator[None]:
-    """Turn whatever transformers raises on a bad checkpoint into one sentence (ModelError)."""
+    """Turn any error that transformers raises on a bad checkpoint into one sentence (ModelError)."""
     try:
         yield
     except LooktwiceError:

@@ -1,4 +1,4 @@
-"""The second look: how likely a frozen multimodal LLM finds that a candidate answers the query."""
+"""Score query-candidate pairs: how likely a frozen multimodal LLM finds that a candidate answers the query."""
 
 from looktwice.score.base import Scorer, ScorerWrapper, TokenMaker
 from looktwice.score.config import ScorerConfig

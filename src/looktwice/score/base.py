@@ -1,6 +1,6 @@
-"""The seam of the second stage: what every scorer can do, so that nobody has to ask one what it is.
+"""Define the seam of the second stage: the methods of every scorer, so that callers never test for one.
 
-A new scorer subclasses `Scorer` and defines `score`; everything else has a default. `Scorer.of` takes what was written
+A new scorer subclasses `Scorer` and defines `score`; everything else has a default. `Scorer.of` adapts objects written
 before the class existed: any object with a `score` method. Loads neither torch nor NumPy.
 """
 
@@ -29,19 +29,19 @@ class TokenMaker(Protocol):
         ...
 
     def tokens_info(self) -> TokensInfo:
-        """Return what a table of these tokens must remember."""
+        """Return the facts about these tokens that a table must store."""
         ...
 
     def placement(self) -> tuple[torch.device | str, torch.dtype | None]:
-        """Return the device and dtype the model takes tokens in; dtype None: as they come."""
+        """Return the device and dtype the model takes tokens in; dtype None: unchanged."""
         ...
 
 
 class Scorer(ABC):
     """Scores one query against candidates by showing a model both.
 
-    `listwise` True: the scores of one call compare its candidates only, so they must come in one call and none is
-    remembered.
+    `listwise` True: scores compare the candidates of one call only. All candidates must then come in one call, and no
+    score is cached.
     """
 
     listwise: bool = False
@@ -65,19 +65,19 @@ class Scorer(ABC):
         )
 
     def settings(self) -> Mapping[str, Any]:
-        """Return what a run's manifest says: mllm, revision, prompt, prompt_hash, dtype, device, path, and more."""
+        """Return settings for a run's manifest: mllm, revision, prompt, prompt_hash, dtype, device, path, and more."""
         return {"mllm": self._name}
 
     def stats(self) -> Mapping[str, Any]:
-        """Return what was counted while scoring."""
+        """Return the counts made while scoring."""
         return {}
 
     def tokens(self) -> TokenMaker | None:
-        """Return what makes visual tokens for this scorer; None if it reads images only."""
+        """Return the maker of visual tokens for this scorer; None if it reads images only."""
         return None
 
     def plain(self) -> Scorer:
-        """Return the scorer without what `score_mode` and `prior` add."""
+        """Return the scorer without the wrappers that `score_mode` and `prior` add."""
         return self
 
     @property
@@ -86,7 +86,7 @@ class Scorer(ABC):
 
     @staticmethod
     def of(obj: object) -> Scorer:
-        """Return a Scorer as it is, and any other object with a `score` method as one. Raises UsageError for others."""
+        """Return a Scorer unchanged; adapt any other object that has a `score` method. Raises UsageError for others."""
         if isinstance(obj, Scorer):
             return obj
         if not callable(getattr(obj, "score", None)):
@@ -107,14 +107,14 @@ class Scorer(ABC):
 
 
 class ScorerWrapper(Scorer):
-    """Builds on another scorer, `inner`; a subclass defines `score`, everything else is the inner scorer's."""
+    """Wraps another scorer, `inner`; a subclass defines `score`, everything else is delegated."""
 
     def __init__(self, inner: Scorer) -> None:
         self.inner = inner
         self.listwise = inner.listwise
 
     def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Scorer:
-        """Wrap the inner scorer's answer to this."""
+        """Return a copy that wraps the inner scorer with this prompt and mode."""
         other = copy.copy(self)
         other.inner = self.inner.with_prompt(prompt, mode)
         return other
@@ -128,7 +128,7 @@ class ScorerWrapper(Scorer):
         return self.inner.stats()
 
     def tokens(self) -> TokenMaker | None:
-        """Return what makes visual tokens for the inner scorer."""
+        """Return the inner scorer's maker of visual tokens."""
         return self.inner.tokens()
 
     def plain(self) -> Scorer:
@@ -137,7 +137,7 @@ class ScorerWrapper(Scorer):
 
 
 class _Adapted(Scorer):
-    """An object with a `score` method, and perhaps more of the seam under today's or older names."""
+    """An object with a `score` method and perhaps other methods of Scorer, under today's or older names."""
 
     def __init__(self, obj: Any) -> None:
         self.obj = obj
@@ -154,10 +154,10 @@ class _Adapted(Scorer):
         return Scorer.of(self.obj.with_prompt(prompt) if mode is None else self.obj.with_prompt(prompt, mode))
 
     def settings(self) -> Mapping[str, Any]:
-        return self._told(super().settings(), "settings", "describe")
+        return self._first_of(super().settings(), "settings", "describe")
 
     def stats(self) -> Mapping[str, Any]:
-        return self._told({}, "stats", "statistics")
+        return self._first_of({}, "stats", "statistics")
 
     def tokens(self) -> TokenMaker | None:
         if hasattr(self.obj, "tokens"):
@@ -173,7 +173,7 @@ class _Adapted(Scorer):
     def _name(self) -> str:
         return type(self.obj).__name__
 
-    def _told(self, default: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    def _first_of(self, default: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
         found = next((getattr(self.obj, name) for name in names if hasattr(self.obj, name)), None)
         return default if found is None else found()
 

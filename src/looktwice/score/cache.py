@@ -1,8 +1,8 @@
-"""Scores that outlive the process: a million-pair run that was interrupted goes on where it stopped.
+"""Keep scores in a file, so that an interrupted run over a million pairs goes on where it stopped.
 
-One SQLite file. A row is known by everything that its number depends on: what both items show and whether they show it
-as pixels or as stored tokens of which set, and all that the scorer says of itself but for where it ran. Every call is
-one transaction, so that a killed process loses at most the call in flight and never leaves half a row.
+One SQLite file. The key of a row covers everything that its number depends on: the content of both items, whether they
+are shown as pixels or as stored tokens (and of which set), and all of the scorer's settings except where it ran. Every
+call is one transaction: a killed process loses at most the call in flight and never leaves half a row.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from looktwice.types import Item, PairScores, VisualTokens
 if TYPE_CHECKING:
     from looktwice.score.prompting.prompt import Prompt
 
-ENGINE_VERSION = 3  # raise it when the numbers of an unchanged model, prompt and picture change
+ENGINE_VERSION = 3  # raise it when the numbers of an unchanged model, prompt and image change
 NOT_PART_OF_THE_SCORE = ("device", "path", "batch_size", "shared", "reason")
 APPLICATION_ID = 0x4C545343  # "LTSC"
 SCHEMA = """
@@ -42,9 +42,9 @@ Row: TypeAlias = tuple[float, bytes, float | None, float | None, int]
 
 
 class ScoreCache:
-    """Scores in a file, which is made when the first score is asked for. Several processes may share it.
+    """Scores in a file, which is created when the first score is read. Several processes may share it.
 
-    Raises StoreError for a file that is none of ours, and for a folder that is not there.
+    Raises StoreError for a file of another kind, and for a missing folder.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -52,9 +52,9 @@ class ScoreCache:
         self._lock = threading.Lock()
         self._opened: sqlite3.Connection | None = None
         if not self.path.absolute().parent.is_dir():
-            raise StoreError(f"There is no folder {self.path.parent} for the score cache; name another file.")
+            raise StoreError(f"The folder {self.path.parent} for the score cache does not exist; name another file.")
         if self.path.exists():
-            self._db  # noqa: B018  # refused before anything is loaded
+            self._db  # noqa: B018  # a wrong file is refused before a model is loaded
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -68,21 +68,21 @@ class ScoreCache:
         found = db.execute("PRAGMA application_id").fetchone()[0]
         foreign = found == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
         if foreign or found not in (0, APPLICATION_ID):
-            raise StoreError(f"{self.path} is a database of something else; name another file for the score cache.")
+            raise StoreError(f"{self.path} is another kind of database; name another file for the score cache.")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.executescript(SCHEMA)
 
     def scope(self, described: Mapping[str, Any]) -> int:
-        """The number of a setting under which scores are comparable."""
+        """Return the number of the settings under which scores are comparable; add them if they are new."""
         text = json.dumps(described, sort_keys=True, default=str)
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO scopes (described) VALUES (?)", (text,))
             return int(db.execute("SELECT id FROM scopes WHERE described = ?", (text,)).fetchone()[0])
 
     def get(self, scope: int, query: bytes, candidates: Sequence[bytes]) -> dict[bytes, Row]:
-        """Rows that are known, by candidate."""
+        """Return the known rows, by candidate."""
         found: dict[bytes, Row] = {}
         wanted = list(dict.fromkeys(candidates))
         with self._plain_errors(), self._lock:
@@ -96,10 +96,10 @@ class ScoreCache:
                 )
                 found.update({row[0]: row[1:] for row in rows if _is_row(*row[1:])})
         sizes = {len(row[1]) for row in found.values()}
-        return found if len(sizes) <= 1 else {}  # of one setting, all have as many labels
+        return found if len(sizes) <= 1 else {}  # rows of one setting all have the same number of labels
 
     def put(self, scope: int, query: bytes, rows: Iterable[tuple[bytes, Row]]) -> None:
-        """Remember rows, all or none."""
+        """Store rows, all or none."""
         values = [(scope, query, candidate, *row) for candidate, row in rows]
         with self._transaction() as db:
             db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
@@ -109,7 +109,7 @@ class ScoreCache:
             return int(self._db.execute("SELECT count(*) FROM scores").fetchone()[0])
 
     def close(self) -> None:
-        """Close the file, which a later call would open again."""
+        """Close the file; a later call opens it again."""
         if self._opened is not None:
             self._opened.close()
             self._opened = None
@@ -134,10 +134,10 @@ class ScoreCache:
 
 
 class CachedScorer(ScorerWrapper):
-    """Looks scores up in a ScoreCache before it asks another scorer.
+    """Read scores from a ScoreCache and pass only unknown pairs to another scorer.
 
-    `tokens_key` names the set that items' `tokens` come from; "" if they are of no set. `fingerprint` says how an item
-    is known. Only scores are cached, never failures.
+    `tokens_key` names the set that items' `tokens` come from; "" if they come from none. `fingerprint` makes an item's
+    key. Only scores are cached, never failures.
     """
 
     def __init__(self, inner: Scorer, cache: ScoreCache, tokens_key: str = "") -> None:
@@ -149,9 +149,9 @@ class CachedScorer(ScorerWrapper):
         self._scope = cache.scope({**own, "engine": ENGINE_VERSION})
 
     def recall(self, query: Item, rows: Sequence[tuple[str | None, str | None]]) -> PairScores:
-        """What is known of candidates nobody has read yet, as (sha256 of the picture or None, text); else "missing".
+        """Return known scores of candidates not loaded yet, as (sha256 of the image or None, text); else "missing".
 
-        A picture is taken to come as stored tokens where there is a `tokens_key`, as its file where there is none.
+        An image is looked up as stored tokens if there is a `tokens_key`, as its file otherwise.
         """
         keys = [unread(sha256, text, self.tokens_key) for sha256, text in rows]
         known = self._read(fingerprint(query, self.tokens_key), keys)
@@ -159,7 +159,7 @@ class CachedScorer(ScorerWrapper):
         return known
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
-        """Score what is not known; see Scorer."""
+        """Score the candidates whose scores are not cached; see Scorer."""
         asked, keys = fingerprint(query, self.tokens_key), [fingerprint(c, self.tokens_key) for c in candidates]
         known = self._read(asked, keys)
         left = [i for i, status in enumerate(known.status) if status != "ok"]
@@ -176,11 +176,11 @@ class CachedScorer(ScorerWrapper):
         return probability.scatter(len(candidates), new.label_logits.shape[1], parts, "missing")
 
     def settings(self) -> Mapping[str, Any]:
-        """See Scorer; with the number of scores that were known."""
+        """Return the inner scorer's settings and the number of scores that were cached."""
         return {**self.inner.settings(), "cached": self.hits}
 
     def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Scorer:
-        """See Scorer. The new scorer's scores are cached beside this one's, as its prompt is part of what is known."""
+        """See Scorer. The new scorer shares the cache: its prompt is part of the key, so scores never mix."""
         return CachedScorer(self.inner.with_prompt(prompt, mode), self.cache, self.tokens_key)
 
     def _read(self, query: bytes, keys: Sequence[bytes]) -> PairScores:
@@ -198,10 +198,11 @@ class CachedScorer(ScorerWrapper):
 
 
 def fingerprint(item: Item, tokens_key: str = "") -> bytes:
-    """32 bytes that stand for what an item shows: a picture as pixels or as tokens, its text, or both.
+    """Return 32 bytes that identify what an item shows: an image as pixels or as tokens, its text, or both.
 
-    Pixels are known by the `sha256` of their file; tokens by that and by `tokens_key`, which says how they were made
-    of it; by themselves where one of these is missing. What is not shown (the hash of a picture left out) is no part.
+    Pixels are identified by the `sha256` of their file. Tokens are identified by that and by `tokens_key`, which says
+    how they were made. If one of these is missing, the content itself is hashed. The hash of an image that is not shown
+    does not count.
     """
     if item.tokens is not None:
         if tokens_key and item.sha256 is not None:
@@ -214,7 +215,7 @@ def fingerprint(item: Item, tokens_key: str = "") -> bytes:
 
 
 def unread(sha256: str | None, text: str | None, tokens_key: str = "") -> bytes:
-    """`fingerprint` of an item with these; `sha256` None: without a picture; `tokens_key` "": shown as pixels."""
+    """Return the `fingerprint` of an item; `sha256` None: without an image; `tokens_key` "": shown as pixels."""
     if sha256 is None:
         return _digest("words", text)
     return _digest("stored", tokens_key, sha256, text) if tokens_key else _digest("file", sha256, text)
@@ -233,7 +234,7 @@ def _of_tokens(tokens: VisualTokens) -> str:
 
 
 def _is_row(p: object, logits: object, *others: object) -> bool:
-    """Whether a row is one that `put` wrote: SQLite takes any type in any column, and the file may be a stranger's."""
+    """Return whether `put` could have written a row: SQLite takes any type in any column, and files get edited."""
     if not (isinstance(p, float) and 0 <= p <= 1 and isinstance(logits, bytes) and len(logits) % 4 == 0):
         return False
     *rest, argmax = others
@@ -247,7 +248,7 @@ def _row(scores: PairScores, i: int) -> Row:
 
 
 def select(scores: PairScores, rows: Sequence[int]) -> PairScores:
-    """These rows of `scores`, in this order."""
+    """Return these rows of `scores`, in this order."""
     at = list(rows)
     return PairScores(
         p=scores.p[at],

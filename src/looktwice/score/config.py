@@ -1,4 +1,4 @@
-"""How a scorer is loaded: one record, checked in one place. Loads neither torch nor NumPy."""
+"""Hold a scorer's settings in one record, checked in one place. Loads neither torch nor NumPy."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ PRIORS = ("off", "candidate", "query")
 class ScorerConfig:
     """Settings of a scorer beside its model and prompt.
 
-    `device`, `dtype`: where and in what the model computes; `revision`: of the checkpoint. `batch_size` limits the rows
-    of a batch (None: as memory allows). `path` "auto" takes the fast path if the model's family has one and says so in
-    the log if it has not; "fast" insists. `resolution`: the longer side images are scaled to (families with native
-    resolution); `max_tiles` is for families that cut images into tiles. `as_released` applies the checkpoint's
-    repetition penalty, as the code of 2604.13268 does. `cache_bytes`: visual tokens kept in memory; query prefixes may
-    take a quarter of it on top. `score_mode`: what is read or written (`score.readout.modes`); `retrace`: show images
-    once more (`score.local.retrace`); `prior`: candidate or query, whose absence is divided out (`score.local.prior`).
+    `device`, `dtype`: of the model's computation; `revision`: of the checkpoint. `batch_size` limits a batch's rows
+    (None: as memory allows). `path` "auto" takes the fast path if the family has one and logs a warning if not; "fast"
+    insists. `resolution`: the longer side images are scaled to (families with native resolution). `max_tiles`:
+    for families that cut images into tiles. `as_released` applies the checkpoint's repetition penalty, as the code of
+    2604.13268 does. `cache_bytes`: visual tokens kept in memory; query prefixes may take a quarter of it on top.
+    `score_mode`: how p is read (`score.readout.modes`). `retrace`: show images once more (`score.local.retrace`).
+    `prior`: candidate or query, whose empty form's answer is divided out (`score.local.prior`).
 
-    Raises UsageError for values that are wrong or do not go together, UnknownName for names.
+    Raises UsageError for values that are wrong or do not go together, UnknownName for unknown names.
     """
 
     device: str = "auto"
@@ -44,9 +44,9 @@ class ScorerConfig:
 
     def __post_init__(self) -> None:
         if self.path not in get_args(ScorePath):
-            raise UsageError(f"The path is auto, fast or reference, not {self.path!r}.")
+            raise UsageError(f"Unknown path {self.path!r}; use auto, fast or reference.")
         if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError("The batch size must be at least 1.")
+            raise UsageError("batch_size must be at least 1; leave it out to fill the memory.")
         if self.cache_bytes < 0:
             raise UsageError("cache_bytes must not be negative; 0 keeps no visual tokens in memory.")
         modes.check(self.score_mode)
@@ -55,7 +55,7 @@ class ScorerConfig:
             raise UnknownName("side for the prior", self.prior, PRIORS)
         if self.prior != "off" and self.score_mode != modes.P_LABEL:
             raise UsageError(
-                f"A prior can be divided out of label probabilities only, not in the mode {self.score_mode}."
+                f"A prior needs the mode {modes.P_LABEL}, not {self.score_mode}; leave the prior or the mode out."
             )
 
     @classmethod

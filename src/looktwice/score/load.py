@@ -1,4 +1,4 @@
-"""From a name to a scorer."""
+"""Load a scorer by its model's name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from looktwice.score.local.reference import Reference
 
 SCHEMES: dict[str, str] = {}
-"""Scorers by how their name begins, such as "http://": "module:function", called with (name, prompt, config)."""
+"""Loaders by how a scorer's name begins, such as "http://": "module:function", called with (name, prompt, config)."""
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ def load_scorer(
 ) -> Scorer:
     """Load a multimodal LLM and return its scorer.
 
-    `settings` are those of ScorerConfig, and change `config` where both are given. Raises UnknownName, UsageError for
-    what is refused, ModelError for weights that cannot be loaded.
+    `settings` are those of ScorerConfig and take precedence over `config`. Raises UnknownName for unknown names,
+    UsageError for refused settings or models, ModelError for weights that cannot be loaded.
     """
     config = ScorerConfig.of(config, **settings)
     asked = built_in.get(prompt)
@@ -79,7 +79,7 @@ def _read_at_once(mllm: Mllm, prompt: Prompt, config: ScorerConfig) -> Engine | 
 
     family, why = families.find(mllm.model.config, mllm.processor)
     if config.path == "fast" and family is None:
-        raise UsageError(f"{mllm.name} has no fast path: {why}; leave the path at auto.")
+        raise UsageError(f"{mllm.name} has no fast path: {why}; set the path to auto.")
     read = config.score_mode if config.score_mode in modes.READ_AT_ONCE else modes.P_LABEL
     again = Retrace.parse(config.retrace)
     if family is not None and config.path != "reference":
@@ -94,10 +94,13 @@ def _read_at_once(mllm: Mllm, prompt: Prompt, config: ScorerConfig) -> Engine | 
             retrace=again,
         )
     if why is not None and config.path == "auto":
-        log.warning("%s runs on the slow reference path: %s.", mllm.name, why)
+        log.warning(
+            "%s runs on the slow reference path: %s; choose a model of a known family for speed.", mllm.name, why
+        )
     if again is not None or config.score_mode != read:
         raise UsageError(
-            f"{mllm.name} on the reference path has no retrace and no mode {config.score_mode}; leave them out."
+            f"The reference path, on which {mllm.name} runs, supports neither retrace nor the mode "
+            f"{config.score_mode}; leave both out."
         )
     reason = why if config.path == "auto" else None
     return Reference(mllm, prompt, reason=reason, as_released=config.as_released, mode=read)
@@ -115,7 +118,7 @@ def _more_than_read(engine: Engine | Reference, mode: str) -> Scorer:
 def load_mllm(
     checkpoint: Checkpoint, placement: Placement, resolution: int | None = None, max_tiles: int | None = None
 ) -> Mllm:
-    """Load model and processor and refuse what cannot be asked for a score."""
+    """Load model and processor; refuse models that cannot be scored."""
     from transformers import AutoConfig
 
     from looktwice.models.processors import load_processor
@@ -129,13 +132,13 @@ def load_mllm(
         config = AutoConfig.from_pretrained(checkpoint.source, local_files_only=True, trust_remote_code=False)
     budget(config, processor, resolution, max_tiles)
     model = load_weights(checkpoint, placement, "AutoModelForImageTextToText")
-    with hook_lock(model):  # another thread may have been given the same model
+    with hook_lock(model):  # weights are shared: another thread may hold the same model
         widen_head(model)
     return Mllm(checkpoint.name, checkpoint.revision, model, processor, resolution)
 
 
 def check_kind(checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint that transformers cannot read as a model of images and text, and say why."""
+    """Raise UsageError, with the reason, if transformers cannot read a checkpoint as a model of images and text."""
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
@@ -144,52 +147,50 @@ def check_kind(checkpoint: Checkpoint) -> None:
         return
     if kind == "internvl_chat":
         raise UsageError(
-            f"{name} is InternVL in the form of its own code, which is not run here; name the -HF form of the same "
+            f"{name} is InternVL with its own code, which looktwice never runs; name the -HF form of the same "
             "model (such as OpenGVLab/InternVL3_5-1B-HF)."
         )
     if checkpoint.config.get("auto_map"):
         raise UsageError(
-            f"{name} ({kind}) comes with its own code, and its own code is not run here; name a model that is in "
+            f"{name} ({kind}) needs its own code, which looktwice never runs; name a model whose code is in "
             "transformers."
         )
     if kind in transformers.CONFIG_MAPPING:
-        raise UsageError(f"{name} is a {kind} model, not one that reads images and writes text; name another.")
+        raise UsageError(f"{name} is a {kind} model, which does not read images and write text; name another model.")
     raise UsageError(
-        f"{name} is a {kind} model, which transformers {transformers.__version__} does not know; install a "
-        "transformers that does, or name another model."
+        f"{name} is a {kind} model, which transformers {transformers.__version__} does not know; install a newer "
+        "transformers, or name another model."
     )
 
 
 def check_processor(name: str, processor: Any) -> None:
-    """Refuse a model that takes no pictures, has no chat template or thinks before it answers."""
+    """Raise UsageError if a model takes no images, has no chat template or thinks before it answers."""
     if getattr(processor, "image_processor", None) is None:
-        raise UsageError(
-            f"{name} has no image processor, so it cannot be shown a picture; choose a vision-language model."
-        )
+        raise UsageError(f"{name} has no image processor, so it cannot read images; choose a vision-language model.")
     chat.check_template(processor)
 
 
 def budget(config: Any, processor: Any, resolution: int | None, max_tiles: int | None) -> None:
-    """Set how much of a picture the model sees, in the terms of its family."""
+    """Limit how many pixels or tiles of an image the model sees, in the terms of its family."""
     from looktwice.score.local import families
 
     family, _ = families.find(config, processor)
     if resolution is not None:
         if family is not None and not family.native_resolution:
             raise UsageError(
-                "This model brings pictures to sizes of its own; leave the resolution out, or set the number of tiles "
-                "where it cuts them into tiles."
+                "This model scales images to its own sizes; leave --resolution out, or use --max-tiles if it cuts "
+                "images into tiles."
             )
         if family is not None:
             keep_budget(processor, resolution)
     if max_tiles is not None:
         if family is None or max_tiles < 1:
-            raise UsageError("The number of tiles must be at least 1, and the model of a family that has tiles.")
+            raise UsageError("--max-tiles needs a number of at least 1 and a model that cuts images into tiles.")
         family.limit_tiles(processor, max_tiles)
 
 
 def widen_head(model: Any) -> None:
-    """Give a half-precision model a head in float32, so that scores near 0 and 1 do not all become the same number."""
+    """Give a half-precision model a head in float32, so that scores near 0 and 1 stay apart."""
     import torch
 
     head = model.get_output_embeddings()

@@ -1,10 +1,10 @@
-"""The token index: visual tokens of a table's pictures, compressed, stored beside them, read back for the second look.
+"""Keep a table's visual tokens, compressed, beside its images, and read them back for the second look.
 
     add_tokens(table, scorer, "pool2+pq16")           fill; goes on after an interruption
-    compare_codecs(table, scorer, ["int8", "pq16"])   what each codec costs and what it changes, before anybody commits
-    TokenLoader(table, scorer)                        stands in for `candidates.Reader`: codes instead of picture files
+    compare_codecs(table, scorer, ["int8", "pq16"])   measure what each codec costs and changes
+    TokenLoader(table, scorer)                        an ImageLoader that reads codes instead of image files
 
-Joins `codecs`, `store` and a scorer; nothing here prints.
+This package joins `codecs`, `store` and a scorer. It prints nothing.
 """
 
 from looktwice.token_index.compare import CodecRow, compare_codecs

@@ -1,4 +1,4 @@
-"""What a codec costs and what it changes, on a sample of a table's own pictures, before anybody commits to it."""
+"""Measure what codecs cost and change, on a sample of a table's own images."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 class CodecRow:
     """One codec on the sample.
 
-    `bytes_per_image` mean size of the codes; `tokens` mean visual tokens shown to the language model; `error`
-    Σ|x − x̂|² / Σ|x|² over all tokens, each against the vector that stands for it; `delta_p` mean |p − p of uncompressed
-    tokens| over the pairs; `tau` mean Kendall τ-b of the rankings against uncompressed, NaN where none has an order;
-    `pairs` and `pictures` that were measured.
+    `bytes_per_image` is the mean size of the codes; `tokens` the mean number of visual tokens shown to the language
+    model; `error` is Σ|x − x̂|² / Σ|x|² over all tokens, each against the vector that stands for it; `delta_p` is the
+    mean |p − p of uncompressed tokens| over the pairs; `tau` is the mean Kendall τ-b of the rankings against
+    uncompressed, NaN if none has an order; `pairs` and `pictures` count what was measured.
     """
 
     codec: str
@@ -63,11 +63,11 @@ def compare_codecs(
     urls: Urls = "refused",
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> tuple[list[CodecRow], list[str]]:
-    """Compare codecs on real pairs: pictures of the table against the `depth` nearest others by vector.
+    """Compare codecs on real pairs: images of the table against the `depth` nearest others by vector.
 
-    Codebooks are trained on other pictures of the table, unless `codebooks` (files) has one that fits. Returns one row
-    per spec in order, and warnings. `urls` says which pictures may be fetched. Raises UsageError for a table with fewer
-    than two readable pictures, and what parsing and training raise.
+    Codebooks are trained on other images of the table, unless `codebooks` (files) has one that fits. Returns one row
+    per spec in order, and warnings. `urls` says which images may be fetched. Raises UsageError for a table with fewer
+    than two readable images, and the errors of parsing and training.
     """
     scorer = Scorer.of(scorer)
     maker = demand_tokens(scorer)
@@ -91,7 +91,7 @@ Pairs = list[tuple[Item, list[Item]]]
 
 
 def _draw_pairs(table: TableReader, maker: TokenMaker, queries: int, depth: int, seed: int, urls: Urls) -> Pairs:
-    """Pictures and their nearest others, all with the tokens that the tower gives."""
+    """Return images and their nearest others, all with the tower's own tokens."""
     chosen = [entry.id for entry in draw_pictures(table, queries, seed)]
     near = {
         row.id: [hit.id for hit in table.search(row.vector, depth + 1, "width > 0") if hit.id != row.id][:depth]
@@ -102,7 +102,7 @@ def _draw_pairs(table: TableReader, maker: TokenMaker, queries: int, depth: int,
     pairs = [(items[id_], [items[o] for o in others if o in items]) for id_, others in near.items() if id_ in items]
     pairs = [(query, others) for query, others in pairs if others]
     if not pairs:
-        raise UsageError(f"{table.path} has no two pictures that can be read; index some first.")
+        raise UsageError(f"{table.path} has fewer than two readable images; index some first.")
     return pairs
 
 
@@ -128,24 +128,24 @@ def _trained(
     spare = table.count("width > 0") > len(used) + 1
     sample = sample_tokens(table, maker, codec, count, seed, progress, used if spare else (), urls)
     if not spare:
-        warnings.append(f"The table is so small that {codec} was trained on the pictures it is measured on.")
+        warnings.append(f"{codec} was trained on the images that measure it, as the table is small; index more images.")
     if sample.shape[1] < FEW_TOKENS:
-        warnings.append(f"The codebook of {codec} was trained on only {sample.shape[1]:,} tokens.")
+        warnings.append(f"The codebook of {codec} was trained on only {sample.shape[1]:,} tokens; index more images.")
     return codec.with_codebook(train_codebook(codec.quantiser, sample, seed=seed))
 
 
 def _row(scorer: Scorer, codec: Codec, pairs: Pairs, plain: list[NDArray[np.float32]], asymmetric: bool) -> CodecRow:
     import numpy as np
 
-    pictures = {item.id: item for query, others in pairs for item in (query, *others)}
-    coded = {id_: _coded(codec, item) for id_, item in pictures.items()}
+    images = {item.id: item for query, others in pairs for item in (query, *others)}
+    coded = {id_: _coded(codec, item) for id_, item in images.items()}
     deltas, taus = [], []
     for (query, others), before in zip(pairs, plain, strict=True):
         asked = query if asymmetric else coded[query.id][0]
         after = _scores(scorer, asked, [coded[item.id][0] for item in others])
         deltas.append(np.abs(after - before))
         taus.append(kendall_tau(before, after))
-    squares = np.array([_squares(codec, item.tokens) for item in pictures.values() if item.tokens is not None])
+    squares = np.array([_squares(codec, item.tokens) for item in images.values() if item.tokens is not None])
     return CodecRow(
         codec=str(codec),
         bytes_per_image=float(np.mean([size for _, size in coded.values()])),
@@ -154,12 +154,12 @@ def _row(scorer: Scorer, codec: Codec, pairs: Pairs, plain: list[NDArray[np.floa
         delta_p=_mean([float(delta) for part in deltas for delta in part]),
         tau=_mean(taus),
         pairs=sum(len(others) for _, others in pairs),
-        pictures=len(pictures),
+        pictures=len(images),
     )
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Mean of those that are numbers; NaN where none is."""
+    """Return the mean of the values that are not NaN; NaN if all are."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
 
@@ -169,18 +169,20 @@ def _scores(scorer: Scorer, query: Item, candidates: Sequence[Item]) -> NDArray[
 
 
 def _coded(codec: Codec, item: Item) -> tuple[Item, int]:
-    """The item as the codec gives it back, and its bytes. Raises UsageError for a picture that it cannot take."""
+    """Return the item with decoded tokens, and its bytes. Raises UsageError for an image that the codec cannot take."""
     assert item.tokens is not None
     try:
         data = codec.encode(item.tokens)
     except MediaError as error:
-        raise UsageError(f"{codec} cannot take the picture {item.id!r}: {error.detail}.") from error
+        raise UsageError(
+            f"{codec} cannot take the image {item.id!r} ({error.detail}); choose another codec."
+        ) from error
     device = item.tokens.features.device
     return replace(item, tokens=codec.decode(data, item.tokens.layout, device=device)), len(data)
 
 
 def _squares(codec: Codec, tokens: VisualTokens) -> tuple[float, float]:
-    """Σ|x − x̂|² and Σ|x|² of one picture, every token against what stands for it."""
+    """Return Σ|x − x̂|² and Σ|x|² of one image, every token against the vector that stands for it."""
     if codec.cells is not None:
         codec = replace(codec, cells=replace(codec.cells, replacement="replicate"))
     result = codec.round_trip(tokens)

@@ -1,7 +1,8 @@
-"""The flow of `looktwice add-tokens`: pictures of a table → vision tower → codec → token rows, in atomic batches.
+"""Run `looktwice add-tokens`: images of a table → vision tower → codec → token rows, in atomic batches.
 
-What has no token row of this set, or one of other bytes, is the work; so the same call goes on after any interruption,
-and a picture that changed is done again. One bad picture becomes a ledger line of this set (stage `tokens:KEY`).
+An image is encoded if it has no token row of this set, or one made from other bytes. The same call therefore goes on
+after an interruption and repeats images that changed. A bad image becomes a ledger line of this set (stage
+`tokens:KEY`).
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
     from looktwice.sources import Urls
     from looktwice.store import Table
 
-COMMIT_ROWS, COMMIT_BYTES, COMMIT_SECONDS = 256, 2**26, 30.0  # whichever comes first: what an interruption may cost
+COMMIT_ROWS, COMMIT_BYTES, COMMIT_SECONDS = 256, 2**26, 30.0  # the first that is reached; an interruption costs this
 MANY_COMMITS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class TokensReport:
-    """Counts of a run. `bytes` are codes written now; `pictures` of the table had tokens already or were `encoded`."""
+    """Counts of a run. `bytes` are codes written now; of `pictures`, the rest had tokens already or were `encoded`."""
 
     tokens_key: str
     codec: str
@@ -47,7 +48,7 @@ class TokensReport:
 
     @property
     def bytes_per_picture(self) -> float:
-        """Mean size of the codes written in this run; NaN where nothing was written."""
+        """Return the mean size of the codes written in this run; NaN if none were."""
         return self.bytes / self.encoded if self.encoded else math.nan
 
 
@@ -63,19 +64,19 @@ def add_tokens(
     urls: Urls = "refused",
     progress: Callable[[Progress], None] | None = None,
 ) -> TokensReport:
-    """Store compressed visual tokens for every picture of `table` that has none of this model and codec yet.
+    """Store compressed visual tokens for every image of `table` that has none of this model and codec yet.
 
-    A codec that needs a codebook takes, in this order: the file `codebook`; the one that this table was begun with; one
-    trained on up to `train_tokens` tokens of a sample of the table's own pictures (drawn by `seed`). `urls` says which
-    pictures may be fetched.
+    A codec that needs a codebook takes, in this order: the file `codebook`; the codebook that this table started with;
+    one trained on up to `train_tokens` tokens of a sample of the table's own images (drawn by `seed`). `urls` says
+    which images may be fetched.
 
     Raises UsageError for a scorer without visual tokens and for too few tokens to train on, Mismatch for a codec or
-    codebook that does not fit the model, Locked, TooManyFailures once more than `max_failures` pictures have failed
-    (what was done until then is kept).
+    codebook that does not fit the model, Locked, TooManyFailures once more than `max_failures` images have failed
+    (rows written until then are kept).
     """
     maker = demand_tokens(scorer)
     codec = parse_codec(codec) if isinstance(codec, str) else codec
-    codec.quantiser.row_bytes(maker.tokens_info().width, 2)  # a width that does not divide is refused before any work
+    codec.quantiser.row_bytes(maker.tokens_info().width, 2)  # refuses a width that does not divide, before any work
     with table.writer():
         run = _Run(table, maker, progress or (lambda _: None), max_failures, urls)
         run.begin(codec, codebook, train_tokens, seed)
@@ -102,7 +103,7 @@ class _Run:
     set: TokenSet | None = None
 
     def begin(self, codec: Codec, codebook: str | Path | None, train_tokens: int, seed: int) -> None:
-        """Find or make the token set, its codebook stored before the first row that needs it."""
+        """Find or make the token set, and store its codebook before the first row that needs it."""
         info = self.scorer.tokens_info()
         known = matching(self.table, info, str(codec))
         if codebook is not None:
@@ -131,7 +132,7 @@ class _Run:
         if count < FEW_TOKENS:
             self.warnings.append(
                 f"The codebook was trained on only {count:,} tokens; below {FEW_TOKENS:,} it fits badly. "
-                "Train it again when there are more pictures, or load the codebook of a larger table."
+                "Train it again with more images, or load the codebook of a larger table."
             )
         self.progress(Progress("train", 0, count))
         begun = time.monotonic()
@@ -140,7 +141,7 @@ class _Run:
         return self._kept(codec.with_codebook(trained), {"trained": dict(trained.trained)})
 
     def encode(self) -> None:
-        """Encode what is missing, committing as it goes."""
+        """Encode the images without tokens, committing on the way."""
         assert self.set is not None
         total = sum(map(len, self.table.pending_tokens(self.set.key)))
         batch = _Batch(self.table, self.set.key)
@@ -154,7 +155,7 @@ class _Run:
                 if self.max_failures is not None and self.failed > self.max_failures:
                     batch.commit()
                     raise TooManyFailures(
-                        f"{self.failed} pictures gave no tokens, more than the {self.max_failures} allowed; see "
+                        f"{self.failed} images gave no tokens, more than the {self.max_failures} allowed; see "
                         f"looktwice ledger {self.table.path}."
                     )
         self.commits += batch.commit()
@@ -174,9 +175,9 @@ class _Run:
         assert self.set is not None
         book = self.set.entry["codebook_sha256"]
         seconds = time.monotonic() - self.started
-        pictures = self.table.count("width > 0")
+        images = self.table.count("width > 0")
         return TokensReport(
-            self.set.key, str(self.set.codec), book, pictures, self.encoded, self.failed, self.bytes, seconds,
+            self.set.key, str(self.set.codec), book, images, self.encoded, self.failed, self.bytes, seconds,
             tuple(self.warnings),
         )  # fmt: skip
 
@@ -205,7 +206,7 @@ class _Batch:
 
     @property
     def stage(self) -> str:
-        """Return the ledger's name of this set: another may fail where it succeeds."""
+        """Return the ledger's name of this set, because an image may fail in one set and succeed in another."""
         return f"tokens:{self.key}"
 
     @property
@@ -215,10 +216,13 @@ class _Batch:
         return waiting >= COMMIT_ROWS or self.bytes >= COMMIT_BYTES or old
 
     def commit(self) -> int:
-        """Write what waits; returns the number of commits. The ledger is cleared first: a row without a clean ledger
-        would stay listed as failed, a picture without a row is simply done again."""
+        """Write the waiting rows and return the number of commits.
+
+        The ledger is cleared first: an image without a row is simply done again, but one with a row would stay listed
+        as failed.
+        """
         written = bool(self.rows or self.failures)
-        self.table.ledger.clear(self.uris, [self.stage, "tokens"])  # "tokens": any set's, in tables made earlier
+        self.table.ledger.clear(self.uris, [self.stage, "tokens"])  # "tokens": stage of all sets in older tables
         self.table.put_codes(self.rows)
         self.table.ledger.put(self.failures)
         self.rows, self.uris, self.failures, self.bytes = [], [], [], 0

@@ -1,6 +1,6 @@
-"""Pictures of a table → visual tokens → bytes: what filling a table and comparing codecs share.
+"""Turn images of a table into visual tokens and bytes, as filling a table and comparing codecs need.
 
-One picture that cannot be read or used comes out as its reason; it never stops the others and never shifts them.
+An image that cannot be read or used gives its reason; it never stops the others and never shifts them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SAMPLE_PICTURES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. `stage` "sample": tokens for the codebook; "train": the codebook; "encode": pictures."""
+    """State of a run. `stage` "sample": tokens for the codebook; "train": the codebook; "encode": images."""
 
     stage: Literal["sample", "train", "encode"]
     done: int
@@ -43,7 +43,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One picture's tokens as bytes, with the layout they were encoded from."""
+    """One image's tokens as bytes, with the layout they were encoded from."""
 
     layout: str
     codes: bytes
@@ -53,7 +53,7 @@ class Encoded:
 def encode_pictures(
     scorer: TokenMaker, codec: Codec, entries: Sequence[CandidateRef]
 ) -> Iterator[tuple[CandidateRef, Encoded | LooktwiceError]]:
-    """Yield every entry with its tokens as bytes, or with the reason why it has none, in order."""
+    """Yield every entry, in order, with its tokens as bytes or the error that prevented them."""
     for entry, tokens in look_at(scorer, entries):
         if isinstance(tokens, LooktwiceError):
             yield entry, tokens
@@ -70,20 +70,20 @@ def encode_pictures(
 def look_at(
     scorer: TokenMaker, entries: Sequence[CandidateRef]
 ) -> Iterator[tuple[CandidateRef, VisualTokens | LooktwiceError]]:
-    """Yield every entry with the tokens that the vision tower gives for it, or with the reason why not, in order."""
+    """Yield every entry, in order, with the vision tower's tokens for it or the error that prevented them."""
     chunks = ImageLoader(cache_bytes=0).load(entries)
     start = 0
     for found in chunks:
         part = entries[start : start + len(found)]
         start += len(found)
-        pictures = [item for item in found if isinstance(item, Item)]
-        seen = iter(_tokens(scorer, pictures))
+        images = [item for item in found if isinstance(item, Item)]
+        seen = iter(_tokens(scorer, images))
         for entry, item in zip(part, found, strict=True):
             yield entry, item.why if isinstance(item, LoadError) else next(seen)
 
 
 def _tokens(scorer: TokenMaker, items: Sequence[Item]) -> Sequence[VisualTokens | LooktwiceError]:
-    """Tokens of all; where one picture cannot be used, of each alone, so that it is the only one to fail."""
+    """Return the tokens of all; after an error, try each image alone, so that only the bad one fails."""
     try:
         return scorer.visual_tokens(items) if items else []
     except (MediaError, ModelError) as error:
@@ -95,7 +95,7 @@ def _tokens(scorer: TokenMaker, items: Sequence[Item]) -> Sequence[VisualTokens 
 def draw_pictures(
     table: TableReader, count: int, seed: int, leave_out: Sequence[str] = (), urls: Urls = "refused"
 ) -> list[CandidateRef]:
-    """Draw `count` pictures of a table: the same ones for the same seed, in whatever order the rows lie."""
+    """Draw `count` images of a table; the same seed draws the same ones, in any order of the rows."""
 
     def lot(row: dict[str, Any]) -> bytes:
         return hashlib.sha256(f"{seed} {row['id']}".encode()).digest()
@@ -116,15 +116,15 @@ def sample_tokens(
     leave_out: Sequence[str] = (),
     urls: Urls = "refused",
 ) -> Tensor:
-    """Return up to `count` stored vectors [S, n, d] (after the codec's cells and groups) of randomly drawn pictures.
+    """Return up to `count` stored vectors [S, n, d] (after the codec's cells and groups) of randomly drawn images.
 
-    Each picture gives equally many, so that at least SAMPLE_PICTURES of them are seen where there are so many. Raises
-    UsageError where no picture gives any.
+    Each image gives equally many, so that at least SAMPLE_PICTURES are seen if the table has so many. Raises UsageError
+    if no image gives any.
     """
     import torch
 
     if not 1 <= count <= MOST_TOKENS:
-        raise UsageError(f"A codebook is trained on 1 to {MOST_TOKENS:,} tokens, not {count:,}.")
+        raise UsageError(f"A codebook needs 1 to {MOST_TOKENS:,} tokens to train on, not {count:,}.")
     entries = draw_pictures(table, 4 * SAMPLE_PICTURES, seed, leave_out, urls)
     each = math.ceil(count / max(1, min(len(entries), SAMPLE_PICTURES)))
     generator = torch.Generator().manual_seed(seed)
@@ -136,7 +136,7 @@ def sample_tokens(
         try:
             values = None if isinstance(tokens, LooktwiceError) else codec.reduce(tokens).values
         except MediaError:
-            values = None  # such a picture is reported when its turn to be encoded comes
+            values = None  # encoding reports such an image when its turn comes
         if values is not None:
             chosen = torch.randperm(values.shape[1], generator=generator)[: min(each, count - have)]
             parts.append(values[:, chosen.to(values.device)].cpu())
@@ -146,7 +146,7 @@ def sample_tokens(
             break
     if not parts:
         raise UsageError(
-            f"{table.path} has no picture to train a codebook on{f' ({why})' if why else ''}; index pictures first, or "
+            f"{table.path} has no image to train a codebook on{f' ({why})' if why else ''}; index images first, or "
             "load a codebook."
         )
     return torch.cat(parts, dim=1)

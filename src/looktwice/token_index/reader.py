@@ -1,10 +1,10 @@
-"""Candidates of a shortlist with their stored visual tokens, in place of their picture files.
+"""Load the candidates of a shortlist with their stored visual tokens, instead of their image files.
 
-What happens to a candidate whose tokens are missing, older than its picture, or damaged is the user's choice, and every
-case is counted for the run's manifest: never a silent zero.
+The user chooses the policy for candidates whose tokens are missing, older than their image, or damaged. Every case is
+counted for the run's manifest and never becomes a silent zero.
 
-error    the call stops and says what to do;
-encode   the picture is read and goes through the vision tower;
+error    the call stops with a message that names the ways out;
+encode   the image is read and goes through the vision tower;
 skip     the candidate counts as missing and keeps its place in the tail.
 """
 
@@ -32,14 +32,14 @@ CHUNK = 128  # candidates whose tokens are decoded and scored together
 
 REASONS = {
     "no-tokens": "the table holds no visual tokens of this model and codec for it",
-    "old-tokens": "its visual tokens were made from other bytes than the picture has now",
+    "old-tokens": "its visual tokens were made from an older version of its image",
     "damaged-tokens": "its visual tokens cannot be decoded",
 }
-"""What `MediaError.reason` can be when it comes from this module."""
+"""Reasons of `MediaError` that come from this module, with their descriptions."""
 
 
 class TokenLoader(ImageLoader):
-    """Reads tokens from `table` for `scorer`; `codec` names the set where there are several.
+    """Reads tokens from `table` for `scorer`; `codec` names the set if there are several.
 
     Tokens are decoded on the scorer's device and in its dtype. `asymmetric` leaves the query's tokens uncompressed; the
     paper compresses both sides (2604.13268: `asymmetry.apply` is off). `counts` adds up "stored", "missing", "old",
@@ -70,7 +70,7 @@ class TokenLoader(ImageLoader):
     def load(self, entries: Sequence[Item | CandidateRef | LoadError]) -> Iterator[list[Loaded]]:
         """Yield items with their tokens, in order, in lists of CHUNK; the next list is decoded meanwhile.
 
-        Where pictures may have to be read, the lists are no longer than an ImageLoader's.
+        If images may have to be read, the lists are no longer than an ImageLoader's.
         """
         chunk = loader.CHUNK if self.policy == "encode" else CHUNK
         pieces = [entries[start : start + chunk] for start in range(0, len(entries), chunk)]
@@ -84,9 +84,9 @@ class TokenLoader(ImageLoader):
                 yield from self._files(rest.result())
 
     def attach(self, entries: Sequence[Item | CandidateRef | LoadError]) -> list[Item | CandidateRef | LoadError]:
-        """Replace each entry that has a picture by an item with its tokens, or by what `policy` says.
+        """Replace each entry that has an image by an item with its tokens, or by the result of `policy`.
 
-        Items, texts and what is unreadable already pass through. Raises UsageError under "error".
+        Loaded items, texts and failed entries pass through unchanged. Raises UsageError under "error".
         """
         wanted = [entry for entry in entries if isinstance(entry, CandidateRef) and entry.uri is not None]
         rows = self.table.read_codes([entry.id for entry in wanted], self.set.key)
@@ -106,9 +106,9 @@ class TokenLoader(ImageLoader):
         return [self._place(entry, ready, problems) for entry in entries]
 
     def query(self, item: Item) -> Item:
-        """Return a query as it should be shown: symmetric, its picture's tokens go through the codec too.
+        """Return a query as it will be shown: in the symmetric setting, its image's tokens go through the codec too.
 
-        The same query gives the same object again, by which a scorer knows the beginning of its prompt.
+        The same query gives the same object again, by which a scorer identifies its cached prompt prefix.
         """
         if self.asymmetric or item.image is None or item.tokens is not None:
             return item
@@ -120,11 +120,11 @@ class TokenLoader(ImageLoader):
 
     @property
     def tokens_key(self) -> str:
-        """The key of the token set."""
+        """Return the key of the token set."""
         return self.set.key
 
     def settings(self) -> Mapping[str, Any]:
-        """Return what a run's manifest says: the token set, the policy, and what became of the candidates so far."""
+        """Return the token set, the policy and the counts of candidates so far, for a run's manifest."""
         kept = ("tokens_key", "codec", "codebook_sha256")
         return {
             **{name: self.set.entry[name] for name in kept},
@@ -153,21 +153,21 @@ class TokenLoader(ImageLoader):
         if self.policy == "error":
             first = next(iter(problems))
             raise UsageError(
-                f"{len(problems)} of {wanted} candidates cannot be taken from stored tokens ({first!r}: "
+                f"{len(problems)} of {wanted} candidates have no usable stored tokens ({first!r}: "
                 f"{REASONS[problems[first]]}); run looktwice add-tokens {self.table.path}, or choose --missing-tokens "
                 "encode or skip."
             )
         self.counts["encoded" if self.policy == "encode" else "skipped"] += len(problems)
 
     def _files(self, entries: Sequence[Item | CandidateRef | LoadError]) -> Iterator[list[Loaded]]:
-        """Read the picture files of what is still an entry."""
+        """Read the image files of the entries that still have no tokens."""
         if any(isinstance(entry, CandidateRef) for entry in entries):
             yield from super().load(entries)
         else:
             yield [entry for entry in entries if not isinstance(entry, CandidateRef)]
 
     def _decode(self, rows: Sequence[TokenRow]) -> list[VisualTokens | None]:
-        """Decode all at once; where one is damaged, each alone, so that it is the only one to fail."""
+        """Decode all at once; after an error, decode each alone, so that only the damaged one fails."""
         device, dtype = self.maker.placement()
         try:
             layouts = [_layout(row) for row in rows]

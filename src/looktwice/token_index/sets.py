@@ -1,7 +1,7 @@
-"""Token sets of a table: which model, preprocessing, codec and codebook its stored visual tokens were made with.
+"""Find the token sets of a table, by the model, preprocessing, codec and codebook they were made with.
 
-A set's key is a hash of exactly these, so that several live side by side and none is read as another. Joins `tokens`
-(codecs), `store` (the table's manifest) and what a scorer says of itself; knows no pictures.
+A set's key is a hash of exactly these, so that several live side by side and none is taken for another. This module
+joins `codecs`, `store` (the table's manifest) and a scorer's settings; it knows no images.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TokenSet:
 def make_set(info: TokensInfo, codec: Codec, about: Mapping[str, Any]) -> TokenSet:
     """Name the set that `codec`, with its codebook if it needs one, makes of this model's tokens.
 
-    `about` goes into the manifest beside what the key is made of: how the codebook was trained, for instance.
+    `about` goes into the manifest beside the key's own facts: how the codebook was trained, for instance.
     """
     identity = {
         "mllm": info.mllm,
@@ -46,16 +46,16 @@ def make_set(info: TokensInfo, codec: Codec, about: Mapping[str, Any]) -> TokenS
         "codebook_sha256": codec.codebook.sha256 if codec.codebook else None,
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    told = {"width": info.width, "levels": info.levels, "resampler": info.resampler}
-    return TokenSet(key, codec, {"tokens_key": key, **identity, **told, **about})
+    shapes = {"width": info.width, "levels": info.levels, "resampler": info.resampler}
+    return TokenSet(key, codec, {"tokens_key": key, **identity, **shapes, **about})
 
 
 def demand_tokens(scorer: object) -> TokenMaker:
-    """Return what makes visual tokens for a scorer. Raises UsageError if nothing does."""
+    """Return a scorer's maker of visual tokens. Raises UsageError if it has none."""
     maker = Scorer.of(scorer).tokens()
     if maker is None:
         raise UsageError(
-            "This scorer keeps no visual tokens, as on the reference path; choose a model whose family has a fast path."
+            "This scorer makes no visual tokens to store, as on the reference path; choose a model with a fast path."
         )
     return maker
 
@@ -69,21 +69,21 @@ def matching(table: TableReader, info: TokensInfo, codec: str | None = None) -> 
 
 
 def usable(table: TableReader, scorer: object) -> list[Mapping[str, Any]]:
-    """`matching` for a scorer of any kind; a warning says why where all sets of the table are other models'."""
+    """Return `matching` for any scorer; log a warning if all sets of the table are other models'."""
     maker = Scorer.of(scorer).tokens()
     if maker is None:
         return []
     found = matching(table, info := maker.tokens_info())
     if table.manifest.tokens and not found:
-        log.warning("Candidates are seen as pictures. %s", _no_set(table, info))
+        log.warning("The second look reads images instead of stored tokens. %s", _no_set(table, info))
     return found
 
 
 def open_set(table: TableReader, info: TokensInfo, codec: str | None = None) -> TokenSet:
     """Open the set of `table` that fits this model: the only one, or the latest one of the codec named.
 
-    Raises UsageError when there is none or the choice is open, Mismatch when all are another model's, UnknownName for a
-    codec that the table does not have, StoreError for a codebook that is damaged or gone.
+    Raises UsageError if the table has no set or several codecs, Mismatch if all sets are another model's, UnknownName
+    for a codec that the table does not have, StoreError for a damaged or missing codebook.
     """
     found = matching(table, info)
     if not found:
@@ -107,7 +107,8 @@ def load_set(table: TableReader, info: TokensInfo, entry: Mapping[str, Any]) -> 
     if codec.codebook is not None and (codec.codebook.dim, codec.codebook.streams - 1) != (info.width, info.levels):
         raise Mismatch(
             f"The codebook in {table.path} is for tokens of width {codec.codebook.dim} with "
-            f"{codec.codebook.streams - 1} levels, {info.mllm} has {info.width} with {info.levels}; make them again."
+            f"{codec.codebook.streams - 1} levels, but {info.mllm} has {info.width} with {info.levels}; "
+            "run looktwice add-tokens again."
         )
     return TokenSet(entry["tokens_key"], codec, entry)
 
@@ -116,7 +117,7 @@ def _no_set(table: TableReader, info: TokensInfo) -> UsageError:
     known = [f"{e['mllm']} (revision {e['revision']}, {e['preprocessing']})" for e in table.manifest.tokens]
     advice = f"run looktwice add-tokens {table.path} --mllm {info.mllm}"
     if not known:
-        return UsageError(f"{table.path} holds no visual tokens; {advice}, or take --codec pictures.")
+        return UsageError(f"{table.path} holds no visual tokens; {advice}, or use --codec pictures.")
     return Mismatch(
         f"{table.path} holds visual tokens of {'; '.join(dict.fromkeys(known))}, not of {info.mllm} (revision "
         f"{info.revision}, {info.preprocessing}); {advice}."

@@ -1,1 +1,1 @@
-"""Models that run in this process: the reference path, the fast path, and families."""
+"""Run models in this process: the reference path, the fast path, and model families."""

@@ -1,4 +1,4 @@
-"""Rows of tokens side by side: what a pair becomes, and a batch of them padded on the right."""
+"""Hold pairs as rows of tokens, and batches of rows padded on the right."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from looktwice.types import VisualTokens
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One pair ready to run: where the candidate stood in the call, its row, and its pictures in the row's order.
+    """One pair ready to run: the candidate's index in the call, its row, and its images in the row's order.
 
-    `sides` says whose each picture is, `begins` where the candidate does: only tokens before it may be shared.
+    `sides` names the side of each image. `begins` is where the candidate begins: only tokens before it may be shared.
     """
 
     index: int
@@ -44,7 +44,7 @@ class Batch:
 
 
 def collate(model: Any, family: Family, part: Sequence[Pair], start: int, stop: int | None = None) -> Batch:
-    """The tokens [start, stop) of every pair, padded on the right."""
+    """Return the tokens [start, stop) of every pair, padded on the right."""
     device = model.device
     rows = [pair.row for pair in part]
     cut = slice(start, stop)
@@ -73,7 +73,7 @@ def collate(model: Any, family: Family, part: Sequence[Pair], start: int, stop: 
 
 
 def in_common(rows: Sequence[Row], limit: int) -> int:
-    """How many first ids all rows have in common, `limit` at most (and no row is shorter)."""
+    """Return how many first ids all rows have in common, at most `limit` and the shortest row's length."""
     first = rows[0].ids
     for row in {id(row): row for row in rows}.values():
         limit = min(limit, len(row.ids))
@@ -83,16 +83,16 @@ def in_common(rows: Sequence[Row], limit: int) -> int:
 
 
 def shared_length(ready: Sequence[Pair]) -> int:
-    """How many first tokens all rows have in common, before the first one that belongs to a candidate."""
+    """Return how many first tokens all rows have in common, before the first token of a candidate."""
     limit = min(min(pair.begins, len(pair.row.ids) - 1) for pair in ready)
     return in_common([pair.row for pair in ready], limit)
 
 
 def too_long(length: int, most: int) -> ModelError:
-    """What to say of a row that the model has no positions for."""
+    """Return the error for a row that is longer than the model's positions."""
     return ModelError(
-        f"This prompt takes {length} positions and the model has {most}; lower the resolution, shorten the text, or in "
-        "the mode choice the shortlist."
+        f"This prompt takes {length} positions and the model has {most}; lower the resolution, shorten the text or, in "
+        "the mode choice, the shortlist."
     )
 
 

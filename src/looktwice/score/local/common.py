@@ -1,4 +1,4 @@
-"""What both scorers have in common: which candidates can be shown at all, and what a run's manifest says."""
+"""Share what both paths need: which candidates can be shown, and the settings for a run's manifest."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 
 def showable(prompt: Prompt, query: Item, candidates: Sequence[Item]) -> list[int]:
-    """Indices of the candidates that have what the prompt shows; the others are "missing".
+    """Return the indices of the candidates that the prompt can show; the others are "missing".
 
-    Raises UsageError where that is none of them: then it is the prompt that does not fit.
+    Raises UsageError if it can show none, because the prompt is then wrong for the query.
     """
     fit = [i for i, candidate in enumerate(candidates) if prompt.misfit(query, candidate) is None]
     if candidates and not fit:
@@ -27,12 +27,12 @@ def showable(prompt: Prompt, query: Item, candidates: Sequence[Item]) -> list[in
 
 
 def report(candidate: Item, error: LooktwiceError) -> None:
-    """Say in the log why a candidate has the status "failed"."""
+    """Log why a candidate has the status "failed"."""
     log.warning("No score for %r: %s", candidate.id, error)
 
 
 def settings(mllm: Mllm, prompt: Prompt, path: str, **more: Any) -> Mapping[str, Any]:
-    """Return what both paths say of themselves in a run's manifest."""
+    """Return the settings that both paths write into a run's manifest."""
     return {
         "mllm": mllm.name,
         "revision": mllm.revision,

@@ -1,17 +1,17 @@
-"""The fast path: one query against many candidates, the same scores as one pair at a time.
+"""Score one query against many candidates on the fast path, with the same scores as one pair at a time.
 
-What stands before the first candidate is run once and its keys and values shared; candidates run in batches of similar
-length, padded on the right, at explicit positions; only each row's last position meets the vocabulary. Knows no files
-and no tables; what differs between models is in `families`.
+The tokens before the first candidate run once, and all candidates share their keys and values. Candidates run in
+batches of similar length, padded on the right, at explicit positions. Only each row's last position meets the
+vocabulary. This module knows neither files nor tables; `families` holds the differences between models.
 """
 
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -42,9 +42,9 @@ Run: TypeAlias = Callable[[Sequence[Pair], int, Any], R]  # (pairs, how many of 
 class Engine(Scorer):
     """Scores pairs on the fast path.
 
-    `batch_size` limits the rows of a batch (None: as memory allows), `cache_bytes` the visual tokens remembered between
-    calls. With `as_released`, the checkpoint's repetition penalty is applied before the read-out. `mode` says what is
-    read from the next token's distribution; `retrace` shows the pictures once more while the model answers.
+    `batch_size` limits the rows of a batch (None: as memory allows), `cache_bytes` the visual tokens kept between
+    calls. With `as_released`, the checkpoint's repetition penalty is applied before the read-out. `mode` names what is
+    read from the next token's distribution. `retrace` shows the images once more while the model answers.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class Engine(Scorer):
         self.tower = Tower(mllm, family, cache_bytes)
         self.clean = cleaner(mllm.processor)
         self.hook_lock = hook_lock(mllm.model)
-        self._ids: OrderedDict[tuple[Piece, ...], list[int]] = OrderedDict()
-        self._memory = QueryMemory(cache_bytes // 4)
+        self.encode = lru_cache(BLOCK)(partial(_encode, mllm.processor, family))  # a bound method would be a cycle
+        self._memory = QueryMemory(cache_bytes // 4)  # `copy` in with_prompt shares it and the tower's cache
         text_config = mllm.model.config.get_text_config()
         self._cost = memory.Cost.of(text_config, mllm.model.dtype.itemsize)
         self._longest = int(getattr(text_config, "max_position_embeddings", 0) or 1 << 30)
@@ -91,38 +91,38 @@ class Engine(Scorer):
     def logits(
         self, query: Item, candidates: Sequence[Item], which: Sequence[int] | None = None
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Raw next-token logits [n, V] in float32, batch by batch, with the candidates' indices they belong to.
+        """Yield raw next-token logits [n, V] in float32, batch by batch, with the indices of their candidates.
 
-        A candidate that cannot be used is logged and left out. Raises ModelError where the query cannot be used.
+        A candidate that cannot be used is logged and left out. Raises ModelError if the query cannot be used.
         """
         yield from self.each(query, candidates, self.run, which)
 
     def each(
         self, query: Item, candidates: Sequence[Item], run: Run[R], which: Sequence[int] | None = None
     ) -> Iterator[tuple[list[int], R]]:
-        """What `run` makes of each batch, with the indices of its candidates; see `logits`."""
+        """Yield the result of `run` for each batch, with the indices of its candidates; see `logits`."""
         which = range(len(candidates)) if which is None else which
         for start in range(0, len(which), BLOCK):
-            groups: dict[int, list[int]] = {}
+            groups: dict[int, list[int]] = {}  # by images shown: some families treat one image unlike several
             for index in which[start : start + BLOCK]:
                 groups.setdefault(len(self._sides(query, candidates[index])), []).append(index)
-            for pictures, members in groups.items():
-                yield from self.batches(self._pairs(query, candidates, members, pictures), run)
+            for images, members in groups.items():
+                yield from self.batches(self._pairs(query, candidates, members, images), run)
 
     @torch.no_grad()
     def visual_tokens(self, items: Sequence[Item]) -> list[VisualTokens]:
-        """Visual tokens of pictures as this scorer's prompt will show them; raises where one cannot be used."""
-        return self.tower.demand(items, self._pictures)
+        """Return the visual tokens of images as this scorer's prompt shows them; raise if one cannot be used."""
+        return self.tower.demand(items, self._image_count)
 
     def tokens_info(self) -> TokensInfo:
-        """What a table of these tokens must remember."""
-        shown = f"+{self._pictures}" if self.family.depends_on_pictures else ""
+        """Return the facts about these tokens that a table must store."""
+        shown = f"+{self._image_count}" if self.family.depends_on_pictures else ""
         mllm, family = self.mllm, self.family
         preprocessing = mllm.preprocessing + shown
         return TokensInfo(mllm.name, mllm.revision, preprocessing, family.width, family.levels, mllm.resampler)
 
     def tokens(self) -> TokenMaker:
-        """Return itself: `visual_tokens`, `tokens_info` and `placement` make a TokenMaker."""
+        """Return itself, a TokenMaker by its `visual_tokens`, `tokens_info` and `placement`."""
         return self
 
     def placement(self) -> tuple[torch.device, torch.dtype]:
@@ -130,7 +130,7 @@ class Engine(Scorer):
         return self.mllm.model.device, self.mllm.model.dtype
 
     def settings(self) -> Mapping[str, Any]:
-        """See Scorer."""
+        """Return the settings for a run's manifest; see Scorer."""
         shared = "query" if self.prompt.shares_query else "nothing: this prompt shows the candidate first"
         return common.settings(
             self.mllm,
@@ -148,7 +148,7 @@ class Engine(Scorer):
         return {"retrace": self.retracer.report()} if self.retracer else {}
 
     def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Engine:
-        """The same model, and the same remembered visual tokens, asked another question or read another way."""
+        """Return a scorer of the same model, sharing its cached visual tokens, with another prompt or mode."""
         other = copy.copy(self)
         other.prompt, other.mode = built_in.get(prompt), mode or self.mode
         other.labels = labels.resolve(other.prompt, self.mllm.processor.tokenizer)
@@ -158,35 +158,26 @@ class Engine(Scorer):
     # --- from items to rows --------------------------------------------------------------------------------------
 
     @property
-    def _pictures(self) -> int:
+    def _image_count(self) -> int:
         return max(1, sum(part.endswith("image") for part in self.prompt.parts))
 
     def _sides(self, query: Item, candidate: Item) -> list[str]:
         return [str(p.side) for p in self.prompt.lay_out(query, candidate) if p.text is None]
 
-    def _look_at(self, query: Item, pictures: int) -> VisualTokens:
-        """Return the query's tokens: the same object as in an earlier call, by which its prefix is known again."""
-        return self._memory.tokens(query, pictures, lambda: self.tower.demand([query], pictures)[0])
-
-    def encode(self, pieces: tuple[Piece, ...]) -> list[int]:
-        """Token ids of a laid-out pair."""
-        ids = self._ids.get(pieces)
-        if ids is None:
-            text = self.family.rewrite(chat.render(self.mllm.processor, pieces))
-            ids = self._ids[pieces] = chat.encode(self.mllm.processor, text)
-            if len(self._ids) > BLOCK:
-                self._ids.popitem(last=False)
-        return ids
+    def _query_tokens(self, query: Item, images: int) -> VisualTokens:
+        """Return the query's tokens: the same object as in earlier calls, which identifies the cached prefix."""
+        return self._memory.tokens(query, images, lambda: self.tower.demand([query], images)[0])
 
     def too_long(self, row: Row) -> ModelError | None:
-        """Why a row cannot be run: the model has no positions for it."""
+        """Return an error if the model has too few positions for a row, else None."""
         length = int(row.positions.max()) + 1
         return batches.too_long(length, self._longest) if length > self._longest else None
 
     def batches(self, ready: Sequence[Pair], run: Run[R]) -> Iterator[tuple[list[int], R]]:
-        """Run pairs whose beginnings show the same, and what `run` makes of each batch with their indices."""
+        """Run pairs that begin alike; yield the result of `run` for each batch, with its indices."""
         if not ready:
             return
+        # retrace that changes the beginning, or reads candidates there, leaves nothing to share
         length = 0 if self.retracer and not self.retracer.spec.shares_prefix else batches.shared_length(ready)
         cache = self._prefix(ready[0], length)
         lengths = [len(pair.row.ids) - length for pair in ready]
@@ -194,16 +185,16 @@ class Engine(Scorer):
             for part, result in memory.halving(lambda part: run(part, length, cache), [ready[i] for i in batch]):
                 yield [pair.index for pair in part], result
 
-    def _pairs(self, query: Item, candidates: Sequence[Item], members: Sequence[int], pictures: int) -> list[Pair]:
+    def _pairs(self, query: Item, candidates: Sequence[Item], members: Sequence[int], images: int) -> list[Pair]:
         sides = self._sides(query, candidates[members[0]])
         seen: list[VisualTokens] = []
         if "query" in sides:
-            seen = [self._look_at(query, pictures)]
+            seen = [self._query_tokens(query, images)]
         found: Sequence[VisualTokens | LooktwiceError | None] = [None] * len(members)
         if "candidate" in sides:
-            found = self.tower.visual_tokens([candidates[i] for i in members], pictures)
+            found = self.tower.visual_tokens([candidates[i] for i in members], images)
         ready: list[Pair] = []
-        spread: dict[Any, Row] = {}
+        spread: dict[Any, Row] = {}  # rows depend on text and layout only, so most candidates share one
         for index, tokens in zip(members, found, strict=True):
             if isinstance(tokens, LooktwiceError):
                 common.report(candidates[index], tokens)
@@ -218,6 +209,7 @@ class Engine(Scorer):
             if (problem := self.too_long(row)) is not None:
                 common.report(candidates[index], problem)
                 continue
+            # the last token stays unshared: its hidden state is what the head reads
             begins = row.starts[sides.index("candidate")] if "candidate" in sides else len(row.ids) - 1
             if self.retracer and "candidate.text" in self.prompt.parts:
                 begins = min(begins, self._begins(query, candidates[index], row, shown))
@@ -225,9 +217,9 @@ class Engine(Scorer):
         return ready
 
     def _begins(self, query: Item, candidate: Item, row: Row, shown: Sequence[VisualTokens]) -> int:
-        """Where the candidate's text begins, whichever candidates stand beside it."""
+        """Return where the candidate's text begins, independent of the other candidates in the call."""
         begins = len(row.ids) - 1
-        for text in ("a", "7"):
+        for text in ("a", "7"):  # two stand-ins: one alone might begin with the candidate's own first token
             stand_in = self.prompt.lay_out(query, replace(candidate, text=text), self.clean)
             other = self.family.expand_placeholders(self.encode(stand_in), [t.layout for t in shown])
             begins = min(begins, batches.in_common([row, other], begins))
@@ -236,13 +228,11 @@ class Engine(Scorer):
     # --- from rows to logits -------------------------------------------------------------------------------------
 
     def _rows(self, length: int, shared: int) -> int:
-        device = self.mllm.model.device
-        tokens = memory.BATCH_TOKENS[device.type == "cpu"]
-        most = self._cost.rows(length, shared, memory.room(device), tokens)
+        most = memory.rows(self._cost, self.mllm.model.device, length, shared)
         return min(most, self.batch_size or most)
 
     def _prefix(self, pair: Pair, length: int) -> Any:
-        """Return what the first `length` tokens leave in the model's layers; those of the last few queries are kept."""
+        """Return what the first `length` tokens leave in the model's layers; the last few queries' are cached."""
         if length == 0:
             return None
         shown = [t for start, t in zip(pair.row.starts, pair.pictures, strict=True) if start < length]
@@ -255,30 +245,30 @@ class Engine(Scorer):
         return cache
 
     def run(self, part: Sequence[Pair], length: int, cache: Any) -> Tensor:
-        """Next-token logits [n, V] of pairs whose first `length` tokens are in `cache`."""
+        """Return the next-token logits [n, V] of pairs whose first `length` tokens are in `cache`."""
         batch = self.batch(part, length)
-        whole = self.retracer is not None and self.retracer.needs_last  # it looks at every position of the last layer
+        whole = self.retracer is not None and self.retracer.needs_last  # Δ reads every position of the last layer
         short = nullcontext() if whole else only_last(self.family.decoder, batch.last)
-        with self.hook_lock, self.watching(batch, part), short:
+        with self.hook_lock, self.watching(batch, part), short:  # hooks sit on the model, which scorers may share
             hidden = self.decode(batch, self.mask(batch, length), prefix_cache.share(cache, len(part)))
         return self.project(hidden[torch.arange(len(part), device=hidden.device), batch.last], part)
 
     def batch(self, part: Sequence[Pair], start: int, stop: int | None = None) -> Batch:
-        """The tokens [start, stop) of every pair, padded on the right."""
+        """Return the tokens [start, stop) of every pair, padded on the right."""
         return batches.collate(self.mllm.model, self.family, part, start, stop)
 
     def watching(self, batch: Batch, part: Sequence[Pair]) -> AbstractContextManager[Evidence | None]:
-        """Inside it, `decode` shows the pictures of these pairs once more, where retrace was asked for."""
+        """Return a context in which `decode` shows these pairs' images once more, if retrace is on."""
         return self.retracer.watching(batch, part) if self.retracer else nullcontext()
 
     def mask(self, batch: Batch, length: int) -> Any:
-        """Who sees whom in a batch after `length` shared tokens, as the model's family wants it said."""
+        """Return the attention mask of a batch after `length` shared tokens, in the form the family needs."""
         return self.family.mask(
             prefix_cache.distances(length, batch.embeds.shape[1], batch.embeds.device), batch.visual
         )
 
     def decode(self, batch: Batch, mask: Any, cache: Any) -> Tensor:
-        """Hidden states [n, C, d] of a batch after the tokens in `cache`."""
+        """Return the hidden states [n, C, d] of a batch after the tokens in `cache`."""
         with self.hook_lock:
             out = self.family.decoder(
                 inputs_embeds=batch.embeds,
@@ -292,10 +282,15 @@ class Engine(Scorer):
         return hidden
 
     def project(self, hidden: Tensor, part: Sequence[Pair], more: Sequence[Sequence[int]] = ()) -> Tensor:
-        """Logits [n, V] in float32 of last states [n, d]; `more` are the ids each row has written so far."""
+        """Return logits [n, V] in float32 of last states [n, d]; `more`: the ids each row has written so far."""
         head = self.mllm.model.get_output_embeddings()
-        logits: Tensor = head(hidden.to(head.weight.dtype))
-        said = [pair.row.ids for pair in part]
+        logits: Tensor = head(hidden.to(head.weight.dtype))  # the head may be float32 over a half-precision model
+        said = [pair.row.ids for pair in part]  # what the repetition penalty counts as said
         if more:
             said = [torch.cat([ids, torch.tensor(own, dtype=ids.dtype)]) for ids, own in zip(said, more, strict=True)]
         return repetition_penalty.penalise(self.family.finish(logits.float()), said, self.penalty)
+
+
+def _encode(processor: Any, family: Family, pieces: tuple[Piece, ...]) -> list[int]:
+    """Return the token ids of a laid-out pair."""
+    return chat.encode(processor, family.rewrite(chat.render(processor, pieces)))

@@ -1,8 +1,9 @@
-"""Scores that the model writes: a number from 0 to 1, read strictly, or the number to be expected of it.
+"""Score pairs by the number that the model writes, or by the expected value of that number.
 
-`written` (2602.22278, fine stage): the most likely text, token by token, until the model ends it. What is not exactly
-one number from 0 to 1 is a parse error without a score. `written-expected`: P("1") + P("0") · E[0.d], with E over all
-digit tokens after "0." and both probabilities renormalised over "0" and "1"; nothing is parsed, no ties arise.
+`written` (2602.22278, fine stage): the most likely text, token by token, until the model ends it. Text that is not
+exactly one number from 0 to 1 is a parse error without a score. `written-expected`: P("1") + P("0") · E[0.d], with E
+over all digit tokens after "0." and both probabilities renormalised over "0" and "1". Nothing is parsed and no
+ties arise.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout import labels, modes, probability
 from looktwice.types import Item, PairScores
 
-UNSEEN = 1 << 40  # the place of what comes after everything
-MOST = 16  # tokens of an answer; a number that is longer is not one that was asked for
+UNSEEN = 1 << 40  # a position after everything, so that no mask shows it
+MOST = 16  # tokens of an answer; a longer number is not one that the prompt asks for
 _NUMBER = re.compile(r"\s*(?:0(?:\.[0-9]*)?|\.[0-9]+|1(?:\.0*)?)\s*", re.ASCII)
 _BEGINNING = re.compile(r"\s*(?:[01]?\.[0-9]*|[01])?\s*", re.ASCII)
 
 
 def parse(text: str) -> float | None:
-    """The number from 0 to 1 that `text` is, or None where it is anything else, a number with a unit included.
+    """Return the number from 0 to 1 that `text` is, or None for anything else, such as a number with a unit.
 
     >>> [parse(t) for t in ("0.85", " 1.0\\n", ".5", "85%", "1.2", "0,5", "Answer: 0.5", "")]
     [0.85, 1.0, 0.5, None, None, None, None, None]
@@ -42,9 +43,9 @@ def parse(text: str) -> float | None:
 
 
 class Answering:
-    """Pairs of one batch whose answers go on token by token; `logits` [n, V] are those of the next token.
+    """Pairs of one batch whose answers grow token by token; `logits` [n, V] are those of the next token.
 
-    `at` [n, K] is the place of every key in its row, `ends` [n] the place of the first token written.
+    `at` [n, K] is the position of every key in its row, `ends` [n] the position of the first token written.
     """
 
     def __init__(self, engine: Engine, part: Sequence[Pair], length: int, shared: Any) -> None:
@@ -58,7 +59,7 @@ class Answering:
         self.written: list[list[int]] = [[] for _ in part]
         self.ends = length + self.batch.last + 1
         column = torch.arange(length + new, device=device)
-        self.at = torch.where(column < self.ends[:, None], column, UNSEEN)  # of padding on the right
+        self.at = torch.where(column < self.ends[:, None], column, UNSEEN)  # hides the padding on the right
         with (
             engine.hook_lock,
             engine.watching(self.batch, part) as self.evidence,
@@ -68,7 +69,7 @@ class Answering:
         self.logits = engine.project(hidden[self.rows, self.batch.last], part)
 
     def write(self, ids: Tensor) -> Tensor:
-        """Append `ids` [n, t] to every row; returns the logits after the last of them."""
+        """Append `ids` [n, t] to every row; return the logits after the last of them."""
         batch, engine = self.batch, self.engine
         t = ids.shape[1]
         begin = batch.positions[..., self.rows, batch.last] + 1 + len(self.written[0])
@@ -95,7 +96,7 @@ class Answering:
 
 
 class GeneratedScorer(ScorerWrapper):
-    """Scores pairs by what the model writes, on the fast path; `mode` is written or written-expected.
+    """Scores pairs by the text the model writes, on the fast path; `mode` is written or written-expected.
 
     Raises UsageError if the tokenizer has no single tokens for "0", "1" and ".".
     """
@@ -105,10 +106,10 @@ class GeneratedScorer(ScorerWrapper):
     def __init__(self, inner: Engine, mode: str) -> None:
         super().__init__(inner)
         self.mode = mode
-        self._tokens  # noqa: B018  # a model that cannot be read must be refused before anything is scored
+        self._tokens  # noqa: B018  # an unsuitable tokenizer is refused before anything is scored
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
-        """See Scorer. `label_logits` are those of "0" and "1"; a text that is no number has "parse_error"."""
+        """See Scorer. `label_logits` are those of "0" and "1"; text that is not a number has "parse_error"."""
         fit = common.showable(self.inner.prompt, query, candidates)
         parts: list[tuple[Sequence[int], PairScores]] = [(fit, probability.blank(len(fit), 2, "failed"))]
         run = self._expect if self.mode == modes.WRITTEN_EXPECTED else self._write
@@ -120,7 +121,7 @@ class GeneratedScorer(ScorerWrapper):
         return {**self.inner.settings(), "mode": self.mode}
 
     def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Scorer:
-        """See Scorer. A mode that is read from one distribution needs no writing: it gives the engine's scorer."""
+        """See Scorer. A mode that reads one distribution writes nothing: the engine itself is its scorer."""
         mode = mode or self.mode
         if mode in modes.READ_AT_ONCE:
             return self.inner.with_prompt(prompt, mode)
@@ -140,7 +141,7 @@ class GeneratedScorer(ScorerWrapper):
         return modes.unparsed(_with(scores, np.where(ok, value, np.nan), np.where(ok, entropy, np.nan)))
 
     def _answers(self, part: Sequence[Pair], length: int, shared: Any) -> tuple[list[str], Tensor, Any]:
-        """Texts, logits of the first token, mean entropy of the tokens written; texts that never end are cut off."""
+        """Return texts, logits of the first token, and mean entropy of the written tokens; cut texts that never end."""
         answer = Answering(self.inner, part, length, shared)
         first, tokenizer = answer.logits, self._tokenizer
         ended, texts = [False] * len(part), [""] * len(part)
@@ -183,15 +184,15 @@ class GeneratedScorer(ScorerWrapper):
         found = [labels.single_token(text, self._tokenizer) for text in ("0", "1", ".")]
         if None in found:
             raise UsageError(
-                "This model's tokenizer has no single tokens for 0, 1 and the decimal point, so written numbers cannot "
-                "be read; use the mode p-label."
+                "This model's tokenizer has no single tokens for 0, 1 and the decimal point, which written numbers "
+                "need; use the mode p-label."
             )
         zero, one, point = (int(token) for token in found if token is not None)
         return zero, one, point
 
     @cached_property
     def _digits(self) -> tuple[Tensor, Tensor]:
-        """Ids of all tokens that are digits alone, and the decimals that they write."""
+        """Return the ids of all tokens made of digits alone, and the decimals that they write."""
         vocabulary = self._tokenizer.get_vocab()
         numbers = {i: int(token) / 10 ** len(token) for token, i in vocabulary.items() if re.fullmatch("[0-9]+", token)}
         return torch.tensor(list(numbers)), torch.tensor(list(numbers.values()))

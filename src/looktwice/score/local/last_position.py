@@ -1,4 +1,4 @@
-"""The last layer's work at the one position that is read."""
+"""Run the last layer at the one position that is read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _making = threading.Lock()
 
 
 def hook_lock(model: Any) -> threading.RLock:
-    """Return the lock of a loaded model: held while it carries the hooks of a batch, and by every other run of it.
+    """Return the lock of a loaded model: held while it carries the hooks of a batch, and during every other run of it.
 
     Scorers and threads may share a model; two models never wait for each other.
     """
@@ -26,10 +26,10 @@ def hook_lock(model: Any) -> threading.RLock:
 
 @contextmanager
 def only_last(decoder: Any, last: Tensor) -> Iterator[None]:
-    """Let the last layer project attention and run its feed-forward part at position `last` [n] of each row alone.
+    """Restrict the last layer's attention projection and feed-forward part to position `last` [n] of each row.
 
-    Its outcome is then spread over the whole row by broadcasting: right at that position, meaningless at all others. It
-    saves about three quarters of a layer, since nothing after the last layer looks at other positions.
+    Broadcasting then spreads the result over the whole row: right at that position, meaningless at all others. It saves
+    about three quarters of a layer, because nothing after the last layer reads other positions.
     """
     rows = torch.arange(len(last), device=last.device)
 
@@ -37,7 +37,7 @@ def only_last(decoder: Any, last: Tensor) -> Iterator[None]:
         return args[0][rows, last][:, None], *args[1:]
 
     layer = decoder.layers[-1]
-    attention = getattr(layer, "self_attn", None)  # a recurrent layer's projection is left as it is
+    attention = getattr(layer, "self_attn", None)  # a recurrent layer's projection cannot be cut to one position
     modules = [layer.mlp] if attention is None else [attention.o_proj, layer.mlp]
     hooks = [module.register_forward_pre_hook(pick) for module in modules]
     try:

@@ -1,8 +1,8 @@
-"""Listwise scores: all candidates in one prompt, numbered; a candidate's score is the probability of its number.
+"""Score all candidates in one numbered list; a candidate's score is the probability of its number.
 
-The released code of 2602.22278 asks this way for picture → text and for SugarCrepe, once and in one order. Where an
-option stands changes the answer, so here every call asks in several orders and averages: the candidates are shuffled
-with a seed, then moved round, so that each stands in as many different places as there are orders.
+The released code of 2602.22278 asks this way for image → text and for SugarCrepe, once and in one order. The place of
+an option changes the answer, so every call here asks in several orders and averages. The candidates are shuffled with a
+seed, then rotated, so that each stands in as many different places as there are orders.
 """
 
 from __future__ import annotations
@@ -23,35 +23,36 @@ from looktwice.score.prompting.prompt import Piece, Prompt, Side, joined, parts_
 from looktwice.score.readout import labels, modes, probability
 from looktwice.types import Item, PairScores, VisualTokens, has_words
 
-MOST = 26  # options that have a name of one character
+MOST = 26  # options: one letter names each, and a name must be one token
 ORDERS = 4
 QUESTION = "\nWhich candidate fits the query best? Reply with its {} only."
 
 
 class ListwiseScorer(ScorerWrapper):
-    """Lets the model choose among all candidates of a call; p sums to 1 over them.
+    """Makes the model choose among all candidates of a call; p sums to 1 over them.
 
-    Scores of one call cannot be compared with those of another. `orders` is how many orders are asked about, at most
-    one per candidate.
+    Scores of different calls cannot be compared. `orders` is the number of orders asked, at most one per candidate.
     """
 
     inner: Engine
 
     def __init__(self, inner: Engine, orders: int = ORDERS, seed: int = 0) -> None:
         super().__init__(inner)
-        self.listwise = True  # a score is worth nothing without the others of its call, so none is remembered
+        self.listwise = True  # a score depends on the others of its call, so it must not be cached
         self.orders = orders
         self.seed = seed
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
-        """See Scorer. Raises UsageError for more candidates than there are option names, ModelError for more than
-        the model has positions for."""
+        """Score all candidates together; see Scorer.
+
+        Raises UsageError for more candidates than option names, ModelError if the model has too few positions.
+        """
         if len(candidates) > MOST:
             raise UsageError(
-                f"The mode choice shows all candidates at once, {MOST} at most, and there are {len(candidates)}; use "
+                f"The mode choice shows at most {MOST} candidates at once, not {len(candidates)}; use "
                 f"--shortlist {MOST} or fewer."
             )
-        seen = self._look(query, candidates)
+        seen = self._visual_tokens(query, candidates)
         fit = [i for i, (item, tokens) in enumerate(zip(candidates, seen[1:], strict=True)) if _shows(item, tokens)]
         lost = [i for i, tokens in enumerate(seen[1:]) if isinstance(tokens, LooktwiceError)]
         parts: list[tuple[Sequence[int], PairScores]] = [(lost, probability.blank(len(lost), 2, "failed"))]
@@ -67,12 +68,12 @@ class ListwiseScorer(ScorerWrapper):
         return {**self.inner.settings(), **own, "prompt_hash": None, "shared": "query"}
 
     def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Scorer:
-        """See Scorer. A choice has a prompt of its own, so only another mode gives another scorer."""
+        """See Scorer. A choice has its own prompt, so only another mode gives another scorer."""
         return self if mode in (None, modes.CHOICE) else self.inner.with_prompt(prompt, mode)
 
     # --- one call -------------------------------------------------------------------------------------------------
 
-    def _look(self, query: Item, candidates: Sequence[Item]) -> list[VisualTokens | LooktwiceError | None]:
+    def _visual_tokens(self, query: Item, candidates: Sequence[Item]) -> list[VisualTokens | LooktwiceError | None]:
         items = [query, *candidates]
         shown = [i for i, item in enumerate(items) if item.image is not None or item.tokens is not None]
         found: list[VisualTokens | LooktwiceError | None] = [None] * len(items)
@@ -106,7 +107,7 @@ class ListwiseScorer(ScorerWrapper):
         return _averaged(shares.mean(0), entropy.mean(), off_mass.mean(), int(argmax[0]))
 
     def _orders(self, query: Item, candidates: Sequence[Item]) -> list[list[int]]:
-        """Orders that do not depend on the order of the call."""
+        """Return orders that do not depend on the order of the call."""
         base = sorted(range(len(candidates)), key=lambda i: (_content(candidates[i]), candidates[i].id))
         Random(f"{self.seed} {_content(query).hex()}").shuffle(base)
         count = min(self.orders, len(base))
@@ -135,7 +136,7 @@ class ListwiseScorer(ScorerWrapper):
         sides = tuple(str(piece.side) for piece in pieces if piece.text is None)
         stand_ins = [
             self.inner.encode(joined([*head, Piece(None, f"\n1: {text}"), ask])) for text in ("a", "7")
-        ]  # where the first option begins, whatever it is
+        ]  # two stand-ins share only what stands before the first option
         own = [tokens.layout for tokens in shown[: sides.count("query")]]
         first, second = (self.inner.family.expand_placeholders(ids, own) for ids in stand_ins)
         begins = batches.in_common([first, second, row], len(row.ids) - 1)
@@ -143,8 +144,8 @@ class ListwiseScorer(ScorerWrapper):
 
     def _pieces(self, side: Side, item: Item) -> list[Piece]:
         has = parts_of(side, item)
-        picture = [Piece(side, None)] if f"{side}.image" in has else []
-        return picture + ([Piece(None, f" <{self.inner.clean(item.text or '')}>")] if f"{side}.text" in has else [])
+        image = [Piece(side, None)] if f"{side}.image" in has else []
+        return image + ([Piece(None, f" <{self.inner.clean(item.text or '')}>")] if f"{side}.text" in has else [])
 
     def _token(self, name: str) -> int:
         token = labels.single_token(name, self.inner.mllm.processor.tokenizer)
@@ -154,7 +155,7 @@ class ListwiseScorer(ScorerWrapper):
 
 
 def _content(item: Item) -> bytes:
-    """What the item is, however its picture is shown: a codec must not change the orders."""
+    """Return what identifies an item, shown as pixels or tokens alike: a codec must not change the orders."""
     return cache.unread(item.sha256, item.text) if item.sha256 is not None else cache.fingerprint(item)
 
 

@@ -1,4 +1,4 @@
-"""A memory of what was made last, bounded by entries and by bytes, that threads may share."""
+"""Keep what was made last, bounded by entries and by bytes, shared by threads."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Lru(Generic[V]):
             return self._kept.get(key)
 
     def obtain(self, key: Hashable, make: Callable[[], V]) -> V:
-        """Return the value of `key`, made if it is not there. Two threads may both make it; both get the same one."""
+        """Return the value of `key`; make it if it is missing. Two threads may both make it; both get the same one."""
         kept = self.get(key)
         return self.put(key, make()) if kept is None else kept
 
     def put(self, key: Hashable, value: V) -> V:
-        """Keep `value`, and return it; or return what another thread has put under `key` meanwhile."""
+        """Store and return `value`; if another thread has stored one under `key` meanwhile, return that."""
         with self._lock:
             if key in self._kept:
                 return self._kept[key]

@@ -1,4 +1,4 @@
-"""How much goes through a model at once, and what to do when it was too much."""
+"""Choose how much goes through a model at once, and halve a batch that was too much."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from looktwice.models import device
 T = TypeVar("T")
 R = TypeVar("R")
 
-TOWER_NUMBERS = (3 << 24, 3 << 20)  # numbers in the pixels of one tower batch: GPU, CPU (about 21 pictures of 224 px)
+TOWER_NUMBERS = (3 << 24, 3 << 20)  # numbers in the pixels of one tower batch: GPU, CPU (about 21 images of 224 px)
 BATCH_TOKENS = (1 << 15, 1 << 12)  # new tokens of one decoder batch: GPU, CPU; beyond these nothing gets faster
 
 
@@ -21,7 +21,7 @@ BATCH_TOKENS = (1 << 15, 1 << 12)  # new tokens of one decoder batch: GPU, CPU; 
 class Cost:
     """Bytes that a decoder batch needs at its peak, from the model's configuration.
 
-    `own_masks`: every row has a mask of its own, because what it sees depends on where its pictures stand.
+    `own_masks`: every row has its own mask, because it depends on where the row's images stand.
     """
 
     per_token: int
@@ -43,23 +43,23 @@ class Cost:
         return cls(token * itemsize + net_token, key * itemsize, row, own)
 
     def rows(self, length: int, prefix: int, room: int, tokens: int) -> int:
-        """How many rows of `length` new tokens after `prefix` shared ones fit, at least 1."""
+        """Return how many rows of `length` new tokens after `prefix` shared ones fit, at least 1."""
         row = length * self.per_token + (prefix + length) * self.per_key + self.per_row
         mask = 5 * length * (prefix + length)
         wanted, fit = tokens // length, max(1, room // (row + 2 * mask) if self.own_masks else (room - mask) // row)
-        if fit < wanted:  # a power of two: free memory that changes a little must not change the batches
+        if fit < wanted:  # a power of two, so that small changes of free memory do not change the batches
             wanted = 1 << (fit.bit_length() - 1)
         return max(1, wanted)
 
 
 def _head(text_config: Any, heads: int) -> int:
-    """The widest head of any layer."""
+    """Return the width of the widest head of any layer."""
     layers = getattr(text_config, "per_layer_config", None) or [text_config]
     return max(int(getattr(layer, "head_dim", None) or text_config.hidden_size // heads) for layer in layers)
 
 
 def _feed_forward(text_config: Any) -> int:
-    """Numbers between the two halves of a token's feed-forward layer; with experts, of all that it is sent to."""
+    """Return the numbers between the two halves of a token's feed-forward layer, over all experts it is sent to."""
     names = ("num_experts_per_tok", "top_k_experts", "moe_intermediate_size", "hidden_size")
     first, second, expert, hidden = (int(getattr(text_config, name, None) or 0) for name in names)
     dense = int(getattr(text_config, "intermediate_size", None) or 0)
@@ -68,7 +68,7 @@ def _feed_forward(text_config: Any) -> int:
 
 
 def _delta_net(text_config: Any) -> tuple[int, int]:
-    """Bytes per token and per row of a gated delta-net layer, which works in float32 and in chunks of 64 tokens."""
+    """Return bytes per token and per row of a gated delta-net layer, which computes in float32, 64 tokens at a time."""
     names = ("num_value_heads", "key_head_dim", "value_head_dim", "num_key_heads")
     heads, key, value, key_heads = (int(getattr(text_config, f"linear_{name}", None) or 0) for name in names)
     inputs = 4 * (2 * key_heads * key + heads * value)
@@ -78,7 +78,7 @@ def _delta_net(text_config: Any) -> tuple[int, int]:
 def plan(lengths: Sequence[int], rows_for: Callable[[int], int], waste: float = 0.15) -> list[list[int]]:
     """Group rows of these lengths into batches: longest first, no more than `rows_for(longest)` rows in a batch.
 
-    A batch ends early where padding would exceed the share `waste` of its tokens. Every index occurs exactly once.
+    A batch ends early if padding would exceed the share `waste` of its tokens. Every index occurs exactly once.
     """
     batches: list[list[int]] = []
     longest = limit = used = 0
@@ -95,15 +95,21 @@ def plan(lengths: Sequence[int], rows_for: Callable[[int], int], waste: float = 
 
 
 def room(place: torch.device) -> int:
-    """Bytes that a batch may use: half of what a GPU has free, else a quarter of free memory, at most 4 GiB."""
+    """Return the bytes a batch may use: half of a GPU's free memory, else a quarter of free memory, at most 4 GiB."""
     free = device.memory(str(place)).free
     if place.type != "cuda":
         return 4 << 30 if free is None else min(4 << 30, free // 4)
-    kept = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)  # by torch, for the next batch
+    # torch keeps freed memory for the next batch, so the driver counts it as used
+    kept = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
     return ((free or 0) + kept) // 2
 
 
+def rows(cost: Cost, place: torch.device, length: int, prefix: int) -> int:
+    """Return how many rows of `length` new tokens after `prefix` shared ones go through the model at once."""
+    return cost.rows(length, prefix, room(place), BATCH_TOKENS[place.type == "cpu"])
+
+
 def halving(run: Callable[[Sequence[T]], R], batch: Sequence[T]) -> Iterator[tuple[Sequence[T], R]]:
-    """Run a batch, or its halves; see `device.halving`."""
-    alone = "There is not enough memory for a single pair; lower the resolution or choose a smaller model."
+    """Run a batch; if memory runs out, run its halves; see `device.halving`."""
+    alone = "Memory is too small for a single pair; lower the resolution or choose a smaller model."
     return device.halving(run, batch, alone)

@@ -1,4 +1,4 @@
-"""A loaded multimodal LLM with its processor, and what must be remembered of both."""
+"""Hold a loaded multimodal LLM with its processor, and describe both for a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Mllm:
-    """A model in evaluation mode and its processor. `resolution`: pictures are scaled to this longer side first."""
+    """A model in evaluation mode and its processor. `resolution`: images are scaled to this longer side first."""
 
     name: str
     revision: str
@@ -24,7 +24,7 @@ class Mllm:
     resolution: int | None = None
 
     def scale(self, image: Image) -> Image:
-        """The picture with its longer side at `resolution`, up or down, the other cut to a whole number.
+        """Scale an image up or down to a longer side of `resolution`; the other side is rounded down.
 
         2604.13268, image preparation.
         """
@@ -35,12 +35,12 @@ class Mllm:
 
     @property
     def resampler(self) -> str:
-        """What scales images: torchvision where the processor uses it, else Pillow."""
+        """Return the library that scales images: torchvision if the processor uses it, else Pillow."""
         return "torchvision" if getattr(self.processor.image_processor, "backend", "") == "torchvision" else "Pillow"
 
     @property
     def preprocessing(self) -> str:
-        """Name and hash of everything that happens to a picture before the tower."""
+        """Return name and hash of everything that happens to an image before the tower."""
         processor = self.processor.image_processor
         kind = type(processor).__name__.removesuffix("Pil").removesuffix("Fast")
         settings = {k: v for k, v in processor.to_dict().items() if not k.startswith("_") and "type" not in k}
@@ -49,7 +49,7 @@ class Mllm:
 
 
 def keep_budget(processor: Any, resolution: int) -> None:
-    """Stop a native-resolution processor from scaling a picture whose longer side is `resolution` once more."""
+    """Stop a native-resolution processor from scaling an image whose longer side is already `resolution`."""
     if resolution < 1:
         raise UsageError("The resolution is the longer side in pixels; give a number above zero.")
     patch = processor.image_processor.patch_size * processor.image_processor.merge_size

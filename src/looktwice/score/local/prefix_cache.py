@@ -1,4 +1,4 @@
-"""What a prompt's shared beginning leaves in a model: computed once, shown to every batch, never grown by one.
+"""Cache what a prompt's shared beginning leaves in a model: computed once, shown to every batch, never extended.
 
 Attention layers leave keys and values, gated delta-net layers a recurrent state and the last inputs of a convolution.
 """
@@ -14,10 +14,10 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 
 
 class SharedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
-    """One layer's keys and values [1, kv heads, P, head] in front of whatever batch comes.
+    """One layer's keys and values [1, kv heads, P, head] in front of every batch.
 
-    What a batch adds is handed to the attention and forgotten, so that candidates never see each other and memory holds
-    one layer's copies at a time instead of all.
+    A batch's own keys and values go to the attention and are dropped. Candidates so never see each other, and memory
+    holds the copies of one layer at a time instead of all.
     """
 
     def __init__(self, filled: DynamicLayer) -> None:
@@ -33,7 +33,7 @@ class SharedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not ty
 
 
 class _Lent(dict[int, Tensor]):
-    """States [1, …] lent to n rows. Every look makes a copy: a model writes into what it is given."""
+    """States [1, …] lent to n rows. Every read makes a copy, because models write into the states they are given."""
 
     def __init__(self, states: Mapping[int, Tensor], n: int) -> None:
         super().__init__(states)
@@ -45,7 +45,7 @@ class _Lent(dict[int, Tensor]):
 
 
 class SharedStates(LinearAttentionLayer):  # type: ignore[misc]
-    """One gated delta-net layer's states after the prefix, in front of n rows; what the rows add is forgotten."""
+    """One gated delta-net layer's states after the prefix, in front of n rows; the rows' own states are dropped."""
 
     def __init__(self, filled: LinearAttentionLayer, n: int) -> None:
         super().__init__(filled.number_of_states)
@@ -61,10 +61,10 @@ class SharedStates(LinearAttentionLayer):  # type: ignore[misc]
 
 
 class GrowingStates(LinearAttentionLayer):  # type: ignore[misc]
-    """One gated delta-net layer's states for n rows that go on.
+    """One gated delta-net layer's states for n rows that grow.
 
-    The first batch is padded on the right and ends at `last` [n]: the convolution goes on from there. Its padding must
-    leave the recurrent state alone (`Family.ignoring_padding`).
+    The first batch is padded on the right and ends at `last` [n]; the convolution continues from there. Its padding
+    must leave the recurrent state unchanged (`Family.ignoring_padding`).
     """
 
     def __init__(self, filled: LinearAttentionLayer | None, n: int, last: Tensor) -> None:
@@ -91,14 +91,14 @@ class GrowingStates(LinearAttentionLayer):  # type: ignore[misc]
 
 
 def blank(text_config: Any) -> DynamicCache:
-    """An empty cache. Layers with a sliding window keep all keys too: the mask says which of them are seen."""
+    """Return an empty cache. Layers with a sliding window keep all keys too: the mask hides those outside it."""
     cache = DynamicCache(config=text_config)
     cache.layers = [DynamicLayer() if isinstance(layer, DynamicSlidingWindowLayer) else layer for layer in cache.layers]
     return cache
 
 
 def share(filled: Cache | None, n: int) -> Cache | None:
-    """A cache for a batch of n rows after the tokens that `filled` [batch of one] has seen."""
+    """Return a cache for a batch of n rows after the tokens that `filled` [batch of one] has seen."""
     return None if filled is None else Cache(layers=[_shared(layer, n) for layer in filled.layers])
 
 
@@ -109,7 +109,7 @@ def _shared(layer: Any, n: int) -> Any:
 
 
 def distances(prefix: int, length: int, device: torch.device) -> Tensor:
-    """[1, 1, C, P + C]: how many tokens a key lies before a new token; below zero where it comes after.
+    """Return [1, 1, C, P + C]: how many tokens a key lies before a new token; below zero if it comes after.
 
     Padding on the right comes after everything real.
     """
@@ -118,9 +118,9 @@ def distances(prefix: int, length: int, device: torch.device) -> Tensor:
 
 
 def grow(filled: Cache | None, n: int, text_config: Any, last: Tensor) -> DynamicCache:
-    """A cache of its own for n rows that go on for several steps after the tokens in `filled`.
+    """Return a cache of its own for n rows that grow for several steps after the tokens in `filled`.
 
-    The first of them are a batch padded on the right whose rows end at `last` [n].
+    The first step is a batch padded on the right whose rows end at `last` [n].
     """
     cache = blank(text_config)
     for at, layer in enumerate(cache.layers):

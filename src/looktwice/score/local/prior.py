@@ -1,7 +1,7 @@
-"""What the model says with no evidence, divided out of what it says (contextual calibration, Zhao et al., ICML 2021).
+"""Divide the model's answer without evidence out of its answer (contextual calibration, Zhao et al., ICML 2021).
 
-The result is p(label) / p(label | nothing to see), renormalised over the labels. One side of the pair is replaced:
-a picture by a grey field, words by "N/A".
+The result is p(label) / p(label | nothing to see), renormalised over the labels. One side of the pair is replaced: an
+image by a grey field, text by "N/A".
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ GREY, SIDE, WORDS = (128, 128, 128), 224, "N/A"
 class PriorScorer(ScorerWrapper):
     """Divides the prior of one side out of another scorer's answers.
 
-    "query" costs one more pair per candidate; "candidate" one per call and kind (picture, text or both) of candidate,
-    and the second look makes a call of every chunk it reads.
+    "query" costs one more pair per candidate; "candidate" costs one per call and kind (image, text or both) of
+    candidate, and the second look makes one call per chunk.
 
-    Takes the mode p-label only: the others do not read labels.
+    Takes the mode p-label only, because the others do not read labels.
     """
 
     inner: Engine | Reference
@@ -39,10 +39,10 @@ class PriorScorer(ScorerWrapper):
         super().__init__(inner)
         self.side = side
         if self.inner.mode != modes.P_LABEL:
-            raise UsageError(f"A prior can be divided out of label probabilities only, not of {self.inner.mode}.")
+            raise UsageError(f"A prior needs the mode p-label, not {self.inner.mode}; leave the prior or the mode out.")
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
-        """See Scorer. Candidates whose prior cannot be asked for are "failed"."""
+        """See Scorer. Candidates whose prior cannot be scored are "failed"."""
         scores = self.inner.score(query, candidates)
         if self.side == "query":
             prior = self.inner.score(empty(query), candidates).label_logits
@@ -64,15 +64,15 @@ class PriorScorer(ScorerWrapper):
 
 
 def empty(item: Item) -> Item:
-    """An item of the same kind with nothing in it."""
+    """Return an item of the same kind without content."""
     from PIL import Image
 
-    picture = Image.new("RGB", (SIDE, SIDE), GREY) if item.image is not None or item.tokens is not None else None
-    return Item(f"{item.id} (empty)", picture, WORDS if has_words(item.text) else None)
+    image = Image.new("RGB", (SIDE, SIDE), GREY) if item.image is not None or item.tokens is not None else None
+    return Item(f"{item.id} (empty)", image, WORDS if has_words(item.text) else None)
 
 
 def divided(scores: PairScores, prior: Any, values: Sequence[float]) -> PairScores:
-    """`scores` with the label logits `prior` [n, l] taken off; rows whose prior is not finite are "failed"."""
+    """Subtract the label logits `prior` [n, l] from those of `scores`; rows with a non-finite prior are "failed"."""
     fair = scores.label_logits - (prior - _log_sum(prior))
     ok = np.isfinite(fair).all(-1) & np.array([status == "ok" for status in scores.status], dtype=bool)
     p = np.where(ok, expected_value(np.where(ok[:, None], fair, 0.0).astype(np.float64), values), np.nan)

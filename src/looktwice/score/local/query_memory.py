@@ -1,4 +1,4 @@
-"""What was computed for the last few queries, so that several may be asked by turns and from several threads."""
+"""Keep what was computed for the last few queries, so that threads may take turns with several."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class QueryMemory:
         )
         self._prefixes: Lru[Prefix] = Lru(QUERIES, room, lambda kept: prefix_cache.nbytes(kept[0]), least=1)
 
-    def tokens(self, query: Item, images: int, look: Callable[[], VisualTokens]) -> VisualTokens:
-        """Return what `encode_images` gives for a query in a prompt of so many images.
+    def tokens(self, query: Item, images: int, encode: Callable[[], VisualTokens]) -> VisualTokens:
+        """Return what `encode_images` gives for a query in a prompt that shows `images` images.
 
-        Stored tokens give the same object again, by which `prefix` knows them.
+        Stored tokens give the same object again, which `prefix` identifies them by.
         """
         if query.tokens is None:
-            return look()
-        stored = query.tokens  # kept with the result, so that its id is not given away again
-        return self._seen.obtain((id(stored), images), lambda: (stored, look()))[1]
+            return encode()
+        stored = query.tokens  # kept with the result, so that Python cannot reuse its id
+        return self._seen.obtain((id(stored), images), lambda: (stored, encode()))[1]
 
     def prefix(self, ids: Sequence[int], shown: Sequence[VisualTokens], run: Callable[[], Cache]) -> Cache:
-        """Return what `run` gives for a prefix of these token ids that shows these images."""
+        """Return the result of `run` for a prefix of these token ids that shows these images."""
         key = (tuple(ids), *(id(tokens.features) for tokens in shown))
         return self._prefixes.obtain(key, lambda: (run(), shown))[0]

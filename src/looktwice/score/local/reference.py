@@ -1,7 +1,7 @@
-"""The reference path: the oracle that every faster path is measured against.
+"""Score pairs on the reference path: the oracle that every faster path is measured against.
 
-One pair at a time, through the model's own chat template, processor and forward, as a user of transformers would write
-it. Slow and obvious; works for every AutoModelForImageTextToText.
+It takes one pair at a time through the model's own chat template, processor and forward, as a user of transformers
+would. It is slow and obvious, and works for every AutoModelForImageTextToText.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from looktwice.types import Item, PairScores
 
 
 class Reference(Scorer):
-    """Scores pairs on the reference path. `reason` says why, where it was not asked for by name.
+    """Scores pairs on the reference path. `reason` says why, unless the path was asked for by name.
 
     With `as_released`, the checkpoint's repetition penalty is applied before the read-out. `mode` is p-label, p-true or
     digit.
@@ -72,38 +72,38 @@ class Reference(Scorer):
 
     @torch.no_grad()
     def logits(self, query: Item, candidate: Item) -> Tensor:
-        """Logits [V] of the next token after this pair, in float32, as the model gives them."""
+        """Return the next token's logits [V] after this pair, in float32."""
         inputs = self.inputs(query, candidate)
-        with self._hook_lock:  # a fast scorer may share this model
+        with self._hook_lock:  # a fast scorer may share this model and have its hooks on
             out = self._forward(inputs)
         return repetition_penalty.penalise(out, list(inputs["input_ids"]), self.penalty)[0]
 
     def _forward(self, inputs: Any) -> Tensor:
         try:
             logits: Tensor = self.mllm.model(**inputs, **self._keep, use_cache=False).logits
-        except (AttributeError, TypeError, LookupError, ValueError) as error:  # what a bug in one family's code raises
+        except (AttributeError, TypeError, LookupError, ValueError) as error:  # from a bug in one family's code
             raise ModelError(
-                f"{self.mllm.name} cannot read this pair, as its forward in transformers fails ({first_line(error)}); "
+                f"{self.mllm.name} cannot read this pair: its code in transformers fails ({first_line(error)}); "
                 "try another version of transformers, or another model."
             ) from error
         return logits[:, -1].float()
 
     def inputs(self, query: Item, candidate: Item) -> Any:
-        """What the model's own processor makes of this pair."""
+        """Return the inputs that the model's own processor makes of this pair."""
         pieces = self.prompt.lay_out(query, candidate, self._clean)
         items = {"query": query, "candidate": candidate}
-        shown = [self._picture(items[piece.side]) for piece in pieces if piece.side is not None]
+        shown = [self._image(items[piece.side]) for piece in pieces if piece.side is not None]
         text = chat.render(self.mllm.processor, pieces)
         try:
             inputs = self.mllm.processor(
                 text=[text],
-                images=[shown] if shown else None,  # nested: these pictures belong to one text
+                images=[shown] if shown else None,  # nested: these images belong to one text
                 add_special_tokens=chat.adds_special_tokens(self.mllm.processor, text),
                 return_tensors="pt",
             )
-        except (ValueError, MemoryError) as error:  # how processors refuse a picture, such as one far too long
-            why = str(error) or "not enough memory"
-            raise ModelError(f"This pair cannot be prepared for {self.mllm.name}: {why}") from error
+        except (ValueError, MemoryError) as error:  # how processors refuse an image, such as one far too long
+            why = str(error).rstrip(".") or "not enough memory"
+            raise ModelError(f"{self.mllm.name} cannot prepare this pair ({why}); leave the item out.") from error
         return inputs.to(self.mllm.model.device, self.mllm.model.dtype)
 
     def settings(self) -> Mapping[str, Any]:
@@ -120,7 +120,7 @@ class Reference(Scorer):
         )
 
     def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Reference:
-        """The same model, asked another question or read another way."""
+        """Return a scorer of the same model with another prompt or mode."""
         return Reference(
             self.mllm,
             built_in.get(prompt),
@@ -129,12 +129,13 @@ class Reference(Scorer):
             mode=mode or self.mode,
         )
 
-    def _picture(self, item: Item) -> Any:
+    def _image(self, item: Item) -> Any:
         self._needs_pixels(item)
         return self.mllm.scale(item.image) if item.image is not None else None
 
     def _needs_pixels(self, item: Item) -> None:
         if item.image is None and item.tokens is not None:
             raise ModelError(
-                f"The item {item.id!r} has stored visual tokens but no picture; the reference path reads pictures only."
+                f"Item {item.id!r} has stored visual tokens but no image, which the reference path needs; use path "
+                "auto, or give the image."
             )

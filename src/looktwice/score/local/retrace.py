@@ -1,11 +1,11 @@
-"""Visual re-injection: while the model answers, one of its feed-forward layers is shown the picture once more.
+"""Configure visual re-injection: while the model answers, one feed-forward layer is shown the image once more.
 
     Δ(x | Z) = Σ_j φ(⟨x, k_j⟩) v_j          Z: the pair's projected visual tokens, as extra keys and values
     FFN'(x)  = α·Δ(x | Z) + (1 − α)·FFN(x)  before the residual addition
 
-(2602.22278, section 3; the same equations in MemVR, 2410.03577.) Forms differ in where Δ acts, in how it is brought to
-the range of FFN, and in what fires it; the presets below name them. Settings
-and maths; `score.local.retracer` acts on a model.
+(2602.22278, section 3; the same equations in MemVR, 2410.03577.) Forms differ in where Δ acts, in how it is scaled to
+FFN, and in what fires it; the presets below name them. This module holds settings and maths; `score.local.retracer`
+acts on a model.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ TOP = 10  # logits whose entropy is the trigger (code of 2602.22278 and of MemVR
 
 @dataclass(frozen=True, slots=True)
 class Retrace:
-    """How pictures are shown once more. Prints as its name, and the name parses back.
+    """Settings for showing images once more. Prints as its name, and the name parses back.
 
-    `alpha` in [0, 1], 0 being off. Fires at the `layers` (shares of depth), or where those are empty once per pair at
-    the layer after the first one inside `window` (shares of depth, both ends excluded) whose last position has an
-    early-exit entropy above `gamma` (in [0, 1]: top 10 logits, divided by ln 10). `tokens`: whose picture is Z, "last"
-    the one that stands last, "all" every token of the pair, words included. `positions`: from the candidate on, or all.
-    `match`: Δ is brought to FFN's size token by token (L2 norm), over the pair as a whole (mean magnitude), or not.
-    `scaled`: keys and values are brought to the size of the layer's own weights first. `phi` false leaves φ out.
-    `normed`: the final norm goes before the early exit. `remember` false: while a number is written, Z is the token
-    just written.
+    `alpha` in [0, 1]; 0 is off. Δ fires at the `layers` (shares of depth). If those are empty, it fires once per pair,
+    at the layer after the first one inside `window` (shares of depth, both ends excluded) whose last position has an
+    early-exit entropy above `gamma` (in [0, 1]: top 10 logits, divided by ln 10). `tokens` names the images that Z
+    holds: "last" the one that stands last, "all" every token of the pair, text included. `positions`: from the
+    candidate on, or all. `match`: Δ is scaled to FFN's size token by token (L2 norm), over the pair as a whole (mean
+    magnitude), or not. `scaled`: keys and values are first scaled to the size of the layer's own weights. `phi` false
+    leaves φ out. `normed`: the final norm goes before the early exit. `remember` false: while a number is written, Z is
+    the token just written.
     """
 
     name: str
@@ -54,18 +54,20 @@ class Retrace:
     def __post_init__(self) -> None:
         shares = (*self.window, *self.layers, self.alpha, self.gamma)
         if not all(0 <= share <= 1 for share in shares) or self.window[0] >= self.window[1]:
-            raise UsageError("Retrace takes alpha, gamma, layers and window as numbers from 0 to 1, the window rising.")
+            raise UsageError(
+                "Retrace needs alpha, gamma, layers and window from 0 to 1, and a rising window; change them."
+            )
         if self.tokens not in ("candidate", "query", "both", "last", "all"):
             raise UnknownName("choice of retrace tokens", self.tokens, ("candidate", "query", "both", "last", "all"))
 
     @property
     def shares_prefix(self) -> bool:
-        """Whether what stands before the candidate stays as it is and is not Z, so that candidates can share it."""
+        """Return whether tokens before the candidate stay unchanged and outside Z, so that candidates share them."""
         return self.positions == "candidate" and self.tokens != "all"
 
     @property
     def description(self) -> str:
-        """Say how strong it is and where it fires."""
+        """Return how strong it is and where it fires."""
         where = ", ".join(f"{share:.2f}" for share in self.layers)
         fires = f"at {where} of depth" if where else "where entropy is high"
         return f"α = {self.alpha:g}, {fires}"
@@ -74,7 +76,7 @@ class Retrace:
     def parse(cls, text: str | Retrace | None) -> Retrace | None:
         """Read `off`, a preset, or a preset with changes: `causal,alpha=0.2,layers=0.3+0.5`, `paper,window=0.2-0.6`.
 
-        What can be changed: alpha, gamma, window, layers, tokens.
+        Changes may set alpha, gamma, window, layers and tokens.
         """
         if text is None or isinstance(text, Retrace):
             return text
@@ -106,7 +108,7 @@ _CHANGES = ("alpha", "gamma", "window", "layers", "tokens")
 
 
 def delta(x: Tensor, keys: Tensor, values: Tensor, there: Tensor, phi: bool = True) -> Tensor:
-    """Δ(x | Z): `x` [n, C, d], `keys` and `values` [n, T, d], `there` [n, T] true where a token is real; [n, C, d]."""
+    """Return Δ(x | Z) [n, C, d]: `x` [n, C, d], `keys`, `values` [n, T, d], `there` [n, T] true for real tokens."""
     from torch.nn.functional import silu
 
     weights = x @ keys.transpose(1, 2)
@@ -115,19 +117,19 @@ def delta(x: Tensor, keys: Tensor, values: Tensor, there: Tensor, phi: bool = Tr
 
 
 def early_entropy(logits: Tensor) -> Tensor:
-    """Entropy of the softmax over the ten largest of `logits` [n, V], divided by ln 10: [n] in [0, 1]."""
+    """Return the entropy of the softmax over the ten largest of `logits` [n, V], divided by ln 10: [n] in [0, 1]."""
     logp = logits.float().topk(min(TOP, logits.shape[-1]), dim=-1).values.log_softmax(-1)
     return -(logp.exp() * logp).sum(-1) / math.log(TOP)
 
 
 def mean_size(x: Tensor, where: Tensor) -> Tensor:
-    """Mean magnitude of `x` [n, C, d] over the positions in `where` [n, C]: [n, 1, 1] in float32."""
+    """Return the mean magnitude of `x` [n, C, d] over the positions in `where` [n, C]: [n, 1, 1] in float32."""
     total = (x.float().abs().mean(-1) * where).sum(-1)
     return (total / where.sum(-1).clamp_min(1))[:, None, None]
 
 
 def sizes(x: Tensor, where: Tensor, how: str) -> Tensor:
-    """What Δ is matched by: L2 norms [n, C, 1] where `how` is "token", else mean magnitudes [n, 1, 1]."""
+    """Return the sizes that Δ is scaled by: L2 norms [n, C, 1] if `how` is "token", else mean magnitudes [n, 1, 1]."""
     if how != "token":
         return mean_size(x, where)
     import torch

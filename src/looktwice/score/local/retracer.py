@@ -1,6 +1,6 @@
-"""Retrace bound to a model: hooks on its own layers, put on for one forward pass and taken off after it.
+"""Bind retrace to a model: hooks on its own layers, put on for one forward pass and taken off after it.
 
-Outside of that pass the model is untouched. See `score.local.retrace` for the equations and the settings.
+Outside that pass the model is unchanged. See `score.local.retrace` for the equations and the settings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from looktwice.score.local.retrace import TINY, Retrace, delta, early_entropy, m
 
 @dataclass(slots=True)
 class Evidence:
-    """What one batch is shown once more: `z` [n, T, d], `there` [n, T]; and where: `at` [n, C], `last` [n].
+    """The tokens shown once more to one batch, `z` [n, T, d] and `there` [n, T], and where: `at` [n, C], `last` [n].
 
     `fires` maps a layer to the rows (bool [n]) where Δ is added.
     """
@@ -37,9 +37,9 @@ class Evidence:
 
 
 class Retracer:
-    """Retrace bound to a model. Raises UsageError where the model has no layer that it could act on.
+    """Retrace bound to a model. Raises UsageError if the model has no layer that it could act on.
 
-    Counts what it does; `report` says it.
+    Counts its own actions; `report` returns the counts.
     """
 
     def __init__(self, spec: Retrace, mllm: Mllm, family: Family) -> None:
@@ -53,8 +53,8 @@ class Retracer:
         wrong = [at for at, mlp in self.mlps.items() if not (hasattr(mlp, "gate_proj") and hasattr(mlp, "down_proj"))]
         if any(hasattr(part, "experts") for at, mlp in self.mlps.items() for part in (mlp, layers[at])):
             raise UsageError(
-                f"Retrace {spec} would act on layers of {mllm.name} that send each token to experts of its own, and "
-                "its keys and values are one feed-forward layer's; choose a model without experts, or leave it off."
+                f"Retrace {spec} needs one feed-forward layer per place, but layers of {mllm.name} send each token to "
+                "experts of its own; choose a model without experts, or leave retrace off."
             )
         if not self.mlps or wrong:
             raise UsageError(
@@ -66,7 +66,8 @@ class Retracer:
         self._sizes: dict[int, tuple[float, float]] = {}
         self.pairs = 0
         self._fired: Counter[int] = Counter()
-        self._ratios = torch.zeros(2)  # their sum and how many; on the device: reading them would wait for the batch
+        # sum and count stay on the device: reading them would wait for every batch
+        self._ratios = torch.zeros(2)
 
     @property
     def _acting(self) -> list[int]:
@@ -74,7 +75,7 @@ class Retracer:
 
     @contextmanager
     def watching(self, batch: Batch, part: Sequence[Pair]) -> Iterator[Evidence]:
-        """Show the pictures of the pairs in `part` once more during one forward pass over their tokens."""
+        """Show the images of the pairs in `part` once more during one forward pass over their tokens."""
         evidence = self.gather(batch, part)
         self.pairs += len(part)
         with self.acting(evidence):
@@ -84,9 +85,9 @@ class Retracer:
 
     @contextmanager
     def acting(self, evidence: Evidence) -> Iterator[None]:
-        """Put the hooks on, and take them off whatever happens."""
+        """Put the hooks on, and take them off even after an error."""
         everywhere = torch.ones_like(evidence.last, dtype=torch.bool)
-        evidence.fires = {at: everywhere for at in self.static}
+        evidence.fires = {at: everywhere for at in self.static}  # fresh for every pass: the trigger decides anew
         hooks = [
             layer.register_forward_hook(lambda module, args, out, at=at: self._probe(at, out, evidence))
             for at, layer in self._layers.items()
@@ -103,7 +104,7 @@ class Retracer:
                 hook.remove()
 
     def gather(self, batch: Batch, part: Sequence[Pair]) -> Evidence:
-        """Z of each pair and the positions where it acts. Raises UsageError where a pair shows no such picture."""
+        """Return Z of each pair and the positions where it acts. Raises UsageError if a pair shows no such image."""
         length = batch.embeds.shape[1]
         column = torch.arange(length, device=batch.embeds.device)
         real = at = column <= batch.last[:, None]
@@ -118,7 +119,7 @@ class Retracer:
         return Evidence(z, torch.arange(z.shape[1], device=column.device) < counts[:, None], at, batch.last, {})
 
     def later(self, evidence: Evidence, embeds: Tensor) -> Evidence:
-        """The evidence of a decoding step over the new tokens `embeds` [n, t, d]."""
+        """Return the evidence of a decoding step over the new tokens `embeds` [n, t, d]."""
         n, t = embeds.shape[:2]
         at = torch.ones(n, t, dtype=torch.bool, device=embeds.device)
         last = torch.full((n,), t - 1, device=embeds.device)
@@ -127,8 +128,10 @@ class Retracer:
         return Evidence(embeds, at, at, last, {})
 
     def report(self) -> dict[str, Any]:
-        """Pairs seen, share of them in which it fired, how often per layer, mean of |Δ| / |FFN| before any
-        matching (steps of writing included; pairs whose ratio is no number left out)."""
+        """Return the pairs seen, the share in which it fired, its counts per layer, and the mean of |Δ| / |FFN|.
+
+        The mean is taken before any matching; it includes steps of writing and leaves out non-finite ratios.
+        """
         fired = sum(self._fired.values())
         total, count = self._ratios.tolist()
         return {
@@ -143,8 +146,8 @@ class Retracer:
         shown = [t.features for t, side in zip(pair.pictures, pair.sides, strict=True) if side in wanted]
         if not shown:
             raise UsageError(
-                f"Retrace {self.spec} finds no such picture in this pair to show once more; say tokens=both, or leave "
-                "it off for pairs of words."
+                f"Retrace {self.spec} finds no such image in this pair; set tokens=both, or leave retrace off for "
+                "pairs of texts."
             )
         return torch.cat(shown[-1:] if self.spec.tokens == "last" else shown)
 
@@ -155,7 +158,7 @@ class Retracer:
             state = self.decoder.norm(state)
         head = self.model.get_output_embeddings()
         unsure = early_entropy(self.family.finish(head(state.to(head.weight.dtype)))) > self.spec.gamma
-        for earlier in evidence.fires.values():
+        for earlier in evidence.fires.values():  # the trigger fires once per pair
             unsure = unsure & ~earlier
         evidence.fires[at + 1] = unsure
 
@@ -166,28 +169,29 @@ class Retracer:
         rows = fires.nonzero()[:, 0]
         if not len(rows):
             return ffn
-        out = ffn.clone()
+        out = ffn.clone()  # a hook's output may be in use elsewhere, so it is never written into
         parts = (part[rows] for part in (x, ffn, evidence.z, evidence.there, evidence.at))
         out[rows] = self._fused(at, mlp, *parts)
         return out
 
     def _fused(self, at: int, mlp: Any, x: Tensor, ffn: Tensor, z: Tensor, there: Tensor, where: Tensor) -> Tensor:
-        """(1 − α) · FFN(x) + α · Δ at the positions in `where` [n, C], FFN(x) elsewhere."""
+        """Return (1 − α) · FFN(x) + α · Δ at the positions in `where` [n, C], FFN(x) elsewhere."""
         keys, values = self._entries(at, mlp, z.to(x.dtype), there)
         added = delta(x, keys, values, there, self.spec.phi)
         own, new = (sizes(part, where, self.spec.match) for part in (ffn, added))
         ratios = _mean_over(new / own.clamp_min(TINY), where)
-        fine = ratios.isfinite()  # a pair that fails must not take the others with it
+        fine = ratios.isfinite()  # one failed pair must not make the whole mean NaN
         self._ratios = self._ratios.to(ratios) + torch.stack([torch.where(fine, ratios, 0).sum(), fine.sum()])
         share = self.spec.alpha * where[..., None]
+        # Δ takes FFN's size, so that α alone sets its weight
         scale = share if self.spec.match == "none" else share * (own / new.clamp_min(TINY))
         return torch.addcmul(ffn * (1 - share).to(ffn.dtype), added, scale.to(ffn.dtype))
 
     def _entries(self, at: int, mlp: Any, z: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values: Z, brought to the mean magnitude of the layer's own where `scaled`."""
+        """Return keys and values: Z, scaled to the mean magnitude of the layer's own if `scaled`."""
         if not self.spec.scaled:
             return z, z
-        if at not in self._sizes:
+        if at not in self._sizes:  # weights never change, so their sizes are measured once
             sizes = [float(part.weight.abs().float().mean()) for part in (mlp.gate_proj, mlp.down_proj)]
             self._sizes[at] = (sizes[0], sizes[1])
         size = mean_size(z, there).clamp_min(TINY)
@@ -196,14 +200,14 @@ class Retracer:
 
 
 def _mean_over(ratio: Tensor, where: Tensor) -> Tensor:
-    """[n]: the mean over the positions in `where` [n, C] of `ratio`, per token [n, C, 1] or per pair [n, 1, 1]."""
+    """Return the mean [n] of `ratio`, per token [n, C, 1] or per pair [n, 1, 1], over positions in `where` [n, C]."""
     if ratio.shape[1] == 1:
         return ratio.flatten()
     return (ratio[..., 0] * where).sum(-1) / where.sum(-1).clamp_min(1)
 
 
 def _places(spec: Retrace, depth: int) -> tuple[list[int], list[int]]:
-    """Layers where Δ always acts; and those after which the trigger looks, to act at the next."""
+    """Return the layers where Δ always acts, and those after which the trigger reads, to act at the next."""
     if spec.layers:
         return sorted({min(depth - 1, math.floor(round(share * depth, 9))) for share in spec.layers if depth}), []
     low, high = (round(share * depth, 9) for share in spec.window)

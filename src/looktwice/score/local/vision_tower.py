@@ -1,4 +1,4 @@
-"""Visual tokens of items: stored ones as they are, others through the vision tower once, then from memory."""
+"""Give items their visual tokens: stored ones unchanged, others once through the vision tower, then from memory."""
 
 from __future__ import annotations
 
@@ -26,62 +26,61 @@ class Tower:
         self.mllm = mllm
         self.family = family
         self.pictures_seen = 0
-        self._place = (mllm.model.device, mllm.model.dtype)  # asking the model walks through all of its modules
+        self._place = (mllm.model.device, mllm.model.dtype)  # read once: the model walks through all of its modules
         self._kept: Lru[VisualTokens] = Lru(1 << 30, room, nbytes)
         self._lock = threading.Lock()
 
-    def visual_tokens(self, items: Sequence[Item], pictures: int) -> list[VisualTokens | LooktwiceError]:
-        """Tokens of every item in order, on the model's device; an item that cannot be used gives its error instead.
+    def visual_tokens(self, items: Sequence[Item], images: int) -> list[VisualTokens | LooktwiceError]:
+        """Return the tokens of every item in order, on the model's device; an unusable item gives its error instead.
 
-        `pictures`: how many the prompt shows. Stored tokens of a prompt with another number of them give way to the
-        picture where it is there; raises UsageError where it is not.
+        `images`: how many images the prompt shows. Stored tokens made for another number give way to the item's
+        image; raises UsageError if the image is missing too.
         """
-        stored = [self._usable(item, pictures) for item in items]
+        stored = [self._usable(item, images) for item in items]
         keys = [
-            None if tokens is not None else self._key(item, pictures)
-            for item, tokens in zip(items, stored, strict=True)
+            None if tokens is not None else self._key(item, images) for item, tokens in zip(items, stored, strict=True)
         ]
         with self._lock:
-            found = self._find(keys, items, pictures)
+            found = self._find(keys, items, images)
         return [
             found[key] if tokens is None else self._stored(tokens) for key, tokens in zip(keys, stored, strict=True)
         ]
 
-    def demand(self, items: Sequence[Item], pictures: int) -> list[VisualTokens]:
+    def demand(self, items: Sequence[Item], images: int) -> list[VisualTokens]:
         """Return tokens of every item, in order; raise the error of the first that cannot be used."""
         found: list[VisualTokens] = []
-        for tokens in self.visual_tokens(items, pictures):
+        for tokens in self.visual_tokens(items, images):
             if isinstance(tokens, LooktwiceError):
                 raise tokens
             found.append(tokens)
         return found
 
-    def _usable(self, item: Item, pictures: int) -> VisualTokens | None:
-        if item.tokens is None or self.family.accepts(item.tokens.layout, pictures):
+    def _usable(self, item: Item, images: int) -> VisualTokens | None:
+        if item.tokens is None or self.family.accepts(item.tokens.layout, images):
             return item.tokens
         if item.image is not None:
             return None
         raise UsageError(
-            f"The visual tokens stored for {item.id!r} are not those that {self.mllm.name} makes for a prompt with "
-            f"{pictures} picture{'s' * (pictures > 1)}; use --codec pictures, or a prompt made for this kind of query."
+            f"The visual tokens stored for {item.id!r} do not suit a prompt of {self.mllm.name} with {images} "
+            f"image{'s' * (images > 1)}; use --codec pictures, or a prompt made for this kind of query."
         )
 
-    def _find(self, keys: Sequence[Key | None], items: Sequence[Item], pictures: int) -> Found:
+    def _find(self, keys: Sequence[Key | None], items: Sequence[Item], images: int) -> Found:
         waiting = {key: item for key, item in zip(keys, items, strict=True) if key is not None}
         found: Found = {}
         for key in list(waiting):
             if (kept := self._kept.get(key)) is not None:
                 found[key] = kept
                 del waiting[key]
-        return found | self._see(waiting, pictures)
+        return found | self._see(waiting, images)
 
-    def _key(self, item: Item, pictures: int) -> Key:
+    def _key(self, item: Item, images: int) -> Key:
         if item.image is None:
-            raise ModelError(f"The item {item.id!r} has neither a picture nor visual tokens.")
+            raise ModelError(f"Item {item.id!r} has neither an image nor visual tokens; give it one.")
         digest = item.sha256
         if digest is None:
             digest = hashlib.sha256(repr(item.image.size).encode() + item.image.tobytes()).hexdigest()
-        return digest, pictures if self.family.depends_on_pictures else 0
+        return digest, images if self.family.depends_on_pictures else 0
 
     def _stored(self, tokens: VisualTokens) -> VisualTokens | LooktwiceError:
         count = sum(p.h * p.w for p in tokens.layout if isinstance(p, Block))
@@ -89,39 +88,41 @@ class Tower:
         deep = (self.family.levels, count, self.family.width) if self.family.levels else None
         if shapes != ((count, self.family.width), deep):
             return ModelError(
-                f"Stored visual tokens of shapes {shapes} do not fit their layout and this model, which ask for "
+                f"Stored visual tokens of shapes {shapes} do not fit their layout and this model, which need "
                 f"{((count, self.family.width), deep)}; index the item again."
             )
         return self._on(tokens)
 
-    def _see(self, waiting: dict[Key, Item], pictures: int) -> Found:
+    def _see(self, waiting: dict[Key, Item], images: int) -> Found:
         found: Found = {}
-        for batch in self._batches(self._prepared(waiting, pictures, found)):
+        for batch in self._batches(self._prepared(waiting, images, found)):
             for done in halving(lambda part: self.family.encode_images([p for _, p in part]), batch):
                 for (key, _), tokens in zip(*done, strict=True):
                     found[key] = self._keep(key, self._on(tokens))
         return found
 
-    def _prepared(self, waiting: dict[Key, Item], pictures: int, refused: Found) -> Iterator[tuple[Key, Prepared]]:
-        """One by one as they are taken, as a photo's pixels are hundreds of megabytes; errors go to `refused`."""
+    def _prepared(self, waiting: dict[Key, Item], images: int, refused: Found) -> Iterator[tuple[Key, Prepared]]:
+        """Yield images one by one, because a photo's pixels take hundreds of megabytes; errors go to `refused`."""
         for key, item in waiting.items():
             assert item.image is not None
             try:
-                yield key, self.family.prepare(self.mllm.scale(item.image), pictures)
-            except (ValueError, MemoryError) as error:  # how processors refuse a picture, such as one far too long
-                why = str(error) or "not enough memory"
-                refused[key] = ModelError(f"The picture {item.id!r} cannot be prepared for {self.mllm.name}: {why}")
+                yield key, self.family.prepare(self.mllm.scale(item.image), images)
+            except (ValueError, MemoryError) as error:  # how processors refuse an image, such as one far too long
+                why = str(error).rstrip(".") or "not enough memory"
+                refused[key] = ModelError(
+                    f"{self.mllm.name} cannot prepare the image {item.id!r} ({why}); leave it out."
+                )
 
     def _batches(self, ready: Iterable[tuple[Key, Prepared]]) -> Iterator[list[tuple[Key, Prepared]]]:
         limit = TOWER_NUMBERS[self._place[0].type == "cpu"]
         batch: list[tuple[Key, Prepared]] = []
         size = 0
-        for key, picture in ready:
-            if batch and size + picture.size > limit:
+        for key, image in ready:
+            if batch and size + image.size > limit:
                 yield batch
                 batch, size = [], 0
-            batch.append((key, picture))
-            size += picture.size
+            batch.append((key, image))
+            size += image.size
         if batch:
             yield batch
 

@@ -1,4 +1,4 @@
-"""The prompts that come with looktwice, and those read from a file.
+"""Hold the prompts that come with looktwice, and read others from files.
 
 They follow the two papers (arXiv 2604.13268 and 2602.22278) clause by clause, in our own words.
 """
@@ -24,23 +24,23 @@ _SEGMENT = {"part?": str, "before?": str, "after?": str, "optional?": bool}
 
 
 def fitting(query: Item, candidate: Item) -> list[str]:
-    """Names of the built-in prompts that can show this pair, the first being the one to take; `mixed` comes last."""
+    """Return the names of the built-in prompts that can show this pair: the best one first, `mixed` last."""
     return [p.name for p in PROMPTS.values() if p.misfit(query, candidate) is None]
 
 
 def check(prompt: Prompt, query: Item, candidate: Item) -> None:
-    """Raise UsageError, naming prompts that fit, where this prompt cannot show this pair."""
+    """Raise UsageError, naming prompts that fit, if this prompt cannot show this pair."""
     why = prompt.misfit(query, candidate)
     if why is not None:
         names = fitting(query, candidate)
-        hint = f"use {' or '.join(names[:3])}" if names else "give the item a picture or a text"
+        hint = f"use {' or '.join(names[:3])}" if names else "give the item an image or a text"
         raise UsageError(f"The prompt {prompt.name!r} does not fit this pair: {why}; {hint}.")
 
 
 def get(prompt: str | Path | Prompt) -> Prompt:
-    """A prompt by its built-in name or from a .toml or .json file.
+    """Return a prompt by its built-in name or from a .toml or .json file.
 
-    Raises UnknownName where nothing has that name, UsageError where a file cannot be understood.
+    Raises UnknownName if no prompt has that name, UsageError if the file is not a valid prompt.
     """
     if isinstance(prompt, Prompt):
         return prompt
@@ -55,8 +55,8 @@ def get(prompt: str | Path | Prompt) -> Prompt:
 def read(path: Path) -> Prompt:
     """Read a prompt from a file of `name`, `segments` and `labels`.
 
-    A segment is a string (a part such as "query.image", or literal text) or a table {part, before, after, optional}; a
-    label is a table {name, value, variants}, its variants being its name unless given.
+    A segment is a string (a part such as "query.image", or literal text) or a table {part, before, after, optional}. A
+    label is a table {name, value, variants}; without variants, its name is its one spelling.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -70,9 +70,7 @@ def read(path: Path) -> Prompt:
     except UsageError:
         raise
     except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f"The prompt file {path} is not understood ({error}): it needs `segments` and `labels`."
-        ) from error
+        raise UsageError(f"The prompt file {path} is not valid ({error}); give it `segments` and `labels`.") from error
 
 
 def _segment(value: str | Mapping[str, Any]) -> Segment:
@@ -118,60 +116,60 @@ _UNIQUE = (
 _TRUE = "Reply with one word only: True or False."
 
 
-def _pictures(name: str, text: str, labels: tuple[Label, ...] = DIGITS) -> Prompt:
+def _images(name: str, text: str, labels: tuple[Label, ...] = DIGITS) -> Prompt:
     pair = (Segment(part="query.image"), Segment(part="candidate.image"))
     return Prompt(name, (*pair, Segment(text=_TWO + text)), labels)
 
 
 _BUILT_IN = (
-    _pictures("object", _OBJECT + _OBJECT_BULLETS + _DIGIT),
-    _pictures(
+    _images("object", _OBJECT + _OBJECT_BULLETS + _DIGIT),
+    _images(
         "landmark",
         "Is the very landmark, building or architectural detail of the query also in the candidate?\n"
         "- It must be the same structure, not one that resembles it.\n"
         "- The query may show the whole or a close detail such as a door, a statue or a window.\n"
         "- Scale, viewpoint, light and occlusion may differ.\n" + _DIGIT,
     ),
-    _pictures("generic", "Does the candidate resemble the query?\n" + _SO),
-    _pictures(
+    _images("generic", "Does the candidate resemble the query?\n" + _SO),
+    _images(
         "object_details",
         _OBJECT + "- It must be the same individual object.\n- It may appear at another scale.\n"
         "- It may be only partly visible.\n- Other objects may be around it.\n" + _DIGIT,
     ),
-    _pictures("object_simple", "Is the very object of the query (not just a similar one) in the candidate?\n" + _DIGIT),
-    _pictures(
+    _images("object_simple", "Is the very object of the query (not just a similar one) in the candidate?\n" + _DIGIT),
+    _images(
         "object_yesno",
         _OBJECT + _OBJECT_BULLETS + "Answer with one word only: Yes if it is present, No if it is absent.",
         YES_NO,
     ),
-    _pictures("binary", _UNIQUE + "Answer with one digit only: 0 for different, 1 for the same. Write nothing else."),
-    _pictures(
+    _images("binary", _UNIQUE + "Answer with one digit only: 0 for different, 1 for the same. Write nothing else."),
+    _images(
         "ternary",
         _UNIQUE
         + "Answer with one digit only: 0 for clearly different, 1 for possibly the same, 2 for definitely the same.",
         TERNARY,
     ),
-    _pictures(
+    _images(
         "decimal",
         _UNIQUE
         + "Answer with one number only, from 1 to 10: 1 to 3 different, 4 to 6 the same category, 7 or 8 likely the "
         "same, 9 very likely, 10 almost certain.",
         TEN,
     ),
-    _pictures(
+    _images(
         "class",
         "Does the candidate show an object of the same kind as the query's?\n- It need not be the same individual.\n"
         "- It may appear at another scale.\n- It may be only partly visible.\n- Other objects may be around it.\n"
         + _DIGIT,
     ),
-    _pictures("class_simple", "Do both images show the same kind of thing?\n" + _SO),
-    _pictures(
+    _images("class_simple", "Do both images show the same kind of thing?\n" + _SO),
+    _images(
         "met",
         "Is the very artwork of the query also in the candidate?\n"
         "- It must be the same work, not a similar one or another of the same subject.\n"
         "- Scale, viewpoint and occlusion may differ, and other objects may be around it.\n" + _DIGIT,
     ),
-    _pictures(
+    _images(
         "inat",
         "Does the candidate show the very species of the query?\n- Beware of species that look alike.\n"
         "- Angle, scale and occlusion may differ.\n" + _SO,

@@ -1,4 +1,4 @@
-"""From the pieces of a prompt to the text that a model reads: its own chat template."""
+"""Render the pieces of a prompt with the model's own chat template."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from looktwice.score.prompting.prompt import Piece
 
 
 def render(processor: Any, pieces: Sequence[Piece]) -> str:
-    """One user turn with the generation prompt; every picture is one placeholder of the model's own."""
+    """Return one user turn with the generation prompt; each image is one placeholder of the model's own."""
     # through the tokenizer: one processor (SmolVLM's) demands a video processor for the same work
     options = {"enable_thinking": False} if "enable_thinking" in str(processor.chat_template) else {}
     return str(
@@ -25,28 +25,28 @@ def render(processor: Any, pieces: Sequence[Piece]) -> str:
 
 
 def messages(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
-    """The pieces as one user message."""
+    """Return the pieces as one user message."""
     parts = [{"type": "image"} if piece.text is None else {"type": "text", "text": piece.text} for piece in pieces]
     return [{"role": "user", "content": parts}]
 
 
 def adds_special_tokens(processor: Any, text: str) -> bool:
-    """False where the template has already written the start token, so that there are not two."""
+    """Return False if the template has already written the start token, so that it is not written twice."""
     start = processor.tokenizer.bos_token
     return start is None or not text.startswith(start)
 
 
 def encode(processor: Any, text: str) -> list[int]:
-    """Token ids of rendered text."""
+    """Return the token ids of rendered text."""
     return list(processor.tokenizer(text, add_special_tokens=adds_special_tokens(processor, text))["input_ids"])
 
 
 def check_template(processor: Any) -> None:
-    """Raise UsageError where there is no chat template, or one that makes the model think before it answers."""
+    """Raise UsageError if the chat template is missing or makes the model think before it answers."""
     if not processor.chat_template:
-        raise UsageError("This model has no chat template, so it cannot be asked anything; choose an instruct model.")
+        raise UsageError("This model has no chat template, so it takes no prompt; choose an instruct model.")
     text = render(processor, [Piece("query", None), Piece("candidate", None), Piece(None, "?")])
     if text.rfind("<think>") > text.rfind("</think>"):
         raise UsageError(
-            "This model thinks before it answers, so its next token is no answer; choose its instruct variant."
+            "This model thinks before it answers, so its next token is not the answer; choose its instruct variant."
         )

@@ -1,7 +1,7 @@
-"""A prompt as a record: what a pair looks like to the model, and which answers are read.
+"""Describe a prompt as a record: how the model sees a pair, and which answers are read.
 
-A prompt is a row of segments (literal text, and the parts of the pair) and a set of labels with values. Nothing here
-knows a model, a tokenizer or the wording of any prompt.
+A prompt is a row of segments (literal text, and the parts of the pair) and a set of labels with values. This module
+knows neither models nor tokenizers nor the wording of any prompt.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Literal text, or one part of the pair with the words that come and go with it.
+    """Literal text, or one part of the pair with the text that frames it.
 
     `before` and `after` frame the part; an `optional` part that the item lacks takes its frame with it.
     """
@@ -37,7 +37,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One answer. `variants` are its spellings (each read where it is a single token), `value` lies in [0, 1]."""
+    """One answer. `variants` are its spellings (each read if it is a single token), `value` lies in [0, 1]."""
 
     name: str
     value: float
@@ -46,7 +46,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One piece of a laid-out pair: text, or (`text` None) the picture of one side."""
+    """One piece of a laid-out pair: text, or (`text` None) the image of one side."""
 
     side: Side | None
     text: str | None
@@ -78,42 +78,42 @@ class Prompt:
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
-        """The parts shown, in order."""
+        """Return the parts shown, in order."""
         return tuple(s.part for s in self.segments if s.part)
 
     @cached_property
     def hash(self) -> str:
-        """16 hex digits over segments and labels (not the name): equal hashes ask the same question."""
+        """Return 16 hex digits over segments and labels (not the name); equal hashes ask the same question."""
         body = {"segments": [asdict(s) for s in self.segments], "labels": [asdict(x) for x in self.labels]}
         text = json.dumps(body, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def shares_query(self) -> bool:
-        """True where a part of the query stands before the candidate, so that its work is done once per query."""
+        """Return True if a part of the query stands before the candidate, so that its work is done once per query."""
         return self.parts[0].startswith("query")
 
     def misfit(self, query: Item, candidate: Item) -> str | None:
-        """Why this pair cannot be shown, or None. Parts of a candidate that the prompt does not show are left out."""
+        """Return why this pair cannot be shown, or None. Candidate parts that the prompt does not show are left out."""
         has = parts_of("query", query) | parts_of("candidate", candidate)
         for segment in self.segments:
             if segment.part and not segment.optional and segment.part not in has:
-                return f"it shows the {_words(segment.part)}, and there is none"
+                return f"the pair lacks the {_described(segment.part)}, which this prompt shows"
         unseen = parts_of("query", query) - set(self.parts)
         if unseen:
-            return f"it would ignore the {_words(min(unseen))}"
+            return f"it would ignore the {_described(min(unseen))}"
         for side in ("query", "candidate"):
             if not any(part in has for part in self.parts if part.startswith(side)):
                 return f"it shows nothing of the {side}"
         return None
 
     def lay_out(self, query: Item, candidate: Item, clean: Callable[[str], str] = str) -> tuple[Piece, ...]:
-        """The pair as pictures with texts between them; `clean` is applied to the texts of the two items only."""
+        """Return the pair as images with texts between them; `clean` is applied to the two items' texts only."""
         return joined(piece for s in self.segments for piece in _pieces(s, query, candidate, clean))
 
 
 def joined(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
-    """The same with neighbouring texts as one, as a tokenizer must see them."""
+    """Join neighbouring texts into one piece, because a tokenizer may merge across their border."""
     out: list[Piece] = []
     for piece in pieces:
         if out and piece.text is not None and out[-1].text is not None:
@@ -124,7 +124,7 @@ def joined(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
 
 
 def parts_of(side: Side, item: Item) -> set[Part]:
-    """What this item has to show; stored visual tokens count as a picture, blank text as none."""
+    """Return the parts this item can show; stored visual tokens count as an image, blank text as none."""
     parts: set[Part] = set()
     if item.image is not None or item.tokens is not None:
         parts.add(cast(Part, f"{side}.image"))
@@ -133,9 +133,9 @@ def parts_of(side: Side, item: Item) -> set[Part]:
     return parts
 
 
-def _words(part: Part) -> str:
+def _described(part: Part) -> str:
     side, _, kind = part.partition(".")
-    return f"{side}'s {'picture' if kind == 'image' else 'text'}"
+    return f"{side}'s {'image' if kind == 'image' else 'text'}"
 
 
 def _pieces(segment: Segment, query: Item, candidate: Item, clean: Callable[[str], str]) -> Sequence[Piece]:

@@ -1,1 +1,1 @@
-"""From the next token to a score."""
+"""Turn next-token logits into a score."""

@@ -1,4 +1,4 @@
-"""Which token ids spell a prompt's labels, for one tokenizer."""
+"""Find the token ids that spell a prompt's labels in one tokenizer."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ SPACE_MARKS = ("\u2581", "\u0120")  # how SentencePiece and byte-level vocabular
 
 
 def resolve(prompt: Prompt, tokenizer: Any) -> LabelIds:
-    """Token ids of every label of `prompt`.
+    """Return the token ids of every label of `prompt`.
 
-    A variant counts where the tokenizer has exactly one token for it, spelled as it stands (no space added in front).
-    Raises UsageError where a label has none, or where two labels share one.
+    A variant counts if the tokenizer has exactly one token for it, spelled as written (no space added in front).
+    Raises UsageError if a label has no such token, or if two labels share one.
     """
     ids = tuple(_ids(prompt, label, tokenizer) for label in prompt.labels)
     flat = [i for variants in ids for i in variants]
     if len(set(flat)) != len(flat):
-        raise UsageError(f"Two labels of the prompt {prompt.name!r} are the same token for this tokenizer; change one.")
+        raise UsageError(f"Two labels of the prompt {prompt.name!r} are the same token in this tokenizer; change one.")
     return LabelIds(ids, tuple(label.value for label in prompt.labels))
 
 
 def single_token(text: str, tokenizer: Any) -> int | None:
-    """The one token that spells `text`, or None.
+    """Return the one token that spells `text`, or None.
 
-    Some tokenizers put a space before every text they encode; the piece without it, which is what follows a generation
-    prompt, is then looked up in the vocabulary.
+    Some tokenizers put a space before every text they encode. The vocabulary is then searched for the piece without
+    the space, because no space follows a generation prompt.
     """
     encoded = tokenizer.encode(text, add_special_tokens=False)
     found = encoded[0] if len(encoded) == 1 else None
@@ -48,7 +48,7 @@ def _ids(prompt: Prompt, label: Label, tokenizer: Any) -> tuple[int, ...]:
     ids = tuple(dict.fromkeys(i for i in found if i is not None))
     if not ids:
         raise UsageError(
-            f"The prompt {prompt.name!r} needs a single token for its answer {label.name!r}, and this model's "
-            "tokenizer has none; choose another prompt or model."
+            f"This model's tokenizer has no single token for {label.name!r}, an answer of the prompt {prompt.name!r}; "
+            "choose another prompt or model."
         )
     return ids

@@ -1,10 +1,10 @@
-"""Score modes: what is made of the model's next-token distribution, by name.
+"""Name the score modes: each turns the model's next-token distribution into p in its own way.
 
 `p-label` reads the prompt's labels with their values over their variants (2604.13268). `p-true` is the probability of
-the one token "True" over the whole vocabulary, as the released code of 2602.22278 reads it: what goes to "False" and
-to everything else counts against it alike. `digit` is the answer itself, 0 or 1, as if it had been written and parsed
-(2604.13268, ablation). The others need more than one distribution: `written` and `written-expected` are in
-`score.local.generated`, `choice` in `score.local.listwise`. Knows logits and token ids, no pictures.
+the one token "True" over the whole vocabulary, as the released code of 2602.22278 reads it: "False" and every other
+token count against it alike. `digit` is the answer itself, 0 or 1, as if it had been written and parsed (2604.13268,
+ablation). The other modes need more than one distribution: `written` and `written-expected` are in
+`score.local.generated`, `choice` in `score.local.listwise`. This module knows logits and token ids, no images.
 """
 
 from __future__ import annotations
@@ -39,21 +39,23 @@ Reader: TypeAlias = "Callable[[Tensor, LabelIds], PairScores]"
 
 
 def check(mode: str) -> str:
-    """The mode itself; raises UnknownName where there is none of that name."""
+    """Return `mode`; raise UnknownName if no mode has this name."""
     if mode not in MODES:
         raise UnknownName("score mode", mode, MODES)
     return mode
 
 
 def reader(mode: str, prompt: Prompt, tokenizer: Any) -> Reader:
-    """Return what turns logits [n, V] into scores.
+    """Return the function that turns logits [n, V] into scores.
 
     Raises UsageError if the mode needs more than one distribution, or reads answers that the prompt's labels are not.
     """
     from looktwice.score.readout import probability
 
     if mode not in READ_AT_ONCE:
-        raise UsageError(f"The mode {check(mode)} is not read from one distribution; load the model with that mode.")
+        raise UsageError(
+            f"The mode {check(mode)} needs more than one distribution; load the scorer with score_mode={mode!r}."
+        )
     if mode == P_TRUE:
         return _p_true(prompt, tokenizer)
     if mode == DIGIT:
@@ -62,7 +64,7 @@ def reader(mode: str, prompt: Prompt, tokenizer: Any) -> Reader:
 
 
 def suits(mode: str, prompt: Prompt) -> bool:
-    """Whether the prompt asks for what the mode reads."""
+    """Return whether the prompt asks the question that the mode reads."""
     if mode == P_TRUE:
         return any(label.name == "True" for label in prompt.labels)
     if mode == DIGIT:
@@ -78,8 +80,8 @@ def _p_true(prompt: Prompt, tokenizer: Any) -> Reader:
     token = labels.single_token("True", tokenizer)
     if not suits(P_TRUE, prompt) or token is None:
         raise UsageError(
-            f'The mode p-true needs a prompt with the label "True" (such as match or mixed) and one token for it; '
-            f"{prompt.name!r} with this model has not both. Choose another prompt, or p-label."
+            f'The mode p-true needs a prompt with the label "True" and a single token for it in this model, which '
+            f"{prompt.name!r} lacks; choose the prompt match or mixed, or the mode p-label."
         )
 
     def read(logits: Tensor, ids: LabelIds) -> PairScores:
@@ -96,7 +98,9 @@ def _digit(prompt: Prompt) -> Reader:
     from looktwice.score.readout import probability
 
     if not suits(DIGIT, prompt):
-        raise UsageError(f"The mode digit needs a prompt with the labels 0 and 1, such as object; not {prompt.name!r}.")
+        raise UsageError(
+            f"The mode digit needs a prompt with the labels 0 and 1, not {prompt.name!r}; choose the prompt object."
+        )
     names = [label.name for label in prompt.labels]
 
     def read(logits: Tensor, ids: LabelIds) -> PairScores:
@@ -109,7 +113,7 @@ def _digit(prompt: Prompt) -> Reader:
 
 
 def unparsed(scores: PairScores) -> PairScores:
-    """The same scores where every row that is "ok" without a number says that it could not be parsed."""
+    """Return the scores with status "parse_error" in every row that is "ok" but has no number."""
     import numpy as np
 
     pairs = zip(scores.status, np.isfinite(scores.p), strict=True)

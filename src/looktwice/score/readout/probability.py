@@ -1,4 +1,4 @@
-"""From logits to a score: pure maths on numbers and token ids. Nothing here has heard of images, prompts or models."""
+"""Compute scores from logits: pure maths on numbers and token ids, without images, prompts or models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LabelIds:
-    """The token ids that spell each label, and each label's value in [0, 1]. No id may stand for two labels."""
+    """The token ids that spell each label, and each label's value in [0, 1]. Two labels never share an id."""
 
     ids: tuple[tuple[int, ...], ...]
     values: tuple[float, ...]
@@ -27,7 +27,7 @@ class LabelIds:
     def __post_init__(self) -> None:
         flat = [i for variants in self.ids for i in variants]
         if len(self.ids) != len(self.values) or not all(self.ids) or len(set(flat)) != len(flat):
-            raise UsageError("Every label needs a value and token ids of its own.")
+            raise UsageError("Every label needs one value and token ids of its own; give no id to two labels.")
 
 
 def read(logits: Tensor, labels: LabelIds) -> PairScores:
@@ -40,7 +40,10 @@ def read(logits: Tensor, labels: LabelIds) -> PairScores:
     import torch
 
     if logits.ndim != 2 or logits.shape[1] <= max(i for variants in labels.ids for i in variants):
-        raise ModelError(f"Logits of shape {tuple(logits.shape)} do not hold the label tokens {labels.ids}.")
+        raise ModelError(
+            f"Logits of shape {tuple(logits.shape)} do not cover the label tokens {labels.ids}; use the model's "
+            "own tokenizer."
+        )
     with torch.no_grad():
         z = logits.detach().to(torch.float64 if logits.device.type == "cpu" else torch.float32)
         per_label = torch.stack([z[:, list(variants)].logsumexp(-1) for variants in labels.ids], dim=-1)
@@ -58,14 +61,14 @@ def read(logits: Tensor, labels: LabelIds) -> PairScores:
 
 
 def wide(x: Tensor) -> Tensor:
-    """`x` in float64: on its own device, or on the CPU where that device (Apple's) has none."""
+    """Return `x` in float64, on its own device; on the CPU if the device (Apple's) has no float64."""
     return (x.cpu() if x.device.type == "mps" else x).double()
 
 
 def assemble(
     label_logits: Array, entropy: Array, off_mass: Array, argmax_id: Any, values: Sequence[float]
 ) -> PairScores:
-    """Records of n pairs from label logits [n, l] (any common offset) and what is known of the rest (NaN: unknown).
+    """Return records of n pairs from label logits [n, l] (any common offset) and what else is known (NaN: unknown).
 
     Rows with a NaN, with +inf or without any finite label logit are "failed".
     """
@@ -84,7 +87,7 @@ def assemble(
 
 
 def expected_value(label_logits: Array, values: Sequence[float]) -> Array:
-    """Σ value · softmax(label_logits) along the last axis; [n, l] to [n], in [0, 1] for values in [0, 1]."""
+    """Return Σ value · softmax(label_logits) along the last axis; [n, l] to [n], in [0, 1] for values in [0, 1]."""
     z = label_logits - label_logits.max(-1, keepdims=True)
     weights = np.exp(z)
     value: Array = (weights @ np.asarray(values, dtype=np.float64)) / weights.sum(-1)
@@ -92,7 +95,7 @@ def expected_value(label_logits: Array, values: Sequence[float]) -> Array:
 
 
 def checked(scores: PairScores, n: int, name: str) -> PairScores:
-    """What a scorer called `name` gave for n pairs, where an "ok" without a number becomes "failed".
+    """Check the scores that a scorer called `name` gave for n pairs; an "ok" row without a number becomes "failed".
 
     Raises ModelError for another number of rows, and for a p outside [0, 1].
     """
@@ -110,7 +113,7 @@ def checked(scores: PairScores, n: int, name: str) -> PairScores:
 
 
 def blank(n: int, labels: int, status: Status) -> PairScores:
-    """n rows without a score, all of one status."""
+    """Return n rows without a score, all of one status."""
     nan = np.full(n, np.nan, dtype=np.float32)
     rows = np.full((n, labels), np.nan, dtype=np.float32)
     return PairScores(nan, rows, nan.copy(), nan.copy(), np.full(n, -1, dtype=np.int64), (status,) * n)

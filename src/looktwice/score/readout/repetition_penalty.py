@@ -1,7 +1,7 @@
-"""What the released code of 2604.13268 does to logits without saying so.
+"""Apply the repetition penalty that the released code of 2604.13268 applies without saying so.
 
-It reads `generate(..., output_scores=True)`, which gives scores after the checkpoint's logits processors; Qwen2.5-VL
-checkpoints set a repetition penalty, and the pair's own tokens, digits included, count as said before.
+That code reads `generate(..., output_scores=True)`, which returns scores after the checkpoint's logits processors.
+Qwen2.5-VL checkpoints set a repetition penalty, and it also hits tokens of the prompt, its digits included.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def penalty(model: Any) -> float:
-    """The repetition penalty in a checkpoint's generation configuration; 1 where there is none."""
+    """Return the repetition penalty of a checkpoint's generation configuration; 1 if it sets none."""
     config = getattr(model, "generation_config", None)
     return float(getattr(config, "repetition_penalty", None) or 1.0)
 

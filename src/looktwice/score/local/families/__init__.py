@@ -1,4 +1,4 @@
-"""Model families that the fast path knows, by the `model_type` of their configuration.
+"""Find the fast path's model family by the `model_type` of a configuration.
 
 A family is a small table of differences; a new one is one module and one line here (see docs/guides/add-a-model.md).
 """
@@ -29,7 +29,7 @@ FAMILIES = {
 
 
 def find(config: Any, processor: Any) -> tuple[type[Family] | None, str | None]:
-    """The family of a model with this configuration and processor; or None, and why it must take the reference path."""
+    """Return the family of a model with this configuration and processor, or None and why it has no fast path."""
     if config.model_type not in FAMILIES:
         return None, f"the family {config.model_type!r} is not one of {', '.join(FAMILIES)}"
     module, _, cls = FAMILIES[config.model_type].partition(":")
@@ -46,7 +46,7 @@ def find(config: Any, processor: Any) -> tuple[type[Family] | None, str | None]:
 
 
 def _layer_kinds(text_config: Any) -> Sequence[str]:
-    """What the layers are, in transformers' words; older configurations say it with a window alone."""
+    """Return the kinds of the layers, in transformers' terms; older configurations give only a window."""
     if kinds := getattr(text_config, "layer_types", None):
         return tuple(kinds)
     return ("sliding_attention",) if getattr(text_config, "sliding_window", None) else ("full_attention",)

@@ -1,4 +1,4 @@
-"""What all families have in common: from a picture to visual tokens, from a layout to a row of ids and positions."""
+"""Define what all families share: images to visual tokens, and layouts to rows of ids and positions."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the model's own processor makes of one picture: its tensors, and the ids that stand for it in the text.
+    """One image after the model's own processor: its tensors, and the ids that stand for it in the text.
 
-    `pictures`: how many the prompt shows, itself included.
+    `pictures`: how many images the prompt shows, including this one.
     """
 
     tensors: Mapping[str, Tensor]
@@ -35,7 +35,7 @@ class Prepared:
 
     @property
     def size(self) -> int:
-        """Numbers in the pixel tensor: what a batch through the tower is measured by."""
+        """Return how many numbers the pixel tensor has, which limits a batch through the tower."""
         return self.tensors["pixel_values"].numel()
 
 
@@ -44,7 +44,7 @@ class Row:
     """One pair as a row of T tokens.
 
     `ids` [T] (placeholders where visual tokens go); `visual` [T] and `newline` [T] say which; `positions` [axes, T];
-    `starts`: where each picture begins.
+    `starts`: where each image begins.
     """
 
     ids: Tensor
@@ -70,12 +70,12 @@ class Family:
 
     @property
     def decoder(self) -> Any:
-        """The language model without its head."""
+        """Return the language model without its head."""
         return getattr(self.model.model, self.decoder_name)
 
     @cached_property
     def cache_argument(self) -> str:
-        """Tell under which name the decoder takes keys and values.
+        """Return the name under which the decoder takes keys and values.
 
         transformers 5.24 renamed `past_key_values` to `cache`, and a release knows one of them without a warning.
         """
@@ -83,65 +83,68 @@ class Family:
 
     @property
     def width(self) -> int:
-        """d, the width of a visual token."""
+        """Return d, the width of a visual token."""
         return int(self.model.config.get_text_config().hidden_size)
 
     @classmethod
     def limit_tiles(cls, processor: Any, most: int) -> None:
-        """Let the processor cut a picture into at most `most` tiles."""
-        raise UsageError("This model does not cut pictures into tiles; leave the number of tiles out.")
+        """Limit the processor to at most `most` tiles per image."""
+        raise UsageError("This model does not cut images into tiles; leave --max-tiles out.")
 
     @classmethod
     def refuses(cls, config: Any, processor: Any) -> str | None:
-        """Why a model with this configuration and processor must take the reference path, or None."""
+        """Return why a model with this configuration and processor must take the reference path, or None."""
         return None
 
     def rewrite(self, text: str) -> str:
-        """The rendered text as the model's processor would have it before the tokenizer, one placeholder a picture."""
+        """Return the rendered text as the processor passes it to the tokenizer, with one placeholder per image."""
         return text
 
     def prepare(self, image: Image, pictures: int) -> Prepared:
-        """Run the model's own processor on one picture of a prompt that shows so many."""
+        """Run the model's own processor on one image of a prompt that shows `pictures` images."""
+        # the processor writes the ids too: they hold the markers that it puts around tiles and rows
         made = self.processor(
             text=[self.processor.image_token], images=[[image]], add_special_tokens=False, return_tensors="pt"
         )
         return Prepared(made, tuple(made["input_ids"][0].tolist()), pictures)
 
     def encode_images(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
-        """Run the vision tower on a batch of pictures."""
+        """Run the vision tower on a batch of images."""
         raise NotImplementedError
 
     def accepts(self, layout: Layout, pictures: int) -> bool:
-        """Whether tokens of this layout are those of a prompt that shows so many pictures."""
+        """Return whether tokens of this layout suit a prompt that shows `pictures` images."""
         return True
 
     def newline(self) -> Tensor | None:
-        """The learned end-of-row vector [d] of families that have one."""
+        """Return the learned end-of-row vector [d] of families that have one, else None."""
         return None
 
     def extras(self, ids: Tensor, visual: Tensor, levels: Sequence[Tensor]) -> dict[str, Any]:
-        """Further arguments of the decoder: rows of `ids` [n, C], visual where the mask `visual` [n, C] says so, with
-        these `levels` ([L, T, d] each)."""
+        """Return further arguments of the decoder.
+
+        `ids` [n, C] are visual where the mask `visual` [n, C] is true; `levels` are [L, T, d] each.
+        """
         return {}
 
     def mask(self, distances: Tensor, visual: Tensor) -> Any:
-        """The decoder's attention mask, true where a token may look.
+        """Return the decoder's attention mask, true where a token may attend.
 
-        `distances` [1 or n, 1, C, K]: how many tokens a key lies before a new token, below zero where it comes after;
-        `visual` [n, C] are the new tokens of pictures, the last C of the K keys.
+        `distances` [1 or n, 1, C, K]: how many tokens a key lies before a new token, below zero if it comes after;
+        `visual` [n, C] marks the new tokens of images, the last C of the K keys.
         """
         return distances >= 0
 
     def finish(self, logits: Tensor) -> Tensor:
-        """The model's logits, from what its head gives."""
+        """Return the model's logits from its head's output."""
         return logits
 
     def ignoring_padding(self, batch: Batch) -> AbstractContextManager[None]:
-        """Inside it, padding on the right leaves no trace in what a layer remembers: nothing to do for attention."""
+        """Return a context in which padding on the right changes no layer's state; attention needs nothing for it."""
         return nullcontext()
 
     def lay_out(self, ids: Sequence[int], shape: tuple[int, int]) -> Layout:
-        """The layout that a picture's ids spell: h·w placeholders are a block, the last block is the whole view."""
+        """Return the layout that an image's ids spell: h·w placeholders are a block, the last block the whole view."""
         area = shape[0] * shape[1]
         parts: list[Block | Newline | TextIds] = []
         for placeholder, run in groupby(ids, key=lambda i: i == self.image_token_id):
@@ -150,8 +153,11 @@ class Family:
                 parts.append(TextIds(members))
                 continue
             if len(members) % area:
-                raise ModelError(f"A picture has {len(members)} tokens where tiles of {area} were expected.")
+                raise ModelError(
+                    f"An image has {len(members)} tokens, which is not a multiple of {area}; use the reference path."
+                )
             parts += [Block("tile", *shape)] * (len(members) // area)
+        # processors write the whole view after the tiles, with the same number of placeholders
         last = max(i for i, part in enumerate(parts) if isinstance(part, Block))
         parts[last] = Block("global", *shape)
         return tuple(parts)
@@ -161,23 +167,21 @@ class Family:
         walk = _Walk(self)
         left = iter(layouts)
         if sum(i == self.image_token_id for i in ids) != len(layouts):
-            raise ModelError(
-                "The chat template shows another number of pictures than the prompt; choose another model."
-            )
+            raise ModelError("The chat template shows another number of images than the prompt; choose another model.")
         for token in ids:
             if token == self.image_token_id:
-                walk.picture(next(left))
+                walk.image(next(left))
             else:
                 walk.text([token])
         return walk.row()
 
     def position_ids(self, block: Block, start: int) -> tuple[Tensor, int]:
-        """Positions [axes, tokens and newlines] of a block that starts at position `start`, and where the next one is.
+        """Return positions [axes, tokens and newlines] of a block from position `start` on, and the next position.
 
         Tokens that a codec has dropped leave their positions empty.
         """
         rows, columns = block.rows_cols
-        stretch = columns + block.newlines
+        stretch = columns + block.newlines  # a newline takes a position at the end of every row
         across = torch.arange(block.w) * block.stride
         if block.newlines:
             across = torch.cat([across, torch.tensor([columns])])
@@ -200,7 +204,7 @@ class _Walk:
         self._put(ids, [0] * len(ids), torch.arange(self.next, self.next + len(ids))[None])
         self.next += len(ids)
 
-    def picture(self, layout: Layout) -> None:
+    def image(self, layout: Layout) -> None:
         self.starts.append(len(self.ids))
         for part in layout:
             if isinstance(part, TextIds):
@@ -219,15 +223,17 @@ class _Walk:
         self.positions.append(positions)
 
     def row(self) -> Row:
-        axes = max(p.shape[0] for p in self.positions)
+        axes = max(p.shape[0] for p in self.positions)  # text has one position, which holds on every axis
         kinds = torch.tensor(self.kinds)
         positions = torch.cat([p.expand(axes, -1) for p in self.positions], dim=1)
         return Row(torch.tensor(self.ids), kinds == 1, kinds == 2, positions, tuple(self.starts))
 
 
 def split(features: Tensor, layouts: Sequence[Layout]) -> list[VisualTokens]:
-    """Cut a tower's output for a batch [ΣT, d] into pictures."""
+    """Cut a tower's output for a batch [ΣT, d] into the tokens of its images."""
     counts = [sum(p.h * p.w for p in layout if isinstance(p, Block)) for layout in layouts]
     if sum(counts) != features.shape[0]:
-        raise ModelError(f"The vision tower gave {features.shape[0]} tokens where {sum(counts)} were expected.")
+        raise ModelError(
+            f"The vision tower gave {features.shape[0]} tokens instead of {sum(counts)}; use the reference path."
+        )
     return [VisualTokens(f, None, layout) for f, layout in zip(torch.split(features, counts), layouts, strict=True)]

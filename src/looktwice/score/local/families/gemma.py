@@ -1,4 +1,4 @@
-"""Gemma 3 and 4: layers with a sliding window, and pictures that look at themselves in both directions."""
+"""Adapt Gemma 3 and 4: layers with a sliding window, and images whose tokens attend in both directions."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Gemma3(Family):
     @classmethod
     def refuses(cls, config: Any, processor: Any) -> str | None:
         if getattr(config.get_text_config(), "use_bidirectional_attention", False):
-            return "its text is read in both directions, so that nothing can be shared"
+            return "its text attends in both directions, so that candidates can share nothing"
         if getattr(getattr(processor, "image_processor", None), "do_pan_and_scan", False):
-            return "its processor adds crops of a picture (do_pan_and_scan)"
+            return "its processor adds crops of an image (do_pan_and_scan)"
         return None
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -33,6 +33,7 @@ class Gemma3(Family):
 
     def rewrite(self, text: str) -> str:
         tokenizer = self.processor.tokenizer
+        # the processor does this before it tokenizes, and these line breaks merge with the text's own
         around = f"\n\n{tokenizer.boi_token}{tokenizer.image_token}{tokenizer.eoi_token}\n\n"
         return text.replace(tokenizer.boi_token, around)
 
@@ -48,14 +49,14 @@ class Gemma3(Family):
 
 
 class Gemma4(Family):
-    """One grid in the picture's own shape; every layer may have an embedding of the tokens of its own."""
+    """One grid in the image's own shape; every layer may have its own token embedding."""
 
     layer_kinds = Gemma3.layer_kinds
 
     @classmethod
     def refuses(cls, config: Any, processor: Any) -> str | None:
         if config.get_text_config().use_bidirectional_attention == "all":
-            return "its text is read in both directions, so that nothing can be shared"
+            return "its text attends in both directions, so that candidates can share nothing"
         return None
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -74,24 +75,28 @@ class Gemma4(Family):
     def extras(self, ids: Tensor, visual: Tensor, levels: Sequence[Tensor]) -> dict[str, Any]:
         if not self.text_config.hidden_size_per_layer_input:
             return {}
-        words = ids.masked_fill(visual, self.text_config.pad_token_id)  # what stands where a picture is
-        return {"per_layer_inputs": self.decoder.get_per_layer_inputs(words, None)}
+        text = ids.masked_fill(visual, self.text_config.pad_token_id)  # the model itself puts padding under images
+        return {"per_layer_inputs": self.decoder.get_per_layer_inputs(text, None)}
 
     def mask(self, distances: Tensor, visual: Tensor) -> Any:
         seen = near = distances >= 0
-        if self.text_config.use_bidirectional_attention == "vision":  # in layers with a window only
+        if (
+            self.text_config.use_bidirectional_attention == "vision"
+        ):  # in layers with a window only, as transformers does
             near = seen | same_picture(visual, distances.shape[-1])
         return {"full_attention": seen, "sliding_attention": near & (distances < self.text_config.sliding_window)}
 
     def finish(self, logits: Tensor) -> Tensor:
-        most = self.text_config.final_logit_softcapping
+        most = self.text_config.final_logit_softcapping  # the model caps outside its head, which the fast path skips
         return logits if most is None else torch.tanh(logits / most) * most
 
 
 def same_picture(visual: Tensor, keys: int) -> Tensor:
-    """[n, 1, C, keys], true where a visual token of `visual` [n, C] and a key, of which they are the last, are of one
-    picture: of one run of visual tokens."""
+    """Return [n, 1, C, keys]: true where a visual token of `visual` [n, C] and a key belong to one image.
+
+    The new tokens are the last C keys. An image is one run of visual tokens.
+    """
     begins = visual & ~pad(visual, (1, 0))[:, :-1]
-    picture = begins.cumsum(-1)
-    same = (picture[:, :, None] == picture[:, None]) & visual[:, :, None] & visual[:, None]
+    image = begins.cumsum(-1)
+    same = (image[:, :, None] == image[:, None]) & visual[:, :, None] & visual[:, None]
     return pad(same, (keys - visual.shape[1], 0))[:, None]

@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM: square tiles with row and column markers, then the whole view."""
+"""Adapt Idefics3 and SmolVLM: square tiles with row and column markers, then the whole view."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Idefics3(Family):
         side = isqrt(int(self.processor.image_seq_len))
         layouts = [self.lay_out(p.ids, (side, side)) for p in prepared]
         pixels = torch.cat([p.tensors["pixel_values"] for p in prepared], dim=1)
+        # dimension 1 counts the tiles of an image: all tiles go through the tower as those of one image
         mask = torch.cat([p.tensors["pixel_attention_mask"] for p in prepared], dim=1)
         device = self.model.device
         seen = self.model.get_image_features(pixels.to(device), mask.to(device), return_dict=True)

@@ -1,4 +1,4 @@
-"""InternVL (the transformers-native checkpoints): square tiles in one run, then a thumbnail where there are several."""
+"""Adapt InternVL (the transformers-native checkpoints): square tiles in one run, then a thumbnail after several."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from looktwice.types import VisualTokens
 class InternVL(Family):
     @classmethod
     def limit_tiles(cls, processor: Any, most: int) -> None:
+        # the processor picks a grid between these two, so the lower limit must not exceed the new upper one
         processor.image_processor.max_patches = most
         processor.image_processor.min_patches = min(most, processor.image_processor.min_patches)
 

@@ -1,6 +1,6 @@
-"""LLaVA-OneVision: a square view and a newline where a prompt shows several pictures.
+"""Adapt LLaVA-OneVision: a square view and a newline per image if a prompt shows several images.
 
-Where it shows one, the square view and then tiles put together in the picture's own shape, a newline after every row.
+A single image gives the square view, then tiles put together in the image's own shape, with a newline after every row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class LlavaOnevision(Family):
     depends_on_pictures = True
 
     def prepare(self, image: Image, pictures: int) -> Prepared:
-        # the processor treats a picture by how many stand beside it, so it is shown as many as the prompt will have
+        # the processor treats an image by how many stand beside it, so it gets as many as the prompt will show
         made = self.processor(
             text=[self.processor.image_token * pictures],
             images=[[image] * pictures],
@@ -51,7 +51,7 @@ class LlavaOnevision(Family):
         seen = self.model.get_image_features(
             torch.cat([p.tensors["pixel_values"] for p in prepared]).to(device, self.model.dtype),
             torch.cat([p.tensors["image_sizes"] for p in prepared]).to(device),
-            # one picture is cut into tiles, several are not; a number beyond the pictures given is harmless
+            # one image is cut into tiles, several are not; a number beyond the images given is harmless
             batch_num_images=torch.tensor([1 if prepared[0].pictures == 1 else max(2, len(prepared))]),
             return_dict=True,
         )
@@ -59,7 +59,8 @@ class LlavaOnevision(Family):
         return packed
 
     def _split(self, packed: Tensor) -> VisualTokens:
-        """Take the newlines out of the model's own packing; where they stood is the shape of the picture."""
+        """Take the newlines out of the model's own packing; their places give the shape of the image."""
+        # the model inserts one learned vector at every row's end, so an exact match finds them
         is_newline = (packed == self.newline().to(packed)).all(-1)
         vision = self.model.config.vision_config
         side = int(vision.image_size) // int(vision.patch_size)
@@ -71,7 +72,5 @@ class LlavaOnevision(Family):
             columns = (len(packed) - base) // max(rows, 1) - 1
             layout = (Block("global", side, side), Block("tile", rows, columns, newlines=True))
             if base + rows * (columns + 1) != len(packed) or not bool(is_newline[base + columns :: columns + 1].all()):
-                raise ModelError(
-                    "A picture's rows do not end where this model's newlines stand; use the reference path."
-                )
+                raise ModelError("An image's rows do not end at this model's newlines; use the reference path.")
         return VisualTokens(packed[~is_newline], None, layout)

@@ -1,4 +1,4 @@
-"""Qwen2-VL, 2.5, 3 and 3.5: one grid in the picture's own shape, three position axes.
+"""Adapt Qwen2-VL, 2.5, 3 and 3.5: one grid in the image's own shape, three position axes.
 
 Qwen3-VL has DeepStack levels; Qwen3.5 gated delta-net layers instead of most of its attention.
 """
@@ -40,7 +40,7 @@ class QwenVL(Family):
         ]
 
     def _levels(self, seen: Any) -> Sequence[Tensor]:
-        """DeepStack levels [L, T, d] of every picture. Up to transformers 5.17 a level comes in one piece."""
+        """Return the DeepStack levels [L, T, d] of every image. Up to transformers 5.17 a level comes in one piece."""
         whole = [level if isinstance(level, Tensor) else torch.cat(list(level)) for level in seen.deepstack_features]
         return torch.split(torch.stack(whole), [len(features) for features in seen.pooler_output], dim=1)
 
@@ -52,6 +52,7 @@ class QwenVL(Family):
     def position_ids(self, block: Block, start: int) -> tuple[Tensor, int]:
         down = (torch.arange(block.h) * block.stride)[:, None].expand(-1, block.w)
         across = (torch.arange(block.w) * block.stride).expand(block.h, -1)
+        # the axes are time, height and width; one image is one moment
         grid = torch.stack([torch.zeros_like(down), down, across]).reshape(3, -1)
         return grid + start, start + max(block.rows_cols)
 
@@ -60,12 +61,12 @@ class Qwen35(QwenVL):
     layer_kinds = frozenset({"full_attention", "linear_attention"})
 
     def mask(self, distances: Tensor, visual: Tensor) -> Any:
-        # a recurrence sees what came before it and nothing else, whatever pads its rows on the right
+        # a recurrence sees only what came before, so padding on the right needs no mask
         return {"full_attention": super().mask(distances, visual), "linear_attention": None}
 
     @contextmanager
     def ignoring_padding(self, batch: Batch) -> Iterator[None]:
-        """Let padding neither fade nor write to a recurrent state: exp(g) = 1 and β = 0 there."""
+        """Make padding neither fade nor write to a recurrent state: exp(g) = 1 and β = 0 there."""
         padding = torch.arange(batch.embeds.shape[1], device=batch.last.device) > batch.last[:, None]
 
         def silence(module: Any, args: Any, out: Tensor) -> Tensor:
