@@ -56,7 +56,7 @@ def test_pictures_in_memory_are_treated_like_files() -> None:
 
 
 def test_a_url_is_named_as_what_it_is() -> None:
-    with pytest.raises(UsageError, match="the URL of a picture, which is not fetched"):
+    with pytest.raises(UsageError, match="is a URL, and query images are not fetched"):
         as_item("https://example.org/a.jpg", "the query")
 
 

@@ -151,7 +151,7 @@ def test_one_bad_query_answers_for_itself(table: Table, colours: ColorEncoder) -
     [
         ("red", {"k": 0}, "k must be at least 1"),
         ("nothing that this encoder knows", {}, "zero or non-finite vector"),
-        ("", {}, "must be words"),
+        ("", {}, "must be a non-empty str"),
         ("missing.jpg", {}, "missing.jpg"),
         (42, {}, "found int"),
         ({"image": None}, {}, "needs"),

@@ -58,7 +58,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(
     looktwice: Any, labelled: Path, scorer: BrightnessScorer
 ) -> None:
     done = looktwice("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "no/c.json")
-    assert done.code == 2 and "no folder no to write c.json to" in done.err
+    assert done.code == 2 and "Folder no does not exist, so c.json cannot be written" in done.err
     Path("there").mkdir()
     done = looktwice("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "there")
     assert done.code == 2 and "there is a folder" in done.err and scorer.shown == []
@@ -81,11 +81,11 @@ def test_an_interrupted_calibration_goes_on_where_it_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(BrightnessScorer, "score", stopped)
         done = looktwice(*asked, "--shortlist", 12)
-    assert done.code == 130 and "the same command goes on" in done.err
+    assert done.code == 130 and "run the same command again" in done.err
     assert Path("c.json.scores").exists() and len(scorer.shown) == 48 + 24
     again = looktwice(*asked, "--shortlist", 12)
     assert again.code == 0 and again.out == whole.out and len(scorer.shown) == 48 + 48, "no pair twice"
-    assert "Going on where an earlier run stopped" in again.err and not list(Path().glob("c.json.*"))
+    assert "Continuing an interrupted run" in again.err and not list(Path().glob("c.json.*"))
 
 
 def test_a_query_that_cannot_be_read_is_told(looktwice: Any, labelled: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_query_that_cannot_be_read_is_told(looktwice: Any, labelled: Path) -> 
     Path("qrels.txt").write_text(Path("qrels.txt").read_text("utf-8") + "gone 0 x 1\n", encoding="utf-8")
     done = looktwice("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "c.json")
     assert done.code == 3 and Path("c.json").exists()
-    assert "Query gone was left out: missing" in done.err and "unlabelled" not in done.err
+    assert "Query gone was skipped: missing" in done.err and "unlabelled" not in done.err
 
 
 def test_queries_of_two_kinds_are_refused_before_all_are_scored(

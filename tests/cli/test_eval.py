@@ -54,7 +54,7 @@ def test_two_runs_are_compared(looktwice, tmp_path):
     assert first["difference"]["mean"] == pytest.approx((11 * 0.5 - 0.5) / 12) and 0 < first["p"] < 0.05
     table = looktwice("eval", "compare", "a.trec", "b.trec", "--qrels", "qrels.txt", "--measure", "success@1")
     assert "gained" in table.out and "0.917" in table.out
-    assert "b.trec lacks 1 query" in table.err and "nothing relevant" in table.err
+    assert "b.trec lacks 1 query" in table.err and "without relevant items" in table.err
     one = looktwice("eval", "compare", "a.trec", "--qrels", "qrels.txt")
     assert one.code == 0 and "gained" not in one.out
 
@@ -75,10 +75,10 @@ def test_odd_runs_are_counted_and_those_of_another_collection_refused(looktwice,
     }  # fmt: skip
     assert record["runs"]["a.trec"]["mean"] == 0.25  # half of q1's two, nothing for q2
     for told in (
-        "does not hold, such as caf\\udce9.png",
+        "lacks, such as caf\\udce9.png",
         "1 relevant item",
         "has unlabelled 1 query",
-        "nothing relevant",
+        "without relevant items",
     ):
         assert told in done.err
     assert "unknown_items" not in looktwice(*arguments, "--json").records[0]["problems"]["a.trec"]
@@ -175,34 +175,34 @@ def test_robustness_prints_a_row_per_condition(looktwice, things, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["run"], "No benchmark is named; give one of: scenes, table, "),
-        (["run", "roxford5k"], "needs --root"),
-        (["run", "hub:train"], "needs --root"),
+        (["run"], "The benchmark is missing; name one of: scenes, table, "),
+        (["run", "roxford5k"], "pass --root FOLDER"),
+        (["run", "hub:train"], "pass --root FOLDER"),
         (["run", "scene"], "Unknown benchmark 'scene'; did you mean scenes"),
         (["run", "tabel", "--qrels", "q.txt"], "did you mean table"),
         (["run", "robustness"], "use `looktwice eval robustness DATASET`"),
         (["robustness", "scene"], "did you mean scenes"),
-        (["robustness", "robustness"], "is a verb of its own"),
+        (["robustness", "robustness"], "is a verb, not a benchmark"),
         (["robustness", "--side", "querry"], "did you mean query"),
-        (["robustness", "--table", "x.lt"], "--table does nothing for scenes"),
+        (["robustness", "--table", "x.lt"], "--table has no effect for scenes"),
         (["run", "roxfrod5k", "--root", "."], "roxford5k"),
         (["run", "scenes", "--root", "."], "leave out --root"),
         (["run", "folder", "--small", "--root", "."], "one size"),
-        (["run", "folder", "--root", ".", "--no-rerank", "--tune-on", "20%"], "--tune-on does nothing with"),
+        (["run", "folder", "--root", ".", "--no-rerank", "--tune-on", "20%"], "--tune-on has no effect with"),
         (["compare", "a.trec"], "--qrels"),
         (["run", "table", "--table", "x.lt"], "--queries"),
         (["robustness", "folder", "--root", ".", "--no-rerank"], "No such option: --no-rerank"),
-        (["compare", "a", "b", "c", "--qrels", "q"], "two at a time"),
-        (["compare", "a", "a", "--qrels", "q"], "two different ones"),
+        (["compare", "a", "b", "c", "--qrels", "q"], "one or two different runs"),
+        (["compare", "a", "a", "--qrels", "q"], "one or two different runs"),
         (["run", "roxford5k", "--root", "."], "missing: "),
         (["run", "scenes", "--measure", "nDCG@10"], "No such option: --measure"),
-        (["run", "folder", "--root", ".", "--qrels", "q.txt"], "--qrels does nothing"),
+        (["run", "folder", "--root", ".", "--qrels", "q.txt"], "--qrels has no effect"),
         (["robustness", "--ties", "coarse"], "No such option: --ties"),
-        (["run", "scenes", "--no-rerank", "--retrace", "paper"], "--retrace does nothing with --no-rerank"),
-        (["run", "scenes", "--no-rerank", "--fusion", "0.3"], "--fusion does nothing with --no-rerank"),
+        (["run", "scenes", "--no-rerank", "--retrace", "paper"], "--retrace has no effect with --no-rerank"),
+        (["run", "scenes", "--no-rerank", "--fusion", "0.3"], "--fusion has no effect with --no-rerank"),
         (["run", "scenes", "--ties", "papr"], "did you mean paper"),
         (["run", "scenes", "--score-mode", "digits"], "did you mean digit"),
-        (["run", "table", "--small"], "--small does nothing"),
+        (["run", "table", "--small"], "--small has no effect"),
         (["compare", "a.trec", "--qrels", "q.txt", "--out", "there"], "No such option: --out"),
     ],
 )

@@ -27,7 +27,7 @@ def test_index_twice_then_change_remove_and_prune(looktwice: Looktwice, pictures
     again = looktwice("index", "t.lt", pictures)
     assert again.code == 0
     assert "1 updated, 10 unchanged" in again.out
-    assert "1 item of the table is no longer where it was" in again.err
+    assert "1 item of the table has lost its file" in again.err
     pruned = looktwice("index", "t.lt", pictures, "--prune", "--json").records[0]
     assert (pruned["pruned"], pruned["items"]) == (1, 11)
 
@@ -39,7 +39,7 @@ def test_what_may_still_be_in_a_list_that_cannot_be_read_is_said(looktwice: Look
     assert looktwice("index", "t.lt", listed).code == 0
     listed.write_text("\n".join([lines[0], "bad"]))
     done = looktwice("index", "t.lt", listed, "--prune")
-    said = f"Not pruned: 2 items of {listed} may still be in it, as part of it cannot be read; mend it first (looktwice"
+    said = f"Not pruned: 2 items of {listed} may be in its unreadable part; repair it first (looktwice"
     assert done.code == 3 and said in done.err
     assert "Not pruned" not in looktwice("index", "t.lt", listed).err
     assert looktwice("index", "t.lt", listed, "--prune", "--json").records[0]["unseen"] == {str(listed): 2}
@@ -85,14 +85,14 @@ def test_max_failures_stops(looktwice: Looktwice, pictures: Path) -> None:
         (["index", "t.lt", "nowhere"], "nowhere"),
         (["index", "t.lt", ""], "A path is empty"),
         (["index", "t.lt", "pictures", "--column", "year:integer"], "did you mean int"),
-        (["index", "t.lt", "pictures", "--column", "year:int"], "declared when it was made"),
+        (["index", "t.lt", "pictures", "--column", "year:int"], "has other columns"),
         (["index", "n.lt", "pictures", "--column", "year:int", "--column", "year:float"], "'year' is declared twice"),
         (["index", "t.lt", "pictures", "--mllm", "tiny-vl", "--codec", "pq0"], "pq0"),
         (["index", "pictures", "pictures"], "contains other files"),
         (["info", "nowhere.lt"], "does not exist"),
         (["info", "pictures"], "not a looktwice table"),
-        (["delete", "t.lt"], "either by ids"),
-        (["delete", "t.lt", "red-0.png", "--where", "id = 'x'"], "one of the two"),
+        (["delete", "t.lt"], "either ids or --where"),
+        (["delete", "t.lt", "red-0.png", "--where", "id = 'x'"], "exactly one of them"),
         (["delete", "t.lt", "--where", "colour = 'red'"], "--column KEY:TYPE"),
         (["delete", "t.lt", "--where", "((("], "filter"),
         (
@@ -119,7 +119,7 @@ def test_what_is_refused_says_so_in_a_sentence(
 def test_empty_folder_is_said_plainly(looktwice: Looktwice, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     done = looktwice("index", "t.lt", "nothing")
-    assert done.code == 0 and "no pictures that can be read were found" in done.err
+    assert done.code == 0 and "no readable image was found" in done.err
     found = looktwice("search", "t.lt", "red")
     assert found.code == 0 and "is empty" in found.err
 
@@ -130,7 +130,7 @@ def test_photos_of_a_kind_that_is_not_read_are_named(looktwice: Looktwice, tmp_p
         (tmp_path / name).write_bytes(b"x")
     for _ in range(2):  # a second time, with the table's own files in the folder
         done = looktwice("index", "phone/t.lt", "phone")
-        assert "4 files of other kinds were passed over (.heic 3, without a suffix 1)." in done.err
+        assert "4 files of other kinds were skipped (.heic 3, without a suffix 1);" in done.err
         assert ".jpg" in done.err and ".tar" in done.err and "convert" in done.err
     assert looktwice("index", "phone/t.lt", "phone", "--json").records[0]["ignored"] == {".heic": 3, "": 1}
 
@@ -152,7 +152,7 @@ def test_a_whole_table_goes_only_after_a_yes(
     monkeypatch.setattr("looktwice.cli.delete.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     arguments = ["delete", str(own_table), "--where", "true", "--json"]
     no = CliRunner().invoke(app, arguments, input="n\n")
-    assert no.exit_code == 2 and "{" not in no.stdout and "because the answer was no" in no.stderr
+    assert no.exit_code == 2 and "{" not in no.stdout and "because you answered no" in no.stderr
     assert looktwice("info", own_table, "--json").records[0]["items"] == 12
     sure = CliRunner().invoke(app, arguments, input="y\n")
     assert sure.exit_code == 0 and json.loads(sure.stdout.splitlines()[-1]) == {"deleted": 12, "unknown": 0, "items": 0}
@@ -182,7 +182,7 @@ def test_delete_by_id_and_filter_then_purge(looktwice: Looktwice, own_table: Pat
     assert gone == {"deleted": 3, "unknown": 0, "items": 8}
     unknown = looktwice("delete", own_table, "nothing-like-it", "--json")
     assert (unknown.code, unknown.records[0]["deleted"], unknown.records[0]["unknown"]) == (3, 0, 1)
-    assert "1 id named nothing" in unknown.err
+    assert "1 id is not in the table" in unknown.err
     purged = looktwice("compact", own_table, "--purge", "--json").records[0]
     assert purged["bytes_after"] < purged["bytes_before"] and purged["items"] == 8
 
@@ -214,9 +214,9 @@ def test_export_holds_everything(looktwice: Looktwice, table: Path) -> None:
     done = looktwice("export", table, "new/photos.parquet")
     assert done.code == 0 and done.out.strip() == "new/photos.parquet"
     assert pq.read_table("new/photos.parquet").num_rows == 12 and len(list(Path("new").iterdir())) == 1
-    assert "already exists" in looktwice("export", table, "new/photos.parquet").err
-    assert "already exists" in looktwice("export", table, "new").err
-    assert "already exists" in looktwice("export", table, "pictures/red-0.png").err
+    assert "exists already" in looktwice("export", table, "new/photos.parquet").err
+    assert "exists already" in looktwice("export", table, "new").err
+    assert "exists already" in looktwice("export", table, "pictures/red-0.png").err
     Path("killed").mkdir()
     Path("killed/items.parquet.tmp").write_bytes(b"PAR1")
     assert looktwice("export", table, "killed", "--json").records == [{"items": 12, "files": ["killed/items.parquet"]}]

@@ -78,7 +78,7 @@ def test_killed_in_the_middle_it_ends_with_the_same_run_file_and_scores_nothing_
     assert 3 * 8 <= len(before) < QUERIES * 8 and not Path("out.trec").exists()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "Going on where an earlier run stopped" in done.stderr
+    assert "Continuing an interrupted run" in done.stderr
     assert Path("out.trec").read_bytes() == Path("whole.trec").read_bytes()
     twice = [pair for pair, n in Counter(log.read_text().splitlines()).items() if n > 1]
     assert {pair.split()[0] for pair in twice} <= {before[-1].split()[0]}, "at most the call in flight is repeated"

@@ -36,7 +36,7 @@ def test_json_is_one_line_per_hit_and_nothing_else_on_stdout(looktwice: Looktwic
     first = done.records[0]
     assert set(first) == {"query", "rank", "id", "score", "coarse", "p", "scored", "explain"}
     assert first["id"] == "red-0.png" and first["query"] == "pictures/red-1.png" and first["scored"]
-    assert "12 of 12 candidates looked at twice" in done.err and "prompt object" in done.err
+    assert "12 of 12 candidates reranked" in done.err and "prompt object" in done.err
 
 
 def test_people_get_a_table(looktwice: Looktwice, table: Path) -> None:
@@ -73,15 +73,15 @@ def test_queries_have_the_size_that_the_table_was_made_for(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["missing.jpg"], "There is no file 'missing.jpg'"),
-        (["no/such/thing"], "There is no file"),
-        (["~/pictures"], "There is no file"),
-        (["photo.heic"], "There is no file"),
-        (["my holiday photo.PNG"], "There is no file"),
+        (["missing.jpg"], "File 'missing.jpg' does not exist"),
+        (["no/such/thing"], "does not exist"),
+        (["~/pictures"], "does not exist"),
+        (["photo.heic"], "does not exist"),
+        (["my holiday photo.PNG"], "does not exist"),
         (["pictures"], "is a folder"),
         ([""], "empty"),
-        ([], "There is no query"),
-        (["red", "--text", "blue"], "exclude each other"),
+        ([], "The query is missing"),
+        (["red", "--text", "blue"], "QUERY excludes --image and --text"),
         (["--image", "nowhere.jpg"], "nowhere.jpg"),
         (["--text", "  "], "empty"),
         (["caf\udce9"], "not UTF-8"),
@@ -102,13 +102,13 @@ def test_queries_have_the_size_that_the_table_was_made_for(tmp_path: Path, monke
         (["--queries", "queries.txt"], ".jsonl"),
         (["red", "--report", "no-folder/r.html"], "no-folder"),
         (["red", "--run", "."], "is a folder"),
-        (["red", "--run", "x.out", "--report", "./x.out"], "would overwrite what --run writes"),
-        (["red", "--run", "x", "--report", "x.json"], "would overwrite what --run writes"),
+        (["red", "--run", "x.out", "--report", "./x.out"], "would overwrite a file of --run"),
+        (["red", "--run", "x", "--report", "x.json"], "would overwrite a file of --run"),
         (["red", "--threads", "0"], "threads"),
-        (["red", "--no-rerank", "--mllm", "tiny-vl"], "--mllm does nothing with --no-rerank"),
-        (["red", "--no-rerank", "--repetition-penalty"], "--repetition-penalty does nothing with --no-rerank"),
-        (["red", "--no-rerank", "--budget", "all"], "--budget does nothing with --no-rerank"),
-        (["red", "--no-rerank", "--min-precision", "0.9"], "--min-precision does nothing with --no-rerank"),
+        (["red", "--no-rerank", "--mllm", "tiny-vl"], "--mllm has no effect with --no-rerank"),
+        (["red", "--no-rerank", "--repetition-penalty"], "--repetition-penalty has no effect with --no-rerank"),
+        (["red", "--no-rerank", "--budget", "all"], "--budget has no effect with --no-rerank"),
+        (["red", "--no-rerank", "--min-precision", "0.9"], "--min-precision has no effect with --no-rerank"),
     ],
 )
 def test_what_is_refused(looktwice: Looktwice, table: Path, arguments: list[str], message: str) -> None:
@@ -200,7 +200,7 @@ def test_outputs_that_are_links_or_pipes(looktwice: Looktwice, table: Path, tmp_
     done = looktwice("search", table, "--queries", asked, "--run", "run.trec", "--report", "r.html")
     assert done.code == 0 and Path("run.trec").is_symlink() and Path("r.html").is_symlink()
     assert len(Path("data/run.trec").read_text().splitlines()) == 12 and Path("data/r.html").stat().st_size > 1000
-    assert "1 ranking in run.trec, what made them in run.trec.json." in done.err
+    assert "1 ranking in run.trec, their settings in run.trec.json." in done.err
     os.mkfifo("pipe")
     heard: list[str] = []
     reader = threading.Thread(target=lambda: heard.append(Path("pipe").read_text()))
@@ -282,8 +282,8 @@ def test_an_interruption_says_whether_anything_is_kept(
     monkeypatch.setattr(BrightnessScorer, "score", stopped)
     done = looktwice("search", table, *options)
     assert done.code == 130 and "Interrupted." in done.err
-    assert ("the same command goes on" in done.err) == kept
-    assert ("with --run or --score-cache the same command would go on" in done.err) == advice
+    assert ("run the same command again" in done.err) == kept
+    assert ("pass --run or --score-cache" in done.err) == advice
 
 
 def test_a_report_that_shows_some_of_the_queries_says_so(
@@ -360,7 +360,7 @@ def test_rerank_of_a_folder_refuses_what_only_a_table_has(
     asked = queries(tmp_path, {"id": "q", "text": "red"})
     Path("run").write_text('{"q": {"red-0.png": 0.5}}')
     done = looktwice("rerank", "run", "pictures", "--queries", asked, *option)
-    assert done.code == 2 and f"{option[0]} does nothing with a folder of images" in done.err
+    assert done.code == 2 and f"{option[0]} has no effect with a folder of images" in done.err
     assert option[1:] == ["nonsense"] or looktwice("rerank", "run", table, "--queries", asked, *option).code == 0
 
 
@@ -371,7 +371,7 @@ def test_rerank_reads_only_queries_that_have_a_shortlist(looktwice: Looktwice, t
     done = looktwice("rerank", "run", "pictures", "--queries", asked, "--run", "o.trec")
     assert done.code == 0, done.err
     assert "Warning: 1 query of run is not in " in done.err
-    assert "queries.jsonl is without a shortlist in run and is left out." in done.err
+    assert "queries.jsonl is without a shortlist in run and is skipped." in done.err
     assert len(Path("o.trec").read_text().splitlines()) == 1 and "1 ranking in o.trec" in done.err
     Path("run").write_text(json.dumps({name: {"red-0.png": 0.5} for name in ("empty", "y", "z")}))
     done = looktwice("rerank", "run", "pictures", "--queries", asked)

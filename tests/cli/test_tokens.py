@@ -122,7 +122,7 @@ def test_codecs_are_compared_before_anybody_commits(place: Path) -> None:
         (["add-tokens", "--mllm", "tiny-clip"], "tiny-clip"),
         (["add-tokens", "--resolution", "0"], "resolution"),
         (["add-tokens", "--codec", "int8", "--save-codebook", "c"], "leave out --save-codebook"),
-        (["add-tokens", "--save-codebook", "no/where"], "There is no folder no to write"),
+        (["add-tokens", "--save-codebook", "no/where"], "Folder no does not exist"),
         (["codec", "int9"], "int8"),
     ],
 )

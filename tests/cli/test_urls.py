@@ -85,7 +85,7 @@ def test_visual_tokens_of_urls(listed: str) -> None:
         return result.exit_code, result.output
 
     code, told = run("index", "u.lt", "urls.jsonl", ALLOWED, "--mllm", "tiny-vl", "--codec", "int8")
-    assert code == 0 and "int8: tokens of 12 pictures" in told
+    assert code == 0 and "int8: tokens of 12 images" in told
     code, told = run("add-tokens", "u.lt", "--codec", "pq8")
     assert code == 2 and "no image to train a codebook on (url-refused" in told
     assert run("add-tokens", "u.lt", "--codec", "pq8", ALLOWED)[0] == 0

@@ -1,1 +1,1 @@
-"""The command line: one module per verb, and the only place that prints."""
+"""The command line: one module per verb. Only this package prints."""

@@ -1,4 +1,4 @@
-"""What `search` and `rerank` do with their answers: hits, a run file, a report, one line of summary, the exit code."""
+"""Write the answers of `search` and `rerank`: hits, a run file, a report, one line of summary, the exit code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MOST_IN_REPORT = 200
 
 @dataclass
 class Outputs:
-    """Where answers go. `find` fetches what a report shows; `queries` is the file that they came from, if one."""
+    """The outputs of answers. `find` resolves the candidates of a report; `queries` is the file of queries, if any."""
 
     json: bool
     run: Path | None
@@ -45,11 +45,11 @@ class Outputs:
 
     @classmethod
     def of(cls, output: Output, find: Resolver, queries: Queries | None = None) -> Outputs:
-        """Return what the options of a verb say."""
+        """Return the outputs that a verb's options ask for."""
         return cls(output.json, output.run, output.report, find, queries, output.explain)
 
     def write(self, answers: Iterable[Answer]) -> None:
-        """Consume the answers. Ends with exit code 3 where a query or a candidate could not be read or scored."""
+        """Write every answer. Exits with code 3 if a query or a candidate could not be read or scored."""
         from looktwice.search.run_record import RunStats, run_manifest
 
         total, settings, failed = RunStats(), dict[str, Any](), dict[str, LooktwiceError]()
@@ -66,12 +66,12 @@ class Outputs:
         self._files(manifest)
         summarise(manifest)
         for name, why in list(total.unreadable.items())[:5]:
-            note(f"Not looked at: {name}: {why}")
+            note(f"Not scored: {name}: {why}")
         if len(total.unreadable) > 5:
-            note(f"… and {len(total.unreadable) - 5:,} more that could not be read; they stand below the others.")
+            note(f"… and {len(total.unreadable) - 5:,} more that could not be read; they rank below the others.")
         broken: dict[str, LooktwiceError] = {**(self.queries.broken if self.queries is not None else {}), **failed}
         for name, problem in broken.items():
-            note(f"Query {name} was left out: {problem}.")
+            note(f"Query {name} was skipped: {problem}.")
         if broken or total.scored < total.requested:
             raise typer.Exit(3)
 
@@ -92,7 +92,7 @@ class Outputs:
             self._views.append(self._viewer.view(answer))
         try:
             self._show(name, answer)
-        except BrokenPipeError:  # the reader (head, less) has seen enough; the files are still wanted
+        except BrokenPipeError:  # the reader (head, less) has closed the pipe; files are still written
             if self.run is None and self.report is None:
                 raise
             mute_stdout()
@@ -120,12 +120,12 @@ class Outputs:
 
             made_by, is_file = "", has_room_beside(self.run)
             if not is_file:
-                sys.stdout.flush()  # the run may go there too
+                sys.stdout.flush()  # the run may go to stdout too, so keep the order
             write_run(followed(self.run), self._run)
             if is_file:
                 beside = _beside(self.run)
                 write_whole(beside, (json.dumps(json.loads(json_line(manifest)), indent=1) + "\n").encode())
-                made_by = f", what made them in {beside}"
+                made_by = f", their settings in {beside}"
             note(f"{plural(sum(map(bool, self._run.values())), 'ranking')} in {self.run}{made_by}.")
         if self.report is not None:
             from looktwice.report import write_report
@@ -137,7 +137,7 @@ class Outputs:
 
 
 def explained(hit: Hit) -> str:
-    """What a hit's score is made of, on one line."""
+    """Return the parts of a hit's score on one line."""
     made_of = dict(hit.explain or {})
     parts = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in made_of.items() if name != "label_logits"]
     return " · ".join(parts)
@@ -150,7 +150,7 @@ def _short(value: object) -> str:
 
 
 def record(query: str, hit: Hit) -> dict[str, Any]:
-    """One line of --json."""
+    """Return one line of --json."""
     return {
         "query": query,
         "rank": hit.rank,
@@ -164,7 +164,7 @@ def record(query: str, hit: Hit) -> dict[str, Any]:
 
 
 def summarise(manifest: Mapping[str, Any]) -> None:
-    """Say on stderr what was done, with what, and how fast."""
+    """Print models, counts and speed to stderr."""
     looks = manifest.get("second_look") or []
     for look in looks:
         name = f"{look.get('mllm', 'scorer')}@{str(look.get('revision', ''))[:12]}"
@@ -172,14 +172,12 @@ def summarise(manifest: Mapping[str, Any]) -> None:
         note(f"{name} · {prompt} · {look.get('dtype')} on {look.get('device')} · {look.get('path')} path")
     counts = manifest["candidates"]
     spent = sum(manifest["seconds"].values())
-    looked = (
-        f"{counts['scored']:,} of {counts['requested']:,} candidates looked at twice, fusion {manifest.get('fusion')}"
-    )
+    looked = f"{counts['scored']:,} of {counts['requested']:,} candidates reranked, fusion {manifest.get('fusion')}"
     rate = f" · {manifest['pairs_per_second']:,} pairs/s" if manifest["pairs_per_second"] else ""
     if counts["parse_errors"]:
-        looked += f", {counts['parse_errors']:,} answers were no number"
+        looked += f", {counts['parse_errors']:,} answers without a number"
     if counts["asked_again"]:
-        looked += f", {counts['asked_again']:,} asked again"
+        looked += f", {counts['asked_again']:,} tie questions"
     what = f"{' and '.join(manifest['directions'])}: {looked}" if looks else "no second look"
     note(f"{plural(manifest['queries'], 'query', 'queries')} · {what} · {spent:.2f} s{rate}")
 
@@ -191,16 +189,16 @@ def _cells(hit: Hit) -> tuple[object, ...]:
 
 
 def check_outputs(run: Path | None, report: Path | None) -> None:
-    """Refuse output paths that could not be written, before the work begins."""
+    """Refuse output paths that are not writable, before the work begins."""
     for path in (run, report):
         if path is not None:
             _check_output(path)
     if run is not None and report is not None and report.resolve() in (run.resolve(), _beside(run).resolve()):
-        raise UsageError(f"--report {report} would overwrite what --run writes; name another file.")
+        raise UsageError(f"--report {report} would overwrite a file of --run; name another file.")
 
 
 def has_room_beside(output: Path) -> bool:
-    """Whether other files may stand beside an output: beside /dev/stdout or a pipe nobody looks for them."""
+    """Return whether other files may stand beside an output; not beside /dev/stdout or a pipe."""
     return is_replaced(followed(output))
 
 
@@ -208,7 +206,7 @@ def _check_output(path: Path) -> None:
     target = followed(path)
     for place in dict.fromkeys((path, target)):
         if not place.absolute().parent.is_dir():
-            raise UsageError(f"There is no folder {place.parent} to write {place.name} to; make it first.")
+            raise UsageError(f"Folder {place.parent} does not exist, so {place.name} cannot be written; create it.")
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file.")
     folders = [place.absolute().parent for place in (path, target)] if is_replaced(target) else []
@@ -219,5 +217,5 @@ def _check_output(path: Path) -> None:
 
 
 def _beside(run: Path) -> Path:
-    """Where what made a run is written."""
+    """Return the path of a run's settings."""
     return run.with_name(f"{run.name}.json")

@@ -1,4 +1,4 @@
-"""`looktwice calibrate`: learn from labelled queries what the second look's numbers mean."""
+"""`looktwice calibrate`: fit probabilities to the second look's scores, from labelled queries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("calibrate", short_help="Learn from labels what the scores mean.")(calibrate)
+    app.command("calibrate", short_help="Fit probabilities to scores, from labels.")(calibrate)
 
 
 @grouped
@@ -34,8 +34,10 @@ def calibrate(
     path: options.TablePath,
     *,
     queries: options.QueryFile,
-    qrels: Annotated[Path, typer.Option(help="Labels in TREC format; below 0: left out; not in it: not relevant.")],
-    into: Annotated[Path, typer.Option("--out", help="Where the calibration goes.")],
+    qrels: Annotated[
+        Path, typer.Option(help="Labels in TREC format; pairs below 0 are skipped, unlisted ones are not relevant.")
+    ],
+    into: Annotated[Path, typer.Option("--out", help="File to write the calibration to.")],
     method: Annotated[str, typer.Option(help="platt (a smooth curve) or isotonic (steps, for many labels).")] = "platt",
     shortlist: options.Shortlist = 50,
     rerank: options.Rerank,
@@ -46,12 +48,12 @@ def calibrate(
     urls: options.UrlOptions,
     json: options.Json = False,
 ) -> None:
-    """Score the shortlists of labelled queries and fit what `search --calibration` uses.
+    """Score the shortlists of labelled queries and fit a calibration for `search --calibration`.
 
-    It maps scores to probabilities (--min-precision 0.95 shows only hits that are right that often) and lets the second
-    look stop early (--budget auto:0.01). It holds for this encoder, model, prompt, mode and codec; `search` refuses it
-    with others. Quality is measured on queries that the fit has not seen. An interrupted command goes on where it
-    stopped when it is run again.
+    A calibration maps scores to probabilities (--min-precision 0.95 shows only hits with that precision) and lets the
+    second look stop early (--budget auto:0.01). It holds for this encoder, model, prompt, mode and codec; `search`
+    refuses it with others. Quality is measured on queries that the fit has not seen. An interrupted command continues
+    when it is run again.
 
     Example: looktwice calibrate photos.lt --queries q.jsonl --qrels qrels.txt --out photos.calibration.json
     """
@@ -78,9 +80,9 @@ def calibrate(
     note(f"Calibration: {into}")
     left_out = {name: why for name, why in asked.broken.items() if name in labels}
     for name, why in left_out.items():
-        note(f"Query {name} was left out: {why}.")
+        note(f"Query {name} was skipped: {why}.")
     if without := total.requested - total.scored:
-        note(f"{plural(without, 'pair')} got no score and {'was' if without == 1 else 'were'} left out.")
+        note(f"{plural(without, 'pair')} got no score and {'was' if without == 1 else 'were'} skipped.")
     if left_out or without:
         raise typer.Exit(3)
 
@@ -88,7 +90,7 @@ def calibrate(
 def _scored(
     opened: Retriever, asked: Queries, labels: Qrels, shortlist: int
 ) -> tuple[list[Sample], dict[str, Any], RunStats]:
-    """Score the shortlists of labelled queries: the pairs, what they were made with, and the counts."""
+    """Score the shortlists of labelled queries; return the pairs, the settings they were made with, and the counts."""
     from looktwice.rank.calibration import source_of
     from looktwice.search.run_record import RunStats
 
@@ -99,7 +101,7 @@ def _scored(
         for answer in opened.search_many(asked.kinds_first(labels), k=shortlist):
             if answer.error is not None:
                 raise answer.error
-            if answer.settings["second_look"]:  # a prompt for another kind of query is refused now, not later
+            if answer.settings["second_look"]:  # refuses mixed prompts at once, not after the last query
                 source = source_of(answer.settings)
             samples += answer.samples(labels[answer.query.id])
             total.add(answer.stats)

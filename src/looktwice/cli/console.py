@@ -1,8 +1,7 @@
-"""What reaches a terminal or a pipe, and how.
+"""Write to the terminal or a pipe.
 
 Answers go to stdout (a table for people, JSON Lines with --json); progress, notes and warnings go to stderr, so that a
-pipe carries nothing but the answer. Names come from other people's files: control characters in them are shown as
-escapes, never sent.
+pipe carries only the answer. Names come from other people's files, so control characters in them are shown as escapes.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 UNFOLDED = 100_000
-"""Columns, where there is no terminal: no table is as wide."""
+"""Width in columns without a terminal: wider than any table, so that nothing folds."""
 
-# Controls, half characters (undecodable file names), line separators and Unicode's format characters, which are unseen
-# or reorder what is shown. Persian and emoji need two joiners, U+200C and U+200D: they stay beside no ASCII.
+# Controls, half characters (undecodable file names), line separators and Unicode's format characters, which are
+# invisible or reorder text. Persian and emoji need two joiners, U+200C and U+200D: they stay unless beside ASCII.
 UNSAFE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b\u200e\u200f\u2028-\u202e"
     r"\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
@@ -62,13 +61,15 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Tell a person something on stderr."""
+    """Write one line for people to stderr."""
     stderr().print(safe(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
-    """Write a table to stdout; a column whose name starts with `>` is right-aligned. Nothing is ever cut off, and only
-    a terminal folds."""
+    """Write a table to stdout.
+
+    A column whose name starts with `>` is right-aligned. Cells fold on a terminal and are never cut off.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -90,38 +91,38 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
 
 
 class Bar:
-    """A progress bar that can be told of its total late, as a folder is still being counted when work begins."""
+    """A progress bar whose total may come late, as work begins while a folder is still being counted."""
 
     def __init__(self, bar: Progress, task: TaskID, unit: str) -> None:
         self._bar, self._task, self._unit = bar, task, unit
 
     @property
     def shown(self) -> bool:
-        """Whether anybody sees it."""
+        """Return whether the bar is visible."""
         return not self._bar.disable
 
     def advance(self, n: int = 1) -> None:
-        """Count n more as done."""
+        """Add n to the count."""
         self.at(int(self._bar.tasks[0].completed) + n)
 
     def at(self, done: int) -> None:
-        """Say how many are done."""
+        """Set the count."""
         self._bar.update(self._task, completed=done)
         speed = self._bar.tasks[0].finished_speed or self._bar.tasks[0].speed
         self._bar.update(self._task, rate=f"{speed:.1f} {self._unit}/s" if speed else "")
 
     def describe(self, what: str) -> None:
-        """Say what is being done now."""
+        """Set the description."""
         self._bar.update(self._task, description=safe(what))
 
     def total(self, n: int) -> None:
-        """Say how many there are."""
+        """Set the total."""
         self._bar.update(self._task, total=n)
 
 
 @contextmanager
 def progress(what: str, unit: str, total: int | None = None) -> Iterator[Bar]:
-    """Show a bar with rate and time left on stderr. Nothing is shown where stderr is not a terminal."""
+    """Show a bar with rate and time left on stderr, if stderr is a terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -144,22 +145,22 @@ def progress(what: str, unit: str, total: int | None = None) -> Iterator[Bar]:
 
 
 def stdout() -> Console:
-    """The console for answers: as wide as the terminal, and so wide that nothing folds where there is none."""
+    """Return the console for answers: as wide as the terminal; without one, so wide that nothing folds."""
     return _console(sys.stdout, UNFOLDED)
 
 
 def stderr() -> Console:
-    """The console for everything that is not the answer."""
+    """Return the console for progress, notes and warnings."""
     return _console(sys.stderr, 160)
 
 
 def mute_stdout() -> None:
-    """Send the rest of the answer nowhere: its reader is gone."""
+    """Discard the rest of the answer, as its reader has closed the pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show_warnings() -> None:
-    """Show the library's warnings as notes, each text once, and what it says of a download."""
+    """Show the library's warnings and its notes about downloads on stderr, each text once."""
     import logging
 
     said: set[str] = set()
@@ -175,12 +176,12 @@ def show_warnings() -> None:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number for a table; a dash for what is not known."""
+    """Format a number for a table; an unknown one as a dash."""
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def size(n: float) -> str:
-    """Bytes for people.
+    """Format a number of bytes for people.
 
     >>> size(1536)
     '1.5 KiB'
@@ -193,7 +194,7 @@ def size(n: float) -> str:
 
 
 def plural(n: int, one: str, many: str | None = None) -> str:
-    """A count with its noun.
+    """Format a count with its noun.
 
     >>> plural(1, "query", "queries"), plural(1200, "item")
     ('1 query', '1,200 items')
@@ -220,7 +221,7 @@ def _hex(code: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """JSON's own types: NaN and infinities become null, NumPy scalars become numbers."""
+    """Convert to JSON's own types: NaN and infinities become null, NumPy scalars become numbers."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

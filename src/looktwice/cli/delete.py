@@ -1,4 +1,4 @@
-"""`looktwice delete` and `looktwice compact`: taking items out, and really erasing them."""
+"""`looktwice delete` and `looktwice compact`: remove items from a table, and erase them from the disk."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from looktwice.store import Table
 
 MANY = 1000
-"""More items than this are deleted only after a yes, and so is a whole table."""
+"""Deleting more items than this, or all of them, needs a confirmation."""
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the verbs."""
-    app.command("delete", short_help="Take items out of a table.")(delete)
+    app.command("delete", short_help="Remove items from a table.")(delete)
     app.command("compact", short_help="Merge files; with --purge, erase deleted rows for good.")(compact)
 
 
@@ -31,22 +31,22 @@ def delete(
         list[str] | None, typer.Argument(metavar="[ID]...", help="Ids, as search and export show them.")
     ] = None,
     where: options.Where = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, however many items it is.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Take items out of a table, by id or by filter. The files they came from are not touched.
+    """Remove items from a table, by id or by filter. Their source files stay untouched.
 
-    Before more than 1,000 items or all of them go, it asks; where there is nobody to ask, it wants --yes.
-    The rows leave every answer at once; `looktwice compact --purge` also erases them from the disk.
+    The command asks before it deletes more than 1,000 items or all of them; without a terminal, pass --yes.
+    Searches stop finding the rows at once; `looktwice compact --purge` also erases them from the disk.
 
     Example: looktwice delete photos.lt --where "year < 1990"
     """
     from looktwice.store import Table
 
     if bool(ids) == (where is not None):
-        raise UsageError("Items are named either by ids or by --where FILTER; give one of the two.")
+        raise UsageError("The command needs either ids or --where FILTER; give exactly one of them.")
     opened = Table.open(path)
-    with opened.writer():  # held while it asks, so that what was agreed to is what goes
+    with opened.writer():  # held while it asks, so that it deletes exactly the items that it showed
         if not yes:
             _ask(opened, ids, where)
         gone = opened.delete(ids=ids) if ids else opened.delete(where=where)
@@ -56,12 +56,12 @@ def delete(
     else:
         note(f"{plural(gone, 'item')} deleted; {plural(len(opened), 'item')} left.")
     if unknown:
-        note(f"{plural(unknown, 'id')} named nothing in the table.")
+        note(f"{plural(unknown, 'id')} {'is' if unknown == 1 else 'are'} not in the table.")
         raise typer.Exit(3)
 
 
 def _ask(table: Table, ids: list[str] | None, where: str | None) -> None:
-    """Raise UsageError where much is to be deleted and nobody agrees to that."""
+    """Ask before many items are deleted. Raises UsageError without a yes."""
     rows = table.lookup(ids, ["id"]) if ids else table.rows(["id"], where)
     found = len(rows) if isinstance(rows, list) else table.count(where)
     if not found or (found <= MANY and found < len(table)):
@@ -72,7 +72,7 @@ def _ask(table: Table, ids: list[str] | None, where: str | None) -> None:
         raise UsageError(f"This would delete {what}; pass --yes to confirm.")
     note(f"This deletes {what}.")
     if not typer.confirm("Delete them?", err=True):
-        raise UsageError("Nothing was deleted, because the answer was no.")
+        raise UsageError("Nothing was deleted, because you answered no.")
 
 
 def compact(
@@ -80,7 +80,7 @@ def compact(
     purge: Annotated[bool, typer.Option("--purge", help="Also erase deleted rows and old versions for good.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Merge small files of a table; with --purge, erase what was deleted or replaced.
+    """Merge small files of a table; with --purge, also erase deleted and replaced rows.
 
     Example: looktwice compact photos.lt --purge
     """

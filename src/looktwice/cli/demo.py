@@ -1,4 +1,4 @@
-"""`looktwice demo`: the whole thing on images that come with it."""
+"""`looktwice demo`: index, search and measure the bundled images."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import typer
 
 from looktwice.cli import options
 from looktwice.cli.answers import summarise
-from looktwice.cli.console import emit, note, number, progress, say, size, table
+from looktwice.cli.console import emit, note, number, plural, progress, say, size, table
 from looktwice.cli.groups import grouped
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("demo", short_help="Index the bundled gallery, search it, measure both looks.")(demo)
+    app.command("demo", short_help="Index the bundled gallery, search it, measure both stages.")(demo)
 
 
 @grouped
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where table, runs and report go.")] = Path(
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Folder for the table, runs and report.")] = Path(
         "demo-out"
     ),
     *,
@@ -36,7 +36,7 @@ def demo(
     compute: options.Compute,
     json: options.Json = False,
 ) -> None:
-    """Index the bundled gallery, run its labelled queries, compare the shortlist with the second look, write a report.
+    """Index the bundled gallery, run its labelled queries, compare shortlist and second look, and write a report.
 
     The last line of output is the report's path.
 
@@ -67,7 +67,10 @@ def demo(
         )
         say(str(done.report))
     if done.unscored or done.indexed.failed:
-        note(f"{done.indexed.failed} images could not be indexed, {done.unscored} pairs or queries got no score.")
+        note(
+            f"{plural(done.indexed.failed, 'image')} could not be indexed, and {done.unscored:,} pairs or queries "
+            f"got no score; list the reasons with: looktwice ledger {folder / 'gallery.lt'}"
+        )
         raise typer.Exit(3)
 
 

@@ -1,4 +1,4 @@
-"""`looktwice doctor`: what this machine offers, what is missing and how to get it."""
+"""`looktwice doctor`: check this machine, and show how to install missing parts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(json: options.Json = False) -> None:
-    """Check packages, device, dtype, threads, memory, bundled models and optional parts; asks no network.
+    """Check packages, device, dtype, threads, memory, bundled models and optional parts, without network access.
 
-    Ends with exit code 1 where something that is needed does not work.
+    The exit code is 1 if a required part does not work.
 
     Example: looktwice doctor
     """

@@ -1,4 +1,4 @@
-"""`looktwice estimate`: what a collection would cost, from config.json alone."""
+"""`looktwice estimate`: compute the cost of a collection from config.json alone."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("estimate", short_help="Bytes, FLOPs and hours of an index, before it is made.")(estimate)
+    app.command("estimate", short_help="Estimate bytes, FLOPs and hours of an index.")(estimate)
 
 
 @grouped
 def estimate(
     *,
-    mllm: Annotated[str, typer.Option(help="A short name, a hub name whose shape is known, a folder or config.json.")],
-    items: Annotated[str, typer.Option(help="Images, such as 100e6.")] = "1e6",
+    mllm: Annotated[str, typer.Option(help="A short name, a known hub id, a folder or a config.json.")],
+    items: Annotated[str, typer.Option(help="Number of images, such as 100e6.")] = "1e6",
     codec: options.TokenCodec = "pq16",
     image_size: Annotated[str, typer.Option(help="Width x height of a typical image in pixels.")] = "1024x768",
     limits: options.ImageLimits,
@@ -33,10 +33,12 @@ def estimate(
     flops: Annotated[
         str, typer.Option(help="Matmul FLOP/s of the device [default: an H100's 790e12 in bf16].")
     ] = "790e12",
-    mfu: Annotated[float, typer.Option(help="Share of it that a run achieves.")] = 0.4,
+    mfu: Annotated[float, typer.Option(help="Share of --flops that a run achieves.")] = 0.4,
     json: options.Json = False,
 ) -> None:
-    """Estimate bytes per image, FLOPs per pair, pairs/s and hours. Computed, not measured; loads no weights.
+    """Estimate bytes per image, FLOPs per pair, pairs/s and hours.
+
+    The figures are computed, not measured. The command loads no weights.
 
     Example: looktwice estimate --mllm qwen2.5-vl-7b --items 100e6 --codec pq16 --resolution 560
     """
@@ -73,7 +75,7 @@ def _rows(e: Estimate) -> Iterator[tuple[str, str]]:
 
 
 def _known(name: str) -> str:
-    """The hub name or the folder behind a short name; any other name as it is."""
+    """Return the hub id or the folder of a short name; return any other name unchanged."""
     from looktwice.models.catalog import BY_NAME
     from looktwice.models.checkpoints import bundled_folder
 

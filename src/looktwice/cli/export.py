@@ -1,4 +1,4 @@
-"""`looktwice export`: vectors, ids and metadata for other tools."""
+"""`looktwice export`: write vectors, ids and metadata for other tools."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from looktwice.errors import UsageError
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("export", short_help="Vectors, ids and metadata as Parquet.")(export)
+    app.command("export", short_help="Write vectors, ids and metadata as Parquet.")(export)
 
 
 def export(
@@ -25,13 +25,13 @@ def export(
     ],
     json: options.Json = False,
 ) -> None:
-    """Write vectors, ids, texts and metadata to a Parquet file; `looktwice info --json` says what made them.
+    """Write vectors, ids, texts and metadata to a Parquet file; `looktwice info --json` shows their encoder.
 
     Example: looktwice export photos.lt photos.parquet
     """
     from looktwice.store import Table
 
-    if target.is_dir() and any(file.name != "items.parquet.tmp" for file in target.iterdir()):  # from a kill -9
+    if target.is_dir() and any(file.name != "items.parquet.tmp" for file in target.iterdir()):  # left by a kill -9
         raise UsageError(f"{target} exists already and is not empty; name a new file or folder.")
     opened = Table.open(path)
     file = str(opened.export(target))

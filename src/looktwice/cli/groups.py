@@ -1,4 +1,4 @@
-"""Groups of options: a dataclass of annotated fields, written once and taken as one parameter by every verb."""
+"""Groups of options: each is a dataclass of annotated fields that a verb takes as one parameter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 def grouped(verb: Callable[..., R]) -> Callable[..., R]:
-    """Return `verb` with every parameter that is a dataclass expanded into one parameter per field.
+    """Return `verb` with every dataclass parameter expanded into one parameter per field.
 
     typer reads the expanded signature; the verb gets the instance back. A default instance gives the fields' defaults
     for this verb.
@@ -33,7 +33,7 @@ def grouped(verb: Callable[..., R]) -> Callable[..., R]:
 
 
 def names(*groups: type) -> tuple[str, ...]:
-    """Return the parameters that groups of options expand to."""
+    """Return the names of the parameters that groups of options expand to."""
     return tuple(field.name for group in groups for field in fields(group))
 
 

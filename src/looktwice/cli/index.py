@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Prune = Annotated[
     bool,
-    typer.Option("--prune", help="Remove items whose files are gone, except from folders that are there but empty."),
+    typer.Option("--prune", help="Remove items whose files are gone; items of a folder that is empty now are kept."),
 ]
 
 
@@ -59,11 +59,11 @@ def index(
     urls: options.UrlOptions,
     json: options.Json = False,
 ) -> None:
-    """Fill a table from folders (and what is below them), image files, globs, .jsonl lists and .tar archives.
+    """Fill a table from folders (with subfolders), image files, globs, .jsonl lists and .tar archives.
 
-    A .jsonl line is {"id", "image", "text", "metadata"}. What cannot be read goes to the ledger and stops nothing; the
-    exit code is then 3. Run the same command again after an interruption, or when files have changed: what is in the
-    table with the same bytes is not encoded again.
+    A .jsonl line is {"id", "image", "text", "metadata"}. Unreadable files go to the ledger, the others are indexed, and
+    the exit code is 3. Run the same command again after an interruption, or when files have changed: it skips files
+    that are in the table with the same bytes.
 
     Example: looktwice index photos.lt ~/Pictures --column year:int
     """
@@ -94,17 +94,17 @@ def index(
 
 
 def _check_tokens(mllm: str | None, codec: str, limits: options.ImageLimits) -> None:
-    """Refuse a wrong codec, and options of tokens without an MLLM, before anything is indexed."""
+    """Refuse a wrong codec, and token options without --mllm, before anything is indexed."""
     from looktwice.codecs import parse_codec
 
     if mllm is None and (codec != "pq8" or limits != options.ImageLimits()):
-        raise UsageError("--codec, --resolution and --max-tiles need --mllm NAME: they say how its tokens are stored.")
+        raise UsageError("--codec, --resolution and --max-tiles apply to visual tokens only; add --mllm NAME.")
     if mllm is not None:
         parse_codec(codec)
 
 
 def _fill(opened: Table, found: Scan, encoder: Encoder, counted: Scan, settings: dict[str, Any]) -> IndexReport:
-    """Index what was found, with a progress bar whose total comes from `counted`."""
+    """Index the items of `found`, with a progress bar whose total comes from `counted`."""
     from looktwice.indexing import index as bring_up_to_date
 
     with progress("indexing", "items") as bar:
@@ -114,7 +114,7 @@ def _fill(opened: Table, found: Scan, encoder: Encoder, counted: Scan, settings:
 
 
 def encoder_for(name: str | None, known: Table | None, compute: options.Compute) -> Encoder:
-    """Load the encoder asked for, by default the table's own at the revision that filled it. Also for `eval`."""
+    """Load the named encoder, by default the table's own at its revision. `eval` calls this too."""
     from looktwice.encode import load_encoder
 
     if known is None or name is not None:
@@ -130,11 +130,11 @@ def encoder_for(name: str | None, known: Table | None, compute: options.Compute)
 def _check_columns(table: Table, columns: Mapping[str, type]) -> None:
     if columns and dict(columns) != dict(table.columns):
         have = ", ".join(f"{name}:{kind.__name__}" for name, kind in table.columns.items()) or "none"
-        raise Mismatch(f"The columns of {table.path} were declared when it was made ({have}); index into a new table.")
+        raise Mismatch(f"{table.path} has other columns ({have}); leave out --column, or index into a new table.")
 
 
 def _count(scan: Scan, bar: Bar) -> None:
-    """Count beside the work, so that the time left can be told; a daemon, as nobody waits for it."""
+    """Count items in a daemon thread beside the work, so that the bar can show the time left."""
     Thread(target=lambda: bar.total(sum(1 for _ in scan)), daemon=True).start()
 
 
@@ -155,7 +155,7 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
     counts = (
         (n, name) for name in ("added", "updated", "unchanged", "failed", "pruned") if (n := getattr(report, name))
     )
-    done = ", ".join(f"{n:,} {name}" for n, name in counts) or "nothing to do"
+    done = ", ".join(f"{n:,} {name}" for n, name in counts) or "no changes"
     say(f"{path}: {done} ({report.seconds:.1f} s{rate})")
     per_item = table.info()["bytes_per_item"]
     say(f"{plural(len(table), 'item')}, {size(per_item['total'])} each; encoder {table.manifest.encoder.name}")
@@ -164,22 +164,20 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
     if report.ignored:
         note(_passed_over(report.ignored))
     if gone := report.gone - report.pruned:
-        where = "is no longer where it was" if gone == 1 else "are no longer where they were"
-        note(f"{plural(gone, 'item')} of the table {where}; --prune removes what is gone.")
+        where = "has lost its file" if gone == 1 else "have lost their files"
+        note(f"{plural(gone, 'item')} of the table {where}; pass --prune to remove {'it' if gone == 1 else 'them'}.")
     for place in report.withheld:
-        note(
-            f"Not pruned: nothing is left of {place}; is it mounted? If so, remove the folder or use looktwice delete."
-        )
+        note(f"Not pruned: {place} is empty and may be unmounted; mount it, remove the folder or use looktwice delete.")
     for place, n in report.unseen.items():
         note(
-            f"Not pruned: {plural(n, 'item')} of {place} may still be in it, as part of it cannot be read; "
-            f"mend it first (looktwice ledger {path})."
+            f"Not pruned: {plural(n, 'item')} of {place} may be in its unreadable part; "
+            f"repair it first (looktwice ledger {path})."
         )
     if report.failed:
         reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(report.reasons.items(), key=lambda r: -r[1]))
-        note(f"{report.failed:,} failed: {reasons}. Which, and why: looktwice ledger {path}")
+        note(f"{report.failed:,} failed: {reasons}; list them with: looktwice ledger {path}")
     if not len(table):
-        note("The table is empty: no pictures that can be read were found.")
+        note("The table is empty, as no readable image was found; check the paths and the ledger.")
 
 
 def _passed_over(ignored: Mapping[str, int]) -> str:
@@ -187,7 +185,7 @@ def _passed_over(ignored: Mapping[str, int]) -> str:
 
     kinds = sorted(ignored.items(), key=lambda kind: (-kind[1], kind[0]))
     listed = ", ".join(f"{suffix or 'without a suffix'} {n:,}" for suffix, n in kinds[:5])
-    were = "file of another kind was" if sum(ignored.values()) == 1 else "files of other kinds were"
+    were = "file of another kind was" if sum(ignored.values()) == 1 else "files of other kinds were"  # no ledger entry
     read = " ".join(sorted({*SUFFIXES, ".tar"}))
     more = ", …" if len(kinds) > 5 else ""
-    return f"{sum(ignored.values()):,} {were} passed over ({listed}{more}). Read are {read}; convert other pictures."
+    return f"{sum(ignored.values()):,} {were} skipped ({listed}{more}); convert images to one of: {read}"

@@ -1,4 +1,4 @@
-"""`looktwice info`: what a table holds and what it costs."""
+"""`looktwice info`: show a table's contents and size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from looktwice.cli.console import emit, size, table
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("info", short_help="What a table holds and what it costs.")(info)
+    app.command("info", short_help="Show a table's contents and size.")(info)
 
 
 def info(path: options.TablePath, json: options.Json = False) -> None:
-    """Show what a table holds: items, encoder, columns, visual tokens, bytes part by part.
+    """Show a table's items, encoder, columns, visual tokens, and the bytes of each part.
 
     Example: looktwice info photos.lt
     """
@@ -47,14 +47,16 @@ def _facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "indexed", display(root)
     for entry in facts["token_sets"]:
         made_by = f"{entry['mllm']}, revision {entry['revision'][:12]}, {entry['preprocessing']}"
-        scaled = f", images scaled by {entry['resampler']}" if "resampler" in entry else ""  # older tables do not say
+        scaled = (
+            f", images scaled by {entry['resampler']}" if "resampler" in entry else ""
+        )  # older tables did not record it
         yield f"tokens {entry['codec']}", made_by + scaled
 
 
 def _format(number: int) -> str:
     from looktwice.store.manifest import FORMAT
 
-    return str(number) if number == FORMAT else f"{number}; it becomes {FORMAT} when the table is next written to"
+    return str(number) if number == FORMAT else f"{number}; the next write to the table upgrades it to {FORMAT}"
 
 
 def _search(index: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ def ledger(
     reason: Annotated[str | None, typer.Option(help="Only entries with this reason, such as truncated.")] = None,
     json: options.Json = False,
 ) -> None:
-    """List failed items, with id, path and reason. Indexing a repaired file removes its entry.
+    """List failed items, with id, path and reason. To remove an entry, repair its file and index it again.
 
     Example: looktwice ledger photos.lt --reason truncated
     """

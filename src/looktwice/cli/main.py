@@ -1,4 +1,4 @@
-"""`looktwice`: the list of verbs, and the one place where errors become sentences and exit codes.
+"""List the verbs of `looktwice`, and turn errors into one sentence and an exit code.
 
 0 ok · 1 internal · 2 usage or refused · 3 finished, but some items failed · 130 interrupted.
 """
@@ -34,11 +34,11 @@ from looktwice.cli.renamed import current
 from looktwice.cli.resume import KEPT
 from looktwice.errors import LooktwiceError
 
-RESUMING = ("index", "add-tokens", "eval")  # verbs that keep scores say so themselves, see `resume`
+RESUMING = ("index", "add-tokens", "eval")  # the verbs that keep scores add their own note: see `resume`
 
 
 class Verbs(TyperGroup):
-    """A group that takes --debug anywhere and turns what verbs raise into one sentence and an exit code."""
+    """A group of verbs that accepts --debug anywhere and turns errors into one sentence and an exit code."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return verbs in the order in which a newcomer meets them, not by alphabet."""
@@ -53,7 +53,10 @@ class Verbs(TyperGroup):
         return super().parse_args(ctx, current([a for a in own if a != "--debug"]) + args[len(own) :])
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb and send its answer off; where Python finds out at its end that it cannot, it ends with 120."""
+        """Run the verb, flush its answer and exit.
+
+        Flushing here keeps our exit codes: a flush that fails when Python shuts down ends with code 120.
+        """
         code = 0
         try:
             self._run(ctx)
@@ -61,11 +64,11 @@ class Verbs(TyperGroup):
             code = ended.exit_code
         try:
             sys.stdout.flush()
-        except BrokenPipeError:  # the reader (head, less) has seen enough
+        except BrokenPipeError:  # the reader (head, less) has closed the pipe
             mute_stdout()
         except OSError as error:
             mute_stdout()
-            if code != 1:  # else it has been said
+            if code != 1:  # else `_run` has shown an error already
                 note(f"Error: {_sentence(error)}")
             code = 1
         raise typer.Exit(code)
@@ -88,7 +91,7 @@ class Verbs(TyperGroup):
             if ctx.obj["debug"] or isinstance(error, typer.TyperException | typer.Exit | typer.Abort):
                 raise
             note(f"Internal error ({type(error).__name__}): {error}")
-            note("This is a bug; --debug shows where.")
+            note("This is a bug in looktwice; run the command again with --debug and report the traceback.")
             raise typer.Exit(1) from None
 
 
@@ -110,12 +113,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def looktwice(
-    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error; may stand anywhere."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error; accepted anywhere."),
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
 ) -> None:
-    """Find things in image collections: a cheap shortlist, then a second look by a frozen multimodal LLM."""
+    """Search image collections: a cheap shortlist, then a second look by a frozen multimodal LLM."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal that cannot show a character gets its escape, not a crash
+        if isinstance(stream, TextIOWrapper):  # show an escape where the encoding lacks a character
             stream.reconfigure(errors="backslashreplace")
     show_warnings()
 
@@ -151,5 +154,5 @@ def _sentence(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Entry point of the `looktwice` script."""
+    """Run the `looktwice` script."""
     app()

@@ -1,4 +1,4 @@
-"""`looktwice models`: what can be named. Loads no model and no library that could."""
+"""`looktwice models`: list the names that options take. Imports no model library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from looktwice.types import Choice
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("models", short_help="What can be named, and what each needs.")(models)
+    app.command("models", short_help="List encoders, MLLMs, prompts and other names.")(models)
 
 
 def models(
@@ -29,9 +29,9 @@ def models(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """List what --encoder, --mllm, --prompt, --codec and others take, and what each needs.
+    """List the names that --encoder, --mllm, --prompt, --codec and other options take, and their requirements.
 
-    Hub names (org/name) and local folders are taken as well. Nothing is downloaded before it is named.
+    The options also take hub ids (org/name) and local folders. looktwice downloads a model only when you name it.
 
     Example: looktwice models mllm prompt
     """

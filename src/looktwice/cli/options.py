@@ -1,4 +1,4 @@
-"""Options that mean the same thing in every verb: one spelling, one help text, one default.
+"""Options that several verbs share: one spelling, one help text, one default.
 
 Options that go together are a dataclass; `groups.grouped` gives a verb all of them as one parameter. Options that stand
 alone are annotated types.
@@ -22,61 +22,68 @@ if TYPE_CHECKING:
 DEFAULT_ENCODER = "tiny-clip"
 
 TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="The folder of the table, such as photos.lt.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout: one object, or one per line for lists.")]
-Encoder = Annotated[str, typer.Option(help="The encoder: a name (see `looktwice models`), a folder, a hub id.")]
-Mllm = Annotated[str, typer.Option(help="The MLLM of the second look: a name, a folder, a hub id.")]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout: one object, or one per line for lists.")]
+Encoder = Annotated[str, typer.Option(help="Encoder: a name (see `looktwice models`), a folder or a hub id.")]
+Mllm = Annotated[str, typer.Option(help="MLLM of the second look: a name, a folder or a hub id.")]
 Prompt = Annotated[
     str,
-    typer.Option(help="The question: a name (see `looktwice models`) or a .toml or .json file; auto fits the pair."),
+    typer.Option(help="Prompt: a name (see `looktwice models`) or a .toml or .json file; auto fits the pair."),
 ]
 Fusion = Annotated[
     str,
-    typer.Option("--fusion", help="0.5 is λ in λ·coarse + (1−λ)·p; p-only; rrf (reciprocal ranks)."),
+    typer.Option(
+        "--fusion",
+        help="How scores are combined: λ in λ·coarse + (1−λ)·p, such as 0.5; p-only; rrf (reciprocal ranks).",
+    ),
 ]
 Ties = Annotated[
     str,
-    typer.Option(help="Order of candidates that share a score: default, coarse, paper, repaired, released-code."),
+    typer.Option(help="How equal scores are ordered: default, coarse, paper, repaired, released-code."),
 ]
 Direction = Annotated[
-    str, typer.Option(help="What is shown of queries and candidates: auto, or such as text-to-image, both-to-both.")
+    str, typer.Option(help="Parts of queries and candidates to show: auto, or a pair such as text-to-image.")
 ]
-Shortlist = Annotated[int, typer.Option(help="How many candidates get the second look.")]
-K = Annotated[int, typer.Option("-k", "--k", help="How many hits to show.")]
-Where = Annotated[str | None, typer.Option(help='Only items that pass this SQL filter, such as "year > 2020".')]
-NoRerank = Annotated[bool, typer.Option("--no-rerank", help="The shortlist only, no second look.")]
+Shortlist = Annotated[int, typer.Option(help="Number of candidates that get the second look.")]
+K = Annotated[int, typer.Option("-k", "--k", help="Number of hits to show.")]
+Where = Annotated[str | None, typer.Option(help='Search only items that pass this SQL filter, such as "year > 2020".')]
+NoRerank = Annotated[bool, typer.Option("--no-rerank", help="Return the shortlist without a second look.")]
 QueryFile = Annotated[
     Path,
     typer.Option("--queries", help='JSON Lines of {"id", "image", "text"}; paths relative to the file.'),
 ]
 Codec = Annotated[
-    str, typer.Option(help="Stored visual tokens to use: auto (where there are any), pictures (never), or a codec.")
+    str,
+    typer.Option(help="Stored visual tokens to use: auto (any that exist), pictures (none, read images), or a codec."),
 ]
-TokenCodec = Annotated[str, typer.Option("--codec", help="How tokens are kept: see `looktwice models codec`.")]
+TokenCodec = Annotated[str, typer.Option("--codec", help="Codec that stores the tokens: see `looktwice models codec`.")]
 Asymmetric = Annotated[
-    bool, typer.Option("--asymmetric", help="Leave the query's visual tokens uncompressed where candidates' are not.")
+    bool,
+    typer.Option("--asymmetric", help="Keep the query's visual tokens uncompressed while candidates' are compressed."),
 ]
 Resolution = Annotated[
     int | None,
-    typer.Option(help="Longer side in pixels (Qwen-VL and others with native resolution).", show_default=False),
+    typer.Option(help="Longest image side in pixels (Qwen-VL and others with native resolution).", show_default=False),
 ]
-MaxTiles = Annotated[int | None, typer.Option(help="Tiles per image (SmolVLM, InternVL, LLaVA).", show_default=False)]
+MaxTiles = Annotated[
+    int | None, typer.Option(help="Most tiles per image (SmolVLM, InternVL, LLaVA).", show_default=False)
+]
 MaxFailures = Annotated[int | None, typer.Option(min=0, help="Stop when more items than this fail.")]
 ScoreCache = Annotated[
     Path | None,
     typer.Option(
-        help="Remember scores in this file, for this run if it is interrupted and for later ones. Such a score is of "
-        "the image as it was indexed, which is not read again."
+        help="Keep scores in this file, to continue an interrupted run and to reuse them in later ones. A cached score "
+        "is that of the image as it was indexed; the image is not read again."
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Where models run."""
+    """The device, dtype and threads that models run with."""
 
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto"
     dtype: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16, float16. auto takes what the device is fast in.")
+        str, typer.Option(help="auto, float32, bfloat16, float16. auto takes the fastest one of the device.")
     ] = "auto"
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads [default: idle cores].", show_default=False)
@@ -90,31 +97,31 @@ class Compute:
 
     @property
     def placement(self) -> dict[str, Any]:
-        """Return device and dtype, as arguments of whatever loads a model."""
+        """Return device and dtype, as arguments of the loaders."""
         return {"device": self.device, "dtype": self.dtype}
 
 
 @dataclass(frozen=True)
 class UrlOptions:
-    """Which URLs may be fetched."""
+    """The URLs that may be fetched."""
 
     allow_urls: Annotated[
         bool,
         typer.Option("--allow-urls", help="Fetch URLs that a table or a .jsonl list names, from public addresses."),
     ] = False
     allow_private_urls: Annotated[
-        bool, typer.Option("--allow-private-urls", help="Also from this machine and its network, or by a proxy.")
+        bool, typer.Option("--allow-private-urls", help="Also fetch from this machine and its network, or by a proxy.")
     ] = False
 
     @property
     def allowed(self) -> Urls:
-        """Return the policy that both flags make."""
+        """Return the policy that both flags select."""
         return "private" if self.allow_private_urls else "public" if self.allow_urls else "refused"
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """How large an image the MLLM is shown."""
+    """Limits on the size of the images that the MLLM sees."""
 
     resolution: Resolution = None
     max_tiles: MaxTiles = None
@@ -127,20 +134,20 @@ class ImageLimits:
 
 @dataclass(frozen=True)
 class Rerank:
-    """The MLLM of the second look, what it is asked and how its answer is read."""
+    """The MLLM of the second look, its prompt and how its answer is read."""
 
     mllm: Mllm = "tiny-vl"
     prompt: Prompt = "auto"
-    score_mode: Annotated[str, typer.Option(help="What is read of the answer: see `looktwice models score-mode`.")] = (
-        "p-label"
-    )
+    score_mode: Annotated[
+        str, typer.Option(help="How a score is read from the answer: see `looktwice models score-mode`.")
+    ] = "p-label"
     retrace: Annotated[
-        str, typer.Option(help="Show images once more while the model answers: see `looktwice models retrace`.")
+        str, typer.Option(help="Show the images again while the model answers: see `looktwice models retrace`.")
     ] = "off"
     prior: Annotated[
         str,
         typer.Option(
-            help="Divide out what the model says without the candidate, or without the query: off, candidate, query."
+            help="Correct p for the model's answer without the candidate, or without the query: off, candidate, query."
         ),
     ] = "off"
     repetition_penalty: Annotated[
@@ -150,13 +157,13 @@ class Rerank:
         ),
     ] = False
     batch_size: Annotated[
-        int | None, typer.Option(help="Pairs scored at once [default: what fits].", show_default=False)
+        int | None, typer.Option(help="Pairs scored at once [default: as many as fit into memory].", show_default=False)
     ] = None
     resolution: Resolution = None
     max_tiles: MaxTiles = None
 
     def load(self, compute: Compute, *, cache: Path | None = None, prompt: str | None = None) -> MllmReranker:
-        """Return the second look; its weights load when the first pair is scored."""
+        """Return the reranker; its weights load when the first pair is scored."""
         from looktwice.score import ScorerConfig
         from looktwice.search.mllm_reranker import MllmReranker
 
@@ -175,11 +182,11 @@ class Rerank:
 
 @dataclass(frozen=True)
 class StoredTokens:
-    """Which stored visual tokens the second look sees."""
+    """The stored visual tokens that the second look uses."""
 
     codec: Codec = "auto"
     missing_tokens: Annotated[
-        str, typer.Option(help="A candidate without stored tokens: error, encode (look at its image) or skip.")
+        str, typer.Option(help="For a candidate without stored tokens: error, encode (read its image) or skip.")
     ] = "error"
     asymmetric: Asymmetric = False
 
@@ -191,7 +198,7 @@ class StoredTokens:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How both looks become one order."""
+    """The rules that combine both scores into one order."""
 
     fusion: Fusion = "0.5"
     ties: Ties = "default"
@@ -205,18 +212,20 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Stopping:
-    """How much of a shortlist gets the second look, and which hits are shown."""
+    """The share of a shortlist that gets the second look, and the hits that are shown."""
 
     budget: Annotated[
         str,
         typer.Option(
-            help="all; auto:0.01: stop when the rest matters with less than that chance (--calibration); "
-            "cascade:pool2+pq8@20: all from these stored tokens, the best 20 once more."
+            help="all; auto:0.01: stop when the rest changes the top with a lower chance (needs --calibration); "
+            "cascade:pool2+pq8@20: score all from these stored tokens, and the best 20 again."
         ),
     ] = "all"
-    calibration: Annotated[Path | None, typer.Option(help="What `looktwice calibrate` made for these models.")] = None
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file that `looktwice calibrate` made for these models.")
+    ] = None
     min_precision: Annotated[
-        float | None, typer.Option(help="Only hits that are right with this precision, such as 0.95 (--calibration).")
+        float | None, typer.Option(help="Show only hits with this precision, such as 0.95 (needs --calibration).")
     ] = None
 
     @property
@@ -227,23 +236,23 @@ class Stopping:
 
 @dataclass(frozen=True)
 class Output:
-    """Where answers go, and what is said of each hit."""
+    """The outputs of answers, and the details of each hit."""
 
     run: Annotated[
         Path | None,
-        typer.Option("--run", help="Write whole rankings as a TREC run, and what it was made with beside it as .json."),
+        typer.Option("--run", help="Write whole rankings as a TREC run, and its settings beside it as .json."),
     ] = None
     report: Annotated[
         Path | None,
-        typer.Option("--report", help="Write one HTML file that shows both orders, of the first 200 queries."),
+        typer.Option("--report", help="Write one HTML file that shows both orders of the first 200 queries."),
     ] = None
-    explain: Annotated[bool, typer.Option("--explain", help="Under each hit: what its score is made of.")] = False
+    explain: Annotated[bool, typer.Option("--explain", help="Show the parts of each hit's score.")] = False
     json: Json = False
 
 
 def refuse_unused(ctx: typer.Context, unused: Collection[str], where: str) -> None:
-    """Refuse options that were given and would be passed over in silence."""
+    """Raise UsageError for a given option that would have no effect."""
     for option in ctx.command.params:
         source = ctx.get_parameter_source(str(option.name))
         if option.name in unused and source is not None and source.name == "COMMANDLINE":
-            raise UsageError(f"{option.opts[0]} does nothing {where}; leave it out.")
+            raise UsageError(f"{option.opts[0]} has no effect {where}; leave it out.")

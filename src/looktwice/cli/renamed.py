@@ -1,4 +1,4 @@
-"""Names of earlier versions: they work for one more release, and say on stderr what they are called now."""
+"""Accept option and verb names of the version before for one more release, with a warning on stderr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVAL = ("run", "compare", "robustness")
 
 
 def current(args: Sequence[str]) -> list[str]:
-    """Return a command line in today's names, given one that may use those of the version before.
+    """Return the command line with old names replaced by today's.
 
     >>> current(["search", "t.lt", "red", "--min-precision=0.9"])
     ['search', 't.lt', 'red', '--min-precision=0.9']
@@ -33,7 +33,11 @@ def _option(arg: str) -> str:
 
 
 def _eval(args: list[str]) -> list[str]:
-    """`eval NAME` became `eval run NAME`, `eval --run A --run B` `eval compare A B`, `--on NAME` an argument."""
+    """Rewrite the old forms of `eval`.
+
+    `eval NAME` becomes `eval run NAME`. `eval --run A --run B` becomes `eval compare A B`. `eval robustness --on NAME`
+    becomes `eval robustness NAME`.
+    """
     if args[:1] == ["robustness"]:
         named = list(_without("--on", args))
         if len(named) < len(args):
@@ -50,7 +54,7 @@ def _eval(args: list[str]) -> list[str]:
 
 
 def _without(option: str, args: Sequence[str]) -> Iterator[str]:
-    """The arguments without the option's name, so that its value stands alone."""
+    """Yield the arguments without the option's name, so that its value becomes an argument."""
     for arg in args:
         if arg.startswith(f"{option}="):
             yield arg.removeprefix(f"{option}=")
@@ -59,4 +63,4 @@ def _without(option: str, args: Sequence[str]) -> Iterator[str]:
 
 
 def _tell(old: str, new: str) -> None:
-    note(f"Warning: `{old}` is now called `{new}`; the old name works until the next release.")
+    note(f"Warning: `{old}` is now called `{new}`; use the new name, as the next release drops the old one.")

@@ -1,4 +1,4 @@
-"""`looktwice rerank`: the second look at somebody else's shortlists."""
+"""`looktwice rerank`: rerank shortlists from a run file."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("rerank", short_help="Re-rank somebody else's shortlist.")(rerank)
+    app.command("rerank", short_help="Rerank a shortlist from a run file.")(rerank)
 
 
 @grouped
 def rerank(
     ctx: typer.Context,
     candidates: Annotated[Path, typer.Argument(metavar="SHORTLIST", help="A TREC run, or JSON {query: {id: score}}.")],
-    collection: Annotated[Path, typer.Argument(metavar="TABLE_OR_FOLDER", help="Where the ids' images are.")],
+    collection: Annotated[
+        Path, typer.Argument(metavar="TABLE_OR_FOLDER", help="Table or folder that holds the images.")
+    ],
     *,
     queries: options.QueryFile,
     k: options.K = 10,
@@ -45,10 +47,10 @@ def rerank(
     urls: options.UrlOptions,
     output: options.Output,
 ) -> None:
-    """Re-rank a shortlist made elsewhere, against a table or a folder of images; no encoder is needed.
+    """Rerank a shortlist from another system, with the images of a table or a folder; this needs no encoder.
 
-    Ids are those of the table, or what indexing the folder would give: paths relative to it. Scores other than cosines
-    need --fusion rrf or p-only. With --run, an interrupted command goes on where it stopped when it is run again.
+    Ids are the table's own, or paths relative to the folder. Scores other than cosines need --fusion rrf or p-only.
+    With --run, an interrupted command continues when it is run again.
 
     Example: looktwice rerank bm25.trec photos --queries queries.jsonl --fusion rrf --run out.trec
     """
@@ -79,7 +81,7 @@ def rerank(
 
 
 def _match(shortlists: Run, candidates: Path, asked: Queries, queries: Path) -> None:
-    """Leave out queries without a shortlist, and say so. Raises UsageError where nothing matches."""
+    """Skip queries without a shortlist, with a note. Raises UsageError if no query has one."""
     known = [name for name in shortlists if name in asked]
     if not known:
         raise UsageError(
@@ -91,7 +93,7 @@ def _match(shortlists: Run, candidates: Path, asked: Queries, queries: Path) -> 
 
 
 def _table(path: Path) -> Table | None:
-    """The table at a path; None for a folder of images."""
+    """Return the table at a path, or None for a folder of images."""
     from looktwice.store import Table
 
     return Table.open(path) if (path / "manifest.json").exists() and (path / "items.lance").exists() else None
@@ -100,7 +102,7 @@ def _table(path: Path) -> Table | None:
 def _left_out(count: int, of: Path, why: str) -> None:
     if count:
         be = "is" if count == 1 else "are"
-        note(f"Warning: {plural(count, 'query', 'queries')} of {of} {be} {why} and {be} left out.")
+        note(f"Warning: {plural(count, 'query', 'queries')} of {of} {be} {why} and {be} skipped.")
 
 
 def _some(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Where a run of many queries keeps its scores until its run file is written, so that it can be interrupted."""
+"""Keep the scores of a run of many queries until its run file is written, so that it survives an interruption."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import typer
 from looktwice.cli.answers import has_room_beside
 from looktwice.cli.console import note
 
-KEPT = "What was finished is kept; the same command goes on from there."
-LOST = "Nothing is kept; with --run or --score-cache the same command would go on from there."
+KEPT = "Finished work is kept; run the same command again to continue."
+LOST = "Nothing is kept; pass --run or --score-cache to be able to continue an interrupted command."
 SUFFIX = ".scores"
-_BESIDE = ("", "-wal", "-shm", "-journal")  # what SQLite keeps beside its file
+_BESIDE = ("", "-wal", "-shm", "-journal")  # files that SQLite keeps beside its own
 
 
 @contextmanager
 def kept_scores(given: Path | None, run: Path | None, many: bool = True) -> Iterator[Path | None]:
-    """The score cache to use: the one `given`, or one of the run file's own, which goes when that has been written.
+    """Yield the score cache to use: `given`, or RUN.scores beside the run file.
 
-    The latter is RUN.scores; RUN must have room beside it, as no device has. It stays where the work inside ends early,
-    so that the same command goes on from there. An interruption says whether it does, and of `many` queries what would
-    make it so.
+    RUN.scores is removed when the work is finished, and stays after an interruption, so that the same command can
+    continue. A device such as /dev/stdout has no RUN.scores. An interruption says whether scores are kept; for `many`
+    queries without a cache, it names the options that keep them.
     """
     own = run.with_name(run.name + SUFFIX) if given is None and run is not None and has_room_beside(run) else None
     if own is not None and own.exists():
-        note(f"Going on where an earlier run stopped: {own}")
+        note(f"Continuing an interrupted run with the scores in {own}")
     try:
         yield own or given
     except KeyboardInterrupt:
-        told = [KEPT] if own or given else [LOST] if many else []
-        raise KeyboardInterrupt(*told) from None
-    except typer.Exit:  # the run file is there; some items failed
+        advice = [KEPT] if own or given else [LOST] if many else []
+        raise KeyboardInterrupt(*advice) from None
+    except typer.Exit:  # the run file is written, though some items failed
         _remove(own)
         raise
     _remove(own)

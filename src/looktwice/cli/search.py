@@ -1,4 +1,4 @@
-"""`looktwice search`: ask a table with an image, a text or both; one query, or a file of them."""
+"""`looktwice search`: search a table with an image, a text or both; one query, or a file of queries."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("search", short_help="Ask a table with an image, a text or both.")(search)
+    app.command("search", short_help="Search a table with an image, a text or both.")(search)
 
 
 SECOND = {*names(options.Rerank, options.Stopping, options.StoredTokens), "ties", "fusion", "score_cache"}
-"""What only a second look reads, as parameters of `search`."""
+"""Parameters of `search` that only the second look uses."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One query, or a file of them."""
+    """One query, or a file of queries."""
 
     query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="An image file, or text.")] = None
     image: Annotated[Path | None, typer.Option(help="The query's image.")] = None
@@ -45,15 +45,15 @@ class Question:
     ] = None
 
     def file(self, urls: Urls) -> Queries | None:
-        """Return the file of queries, if there is one. Raises UsageError for a query beside it."""
+        """Return the file of queries, or None. Raises UsageError if a single query is given too."""
         from looktwice.sources.queries import Queries
 
         if self.queries is not None and (self.query, self.image, self.text) != (None, None, None):
-            raise UsageError("A query and --queries exclude each other; give one of them.")
+            raise UsageError("A single query and --queries exclude each other; give only one of them.")
         return None if self.queries is None else Queries(self.queries, urls)
 
     def one(self) -> Item:
-        """Return the query. Raises UsageError where there is none, two, or one that cannot be read."""
+        """Return the query. Raises UsageError if it is missing, given twice or unreadable."""
         return _single(self.query, self.image, self.text)
 
 
@@ -78,11 +78,11 @@ def search(
 ) -> None:
     """Search a table: a shortlist by the table's encoder, then a second look by an MLLM.
 
-    A bare QUERY that names a file is an image, any other is a text. What looks like a path but names no file is an
-    error. --image and --text say which.
+    A bare QUERY that names a file is an image; any other QUERY is a text. A QUERY that looks like a path of a missing
+    file is an error; pass --image or --text to choose.
 
-    With --queries and --run an interrupted search goes on where it stopped when it is run again: until the run file is
-    written, its scores are kept beside it as RUN.scores, or for good in a --score-cache.
+    With --queries and --run an interrupted search continues when it is run again. Its scores are kept in RUN.scores
+    until the run file is written, or permanently in a --score-cache.
 
     Examples:
 
@@ -108,7 +108,7 @@ def search(
         rules = {**ranking.rules, **stopping.rules, **tokens.choice}
         opened = Retriever(path, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **compute.placement)
         if len(opened.table) == 0:
-            note(f"The table {path} is empty; fill it with: looktwice index {path} FOLDER")
+            note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
         answers = opened.search_many(queries, k=k, where=where)
         with nullcontext() if look is None else closing(look):
             Outputs.of(output, opened.loader.find, asked).write(answers)
@@ -119,7 +119,7 @@ def _single(query: str | None, image: Path | None, text: str | None) -> Item:
     from looktwice.types import Item
 
     if query is not None and (image is not None or text is not None):
-        raise UsageError("QUERY and --image or --text exclude each other; give one of them.")
+        raise UsageError("QUERY excludes --image and --text; give only one of them.")
     if query is not None:
         return _bare(query)
     if text is not None and not text.strip():
@@ -129,12 +129,12 @@ def _single(query: str | None, image: Path | None, text: str | None) -> Item:
     if image is not None:
         return picture(image, str(image), text)
     if text is None:
-        raise UsageError("There is no query; give an image file, a text, or --queries FILE.")
+        raise UsageError("The query is missing; give an image file, a text, or --queries FILE.")
     return Item(text, text=text)
 
 
 def _bare(query: str) -> Item:
-    """Read a bare query: an image if it names a file, else a text; a path that names no file is refused."""
+    """Read a bare query: an image if it names a file, else a text. Raises UsageError for the path of no file."""
     from looktwice.search.inputs import looks_like_path, picture, words
     from looktwice.types import Item
 
@@ -150,5 +150,5 @@ def _bare(query: str) -> Item:
     if there:
         return picture(path, query)
     if looks_like_path(query):
-        raise UsageError(f"There is no file {query!r}; check the path, or pass --text {shlex.quote(query)}.")
+        raise UsageError(f"File {query!r} does not exist; check the path, or pass --text {shlex.quote(query)}.")
     return Item(query, text=words(query, "The query"))

@@ -1,4 +1,4 @@
-"""`looktwice add-tokens` and `looktwice codec`: visual tokens beside the items, and what each codec would cost."""
+"""`looktwice add-tokens` and `looktwice codec`: store visual tokens, and compare codecs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 DEFAULT_SPECS = ("none", "int8", "pq8", "pq16", "pool2+pq8")
 Codebook = Annotated[Path | None, typer.Option(help="Use this codebook instead of training one.")]
-Seed = Annotated[int, typer.Option(help="Of the sample and the training.")]
-TrainTokens = Annotated[int, typer.Option(min=1, help="Tokens of a sample of the table that a codebook is trained on.")]
+Seed = Annotated[int, typer.Option(help="Random seed of the sample and of the training.")]
+TrainTokens = Annotated[int, typer.Option(min=1, help="Number of sampled tokens to train a codebook on.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the verbs."""
-    app.command("add-tokens", short_help="Store an MLLM's visual tokens of a table's pictures.")(add_tokens)
+    app.command("add-tokens", short_help="Store an MLLM's visual tokens of a table's images.")(add_tokens)
     app.command("codec", short_help="Compare codecs on a sample before committing to one.")(codec)
 
 
@@ -48,10 +48,10 @@ def add_tokens(
     urls: options.UrlOptions,
     json: options.Json = False,
 ) -> None:
-    """Store compressed visual tokens, so that the vision tower never sees these pictures at query time.
+    """Store compressed visual tokens, so that the vision tower skips these images at query time.
 
-    Only pictures without tokens of this model and codec are done: run it again after an interruption or after indexing
-    more. Several models and codecs can live side by side in a table.
+    The command encodes only images without tokens of this model and codec: run it again after an interruption or after
+    indexing more images. A table can hold tokens of several models and codecs.
 
     Example: looktwice add-tokens photos.lt --mllm qwen3-vl-4b --resolution 560 --codec pool2+pq16
     """
@@ -81,7 +81,7 @@ def fill(
     *,
     quiet: bool,
 ) -> TokensReport:
-    """Load the MLLM, store tokens with a progress bar and, unless `quiet`, say what was stored. Also for `index`."""
+    """Load the MLLM and store tokens with a progress bar; print a summary unless `quiet`. `index` calls this too."""
     from looktwice.codecs import parse_codec
     from looktwice.score import load_scorer
     from looktwice.token_index import add_tokens as add
@@ -89,7 +89,7 @@ def fill(
     parse_codec(codec)  # a wrong name must fail before anything is loaded
     compute.set_threads()
     scorer = load_scorer(mllm, **limits.sizes, **compute.placement)
-    with progress("visual tokens", "pictures") as bar:
+    with progress("visual tokens", "images") as bar:
         report = add(opened, scorer, codec, progress=lambda now: _follow(bar, now), **training)
     if not quiet:
         _tell(opened, report)
@@ -97,7 +97,7 @@ def fill(
 
 
 def _check_codebook(path: Path | None, codec: str) -> None:
-    """Refuse, before the work, a codebook that could not be written or that there will not be."""
+    """Refuse --save-codebook before the work begins, if the codec has no codebook or the path is not writable."""
     from looktwice.codecs import parse_codec
 
     if path is None:
@@ -108,18 +108,18 @@ def _check_codebook(path: Path | None, codec: str) -> None:
 
 
 def record(report: TokensReport) -> dict[str, Any]:
-    """What was stored, for --json."""
+    """Return the report as one record for --json."""
     return {**asdict(report), "bytes_per_picture": report.bytes_per_picture}
 
 
 def _tell(opened: Table, report: TokensReport) -> None:
     each = f", {size(report.bytes_per_picture)} each" if report.encoded else ""
-    rate = f", {report.encoded / report.seconds:,.1f} pictures/s" if report.encoded and report.seconds else ""
-    say(f"{report.codec}: tokens of {plural(report.encoded, 'picture')}{each} ({report.seconds:.1f} s{rate})")
+    rate = f", {report.encoded / report.seconds:,.1f} images/s" if report.encoded and report.seconds else ""
+    say(f"{report.codec}: tokens of {plural(report.encoded, 'image')}{each} ({report.seconds:.1f} s{rate})")
     for warning in report.warnings:
         note(f"Warning: {warning}")
     if report.failed:
-        note(f"{report.failed:,} pictures gave no tokens. Which, and why: looktwice ledger {opened.path}")
+        note(f"{plural(report.failed, 'image')} got no tokens; list the reasons with: looktwice ledger {opened.path}")
 
 
 @grouped
@@ -128,9 +128,9 @@ def codec(
     specs: Annotated[list[str] | None, typer.Argument(metavar="[CODEC]...", help="Codecs to compare.")] = None,
     *,
     mllm: options.Mllm = "tiny-vl",
-    prompt: Annotated[str, typer.Option(help="The question asked of each pair.")] = "object",
-    queries: Annotated[int, typer.Option(min=1, help="Images of the table taken as queries.")] = 8,
-    depth: Annotated[int, typer.Option(min=1, help="Nearest others that each is paired with.")] = 24,
+    prompt: Annotated[str, typer.Option(help="Prompt to score each pair with.")] = "object",
+    queries: Annotated[int, typer.Option(min=1, help="Number of the table's images to use as queries.")] = 8,
+    depth: Annotated[int, typer.Option(min=1, help="Number of nearest images to pair each query with.")] = 24,
     asymmetric: options.Asymmetric = False,
     limits: options.ImageLimits,
     codebook: Annotated[
@@ -142,7 +142,7 @@ def codec(
     urls: options.UrlOptions,
     json: options.Json = False,
 ) -> None:
-    """Compare codecs on real pairs of a table: bytes, reconstruction error, change of p, order kept (Kendall's τ).
+    """Compare codecs on pairs from a table: bytes, reconstruction error, change of p, order kept (Kendall's τ).
 
     Example: looktwice codec photos.lt pq8 pq16 pool2+pq8 --mllm smolvlm-256m
     """

@@ -1,4 +1,4 @@
-"""Sorting, ties and the tail: the one place where an answer gets its order."""
+"""Sort scores, ties and the unscored tail. Only this package orders an answer."""
 
 from looktwice.rank.entropy import Ties
 from looktwice.rank.fusion import Fusion, below, fuse, tied_at_the_top

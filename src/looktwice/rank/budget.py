@@ -1,14 +1,15 @@
-"""How much of a shortlist gets the second look: all of it, or as much as still matters.
+"""Decide how much of a shortlist gets the second look.
 
-The shortlist is scored in blocks, in coarse order. After each, the chance that the rest holds a relevant candidate that
-would enter the top n is estimated, and the rest is left alone once that chance is below ε:
+With `auto`, the shortlist is scored in blocks, in coarse order. After each block, the chance that the rest holds a
+relevant candidate that would enter the top n is estimated. Scoring stops once that chance is below ε:
 
     1 − Π_j (1 − P(relevant | gap_j) · P(p > x_j | relevant)),   gap_j = best coarse score − coarse score of j
 
-Or it is scored twice: all of it from the cheap tokens of a first pass, and the best of it once more (`cascade`).
-
 x_j is the p that candidate j would need for a fused score above the n-th best so far. Both chances come from labelled
-pairs (`looktwice calibrate`). Knows numbers only; a codec is a name here.
+pairs (`looktwice calibrate`).
+
+With `cascade`, all candidates are scored from the cheap tokens of a first pass, and the best of them again. This module
+knows numbers only; a codec is a name here.
 """
 
 from __future__ import annotations
@@ -27,21 +28,23 @@ KINDS = ("all", "auto:0.01", "auto:0.01@1", "cascade:pool2+pq8@20")
 
 
 class Odds(Protocol):
-    """What labelled pairs say."""
+    """Probabilities estimated from labelled pairs."""
 
     def relevance(self, gap: float) -> float:
-        """P(relevant) of a candidate whose coarse score is `gap` below the best of its shortlist."""
+        """Return P(relevant) of a candidate whose coarse score is `gap` below the best of its shortlist."""
         ...
 
     def survival(self, p: float) -> float:
-        """P(score above `p`) of a relevant candidate."""
+        """Return P(score above `p`) of a relevant candidate."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """`all`, or `auto:ε`, or `auto:ε@n` for the first n places (without @n: as many as hits are asked for), or
-    `cascade:CODEC@n`: everything from the tokens of `first_pass`, the `best` n once more as `--codec` says.
+    """A budget: `all`, `auto:ε`, `auto:ε@n` or `cascade:CODEC@n`.
+
+    `auto:ε@n` protects the first n places; without @n, as many as the requested hits. `cascade:CODEC@n` scores all
+    candidates from the tokens of `first_pass`, and the `best` n again with `--codec`.
 
     >>> [str(Budget.parse(name)) for name in ("all", "auto:0.01", "auto:0.05@1", "cascade:pool2+pq8@20")]
     ['all', 'auto:0.01', 'auto:0.05@1', 'cascade:pool2+pq8@20']
@@ -71,7 +74,7 @@ class Budget:
         except ValueError:
             raise UnknownName("budget", text, KINDS) from None
         if not 0 < (0.5 if budget.epsilon is None else budget.epsilon) < 1 or int(count) < 1:
-            raise UsageError(f"The budget {text!r} needs a chance between 0 and 1, and 1 or more places.")
+            raise UsageError(f"Budget {text!r} is out of range; use 0 < ε < 1 and n of 1 or more, as in auto:0.01@1.")
         return budget
 
     def __str__(self) -> str:
@@ -85,13 +88,13 @@ class Budget:
 def chance_of_change(
     scored: Sequence[tuple[float, float]], rest: Sequence[Candidate], best: float, top: int, fusion: Fusion, odds: Odds
 ) -> float:
-    """The chance that `rest` holds a relevant candidate that would enter the first `top` places.
+    """Return the chance that `rest` holds a relevant candidate that would enter the first `top` places.
 
-    `scored`: (coarse, p) of the candidates looked at; `best`: the shortlist's best coarse score. 1 while fewer than
-    `top` are scored. Raises UsageError for reciprocal rank fusion, where a score hangs on ranks that are not known yet.
+    `scored` holds (coarse, p) of the scored candidates; `best` is the shortlist's best coarse score. The chance is 1
+    while fewer than `top` are scored. Raises UsageError for reciprocal rank fusion, whose scores need all ranks.
     """
     if fusion.method != "linear":
-        raise UsageError("A budget that stops early needs --fusion with a weight, or p-only; not rrf.")
+        raise UsageError("--budget auto cannot be used with --fusion rrf; use --fusion p-only or a weight.")
     if not rest:
         return 0.0
     if len(scored) < top:
@@ -106,7 +109,7 @@ def chance_of_change(
 
 
 def _needed(bar: float, coarse: float, weight: float) -> float:
-    """The p above which a candidate's fused score is above `bar`."""
+    """Return the p above which a candidate's fused score exceeds `bar`."""
     if weight == 1:
         return -math.inf if coarse > bar else math.inf
     return (bar - weight * coarse) / (1 - weight)

@@ -1,8 +1,9 @@
 """Map a model's p to P(relevant): fitted on labelled pairs, kept with what made them.
 
-A calibration holds for the encoder, MLLM, prompt, mode, retrace and codec that it was made with; others refuse it.
+A calibration holds for the encoder, MLLM, prompt, mode, retrace and codec that made it; `check` refuses others.
 Platt: P(relevant) = σ(a · logit(p) + b), with Platt's smoothed targets (Advances in Large Margin Classifiers, 1999).
-Isotonic: the non-decreasing step function nearest to the labels. scikit-learn fits both. Knows numbers and labels.
+Isotonic: the non-decreasing step function nearest to the labels. scikit-learn fits both.
+This module knows numbers and labels only.
 """
 
 from __future__ import annotations
@@ -47,10 +48,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was fitted. `curve`: (a, b) for Platt, steps (p, P(relevant)) for isotonic; `gap`: (a, b) of σ(a · gap + b).
+    """A fitted calibration.
 
-    `relevant`: p of relevant pairs, ascending. `thresholds`: precision → the least p from which on the lower end of the
-    95 % interval (Wilson) of the precision is at least that. `quality`: ECE and reliability points, out of fold.
+    `curve` holds (a, b) for Platt, or steps (p, P(relevant)) for isotonic. `gap` holds (a, b) of σ(a · gap + b).
+    `relevant` holds p of relevant pairs, ascending. `thresholds` maps a precision to the least p from which on the
+    lower end of its 95 % interval (Wilson) reaches it. `quality` holds ECE and reliability points, out of fold.
     """
 
     source: Mapping[str, Any]
@@ -75,7 +77,7 @@ class Calibration:
         return (above + 0.5) / (len(self.relevant) + 1)
 
     def threshold(self, precision: float) -> float:
-        """Return the least p to show for this precision. Raises UsageError for one that was not fitted."""
+        """Return the least p to show for this precision. Raises UsageError if the fit does not reach it."""
         found = self.thresholds.get(f"{precision:g}")
         if found is None:
             raise UsageError(
@@ -85,7 +87,7 @@ class Calibration:
         return found
 
     def check(self, source: Mapping[str, Any]) -> None:
-        """Raise Mismatch where `source` is not what this was made with."""
+        """Raise Mismatch if `source` differs from the settings of this calibration."""
         wrong = [key for key in (*self.source, *source) if self.source.get(key) != source.get(key)]
         if wrong:
             raise Mismatch(
@@ -94,13 +96,13 @@ class Calibration:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON, whole or not at all."""
+        """Write the calibration as JSON, whole or not at all."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
         write_whole(Path(path), text.encode())
 
     @classmethod
     def load(cls, path: str | Path | Calibration) -> Calibration:
-        """Read one. Raises UsageError for a file that cannot be read as a calibration."""
+        """Read a calibration. Raises UsageError if the file is not one."""
         if isinstance(path, Calibration):
             return path
         try:
@@ -118,7 +120,7 @@ class Calibration:
             ) from error
 
     def _checked(self) -> Calibration:
-        """Return this. Raises ValueError where its numbers cannot be what `fit` makes."""
+        """Return this calibration. Raises ValueError for numbers that `fit` cannot make."""
         if self.method not in METHODS:
             raise ValueError(f"its method is {self.method!r}; known: {', '.join(METHODS)}")
         if not self.curve or (self.method == "platt" and len(self.curve) != 1):
@@ -134,7 +136,7 @@ class Calibration:
 
 
 def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a calibration must match, from a run's settings. Raises UsageError where prompts were mixed."""
+    """Return the settings of a run that a calibration must match. Raises UsageError if prompts were mixed."""
     looks = [look for look in conditions.get("second_look") or [] if look]
     own = [{key: _setting(look.get(key)) for key in _SOURCE} for look in looks]
     if not own or any(other != own[0] for other in own):
@@ -148,7 +150,7 @@ def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _setting(value: Any) -> Any:
-    """What was set, without what was counted on the way."""
+    """Return a setting without the counts that a run adds to it."""
     return value.get("setting") if isinstance(value, Mapping) else value
 
 
@@ -158,9 +160,7 @@ def fit(samples: Iterable[Sample], source: Mapping[str, Any], method: str = "pla
     if method not in METHODS:
         raise UnknownName("calibration method", method, METHODS)
     if len({s.relevant for s in pairs}) < 2 or len({s.query for s in pairs}) < 2:
-        raise UsageError(
-            "Calibration needs labelled pairs of at least two queries, relevant and not; give more labels."
-        )
+        raise UsageError("Calibration needs relevant and other pairs of two queries or more; give more labels.")
     relevant = sorted(s.p for s in pairs if s.relevant)
     kept = [relevant[i * (len(relevant) - 1) // max(1, QUANTILES - 1)] for i in range(min(QUANTILES, len(relevant)))]
     return Calibration(
@@ -191,7 +191,7 @@ def reliability(p: Sequence[float], relevant: Sequence[bool]) -> list[tuple[floa
 
 
 def _quality(method: str, pairs: Sequence[Sample]) -> dict[str, Any]:
-    """Measure a fit on queries that it has not seen: five folds of queries."""
+    """Measure a fit on unseen queries, by cross-validation over five folds of queries."""
     names = sorted({s.query for s in pairs})
     fold = {name: i % min(FOLDS, len(names)) for i, name in enumerate(names)}
     after = [0.0] * len(pairs)
@@ -252,7 +252,9 @@ def isotonic(p: Sequence[float], relevant: Sequence[bool]) -> tuple[tuple[float,
     import numpy as np
     from sklearn.isotonic import IsotonicRegression
 
-    values, place = np.unique(np.asarray(p, np.float64), return_inverse=True)  # places, as it takes close p for equal
+    values, place = np.unique(
+        np.asarray(p, np.float64), return_inverse=True
+    )  # fit on ranks, as scikit-learn merges close p
     shares = IsotonicRegression().fit(place, np.asarray(relevant, np.float64)).predict(np.arange(len(values)))
     first = np.diff(shares, prepend=-1.0) > 1e-12
     return tuple(zip(values[first].tolist(), shares[first].tolist(), strict=True))

@@ -1,10 +1,10 @@
-"""Choice among candidates that share a score, by how sure the model was (2602.22278, choice by entropy).
+"""Order candidates that share a score by the model's entropy (2602.22278, choice by entropy).
 
-The paper defines a best candidate only: of those that share the top score, the one whose answer to a second, True-or-
-False question has the lowest entropy. Extended to a ranking here: score descending, then entropy ascending among
-those that were asked about, then coarse score descending, then id. Read to the letter, a confident "False" wins; the
-repaired form puts those that were answered True first, the surest first, and then the others, the least sure first.
-Knows numbers only.
+The paper defines a best candidate only: of those that share the top score, it takes the one whose answer to a second,
+True-or-False question has the lowest entropy. This module extends the rule to a ranking: score descending, then entropy
+ascending among tied candidates, then coarse score descending, then id. Taken literally, the rule lets a confident
+"False" win. The repaired form puts candidates answered True first, the most certain first, and then the others, the
+least certain first. This module knows numbers only.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from looktwice.types import PairScores
 
 @dataclass(frozen=True, slots=True)
 class Ties:
-    """How ties are broken. Prints as its name, and the name parses back.
+    """A rule for ties. It prints as its name, and the name parses back.
 
-    `by`: "coarse" (nothing but the coarse score), "entropy" (of the answer that gave the score) or "question" (of a
-    second one, for those alone that share the top score). Scores within `tolerance` of their group's best are tied
-    (reciprocal ranks only where they are equal).
-    `decimals`: p is cut off, not rounded, to so many first. `repaired`: an answer of True goes before one of False.
+    `by` is "coarse" (the coarse score only), "entropy" (of the answer that gave the score) or "question" (entropy of a
+    second answer, for candidates that share the top score). Scores within `tolerance` of their group's best are tied;
+    reciprocal ranks are tied only if equal. p is first truncated, not rounded, to `decimals`. With `repaired`, an
+    answer of True goes before one of False.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Ties:
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < math.inf or (self.decimals is not None and not 0 <= self.decimals <= 9):
-            raise UsageError("Ties take a tolerance of 0 or more, and 0 to 9 decimals.")
+            raise UsageError("Ties have a bad setting; use a tolerance of 0 or more, and 0 to 9 decimals.")
 
     @classmethod
     def parse(cls, text: str | Ties) -> Ties:
@@ -53,7 +53,7 @@ class Ties:
         return ",".join([self.name, *(f"{key}={own[key]}" for key in _CHANGES if own[key] != base[key])])
 
     def truncate(self, p: float) -> float:
-        """p with the decimals that count, as the released code cuts it: int(p · 100) / 100 in binary floating point.
+        """Truncate p to `decimals`, as the released code does: int(p · 100) / 100 in binary floating point.
 
         >>> [PRESETS["released-code"].truncate(p) for p in (0.9991, 0.9951, 0.29, 0.58, 1.0)]
         [0.99, 0.99, 0.28, 0.57, 1.0]
@@ -61,7 +61,7 @@ class Ties:
         return p if self.decimals is None else int(p * 10**self.decimals) / 10**self.decimals
 
     def key(self, answer: PairScores | None, i: int) -> tuple[float, float]:
-        """What row i is sorted by among those it is tied with, lowest first; rows that nothing is known of go last."""
+        """Return the sort key of row i within its tie, lowest first. Rows without an answer go last."""
         known = answer is not None and answer.status[i] == "ok" and math.isfinite(answer.entropy[i])
         if answer is None or not known or self.by == "coarse":
             return (2.0, 0.0)
@@ -71,7 +71,7 @@ class Ties:
         return (0.0, entropy)
 
     def groups(self, scores: Sequence[float]) -> list[list[int]]:
-        """Positions of `scores`, best first, in groups that count as equal; a group hangs on its best, not in chains.
+        """Group the positions of equal `scores`, best first. Each is compared with its group's best, not its neighbour.
 
         >>> PRESETS["coarse"].groups([0.5, 0.9, 0.5])
         [[1], [0, 2]]
@@ -105,4 +105,4 @@ def _change(text: str) -> tuple[str, Any]:
     try:
         return (key, float(value)) if key == "tolerance" else (key, int(value))
     except ValueError:
-        raise UsageError(f"Ties cannot read {text!r}; write a number, such as tolerance=0.01.") from None
+        raise UsageError(f"--ties has a bad value in {text!r}; write a number, such as tolerance=0.01.") from None

@@ -1,8 +1,8 @@
-"""How the first and the second look become one ranking.
+"""Combine coarse scores and p into one ranking.
 
-Three blocks, always in this order: the candidates that got a score, by fused score; then everything that got none, by
-coarse score. A candidate whose scoring failed is one of the latter: it keeps its coarse place among them and is marked,
-and it never gets a number that looks like a probability. Knows candidates and numbers, no model and no file.
+A ranking has two blocks: first the scored candidates, by fused score; then the unscored ones, by coarse score. A
+candidate whose scoring failed belongs to the second block. It carries its status and never gets a number that looks
+like a probability. This module knows candidates and numbers, no model and no file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher, SIGIR 2009
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """A rule that joins coarse score and probability; prints as its name, and the name parses back.
+    """A rule that joins coarse score and probability. It prints as its name, and the name parses back.
 
     `linear`: λ·coarse + (1−λ)·p with λ = `weight` in [0, 1] (MLLM-ILR: λ = 0.5); λ = 0 is called `p-only`.
     `rrf`: 1/(c + rank by coarse) + 1/(c + rank by p) with c = `weight` > 0; equal values share a rank.
@@ -42,7 +42,7 @@ class Fusion:
 
     def __post_init__(self) -> None:
         if self.method == "linear" and not 0 <= self.weight <= 1:
-            raise UsageError(f"The fusion weight must lie between 0 (p only) and 1 (coarse only), not {self.weight:g}.")
+            raise UsageError(f"The fusion weight must be between 0 (p only) and 1 (coarse only), not {self.weight:g}.")
         if self.method == "rrf" and not 0 < self.weight < math.inf:
             raise UsageError(f"The constant of reciprocal rank fusion must be above 0, not {self.weight:g}.")
 
@@ -88,13 +88,13 @@ def fuse(
 ) -> list[Hit]:
     """Rank a shortlist: every candidate once, best first, ranks 1…n, scores never rising from one hit to the next.
 
-    `scores` covers the first `len(scores.p)` candidates; None means that nobody looked twice, and coarse order stands.
-    Where part of the list has a score, `score` of the rest is its coarse score lowered by one constant per query, so
-    that the best of them lies 1 below the worst scored hit: sorting by `score` and by `rank` is the same thing, and a
-    raw cosine is never compared with a fused score. A row counts as scored when its status is "ok" and p is finite;
-    any other row of `scores` carries its status in `explain`. With `explain=True` every hit says what it was made of.
-    `ties` says how candidates that share a score are ordered (they are all given the best score among them); `second`
-    holds the answers to its second question, in the order of `scores`.
+    `scores` covers the first `len(scores.p)` candidates; None keeps the coarse order. Unscored candidates below scored
+    ones get their coarse score, lowered by one constant per query, so that the best of them lies 1 below the worst
+    scored hit. So sorting by `score` equals sorting by `rank`, and a raw cosine is never compared with a fused score.
+    A row counts as scored if its status is "ok" and p is finite; any other row of `scores` carries its status in
+    `explain`. With `explain=True` every hit holds the parts of its score. `ties` orders candidates that share a score;
+    all of them get the best score among them. `second` holds the answers to its second question, in the order of
+    `scores`.
     Raises UsageError for repeated ids, a coarse score that is not finite, or more scores than candidates.
     """
     fusion, ties = Fusion.parse(fusion), Ties.parse(ties)
@@ -133,7 +133,7 @@ def fuse(
 
 
 def below(first: Sequence[Hit], rest: Sequence[Hit]) -> list[Hit]:
-    """One ranking of two: `first`, then `rest`, whose scores are lowered by one constant to lie 1 below the others."""
+    """Return `first`, then `rest`, whose scores are lowered by one constant to lie 1 below the others."""
     if first and rest:
         ceiling = first[-1].score - 1
         shift = rest[0].score - ceiling
@@ -142,14 +142,14 @@ def below(first: Sequence[Hit], rest: Sequence[Hit]) -> list[Hit]:
 
 
 def _groups(fusion: Fusion, ties: Ties, fused: Sequence[float]) -> list[list[int]]:
-    """Which scores count as equal; of reciprocal ranks, which lie close together, those alone that are."""
+    """Group scores that count as equal. Reciprocal ranks lie close together, so they get no tolerance."""
     return (ties if fusion.method == "linear" else replace(ties, tolerance=0.0)).groups(fused)
 
 
 def _check(shortlist: Sequence[Candidate], scores: PairScores | None) -> None:
     repeated = [name for name, n in Counter(c.id for c in shortlist).items() if n > 1]
     if repeated:
-        raise UsageError(f"The shortlist names {repeated[0]!r} more than once; each candidate may stand in it once.")
+        raise UsageError(f"The shortlist names {repeated[0]!r} more than once; list each candidate once.")
     for candidate in shortlist:
         if not math.isfinite(candidate.coarse):
             raise UsageError(
@@ -157,7 +157,7 @@ def _check(shortlist: Sequence[Candidate], scores: PairScores | None) -> None:
             )
     if scores is not None and len(scores.p) > len(shortlist):
         raise UsageError(
-            f"There are {len(scores.p)} scores for {len(shortlist)} candidates; pass the shortlist they belong to."
+            f"fuse got {len(scores.p)} scores for {len(shortlist)} candidates; pass the shortlist that was scored."
         )
 
 
@@ -177,7 +177,7 @@ def _sorted(shortlist: Sequence[Candidate], rows: Sequence[int], values: Sequenc
 
 
 def _lowered(shortlist: Sequence[Candidate], unseen: Sequence[int], fused: Sequence[float]) -> dict[int, float]:
-    """Scores of the rows that nobody looked at: coarse, moved below the scored block where there is one."""
+    """Return the scores of unscored rows: coarse ones, lowered below the scored block if there is one."""
     if not fused or not unseen:
         return {i: float(shortlist[i].coarse) for i in unseen}
     ceiling = min(fused) - 1
@@ -205,7 +205,7 @@ def _explanation(scores: PairScores | None, i: int, coarse_rank: int, fusion: Fu
 def tied_at_the_top(
     shortlist: Sequence[Candidate], scores: PairScores, fusion: Fusion | str | float, ties: Ties | str
 ) -> list[int]:
-    """Positions of the candidates that share the top score, where there are several and `ties` asks about them."""
+    """Return the positions of candidates that share the top score, if several do and `ties` asks about them."""
     fusion, ties = Fusion.parse(fusion), Ties.parse(ties)
     seen = [i for i in range(len(scores.p)) if _usable(scores, i)]
     if ties.by != "question" or not seen:
@@ -222,7 +222,7 @@ def _tie(ties: Ties, second: PairScores | None, i: int) -> dict[str, Any]:
 
 
 def _shares(logits: Any) -> list[float]:
-    """Probabilities of the labels, renormalised over them; none where a logit is missing."""
+    """Return the probabilities of the labels, renormalised over them; empty if a logit is missing."""
     numbers = [float(x) for x in logits]
     if not numbers or any(math.isnan(x) or x == math.inf for x in numbers) or max(numbers) == -math.inf:
         return []

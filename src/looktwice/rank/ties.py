@@ -1,4 +1,4 @@
-"""The one order in which looktwice lists things. Knows numbers and ids, no model."""
+"""Order candidates the same way everywhere in looktwice. This module knows numbers and ids, no model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def order(scores: Sequence[float], coarse: Sequence[float], ids: Sequence[str]) 
 
     Saturated probabilities make equal scores common (MLLM-ILR: many pairs reach exactly 0 or 1), so the coarse score
     decides among them, and the id where even that is equal: the same set gives the same order on every machine.
-    All numbers must be comparable; NaN is the caller's to keep out.
+    All numbers must be comparable; the caller must exclude NaN.
 
     >>> order([0.5, 0.9, 0.9, 0.9], [0.1, 0.2, 0.3, 0.3], ["a", "b", "d", "c"])
     [3, 2, 1, 0]

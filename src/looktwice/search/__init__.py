@@ -1,1 +1,1 @@
-"""Search: shortlist, second look, fused hits."""
+"""Search: find a shortlist, rerank it, fuse scores into hits."""

@@ -1,13 +1,13 @@
-"""What callers may hand in as a query or a document, and how it is read.
+"""Read queries and documents in the forms that callers may pass.
 
     Item                        itself
-    Path                        a picture file
-    PIL image                   a picture
+    Path                        an image file
+    PIL image                   an image
     {"image": …, "text": …}     either or both; the image a path (str or Path) or a PIL image
-    str                         a picture where it ends like one (.jpg, .png, …) and holds no line break; else a text
+    str                         an image if it ends like one (.jpg, .png, …) and has no line break; else a text
 
-A str that ends like a picture must name a file that exists: a mistyped path is an error, never a text. Wrap it in
-{"text": …} where it is meant as words. Knows pictures and texts, no model and no table.
+A str that ends like an image must name an existing file: a mistyped path is an error, never a text. Wrap a text that
+ends so in {"text": …}. This module knows images and texts, no model and no table.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ _SUFFIX = re.compile(r"\.(?=\w*[A-Za-z])\w{2,5}$")
 def as_item(value: Any, name: str) -> Item:
     """Return `value` as an item called `name`; an Item keeps its own name.
 
-    Raises UsageError for a picture that cannot be read, a str that looks like a picture file but names none, an empty
-    text, and anything that is none of the kinds above.
+    Raises UsageError for an unreadable image, the path of a missing image, an empty text, and any other type.
     """
     if isinstance(value, Item):
         if value.text and value.text.strip():
@@ -55,7 +54,7 @@ def as_item(value: Any, name: str) -> Item:
 
 
 def as_query(value: Any, name: str) -> Item:
-    """Return `value` as `as_item` does, for a query. Raises QueryError where it cannot be read."""
+    """Return `value` as `as_item` does, for a query. Raises QueryError if it cannot be read."""
     try:
         return as_item(value, name)
     except UsageError as error:
@@ -63,9 +62,9 @@ def as_query(value: Any, name: str) -> Item:
 
 
 def as_candidate(value: Any, name: str) -> Item | CandidateRef:
-    """Return a document for a shortlist; picture files are only looked for here, and read when their turn comes.
+    """Return a document for a shortlist. An image file must exist now and is read later.
 
-    Raises UsageError as `as_item` does, except that a file which exists and proves unreadable is found out later.
+    Raises UsageError as `as_item` does, except for a file that exists but is unreadable.
     """
     path, text = value, None
     if isinstance(value, Mapping) and isinstance(value.get("image"), str | os.PathLike):
@@ -73,31 +72,31 @@ def as_candidate(value: Any, name: str) -> Item | CandidateRef:
     if isinstance(path, os.PathLike) or (isinstance(path, str) and ends_like_picture(path)):
         if not os.path.isfile(path):
             raise UsageError(
-                f'{name}: there is no file {str(path)!r}; wrap it in {{"text": …}} if it is meant as words.'
+                f'{name}: file {str(path)!r} does not exist; check the path, or pass {{"text": …}} for a text.'
             )
         return CandidateRef(name, file_uri(path), text=text)
     return as_item(value, name)
 
 
 def picture(path: Path, name: str, text: str | None = None) -> Item:
-    """Read a picture file. Raises UsageError, with the reason, where that is not possible."""
+    """Read an image file. Raises UsageError, with the reason, if that fails."""
     if _URL.match(str(path)):
-        raise UsageError(f"{name} is the URL of a picture, which is not fetched here; download it first.")
+        raise UsageError(f"{name} is a URL, and query images are not fetched; download the image first.")
     try:
         with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)  # never more: it may be a pipe or a device without an end
+            data = file.read(MAX_BYTES + 1)  # bounded, as a pipe or a device may never end
         if len(data) > MAX_BYTES:
             raise MediaError("too-large", f"more than {MAX_BYTES:,} bytes")
         image, _ = images.load(data)
     except OSError as error:
-        raise UsageError(f"The picture {str(path)!r} cannot be read: {error.strerror or error}.") from None
+        raise UsageError(f"Image {str(path)!r} cannot be read ({error.strerror or error}); check the path.") from None
     except MediaError as error:
-        raise UsageError(f"The picture {str(path)!r} cannot be read ({error}); give another one.") from None
+        raise UsageError(f"Image {str(path)!r} cannot be read ({error}); pass another image.") from None
     return Item(name, image=image, text=text, uri=str(path), sha256=hashlib.sha256(data).hexdigest())
 
 
 def ends_like_picture(text: str) -> bool:
-    """True where a str is taken as the path of a picture.
+    """Return whether a str counts as the path of an image.
 
     >>> ends_like_picture("holiday photos/beach.JPG"), ends_like_picture("a red bicycle")
     (True, False)
@@ -106,9 +105,9 @@ def ends_like_picture(text: str) -> bool:
 
 
 def looks_like_path(text: str) -> bool:
-    """True for a bare word on the command line that was probably meant as a path.
+    """Return whether a bare argument on the command line was probably meant as a path.
 
-    It ends like a picture; or it holds no white space and has a separator, a leading `~` or a file suffix.
+    It ends like an image; or it holds no white space and has a separator, a leading `~` or a file suffix.
 
     >>> [looks_like_path(t) for t in ("my cat.jpg", "photos/cat", "cat.heic", "a cat and/or dog", "St. Ives", "cats")]
     [True, True, True, False, False, False]
@@ -125,7 +124,7 @@ def _both(value: Mapping[str, Any], name: str) -> Item:
     unknown = set(value) - {"image", "text"}
     if unknown or (image is None and text is None):
         found = ", ".join(sorted(map(str, value))) or "nothing"
-        raise UsageError(f'{name}: a dict needs "image" or "text" or both, and nothing else; found {found}.')
+        raise UsageError(f'{name}: the dict has the keys {found}; it needs "image", "text" or both, and no other key.')
     said = words(text, name) if text is not None else None
     if image is None:
         return Item(name, text=said)
@@ -135,16 +134,16 @@ def _both(value: Mapping[str, Any], name: str) -> Item:
 
 
 def words(text: Any, name: str) -> str:
-    """Return `text`. Raises UsageError, naming `name`, for what is no str, empty or not UTF-8 (half characters)."""
+    """Return `text`. Raises UsageError, naming `name`, if it is not a str, empty or not UTF-8 (half characters)."""
     if not isinstance(text, str) or not text.strip():
-        raise UsageError(f"{name}: a text must be words, found {text!r:.60}.")
+        raise UsageError(f"{name}: the text must be a non-empty str, not {text!r:.60}.")
     if not text_is_clean(text):
-        raise UsageError(f"{name}: the text {text!r:.60} is not UTF-8; is the terminal set to another encoding?")
+        raise UsageError(f"{name}: the text {text!r:.60} is not UTF-8; set the terminal to UTF-8.")
     return text
 
 
 def _upright(image: Any, name: str) -> Image:
-    """A picture from memory, treated as a file would be: upright, RGB, alpha over white."""
+    """Return an image from memory as a file's would be: upright, RGB, alpha over white."""
     from PIL import Image as pil
 
     if not isinstance(image, pil.Image):
@@ -154,4 +153,4 @@ def _upright(image: Any, name: str) -> Image:
     try:
         return images.upright(image)
     except MediaError as error:
-        raise UsageError(f"{name}: the picture cannot be read ({error}); give another one.") from None
+        raise UsageError(f"{name}: the image cannot be read ({error}); pass another image.") from None

@@ -1,4 +1,4 @@
-"""`MllmReranker`: an MLLM that scores the candidates of a query; picks the prompt, loads candidates, remembers scores.
+"""`MllmReranker`: an MLLM that scores the candidates of a query; it picks the prompt and caches scores.
 
 Weights load when the first pair is scored.
 """
@@ -28,11 +28,11 @@ Rows: TypeAlias = Sequence[tuple[int, Ref]]
 
 
 class MllmReranker:
-    """An MLLM by name with its settings; or a scorer that is already there, which then answers every pair.
+    """An MLLM by name with its settings, or an existing scorer that answers every pair.
 
-    `prompt` "auto" takes, for each query, the first built-in prompt made for its kind (image, text or both) and that of
-    its candidates; any other name holds for all. `cache` is a file that remembers scores, so that an interrupted run
-    goes on where it stopped; such a score is of the image as it was indexed, which is not read again. `config` and
+    `prompt` "auto" takes, for each query, the first built-in prompt that fits its kind (image, text or both) and that
+    of its candidates; any other name holds for all queries. `cache` is a file of scores, so that an interrupted run can
+    continue. A cached score is that of the image as it was indexed; the image is not read again. `config` and
     `settings` are those of `score.load_scorer`. Raises UnknownName for an unknown prompt or setting.
     """
 
@@ -58,22 +58,22 @@ class MllmReranker:
 
     @classmethod
     def of(cls, scorer: MllmReranker | Scorer | str | Any | None, **settings: Any) -> MllmReranker | None:
-        """Return a reranker for whatever names one; None stays None."""
+        """Return a reranker for a name, a scorer or a reranker; None stays None."""
         return scorer if scorer is None or isinstance(scorer, MllmReranker) else cls(scorer, **settings)
 
     @property
     def revision(self) -> str | None:
-        """The revision of the MLLM that was asked for."""
+        """Return the requested revision of the MLLM."""
         return self.config.revision
 
     @property
     def listwise(self) -> bool:
-        """Whether scores of one call compare its candidates only."""
+        """Return whether scores are comparable only within one call."""
         return self.config.score_mode == modes.CHOICE if isinstance(self.mllm, str) else self.mllm.listwise
 
     @property
     def loaded(self) -> int:
-        """How many scorers were loaded so far: one for each prompt that was used."""
+        """Return the number of scorers loaded so far: one for each prompt in use."""
         return len(self._scorers) + len(self._tie_scorers)
 
     def score(
@@ -84,11 +84,11 @@ class MllmReranker:
         stats: RunStats,
         among: Sequence[Ref | LoadError] | None = None,
     ) -> PairScores | None:
-        """Score the candidates in order; None where there are none. One that cannot be read is "missing".
+        """Score the candidates in order; return None for an empty list. An unreadable candidate is "missing".
 
-        `among` are all candidates whose scores will be compared with these: one prompt must show them all. Adds to
-        `stats` what became of each candidate, why some are missing, and seconds. Raises UsageError, naming prompts that
-        would do, where the prompt cannot show a pair.
+        `among` are all candidates whose scores will be compared with these: one prompt must show them all. Adds each
+        candidate's status, the reasons of missing ones, and seconds to `stats`. Raises UsageError, with fitting
+        prompts, if the prompt cannot show a pair.
         """
         if not candidates:
             return None
@@ -114,7 +114,7 @@ class MllmReranker:
         loader: CandidateLoader,
         stats: RunStats,
     ) -> PairScores:
-        """Answer a second, True-or-False question about the `tied` candidates; the others are "missing"."""
+        """Score the `tied` candidates by a second, True-or-False question; the others are "missing"."""
         shown = [(i, c) for i in tied if not isinstance(c := candidates[i], LoadError)]
         with stats.time("load"):
             scorer = self.tie_scorer_for(query, [candidate for _, candidate in shown])
@@ -123,7 +123,7 @@ class MllmReranker:
         return scatter(len(candidates), _labels(parts), parts, "missing")
 
     def scorer(self, prompt: str) -> Scorer:
-        """Return the scorer for a prompt; the weights are loaded once."""
+        """Return the scorer for a prompt. Prompts share one copy of the weights."""
         if isinstance(self.mllm, Scorer):
             return self._scorers.setdefault("", self.mllm)
         if prompt not in self._scorers:
@@ -144,9 +144,9 @@ class MllmReranker:
         return self.scorer(self.prompt)
 
     def tie_scorer_for(self, query: Item, candidates: Sequence[Ref]) -> Scorer:
-        """Return the scorer of the second question: the same model, read by labels, without what modes and priors add.
+        """Return the scorer of the second question: the same model, read by labels, without modes and priors.
 
-        Raises UsageError for a scorer that can ask one question only.
+        Raises UsageError for a scorer that can ask only one question.
         """
         name = _common_prompt(query, _kinds(candidates), modes.P_TRUE)
         if name not in self._tie_scorers:
@@ -155,7 +155,7 @@ class MllmReranker:
         return self._tie_scorers[name]
 
     def settings(self) -> list[Mapping[str, Any]]:
-        """Return what a run's manifest says: one record per prompt that was used."""
+        """Return the settings for a run's manifest: one record per prompt in use."""
         if isinstance(self.mllm, Scorer):
             return [self.mllm.settings()]
         cached = {id(one.inner): one for one in self._cached.values()}
@@ -167,7 +167,7 @@ class MllmReranker:
         return records
 
     def close(self) -> None:
-        """Close the score cache, where there is one."""
+        """Close the score cache, if any."""
         if self._cache is not None:
             self._cache.close()
 
@@ -176,7 +176,7 @@ class MllmReranker:
     def _parts(
         self, scorer: Scorer, query: Item, shown: Rows, loader: CandidateLoader, stats: RunStats
     ) -> Iterator[tuple[list[int], PairScores]]:
-        """Yield rows with their scores, chunk by chunk as they are read; cached ones first, which are not read."""
+        """Yield rows with their scores: cached ones first, then chunk by chunk as candidates are read."""
         with stats.time("load"):
             source = loader.for_scorer(scorer)
         with stats.time("score"):
@@ -212,13 +212,13 @@ class MllmReranker:
 
 
 def _readable(candidates: Sequence[Ref | LoadError], stats: RunStats) -> Rows:
-    """Return candidates with their rows; what cannot be read is noted in `stats`."""
+    """Return readable candidates with their rows; note the others in `stats`."""
     stats.unreadable |= {c.id: c.why for c in candidates if isinstance(c, LoadError)}
     return [(row, c) for row, c in enumerate(candidates) if not isinstance(c, LoadError)]
 
 
 def _chunks(source: ImageLoader, shown: Rows, stats: RunStats, whole: bool) -> Iterator[tuple[list[int], list[Item]]]:
-    """Yield rows with their items as they are read; with `whole` all in one chunk, as their scores belong together."""
+    """Yield rows with their items as they are read; with `whole` in one chunk, for scores that compare them."""
     rows = iter([row for row, _ in shown])
     chunks = _timed(source.load([candidate for _, candidate in shown]), stats)
     for chunk in [list(chain.from_iterable(chunks))] if whole else chunks:
@@ -229,7 +229,7 @@ def _chunks(source: ImageLoader, shown: Rows, stats: RunStats, whole: bool) -> I
 
 
 def _timed(chunks: Iterator[list[Loaded]], stats: RunStats) -> Iterator[list[Loaded]]:
-    """Yield the chunks; waiting for one counts as reading."""
+    """Yield the chunks, and count the time spent waiting for them as reading."""
     while True:
         with stats.time("read"):
             chunk = next(chunks, None)
@@ -239,7 +239,7 @@ def _timed(chunks: Iterator[list[Loaded]], stats: RunStats) -> Iterator[list[Loa
 
 
 def _recalled(cached: CachedScorer, query: Item, shown: Rows) -> tuple[list[int], PairScores]:
-    """Return rows, with their scores, of candidates that need not even be read."""
+    """Return the rows and scores of candidates in the cache, which need no reading."""
     refs = [(row, c) for row, c in shown if isinstance(c, CandidateRef) and (c.uri is None or c.sha256 is not None)]
     known = cached.recall(query, [(c.sha256 if c.uri is not None else None, c.text) for _, c in refs])
     there = [i for i, status in enumerate(known.status) if status == "ok"]
@@ -251,7 +251,7 @@ def _labels(parts: Sequence[tuple[Sequence[int], PairScores]]) -> int:
 
 
 def _common_prompt(query: Item, candidates: Sequence[Item], mode: str) -> str:
-    """Return the first prompt that shows all pairs and asks for what the mode reads."""
+    """Return the first prompt that shows all pairs and suits the mode."""
     lists = [built_in.fitting(query, candidate) for candidate in candidates]
     for name in lists[0]:
         if all(name in names for names in lists) and modes.suits(mode, built_in.get(name)):

@@ -1,4 +1,4 @@
-"""What is shown of queries and of candidates: pictures, words or both. Inferred from what there is, or said."""
+"""Choose the parts of queries and candidates to show: images, texts or both; inferred, or set by --direction."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Shown = TypeVar("Shown", Item, CandidateRef)
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """`auto` (all there is), or for each side image, text or both: text-to-image, both-to-text, …"""
+    """A direction: `auto` (all parts), or image, text or both for each side: text-to-image, both-to-text, …"""
 
     name: str = "auto"
 
     @classmethod
     def parse(cls, name: str | Direction) -> Direction:
-        """A direction by its name; raises UnknownName."""
+        """Return a direction by its name. Raises UnknownName."""
         if isinstance(name, Direction):
             return name
         if name not in ("auto", *NAMES):
@@ -35,7 +35,7 @@ class Direction:
         return self.name
 
     def query(self, item: Item) -> Item:
-        """The query with what is to be asked of it. Raises QueryError where a part is missing."""
+        """Return the query with the parts of this direction. Raises QueryError if one is missing."""
         if self.name == "auto":
             return item
         wanted = self.name.partition("-to-")[0]
@@ -47,7 +47,7 @@ class Direction:
         return _only(item, wanted)
 
     def candidates(self, found: Sequence[CandidateRef | LoadError]) -> list[CandidateRef | LoadError]:
-        """The candidates with what is to be seen of them; one that has nothing of it is LoadError, and so missing."""
+        """Return the candidates with the parts of this direction. One without them becomes a LoadError ("missing")."""
         if self.name == "auto":
             return list(found)
         wanted = self.name.partition("-to-")[2]
@@ -55,15 +55,15 @@ class Direction:
 
 
 def inferred(query: Item, candidates: Sequence[CandidateRef | LoadError]) -> str:
-    """The name of what is asked with and looked at, in full."""
+    """Return the full name of the direction that query and candidates have."""
     shown = [c for c in candidates if isinstance(c, CandidateRef)]
-    pictures, words = any(c.uri for c in shown), any(has_words(c.text) for c in shown)
+    images, texts = any(c.uri for c in shown), any(has_words(c.text) for c in shown)
     asked = _kind(query.image is not None or query.tokens is not None, has_words(query.text))
-    return f"{asked}-to-{_kind(pictures, words)}"
+    return f"{asked}-to-{_kind(images, texts)}"
 
 
-def _kind(picture: bool, words: bool) -> str:
-    return "both" if picture and words else "text" if words else "image"
+def _kind(image: bool, text: bool) -> str:
+    return "both" if image and text else "text" if text else "image"
 
 
 def _shown(entry: CandidateRef, wanted: str) -> CandidateRef | LoadError:

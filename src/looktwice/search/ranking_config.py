@@ -1,4 +1,4 @@
-"""How the two looks become one ranking: fusion, ties, modalities, budget and calibration, checked together."""
+"""The settings of a ranking: fusion, ties, modalities, budget and calibration, checked together."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from looktwice.search.modalities import Direction
 
 @dataclass(frozen=True)
 class RankingConfig:
-    """Settings of the ranking.
+    """The settings of a ranking.
 
-    Hits whose p gives less than `min_precision` are left out. `min_precision` and a `budget` that stops early need a
-    `calibration` for the same encoder, model, prompt and codec.
+    Hits below `min_precision` are not shown. `min_precision` and a `budget` that stops early need a `calibration` for
+    the same encoder, model, prompt and codec.
     """
 
     fusion: Fusion
@@ -51,21 +51,21 @@ class RankingConfig:
             )
         if self.budget.first_pass is not None and self.calibration is not None:
             raise UsageError(
-                "A calibration holds for one codec and a cascade uses two; leave out --calibration or the cascade."
+                "A calibration holds for one codec, but a cascade uses two; leave out --calibration or the cascade."
             )
         if stops_early and self.fusion.method != "linear":
             raise UsageError("--budget auto cannot be used with --fusion rrf; use --fusion p-only or a weight.")
-        self.least_p  # noqa: B018  # a precision that the calibration does not reach is refused now
+        self.least_p  # noqa: B018  # raises now for a precision that the calibration does not reach
 
     @property
     def least_p(self) -> float | None:
-        """The least p of a hit that is shown; None where all are shown. Raises UsageError as `threshold` does."""
+        """Return the least p of a shown hit, or None if all are shown. Raises UsageError as `threshold` does."""
         if self.min_precision is None or self.calibration is None:
             return None
         return self.calibration.threshold(self.min_precision)
 
     def settings(self) -> dict[str, Any]:
-        """Return what a run's manifest says of the ranking."""
+        """Return the settings of the ranking for a run's manifest."""
         own = {"fusion": str(self.fusion), "ties": str(self.ties), "budget": str(self.budget)}
         if self.calibration is None:
             return own

@@ -1,4 +1,4 @@
-"""A second look at somebody else's shortlists, from a run file."""
+"""Rerank the shortlists of a run file."""
 
 from __future__ import annotations
 
@@ -33,10 +33,9 @@ def rerank_run(
     shortlist: int = 100,
     k: int = 10,
 ) -> Iterator[Answer]:
-    """Answer every query that `run` has a shortlist for, in the order of `queries`.
+    """Yield one answer per query with a shortlist in `run`, in the order of `queries`.
 
-    Raises UsageError where scores that are no cosines would be weighed against probabilities, and where no candidate of
-    a whole run is to be found.
+    Raises UsageError for a weighted fusion of scores other than cosines, and for a run of unknown candidates only.
     """
     config = RankingConfig.of(fusion, ties, direction)
     _check_scale(run, config.fusion)
@@ -59,19 +58,19 @@ def rerank_run(
 
 
 def _check_ids(run: Run, loader: CandidateLoader) -> None:
-    """Ids that are all unknown are spelled another way; nobody wants to wait for a run of nothing but "missing"."""
+    """Raise UsageError if all ids of a sample are unknown, as a run of "missing" candidates would be of no use."""
     some = list(dict.fromkeys(document for documents in run.values() for document, _ in documents[:10]))[:1000]
     if some and all(isinstance(found, LoadError) for found in loader.find(some)):
         raise UsageError(
-            f"None of the shortlist's ids is in the collection ({some[0]!r}, …); ids must be spelled as there."
+            f"The collection has none of the shortlist's ids ({some[0]!r}, …); spell ids as the collection does."
         )
 
 
 def _check_scale(run: Run, fusion: Fusion) -> None:
-    """A weighted sum of a BM25 score of 17 and a probability would be the BM25 order with a mark of quality on it."""
+    """Raise UsageError for a weighted sum of p and scores outside [-1, 1]: a BM25 score of 17 would drown p."""
     scores = [score for documents in run.values() for _, score in documents]
     if scores and fusion.method == "linear" and fusion.weight and not -1.01 <= min(scores) <= max(scores) <= 1.01:
         raise UsageError(
-            f"The shortlist's scores run from {min(scores):g} to {max(scores):g}; a weighted fusion needs cosines. Use "
-            "--fusion rrf (ranks) or --fusion p-only."
+            f"The shortlist's scores run from {min(scores):g} to {max(scores):g}, but a weighted fusion needs cosines; "
+            "use --fusion rrf (ranks) or --fusion p-only."
         )

@@ -1,4 +1,4 @@
-"""`Reranker`: the second look over documents in memory, with the conventions of sentence-transformers' CrossEncoder."""
+"""`Reranker`: rerank documents in memory, with the conventions of sentence-transformers' CrossEncoder."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _log = logging.getLogger(__name__)
 
 
 class Reranker:
-    """Scores documents against a query by what a frozen MLLM answers when it is shown both.
+    """A reranker that scores documents against a query by a frozen MLLM's answer about the pair.
 
-    A query or document is a path, a PIL image, a text, or a dict {"image", "text"}; `looktwice.search.inputs` has the
-    rule by which a str is one or the other. Scores are probabilities in [0, 1]. `mllm` and the other settings are those
-    of `score.load_scorer`; the weights load at first use.
+    A query or document is a path, a PIL image, a text, or a dict {"image", "text"}. `looktwice.search.inputs` tells
+    which str is a path. Scores are probabilities in [0, 1]. `mllm` and the other settings are those of
+    `score.load_scorer`; the weights load at first use.
 
         Reranker().rank("query.jpg", ["a.jpg", "b.jpg", "c.jpg"], top_k=2)
         # [{"corpus_id": 2, "score": 0.97}, {"corpus_id": 0, "score": 0.11}]
@@ -39,12 +39,11 @@ class Reranker:
     def rank(
         self, query: QueryLike, documents: Sequence[QueryLike], top_k: int | None = None, return_documents: bool = False
     ) -> list[dict[str, Any]]:
-        """Return the documents best first as {"corpus_id": position, "score": p}, the best `top_k` where that is given.
+        """Return the documents, best first, as {"corpus_id": position, "score": p}; with `top_k`, only the best.
 
         Equal scores keep the documents' order. With `return_documents`, "text" and "image" hold the document as it was
-        given. A document that cannot be read, or to which the model gave no usable answer, comes last, with the score
-        NaN and the reason under "error". Raises UsageError for a query that cannot be read, a file that does not exist
-        and a document of no known kind.
+        given. An unreadable document, or one without a usable answer, comes last, with the score NaN and the reason
+        under "error". Raises UsageError for an unreadable query, a missing file and a document of an unknown type.
         """
         if top_k is not None and top_k < 1:
             raise UsageError(f"top_k must be at least 1, not {top_k}.")
@@ -67,9 +66,9 @@ class Reranker:
     def predict(self, pairs: Sequence[tuple[QueryLike, QueryLike]], *, show_progress_bar: bool = False) -> FloatArray:
         """Return one probability per (query, document) pair, float32 [n], in order.
 
-        NaN stands where a document could not be read or the model gave no usable answer; a warning says how many.
-        Pairs with the same path or words as query are scored together wherever they stand, those with the same picture
-        where they follow one another. Raises UsageError as `rank` does.
+        An unreadable document or an unusable answer gives NaN; a warning counts them. Pairs whose query is the same
+        path or text are scored together wherever they stand. Pairs whose query is the same image object are scored
+        together if they are neighbours. Raises UsageError as `rank` does.
         """
         import numpy as np
 
@@ -91,13 +90,13 @@ class Reranker:
         return self.settings()
 
     def settings(self) -> list[Mapping[str, Any]]:
-        """Return model, revision, prompt with its hash, dtype, device: one record per prompt that was used."""
+        """Return model, revision, prompt with its hash, dtype and device: one record per prompt in use."""
         return self._reranker.settings()
 
 
 def _by_query(pairs: Sequence[tuple[QueryLike, QueryLike]]) -> list[list[int]]:
     groups: dict[Any, list[int]] = {}
-    last: Any = None  # held, not its id: pairs may be made as they are asked for, and another object get the same id
+    last: Any = None  # the object, not its id: Python may give a freed object's id to the next query
     key: Any = None
     for i, pair in enumerate(pairs):
         if not isinstance(pair, tuple | list) or len(pair) != 2:

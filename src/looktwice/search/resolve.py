@@ -1,4 +1,4 @@
-"""Finding candidates by id: where their pictures lie, in a table or in a folder."""
+"""Find candidates and their images by id, in a table or in a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def in_table(table: TableReader, urls: Urls = "refused") -> Resolver:
-    """Find candidates among the rows of a table."""
+    """Return a resolver of the rows of a table."""
 
     def find(ids: Sequence[str]) -> list[CandidateRef | LoadError]:
         rows = {row["id"]: row for row in table.lookup(ids, ["id", "uri", "sha256", "width", "text"])}
@@ -25,7 +25,7 @@ def in_table(table: TableReader, urls: Urls = "refused") -> Resolver:
 
 
 def in_folder(folder: str | Path, urls: Urls = "refused") -> Resolver:
-    """Find candidates among the files of a folder (or list, or archive), by the ids that indexing it would give."""
+    """Return a resolver of the files of a folder (or list, or archive), by the ids that indexing it would give."""
     there = {
         source.id: CandidateRef(source.id, source.uri if source.picture else None, None, source.text, urls)
         for source in scan([folder])

@@ -1,6 +1,6 @@
-"""The story: encode the query, search the table, rerank the shortlist, hits.
+"""Search a table: encode the query, find a shortlist, rerank it, return hits.
 
-Joins the stages and knows none of their insides; nothing here prints.
+This module joins the stages and knows none of their insides. Nothing here prints.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ BATCH = 32  # queries searched together
 
 @dataclass(frozen=True)
 class Answer:
-    """One query answered.
+    """The answer to one query.
 
-    `ranking` is the whole shortlist in its new order, candidates that were not scored below; `hits` are its first k.
-    `shortlist` is the same in the order of the first look. `manifest` says what it was made with and what it took.
-    `error` says why the query has no answer; its lists are then empty.
+    `ranking` is the whole shortlist in its new order, with unscored candidates below; `hits` are its first k.
+    `shortlist` is the same in coarse order. `manifest` holds settings, counts and seconds. `error` is set if the query
+    cannot be used; the lists are then empty.
     """
 
     query: Item
@@ -55,12 +55,12 @@ class Answer:
 
     @property
     def hits(self) -> list[Hit]:
-        """The first k of the ranking; with `least_p`, only those whose p is at least that."""
+        """Return the first k of the ranking; with `least_p`, only those with at least that p."""
         first = self.ranking[: self.k]
         return first if self.least_p is None else [h for h in first if h.p is not None and h.p >= self.least_p]
 
     def samples(self, grades: Mapping[str, int]) -> list[Sample]:
-        """Return the scored pairs with labels, for `rank.calibration.fit`; junk (below 0) is left out."""
+        """Return the scored pairs with labels, for `rank.calibration.fit`. Grades below 0 (junk) are skipped."""
         best = max((candidate.coarse for candidate in self.shortlist), default=0.0)
         return [
             Sample(self.query.id, hit.p, best - hit.coarse, grades.get(hit.id, 0) > 0)
@@ -70,16 +70,16 @@ class Answer:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Models and revisions, prompt and its hash, dtype, device, k, fusion, counts, seconds, versions."""
+        """Return models and revisions, prompt and its hash, dtype, device, k, fusion, counts, seconds, versions."""
         return run_manifest(self.settings, self.stats)
 
 
 class Retriever:
-    """Searches one table, with a second look where a scorer is given.
+    """A search over one table, with a second look if a scorer is given.
 
-    `table` is a Table, a Snapshot or the folder of a table. `encoder` is made from what the table remembers unless
-    it is given; another one than filled the table is refused (Mismatch). `scorer` is an MLLM's name, an MllmReranker
-    or any Scorer. The best `shortlist` candidates get the second look. Weights load at the first search.
+    `table` is a Table, a Snapshot or the folder of a table. `encoder` defaults to the one that filled the table; any
+    other raises Mismatch. `scorer` is an MLLM's name, an MllmReranker or any Scorer. The best `shortlist` candidates
+    get the second look. Weights load at the first search.
 
     `codec`, `missing_tokens` and `asymmetric`: see `token_choice.CandidateLoader`. `ties`, `direction`, `budget`,
     `calibration` and `min_precision`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
@@ -108,7 +108,7 @@ class Retriever:
     ) -> None:
         min_precision = renamed_keyword(renamed, "sure", "min_precision", min_precision)
         if renamed.keys() - {"sure"}:
-            raise TypeError(f"Retriever has no setting called {min(renamed.keys() - {'sure'})!r}")
+            raise TypeError(f"Unknown Retriever setting {min(renamed.keys() - {'sure'})!r}; see help(Retriever)")
         self.table = table if isinstance(table, TableReader) else Table.open(table)
         self.config = RankingConfig.of(fusion, ties, direction, budget, calibration, min_precision)
         self.shortlist = positive(shortlist, "shortlist")
@@ -129,7 +129,7 @@ class Retriever:
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder of the table, loaded at first use."""
+        """Return the encoder of the table, loaded at first use."""
         if self._encoder is None:
             made_by = self.table.manifest.encoder
             name = made_by.queries or made_by.name
@@ -140,8 +140,8 @@ class Retriever:
     def search(self, query: QueryLike, *, k: int = 10, where: str | None = None, rerank: bool = True) -> Answer:
         """Return the answer to one query: a path, a PIL image, a text, a dict of both or an Item (see `inputs`).
 
-        `where` is a filter in SQL over the table's columns. Raises QueryError for a query that cannot be used,
-        UsageError for k < 1, a filter that cannot be used, and a prompt that cannot show this query.
+        `where` is a filter in SQL over the table's columns. Raises QueryError for an unusable query, and UsageError for
+        k < 1, an unusable filter, and a prompt that cannot show this query.
         """
         answer = next(self.search_many([as_query(query, "query")], k=k, where=where, rerank=rerank))
         if answer.error is not None:
@@ -151,15 +151,15 @@ class Retriever:
     def search_many(
         self, queries: Iterable[QueryLike], *, k: int = 10, where: str | None = None, rerank: bool = True
     ) -> Iterator[Answer]:
-        """Answer queries one after the other, in order; the table is searched for several at once.
+        """Yield one answer per query, in order. The table is searched for several queries at once.
 
-        A query that is no Item is called by its number: 1, 2, … One that cannot be used has an `error` in its answer,
-        and the others are answered. Raises UsageError for k < 1 and what holds for all queries.
+        The id of a query that is not an Item is its number: 1, 2, … An unusable query gets an answer with an `error`,
+        and the others are answered. Raises UsageError for k < 1 and for settings that no query can use.
         """
         positive(k, "k")
         stage = self.stage if rerank else None
         if stage is None and self.config.min_precision is not None:
-            raise UsageError("--min-precision needs a second look; leave out --no-rerank, or --min-precision.")
+            raise UsageError("--min-precision needs a second look; leave out --no-rerank or --min-precision.")
         run = {**self._about(self.encoder.info), "items": len(self.table)}
         run |= {"k": k, "shortlist": self.shortlist, "where": where}
         read = (self._read(query, str(number)) for number, query in enumerate(queries, start=1))
@@ -179,7 +179,7 @@ class Retriever:
     def _first_look(
         self, batch: Sequence[Item | QueryError], depth: int, where: str | None
     ) -> Iterator[tuple[Item | QueryError, list[Candidate], RunStats]]:
-        """Yield each query with its shortlist, and its share of what that took."""
+        """Yield each query with its shortlist and its share of the seconds."""
         spent = RunStats()
         with spent.time("encode"):
             vectors = [self._vector(query) for query in batch]
@@ -194,17 +194,19 @@ class Retriever:
                 yield query, next(found), stats
 
     def _vector(self, query: Item | QueryError) -> FloatArray | QueryError:
-        """Encode one query by itself: in half precision a vector moves with its batch."""
+        """Encode one query on its own, as in half precision a vector changes with its batch."""
         import numpy as np
 
         if isinstance(query, QueryError):
             return query
-        encoder: Encoder = getattr(self.encoder, "for_queries", self.encoder)  # some take queries at another size
+        encoder: Encoder = getattr(
+            self.encoder, "for_queries", self.encoder
+        )  # some encode queries at another image size
         vector: FloatArray = encoder.encode([query])[0]
         if np.isfinite(vector).all():
             return vector
-        why = "the encoder returned a zero or non-finite vector; try another image or text"
-        return QueryError(f"Query {query.id!r} cannot be searched for: {why}.", query.id)
+        why = "The encoder returned a zero or non-finite vector for query"
+        return QueryError(f"{why} {query.id!r}; try another image or text.", query.id)
 
     def _answer(
         self,
@@ -226,13 +228,13 @@ class Retriever:
 
     @staticmethod
     def _about(info: EncoderInfo) -> dict[str, Any]:
-        """What a manifest says of the first look."""
+        """Return the settings of the first stage for a manifest."""
         encoder = {name: value for name, value in info.record().items() if name != "dim"}
         return {"encoder": encoder, "encoder_dtype": info.dtype}
 
 
 def _first_pass(budget: Budget, codec: str) -> str | None:
-    """Return the codec of a cascade's first pass. Raises UsageError where both passes would see the same."""
+    """Return the codec of a cascade's first pass. Raises UsageError if both passes would use the same codec."""
     if not budget.first_pass:
         return None
     first_pass = str(parse_codec(budget.first_pass))
@@ -246,7 +248,7 @@ def _pixels(query: Item | QueryError) -> int:
 
 
 def positive(value: int, name: str) -> int:
-    """Return `value`. Raises UsageError where it is below 1."""
+    """Return `value`. Raises UsageError if it is below 1."""
     if value < 1:
         raise UsageError(f"{name} must be at least 1, not {value}.")
     return value

@@ -1,6 +1,6 @@
-"""What a run was made with and what it did: the record that travels with every number.
+"""The record of a run: its settings, counts and seconds, which accompany every result.
 
-Knows counts, seconds and names; nothing of models, tables or the terminal.
+This module knows counts, seconds and names; no models, tables or terminal.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ PACKAGES = ("looktwice", "torch", "transformers", "lancedb", "faiss-cpu", "numpy
 class RunStats:
     """Counts and seconds of a run, added up over its queries.
 
-    `requested` candidates were on the part of the shortlist to look at twice; each of them ended in exactly one of
-    `status`: "ok" (scored), "missing" (its picture could not be read), "failed", "parse_error".
-    `tie_questions` of them got a second question because they were tied; the scores of `cached` were in the score
-    cache. `unreadable` says of each missing one why, by id. `seconds` are by stage: encode, search, read, score.
+    `requested` counts the candidates sent to the second stage. Each of them has exactly one `status`: "ok" (scored),
+    "missing" (unreadable image), "failed" or "parse_error". `tie_questions` counts those that got a second question
+    because they were tied. `cached` counts scores from the score cache. `unreadable` holds the reason of each missing
+    one, by id. `seconds` are by stage: encode, search, load, read, score.
     """
 
     queries: int = 0
@@ -42,7 +42,7 @@ class RunStats:
 
     @classmethod
     def total(cls, many: Iterable[RunStats]) -> RunStats:
-        """The sum of several."""
+        """Return the sum of several."""
         made = cls()
         for one in many:
             made.add(one)
@@ -71,17 +71,17 @@ class RunStats:
         self.unreadable |= other.unreadable
 
     def share(self, parts: int) -> defaultdict[str, float]:
-        """Seconds of each stage, divided evenly."""
+        """Return the seconds of each stage, divided by `parts`."""
         return defaultdict(float, {stage: spent / parts for stage, spent in self.seconds.items()})
 
     @property
     def scored(self) -> int:
-        """Candidates that got a score."""
+        """Return the number of candidates with a score."""
         return self.status["ok"]
 
     @property
     def pairs_per_second(self) -> float | None:
-        """Pairs scored here, not remembered, per second of reading and scoring; None where nothing was scored."""
+        """Return pairs scored (not cached) per second of reading and scoring, or None without such pairs."""
         spent, scored = self.seconds["read"] + self.seconds["score"], self.scored - self.cached
         return scored / spent if scored > 0 and spent else None
 
@@ -107,13 +107,13 @@ class RunStats:
 
 
 def run_manifest(settings: Mapping[str, Any], stats: RunStats) -> dict[str, Any]:
-    """Join what was asked for (`settings`) with what happened (`tally`) and what it ran on."""
+    """Join settings, counts, versions and machine into one manifest."""
     return {**settings, **stats.record(), "versions": versions(), "machine": machine()}
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Installed versions of what can change a number; packages that are not installed are left out."""
+    """Return the installed versions of packages that can change a result."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -124,7 +124,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Kind of machine and threads in use; no names."""
+    """Return the kind of machine and the number of threads, without names of hosts or users."""
     import torch
 
     return {"system": platform.system(), "architecture": platform.machine(), "threads": torch.get_num_threads()}

@@ -1,7 +1,7 @@
-"""The second stage: rerank one shortlist by what a multimodal LLM says of it, as far as the budget goes.
+"""The second stage: rerank one shortlist with a multimodal LLM, within a budget.
 
-Three strategies: score all of it; score blocks until the rest hardly matters; or score all of it from coarse tokens and
-the best of it once more. Scores become hits in one place, `_fuse`; `rank.fusion.fuse` decides every order.
+It has three strategies: score all candidates; score blocks until the rest hardly matters; or score all from coarse
+tokens and the best of them again. `_fuse` turns scores into hits; `rank.fusion.fuse` decides every order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from looktwice.types import Candidate, Hit, Item, PairScores
 
 @dataclass(frozen=True)
 class Reranked:
-    """A whole shortlist in its new order, and what it took."""
+    """A whole shortlist in its new order, with counts and seconds."""
 
     hits: list[Hit]
     stats: RunStats
@@ -34,7 +34,7 @@ class Reranked:
 
 @dataclass(frozen=True)
 class _Request:
-    """One query and its shortlist, of which `candidates` are to be scored; `top` places are wanted."""
+    """One query, its shortlist, the `candidates` of it to score, and the number of places that count (`top`)."""
 
     query: Item
     shortlist: Sequence[Candidate]
@@ -43,15 +43,15 @@ class _Request:
     stats: RunStats
 
     def only(self, rows: Sequence[int]) -> _Request:
-        """The same request for some of its candidates."""
+        """Return the request with only the candidates at `rows`."""
         return replace(self, shortlist=[self.shortlist[i] for i in rows], candidates=[self.candidates[i] for i in rows])
 
 
 class SecondStage:
-    """Reranks shortlists with one reranker, loader and ranking.
+    """A reranker of shortlists, with one model, loader and ranking.
 
-    The first `depth` candidates are scored. `first_pass` loads the coarse tokens of a cascade. `about` are settings of
-    the first stage; a calibration must have been made with them.
+    It scores the first `depth` candidates. `first_pass` loads the coarse tokens of a cascade. `about` are the settings
+    of the first stage, which a calibration must match.
     """
 
     def __init__(
@@ -66,7 +66,8 @@ class SecondStage:
     ) -> None:
         if config.budget.epsilon is not None and reranker.listwise:
             raise UsageError(
-                "The mode choice compares candidates of one call, and --budget auto makes several; use --budget all."
+                "--budget auto scores in several calls, but --score-mode choice needs all candidates in one; "
+                "use --budget all."
             )
         self.reranker, self.loader, self.config, self.depth = reranker, loader, config, depth
         self.first_pass = first_pass
@@ -74,10 +75,10 @@ class SecondStage:
         self._checked = config.calibration is None
 
     def rerank(self, query: Item, shortlist: Sequence[Candidate], top: int) -> Reranked:
-        """Rank the best `depth` by both looks; the rest stays below them in the order of the first look.
+        """Rank the best `depth` by both scores. The rest follows in coarse order.
 
-        Raises UsageError where the prompt cannot show a pair, tokens are missing and must not be, or the calibration
-        was made with other settings; ModelError where the model cannot be loaded.
+        Raises UsageError if the prompt cannot show a pair, if required tokens are missing, or if the calibration was
+        made with other settings; ModelError if the model cannot be loaded.
         """
         stats = RunStats()
         with stats.time("read"):
@@ -91,7 +92,7 @@ class SecondStage:
         return Reranked(self._fuse(request, scores), stats)
 
     def settings(self) -> dict[str, Any]:
-        """Return what a run's manifest says of the second stage so far."""
+        """Return the settings of the second stage for a run's manifest."""
         loaders = [loader for loader in (self.first_pass, self.loader) if loader is not None]
         return {
             **self.config.settings(),
@@ -105,7 +106,7 @@ class SecondStage:
         return self._score(request, request.candidates, self.loader)
 
     def _score_blocks(self, request: _Request) -> PairScores | None:
-        """Score blocks in coarse order until the chance that the rest changes the top is below ε."""
+        """Score blocks in coarse order. Stop when the chance that the rest changes the top is below ε."""
         scores: PairScores | None = None
         for start in range(0, len(request.candidates), BLOCK):
             block = self._score(request, request.candidates[start : start + BLOCK], self.loader)
@@ -115,7 +116,7 @@ class SecondStage:
         return scores
 
     def _chance(self, request: _Request, scores: PairScores) -> float:
-        """Estimate the chance that what is not scored yet would enter the top."""
+        """Estimate the chance that an unscored candidate would enter the top."""
         config, shortlist = self.config, request.shortlist
         assert config.calibration is not None
         seen = [(shortlist[i].coarse, float(p)) for i, p in enumerate(scores.p) if scores.status[i] == "ok"]
@@ -124,7 +125,7 @@ class SecondStage:
         return chance_of_change(seen, left, best, config.budget.top or request.top, config.fusion, config.calibration)
 
     def _cascade(self, request: _Request, first_pass: CandidateLoader) -> list[Hit]:
-        """Score all from coarse tokens, and the best of them once more; the others stay below."""
+        """Score all from coarse tokens, and the best of them again. The others rank below."""
         scores = self._score(request, request.candidates, first_pass)
         coarse = fuse(request.shortlist, scores, self.config.fusion, explain=True)
         before = {hit.id: hit for hit in coarse}
@@ -141,7 +142,9 @@ class SecondStage:
     ) -> PairScores | None:
         # all candidates of the request are compared with one another, so one prompt must show them all
         scores = self.reranker.score(request.query, candidates, loader, request.stats, among=request.candidates)
-        if not self._checked and self.config.calibration is not None:  # what was loaded is known only now
+        if (
+            not self._checked and self.config.calibration is not None
+        ):  # the model's revision is known only after loading
             self.config.calibration.check(source_of({**self._about, **self.settings()}))
             self._checked = True
         return scores
@@ -149,7 +152,7 @@ class SecondStage:
     # --- from scores to hits --------------------------------------------------------------------------------------
 
     def _fuse(self, request: _Request, scores: PairScores | None) -> list[Hit]:
-        """Order a shortlist; the model is asked a second question where the ties at the top want one."""
+        """Order a shortlist. If the rule for ties needs it, ask a second question about candidates tied at the top."""
         config, second = self.config, None
         if scores is not None:
             tied = tied_at_the_top(request.shortlist, scores, config.fusion, config.ties)
@@ -159,7 +162,7 @@ class SecondStage:
         return [self._explained(hit) for hit in hits]
 
     def _explained(self, hit: Hit) -> Hit:
-        """Add what each look gave to the score, and the calibrated probability."""
+        """Add each stage's part of the score, and the calibrated probability."""
         if hit.p is None:
             return hit
         own: dict[str, Any] = {}

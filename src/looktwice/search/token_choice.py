@@ -1,4 +1,4 @@
-"""What a scorer is shown of candidates: stored visual tokens of the table, or images."""
+"""Choose the input of a scorer: the table's stored visual tokens, or images."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from looktwice.token_index.sets import usable
 
 
 class CandidateLoader:
-    """Finds candidates by id, and loads them for a scorer.
+    """A loader that finds candidates by id, and loads them for a scorer.
 
-    `codec` "auto" takes the tokens that `table` holds for the scorer's model, and images where it holds none.
-    "pictures" always takes images; a codec's name insists on those tokens. "auto" passes over the codec `besides`.
-    `missing` says what happens to a candidate without tokens: "error", "encode" (its image instead) or "skip".
-    `asymmetric` leaves the query's own tokens uncompressed. Without `table` candidates are images; without `resolve`
-    they are items already.
+    `codec` "auto" takes the tokens that `table` holds for the scorer's model, or images if it holds none. "pictures"
+    always takes images. A codec's name requires those tokens. "auto" ignores the codec `besides`. `missing` is the
+    treatment of a candidate without tokens: "error", "encode" (its image instead) or "skip". `asymmetric` keeps the
+    query's own tokens uncompressed. Without `table`, candidates are images. Without `resolve`, they are items already.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class CandidateLoader:
         cache_bytes: int | None = None,
     ) -> None:
         if codec not in ("auto", "pictures"):
-            parse_codec(codec)  # a wrong name is refused as such, whatever the table holds
+            parse_codec(codec)  # refuse a wrong name now, whatever the table holds
         self._resolve, self._table, self._codec, self._besides = resolve, table, codec, besides
         self._missing, self._asymmetric = _policy(missing), asymmetric
         self._images = ImageLoader() if cache_bytes is None else ImageLoader(cache_bytes)
@@ -48,18 +47,18 @@ class CandidateLoader:
 
     @classmethod
     def for_table(cls, table: TableReader, urls: Urls = "refused", **how: Any) -> CandidateLoader:
-        """Load candidates from the rows of a table; `how` are the other settings."""
+        """Return a loader of the rows of a table; `how` are the other settings."""
         return cls(in_table(table, urls), table, **how)
 
     @classmethod
     def for_folder(cls, folder: str | Path, urls: Urls = "refused") -> CandidateLoader:
-        """Load candidates from the files of a folder, by the ids that indexing it would give."""
+        """Return a loader of the files of a folder, by the ids that indexing it would give."""
         return cls(in_folder(folder, urls))
 
     def find(self, ids: Sequence[str]) -> list[CandidateRef | LoadError]:
-        """Return where each candidate lies, in order."""
+        """Return the place of each candidate, in order."""
         if self._resolve is None:
-            raise TypeError("this loader was made without a resolver")
+            raise TypeError("this loader has no resolver; use CandidateLoader.for_table or for_folder")
         return self._resolve(ids)
 
     def for_scorer(self, scorer: Scorer) -> ImageLoader:
@@ -69,7 +68,7 @@ class CandidateLoader:
         return self._made[id(scorer)][1]
 
     def settings(self) -> list[Mapping[str, Any]]:
-        """Return what a run's manifest says: where candidates came from."""
+        """Return the sources of candidates for a run's manifest."""
         loaders = {id(loader): loader for _, loader in self._made.values()}  # several scorers may share one
         return [dict(loader.settings()) for loader in loaders.values()]
 
@@ -86,7 +85,7 @@ class CandidateLoader:
 
 
 def _policy(name: str) -> Policy:
-    """Return what is to happen to candidates without stored tokens. Raises UnknownName."""
+    """Return the policy for candidates without stored tokens. Raises UnknownName."""
     if name not in POLICIES:
         raise UnknownName("policy for missing tokens", name, POLICIES)
     return name

@@ -1,4 +1,4 @@
-"""Options that say what is measured, for `eval run` and `eval robustness`."""
+"""Options that choose the benchmark, for `eval run` and `eval robustness`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Name = Annotated[
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where a benchmark's files are, and which table holds its items."""
+    """A benchmark's files, and the table that holds its items."""
 
     root: Annotated[Path | None, typer.Option(help="The folder that holds the benchmark's files.")] = None
     small: Annotated[bool, typer.Option("--small", help="scenes: 500 scenes and 200 queries.")] = False
@@ -44,25 +44,25 @@ class Benchmark:
     ] = None
 
     def folder(self, name: str, into: Path | None) -> Path:
-        """Return where everything goes."""
+        """Return the output folder."""
         return into or Path(f"eval-{name.replace(':', '-')}{'-small' if self.small else ''}")
 
     def open(self, name: str, folder: Path, urls: Urls) -> Dataset:
-        """Read the benchmark. Raises UsageError for options that it needs or cannot use."""
+        """Read the benchmark. Raises UsageError for missing options and for ones that it cannot use."""
         if name == "table":
             return self._labelled(urls)
         if name == "scenes":
             from looktwice.evaluate.scenes import FULL, SMALL, build
 
             if self.root is not None:
-                raise UsageError("scenes are composed, not read; leave out --root.")
+                raise UsageError("scenes generates its images and reads no files; leave out --root.")
             return build(folder / "dataset", SMALL if self.small else FULL)
         from looktwice.evaluate.datasets import open_dataset
 
         if self.small:
-            raise UsageError(f"{name} has one size; --small is for scenes, leave it out.")
+            raise UsageError(f"{name} has only one size; leave out --small, which only scenes supports.")
         if self.root is None:
-            raise UsageError(f"{name} needs --root FOLDER, which holds its files; nothing is downloaded.")
+            raise UsageError(f"{name} needs its files, which looktwice does not download; pass --root FOLDER.")
         return open_dataset(name, self.root, work=folder, partial=self.partial)
 
     def _labelled(self, urls: Urls) -> Dataset:
@@ -70,13 +70,13 @@ class Benchmark:
         from looktwice.store import Table
 
         if self.table is None or self.queries is None or self.qrels is None:
-            raise UsageError("Some labels are missing; pass --table TABLE --queries FILE.jsonl --qrels LABELS.")
+            raise UsageError("table needs three options; pass --table TABLE --queries FILE.jsonl --qrels LABELS.")
         rows = Table.open(self.table).rows(labelled.COLUMNS)
         return labelled.read(rows, self.queries, self.qrels, self.table.name, urls)
 
 
 def refuse_options(ctx: typer.Context, name: str, no_rerank: bool, *more: str) -> None:
-    """Refuse options that change nothing about this benchmark, and `more`."""
+    """Refuse options that have no effect on this benchmark, and the options `more`."""
     own = ("root", "small", "partial") if name == "table" else ("queries", "qrels")
     options.refuse_unused(ctx, {*own, *more}, f"for {name}")
     if no_rerank:
@@ -85,20 +85,20 @@ def refuse_options(ctx: typer.Context, name: str, no_rerank: bool, *more: str) -
 
 
 def benchmark_name(name: str | None) -> str:
-    """Return the benchmark's name. Raises UsageError where none is given, UnknownName for one that does not exist."""
+    """Return the benchmark's name. Raises UsageError without a name, UnknownName for an unknown one."""
     from looktwice.evaluate.datasets import check_name, dataset_names
 
     if name is None:
         known = [one for one in dataset_names() if not one.startswith("mmeb:")]
-        raise UsageError(f"No benchmark is named; give one of: scenes, table, {', '.join(known)}, mmeb:NAME.")
+        raise UsageError(f"The benchmark is missing; name one of: scenes, table, {', '.join(known)}, mmeb:NAME.")
     if name == "robustness":
-        raise UsageError("robustness is a verb of its own; use `looktwice eval robustness DATASET`.")
+        raise UsageError("robustness is a verb, not a benchmark; use `looktwice eval robustness DATASET`.")
     check_name(name, ("scenes", "table"))
     return name
 
 
 def load_rerank(rerank: options.Rerank, compute: options.Compute, dataset: Dataset) -> MllmReranker:
-    """Return the second look, with the benchmark's own prompt where it has one that the score mode can read."""
+    """Return the reranker, with the benchmark's own prompt if the score mode can read it."""
     from looktwice.score.prompting import built_in
     from looktwice.score.readout import modes
 

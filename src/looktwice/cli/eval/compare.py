@@ -1,4 +1,4 @@
-"""`looktwice eval compare`: measure runs that are there already, one or two against each other."""
+"""`looktwice eval compare`: measure one run file, or compare two."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def compare(
     qrels: Annotated[Path, typer.Option(help="Labels in TREC format.")],
     measure: Annotated[list[str] | None, typer.Option(help="mAP@100, success@1, nDCG@10, … Repeatable.")] = None,
     collection: Annotated[
-        Path | None, typer.Option("--table", help="The table the runs came from; ids that it lacks are counted.")
+        Path | None, typer.Option("--table", help="The table that the runs came from; counts ids that it lacks.")
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Measure a run, or compare two: means with 95 % bootstrap intervals, the difference, its p-value, gained and lost.
+    """Measure a run, or compare two: means with 95 % bootstrap intervals, difference, p-value, queries gained and lost.
 
     Example: looktwice eval compare shortlist.trec second-look.trec --qrels qrels.txt --measure mAP@100
     """
@@ -36,7 +36,7 @@ def compare(
     from looktwice.evaluate.runs import measure_runs
 
     if len(runs) > 2 or len(set(runs)) < len(runs):
-        raise UsageError("Runs are compared two at a time; give one run to measure, or two different ones.")
+        raise UsageError("eval compare takes one or two different runs; name one to measure, or two to compare.")
     labels, rankings = read_qrels(qrels), {path: read_run(path) for path in runs}
     known = None if collection is None else _held(collection, rankings, labels)
     records = measure_runs(rankings, labels, measure or MEASURES, known)
@@ -44,7 +44,7 @@ def compare(
     for path, found in records[0]["problems"].items():
         _run_problems(path, found)
     if count := records[0]["problems"][str(runs[0])]["queries_without_relevant_items"]:
-        note(f"{plural(count, 'query', 'queries')} with nothing relevant are left out.")
+        note(f"{plural(count, 'query', 'queries')} without relevant items {'is' if count == 1 else 'are'} skipped.")
 
 
 def _write(records: list[dict[str, Any]], json: bool) -> None:
@@ -55,7 +55,7 @@ def _write(records: list[dict[str, Any]], json: bool) -> None:
 
 
 def _held(collection: Path, runs: Mapping[Path, Any], qrels: Mapping[str, Any]) -> set[str]:
-    """Of all ids that runs and labels name, those that the table holds."""
+    """Return the ids of runs and labels that the table holds."""
     from looktwice.store import Table
 
     named = {name for run in runs.values() for rows in run.values() for name, _ in rows}
@@ -72,9 +72,9 @@ def _run_problems(path: str, found: Mapping[str, Any]) -> None:
             note(f"{path} {what} {plural(found[key], 'query', 'queries')}, such as {found['such_as'][kind][0]}.")
     if found.get("unknown_items"):
         such = found["such_as"]["unknown"][0]
-        note(f"{path} names {plural(found['unknown_items'], 'item')} that the table does not hold, such as {such}.")
+        note(f"{path} names {plural(found['unknown_items'], 'item')} that the table lacks, such as {such}.")
     if found.get("relevant_items_outside_the_table"):
-        note(f"{plural(found['relevant_items_outside_the_table'], 'relevant item')} are not in the table.")
+        note(f"The table lacks {plural(found['relevant_items_outside_the_table'], 'relevant item')}.")
 
 
 def _tell_comparison(records: list[dict[str, Any]]) -> None:

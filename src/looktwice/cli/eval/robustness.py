@@ -1,4 +1,4 @@
-"""`looktwice eval robustness`: both looks on damaged images."""
+"""`looktwice eval robustness`: measure both stages on damaged images."""
 
 from __future__ import annotations
 
@@ -32,12 +32,10 @@ def robustness(
     ctx: typer.Context,
     dataset: Name = "scenes",
     *,
-    into: Annotated[
-        Path | None, typer.Option("--out", help="Where everything goes [default: eval-robustness].")
-    ] = None,
+    into: Annotated[Path | None, typer.Option("--out", help="Output folder [default: eval-robustness].")] = None,
     benchmark: Benchmark,
-    side: Annotated[str, typer.Option(help="What is damaged: query, candidate or both.")] = "both",
-    sample: Annotated[int, typer.Option(min=1, help="Image queries to measure on.")] = 50,
+    side: Annotated[str, typer.Option(help="Side to damage: query, candidate or both.")] = "both",
+    sample: Annotated[int, typer.Option(min=1, help="Number of image queries to measure.")] = 50,
     shortlist: options.Shortlist = 50,
     rerank: options.Rerank,
     fusion: options.Fusion = "0.5",
@@ -45,10 +43,10 @@ def robustness(
     urls: options.UrlOptions,
     json: options.Json = False,
 ) -> None:
-    """Damage images step by step and measure both looks on the same sample of image queries.
+    """Damage images step by step and measure both stages on one sample of image queries.
 
-    Three ways of mending it without training are measured as well. Finished conditions are kept in the folder, so that
-    an interrupted command goes on where it stopped.
+    The command also measures three remedies that need no training. It keeps finished conditions in the folder, so that
+    an interrupted command continues when it is run again.
 
     Example: looktwice eval robustness scenes --small --side query --shortlist 20
     """
@@ -78,7 +76,7 @@ def robustness(
 
 
 def _encoder(benchmark: Benchmark, compute: options.Compute) -> Encoder:
-    """The encoder of every item, which is encoded again when damaged: by default that of the table."""
+    """Load the encoder, by default the table's own. Damaged items are encoded again, so a name is not enough."""
     from looktwice.store import Table
 
     there = benchmark.table is not None and (benchmark.table / "manifest.json").exists()

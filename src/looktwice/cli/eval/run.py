@@ -1,4 +1,4 @@
-"""`looktwice eval run`: one benchmark from files to figures."""
+"""`looktwice eval run`: run one benchmark, from files to figures."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def run(
     ctx: typer.Context,
     dataset: Name = None,
     *,
-    into: Annotated[Path | None, typer.Option("--out", help="Where everything goes [default: eval-DATASET].")] = None,
+    into: Annotated[Path | None, typer.Option("--out", help="Output folder [default: eval-DATASET].")] = None,
     benchmark: Benchmark,
     tune_on: Annotated[
         str | None,
-        typer.Option(help="Choose λ on these queries and leave them out of the figures: 20%, or a file of ids."),
+        typer.Option(help="Choose λ on these queries and exclude them from the figures: 20%, or a file of ids."),
     ] = None,
     shortlist: options.Shortlist = 50,
     no_rerank: options.NoRerank = False,
@@ -41,10 +41,10 @@ def run(
     urls: options.UrlOptions,
     json: options.Json = False,
 ) -> None:
-    """Run a benchmark (index, shortlist, second look, measures) into a folder; run again, it goes on where it stopped.
+    """Run a benchmark into a folder: index, shortlist, second look, measures. Run it again to continue after a stop.
 
-    Figures come with 95 % bootstrap intervals. What the shortlist lost is kept apart from what the second look lost.
-    Queries that the second look hurt are listed in result.json and shown in report.html.
+    Figures come with 95 % bootstrap intervals. Losses of the shortlist and of the second look are reported separately.
+    result.json lists the queries that the second look hurt, and report.html shows them.
 
     Examples:
 
@@ -60,7 +60,7 @@ def run(
     from looktwice.rank import Ties
 
     compute.set_threads()
-    look = None if no_rerank else rerank.load(compute)  # a wrong setting is refused before anything is read
+    look = None if no_rerank else rerank.load(compute)  # refuse a wrong setting before reading any file
     rule = str(Ties.parse(ties))
     folder = benchmark.folder(name, into)
     opened = benchmark.open(name, folder, urls.allowed)
@@ -73,7 +73,7 @@ def run(
 
 
 def _encoder(benchmark: Benchmark, compute: options.Compute) -> str | Encoder:
-    """The name of what encodes a new table; the encoder itself where one is asked of a table that exists."""
+    """Return the name of a new table's encoder, or the loaded encoder if one is named for an existing table."""
     from looktwice.store import Table
 
     table, name = benchmark.table, benchmark.encoder
@@ -85,7 +85,7 @@ def _encoder(benchmark: Benchmark, compute: options.Compute) -> str | Encoder:
 def _run(dataset: Dataset, folder: Path, plan: Plan, given: Path | None, json: bool) -> None:
     from looktwice.experiment import run_benchmark
 
-    with progress("indexing", "items") as indexing, progress("asking", "queries") as searching:
+    with progress("indexing", "items") as indexing, progress("searching", "queries") as searching:
         done = run_benchmark(dataset, folder, plan, table=given, indexing=indexing, searching=searching)
     record = done.outcome.record
     if json:

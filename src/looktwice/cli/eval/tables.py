@@ -1,4 +1,4 @@
-"""Print what `looktwice eval` found."""
+"""Print the results of `looktwice eval`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from looktwice.cli.console import note, number, plural, say, size, table
 
 
 def tell(record: Mapping[str, Any]) -> None:
-    """Print the figures: one line per system, what was lost where, groups."""
+    """Print the figures: one line per system, losses by stage, groups."""
     names = record["dataset"]["measures"]
     head = ["ranking", *(f">{name}" for name in names), ">pairs/query", ">s/query", ">pairs/s", ">bytes/item"]
     for title, rows in ((record["dataset"]["name"], record["systems"]), ("other settings", record["sweep"])):
@@ -53,23 +53,23 @@ def _cells(row: Mapping[str, Any], names: list[str]) -> list[object]:
 
 
 def tell_problems(record: Mapping[str, Any]) -> None:
-    """Say what was left out or counts as nothing."""
+    """Print notes on skipped queries and items, and on those that count as 0."""
     found = record["problems"]
     for key, what in (
-        ("queries_without_relevant_items", "queries have nothing relevant and are left out"),
+        ("queries_without_relevant_items", "queries have no relevant items and are skipped"),
         ("queries_without_an_answer", "queries have no answer and count as 0"),
-        ("relevant_items_outside_the_table", "relevant items are not in the table and can never be found"),
-        ("pairs_without_a_score", "pairs got no score and stay below those that did"),
-        ("groups_without_relevant_items", "groups have nothing relevant and are left out"),
+        ("relevant_items_outside_the_table", "relevant items are not in the table; index them to make them findable"),
+        ("pairs_without_a_score", "pairs got no score and rank below the others"),
+        ("groups_without_relevant_items", "groups have no relevant items and are skipped"),
     ):
         if found[key]:
             note(f"{found[key]:,} {what}.")
     for query, why in list(record["unreadable_queries"].items())[:5]:
-        note(f"The query {query} cannot be read: {why}")
+        note(f"Query {query} cannot be read: {why}")
     if record["unreadable_items"]:
-        note(f"{plural(record['unreadable_items'], 'item')} could not be indexed; see looktwice ledger.")
+        note(f"{plural(record['unreadable_items'], 'item')} could not be indexed; list them with: looktwice ledger")
 
 
 def interval(found: Mapping[str, float]) -> str:
-    """A mean with its interval, for a table."""
+    """Format a mean with its interval."""
     return f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
