@@ -28,7 +28,7 @@ from _smoke import finish, parse
 from looktwice.errors import LooktwiceError, UsageError
 from looktwice.evaluate.bootstrap import difference
 from looktwice.evaluate.datasets import Dataset
-from looktwice.evaluate.scenes import FULL, SMALL, Size, build
+from looktwice.evaluate.scenes import FULL, SMALL, ScenesSize, build
 from looktwice.experiment import Plan, run_benchmark
 from looktwice.experiment.answers import Answers, Stored
 from looktwice.rank import Fusion
@@ -37,7 +37,7 @@ from looktwice.rank.calibration import Calibration, Sample, fit
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.types import Candidate
 
-SMOKE = Size("smoke", 24, 2, 12, 12)
+SMOKE = ScenesSize("smoke", 24, 2, 12, 12)
 FIXED = (1, 2, 3, 5, 8, 16, 24, 32, 50)
 EPSILONS = (0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
 Labels = Mapping[str, Mapping[str, int]]
@@ -89,7 +89,7 @@ def folder_of(args: argparse.Namespace) -> Iterator[Path]:
         yield Path(name)
 
 
-def evaluate(folder: Path, size: Size) -> None:
+def evaluate(folder: Path, size: ScenesSize) -> None:
     """Do what `looktwice eval run scenes` does, with the bundled models."""
     look = MllmReranker("tiny-vl", device="cpu", dtype="float32")
     plan = Plan("tiny-clip", look, shortlist=min(50, size.scenes), device="cpu", dtype="float32")

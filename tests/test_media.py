@@ -17,7 +17,7 @@ from PIL import Image
 
 from looktwice.errors import MediaError
 from looktwice.sources import images, jpeg
-from looktwice.sources.prefetch import Budget
+from looktwice.sources.prefetch import DecodingBudget
 
 RNG = np.random.default_rng(0)
 NOISE = Image.fromarray(RNG.integers(0, 255, (48, 64, 3), dtype=np.uint8))
@@ -193,7 +193,7 @@ def test_shapes_that_models_would_blow_up(size: tuple[int, int], word: str | Non
 def test_few_pixels_are_decoded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many small ones as there are threads; a large one alone."""
     now, most, lock = [], [0], threading.Lock()
-    monkeypatch.setattr(images, "_BUDGET", Budget(64 * 48 * 2))
+    monkeypatch.setattr(images, "_BUDGET", DecodingBudget(64 * 48 * 2))
     original = images._decode
 
     def slow(image: Image.Image, data: bytes) -> object:

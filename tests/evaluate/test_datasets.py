@@ -15,7 +15,7 @@ from miniatures import ALL, UNCOUNTED, pickled, picture, table, text
 
 from looktwice.errors import LooktwiceError, UnknownName, UsageError
 from looktwice.evaluate.datasets import Dataset, Query, dataset_names, open_dataset
-from looktwice.evaluate.datasets.layout import Layout
+from looktwice.evaluate.datasets.layout import FileLayout
 from looktwice.evaluate.datasets.unpickle import unpickle
 from looktwice.evaluate.groups import measure_group
 from looktwice.sources import Source
@@ -384,7 +384,7 @@ def test_an_id_that_occurs_twice_among_many_is_found_without_comparing_all_with_
     dataset = Dataset("Large", items, [Query(items[0])], {}, ("mAP@20",))
     begin = time.process_time()
     with pytest.raises(UsageError, match="'029999' occurs twice"):
-        Layout("Large", tmp_path, "").finish(dataset)
+        FileLayout("Large", tmp_path, "").finish(dataset)
     assert time.process_time() - begin < 2  # all with all: half a minute
 
 

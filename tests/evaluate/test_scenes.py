@@ -11,13 +11,13 @@ import pytest
 
 from looktwice.errors import UsageError
 from looktwice.evaluate import scenes
-from looktwice.evaluate.scenes import SMALL, Size, build
+from looktwice.evaluate.scenes import SMALL, ScenesSize, build
 from looktwice.evaluate.scenes.compose import clutter, portrait
 from looktwice.evaluate.scenes.cutouts import Cutout, Cutouts
 from looktwice.evaluate.scenes.labels import VISIBLE, Account
 from looktwice.sources import images
 
-TINY = Size("tiny", 30, 1, 12, 8)
+TINY = ScenesSize("tiny", 30, 1, 12, 8)
 
 
 @pytest.fixture(scope="module")

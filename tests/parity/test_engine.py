@@ -503,4 +503,3 @@ def test_keys_and_values_go_by_the_name_that_the_decoder_knows(
     other = engine(mllm("qwen3_vl"))
     assert other.family.cache_argument == name
     assert other.score(query["image"], candidates[:2]).p == pytest.approx(expected, abs=1e-6)
-

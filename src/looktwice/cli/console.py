@@ -90,7 +90,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
 
 
-class Bar:
+class TerminalBar:
     """A progress bar whose total may come late, as work begins while a folder is still being counted."""
 
     def __init__(self, bar: Progress, task: TaskID, unit: str) -> None:
@@ -121,7 +121,7 @@ class Bar:
 
 
 @contextmanager
-def progress(what: str, unit: str, total: int | None = None) -> Iterator[Bar]:
+def progress(what: str, unit: str, total: int | None = None) -> Iterator[TerminalBar]:
     """Show a bar with rate and time left on stderr, if stderr is a terminal."""
     from rich.progress import (
         BarColumn,
@@ -141,7 +141,7 @@ def progress(what: str, unit: str, total: int | None = None) -> Iterator[Bar]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=stderr(), transient=True, disable=not sys.stderr.isatty()) as bar:
-        yield Bar(bar, bar.add_task(safe(what), total=total, rate=""), unit)
+        yield TerminalBar(bar, bar.add_task(safe(what), total=total, rate=""), unit)
 
 
 def stdout() -> Console:

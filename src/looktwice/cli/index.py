@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options, tokens
-from looktwice.cli.console import Bar, emit, note, plural, progress, say, size
+from looktwice.cli.console import TerminalBar, emit, note, plural, progress, say, size
 from looktwice.cli.groups import grouped
 from looktwice.cli.options import DEFAULT_ENCODER
 from looktwice.errors import Mismatch, UsageError
@@ -133,7 +133,7 @@ def _check_columns(table: Table, columns: Mapping[str, type]) -> None:
         raise Mismatch(f"{table.path} has other columns ({have}); leave out --column, or index into a new table.")
 
 
-def _count(scan: Scan, bar: Bar) -> None:
+def _count(scan: Scan, bar: TerminalBar) -> None:
     """Count items in a daemon thread beside the work, so that the bar can show the time left."""
     Thread(target=lambda: bar.total(sum(1 for _ in scan)), daemon=True).start()
 

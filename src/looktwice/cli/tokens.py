@@ -10,7 +10,7 @@ import typer
 
 from looktwice.cli import options
 from looktwice.cli.answers import check_outputs
-from looktwice.cli.console import Bar, emit, note, number, plural, progress, say, size, table
+from looktwice.cli.console import TerminalBar, emit, note, number, plural, progress, say, size, table
 from looktwice.cli.groups import grouped
 from looktwice.errors import UsageError
 from looktwice.files import followed, write_whole
@@ -178,7 +178,7 @@ def _cells(row: CodecRow) -> list[str]:
     return [row.codec, *counts, number(row.error, 4), number(row.delta_p, 4), number(row.tau)]
 
 
-def _follow(bar: Bar, now: Progress) -> None:
+def _follow(bar: TerminalBar, now: Progress) -> None:
     names = {"sample": "tokens for the codebook", "train": "training the codebook", "encode": "visual tokens"}
     bar.describe(names[now.stage])
     bar.total(now.total)

@@ -49,7 +49,7 @@ class Reduced(NamedTuple):
     label: NDArray[np.int64] | None
 
 
-class Record(NamedTuple):
+class CodecRecord(NamedTuple):
     """One image's bytes, opened and checked: `label` as in Reduced, `codes` uint8 [S, N, row bytes]."""
 
     header: record_format.Header
@@ -172,7 +172,7 @@ class Codec:
 
     def _decode_alike(
         self,
-        records: Sequence[Record],
+        records: Sequence[CodecRecord],
         layouts: Sequence[Layout],
         device: torch.device | str,
         dtype: torch.dtype | None,
@@ -195,7 +195,7 @@ class Codec:
         levels = torch.split(torch.stack(streams[1:]), sizes, dim=1) if header.levels else [None] * len(sizes)
         return [VisualTokens(*parts) for parts in zip(features, levels, shown, strict=True)]
 
-    def _spread(self, streams: list[Tensor], records: Sequence[Record], layouts: Sequence[Layout]) -> list[Tensor]:
+    def _spread(self, streams: list[Tensor], records: Sequence[CodecRecord], layouts: Sequence[Layout]) -> list[Tensor]:
         """Give every token the stored vector that stands for it, and zeros under the rule `zero`."""
         import numpy as np
         import torch
@@ -213,7 +213,7 @@ class Codec:
             streams = [stream.masked_fill(blank[:, None], 0) for stream in streams]
         return streams
 
-    def _rows(self, record: Record, layout: Layout) -> NDArray[np.int64]:
+    def _rows(self, record: CodecRecord, layout: Layout) -> NDArray[np.int64]:
         import numpy as np
 
         rows: NDArray[np.int64] = np.arange(self._cell_count(layout)) if record.label is None else record.label
@@ -229,7 +229,7 @@ class Codec:
         blank[self.cells.divide(layout).first] = False
         return blank
 
-    def _open(self, data: bytes, layout: Layout, crc: int) -> Record:
+    def _open(self, data: bytes, layout: Layout, crc: int) -> CodecRecord:
         import numpy as np
 
         header = record_format.read_header(data)
@@ -246,7 +246,7 @@ class Codec:
         codes_at = start + (record_format.label_bytes(cells, header.kept) if header.kept < cells else 0)
         label = record_format.unpack_labels(data[start:codes_at], cells, header.kept) if header.kept < cells else None
         codes = np.frombuffer(data, np.uint8, offset=codes_at).reshape(header.levels + 1, header.kept, -1)
-        return Record(header, label, codes)
+        return CodecRecord(header, label, codes)
 
     def _may_keep(self, kept: int, cells: int) -> bool:
         if self.groups is None:
@@ -269,9 +269,9 @@ class Codec:
         return zlib.crc32(f"{self}@{self.codebook.sha256 if self.codebook else ''}".encode())
 
 
-def _portions(pairs: list[tuple[Record, Layout]], whole: bool) -> Iterator[list[tuple[Record, Layout]]]:
+def _portions(pairs: list[tuple[CodecRecord, Layout]], whole: bool) -> Iterator[list[tuple[CodecRecord, Layout]]]:
     """Cut a batch into portions of at most PORTION numbers, unless it must stay whole; one image is never cut."""
-    part: list[tuple[Record, Layout]] = []
+    part: list[tuple[CodecRecord, Layout]] = []
     numbers = 0
     for record, layout in pairs:
         more = (record.header.levels + 1) * token_count(layout) * record.header.dim

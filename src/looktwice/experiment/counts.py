@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
-Record: TypeAlias = Mapping[str, Any]
+_Record: TypeAlias = Mapping[str, Any]
 
 
 def finite(value: Any) -> Any:
@@ -18,7 +18,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and value - value != 0 else value
 
 
-def added(first: Record, before: Record, now: Record) -> dict[str, Any]:
+def added(first: _Record, before: _Record, now: _Record) -> dict[str, Any]:
     """The conditions `first` with the counts of earlier processes (`before`) and of this one (`now`, its latest)."""
     out = dict(first)
     for key, names, add in (
@@ -31,10 +31,10 @@ def added(first: Record, before: Record, now: Record) -> dict[str, Any]:
 
 
 def _joined(
-    before: Iterable[Record], now: Iterable[Record], names: Iterable[str], add: Callable[[Record, Record], Record]
-) -> Iterable[Record]:
+    before: Iterable[_Record], now: Iterable[_Record], names: Iterable[str], add: Callable[[_Record, _Record], _Record]
+) -> Iterable[_Record]:
     """Records of both; those of the same name, the n-th of each, as one."""
-    found: dict[Any, Record] = {}
+    found: dict[Any, _Record] = {}
     for records in (before, now):
         met: Counter[Any] = Counter()
         for record in records:
@@ -45,16 +45,16 @@ def _joined(
     return found.values()
 
 
-def _sources(a: Record, b: Record) -> Record:
+def _sources(a: _Record, b: _Record) -> _Record:
     return {**a, "counts": dict(Counter(a["counts"]) + Counter(b["counts"]))} if "counts" in a and "counts" in b else a
 
 
-def _looks(a: Record, b: Record) -> Record:
+def _looks(a: _Record, b: _Record) -> _Record:
     counted = isinstance(a.get("retrace"), Mapping) and isinstance(b.get("retrace"), Mapping)
     return {**a, "retrace": _retraces(a["retrace"], b["retrace"])} if counted else a
 
 
-def _retraces(a: Record, b: Record) -> Record:
+def _retraces(a: _Record, b: _Record) -> _Record:
     fired = [sum(one["layers"].values()) for one in (a, b)]
     return {
         **a,

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from looktwice.encode import load_encoder
 from looktwice.errors import UsageError
 from looktwice.evaluate import measure, read_qrels, write_run
+from looktwice.experiment.run import Bar
 from looktwice.indexing import IndexReport, index
 from looktwice.report import write_report
 from looktwice.report.viewer import Viewer
@@ -31,14 +32,6 @@ if TYPE_CHECKING:
     from looktwice.types import Encoder
 
 MEASURES = ("mAP@20", "success@1", "oracle@20")
-
-
-class Bar(Protocol):
-    """What is told how far the demo is."""
-
-    def at(self, done: int) -> None: ...
-
-    def total(self, n: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

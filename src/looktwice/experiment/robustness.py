@@ -37,7 +37,7 @@ from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.sources import Source
 from looktwice.types import Candidate, Encoder, Item
 
-Side: TypeAlias = Literal["query", "candidate"]
+DamagedSide: TypeAlias = Literal["query", "candidate"]
 Change: TypeAlias = Callable[[Picture, Random], Picture]
 BATCH = 64
 OTHERS = 24  # pictures that clutter draws from
@@ -50,7 +50,7 @@ LATER = ("items", "asked", "prompt", "prompt_hash", "encoded_by", "revision", "l
 class Condition:
     """One damage at one step (0: none), on one side, perhaps mended."""
 
-    side: Side = "query"
+    side: DamagedSide = "query"
     kind: str = "none"
     step: int = 0
     mend: str = "none"
@@ -61,7 +61,7 @@ class Condition:
         return f"{self.side}/{self.kind}/{self.step}/{self.mend}"
 
 
-def conditions(sides: Sequence[Side]) -> list[Condition]:
+def conditions(sides: Sequence[DamagedSide]) -> list[Condition]:
     """All of them: undamaged, every kind at every step, and every mend where nothing or most is damaged."""
     found = [Condition()]
     for side in sides:
@@ -188,7 +188,7 @@ class Bench:
 
 
 def run_robustness(
-    bench: Bench, folder: Path, sides: Sequence[Side], done: Callable[[int, int], None]
+    bench: Bench, folder: Path, sides: Sequence[DamagedSide], done: Callable[[int, int], None]
 ) -> dict[str, Any]:
     """Measure every condition that is not measured yet, and write robustness.json and one curve per kind and side."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -265,7 +265,7 @@ def _known(path: Path, about: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
     yield from ((line["condition"], line) for line in lines[1:])
 
 
-def _curves(known: dict[str, dict[str, Any]], sides: Sequence[Side]) -> Iterator[tuple[str, str]]:
+def _curves(known: dict[str, dict[str, Any]], sides: Sequence[DamagedSide]) -> Iterator[tuple[str, str]]:
     clean = known[Condition().key]
     for side in sides:
         for kind, one in DEGRADATIONS.items():

@@ -54,7 +54,7 @@ def write(
     compare: bool,
 ) -> IndexReport:
     """Write batches like `commit`; without `compare` they must come from this version, under this lock."""
-    with table.writer(), closing(Run(table, max_failures, progress, compare)) as run:
+    with table.writer(), closing(Commit(table, max_failures, progress, compare)) as run:
         try:
             for batch in batches:
                 run.take(batch)
@@ -74,7 +74,7 @@ def write(
         return run.report()
 
 
-class Run:
+class Commit:
     """The counts and pending writes of one run. `started` marks its ledger entries."""
 
     def __init__(self, table: Table, max_failures: int | None, progress: Progress | None, compare: bool) -> None:

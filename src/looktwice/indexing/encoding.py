@@ -12,7 +12,7 @@ import numpy as np
 
 from looktwice.errors import MediaError, ModelError, UsageError
 from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
-from looktwice.indexing.reading import Known, Loaded, Planned, load_ahead
+from looktwice.indexing.reading import Decoded, Known, Planned, load_ahead
 from looktwice.indexing.seen import Hashes, Roots, Seen
 from looktwice.sources import Scan, Source, Unreadable, display
 from looktwice.sources.prefetch import pixels_of
@@ -31,7 +31,7 @@ REMEMBERED = 8192
 YIELD_SECONDS = 1.0
 _LOOKUP = 512
 
-Key: TypeAlias = tuple[str, str | None, bool]
+VectorKey: TypeAlias = tuple[str, str | None, bool]
 """A key that determines a vector: the bytes' hash, the text, and whether the bytes are an image."""
 
 
@@ -71,14 +71,14 @@ class _Run:
         self._seen, self._roots = Seen(), Roots()
         self._hashes = Hashes(row["sha256"] for row in known.rows(["sha256"])) if known is not None else Hashes()
         self._fresh: list[str] = []  # hashes of rows that are newer than `_hashes`
-        self._vectors: dict[Key, FloatArray | MediaError] = {}
+        self._vectors: dict[VectorKey, FloatArray | MediaError] = {}
         self._clear()
 
     def close(self) -> None:
         self._seen.close()
 
     def batches(self, sources: Iterable[Source | Unreadable]) -> Iterator[EncodedBatch]:
-        batch: list[Loaded] = []
+        batch: list[Decoded] = []
         pixels = 0
         for one in load_ahead(self._plan(sources), self.threads):
             if isinstance(one, Failed):
@@ -143,7 +143,7 @@ class _Run:
             return Failed.of(source, "scan", "bad-record", str(error))
         return source, known
 
-    def _encode(self, batch: Sequence[Loaded]) -> None:
+    def _encode(self, batch: Sequence[Decoded]) -> None:
         stored = self._stored(batch)
         vectors = {_key(one): self._vectors[_key(one)] for one in batch if _key(one) in self._vectors}
         vectors |= {key: row.vector for key, row in stored.items()}
@@ -159,7 +159,7 @@ class _Run:
             self._rows.append(EncodedRow(Met.of(source, one.sha256), row, one.known is not None))
         self._remember(vectors)
 
-    def _stored(self, batch: Sequence[Loaded]) -> dict[Key, Row]:
+    def _stored(self, batch: Sequence[Decoded]) -> dict[VectorKey, Row]:
         """Return the rows of the table with the bytes and texts of a batch."""
         if self.known is None:
             return {}
@@ -168,7 +168,7 @@ class _Run:
         found = self.known.find_images({one.sha256 for one in new if one.sha256 in self._hashes})
         return {(row.sha256, row.text, row.width > 0): row for row in [*found, *rows]}
 
-    def _remember(self, vectors: dict[Key, FloatArray | MediaError]) -> None:
+    def _remember(self, vectors: dict[VectorKey, FloatArray | MediaError]) -> None:
         """Keep vectors for later copies, and the hashes of rows that will be in the table by then."""
         self._fresh += [key[0] for key in vectors if key not in self._vectors]
         self._vectors.update(vectors)
@@ -178,7 +178,7 @@ class _Run:
             self._hashes.add(self._fresh)
             self._fresh = []
 
-    def _vectors_of(self, batch: Sequence[Loaded]) -> list[FloatArray | MediaError]:
+    def _vectors_of(self, batch: Sequence[Decoded]) -> list[FloatArray | MediaError]:
         """Return a vector or a failure for each item; a batch that fails is retried item by item."""
         if not batch:
             return []
@@ -195,7 +195,7 @@ class _Run:
                 return [MediaError("encoder", str(error).splitlines()[0][:300] if str(error) else repr(error))]
             return [self._vectors_of([one])[0] for one in batch]
 
-    def _works(self, like: Loaded) -> bool:
+    def _works(self, like: Decoded) -> bool:
         """Return whether the encoder takes a plain item of the same kind, so that only these items are at fault."""
         from PIL import Image
 
@@ -227,10 +227,10 @@ def duplicate(item_id: str, earlier: str) -> str:
     return f"the id {item_id!r} belongs to {display(earlier)}; give this item another id or a table of its own"
 
 
-def _item(one: Loaded) -> Item:
+def _item(one: Decoded) -> Item:
     source = one.source
     return Item(source.id, one.image, source.text, source.metadata, source.uri, one.sha256)
 
 
-def _key(one: Loaded) -> Key:
+def _key(one: Decoded) -> VectorKey:
     return one.sha256, one.source.text, one.source.picture

@@ -30,7 +30,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class Decoded:
     """One item that was read. `same`: the table holds its vector, as bytes and text are unchanged; `image` is None."""
 
     source: Source
@@ -52,12 +52,12 @@ class Loaded:
 Planned: TypeAlias = Failed | tuple[Source, Known | None]
 
 
-def load_ahead(plan: Iterable[Planned], threads: int) -> Iterator[Loaded | Failed]:
+def load_ahead(plan: Iterable[Planned], threads: int) -> Iterator[Decoded | Failed]:
     """Read and decode the planned items in order, with bounded memory."""
     return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one), _pixels, threads)
 
 
-def load(source: Source, known: Known | None) -> Loaded | Failed:
+def load(source: Source, known: Known | None) -> Decoded | Failed:
     """Read one item, and decode it if it is new or has changed."""
     stage = "read"
     try:
@@ -66,13 +66,13 @@ def load(source: Source, known: Known | None) -> Loaded | Failed:
         now = (sha256, source.text, source.picture)
         same = known is not None and (known.sha256, known.text, known.picture) == now
         if same or not source.picture:
-            return Loaded(source, sha256, None, (0, 0), known, same)
+            return Decoded(source, sha256, None, (0, 0), known, same)
         stage = "decode"
         image, size = images.load(data)
-        return Loaded(source, sha256, image, size, known, same)
+        return Decoded(source, sha256, image, size, known, same)
     except MediaError as error:
         return Failed.of(source, stage, error.reason, error.detail)
 
 
-def _pixels(one: Loaded | Failed) -> int:
-    return pixels_of(one.image) if isinstance(one, Loaded) else 0
+def _pixels(one: Decoded | Failed) -> int:
+    return pixels_of(one.image) if isinstance(one, Decoded) else 0

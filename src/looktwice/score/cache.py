@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS scores (
     PRIMARY KEY (scope, query, candidate)
 ) WITHOUT ROWID;
 """
-Row: TypeAlias = tuple[float, bytes, float | None, float | None, int]
+CachedRow: TypeAlias = tuple[float, bytes, float | None, float | None, int]
 
 
 class ScoreCache:
@@ -81,9 +81,9 @@ class ScoreCache:
             db.execute("INSERT OR IGNORE INTO scopes (described) VALUES (?)", (text,))
             return int(db.execute("SELECT id FROM scopes WHERE described = ?", (text,)).fetchone()[0])
 
-    def get(self, scope: int, query: bytes, candidates: Sequence[bytes]) -> dict[bytes, Row]:
+    def get(self, scope: int, query: bytes, candidates: Sequence[bytes]) -> dict[bytes, CachedRow]:
         """Return the known rows, by candidate."""
-        found: dict[bytes, Row] = {}
+        found: dict[bytes, CachedRow] = {}
         wanted = list(dict.fromkeys(candidates))
         with self._plain_errors(), self._lock:
             for start in range(0, len(wanted), 500):
@@ -98,7 +98,7 @@ class ScoreCache:
         sizes = {len(row[1]) for row in found.values()}
         return found if len(sizes) <= 1 else {}  # rows of one setting all have the same number of labels
 
-    def put(self, scope: int, query: bytes, rows: Iterable[tuple[bytes, Row]]) -> None:
+    def put(self, scope: int, query: bytes, rows: Iterable[tuple[bytes, CachedRow]]) -> None:
         """Store rows, all or none."""
         values = [(scope, query, candidate, *row) for candidate, row in rows]
         with self._transaction() as db:
@@ -241,7 +241,7 @@ def _is_row(p: object, logits: object, *others: object) -> bool:
     return type(argmax) is int and all(one is None or isinstance(one, float) for one in rest)
 
 
-def _row(scores: PairScores, i: int) -> Row:
+def _row(scores: PairScores, i: int) -> CachedRow:
     entropy, off_mass = (None if np.isnan(x) else float(x) for x in (scores.entropy[i], scores.off_mass[i]))
     logits = scores.label_logits[i].astype("<f4").tobytes()
     return float(scores.p[i]), logits, entropy, off_mass, int(scores.argmax_id[i])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from looktwice.errors import MediaError
 from looktwice.sources import jpeg
-from looktwice.sources.prefetch import Budget
+from looktwice.sources.prefetch import DecodingBudget
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,7 +67,7 @@ _BLOCK = (4096, 256)
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BUDGET = Budget(DECODING_PIXELS)
+_BUDGET = DecodingBudget(DECODING_PIXELS)
 
 
 def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, Size]:

@@ -53,7 +53,7 @@ class PixelBudget:
             self._changed.notify_all()
 
 
-class Budget:
+class DecodingBudget:
     """A limit on pixels in work at the same time. An image above the limit is processed alone."""
 
     def __init__(self, pixels: int) -> None:

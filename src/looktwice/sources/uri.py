@@ -50,7 +50,7 @@ _URL = re.compile(r"https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Location:
+class UriParts:
     """A file, or `size` bytes of it from `offset`."""
 
     path: bytes
@@ -78,17 +78,17 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
-def parse_uri(uri: str) -> Location:
+def parse_uri(uri: str) -> UriParts:
     """Return where the bytes of a `file:` uri lie. Raises MediaError (`bad-uri`)."""
     address, _, fragment = uri.partition("#")
     if not address.startswith("file:///") or "%00" in address or "\0" in address:
         raise MediaError("bad-uri", uri)
     path = unquote_to_bytes(address.removeprefix("file://"))
     if not fragment:
-        return Location(path)
+        return UriParts(path)
     if (found := _RANGE.match(fragment)) is None:
         raise MediaError("bad-uri", uri)
-    return Location(path, int(found[1]), int(found[2]))
+    return UriParts(path, int(found[1]), int(found[2]))
 
 
 def display(uri: str) -> str:
@@ -133,7 +133,7 @@ def open_file(path: bytes) -> BinaryIO:
     return os.fdopen(handle, "rb")  # buffered: a raw read may return fewer bytes than requested (FUSE, NFS)
 
 
-def _read(where: Location) -> bytes:
+def _read(where: UriParts) -> bytes:
     try:
         with open_file(where.path) as file:
             return _read_open(file, where)
@@ -141,7 +141,7 @@ def _read(where: Location) -> bytes:
         raise failure(error, where.path) from None
 
 
-def _read_open(file: BinaryIO, where: Location) -> bytes:
+def _read_open(file: BinaryIO, where: UriParts) -> bytes:
     size = os.fstat(file.fileno()).st_size if where.size is None else where.size
     if size > MAX_BYTES:
         raise MediaError("too-large", f"{size:,} bytes; the limit is {MAX_BYTES:,}")

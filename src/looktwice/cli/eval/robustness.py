@@ -17,10 +17,10 @@ from looktwice.cli.index import encoder_for
 from looktwice.errors import UnknownName
 
 if TYPE_CHECKING:
-    from looktwice.experiment.robustness import Side
+    from looktwice.experiment.robustness import DamagedSide
     from looktwice.types import Encoder
 
-SIDES: Mapping[str, tuple[Side, ...]] = {
+SIDES: Mapping[str, tuple[DamagedSide, ...]] = {
     "query": ("query",),
     "candidate": ("candidate",),
     "both": ("query", "candidate"),
@@ -34,7 +34,7 @@ def robustness(
     *,
     into: Annotated[Path | None, typer.Option("--out", help="Output folder [default: eval-robustness].")] = None,
     benchmark: Benchmark,
-    side: Annotated[str, typer.Option(help="Side to damage: query, candidate or both.")] = "both",
+    side: Annotated[str, typer.Option(help="DamagedSide to damage: query, candidate or both.")] = "both",
     sample: Annotated[int, typer.Option(min=1, help="Number of image queries to measure.")] = 50,
     shortlist: options.Shortlist = 50,
     rerank: options.Rerank,

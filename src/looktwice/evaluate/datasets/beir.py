@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from looktwice.evaluate.datasets.base import Dataset, Query
-from looktwice.evaluate.datasets.layout import Layout
+from looktwice.evaluate.datasets.layout import FileLayout
 from looktwice.evaluate.trec import read_qrels
 from looktwice.sources import Source
 
@@ -23,7 +23,7 @@ FETCH = "BEIR's folders are the unpacked archives of github.com/beir-cellar/beir
 
 def read(root: Path, split: str = "test", partial: bool = False) -> Dataset:
     """Read a BEIR folder."""
-    layout = Layout(f"{root.resolve().name} {split}", root, FETCH, partial)
+    layout = FileLayout(f"{root.resolve().name} {split}", root, FETCH, partial)
     corpus, queries = layout.file("corpus.jsonl"), layout.file("queries.jsonl")
     labels = layout.file("qrels", f"{split}.tsv")
     layout.check()
@@ -39,7 +39,7 @@ def read(root: Path, split: str = "test", partial: bool = False) -> Dataset:
     return layout.finish(Dataset(layout.name, items, [Query(q) for q in asked], qrels, measures, notes=notes))
 
 
-def _source(layout: Layout, path: Path, number: int, record: dict[str, Any]) -> Source:
+def _source(layout: FileLayout, path: Path, number: int, record: dict[str, Any]) -> Source:
     name = layout.get(record, "_id", str, path, f"line {number}")
     text = " ".join(str(record[key]) for key in ("title", "text") if record.get(key))
     if record.get("image"):

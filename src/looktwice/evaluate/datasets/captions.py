@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from looktwice.evaluate.datasets.base import Dataset, Query
-from looktwice.evaluate.datasets.layout import Layout, relevant
+from looktwice.evaluate.datasets.layout import FileLayout, relevant
 from looktwice.sources import Source
 
 FETCH = {
@@ -34,7 +34,7 @@ Captioned = list[tuple[Source, list[Source]]]
 
 def read(root: Path, which: str, direction: str = "t2i", partial: bool = False) -> Dataset:
     """Read one of the four; the queries are captions (`t2i`) or images (`i2t`)."""
-    layout = Layout(which, root, FETCH[which], partial)
+    layout = FileLayout(which, root, FETCH[which], partial)
     found = {"sharegpt4v": _sharegpt4v, "urban1k": _urban}.get(which, _karpathy)(layout)
     each = PER_PICTURE if which in ("flickr30k", "coco") else 1
     images, captions = [image for image, _ in found], [text for _, texts in found for text in texts]
@@ -55,7 +55,7 @@ def read(root: Path, which: str, direction: str = "t2i", partial: bool = False) 
     )
 
 
-def _karpathy(layout: Layout) -> Captioned:
+def _karpathy(layout: FileLayout) -> Captioned:
     path = layout.file(f"dataset_{layout.name}.json")
     layout.check()
     images = layout.get(layout.json(path, dict), "images", list, path, "the top")
@@ -72,7 +72,7 @@ def _karpathy(layout: Layout) -> Captioned:
     return found
 
 
-def _sharegpt4v(layout: Layout) -> Captioned:
+def _sharegpt4v(layout: FileLayout) -> Captioned:
     path = layout.file(SHAREGPT4V)
     layout.check()
     found: Captioned = []
@@ -87,7 +87,7 @@ def _sharegpt4v(layout: Layout) -> Captioned:
     return found
 
 
-def _urban(layout: Layout) -> Captioned:
+def _urban(layout: FileLayout) -> Captioned:
     images, captions = layout.folder("image"), layout.folder("caption")
     layout.check()
     found: Captioned = []
@@ -100,7 +100,9 @@ def _urban(layout: Layout) -> Captioned:
     return found
 
 
-def _captioned(layout: Layout, file: Path, path: Path, texts: list[str], number: int) -> tuple[Source, list[Source]]:
+def _captioned(
+    layout: FileLayout, file: Path, path: Path, texts: list[str], number: int
+) -> tuple[Source, list[Source]]:
     image = layout.picture(file)
     captions = [layout.words(path, PER_PICTURE * number + i, f"{image.id}#{i}", text) for i, text in enumerate(texts)]
     return image, captions

@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from looktwice.evaluate.datasets.base import Dataset, Query
-from looktwice.evaluate.datasets.layout import Layout
+from looktwice.evaluate.datasets.layout import FileLayout
 
 FETCH_CIRR = "Clone the branch cirr_dataset of github.com/Cuberick-Orion/CIRR as cirr; the images are NLVR2's."
 FETCH_CIRCO = "Labels are in github.com/miccunifi/CIRCO; the images are COCO's unlabeled2017."
@@ -25,7 +25,7 @@ COUNTS = {"cirr": (2297, 4181), "circo": (123403, 220)}
 
 def read_cirr(root: Path, partial: bool = False, subset: bool = False) -> Dataset:
     """Read CIRR's validation split; with `subset`, queries choose among the images of their own group."""
-    layout = Layout("CIRR val", root, FETCH_CIRR, partial)
+    layout = FileLayout("CIRR val", root, FETCH_CIRR, partial)
     captions = layout.file("cirr", "captions", "cap.rc2.val.json")
     split = layout.file("cirr", "image_splits", "split.rc2.val.json")
     layout.check()
@@ -64,7 +64,7 @@ def read_cirr(root: Path, partial: bool = False, subset: bool = False) -> Datase
     )
 
 
-def _others(layout: Layout, path: Path, where: str, entry: object, reference: str, target: str) -> tuple[str, ...]:
+def _others(layout: FileLayout, path: Path, where: str, entry: object, reference: str, target: str) -> tuple[str, ...]:
     """Return the group of a query without its reference image."""
     group = layout.get(entry, "img_set", dict, path, where)
     members = [str(name) for name in layout.get(group, "members", list, path, f"{where}, img_set")]
@@ -75,7 +75,7 @@ def _others(layout: Layout, path: Path, where: str, entry: object, reference: st
 
 def read_circo(root: Path, partial: bool = False) -> Dataset:
     """Read CIRCO's validation split."""
-    layout = Layout("CIRCO val", root, FETCH_CIRCO, partial)
+    layout = FileLayout("CIRCO val", root, FETCH_CIRCO, partial)
     labels = layout.file("annotations", "val.json")
     info = layout.file("COCO2017_unlabeled", "annotations", "image_info_unlabeled2017.json")
     folder = layout.folder("COCO2017_unlabeled", "unlabeled2017")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from looktwice.evaluate.datasets.base import Dataset, Query
-from looktwice.evaluate.datasets.layout import Layout, by_label
+from looktwice.evaluate.datasets.layout import FileLayout, by_label
 from looktwice.sources import Source, scan
 
 FETCH = "Put each instance's images into a folder of its own."
@@ -16,7 +16,7 @@ FETCH = "Put each instance's images into a folder of its own."
 
 def read(root: Path, partial: bool = False) -> Dataset:
     """Read the folders at any depth below `root`; images in `root` itself are distractors."""
-    layout = Layout(root.resolve().name, root, FETCH, partial)
+    layout = FileLayout(root.resolve().name, root, FETCH, partial)
     items = [source for source in scan([root]) if isinstance(source, Source)]
     of = by_label((source.id, source.id.rpartition("/")[0]) for source in items)
     queries = [Query(s) for s in items if (label := s.id.rpartition("/")[0]) and len(of[label]) > 1]

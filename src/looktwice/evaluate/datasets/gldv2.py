@@ -12,7 +12,7 @@ import csv
 from pathlib import Path
 
 from looktwice.evaluate.datasets.base import Dataset, Query
-from looktwice.evaluate.datasets.layout import Layout
+from looktwice.evaluate.datasets.layout import FileLayout
 from looktwice.sources import Source
 
 FETCH = (
@@ -23,7 +23,7 @@ COUNTS = {"index": 761757, "private": 750, "public": 379}
 
 def read(root: Path, part: str = "private", partial: bool = False) -> Dataset:
     """Read the `part` private or public."""
-    layout = Layout("GLDv2", root, FETCH, partial)
+    layout = FileLayout("GLDv2", root, FETCH, partial)
     path = layout.file("retrieval_solution_v2.1.csv")
     folders = {kind: layout.folder(kind) for kind in ("index", "test")}
     layout.check()
@@ -43,7 +43,7 @@ def read(root: Path, part: str = "private", partial: bool = False) -> Dataset:
     )
 
 
-def _image(layout: Layout, file: Path) -> Source:
+def _image(layout: FileLayout, file: Path) -> Source:
     return layout.unchecked_picture(file, file.stem)
 
 
@@ -51,7 +51,7 @@ def _place(folder: Path, name: str) -> Path:
     return folder / name[:1] / name[1:2] / name[2:3] / f"{name}.jpg"
 
 
-def _solution(layout: Layout, path: Path, part: str) -> list[tuple[str, list[str]]]:
+def _solution(layout: FileLayout, path: Path, part: str) -> list[tuple[str, list[str]]]:
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = csv.DictReader(file)
         if not {"id", "images", "Usage"} <= set(rows.fieldnames or ()):

@@ -17,7 +17,7 @@ from typing import Any
 
 from looktwice.errors import UsageError
 from looktwice.evaluate.datasets.base import Dataset, Query
-from looktwice.evaluate.datasets.layout import Layout
+from looktwice.evaluate.datasets.layout import FileLayout
 from looktwice.files import write_whole
 from looktwice.sources import Source, file_uri
 
@@ -26,7 +26,7 @@ FETCH = "Fetch the dataset's folders corpus, queries and qrels from the hub, for
 
 def read(root: Path, work: Path, split: str = "", partial: bool = False) -> Dataset:
     """Read the three tables; images inside them are written below `work`."""
-    layout = Layout(f"{root.resolve().name} {split}".strip(), root, FETCH, partial)
+    layout = FileLayout(f"{root.resolve().name} {split}".strip(), root, FETCH, partial)
     files = {part: _files(layout, layout.folder(part), split) for part in ("corpus", "queries", "qrels")}
     layout.check()
     qrels = _qrels(layout, files["qrels"])
@@ -41,14 +41,14 @@ def read(root: Path, work: Path, split: str = "", partial: bool = False) -> Data
     return layout.finish(Dataset(layout.name, items, queries, qrels, measures, notes=tuple(layout.notes)))
 
 
-def _files(layout: Layout, folder: Path, split: str) -> list[Path]:
+def _files(layout: FileLayout, folder: Path, split: str) -> list[Path]:
     files = sorted(path for kind in ("parquet", "jsonl") for path in folder.glob(f"{split}*.{kind}"))
     if not files:
         layout.missing(f"{folder.name}/{split}*.parquet or *.jsonl")
     return files
 
 
-def _rows(layout: Layout, files: list[Path]) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+def _rows(layout: FileLayout, files: list[Path]) -> Iterator[tuple[Path, int, dict[str, Any]]]:
     for path in files:
         if path.suffix == ".jsonl":
             yield from ((path, number, record) for number, record in layout.jsonl(path))
@@ -67,7 +67,7 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
         raise UsageError(f"{path} cannot be read ({error}); fetch it again.") from None
 
 
-def _qrels(layout: Layout, files: list[Path]) -> dict[str, dict[str, int]]:
+def _qrels(layout: FileLayout, files: list[Path]) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
     for path, number, record in _rows(layout, files):
         query, item = (record.get(key) for key in ("query-id", "corpus-id"))
@@ -79,7 +79,7 @@ def _qrels(layout: Layout, files: list[Path]) -> dict[str, dict[str, int]]:
     return qrels
 
 
-def _source(layout: Layout, path: Path, number: int, record: dict[str, Any], work: Path) -> Source:
+def _source(layout: FileLayout, path: Path, number: int, record: dict[str, Any], work: Path) -> Source:
     name = record.get("id", record.get("_id"))
     if name in (None, ""):
         layout.broken(path, f"row {number}", "an id", record)
@@ -93,7 +93,7 @@ def _source(layout: Layout, path: Path, number: int, record: dict[str, Any], wor
     return Source(str(name), file_uri(file), file_uri(layout.root, folder=True), text or None)
 
 
-def _written(layout: Layout, path: Path, number: int, image: Any, work: Path) -> Path:
+def _written(layout: FileLayout, path: Path, number: int, image: Any, work: Path) -> Path:
     data = image.get("bytes") if isinstance(image, dict) else None
     if not isinstance(data, bytes) or not data:
         layout.broken(path, f"row {number}", "an image with bytes", type(image).__name__)

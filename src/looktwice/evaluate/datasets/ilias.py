@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 
 from looktwice.evaluate.datasets.base import Dataset, Query
-from looktwice.evaluate.datasets.layout import Layout, by_label
+from looktwice.evaluate.datasets.layout import FileLayout, by_label
 from looktwice.evaluate.groups import ILIAS_CLUTTER, ILIAS_SCALE, by_query, by_value
 from looktwice.evaluate.trec import Qrels
 from looktwice.sources import Source, Unreadable, scan
@@ -29,7 +29,7 @@ DISTRACTORS = {"full": ("yfcc100m", "*.tar"), "mini": ("mini_ilias", "mini_ilias
 
 def read(root: Path, distractors: str = "mini", queries: str = "image", partial: bool = False) -> Dataset:
     """Read ILIAS with `distractors` full, mini or core (none at all) and image or text `queries`."""
-    layout = Layout(f"ILIAS ({distractors})", root, FETCH, partial)
+    layout = FileLayout(f"ILIAS ({distractors})", root, FETCH, partial)
     listed = layout.file("image_ids", f"{queries}_query_ids.txt")
     positives_file = layout.file("image_ids", "positive_ids.txt")
     core = layout.folder("ilias_core")
@@ -74,7 +74,7 @@ class _Items:
         return chain(self._positives, self._shards)
 
 
-def _shards(layout: Layout, where: tuple[str, str] | None) -> list[Path]:
+def _shards(layout: FileLayout, where: tuple[str, str] | None) -> list[Path]:
     if where is None:
         layout.notes.append("no distractors: not comparable with any published figure")
         return []
@@ -85,7 +85,7 @@ def _shards(layout: Layout, where: tuple[str, str] | None) -> list[Path]:
     return shards
 
 
-def _query(layout: Layout, core: Path, name: str) -> Query:
+def _query(layout: FileLayout, core: Path, name: str) -> Query:
     if not name.endswith(".txt"):
         return Query(layout.picture(core / name, name))
     if not (core / name).is_file():
@@ -94,7 +94,7 @@ def _query(layout: Layout, core: Path, name: str) -> Query:
     return Query(layout.words(core / name, 0, name, (core / name).read_text("utf-8", "replace")))
 
 
-def _categories(layout: Layout, qrels: Qrels) -> dict[str, Qrels]:
+def _categories(layout: FileLayout, qrels: Qrels) -> dict[str, Qrels]:
     """Split queries by category and by subcategory of their object; return no groups without the file."""
     path = layout.root / "misc" / "taxonomy.json"
     if not path.is_file():
@@ -116,7 +116,7 @@ def _categories(layout: Layout, qrels: Qrels) -> dict[str, Qrels]:
     return by_query(qrels, pairs[0]) | by_query(qrels, pairs[1])
 
 
-def _values(layout: Layout, path: Path, row: list[str]) -> tuple[str, float, float]:
+def _values(layout: FileLayout, path: Path, row: list[str]) -> tuple[str, float, float]:
     try:
         return row[0], float(row[1]), float(row[2])
     except ValueError:

@@ -14,7 +14,7 @@ from typing import Any
 
 from looktwice.errors import UsageError
 from looktwice.evaluate.datasets.base import Dataset, Query
-from looktwice.evaluate.datasets.layout import Layout
+from looktwice.evaluate.datasets.layout import FileLayout
 
 FETCH = "Fetch INSTRE from its authors and gnd_instre.mat of the diffusion-retrieval protocol."
 COUNTS = {"images": 27293, "queries": 1250}
@@ -22,7 +22,7 @@ COUNTS = {"images": 27293, "queries": 1250}
 
 def read(root: Path, partial: bool = False) -> Dataset:
     """Read INSTRE, whose labels are a MATLAB file."""
-    layout = Layout("INSTRE", root, FETCH, partial)
+    layout = FileLayout("INSTRE", root, FETCH, partial)
     path = layout.file("gnd_instre.mat")
     layout.check()
     labels = _matlab(path)
@@ -64,7 +64,7 @@ def _matlab(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def _labels(layout: Layout, path: Path, entry: Any, names: list[str], query: str) -> dict[str, int]:
+def _labels(layout: FileLayout, path: Path, entry: Any, names: list[str], query: str) -> dict[str, int]:
     import numpy as np
 
     rows = np.atleast_1d(np.asarray(entry["ok"] if isinstance(entry, dict) else None, dtype=float)).astype(int)

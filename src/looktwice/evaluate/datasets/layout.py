@@ -19,7 +19,7 @@ SHOWN = 20
 
 
 @dataclass(slots=True)
-class Layout:
+class FileLayout:
     """A benchmark's folder. `fetch` says where its files come from; with `partial`, counts may differ and are noted."""
 
     name: str

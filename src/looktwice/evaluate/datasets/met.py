@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from looktwice.evaluate.datasets.base import Dataset, Query
-from looktwice.evaluate.datasets.layout import Layout, by_label
+from looktwice.evaluate.datasets.layout import FileLayout, by_label
 
 FETCH = "Images and ground truth are linked from cmp.felk.cvut.cz/met."
 COUNTS = {"full": 397121, "mini": 38307, "test": 1003, "val": 129}
@@ -21,7 +21,7 @@ COUNTS = {"full": 397121, "mini": 38307, "test": 1003, "val": 129}
 
 def read(root: Path, database: str = "full", split: str = "test", partial: bool = False) -> Dataset:
     """Read Met queries of a `split` (test, val) against the full or mini `database`."""
-    layout = Layout(f"MET ({database})", root, FETCH, partial)
+    layout = FileLayout(f"MET ({database})", root, FETCH, partial)
     listed = layout.file("ground_truth", "MET_database.json" if database == "full" else "mini_MET_database.json")
     asked = layout.file("ground_truth", f"{split}set.json")
     images = layout.folder("images")
@@ -50,7 +50,7 @@ def read(root: Path, database: str = "full", split: str = "test", partial: bool 
     )
 
 
-def _label(layout: Layout, path: Path, entry: object, key: str, number: int) -> str:
+def _label(layout: FileLayout, path: Path, entry: object, key: str, number: int) -> str:
     value = entry.get(key) if isinstance(entry, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).lstrip("-").isdigit():
         layout.broken(path, f"entry {number}", f"{key!r} to be a whole number", value)

@@ -17,7 +17,7 @@ from typing import Any
 
 from looktwice.errors import UnknownName, UsageError
 from looktwice.evaluate.datasets.base import Dataset, Query
-from looktwice.evaluate.datasets.layout import Layout, relevant
+from looktwice.evaluate.datasets.layout import FileLayout, relevant
 from looktwice.evaluate.mmeb import NAMES
 from looktwice.sources import Source
 
@@ -30,7 +30,7 @@ def read(root: Path, which: str, partial: bool = False) -> Dataset:
     """Read one of the 36 data sets. Average their P@1 with `evaluate.mmeb.averages`."""
     if which not in NAMES:
         raise UnknownName("MMEB data set", which, NAMES)
-    layout = Layout(f"MMEB {which}", root, FETCH, partial)
+    layout = FileLayout(f"MMEB {which}", root, FETCH, partial)
     path = layout.file(which, "test-00000-of-00001.parquet")
     layout.folder("eval_images")
     layout.check()
@@ -53,7 +53,7 @@ def read(root: Path, which: str, partial: bool = False) -> Dataset:
     )
 
 
-def _rows(layout: Layout, path: Path) -> Iterator[dict[str, Any]]:
+def _rows(layout: FileLayout, path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -72,7 +72,7 @@ def _name(text: str | None, image: str | None) -> str:
     return hashlib.sha256(f"{image or ''}\0{text or ''}".encode()).hexdigest()[:20]
 
 
-def _source(layout: Layout, path: Path, name: str, text: str | None, image: str | None, number: int) -> Source:
+def _source(layout: FileLayout, path: Path, name: str, text: str | None, image: str | None, number: int) -> Source:
     text = " ".join((text or "").replace("<|image_1|>", " ").split())
     if image:
         return layout.picture(layout.root / "eval_images" / image, name, text or None)

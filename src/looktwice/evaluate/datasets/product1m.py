@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from looktwice.evaluate.datasets.base import Dataset, Query
-from looktwice.evaluate.datasets.layout import Layout, by_label
+from looktwice.evaluate.datasets.layout import FileLayout, by_label
 
 FETCH = "The lists are linked from github.com/zhanxlin/Product1M; the images are at the addresses in them."
 LISTS = {part: f"product1m_{part}_ossurl_v2" for part in ("gallery", "test")}
@@ -21,7 +21,7 @@ LISTS = {part: f"product1m_{part}_ossurl_v2" for part in ("gallery", "test")}
 
 def read(root: Path, partial: bool = False) -> Dataset:
     """Read Product1M's test queries and gallery."""
-    layout = Layout("Product1M", root, FETCH, partial)
+    layout = FileLayout("Product1M", root, FETCH, partial)
     files = {part: layout.file(f"{name}.txt") for part, name in LISTS.items()}
     folders = {part: layout.folder(name) for part, name in LISTS.items()}
     layout.check()
@@ -38,5 +38,5 @@ def read(root: Path, partial: bool = False) -> Dataset:
     )
 
 
-def _rows(layout: Layout, path: Path) -> list[tuple[str, list[str]]]:
+def _rows(layout: FileLayout, path: Path) -> list[tuple[str, list[str]]]:
     return [(row[0], row[4].strip().split("#;#")) for row in layout.columns(path, "#####", 5)]

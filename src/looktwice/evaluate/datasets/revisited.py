@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from looktwice.evaluate.datasets.base import Dataset, Query
-from looktwice.evaluate.datasets.layout import Layout
+from looktwice.evaluate.datasets.layout import FileLayout
 from looktwice.evaluate.datasets.unpickle import unpickle
 from looktwice.evaluate.groups import EASY, HARD, JUNK, revisited
 from looktwice.sources import Source
@@ -26,7 +26,7 @@ GRADES = {"easy": EASY, "hard": HARD, "junk": JUNK}
 
 def read(root: Path, which: str = "roxford5k", million: bool = False, partial: bool = False) -> Dataset:
     """Read roxford5k or rparis6k; the labels are Medium, and Easy, Medium and Hard are groups."""
-    layout = Layout(which + ("+1m" if million else ""), root, FETCH, partial)
+    layout = FileLayout(which + ("+1m" if million else ""), root, FETCH, partial)
     path, folder = layout.file(which, f"gnd_{which}.pkl"), layout.folder(which, "jpg")
     extra = (layout.file("revisitop1m", "revisitop1m.txt"), layout.folder("revisitop1m", "jpg")) if million else None
     layout.check()
@@ -60,14 +60,14 @@ def read(root: Path, which: str = "roxford5k", million: bool = False, partial: b
     )
 
 
-def _names(layout: Layout, path: Path, labels: Any, key: str) -> list[str]:
+def _names(layout: FileLayout, path: Path, labels: Any, key: str) -> list[str]:
     names = layout.get(labels, key, list, path, "the top")
     if not all(isinstance(name, str) and "/" not in name for name in names):
         layout.broken(path, key, "names of images", names)
     return names
 
 
-def _grades(layout: Layout, path: Path, entry: Any, names: list[str], query: str) -> dict[str, int]:
+def _grades(layout: FileLayout, path: Path, entry: Any, names: list[str], query: str) -> dict[str, int]:
     grades: dict[str, int] = {}
     for key, grade in GRADES.items():
         rows = np.asarray(entry.get(key, ()) if isinstance(entry, dict) else None, dtype=object).ravel()
@@ -77,7 +77,7 @@ def _grades(layout: Layout, path: Path, entry: Any, names: list[str], query: str
     return grades
 
 
-def _box(layout: Layout, path: Path, entry: Any, query: str) -> tuple[float, float, float, float]:
+def _box(layout: FileLayout, path: Path, entry: Any, query: str) -> tuple[float, float, float, float]:
     box = np.asarray(entry.get("bbx") if isinstance(entry, dict) else None, dtype=object).ravel()
     numbers = [float(edge) for edge in box if isinstance(edge, int | float | np.number)]
     if len(numbers) != 4 or not (numbers[0] < numbers[2] and numbers[1] < numbers[3]):
@@ -85,7 +85,7 @@ def _box(layout: Layout, path: Path, entry: Any, query: str) -> tuple[float, flo
     return numbers[0], numbers[1], numbers[2], numbers[3]
 
 
-def _distractors(layout: Layout, path: Path, folder: Path) -> list[Source]:
+def _distractors(layout: FileLayout, path: Path, folder: Path) -> list[Source]:
     names = [row[0].strip() for row in layout.columns(path, "\n", 1)]
     layout.count("distractors", len(names), COUNTS["revisitop1m"][0])
     return [layout.picture(folder / name, f"revisitop1m/{name}") for name in names]

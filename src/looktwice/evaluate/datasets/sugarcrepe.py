@@ -14,7 +14,7 @@ import hashlib
 from pathlib import Path
 
 from looktwice.evaluate.datasets.base import Dataset, Query
-from looktwice.evaluate.datasets.layout import Layout, relevant
+from looktwice.evaluate.datasets.layout import FileLayout, relevant
 from looktwice.evaluate.groups import by_query
 from looktwice.sources import Source
 
@@ -27,7 +27,7 @@ COUNTS: dict[str, int | None] = {
 
 def read(root: Path, partial: bool = False) -> Dataset:
     """Read all seven files; groups are Add, Replace and Swap, and each kind."""
-    layout = Layout("SugarCrepe", root, FETCH, partial)
+    layout = FileLayout("SugarCrepe", root, FETCH, partial)
     paths = {kind: layout.file(f"{kind}.json") for kind in COUNTS}
     layout.folder("val2017")
     layout.check()

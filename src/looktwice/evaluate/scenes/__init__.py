@@ -20,21 +20,21 @@ from random import Random
 from typing import Any
 
 from looktwice.evaluate.datasets.base import Dataset, Query
-from looktwice.evaluate.datasets.layout import Layout
+from looktwice.evaluate.datasets.layout import FileLayout
 from looktwice.evaluate.groups import by_query
 from looktwice.evaluate.scenes.compose import Scene, clutter, portrait
 from looktwice.evaluate.scenes.cutouts import Cutout, Cutouts
 from looktwice.evaluate.scenes.labels import Account
 from looktwice.files import write_whole
 
-__all__ = ["FULL", "SMALL", "Size", "build"]
+__all__ = ["FULL", "SMALL", "ScenesSize", "build"]
 
 VERSION, SEED, SIDE = 1, 2026, 192
 WORDINGS = ("{}", "a {}", "a picture of a {}")
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class ScenesSize:
     """The numbers of a benchmark: scenes, of which `each` per target drawing; image and text queries."""
 
     name: str
@@ -44,11 +44,11 @@ class Size:
     words: int
 
 
-FULL = Size("full", 5000, 8, 1550, 450)
-SMALL = Size("small", 500, 2, 150, 50)
+FULL = ScenesSize("full", 5000, 8, 1550, 450)
+SMALL = ScenesSize("small", 500, 2, 150, 50)
 
 
-def build(folder: Path, size: Size = FULL, cutouts: Cutouts | None = None) -> Dataset:
+def build(folder: Path, size: ScenesSize = FULL, cutouts: Cutouts | None = None) -> Dataset:
     """Compose the benchmark below `folder`, unless it exists, and return it."""
     cutouts = cutouts or Cutouts.bundled()
     asked = [cutout for cutout in cutouts.all if cutout.label]
@@ -56,7 +56,7 @@ def build(folder: Path, size: Size = FULL, cutouts: Cutouts | None = None) -> Da
     folder.mkdir(parents=True, exist_ok=True)
     scenes = _scenes(folder, size, asked, others, cutouts)
     account = Account(scenes, cutouts.all)
-    layout = Layout(f"scenes ({size.name})", folder, "Remove the folder to have the scenes made again.")
+    layout = FileLayout(f"scenes ({size.name})", folder, "Remove the folder to have the scenes made again.")
     items = [layout.picture(folder / "scenes" / name, name) for name in scenes]
     queries, of = [], {}
     for name, cutout, text in _queries(size, asked):
@@ -77,7 +77,7 @@ def build(folder: Path, size: Size = FULL, cutouts: Cutouts | None = None) -> Da
 
 
 def _scenes(
-    folder: Path, size: Size, asked: list[Cutout], others: list[Cutout], cutouts: Cutouts
+    folder: Path, size: ScenesSize, asked: list[Cutout], others: list[Cutout], cutouts: Cutouts
 ) -> dict[str, list[dict[str, Any]]]:
     """Write the missing scenes and return the account of all: which drawings, how large, how visible."""
     ledger = folder / "scenes.jsonl"
@@ -99,7 +99,7 @@ def _written(folder: Path, number: int, scene: Scene) -> str:
     return json.dumps({"id": name, "shows": shows})
 
 
-def _scene(number: int, size: Size, asked: list[Cutout], others: list[Cutout], cutouts: Cutouts) -> Scene:
+def _scene(number: int, size: ScenesSize, asked: list[Cutout], others: list[Cutout], cutouts: Cutouts) -> Scene:
     """Compose scene `number`, independently of the others; the first `each` × |asked| show a target drawing."""
     rng = Random(f"scene {SEED} {number}")
     wanted = number < size.each * len(asked)
@@ -107,7 +107,7 @@ def _scene(number: int, size: Size, asked: list[Cutout], others: list[Cutout], c
     return clutter(target, rng.choices(others, k=rng.randint(0, 6)), SIDE, rng, cutouts, others)
 
 
-def _queries(size: Size, asked: list[Cutout]) -> Iterator[tuple[str, Cutout, str | None]]:
+def _queries(size: ScenesSize, asked: list[Cutout]) -> Iterator[tuple[str, Cutout, str | None]]:
     """Yield query id, drawing, and text or None: every drawing and label equally often, as far as the numbers allow."""
     for number in range(size.pictures):
         yield f"p{number:04d}", asked[number % len(asked)], None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from looktwice.errors import ModelError
-from looktwice.score.local.families.base import Family, Row
+from looktwice.score.local.families.base import Family, PromptRow
 from looktwice.types import VisualTokens
 
 
@@ -22,7 +22,7 @@ class Pair:
     """
 
     index: int
-    row: Row
+    row: PromptRow
     pictures: tuple[VisualTokens, ...]
     sides: tuple[str, ...]
     begins: int
@@ -72,7 +72,7 @@ def collate(model: Any, family: Family, part: Sequence[Pair], start: int, stop: 
     return Batch(embeds, visual, positions if len(positions) > 1 else positions[0], last, extras, start)
 
 
-def in_common(rows: Sequence[Row], limit: int) -> int:
+def in_common(rows: Sequence[PromptRow], limit: int) -> int:
     """Return how many first ids all rows have in common, at most `limit` and the shortest row's length."""
     first = rows[0].ids
     for row in {id(row): row for row in rows}.values():

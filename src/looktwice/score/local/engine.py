@@ -22,7 +22,7 @@ from looktwice.models.processors import cleaner
 from looktwice.score.base import Scorer, TokenMaker
 from looktwice.score.local import batches, common, memory, prefix_cache
 from looktwice.score.local.batches import Batch, Pair
-from looktwice.score.local.families.base import Family, Row
+from looktwice.score.local.families.base import Family, PromptRow
 from looktwice.score.local.last_position import hook_lock, only_last
 from looktwice.score.local.mllm import Mllm
 from looktwice.score.local.query_memory import QueryMemory
@@ -36,7 +36,9 @@ from looktwice.types import Item, PairScores, TokensInfo, VisualTokens
 
 BLOCK = 512  # candidates whose tokens are held at once
 R = TypeVar("R")
-Run: TypeAlias = Callable[[Sequence[Pair], int, Any], R]  # (pairs, how many of their first tokens are shared, those)
+BatchRunner: TypeAlias = Callable[
+    [Sequence[Pair], int, Any], R
+]  # (pairs, how many of their first tokens are shared, those)
 
 
 class Engine(Scorer):
@@ -98,7 +100,7 @@ class Engine(Scorer):
         yield from self.each(query, candidates, self.run, which)
 
     def each(
-        self, query: Item, candidates: Sequence[Item], run: Run[R], which: Sequence[int] | None = None
+        self, query: Item, candidates: Sequence[Item], run: BatchRunner[R], which: Sequence[int] | None = None
     ) -> Iterator[tuple[list[int], R]]:
         """Yield the result of `run` for each batch, with the indices of its candidates; see `logits`."""
         which = range(len(candidates)) if which is None else which
@@ -168,12 +170,12 @@ class Engine(Scorer):
         """Return the query's tokens: the same object as in earlier calls, which identifies the cached prefix."""
         return self._memory.tokens(query, images, lambda: self.tower.demand([query], images)[0])
 
-    def too_long(self, row: Row) -> ModelError | None:
+    def too_long(self, row: PromptRow) -> ModelError | None:
         """Return an error if the model has too few positions for a row, else None."""
         length = int(row.positions.max()) + 1
         return batches.too_long(length, self._longest) if length > self._longest else None
 
-    def batches(self, ready: Sequence[Pair], run: Run[R]) -> Iterator[tuple[list[int], R]]:
+    def batches(self, ready: Sequence[Pair], run: BatchRunner[R]) -> Iterator[tuple[list[int], R]]:
         """Run pairs that begin alike; yield the result of `run` for each batch, with its indices."""
         if not ready:
             return
@@ -194,7 +196,7 @@ class Engine(Scorer):
         if "candidate" in sides:
             found = self.tower.visual_tokens([candidates[i] for i in members], images)
         ready: list[Pair] = []
-        spread: dict[Any, Row] = {}  # rows depend on text and layout only, so most candidates share one
+        spread: dict[Any, PromptRow] = {}  # rows depend on text and layout only, so most candidates share one
         for index, tokens in zip(members, found, strict=True):
             if isinstance(tokens, LooktwiceError):
                 common.report(candidates[index], tokens)
@@ -216,7 +218,7 @@ class Engine(Scorer):
             ready.append(Pair(index, row, shown, tuple(sides), begins))
         return ready
 
-    def _begins(self, query: Item, candidate: Item, row: Row, shown: Sequence[VisualTokens]) -> int:
+    def _begins(self, query: Item, candidate: Item, row: PromptRow, shown: Sequence[VisualTokens]) -> int:
         """Return where the candidate's text begins, independent of the other candidates in the call."""
         begins = len(row.ids) - 1
         for text in ("a", "7"):  # two stand-ins: one alone might begin with the candidate's own first token

@@ -15,8 +15,8 @@ from looktwice.score.local.memory import TOWER_NUMBERS, halving
 from looktwice.score.local.mllm import Mllm
 from looktwice.types import Block, Item, VisualTokens
 
-Key: TypeAlias = tuple[str, int]
-Found: TypeAlias = dict[Key | None, VisualTokens | LooktwiceError]
+_Key: TypeAlias = tuple[str, int]
+Found: TypeAlias = dict[_Key | None, VisualTokens | LooktwiceError]
 
 
 class Tower:
@@ -65,7 +65,7 @@ class Tower:
             f"image{'s' * (images > 1)}; use --codec pictures, or a prompt made for this kind of query."
         )
 
-    def _find(self, keys: Sequence[Key | None], items: Sequence[Item], images: int) -> Found:
+    def _find(self, keys: Sequence[_Key | None], items: Sequence[Item], images: int) -> Found:
         waiting = {key: item for key, item in zip(keys, items, strict=True) if key is not None}
         found: Found = {}
         for key in list(waiting):
@@ -74,7 +74,7 @@ class Tower:
                 del waiting[key]
         return found | self._see(waiting, images)
 
-    def _key(self, item: Item, images: int) -> Key:
+    def _key(self, item: Item, images: int) -> _Key:
         if item.image is None:
             raise ModelError(f"Item {item.id!r} has neither an image nor visual tokens; give it one.")
         digest = item.sha256
@@ -93,7 +93,7 @@ class Tower:
             )
         return self._on(tokens)
 
-    def _see(self, waiting: dict[Key, Item], images: int) -> Found:
+    def _see(self, waiting: dict[_Key, Item], images: int) -> Found:
         found: Found = {}
         for batch in self._batches(self._prepared(waiting, images, found)):
             for done in halving(lambda part: self.family.encode_images([p for _, p in part]), batch):
@@ -101,7 +101,7 @@ class Tower:
                     found[key] = self._keep(key, self._on(tokens))
         return found
 
-    def _prepared(self, waiting: dict[Key, Item], images: int, refused: Found) -> Iterator[tuple[Key, Prepared]]:
+    def _prepared(self, waiting: dict[_Key, Item], images: int, refused: Found) -> Iterator[tuple[_Key, Prepared]]:
         """Yield images one by one, because a photo's pixels take hundreds of megabytes; errors go to `refused`."""
         for key, item in waiting.items():
             assert item.image is not None
@@ -113,9 +113,9 @@ class Tower:
                     f"{self.mllm.name} cannot prepare the image {item.id!r} ({why}); leave it out."
                 )
 
-    def _batches(self, ready: Iterable[tuple[Key, Prepared]]) -> Iterator[list[tuple[Key, Prepared]]]:
+    def _batches(self, ready: Iterable[tuple[_Key, Prepared]]) -> Iterator[list[tuple[_Key, Prepared]]]:
         limit = TOWER_NUMBERS[self._place[0].type == "cpu"]
-        batch: list[tuple[Key, Prepared]] = []
+        batch: list[tuple[_Key, Prepared]] = []
         size = 0
         for key, image in ready:
             if batch and size + image.size > limit:
@@ -126,7 +126,7 @@ class Tower:
         if batch:
             yield batch
 
-    def _keep(self, key: Key, tokens: VisualTokens) -> VisualTokens:
+    def _keep(self, key: _Key, tokens: VisualTokens) -> VisualTokens:
         self.pictures_seen += 1
         tokens = replace(tokens, features=tokens.features.clone())  # a slice would keep its whole batch in memory
         return self._kept.put(key, tokens)

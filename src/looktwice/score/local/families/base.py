@@ -40,7 +40,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PromptRow:
     """One pair as a row of T tokens.
 
     `ids` [T] (placeholders where visual tokens go); `visual` [T] and `newline` [T] say which; `positions` [axes, T];
@@ -162,7 +162,7 @@ class Family:
         parts[last] = Block("global", *shape)
         return tuple(parts)
 
-    def expand_placeholders(self, ids: Sequence[int], layouts: Sequence[Layout]) -> Row:
+    def expand_placeholders(self, ids: Sequence[int], layouts: Sequence[Layout]) -> PromptRow:
         """Expand the placeholders in `ids` by the layouts, in order."""
         walk = _Walk(self)
         left = iter(layouts)
@@ -222,11 +222,11 @@ class _Walk:
         self.kinds += kinds
         self.positions.append(positions)
 
-    def row(self) -> Row:
+    def row(self) -> PromptRow:
         axes = max(p.shape[0] for p in self.positions)  # text has one position, which holds on every axis
         kinds = torch.tensor(self.kinds)
         positions = torch.cat([p.expand(axes, -1) for p in self.positions], dim=1)
-        return Row(torch.tensor(self.ids), kinds == 1, kinds == 2, positions, tuple(self.starts))
+        return PromptRow(torch.tensor(self.ids), kinds == 1, kinds == 2, positions, tuple(self.starts))
 
 
 def split(features: Tensor, layouts: Sequence[Layout]) -> list[VisualTokens]:
