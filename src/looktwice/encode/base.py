@@ -1,4 +1,4 @@
-"""The base of every encoder: it sorts items, batches them, scales rows to unit length, and mixes image and text.
+"""Sort items, batch them, scale rows to unit length, and mix image and text, for every encoder.
 
 A subclass turns one batch of images, or of texts, into vectors; it never sees items.
 """
