@@ -1,7 +1,6 @@
 """Decode the bytes of an image to upright RGB; every failure has one fixed reason word.
 
-Every image that a model sees, at indexing time or at query time, passes through `load`: the same file always gives the
-same pixels.
+Every image that a model sees passes through `load`: the same file always gives the same pixels.
 """
 
 from __future__ import annotations
@@ -297,6 +296,5 @@ def _white_point(image: Image) -> float | None:
         for white in (1, 255, 65535) if image.mode == "F" else (255, 65535):
             if high <= white:
                 return white
-    raise MediaError(
-        "unsupported", f"grey values from {low:g} to {high:g} have no known white; convert it to 8 or 16 bits"
-    )
+    known = f"grey values from {low:g} to {high:g} have no known white"
+    raise MediaError("unsupported", f"{known}; convert it to 8 or 16 bits")
