@@ -317,7 +317,7 @@ def test_what_cannot_work_is_refused(mllm: Get, query: dict[str, Item], candidat
     words = [Item("a", text="a"), Item("b", text="b")]
     with pytest.raises(UsageError, match="no such image"):
         engine(model, "mixed", "causal").score(query["text"], words)
-    with pytest.raises(UsageError, match="reference path has no retrace"):
+    with pytest.raises(UsageError, match="supports neither retrace"):
         scorer(model, built_in.get("object"), path="reference", retrace="paper")
 
 
