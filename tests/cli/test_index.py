@@ -215,7 +215,7 @@ def test_export_holds_everything(looktwice: Looktwice, table: Path) -> None:
     assert done.code == 0 and done.out.strip() == "new/photos.parquet"
     assert pq.read_table("new/photos.parquet").num_rows == 12 and len(list(Path("new").iterdir())) == 1
     assert "already exists" in looktwice("export", table, "new/photos.parquet").err
-    assert "already exists" in looktwice("export", table, "new").err
+    assert "exists already" in looktwice("export", table, "new").err
     assert "already exists" in looktwice("export", table, "pictures/red-0.png").err
     Path("killed").mkdir()
     Path("killed/items.parquet.tmp").write_bytes(b"PAR1")
