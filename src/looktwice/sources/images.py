@@ -297,6 +297,4 @@ def _white_point(image: Image) -> float | None:
         for white in (1, 255, 65535) if image.mode == "F" else (255, 65535):
             if high <= white:
                 return white
-    raise MediaError(
-        "unsupported", f"grey values from {low:g} to {high:g} have no known white; convert it to 8 or 16 bits"
-    )
+    raise MediaError("unsupported", f"grey values {low:g} to {high:g} have no known white; convert to 8 bits")
