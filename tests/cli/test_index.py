@@ -214,9 +214,9 @@ def test_export_holds_everything(looktwice: Looktwice, table: Path) -> None:
     done = looktwice("export", table, "new/photos.parquet")
     assert done.code == 0 and done.out.strip() == "new/photos.parquet"
     assert pq.read_table("new/photos.parquet").num_rows == 12 and len(list(Path("new").iterdir())) == 1
-    assert "exists already" in looktwice("export", table, "new/photos.parquet").err
+    assert "already exists" in looktwice("export", table, "new/photos.parquet").err
     assert "exists already" in looktwice("export", table, "new").err
-    assert "exists already" in looktwice("export", table, "pictures/red-0.png").err
+    assert "already exists" in looktwice("export", table, "pictures/red-0.png").err
     Path("killed").mkdir()
     Path("killed/items.parquet.tmp").write_bytes(b"PAR1")
     assert looktwice("export", table, "killed", "--json").records == [{"items": 12, "files": ["killed/items.parquet"]}]

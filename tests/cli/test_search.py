@@ -237,8 +237,8 @@ def test_outputs_that_may_not_be_written_are_refused_before_the_work(
     ("lines", "message"),
     [
         ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "occurs twice"),
-        ('{"id": "a", "text": "x"}\n{"id": "b"\n', "q.jsonl: line 2: it is not JSON"),
-        ('{"id": "a", "text": "x"}\n\n5\n', "q.jsonl: line 3: it is JSON, but no object"),
+        ('{"id": "a", "text": "x"}\n{"id": "b"\n', "q.jsonl is not a usable query file: line 2: it is not JSON"),
+        ('{"id": "a", "text": "x"}\n\n5\n', "line 3: it is JSON, but not an object"),
         ("", "has no queries"),
         ('{"text": "x"}\n', "id"),
     ],
