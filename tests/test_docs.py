@@ -226,7 +226,7 @@ def test_site_builds_strictly(tmp_path: Path) -> None:
     made = {str(page.relative_to(pages).with_suffix(".md")) for page in pages.rglob("*.html")} - {"404.md"}
     assert made == {str(page.relative_to(ROOT / "docs")) for page in SITE}
     api = (pages / "reference" / "python.html").read_text(encoding="utf-8")
-    assert 'id="looktwice.Retriever.search"' in api and "Answer queries one after the other" in api
+    assert 'id="looktwice.Retriever.search"' in api and "Yield one answer per query" in api
     assert "whole benchmark" in (pages / "search.json").read_text(encoding="utf-8").lower()
 
 

@@ -40,4 +40,4 @@ def test_the_encoder_runs_where_it_was_told_to(looktwice: Any, gallery: Path, mo
 def test_a_gallery_without_a_readable_query_is_refused(looktwice: Any, gallery: Path) -> None:
     (gallery / "queries.jsonl").write_text(json.dumps({"id": "q", "image": "gone.png"}) + "\n")
     done = looktwice("demo", "out", "--gallery", gallery)
-    assert done.code == 2 and "None of the queries" in done.err
+    assert done.code == 2 and "has no readable query" in done.err

@@ -89,7 +89,7 @@ def test_empty_documents_come_last_and_are_counted(monkeypatch, caplog):
     for look in (None, MllmReranker("any")):
         model = TwoLooks(Colours(), look, shortlist=8)
         model.index(Rows([*empty, *({"text": None, **row} for row in CORPUS)]))
-        assert model.empty == 2 and "2 of 8 documents are empty, such as 'empty'" in caplog.text
+        assert model.empty == 2 and "2 of 8 documents are empty and rank last, such as 'empty'" in caplog.text
         for scores in model.search(QUERIES, top_k=8).values():
             assert set(sorted(scores, key=scores.get)[:2]) == {"empty", "blank"} and len(scores) == 8
         nothing = model.search(Rows([{"id": "q", "text": ""}]), top_k=8, top_ranked={"q": ["d1", "empty"]})

@@ -169,5 +169,5 @@ def test_a_dataset_without_picture_queries_is_refused(tmp_path):
     (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "who?"}\n')
     (tmp_path / "qrels").mkdir()
     (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
-    with pytest.raises(UsageError, match="no picture queries"):
+    with pytest.raises(UsageError, match="lacks image queries"):
         Bench(open_dataset("beir", tmp_path), Colours(), MllmReranker(Histograms()))

@@ -399,7 +399,7 @@ def test_the_wrong_table_is_refused(root, tmp_path):
     plan = Plan(Colours())
     dataset = open_dataset("folder", root)
     table = tmp_path / "one/items.lt"
-    with pytest.raises(UsageError, match="is it the right table"):
+    with pytest.raises(UsageError, match="pass its own --table"):
         run_benchmark(dataset, tmp_path / "two", plan, table=table, indexing=Silent(), searching=Silent())
 
 
@@ -458,7 +458,7 @@ def test_tuning_finds_the_weight_that_is_best():
     fusion, values = tune([good], {"q": {"c": 1}}, "mAP@3", 3)
     assert values["p-only"] == 1.0 and values["1"] == pytest.approx(1 / 3)
     assert fusion == Fusion.parse("0.4")  # the nearest to one half among the best
-    with pytest.raises(UsageError, match="no second look"):
+    with pytest.raises(UsageError, match="needs a second look"):
         tune([Stored("q", ("a",), (0.5,), ())], {"q": {"a": 1}}, "mAP@3", 3)
 
 

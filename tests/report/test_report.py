@@ -241,9 +241,9 @@ def test_every_format_of_a_thumbnail_is_named_rightly(page, form):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"queries": [query(thumbnail=b"<svg onload=alert(1)>")]}, "is no JPEG"),
+        ({"queries": [query(thumbnail=b"<svg onload=alert(1)>")]}, "has an unknown format"),
         ({"queries": [query(thumbnail=b"")]}, "0 bytes"),
-        ({"queries": [], "columns": 0}, "at least one column"),
+        ({"queries": [], "columns": 0}, "columns must be at least 1"),
     ],
 )
 def test_what_cannot_be_reported_is_refused_and_the_old_file_stays(tmp_path, options, message):

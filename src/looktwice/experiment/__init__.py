@@ -1,6 +1,6 @@
-"""A benchmark run from files to figures: index, ask, look twice, measure; resumable at every query.
+"""Run a benchmark from files to figures: index, search, rerank, measure; resumable at every query.
 
-Joins datasets, tables and retrieval; prints nothing.
+This package joins datasets, tables and retrieval, and prints nothing.
 """
 
 from looktwice.experiment.run import Done, Plan, run_benchmark

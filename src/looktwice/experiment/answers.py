@@ -1,8 +1,8 @@
-"""The answers of a run, one line per query on disk: written once, read by everything that comes after.
+"""Store the answers of a run, one line per query.
 
-A line holds the shortlist with its coarse scores, p where the second look gave one, and the seconds it took; so fusion
-and depth can be chosen afterwards without scoring again. A line is written whole and flushed: an interruption costs the
-query in flight. The settings stand beside the lines, and a run is only continued under the same ones.
+A line holds the shortlist with its coarse scores, p of scored candidates, and seconds; so fusion and depth can be
+chosen later without scoring again. A line is written whole and flushed: an interruption loses only the query in
+progress. The settings are stored beside the lines, and a run continues only with the same ones.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from looktwice.search.run_record import RunStats
 from looktwice.store import is_in
 from looktwice.types import Item
 
-WHERE = ("device", "dtype", "batch_size", "cache_bytes", "path")  # a run may go on elsewhere, or faster
-LATER = ("asked", "contents", "prompt_hash")  # settings that runs begun by an earlier version did not write down
+WHERE = ("device", "dtype", "batch_size", "cache_bytes", "path")  # a run may continue on another device, or faster
+LATER = ("asked", "contents", "prompt_hash")  # settings that earlier versions did not store
 _log = logging.getLogger(__name__)
 
 
@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 class Stored:
     """One answered query: candidates in coarse order, their cosines, and p of the first `len(p)` (None: not scored).
 
-    `entropy` is that of each answer (empty: not kept); `second` has, by id, (p, entropy) of the candidates that were
-    asked about again because they were tied. `picture` is the SHA-256 of the query's bytes ("": none, or not kept).
+    `entropy` is that of each answer (empty: not kept). `second` has, by id, (p, entropy) of the second question about
+    tied candidates. `picture` is the SHA-256 of the query's bytes ("": none, or not kept).
     """
 
     query: str
@@ -53,7 +53,7 @@ class Stored:
 
     @classmethod
     def of(cls, answer: Answer, asked: int) -> Stored:
-        """What is kept of an answer whose first `asked` candidates were looked at twice."""
+        """Return the stored form of an answer whose first `asked` candidates got a second look."""
         hits, ids = {hit.id: hit for hit in answer.ranking}, tuple(candidate.id for candidate in answer.shortlist)
         why = {name: hit.explain or {} for name, hit in hits.items()}
         return cls(
@@ -69,14 +69,14 @@ class Stored:
 
     @property
     def stats(self) -> RunStats:
-        """Its counts and seconds, as far as they are kept."""
+        """Return the stored counts and seconds."""
         status = Counter("failed" if p is None else "ok" for p in self.p)
         return RunStats(1, len(self.ids), len(self.p), status=status, seconds=defaultdict(float, self.seconds))
 
 
 @dataclass
 class Answers:
-    """The file of answers. Raises Mismatch where it was begun under other settings."""
+    """The file of answers. Raises Mismatch if it was begun with other settings."""
 
     folder: Path
     settings: Mapping[str, Any]
@@ -93,21 +93,21 @@ class Answers:
         if known is not None and known != settings:
             names = sorted(name for name in known.keys() | settings.keys() if known.get(name) != settings.get(name))
             changed = ", ".join(f"{name} {known.get(name)!r} → {settings.get(name)!r}" for name in names)
-            raise Mismatch(f"{self.folder} holds a run under other settings ({changed}); choose another --out.")
+            raise Mismatch(f"{self.folder} holds a run with other settings ({changed}); choose another --out.")
         write_json(self.folder / "settings.json", settings)
         self.conditions = self._before = _read_json(self.folder / "conditions.json") or {}
         self._load()
 
     @property
     def path(self) -> Path:
-        """The file of lines."""
+        """Return the path of the file of lines."""
         return self.folder / "answers.jsonl"
 
     def add(self, answer: Answer, asked: int) -> Stored:
-        """Keep one answer, on disk first."""
+        """Store one answer, on disk before in memory."""
         row = Stored.of(answer, asked)
         self._check(finite(json.loads(json.dumps(dict(answer.settings), default=str))))
-        second = {escape(name): told for name, told in row.second.items()}
+        second = {escape(name): answered for name, answered in row.second.items()}
         record = {**asdict(row), "query": escape(row.query), "ids": [escape(i) for i in row.ids], "second": second}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=True) + "\n")
@@ -115,7 +115,7 @@ class Answers:
         return row
 
     def _check(self, conditions: dict[str, Any]) -> None:
-        """The same models as before, whatever their names say; what is counted grows with every query."""
+        """Raise Mismatch if the models differ from those so far, whatever their names; add up the counts."""
         before, now = _models(self.conditions), _models(conditions)
         if before and now != before:
             raise Mismatch(f"{self.folder} holds scores of {sorted(before)}, not {sorted(now)}; choose another --out.")
@@ -130,7 +130,7 @@ class Answers:
         data = self.path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):
-            _log.warning("%s ended inside a line; that query is asked again.", self.path)
+            _log.warning("%s ended inside a line; that query runs again.", self.path)
             os.truncate(self.path, len(whole))
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
@@ -143,16 +143,16 @@ class Answers:
 def collect(
     dataset: Dataset, retriever: Retriever, folder: Path, settings: Mapping[str, Any]
 ) -> Iterator[Stored | tuple[Query, MediaError]]:
-    """Answer every query of a dataset that has no answer yet; yields all answers, then what could not be read.
+    """Yield the answers of all queries of a dataset, searching only for missing ones, then the unreadable queries.
 
-    Settings of the caller are joined with those of retriever and dataset. Lines go to `folder`/answers.jsonl. Raises
-    Mismatch where they are other ones, or the picture of a query is another one, than in the run that goes on.
+    The caller's settings are joined with those of retriever and dataset. Lines go to `folder`/answers.jsonl. Raises
+    Mismatch if settings, or the image of a query, differ from those of the run that is continued.
     """
     store = Answers(folder, {**settings, **_settings(dataset, retriever)})
     for query in dataset.queries:
         if query.id in store.rows and _is_another(query, store.rows[query.id].picture):
             raise Mismatch(
-                f"The picture of query {query.id!r} has changed since {folder} was begun; choose another --out."
+                f"The image of query {query.id!r} has changed since the run in {folder} began; choose another --out."
             )
     asked = [query for query in dataset.queries if query.id not in store.rows]
     yield from (store.rows[query.id] for query in dataset.queries if query.id in store.rows)
@@ -167,7 +167,7 @@ def collect(
 
 
 def _row(record: Mapping[str, Any]) -> Stored:
-    """A line as it was written; those of earlier versions have no entropy."""
+    """Return the answer of a line. Lines of earlier versions have no entropy."""
     return Stored(
         unescape(record["query"]),
         tuple(unescape(name) for name in record["ids"]),
@@ -175,18 +175,18 @@ def _row(record: Mapping[str, Any]) -> Stored:
         tuple(record["p"]),
         record["seconds"],
         tuple(record.get("entropy", ())),
-        {unescape(name): (told[0], told[1]) for name, told in record.get("second", {}).items()},
+        {unescape(name): (p, entropy) for name, (p, entropy) in record.get("second", {}).items()},
         record.get("picture", ""),
     )
 
 
 def read_conditions(folder: Path) -> dict[str, Any]:
-    """What the answers in a folder were made with."""
+    """Return the settings that the answers in a folder were made with."""
     return _read_json(folder / "conditions.json") or {}
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file is there whole or not at all; what is no number becomes null."""
+    """Write a JSON file whole or not at all; NaN and infinities become null."""
     text = json.dumps(finite(value), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
     write_whole(path, text.encode())
 
@@ -194,7 +194,7 @@ def write_json(path: Path, value: Any) -> None:
 def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:
     reranker, config = retriever.reranker, retriever.config
     ties = {} if str(config.ties) == "default" else {"ties": str(config.ties)}
-    if config.ties.by == "question":  # which candidates are asked about again depends on the fusion
+    if config.ties.by == "question":  # the fusion decides which candidates are tied, and so asked about again
         ties["fusion"] = str(config.fusion)
     return {
         "dataset": dataset.name,
@@ -212,29 +212,29 @@ def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:
 
 
 def prompt_hash(reranker: MllmReranker) -> dict[str, str]:
-    """Which question a prompt's name stands for; a file may hold another one tomorrow."""
+    """Return the hash of a named prompt, as the contents of a prompt file may change."""
     return {} if reranker.prompt == AUTO else {"prompt_hash": built_in.get(reranker.prompt).hash}
 
 
 def unusual(reranker: MllmReranker) -> dict[str, str]:
-    """What else the scores of a second look depend on (mode, retrace, resolution, …), where it is not the default."""
+    """Return other settings that affect the scores (mode, retrace, resolution, …) and differ from the default."""
     return {name: str(value) for name, value in reranker.config.changed().items() if name not in WHERE}
 
 
 def _asked(dataset: Dataset) -> str:
-    """What is asked, as a hash: ids, words, boxes and own candidates; not where pictures lie, which may move."""
+    """Return a hash of the queries: ids, texts, boxes and own candidates; not the paths of images, which may move."""
     chosen = dataset.candidates or {}
     rows = sorted((q.id, q.source.text, q.box, chosen.get(q.id)) for q in dataset.queries)
     return digest(rows)
 
 
 def digest(value: Any) -> str:
-    """16 hex digits of what a run must find unchanged."""
+    """Return 16 hex digits of a value that must not change during a run."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _is_another(query: Query, sha256: str) -> bool:
-    """Whether a query's bytes are not those that were asked about; what cannot be read is not known to be another."""
+    """Return whether a query's bytes have changed since it was answered. Unreadable bytes count as unchanged."""
     try:
         return bool(sha256) and hashlib.sha256(query.source.read()).hexdigest() != sha256
     except MediaError:
@@ -246,7 +246,7 @@ def _name(scorer: object) -> str:
 
 
 def _models(conditions: Mapping[str, Any]) -> set[tuple[str, str]]:
-    """Names and revisions of what looked twice."""
+    """Return names and revisions of the MLLMs."""
     looks = conditions.get("second_look") or []
     return {(str(look.get("mllm")), str(look.get("revision"))) for look in looks}
 
@@ -266,7 +266,7 @@ def _answers(dataset: Dataset, retriever: Retriever, queries: Iterator[Item]) ->
     for query in queries:
         names = dataset.candidates[query.id]
         if not names:
-            raise UsageError(f"The query {query.id!r} has no candidates.")
+            raise UsageError(f"Query {query.id!r} has no candidates; add some to the benchmark's files.")
         yield from retriever.search_many([query], k=len(names), where=is_in("id", names))
 
 

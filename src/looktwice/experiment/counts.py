@@ -1,4 +1,4 @@
-"""What the queries of a run were counted with, added up over the processes that it took."""
+"""Add up the counts of a run over the processes that it took."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _Record: TypeAlias = Mapping[str, Any]
 
 
 def finite(value: Any) -> Any:
-    """Plain JSON: infinities and NaN as null."""
+    """Convert to plain JSON, with infinities and NaN as null."""
     if isinstance(value, Mapping):
         return {str(key): finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -19,7 +19,7 @@ def finite(value: Any) -> Any:
 
 
 def added(first: _Record, before: _Record, now: _Record) -> dict[str, Any]:
-    """The conditions `first` with the counts of earlier processes (`before`) and of this one (`now`, its latest)."""
+    """Return the settings `first` with the counts of earlier processes (`before`) and of this one (`now`) added."""
     out = dict(first)
     for key, names, add in (
         ("second_look", ("prompt", "prompt_hash", "mode"), _looks),
@@ -33,7 +33,7 @@ def added(first: _Record, before: _Record, now: _Record) -> dict[str, Any]:
 def _joined(
     before: Iterable[_Record], now: Iterable[_Record], names: Iterable[str], add: Callable[[_Record, _Record], _Record]
 ) -> Iterable[_Record]:
-    """Records of both; those of the same name, the n-th of each, as one."""
+    """Return the records of both. The n-th records of the same name are added."""
     found: dict[Any, _Record] = {}
     for records in (before, now):
         met: Counter[Any] = Counter()

@@ -1,4 +1,4 @@
-"""What can go wrong with a picture, in three steps each. Knows pixels, no model."""
+"""Damage images in many ways, each in three steps. This module knows pixels, no model."""
 
 from __future__ import annotations
 
@@ -18,91 +18,91 @@ GREY = (128, 128, 128)
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """`apply(picture, strength, rng, others)` at each of `steps`; `unit` says what a step counts."""
+    """A damage: `apply(image, strength, rng, others)` at each of `steps`; `unit` is the unit of a step."""
 
     steps: tuple[float, ...]
     unit: str
     apply: Callable[[Picture, float, Random, Sequence[Picture]], Picture]
 
 
-def _brightness(picture: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
-    return ImageEnhance.Brightness(picture).enhance(strength)
+def _brightness(image: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
+    return ImageEnhance.Brightness(image).enhance(strength)
 
 
-def _contrast(picture: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
-    return ImageEnhance.Contrast(picture).enhance(strength)
+def _contrast(image: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
+    return ImageEnhance.Contrast(image).enhance(strength)
 
 
-def _greyscale(picture: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
-    return ImageEnhance.Color(picture).enhance(1 - strength)
+def _greyscale(image: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
+    return ImageEnhance.Color(image).enhance(1 - strength)
 
 
-def _blur(picture: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
-    return picture.filter(ImageFilter.GaussianBlur(strength * max(picture.size)))
+def _blur(image: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
+    return image.filter(ImageFilter.GaussianBlur(strength * max(image.size)))
 
 
-def _jpeg(picture: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
+def _jpeg(image: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=int(strength))
+    image.save(buffer, "JPEG", quality=int(strength))
     return Image.open(buffer).convert("RGB")
 
 
-def _noise(picture: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
-    pixels = np.asarray(picture, dtype=np.float32)
+def _noise(image: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
+    pixels = np.asarray(image, dtype=np.float32)
     noise = np.random.default_rng(rng.getrandbits(32)).normal(0, strength, pixels.shape)
     return Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8))
 
 
-def _crop(picture: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
-    w, h = (max(1, round(side * strength**0.5)) for side in picture.size)
-    x, y = rng.randint(0, picture.width - w), rng.randint(0, picture.height - h)
-    return picture.crop((x, y, x + w, y + h))
+def _crop(image: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
+    w, h = (max(1, round(side * strength**0.5)) for side in image.size)
+    x, y = rng.randint(0, image.width - w), rng.randint(0, image.height - h)
+    return image.crop((x, y, x + w, y + h))
 
 
-def _tiling(picture: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
+def _tiling(image: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
     n = int(strength)
-    tile = picture.resize((max(1, picture.width // n), max(1, picture.height // n)))
+    tile = image.resize((max(1, image.width // n), max(1, image.height // n)))
     canvas = Image.new("RGB", (tile.width * n, tile.height * n))
     for i in range(n * n):
         canvas.paste(tile, (i % n * tile.width, i // n * tile.height))
     return canvas
 
 
-def _rotation(picture: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
+def _rotation(image: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
     turn = strength * rng.choice((-1, 1))
-    return picture.rotate(turn, Image.Resampling.BILINEAR, expand=True, fillcolor=GREY)
+    return image.rotate(turn, Image.Resampling.BILINEAR, expand=True, fillcolor=GREY)
 
 
-def _occlusion(picture: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
-    w, h = (round(side * strength**0.5) for side in picture.size)
-    covered = picture.copy()
-    covered.paste(GREY, (x := rng.randint(0, picture.width - w), y := rng.randint(0, picture.height - h), x + w, y + h))
+def _occlusion(image: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
+    w, h = (round(side * strength**0.5) for side in image.size)
+    covered = image.copy()
+    covered.paste(GREY, (x := rng.randint(0, image.width - w), y := rng.randint(0, image.height - h), x + w, y + h))
     return covered
 
 
-def _clutter(picture: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
-    """The picture as one cell of a mosaic; the other cells show other pictures."""
+def _clutter(image: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
+    """Make the image one cell of a mosaic; the other cells show other images."""
     columns = {1: (2, 1), 3: (2, 2), 8: (3, 3)}[int(strength)]
-    cells: list[Picture] = [picture, *rng.choices([*others] or [Image.new("RGB", (8, 8), GREY)], k=int(strength))]
+    cells: list[Picture] = [image, *rng.choices([*others] or [Image.new("RGB", (8, 8), GREY)], k=int(strength))]
     rng.shuffle(cells)
-    w, h = max(1, picture.width // columns[0]), max(1, picture.height // columns[1])
+    w, h = max(1, image.width // columns[0]), max(1, image.height // columns[1])
     canvas = Image.new("RGB", (w * columns[0], h * columns[1]))
     for i, cell in enumerate(cells):
         canvas.paste(cell.resize((w, h)), (i % columns[0] * w, i // columns[0] * h))
     return canvas
 
 
-def _small(picture: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
-    w, h = (max(1, round(side * strength)) for side in picture.size)
-    canvas = Image.new("RGB", picture.size, GREY)
-    canvas.paste(picture.resize((w, h)), (rng.randint(0, picture.width - w), rng.randint(0, picture.height - h)))
+def _small(image: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
+    w, h = (max(1, round(side * strength)) for side in image.size)
+    canvas = Image.new("RGB", image.size, GREY)
+    canvas.paste(image.resize((w, h)), (rng.randint(0, image.width - w), rng.randint(0, image.height - h)))
     return canvas
 
 
-def _style(picture: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
-    """A drawing of the picture: flat colours of a few bits under its contours."""
-    flat = ImageOps.posterize(picture, int(strength))
-    lines = picture.convert("L").filter(ImageFilter.FIND_EDGES).point(lambda value: 255 if value > 48 else 0)
+def _style(image: Picture, strength: float, rng: Random, others: Sequence[Picture]) -> Picture:
+    """Turn the image into a drawing: flat colours of a few bits under its contours."""
+    flat = ImageOps.posterize(image, int(strength))
+    lines = image.convert("L").filter(ImageFilter.FIND_EDGES).point(lambda value: 255 if value > 48 else 0)
     flat.paste((0, 0, 0), (0, 0), lines)
     return flat
 
@@ -118,7 +118,7 @@ DEGRADATIONS: Mapping[str, Degradation] = MappingProxyType(
         "tiling": Degradation((2, 3, 4), "copies a side", _tiling),
         "rotation": Degradation((20, 60, 120), "degrees", _rotation),
         "occlusion": Degradation((0.2, 0.4, 0.6), "share covered", _occlusion),
-        "clutter": Degradation((1, 3, 8), "other pictures", _clutter),
+        "clutter": Degradation((1, 3, 8), "other images", _clutter),
         "small object": Degradation((0.6, 0.4, 0.25), "share of the side", _small),
         "greyscale": Degradation((0.5, 0.8, 1.0), "share of colour lost", _greyscale),
         "style": Degradation((4, 3, 2), "bits of colour, with contours", _style),
@@ -126,17 +126,17 @@ DEGRADATIONS: Mapping[str, Degradation] = MappingProxyType(
 )
 
 
-def mirrored(picture: Picture) -> Picture:
-    """Left and right exchanged."""
-    return ImageOps.mirror(picture)
+def mirrored(image: Picture) -> Picture:
+    """Exchange left and right."""
+    return ImageOps.mirror(image)
 
 
-def centre(picture: Picture) -> Picture:
-    """The middle 64 % of the picture."""
-    w, h = picture.width // 10, picture.height // 10
-    return picture.crop((w, h, picture.width - w, picture.height - h))
+def centre(image: Picture) -> Picture:
+    """Return the middle 64 % of the image."""
+    w, h = image.width // 10, image.height // 10
+    return image.crop((w, h, image.width - w, image.height - h))
 
 
-def normalised(picture: Picture) -> Picture:
-    """Full contrast in every channel, by the 1st and 99th percentile."""
-    return ImageOps.autocontrast(picture, cutoff=1)
+def normalised(image: Picture) -> Picture:
+    """Stretch every channel to full contrast, by the 1st and 99th percentile."""
+    return ImageOps.autocontrast(image, cutoff=1)

@@ -1,8 +1,8 @@
-"""The demo: index the bundled gallery, run its labelled queries, measure both looks, write the report.
+"""Run the demo: index the bundled gallery, run its labelled queries, measure both stages, write the report.
 
     gallery/images/*.jpg   gallery/queries.jsonl   gallery/queries/*.jpg   gallery/qrels.txt (TREC)
 
-Joins what `looktwice index`, `search` and `eval` do; prints nothing.
+This module joins the work of `looktwice index`, `search` and `eval`, and prints nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MEASURES = ("mAP@20", "success@1", "oracle@20")
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What came out: two rows per kind of query, the report's path, the manifest, how much could not be scored."""
+    """The results: two rows per kind of query, the report's path, the manifest, the number of unscored pairs."""
 
     rows: list[dict[str, Any]]
     report: Path
@@ -58,9 +58,9 @@ def run_demo(
     indexing: Bar,
     searching: Bar,
 ) -> Demo:
-    """Run everything in `folder`; what is indexed there already is not indexed again.
+    """Run the demo in `folder`. Images indexed there before are not indexed again.
 
-    Raises UsageError where the gallery is not there, and whatever indexing and searching raise.
+    Raises UsageError if the gallery is missing, and the errors of indexing and searching.
     """
     gallery = gallery or bundled_gallery()
     queries, qrels = Queries(gallery / "queries.jsonl"), read_qrels(gallery / "qrels.txt")
@@ -74,7 +74,7 @@ def run_demo(
         answers.append(answer)
         searching.at(len(answers))
     if not answers:
-        raise UsageError(f"None of the queries of {gallery} can be read; name another gallery.")
+        raise UsageError(f"{gallery} has no readable query; pass another --gallery.")
     total = RunStats.total(answer.stats for answer in answers)
     manifest = run_manifest(answers[-1].settings, total)
     rows = list(_rows(answers, qrels, table.info()["bytes_per_item"]["total"]))
@@ -88,10 +88,10 @@ def run_demo(
 
 
 def bundled_gallery() -> Path:
-    """Where the gallery lies that comes with looktwice. Raises UsageError where it is missing."""
+    """Return the folder of the bundled gallery. Raises UsageError if it is missing."""
     path = Path(str(resources.files("looktwice"))) / "assets" / "tiny" / "gallery"
     if not (path / "queries.jsonl").is_file():
-        raise UsageError("The bundled gallery is not in this installation; install looktwice again.")
+        raise UsageError("This installation lacks the bundled gallery; reinstall looktwice.")
     return path
 
 
@@ -104,7 +104,7 @@ def _index(path: Path, images: Path, loaded: Encoder, bar: Bar) -> tuple[Table, 
 
 
 def _rows(answers: Sequence[Answer], qrels: Qrels, bytes_per_item: float) -> Iterator[dict[str, Any]]:
-    """Two rows for each kind of query: the shortlist as it came, and after the second look."""
+    """Yield two rows for each kind of query: the shortlist, and the second look."""
     kinds: dict[str, list[Answer]] = {}
     for answer in answers:
         kinds.setdefault(_kind(answer), []).append(answer)
@@ -127,7 +127,7 @@ def _rows(answers: Sequence[Answer], qrels: Qrels, bytes_per_item: float) -> Ite
 
 def _kind(answer: Answer) -> str:
     query = answer.query
-    return "words" if query.image is None else "picture and words" if query.text else "picture"
+    return "text" if query.image is None else "image and text" if query.text else "image"
 
 
 def _first(answers: Sequence[Answer]) -> Run:

@@ -1,4 +1,4 @@
-"""What a benchmark run leaves in its folder: TREC files, the result, plots, the report."""
+"""Write the results of a benchmark run to its folder: TREC files, the result, plots, the report."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from looktwice.search.run_record import RunStats
 from looktwice.sources.loader import Resolver
 from looktwice.types import Candidate
 
-SHOWN = 20  # best and worst queries in the report as pictures
-HURT = 50  # in the report by name
+SHOWN = 20  # best and worst queries that the report shows with images
+HURT = 50  # hurt queries that the report lists by name
 Plot: TypeAlias = tuple[str, str, str]
 
 
@@ -33,7 +33,7 @@ def write(
     systems: Sequence[System],
     find: Resolver,
 ) -> None:
-    """Write runs, result, plots and report. The last of `systems` is the one that the report shows."""
+    """Write runs, result, plots and report. The report shows the last of `systems`."""
     for system in systems:
         write_run(folder / f"{system.name.replace(' ', '-')}.trec", outcome.runs[system.name])
     write_json(folder / "result.json", outcome.record)
@@ -61,7 +61,7 @@ def _tally(record: Mapping[str, Any]) -> tuple[int, int, int] | None:
 
 
 def _tables(outcome: Outcome) -> list[tuple[str, list[dict[str, Any]]]]:
-    """What was lost where, groups, and the queries that the second look hurt."""
+    """Return the tables of losses, groups, and queries that the second look hurt."""
     record, tables = outcome.record, []
     if "loss" in record:
         measure = record["loss"]["measure"]
@@ -88,19 +88,19 @@ def _tables(outcome: Outcome) -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 def _plots(outcome: Outcome, measure: str) -> dict[str, Plot]:
-    """Title, SVG and caption by the name of the file."""
+    """Return title, SVG and caption by file name."""
     record = outcome.record
     rows = [*record["systems"], *record["sweep"]]
     sizes = " and ".join(f"{size:,.0f}" for size in dict.fromkeys(row["bytes_per_item"] for row in record["systems"]))
     best = ", ".join(record["pareto"]["seconds_per_query"])
-    caption = f"Nothing is both cheaper and better than: {best} (dashed). On disk: {sizes} bytes per item."
+    caption = f"No other setting is cheaper and better than: {best} (dashed). On disk: {sizes} bytes per item."
     drawn = {"pareto": (f"{measure} against cost", _pareto(rows, measure), caption)}
     if found := record.get("reliability", {}).get("points"):
         about = record["reliability"]
         caption = (
             f"Share of relevant pairs by p: {about['pairs']:,} pairs, {about['relevant']:,} of them relevant. On the "
-            f"dashed line p would be a probability; expected calibration error {about['ece']:.3f}. Shortlists hold "
-            "more look-alikes than chance would, so this holds for one table and depth."
+            f"dashed line p equals that share; expected calibration error {about['ece']:.3f}. Shortlists hold more "
+            "look-alikes than a random sample, so the plot is valid for one table and depth."
         )
         svg = plot(
             {"measured": [(p, share) for p, share, _ in found]},
@@ -118,7 +118,7 @@ def _pareto(rows: Sequence[Mapping[str, Any]], measure: str) -> str:
 
 
 def _telling(outcome: Outcome) -> list[str]:
-    """The queries that gained and lost most."""
+    """Return the queries that gained and lost most."""
     gains = sorted(outcome.after, key=lambda query: (outcome.after[query] - outcome.before[query], query))
     return list(dict.fromkeys([*reversed(gains[-SHOWN:]), *gains[:SHOWN]]))
 

@@ -1,4 +1,4 @@
-"""Small line and scatter plots as SVG text: axes, marks, names. Knows numbers, no files."""
+"""Draw small line and scatter plots as SVG text: axes, marks, names. This module knows numbers, no files."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def _ticks(px: float, py: float, place: Place, bottom: float) -> list[str]:
 
 def _series(number: int, name: str, places: Sequence[tuple[float, float]], joined: bool) -> list[str]:
     colour, level = COLOURS[number % len(COLOURS)], TOP + 10 + 18 * number
-    filled = "none" if number // len(COLOURS) % 2 else colour  # colours come round again
-    look = f'fill="{filled}" stroke="{colour}" stroke-width="1.5"'
-    marks = [f'<circle cx="{px}" cy="{py}" r="3" {look}/>' for px, py in places]
+    filled = "none" if number // len(COLOURS) % 2 else colour  # hollow marks tell repeated colours apart
+    style = f'fill="{filled}" stroke="{colour}" stroke-width="1.5"'
+    marks = [f'<circle cx="{px}" cy="{py}" r="3" {style}/>' for px, py in places]
     if joined:
         path = " ".join(f"{px},{py}" for px, py in places)
         marks.insert(0, f'<polyline points="{path}" stroke="{colour}" stroke-width="2"/>')
-    key = f'<circle cx="{WIDTH - RIGHT + 14}" cy="{level - 4}" r="4" {look}/>'
+    key = f'<circle cx="{WIDTH - RIGHT + 14}" cy="{level - 4}" r="4" {style}/>'
     return [*marks, key, _text(WIDTH - RIGHT + 24, level, name)]
 
 

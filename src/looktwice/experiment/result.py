@@ -1,4 +1,4 @@
-"""What a benchmark run found, as plain data: systems, what was lost where, whether it ever hurt, what it cost."""
+"""Measure a benchmark run, as plain data: systems, losses by stage, queries that were hurt, costs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ SHOWN = 50  # queries that gained, listed by name; those that lost are listed al
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`record` is the JSON result; `before` and `after` hold the main measure per query; `runs` by system, no sweep."""
+    """The outcome of a run.
+
+    `record` is the JSON result. `before` and `after` hold the main measure per query. `runs` holds the ranking of each
+    system, without the sweep.
+    """
 
     record: dict[str, Any]
     runs: Mapping[str, Run]
@@ -30,7 +34,7 @@ class Outcome:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The table: one row per system."""
+        """Return the table: one row per system."""
         return list(self.record["systems"])
 
 
@@ -43,15 +47,15 @@ def summarise(
     bytes_per_item: tuple[float, float],
     sweep: Sequence[System] = (),
 ) -> Outcome:
-    """Measure `systems` (the first is the shortlist, the second the one that is reported) and `sweep` on all answers.
+    """Measure `systems` (first the shortlist, then the reported one) and `sweep` on all answers.
 
-    `known` are the ids that the table holds; `bytes_per_item` what the first look needs of it, and both looks.
-    Queries without an answer count as 0. The dataset's labels decide which queries are reported.
+    `known` are the ids that the table holds. `bytes_per_item` are the bytes that the first stage reads, and both
+    stages. Queries without an answer count as 0. Only queries with labels are reported.
     """
     answers = [answer for answer in answers if answer.query in dataset.qrels]
     runs = {system.name: fused(answers, system) for system in systems}
     found = {name: measure_group(run, dataset.qrels, dataset.measures) for name, run in runs.items()}
-    for system in sweep:  # one after the other: all at once would take gigabytes for lists by the million
+    for system in sweep:  # one by one, as all rankings of a large benchmark take gigabytes
         found[system.name] = measure_group(fused(answers, system), dataset.qrels, dataset.measures)
     main = dataset.measures[0]
     first, last = systems[0], systems[-1]
@@ -73,7 +77,7 @@ def summarise(
 
 
 def front(rows: Sequence[Mapping[str, Any]], cost: str, measure: str) -> list[Mapping[str, Any]]:
-    """The rows that no other beats: nothing is as good for less, and nothing better for as little; cheapest first.
+    """Return the Pareto front, cheapest first: no other row is as good for less, or better for as little.
 
     >>> rows = [{"s": c, "measures": {"AP": {"mean": q}}} for c, q in ((1, 0.2), (2, 0.1), (2, 0.6), (3, 0.6))]
     >>> [row["s"] for row in front(rows, "s", "AP")]
@@ -87,7 +91,7 @@ def front(rows: Sequence[Mapping[str, Any]], cost: str, measure: str) -> list[Ma
 
 
 def _reliability(qrels: Qrels, answers: Sequence[Stored]) -> dict[str, Any]:
-    """How often pairs of a given p are relevant; junk is left out, what has no label counts as not relevant."""
+    """Measure how often pairs of a given p are relevant. Junk is skipped; unlabelled pairs are not relevant."""
     pairs = [
         (p, qrels[answer.query].get(name, 0) > 0)
         for answer in answers
@@ -141,7 +145,7 @@ def _problems(dataset: Dataset, result: Result, known: set[str], answers: Sequen
 def _loss(
     dataset: Dataset, answers: Sequence[Stored], last: System, found: Mapping[str, Result], main: str
 ) -> dict[str, Any]:
-    """The way from the best possible value to the one reached, in two steps."""
+    """Split the loss from the best possible value to the measured one by stage."""
     best = measure_group(ideal(dataset.qrels), dataset.qrels, [main])[main]
     oracle = measure_group(perfect(answers, dataset.qrels, last.depth), dataset.qrels, [main])[main]
     reached = found[last.name][main]

@@ -1,18 +1,16 @@
-"""How both looks stand up to damaged pictures, and what three ways of mending it without training cost and gain.
+"""Measure both stages on damaged images, and the gain and cost of three remedies that need no training.
 
-One side at a time is damaged: the queries, or all candidates. Every condition is measured on the same sample of picture
-queries, and kept on disk when it is finished, so that an interrupted run goes on. Vectors are held in memory and
+One side at a time is damaged: the queries, or all candidates. Every condition is measured on the same sample of image
+queries. A finished condition is kept on disk, so that an interrupted run can continue. Vectors stay in memory and are
 compared exactly.
 
-The mends: `views` averages vectors and p over the query, its mirror image and its middle; `both orders` averages p with
-that of the pair exchanged; `contrast` shows the second look both pictures at full contrast.
+The remedies (`mend`): `views` averages vectors and p over the query, its mirror image and its middle. `both orders`
+averages p over both orders of the pair. `contrast` shows the second look both images at full contrast.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,16 +20,16 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from looktwice.encode.mixing import unit
-from looktwice.errors import MediaError, Mismatch, StoreError, UsageError
+from looktwice.errors import MediaError, UsageError
 from looktwice.evaluate import interval
 from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.evaluate.groups import measure_group
-from looktwice.experiment.answers import digest, prompt_hash, unusual, write_json
+from looktwice.experiment.answers import write_json
 from looktwice.experiment.degrade import DEGRADATIONS, Picture, centre, mirrored, normalised
+from looktwice.experiment.finished import about_bench, read_finished
 from looktwice.experiment.plot import plot
 from looktwice.experiment.systems import scores_of
 from looktwice.files import write_whole
-from looktwice.models import checkpoints
 from looktwice.rank import Fusion, fuse
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.sources import Source
@@ -40,15 +38,13 @@ from looktwice.types import Candidate, Encoder, Item
 DamagedSide: TypeAlias = Literal["query", "candidate"]
 Change: TypeAlias = Callable[[Picture, Random], Picture]
 BATCH = 64
-OTHERS = 24  # pictures that clutter draws from
+OTHERS = 24  # images that clutter draws from
 MENDS = ("views", "both orders", "contrast")
-LATER = ("items", "asked", "prompt", "prompt_hash", "encoded_by", "revision", "labels", "pictures")
-"""What runs begun by an earlier version did not write down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One damage at one step (0: none), on one side, perhaps mended."""
+    """One damage at one step (0: none), on one side, perhaps with a remedy."""
 
     side: DamagedSide = "query"
     kind: str = "none"
@@ -57,12 +53,12 @@ class Condition:
 
     @property
     def key(self) -> str:
-        """Its name in files."""
+        """Return the name of the condition in files."""
         return f"{self.side}/{self.kind}/{self.step}/{self.mend}"
 
 
 def conditions(sides: Sequence[DamagedSide]) -> list[Condition]:
-    """All of them: undamaged, every kind at every step, and every mend where nothing or most is damaged."""
+    """Return all conditions: no damage, every kind at every step, and every remedy without and with most damage."""
     found = [Condition()]
     for side in sides:
         found += [Condition(side, kind, i + 1) for kind, one in DEGRADATIONS.items() for i in range(len(one.steps))]
@@ -72,7 +68,7 @@ def conditions(sides: Sequence[DamagedSide]) -> list[Condition]:
 
 @dataclass
 class Bench:
-    """A sample of a dataset's picture queries, all of its items, and two looks at them."""
+    """A sample of a dataset's image queries, all of its items, an encoder and a reranker."""
 
     dataset: Dataset
     encoder: Encoder
@@ -92,7 +88,7 @@ class Bench:
         self._of = {source.id: source for source in self.items}
         self.queries = [item for item in map(_loaded, self._sampled()) if item is not None]
         if not self.queries or not self.items:
-            raise UsageError(f"{self.dataset.name} has no picture queries with labels, or no pictures, to damage.")
+            raise UsageError(f"{self.dataset.name} lacks image queries with labels, or images; use another dataset.")
         chosen = Random(self.seed).sample(self.items, min(OTHERS, len(self.items)))
         self._others = [item.image for source in chosen if (item := _loaded(Query(source))) and item.image]
 
@@ -104,7 +100,7 @@ class Bench:
         return Random(self.seed).sample(usable, min(self.sample, len(usable)))
 
     def measure(self, condition: Condition) -> dict[str, Any]:
-        """Both looks under one condition: means with intervals, values per query, pairs per query."""
+        """Measure both stages under one condition: means with intervals, values per query, pairs per query."""
         damage = self._damage(condition)
         queries = [_changed(q, damage, self.seed) for q in self.queries] if condition.side == "query" else self.queries
         on_items = damage if condition.side == "candidate" else None
@@ -134,7 +130,7 @@ class Bench:
             return None
         one = DEGRADATIONS[condition.kind]
         strength = one.steps[condition.step - 1]
-        return lambda picture, rng: one.apply(picture, strength, rng, self._others)
+        return lambda image, rng: one.apply(image, strength, rng, self._others)
 
     def _coarse(self, queries: Sequence[Item], damage: Change | None, condition: Condition) -> list[list[Candidate]]:
         names, vectors = self._items(damage, condition)
@@ -170,15 +166,15 @@ class Bench:
     def _second(
         self, query: Item, shortlist: Sequence[Candidate], damage: Change | None, mend: str
     ) -> tuple[tuple[float | None, ...], int]:
-        """p of each candidate, None where there is none, and how many pairs that took."""
+        """Return p of each candidate (None without a score), and the number of scored pairs."""
         found = [_loaded(Query(self._of[candidate.id])) for candidate in shortlist]
         there = [_changed(item, damage, self.seed) for item in found if item is not None]
-        columns = self._looks(query, there, mend) if there else []
+        columns = self._scores(query, there, mend) if there else []
         rows = iter(np.mean(columns, axis=0).tolist() if columns else [])
         p = tuple(_finite(next(rows)) if item is not None else None for item in found)
         return p, len(columns) * len(there)
 
-    def _looks(self, query: Item, candidates: list[Item], mend: str) -> list[Any]:
+    def _scores(self, query: Item, candidates: list[Item], mend: str) -> list[Any]:
         score = self.look.scorer_for(query, candidates).score
         if mend == "both orders":
             return [score(query, candidates).p, [float(score(one, [query]).p[0]) for one in candidates]]
@@ -190,10 +186,10 @@ class Bench:
 def run_robustness(
     bench: Bench, folder: Path, sides: Sequence[DamagedSide], done: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """Measure every condition that is not measured yet, and write robustness.json and one curve per kind and side."""
+    """Measure every unfinished condition, and write robustness.json and one curve per kind and side."""
     folder.mkdir(parents=True, exist_ok=True)
-    path, about = folder / "conditions.jsonl", _about(bench)
-    known = dict(_known(path, about))
+    path, about = folder / "conditions.jsonl", about_bench(bench)
+    known = dict(read_finished(path, about))
     every = conditions(sides)
     with open(path, "a", encoding="utf-8") as file:
         if not known and path.stat().st_size == 0:
@@ -212,59 +208,6 @@ def run_robustness(
     return record
 
 
-def _about(bench: Bench) -> dict[str, Any]:
-    scorer = bench.look.mllm if isinstance(bench.look.mllm, str) else type(bench.look.mllm).__name__
-    return {
-        "dataset": bench.dataset.name,
-        "queries": len(bench.queries),
-        "shortlist": bench.shortlist,
-        "fusion": bench.fusion,
-        "encoder": f"{bench.encoder.info.name}@{bench.encoder.info.revision}",
-        "mllm": scorer,
-        "seed": bench.seed,
-        "items": len(bench.items),
-        "asked": digest([query.id for query in bench.queries]),
-        "labels": digest([bench.dataset.measures[0], [bench.dataset.qrels[query.id] for query in bench.queries]]),
-        "pictures": digest([*map(_content, bench.queries), *map(_content, bench.items)]),
-        "encoded_by": bench.encoder.info.record(),
-        "revision": _revision(bench.look),
-        "prompt": bench.look.prompt,
-        **prompt_hash(bench.look),
-        **unusual(bench.look),
-    }
-
-
-def _content(one: Item | Source) -> str:
-    """What a picture's bytes are; "" where they cannot be read."""
-    try:
-        return (one.sha256 or "") if isinstance(one, Item) else hashlib.sha256(one.read()).hexdigest()
-    except MediaError:
-        return ""
-
-
-def _revision(look: MllmReranker) -> str:
-    if isinstance(look.mllm, str):
-        return checkpoints.resolve(look.mllm, look.revision).revision
-    return str(look.mllm.settings().get("revision"))
-
-
-def _known(path: Path, about: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    os.truncate(path, len(whole))
-    try:
-        lines = [json.loads(line) for line in whole.splitlines()]
-        if not all(isinstance(line, dict) for line in lines) or any("condition" not in line for line in lines[1:]):
-            raise ValueError
-    except (ValueError, RecursionError):
-        raise StoreError(f"{path} is damaged; remove it, or choose another --out.") from None
-    if lines and {**{name: about[name] for name in LATER if name in about}, **lines[0]} != about:
-        raise Mismatch(f"{path.parent} holds a run under other settings ({lines[0]}); choose another --out.")
-    yield from ((line["condition"], line) for line in lines[1:])
-
-
 def _curves(known: dict[str, dict[str, Any]], sides: Sequence[DamagedSide]) -> Iterator[tuple[str, str]]:
     clean = known[Condition().key]
     for side in sides:
@@ -279,7 +222,7 @@ def _curves(known: dict[str, dict[str, Any]], sides: Sequence[DamagedSide]) -> I
 
 
 def _views(mend: str) -> list[Callable[[Picture], Picture] | None]:
-    """What of the query is looked at; only `views` changes what the encoder sees."""
+    """Return the views of the query. Only `views` changes the encoder's input."""
     return [None, mirrored, centre] if mend == "views" else [None]
 
 
@@ -290,7 +233,7 @@ def _seen(item: Item, view: Callable[[Picture], Picture] | None) -> Item:
 
 
 def _changed(item: Item, damage: Change | None, seed: int) -> Item:
-    """The item with its picture damaged, always in the same way; its hash no longer names these pixels."""
+    """Return the item with its image damaged, the same way each time, and without the hash of the old pixels."""
     if damage is None or item.image is None:
         return item
     return replace(item, image=damage(item.image, Random(f"{seed} {item.id}")), sha256=None)

@@ -1,6 +1,6 @@
-"""One benchmark from files to figures, in a folder that says what was done.
+"""Run one benchmark from files to figures, in a folder of this layout.
 
-OUT/items.lt  the table, unless another was given      OUT/answers.jsonl  what was scored, query by query
+OUT/items.lt  the table, unless another was given      OUT/answers.jsonl  scores, query by query
 OUT/shortlist.trec, second-look.trec      OUT/result.json      OUT/report.html      OUT/pareto.svg, reliability.svg
 """
 
@@ -33,7 +33,7 @@ DEPTHS = (5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 class Bar(Protocol):
-    """What is told how far the run is."""
+    """A receiver of the run's progress."""
 
     def at(self, done: int) -> None: ...
 
@@ -42,10 +42,10 @@ class Bar(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a benchmark is to be run. An encoder's name only counts where a table is made.
+    """The settings of a benchmark run. An encoder's name applies only to a new table.
 
-    `look` None measures the shortlist alone; `tune_on` chooses the fusion weight on queries that are not reported;
-    `urls` says which pictures may be fetched where the table was filled from URLs.
+    `look` None measures the shortlist alone. `tune_on` chooses the fusion weight on queries that are not reported.
+    `urls` sets which images may be fetched if the table was filled from URLs.
     """
 
     encoder: str | Encoder = "tiny-clip"
@@ -62,7 +62,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What came out, and how much could not be read."""
+    """The outcome, its folder, and the number of unreadable items and queries."""
 
     outcome: Outcome
     folder: Path
@@ -72,11 +72,11 @@ class Done:
 def run_benchmark(
     dataset: Dataset, folder: Path, plan: Plan, *, table: Path | None = None, indexing: Bar, searching: Bar
 ) -> Done:
-    """Index, ask, look twice, measure; what is done already is not done again.
+    """Index, search, rerank and measure. Finished work in `folder` is not repeated.
 
-    A table that is given and exists is taken as it is; otherwise it is filled from the dataset's items. Raises Mismatch
-    where `folder` holds answers under other settings, UsageError where the table holds nothing that is relevant, and
-    whatever indexing and searching raise.
+    An existing `table` is used as it is; otherwise one is filled from the dataset's items. Raises Mismatch if `folder`
+    holds answers with other settings, UsageError if the table holds no relevant item, and the errors of indexing and
+    searching.
     """
     folder.mkdir(parents=True, exist_ok=True)
     opened, failed = _table(dataset, table, folder / "items.lt", plan, indexing)
@@ -136,12 +136,12 @@ def _table(dataset: Dataset, given: Path | None, own: Path, plan: Plan, bar: Bar
 
 
 def _known(dataset: Dataset, table: Table) -> set[str]:
-    """The relevant items that the table holds."""
+    """Return the relevant items that the table holds. Raises UsageError if it holds none."""
     relevant = {name for labels in dataset.qrels.values() for name, grade in labels.items() if grade > 0}
     known = {str(row["id"]) for row in table.lookup(relevant, ["id"])}
     if not known:
         raise UsageError(
-            f"{table.path} holds none of the {len(relevant):,} relevant items of {dataset.name}; is it the right table?"
+            f"{table.path} holds none of the {len(relevant):,} relevant items of {dataset.name}; pass its own --table."
         )
     return known
 
@@ -174,7 +174,7 @@ def _tuned(
 
 
 def _only(dataset: Dataset, queries: frozenset[str]) -> Dataset:
-    """The dataset, with the labels of some queries only."""
+    """Return the dataset with the labels of some queries only."""
     groups = {
         name: {query: labels for query, labels in group.items() if query in queries}
         for name, group in dataset.groups.items()
@@ -193,7 +193,7 @@ def _sweep(plan: Plan, fusion: Fusion) -> list[System]:
 
 
 def _bytes(table: Table, conditions: Mapping[str, Any]) -> tuple[float, float]:
-    """On disk: without stored tokens, which the first look does not read; and what both looks read."""
+    """Return bytes per item on disk: those of the first stage, which reads no stored tokens, and of both stages."""
     parts = table.info()["bytes_per_item"]
     stored = any("tokens_key" in source for source in conditions.get("candidates_from", ()))
     first = round(parts["total"] - parts["tokens"], 1)

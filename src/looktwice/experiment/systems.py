@@ -1,4 +1,4 @@
-"""From stored answers to runs: any fusion, any depth up to the one that was scored, and a perfect second look."""
+"""Turn stored answers into runs: any fusion, any depth up to the scored one, and a perfect second look."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class System:
 
 
 def fused(answers: Iterable[Stored], system: System) -> Run:
-    """Rank every answer as `system` would have: the same rules as a search, from stored scores."""
+    """Rank every answer by the rules of `system`, from stored scores."""
     return {answer.query: _ranked(answer, system) for answer in answers}
 
 
 def perfect(answers: Iterable[Stored], qrels: Qrels, depth: int) -> Run:
-    """What a second look that is always right would make of the first `depth`; the rest stays below."""
+    """Return the run of a perfect second look at the first `depth` candidates. The rest follows in coarse order."""
     run: Run = {}
     for answer in answers:
         labels = qrels.get(answer.query, {})
@@ -49,7 +49,7 @@ def perfect(answers: Iterable[Stored], qrels: Qrels, depth: int) -> Run:
 
 
 def ideal(qrels: Qrels) -> Run:
-    """Everything relevant, best first: what no system can beat."""
+    """Return all relevant items, best first: the best possible run."""
     return {
         query: [(name, float(grade)) for name, grade in sorted(labels.items(), key=lambda row: -row[1]) if grade > 0]
         for query, labels in qrels.items()
@@ -59,13 +59,13 @@ def ideal(qrels: Qrels) -> Run:
 def tune(
     answers: Iterable[Stored], qrels: Qrels, measure: str, depth: int, ties: str = "default"
 ) -> tuple[Fusion, dict[str, float]]:
-    """Return the weight in 0, 0.1 … 1 that does best on these answers, and the value of each; a tie goes to 0.5's side.
+    """Return the best weight of 0, 0.1 … 1 on these answers, and the value of each. Ties prefer the one nearest to 0.5.
 
-    Raises UsageError where the answers have no second look or no labels.
+    Raises UsageError if the answers have no second look or no labels.
     """
     answers = list(answers)
     if not any(answer.p for answer in answers):
-        raise UsageError("There is no second look to weigh; leave --tune-on out.")
+        raise UsageError("--tune-on needs a second look, but the answers have no p; leave it out.")
     values = {
         fusion: measure_group(fused(answers, System("", fusion, depth, ties)), qrels, [measure])[measure]
         for fusion in WEIGHTS
@@ -81,24 +81,24 @@ def _ranked(answer: Stored, system: System) -> list[tuple[str, float]]:
 
 
 def reranked(answer: Stored, system: System) -> list[Hit]:
-    """The hits that a search under the rules of `system` would have given."""
+    """Return the hits of a search with the settings of `system`."""
     shortlist = [Candidate(*row) for row in zip(answer.ids, answer.coarse, strict=True)]
     if system.fusion is None:
         return fuse(shortlist, None, explain=True)
     asked = answer.ids[: system.depth]
     scores = scores_of(answer.p[: system.depth], answer.entropy[: system.depth])
-    told = [answer.second.get(name, (None, None)) for name in asked]
-    second = scores_of([p for p, _ in told], [entropy for _, entropy in told])
+    again = [answer.second.get(name, (None, None)) for name in asked]
+    second = scores_of([p for p, _ in again], [entropy for _, entropy in again])
     return fuse(shortlist, scores, system.fusion, ties=system.ties, second=second, explain=True)
 
 
 def scores_of(p: Sequence[float | None], entropy: Sequence[float | None] = ()) -> PairScores:
-    """Stored probabilities as a scorer would have returned them; None is a pair that failed."""
+    """Return stored probabilities in a scorer's form; None is a pair that failed."""
     n = len(p)
-    values, told = _numbers(p), _numbers(entropy) if entropy else np.full(n, np.nan, dtype=np.float32)
+    values, entropies = _numbers(p), _numbers(entropy) if entropy else np.full(n, np.nan, dtype=np.float32)
     unknown = np.full(n, np.nan, dtype=np.float32)
     status = tuple("failed" if value is None else "ok" for value in p)
-    return PairScores(values, np.zeros((n, 0), np.float32), told, unknown, np.full(n, -1, np.int64), status)  # type: ignore[arg-type]
+    return PairScores(values, np.zeros((n, 0), np.float32), entropies, unknown, np.full(n, -1, np.int64), status)  # type: ignore[arg-type]
 
 
 def _numbers(values: Sequence[float | None]) -> FloatArray:

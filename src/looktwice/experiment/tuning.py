@@ -1,4 +1,4 @@
-"""Which queries choose the fusion weight, and which are reported: never the same ones."""
+"""Split queries into those that tune the fusion weight and those that are reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHARE = re.compile(r"(\d{1,2}(?:\.\d+)?)%")
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Queries for tuning and queries for reporting, and the rule that parted them."""
+    """Queries for tuning, queries for reporting, and the rule that split them."""
 
     rule: str
     tuned_on: frozenset[str]
@@ -24,11 +24,10 @@ class Split:
 
 
 def split_queries(rule: str, qrels: Qrels) -> Split:
-    """Part queries by `rule`: a share such as `20%`, or a file with one query id per line.
+    """Split queries by `rule`: a share such as `20%`, or a file with one query id per line.
 
-    A share is drawn by hash, and queries that share a relevant item, or are linked by others that do, stay together, so
-    that no object that was tuned on is reported.
-    Raises UsageError for a rule that is neither, an unknown id, or a side that is left without queries.
+    A share is drawn by hash. Queries that share a relevant item, directly or through others, stay together, so that no
+    object used for tuning is reported. Raises UsageError for any other rule, an unknown id, or a side without queries.
     """
     labelled = {query for query, labels in qrels.items() if any(grade > 0 for grade in labels.values())}
     share = _SHARE.fullmatch(rule)
@@ -45,7 +44,7 @@ def _drawn(qrels: Qrels, labelled: set[str], share: float) -> set[str]:
 
 
 def _linked(lists: Iterable[Sequence[str]]) -> dict[str, str]:
-    """For each name, the first of all names that are linked to it: those in one list are linked."""
+    """Return the first of all names linked to each name. Names in one list are linked."""
     above: dict[str, str] = {}
 
     def top(name: str) -> str:
@@ -62,7 +61,7 @@ def _linked(lists: Iterable[Sequence[str]]) -> dict[str, str]:
 
 
 def _place(name: str) -> float:
-    """A number in [0, 1) that follows from a name."""
+    """Return a number in [0, 1) that depends only on a name."""
     return int(hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8], 16) / 2**32
 
 
@@ -73,6 +72,6 @@ def _listed(rule: str, qrels: Qrels) -> set[str]:
     names = {line for line in path.read_text("utf-8", "surrogateescape").split("\n") if line.strip()}
     if unknown := sorted(names - qrels.keys()):
         raise UsageError(
-            f"{rule} names {len(unknown)} queries that the benchmark does not have, such as {unknown[0]!r}."
+            f"{rule} names {len(unknown)} queries that the benchmark lacks, such as {unknown[0]!r}; remove them."
         )
     return names

@@ -1,11 +1,11 @@
-"""looktwice as a search model of mteb, so that its retrieval and re-ranking tasks run coarse or with a second look.
+"""Run mteb's retrieval and reranking tasks with looktwice, coarse or with a second look.
 
     import mteb
     from looktwice.integrations.mteb import TwoLooks
     mteb.evaluate(TwoLooks("tiny-clip", MllmReranker("tiny-vl")), mteb.get_task("Flickr30kT2IRetrieval"))
 
-Implements mteb's SearchProtocol (2.26): `index` and `search`. Vectors are held in memory; pictures are read from the
-data set again when they are looked at. Scores put candidates that were not looked at below those that were.
+This module implements mteb's SearchProtocol (2.26): `index` and `search`. Vectors stay in memory; images are read from
+the data set again for the second look. Unscored candidates rank below scored ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class TwoLooks:
-    """A shortlist by `encoder`, and where `look` is given a second look at its first `shortlist`."""
+    """A shortlist by `encoder`, and with `look` a second look at its first `shortlist` candidates."""
 
     def __init__(
         self, encoder: Encoder | str, look: MllmReranker | None = None, *, fusion: str = "0.5", shortlist: int = 50
@@ -52,27 +52,27 @@ class TwoLooks:
         self.empty = 0
 
     def index(self, corpus: Any, **kwargs: Any) -> None:
-        """Encode a corpus: a data set with `id`, `text` and perhaps `title`, `image`. Forgets the one before.
+        """Encode a corpus: a data set with `id`, `text` and perhaps `title`, `image`. It replaces the one before.
 
-        Documents that hold nothing are counted in `empty` and come last, whatever is asked.
+        Empty documents are counted in `empty` and come last for every query.
         """
         self._corpus = corpus
         self._names = [str(name) for name in corpus["id"]]
         self._places = {name: place for place, name in enumerate(self._names)}
         if len(self._places) != len(corpus):
-            raise UsageError("The corpus names a document twice; ids must be unique.")
+            raise UsageError("The corpus lists a document id twice; make ids unique.")
         self._vectors, self._blank = self._encode(corpus, self.encoder)
         self.empty = int(self._blank.sum())
         if self.empty:
             first = self._names[int(self._blank.argmax())]
-            _log.warning("%d of %d documents are empty, such as %r; they come last.", self.empty, len(corpus), first)
+            _log.warning("%d of %d documents are empty and rank last, such as %r.", self.empty, len(corpus), first)
 
     def search(
         self, queries: Any, *, top_k: int, top_ranked: Mapping[str, Sequence[str]] | None = None, **kwargs: Any
     ) -> dict[str, dict[str, float]]:
-        """Return {query: {document: score}}, the best `top_k` of the corpus, or of a query's `top_ranked`."""
+        """Return {query: {document: score}} of the best `top_k` in the corpus, or in a query's `top_ranked`."""
         if self._corpus is None:
-            raise UsageError("There is no corpus yet; call index first.")
+            raise UsageError("The corpus is missing; call index first.")
         vectors, _ = self._encode(queries, getattr(self.encoder, "for_queries", self.encoder))
         found = {}
         for place, vector in enumerate(vectors):
@@ -83,7 +83,7 @@ class TwoLooks:
 
     @property
     def mteb_model_meta(self) -> Any:
-        """What mteb writes beside its results."""
+        """Return the metadata that mteb writes beside its results."""
         try:
             meta = import_module("mteb.models.model_meta").ModelMeta
         except ImportError:
@@ -94,16 +94,18 @@ class TwoLooks:
         return meta.create_empty(overwrites=about)
 
     def _encode(self, rows: Any, encoder: Encoder) -> tuple[FloatArray, Any]:
-        """Vectors [n, d], and which rows [n] hold nothing."""
+        """Return vectors [n, d], and a mask [n] of empty rows."""
         vectors, blank = np.zeros((len(rows), self.encoder.info.dim), np.float32), np.zeros(len(rows), bool)
         for start in range(0, len(rows), BATCH):
             items = [_item(rows[i]) for i in range(start, min(start + BATCH, len(rows)))]
             blank[start : start + BATCH] = [_holds_nothing(item) for item in items]
-            vectors[start : start + BATCH] = np.nan_to_num(encoder.encode(items))  # no direction: matches nothing
+            vectors[start : start + BATCH] = np.nan_to_num(
+                encoder.encode(items)
+            )  # a NaN vector would break sorting; zeros match nothing
         return vectors, blank
 
     def _best(self, vector: FloatArray, names: Sequence[str] | None, top_k: int) -> list[Candidate]:
-        """The best `top_k` of `names`, or of the whole corpus, whose vectors are never copied."""
+        """Return the best `top_k` of `names`, or of the whole corpus, without a copy of its vectors."""
         places = None if names is None else [self._places[name] for name in names]
         names = self._names if names is None else names
         scores = (self._vectors if places is None else self._vectors[places]) @ vector

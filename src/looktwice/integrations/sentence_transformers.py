@@ -1,12 +1,12 @@
-"""looktwice where sentence-transformers expects a model of its own, so that its evaluators run on pictures and texts.
+"""Run the evaluators of sentence-transformers on images and texts with looktwice.
 
     from looktwice.integrations.sentence_transformers import AsCrossEncoder, AsSentenceTransformer
     CrossEncoderRerankingEvaluator(samples)(AsCrossEncoder(Reranker("tiny-vl")))
     InformationRetrievalEvaluator(queries, corpus, relevant)(AsSentenceTransformer("tiny-clip", Reranker("tiny-vl")))
 
-Written against sentence-transformers 6.2, and imports nothing of it. `Reranker` itself has the conventions of
-`CrossEncoder` for people; its evaluators pass further arguments and cannot take NaN. Queries and documents are what
-`looktwice.search.inputs` says: a text, a path, a PIL image, or a dict of image and text.
+This module follows sentence-transformers 6.2, and imports nothing of it. `Reranker` has the conventions of
+`CrossEncoder`, but evaluators pass further arguments and cannot handle NaN. Queries and documents have the forms of
+`looktwice.search.inputs`: a text, a path, a PIL image, or a dict of image and text.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ TAIL = 3.0  # fused scores and cosines lie in [-1, 1]: a cosine lowered by this 
 
 
 class Card:
-    """Where evaluators leave their figures: `evaluations` holds (evaluator's name, figures)."""
+    """A model card that evaluators write to: `evaluations` holds (evaluator's name, figures)."""
 
     def __init__(self) -> None:
         self.evaluations: list[tuple[str, dict[str, Any]]] = []
 
     def set_evaluation_metrics(self, evaluator: Any, metrics: Mapping[str, Any], *args: Any) -> None:
-        """What evaluators call when they are done."""
+        """Store the figures of an evaluator, which calls this when it is done."""
         self.evaluations.append((type(evaluator).__name__, dict(metrics)))
 
 
@@ -59,9 +59,9 @@ class AsCrossEncoder:
         show_progress_bar: bool = False,
         **ignored: Any,
     ) -> FloatArray:
-        """One probability per (query, document) pair. Pairs without one get UNSCORED and are counted in `unscored`.
+        """Return one probability per (query, document) pair. Pairs without one get UNSCORED; `unscored` counts them.
 
-        Raises UsageError for a `prompt_name`: the prompt is the Reranker's.
+        Raises UsageError for a `prompt_name`, as the Reranker has the prompt.
         """
         _own_prompt(prompt_name)
         p = self.reranker.predict(
@@ -72,10 +72,10 @@ class AsCrossEncoder:
 
 
 class AsSentenceTransformer:
-    """An encoder, and where `reranker` is given a second look at its first `shortlist`, for evaluators of retrieval.
+    """An encoder for evaluators of retrieval, and with `reranker` a second look at its first `shortlist` candidates.
 
-    What `encode_query` and `encode_document` return are numbers of what was encoded; `similarity` knows what they stand
-    for. Candidates that were not looked at, or got no score, stay below those that did.
+    `encode_query` and `encode_document` return indices of encoded items, which `similarity` looks up. Unscored
+    candidates rank below scored ones.
     """
 
     def __init__(
@@ -89,19 +89,19 @@ class AsSentenceTransformer:
         self.encoder: Encoder = load_encoder(encoder) if isinstance(encoder, str) else encoder
         self.reranker = reranker
         if shortlist < 1:
-            raise UsageError(f"The shortlist must hold at least 1 candidate, not {shortlist}.")
+            raise UsageError(f"shortlist must be at least 1, not {shortlist}.")
         self.fusion, self.shortlist = Fusion.parse(fusion), shortlist
         self.similarity_fn_name = "cosine" if reranker is None else "second-look"
         self.model_card_data = Card()
-        self._asked: list[QueryLike] = []  # as given: pictures in files are read again when they are looked at
+        self._asked: list[QueryLike] = []  # as given: image files are read again for the second look
         self._vectors: list[FloatArray] = []
 
     def encode_document(self, sentences: Sequence[QueryLike], prompt_name: str | None = None, **ignored: Any) -> Tensor:
-        """Encode documents; returns their numbers, [n, 1]. Raises UsageError for what cannot be read."""
+        """Encode documents and return their indices, [n, 1]. Raises UsageError for an unreadable one."""
         return self._encode(self.encoder, sentences, prompt_name, ignored)
 
     def encode_query(self, sentences: Sequence[QueryLike], prompt_name: str | None = None, **ignored: Any) -> Tensor:
-        """Encode queries, as `encode_document`; some encoders take them in another way."""
+        """Encode queries and return their indices, [n, 1]. Some encoders encode queries in another way."""
         return self._encode(getattr(self.encoder, "for_queries", self.encoder), sentences, prompt_name, ignored)
 
     def _encode(
@@ -111,26 +111,28 @@ class AsSentenceTransformer:
 
         _own_prompt(prompt_name)
         if options.get("prompt") is not None or options.get("truncate_dim") is not None:
-            raise UsageError("Vectors are used as the encoder makes them; leave out prompt and truncate_dim.")
+            raise UsageError("looktwice cannot change an encoder's vectors; leave out prompt and truncate_dim.")
         first = len(self._vectors)
         for start in range(0, len(sentences), 64):
             items = [as_item(one, f"input {start + i}") for i, one in enumerate(sentences[start : start + 64])]
-            self._vectors += list(np.nan_to_num(encoder.encode(items)))  # no direction: matches nothing
+            self._vectors += list(
+                np.nan_to_num(encoder.encode(items))
+            )  # a NaN vector would break sorting; zeros match nothing
             if self.reranker is not None:
                 self._asked += list(sentences[start : start + 64])
         return torch.arange(first, len(self._vectors), dtype=torch.float64)[:, None]
 
     def similarity(self, queries: Tensor, documents: Tensor) -> Tensor:
-        """Scores of every query against every document, [queries, documents], float32."""
+        """Return the scores of every query against every document, [queries, documents], float32."""
         import torch
 
         asked, shown = ([int(number) for number in part[:, 0]] for part in (queries, documents))
         cosines = np.stack([self._vectors[i] for i in asked]) @ np.stack([self._vectors[i] for i in shown]).T
         if self.reranker is not None:
-            cosines = np.stack([self._looked(i, shown, row) for i, row in zip(asked, cosines, strict=True)])
+            cosines = np.stack([self._reranked(i, shown, row) for i, row in zip(asked, cosines, strict=True)])
         return torch.from_numpy(cosines.astype(np.float32))
 
-    def _looked(self, query: int, documents: Sequence[int], cosines: FloatArray) -> FloatArray:
+    def _reranked(self, query: int, documents: Sequence[int], cosines: FloatArray) -> FloatArray:
         assert self.reranker is not None
         best = np.argsort(-cosines, kind="stable")[: self.shortlist]
         candidates = [Candidate(str(place), float(cosines[place])) for place in best]
@@ -144,4 +146,4 @@ class AsSentenceTransformer:
 
 def _own_prompt(name: str | None) -> None:
     if name is not None:
-        raise UsageError("The prompt is set where the Reranker is made; leave out the evaluator's prompt names.")
+        raise UsageError("The Reranker has its own prompt; leave out the evaluator's prompt names.")

@@ -1,4 +1,4 @@
-"""One self-contained HTML file that shows what the second look changed."""
+"""Write one self-contained HTML file that shows the changes by the second look."""
 
 from looktwice.report.report import write_report
 from looktwice.report.views import QueryView, ResultView, paired

@@ -1,6 +1,7 @@
-"""The geometry of the report: threads between two rows of pictures, ticks, and the line of all queries.
+"""Compute the geometry of the report: threads between two rows of images, ticks, and the line of all queries.
 
-Coordinates only; colours and widths are the style sheet's. Every drawing is stretched to its box by the browser.
+This module knows coordinates only; the style sheet sets colours and widths. The browser stretches every drawing to its
+box.
 """
 
 from __future__ import annotations
@@ -10,23 +11,23 @@ from dataclasses import dataclass
 
 from looktwice.report.views import ResultView
 
-COLUMN = 100  # width of one column of pictures, in drawing units
+COLUMN = 100  # width of one column of images, in drawing units
 HEIGHT = 60  # height of the band between the rows
 
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """One candidate's way from the upper row to the lower: an SVG path and what it means."""
+    """One candidate's way from the upper row to the lower: an SVG path and its CSS classes."""
 
     path: str
     kind: str
 
 
 def threads(results: Sequence[ResultView], columns: int) -> list[Thread]:
-    """Return a thread for every candidate that is visible in at least one row, the least telling first.
+    """Return a thread for every candidate that is visible in at least one row, the most important last.
 
-    A candidate that leaves or enters the visible columns runs to or from the right-hand edge. Drawn later means on top:
-    relevant ones last, and among equals the ones that moved further.
+    The thread of a candidate that leaves or enters the visible columns runs to or from the right-hand edge. Later
+    threads are drawn on top: relevant ones last, and among equals the ones that moved further.
     """
     visible = [r for r in results if min(r.before, r.after) <= columns]
     visible.sort(key=lambda r: (bool(r.relevant), abs(r.before - r.after), -r.after))

@@ -1,7 +1,7 @@
-"""Write the report: records in, one HTML file out that opens from disk and asks the network for nothing.
+"""Write the report: one HTML file that opens from disk and needs no network.
 
-Pictures stand once in the file, in a sheet at its end, and are shown by reference wherever they occur. All text passes
-through the template's escaping; ids never become addresses, names of elements, or style.
+The file holds each image once, in a sheet at its end, and shows it by reference. The template escapes all text; ids
+never become addresses, names of elements, or style.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _SIGNATURES = {
     b"RIFF": "image/webp",
     b"ftypavif": "image/avif",
 }
-# Control characters, half surrogate pairs, direction overrides: they cannot be written, or change what stands beside.
+# Control characters, half surrogate pairs, direction overrides: they cannot be written, or change the text beside them.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(slots=True)
 class _Sheet:
-    """The pictures of the file, each once."""
+    """The images of the file, each once."""
 
     numbers: dict[bytes, int] = field(default_factory=dict)
 
-    def add(self, picture: bytes | None) -> int | None:
-        return None if picture is None else self.numbers.setdefault(picture, len(self.numbers))
+    def add(self, image: bytes | None) -> int | None:
+        return None if image is None else self.numbers.setdefault(image, len(self.numbers))
 
     def addresses(self) -> Iterator[str]:
-        for picture in self.numbers:
-            yield f"data:{_mime(picture)};base64,{base64.b64encode(picture).decode('ascii')}"
+        for image in self.numbers:
+            yield f"data:{_mime(image)};base64,{base64.b64encode(image).decode('ascii')}"
 
 
 def write_report(
@@ -63,15 +63,15 @@ def write_report(
 ) -> None:
     """Write one self-contained HTML file; the same arguments give the same bytes.
 
-    `summary` is a table, one mapping per row, the keys of the first being its head; so is each of `tables`, after its
-    title. `plots` are (title, SVG, caption). `tally` says how many queries gained, lost and stayed where `queries` are
-    only some of them, `total` how many there are where they are the first of them. `manifest` may be nested. `columns`
-    is how many candidates stand side by side; the numbers below list twice as many and every relevant one. Where all
-    queries carry measures of both orders, those that gained most come first and those that lost most last. The file
-    appears whole or not at all. Raises UsageError for a thumbnail that is no picture or a path that cannot be written.
+    `summary` is a table with one mapping per row; the keys of the first row are its head. Each of `tables` is a title
+    and such a table. `plots` are (title, SVG, caption). If `queries` are only some of all queries, `tally` counts those
+    that gained, lost and stayed, and `total` counts all. `manifest` may be nested. `columns` is the number of
+    candidates side by side; the list below has twice as many and every relevant one. If all queries have measures of
+    both orders, they are sorted from the largest gain to the largest loss. The file appears whole or not at all. Raises
+    UsageError for a thumbnail of an unknown format or a path that is not writable.
     """
     if columns < 1:
-        raise UsageError(f"A report shows at least one column, not {columns}.")
+        raise UsageError(f"columns must be at least 1, not {columns}.")
     measure = _shared_measure(queries)
     ranked = sorted(queries, key=lambda view: -_gain(view, measure)) if measure else list(queries)
     sheet = _Sheet()
@@ -115,14 +115,14 @@ def _environment() -> Environment:
 
 
 def _printable(value: Any) -> Any:
-    """Make every string that the template prints one that a file can hold; markup of our own passes unchanged."""
+    """Escape characters that a file cannot hold, in every string that the template prints; keep our own markup."""
     if type(value) is not str:
         return value
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
 
 
 def _block(view: QueryView, given: int, measure: str | None, sheet: _Sheet, columns: int) -> dict[str, Any]:
-    """Everything the template shows of one query. Texts need room: without any picture five stand side by side."""
+    """Return the template's data of one query. Texts need room: without any image, five stand side by side."""
     columns = columns if any(r.thumbnail for r in view.results) else min(columns, 5)
     before = sorted((r for r in view.results if r.before <= columns), key=lambda r: r.before)
     after = sorted((r for r in view.results if r.after <= columns), key=lambda r: r.after)
@@ -162,7 +162,7 @@ def _telling(results: Sequence[ResultView], depth: int) -> list[ResultView]:
 
 
 def _shared_measure(queries: Sequence[QueryView]) -> str | None:
-    """The first measure that every query has for both orders."""
+    """Return the first measure that every query has for both orders."""
     if not queries:
         return None
     return next((n for n in queries[0].before if all(n in v.before and n in v.after for v in queries)), None)
@@ -173,13 +173,13 @@ def _gain(view: QueryView, measure: str | None) -> float:
 
 
 def _tally(blocks: Sequence[Mapping[str, Any]]) -> tuple[int, int, int]:
-    """How many queries gained, lost, and stayed."""
+    """Count the queries that gained, lost, and stayed."""
     gains = [block["value"][2] for block in blocks if block["value"]]
     return sum(g > 0 for g in gains), sum(g < 0 for g in gains), sum(g == 0 for g in gains)
 
 
 def _table(rows: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | None:
-    """The summary as its head, its rows, and which columns hold words and stand on the left."""
+    """Return a table as head, rows, and flags for the columns of text, which are left-aligned."""
     if not rows:
         return None
     head = list(rows[0])
@@ -188,12 +188,12 @@ def _table(rows: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | None:
 
 
 def _svg(text: str) -> str:
-    """An address of its own, so that its style cannot reach the page."""
+    """Return an SVG as a data URL, so that its style cannot affect the page."""
     return f"data:image/svg+xml;base64,{base64.b64encode(text.encode('utf-8', 'replace')).decode('ascii')}"
 
 
 def _sections(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The manifest as titled lists: plain values first, then one list for each nested mapping."""
+    """Return the manifest as titled lists: plain values first, then one list for each nested mapping."""
     entries = {str(key): _named(value) for key, value in manifest.items()}
     plain = {key: value for key, value in entries.items() if not isinstance(value, Mapping)}
     nested = [(key, list(_flat(value))) for key, value in entries.items() if isinstance(value, Mapping)]
@@ -201,7 +201,7 @@ def _sections(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, st
 
 
 def _named(value: Any) -> Any:
-    """A list of mappings as one mapping: the only one itself, several under their numbers."""
+    """Turn a list of mappings into one mapping: a single one as it is, several under their numbers."""
     if isinstance(value, list | tuple) and value and all(isinstance(entry, Mapping) for entry in value):
         return value[0] if len(value) == 1 else {str(n): entry for n, entry in enumerate(value, start=1)}
     return value
@@ -216,7 +216,7 @@ def _flat(mapping: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _number(value: Any) -> str:
-    """Whole numbers with thin spaces between thousands, others to about four digits, a dash for nothing."""
+    """Format integers with thin spaces between thousands, other numbers to about four digits, None as a dash."""
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -228,11 +228,13 @@ def _number(value: Any) -> str:
     return f"{value:.{3 if abs(value) < 10 else 1}f}"
 
 
-def _mime(picture: bytes) -> str:
+def _mime(image: bytes) -> str:
     for signature, mime in _SIGNATURES.items():
-        if picture.startswith(signature) or (signature == b"ftypavif" and picture[4:12] == signature):
+        if image.startswith(signature) or (signature == b"ftypavif" and image[4:12] == signature):
             return mime
-    raise UsageError(f"A thumbnail of {len(picture)} bytes is no JPEG, PNG, GIF, WebP or AVIF; use media.thumbnail.")
+    raise UsageError(
+        f"A thumbnail of {len(image)} bytes has an unknown format; encode it with sources.images.thumbnail."
+    )
 
 
 def _package_text(name: str) -> str:

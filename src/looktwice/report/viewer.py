@@ -1,4 +1,4 @@
-"""Answers as a report shows them: thumbnails of what it will draw, labels and measures where there are any."""
+"""Prepare answers for a report: thumbnails of the candidates that it draws, and labels and measures if known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDE = 144  # pixels of a thumbnail
 
 
 class Viewer:
-    """Makes one QueryView per answer; a thumbnail is made once, and kept for the next query that shows it."""
+    """A maker of one QueryView per answer, which keeps thumbnails for later queries."""
 
     def __init__(self, find: Resolver, qrels: Qrels | None = None, measures: Sequence[str] = ()) -> None:
         self._find = find
@@ -28,7 +28,7 @@ class Viewer:
         self._texts: dict[str, str | None] = {}
 
     def view(self, answer: Answer) -> QueryView:
-        """What the report shows of one answer."""
+        """Return the view of one answer."""
         labels = None if self._qrels is None else self._qrels.get(answer.query.id, {})
         relevant = None if labels is None else {name for name, grade in labels.items() if grade > 0}
         self._fetch(answer, relevant or set())

@@ -1,4 +1,4 @@
-"""What a report shows, as plain records. Knows neither files nor models: pictures arrive as encoded thumbnails."""
+"""Plain records of a report's contents. Images arrive as encoded thumbnails, so this needs no files or models."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from looktwice.types import Candidate, Hit
 class ResultView:
     """One candidate of one query, with its place in both orders.
 
-    `before` is its rank in the shortlist and `after` in the answer, both from 1. `p` is None where the second look has
-    no score, and `note` then says why. `thumbnail` is an encoded picture as `images.thumbnail` returns it (JPEG, PNG,
-    WebP, GIF or AVIF); `relevant` is None where nothing is labelled.
+    `before` is its rank in the shortlist and `after` in the answer, both from 1. `p` is None if the second look has no
+    score, and `note` then holds the reason. `thumbnail` is an encoded image as `images.thumbnail` returns it (JPEG,
+    PNG, WebP, GIF or AVIF). `relevant` is None without labels.
     """
 
     id: str
@@ -32,10 +32,10 @@ class ResultView:
 
 @dataclass(frozen=True, slots=True)
 class QueryView:
-    """One query: what was asked, every candidate, and measures of both orders where labels are known.
+    """One query with every candidate, and measures of both orders if labels are known.
 
-    The first name in `before` and `after` that both share is the one that queries are sorted by and drawn with; values
-    lie in [0, 1]. `relevant` is how many relevant items exist, whether or not the shortlist found them.
+    Queries are sorted and drawn by the first measure that `before` and `after` share; values lie in [0, 1]. `relevant`
+    counts all relevant items, including those that the shortlist missed.
     """
 
     id: str
@@ -55,9 +55,9 @@ def paired(
     texts: Mapping[str, str | None] | None = None,
     relevant: Collection[str] | None = None,
 ) -> list[ResultView]:
-    """Join a shortlist, in its order, with the hits made of it; `relevant` None means that nothing is labelled.
+    """Join a shortlist, in its order, with its hits; `relevant` None means no labels.
 
-    Raises UsageError when the two do not hold the same ids.
+    Raises UsageError if the two do not hold the same ids.
     """
     place = {candidate.id: rank for rank, candidate in enumerate(shortlist, start=1)}
     if place.keys() != {hit.id for hit in hits}:
