@@ -138,3 +138,13 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_old_names_work_and_warn_and_new_ones_do_not(recwarn: pytest.WarningsRecorder) -> None:
+    import looktwice
+
+    for name in looktwice.__all__:
+        assert getattr(looktwice, name) is not None
+    assert not [warning for warning in recwarn if warning.category is DeprecationWarning]
+    with pytest.deprecated_call(match=r"SecondLook.*MllmReranker"):
+        assert looktwice.SecondLook is looktwice.MllmReranker  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -295,3 +296,16 @@ def test_chunks_do_not_shift_rows(tmp_path: Path) -> None:
     for i in (0, 31, 32, 34, 63, 64, 69):
         assert p[f"x{i:02}.png"] == pytest.approx(3 * i / 255)
     assert np.isfinite([v for v in p.values() if v is not None]).all()
+
+
+def test_threads_share_a_retriever(table: Table, colours: ColorEncoder) -> None:
+    """Several threads ask at once, through one scorer's name, and get what one after the other gets."""
+    retriever = Retriever(table, colours, "tiny-vl", shortlist=4, device="cpu", dtype="float32")
+    queries = [flat(200, 0, 0), flat(0, 200, 0), "red", "blue"]
+    expected = [Retriever(table, colours, retriever.reranker, shortlist=4).search(query).ranking for query in queries]
+    with ThreadPoolExecutor(4) as pool:
+        found = [answer.ranking for answer in pool.map(retriever.search, queries * 2)]
+    assert [[hit.id for hit in ranking] for ranking in found] == [
+        [hit.id for hit in ranking] for ranking in expected * 2
+    ]
+    assert [hit.p for hit in found[0]] == pytest.approx([hit.p for hit in expected[0]], abs=1e-5)

@@ -52,7 +52,7 @@ _HOME = {
 }
 
 
-_RENAMED = {"MllmReranker": "MllmReranker"}
+_RENAMED = {"SecondLook": "MllmReranker"}
 
 
 def __getattr__(name: str) -> Any:

@@ -119,5 +119,7 @@ def renamed_keyword(given: Mapping[str, Any], old: str, new: str, value: Any) ->
     """Return the value of the old keyword if it was given, else `value` of the new one."""
     if old not in given:
         return value
+    if value is not None:
+        raise TypeError(f"{old} is the old name of {new}; pass only {new}")
     warn_renamed(old, new)
     return given[old]

@@ -68,6 +68,13 @@ def test_a_full_disk_under_stdout_is_said_once(deleting: list[str], fails: bool)
     assert done.stderr.count("Error: No space left on device") == 1
 
 
+def test_a_closed_stdout_is_no_bug() -> None:
+    """As after `>&-`: Python then has no sys.stdout at all."""
+    command = f"{sys.executable} -m looktwice models >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, env=ENVIRONMENT, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+
+
 def test_a_terminal_without_the_characters_gets_escapes() -> None:
     done = subprocess.run(
         [sys.executable, "-c", MAIN, "models", "fusion"],

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from io import TextIOWrapper
 from typing import Any
@@ -155,4 +156,7 @@ def _sentence(error: BaseException) -> str:
 
 def main() -> None:
     """Run the `looktwice` script."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell (>&-): nobody reads it, and no verb has to know
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     app()

@@ -45,7 +45,7 @@ def _comparable(path: Path, run: Run, qrels: Qrels, known: Collection[str] | Non
     ids = {name for rows in run.values() for name, _ in rows}
     if known is not None and ids and not ids & set(known):
         raise UsageError(
-            f"The table holds no item of {path}, such as {min(ids)!r}; pass the table that the run came from."
+            f"None of the ids in {path}, such as {min(ids)!r}, is in the table; pass the table that it came from."
         )
 
 

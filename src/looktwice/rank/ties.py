@@ -1,4 +1,7 @@
-"""Order candidates the same way everywhere in looktwice. This module knows numbers and ids, no model."""
+"""Order candidates by score, then coarse score, then id. `fusion.fuse` orders hits, and asks `entropy` about ties.
+
+This module knows numbers and ids, no model.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypeAlias
 
 from looktwice.errors import UsageError
@@ -55,6 +56,7 @@ class MllmReranker:
         self._scorers: dict[str, Scorer] = {}
         self._tie_scorers: dict[str, Scorer] = {}
         self._reason: str | None = None
+        self._lock = RLock()  # a server asks from several threads
 
     @classmethod
     def of(cls, scorer: MllmReranker | Scorer | str | Any | None, **settings: Any) -> MllmReranker | None:
@@ -126,11 +128,12 @@ class MllmReranker:
         """Return the scorer for a prompt. Prompts share one copy of the weights."""
         if isinstance(self.mllm, Scorer):
             return self._scorers.setdefault("", self.mllm)
-        if prompt not in self._scorers:
-            known = next(iter(self._scorers.values()), None)
-            made = load_scorer(self.mllm, prompt=prompt, config=self.config) if known is None else None
-            self._scorers[prompt] = made or known.with_prompt(prompt)  # type: ignore[union-attr]  # one of both
-        return self._scorers[prompt]
+        with self._lock:
+            if prompt not in self._scorers:
+                known = next(iter(self._scorers.values()), None)
+                made = load_scorer(self.mllm, prompt=prompt, config=self.config) if known is None else None
+                self._scorers[prompt] = made or known.with_prompt(prompt)  # type: ignore[union-attr]  # one of both
+            return self._scorers[prompt]
 
     def scorer_for(self, query: Item, candidates: Sequence[Ref]) -> Scorer:
         """Return the scorer whose prompt fits this query and all of these candidates. Raises UsageError as `score`."""
@@ -149,10 +152,11 @@ class MllmReranker:
         Raises UsageError for a scorer that can ask only one question.
         """
         name = _common_prompt(query, _kinds(candidates), modes.P_TRUE)
-        if name not in self._tie_scorers:
-            first = self.scorer_for(query, candidates)
-            self._tie_scorers[name] = first.plain().with_prompt(name, modes.P_LABEL)
-        return self._tie_scorers[name]
+        with self._lock:
+            if name not in self._tie_scorers:
+                first = self.scorer_for(query, candidates)
+                self._tie_scorers[name] = first.plain().with_prompt(name, modes.P_LABEL)
+            return self._tie_scorers[name]
 
     def settings(self) -> list[Mapping[str, Any]]:
         """Return the settings for a run's manifest: one record per prompt in use."""
@@ -197,9 +201,10 @@ class MllmReranker:
         if self._cache is None or scorer.listwise:
             return None
         key = (id(scorer), source.tokens_key)
-        if key not in self._cached:
-            self._cached[key] = CachedScorer(scorer, self._cache, source.tokens_key)
-        return self._cached[key]
+        with self._lock:
+            if key not in self._cached:
+                self._cached[key] = CachedScorer(scorer, self._cache, source.tokens_key)
+            return self._cached[key]
 
     @property
     def _hits(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from looktwice.codecs import parse_codec
@@ -43,6 +44,7 @@ class CandidateLoader:
         self._resolve, self._table, self._codec, self._besides = resolve, table, codec, besides
         self._missing, self._asymmetric = _policy(missing), asymmetric
         self._images = ImageLoader() if cache_bytes is None else ImageLoader(cache_bytes)
+        self._lock = Lock()
         self._made: dict[int, tuple[Scorer, ImageLoader]] = {}  # by id: a scorer need not be hashable
 
     @classmethod
@@ -63,9 +65,10 @@ class CandidateLoader:
 
     def for_scorer(self, scorer: Scorer) -> ImageLoader:
         """Return the loader of images or of tokens for this scorer, the same one each time."""
-        if id(scorer) not in self._made:
-            self._made[id(scorer)] = scorer, self._make(scorer)
-        return self._made[id(scorer)][1]
+        with self._lock:
+            if id(scorer) not in self._made:
+                self._made[id(scorer)] = scorer, self._make(scorer)
+            return self._made[id(scorer)][1]
 
     def settings(self) -> list[Mapping[str, Any]]:
         """Return the sources of candidates for a run's manifest."""

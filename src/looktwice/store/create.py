@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from looktwice.errors import StoreError, UsageError
+from looktwice.errors import Locked, StoreError, UsageError
 from looktwice.files import DRAFT
 from looktwice.store import manifest
 from looktwice.store.lance import connect, plain_errors
@@ -49,6 +49,8 @@ def create_tables(
         location.prepare()
         _demand_free(location)
         with WriterLock(location).hold():
+            if location.exists(manifest.NAME):
+                raise Locked(f"Another process has just made the table {location}; run the same command again.")
             _demand_free(location)
             _clear_leftovers(location)
             _create(connect(location), encoder, columns)

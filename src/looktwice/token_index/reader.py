@@ -10,7 +10,7 @@ skip     the candidate counts as missing and keeps its place in the tail.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Policy: TypeAlias = Literal["error", "encode", "skip"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
+QUERIES = 8  # coded queries kept: threads of a server take turns
 CHUNK = 128  # candidates whose tokens are decoded and scored together
 
 REASONS = {
@@ -65,7 +66,7 @@ class TokenLoader(ImageLoader):
         self.asymmetric = asymmetric
         self.set = open_set(table, self.maker.tokens_info(), codec)
         self.counts: Counter[str] = Counter()
-        self._asked: tuple[Item, Item] | None = None
+        self._queries: deque[tuple[Item, Item]] = deque(maxlen=QUERIES)
 
     def load(self, entries: Sequence[Item | CandidateRef | LoadError]) -> Iterator[list[Loaded]]:
         """Yield items with their tokens, in order, in lists of CHUNK; the next list is decoded meanwhile.
@@ -112,11 +113,12 @@ class TokenLoader(ImageLoader):
         """
         if self.asymmetric or item.image is None or item.tokens is not None:
             return item
-        kept = self._asked
-        if kept is None or kept[0] is not item:
-            coded = self.set.codec.round_trip(self.maker.visual_tokens([item])[0])
-            kept = self._asked = (item, replace(item, tokens=coded))
-        return kept[1]
+        kept = next((coded for asked, coded in tuple(self._queries) if asked is item), None)
+        if kept is None:
+            tokens = self.set.codec.round_trip(self.maker.visual_tokens([item])[0])
+            kept = replace(item, tokens=tokens)
+            self._queries.append((item, kept))
+        return kept
 
     @property
     def tokens_key(self) -> str:
