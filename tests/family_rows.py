@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from family_rows_more import MORE
 from tiny_families import Row
 
 VIT = {"vision_config.image_size": 32, "vision_config.patch_size": 8}
@@ -466,5 +467,6 @@ ROWS: tuple[Row, ...] = (
         config={"text_config.num_hidden_layers": 4},
     ),
     Row("minimax_m3_vl", "]<]image[>[", needs="torchvision"),
+    *MORE,
 )
 BY_NAME = {row.key: row for row in ROWS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from importlib import import_module
 from pathlib import Path
@@ -132,6 +133,7 @@ def load_mllm(
         config = AutoConfig.from_pretrained(checkpoint.source, local_files_only=True, trust_remote_code=False)
     budget(config, processor, resolution, max_tiles)
     model = load_weights(checkpoint, placement, "AutoModelForImageTextToText")
+    check_model(checkpoint.name, model)
     with hook_lock(model):  # weights are shared: another thread may hold the same model
         widen_head(model)
     return Mllm(checkpoint.name, checkpoint.revision, model, processor, resolution)
@@ -168,6 +170,20 @@ def check_processor(name: str, processor: Any) -> None:
     if getattr(processor, "image_processor", None) is None:
         raise UsageError(f"{name} has no image processor, so it cannot read images; choose a vision-language model.")
     chat.check_template(processor)
+
+
+def check_model(name: str, model: Any) -> None:
+    """Refuse a model in which no next token follows the prompt, or whose head cannot be found."""
+    if "decoder_input_ids" in inspect.signature(model.forward).parameters:
+        raise UsageError(
+            f"{name} writes in a decoder of its own, apart from what it reads, so no next token follows the prompt; "
+            "choose a decoder-only model."
+        )
+    if model.get_output_embeddings() is None:
+        raise UsageError(
+            f"{name} shows no head that gives the next token (its get_output_embeddings in transformers is empty), so "
+            "it cannot be asked for a score; choose another model."
+        )
 
 
 def budget(config: Any, processor: Any, resolution: int | None, max_tiles: int | None) -> None:
