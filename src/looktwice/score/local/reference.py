@@ -102,7 +102,7 @@ class Reference(Scorer):
                 return_tensors="pt",
             )
         except (ValueError, MemoryError) as error:  # how processors refuse a picture, such as one far too long
-            why = str(error) or "not enough memory"
+            why = first_line(error) if str(error) else "not enough memory"
             raise ModelError(f"This pair cannot be prepared for {self.mllm.name}: {why}") from error
         return inputs.to(self.mllm.model.device, self.mllm.model.dtype)
 
