@@ -15,7 +15,11 @@ QWEN_IDS = {"vision_start_token_id": "<|vision_start|>", "vision_end_token_id": 
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 CONVNEXT = {"vision_config.architecture": "test_convnext", "vision_config.hidden_size": 64}  # stride 32
 VQ = {"vq_config.base_channels": 32, "vq_config.channel_multiplier": [1, 1], "vq_config.num_res_blocks": 1}
-
+PERCEPTION = {
+    "vision_config.architecture": "test_vit",
+    "vision_config.model_args": {"embed_dim": 32, "depth": 2, "img_size": [32, 32], "patch_size": 8},
+    "projector_pooling_ratio": 2,
+}
 LINEAR = {
     "text_config.num_hidden_layers": 4,
     "text_config.linear_num_key_heads": 2,
@@ -65,12 +69,19 @@ MORE: tuple[Row, ...] = (
         images={"vision_input_type": "vanilla", "tile_size": 32, "max_num_tiles": 4},
         ids={"video_token_id": "<video>"},
         processor={"patch_size": 8, "pooling_ratio": 2},
-        config={
-            "vision_config.architecture": "test_vit",
-            "vision_config.model_args": {"embed_dim": 32, "depth": 2, "img_size": [32, 32], "patch_size": 8},
-            "projector_pooling_ratio": 2,
-        },
+        config=PERCEPTION,
         needs="timm",
+    ),
+    Row(
+        "perception_lm",
+        name="perception_lm (tiles)",
+        tokens=VIDEO,
+        images={"vision_input_type": "thumb+tile", "tile_size": 32, "max_num_tiles": 4},
+        ids={"video_token_id": "<video>"},
+        processor={"patch_size": 8, "pooling_ratio": 2},
+        config=PERCEPTION,
+        needs="timm",
+        refused="expects each tensor to be equal size",  # images of different numbers of tiles
     ),
     Row(
         "fast_vlm",
@@ -317,7 +328,7 @@ MORE: tuple[Row, ...] = (
     Row(
         "deepseek_ocr2",
         images={"size": {"height": 1024, "width": 1024}, "tile_size": 768},
-        slow=True,  # its images are 1024 and 768 pixels wide, whatever the settings say
+        slow=True,  # the model has queries for images 1024 and 768 pixels wide, and for no others
         config={
             "vision_config.sam_config.downsample_channels": [32, 32],
             "vision_config.sam_config.output_channels": 8,
@@ -354,12 +365,13 @@ MORE: tuple[Row, ...] = (
     ),
     Row(
         "inkling_mm_model",
-        images={"patch_size": 8},
+        images={"size": {"height": 8, "width": 8}},
         config={
             "vision_config.text_hidden_size": 32,
             "vision_config.num_hidden_layers": 4,
             "vision_config.patch_size": 8,
             "text_config.unpadded_vocab_size": 1024,
+            "text_config.logits_mup_width_multiplier": 1.0,
         },
         needs="torchvision",
     ),

@@ -102,7 +102,7 @@ class Reference(Scorer):
                 return_tensors="pt",
             )
         except (ValueError, MemoryError) as error:  # how processors refuse an image, such as one far too long
-            why = str(error).rstrip(".") or "not enough memory"
+            why = first_line(error) if str(error) else "not enough memory"
             raise ModelError(f"{self.mllm.name} cannot prepare this pair ({why}); leave the item out.") from error
         return inputs.to(self.mllm.model.device, self.mllm.model.dtype)
 
