@@ -61,7 +61,7 @@ def test_rotary_grids_by_hand(mllm: Get) -> None:
 
 
 def test_a_template_that_loses_a_picture_is_refused(plain: Family) -> None:
-    with pytest.raises(ModelError, match="number of pictures"):
+    with pytest.raises(ModelError, match="number of images"):
         plain.expand_placeholders([1, 2], [(Block("global", 1, 1),)])
 
 
