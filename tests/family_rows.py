@@ -163,7 +163,7 @@ ROWS: tuple[Row, ...] = (
             "vision_config.projector_output_dim": 32,
             "vision_config.intermediate_size": 128,
         },
-        refused="forward in transformers fails",
+        refused="in transformers fails",
         needs="torchvision",
     ),
     Row("llava", images=CLIP, processor=LLAVA, config=VIT),

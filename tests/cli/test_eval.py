@@ -83,7 +83,7 @@ def test_odd_runs_are_counted_and_those_of_another_collection_refused(looktwice,
         assert told in done.err
     assert "unknown_items" not in looktwice(*arguments, "--json").records[0]["problems"]["a.trec"]
     write_run(tmp_path / "a.trec", {"q1": [("elsewhere/1.png", 2.0)]})
-    assert "pass the table that the run came from" in looktwice(*arguments, "--table", "mine.lt").err
+    assert "pass the table that it came from" in looktwice(*arguments, "--table", "mine.lt").err
     for other in ({"Q1": [("red/1.png", 1.0)]}, {}):
         write_run(tmp_path / "a.trec", other)
         done = looktwice(*arguments)

@@ -160,7 +160,7 @@ def test_long_texts_are_cut_counted_and_reported_once(
         rows = encoder.encode([Item("a", text=start), Item("b", text=start + "at night"), Item("c", text="a dog")])
         encoder.encode([Item("d", text=start)])
         encoder.encode([Item("e", text=start * 10_000)])
-    assert encoder.truncated == 4 and "A text of 3,800,000 characters is cut" in caplog.text
+    assert encoder.truncated == 4 and "A text of 3,800,000 characters is too long" in caplog.text
     assert [record.getMessage() for record in caplog.records if "tokens of text" in record.getMessage()] == [
         f"{encoder.info.name} reads 16 tokens of text and cuts longer texts; shorten them to use all of them."
     ]
@@ -261,7 +261,7 @@ def test_a_batch_that_does_not_fit_is_halved(
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("clip-x", {}, "There is no model"),
+        ("clip-x", {}, "Unknown model"),
         ("{clip}@5", {}, "5 px is out of range"),
         ("tower:{clip}", {}, "not a multimodal LLM"),
         ("{qwen3_vl}", {}, "as tower:"),

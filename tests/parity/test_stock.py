@@ -24,7 +24,7 @@ def test_the_reference_path_is_stock_or_the_refusal_is_true(row: Row, tmp_path: 
         pytest.skip("timm is not installed, and this family's vision tower comes from it")
     outcome = measure(row, tmp_path / "m")
     if row.needs and find_spec(row.needs) is None:
-        assert outcome.path == "refused" and f"needs {row.needs}: pip install" in outcome.reason
+        assert outcome.path == "refused" and f"needs {row.needs}; install it with: pip install" in outcome.reason
         pytest.skip(f"{row.needs} is not installed, and this family's processor needs it")
     if row.refused:
         assert outcome.path == "refused" and re.search(row.refused, outcome.reason), outcome
