@@ -131,8 +131,10 @@ class MllmReranker:
         with self._lock:
             if prompt not in self._scorers:
                 known = next(iter(self._scorers.values()), None)
-                made = load_scorer(self.mllm, prompt=prompt, config=self.config) if known is None else None
-                self._scorers[prompt] = made or known.with_prompt(prompt)  # type: ignore[union-attr]  # one of both
+                if known is None:
+                    self._scorers[prompt] = load_scorer(self.mllm, prompt=prompt, config=self.config)
+                else:
+                    self._scorers[prompt] = known.with_prompt(prompt)
             return self._scorers[prompt]
 
     def scorer_for(self, query: Item, candidates: Sequence[Ref]) -> Scorer:
