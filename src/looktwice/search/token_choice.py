@@ -8,14 +8,13 @@ from threading import Lock
 from typing import Any
 
 from looktwice.codecs import parse_codec
-from looktwice.errors import UnknownName
 from looktwice.score import Scorer
 from looktwice.search.resolve import in_folder, in_table
 from looktwice.sources import Urls
 from looktwice.sources.loader import CandidateRef, ImageLoader, LoadError, Resolver
 from looktwice.store import TableReader
 from looktwice.token_index import TokenLoader
-from looktwice.token_index.reader import POLICIES, Policy
+from looktwice.token_index.reader import policy_named
 from looktwice.token_index.sets import usable
 
 
@@ -42,7 +41,7 @@ class CandidateLoader:
         if codec not in ("auto", "pictures"):
             parse_codec(codec)  # refuse a wrong name now, whatever the table holds
         self._resolve, self._table, self._codec, self._besides = resolve, table, codec, besides
-        self._missing, self._asymmetric = _policy(missing), asymmetric
+        self._missing, self._asymmetric = policy_named(missing), asymmetric
         self._images = ImageLoader() if cache_bytes is None else ImageLoader(cache_bytes)
         self._lock = Lock()
         self._made: dict[int, tuple[Scorer, ImageLoader]] = {}  # by id: a scorer need not be hashable
@@ -85,10 +84,3 @@ class CandidateLoader:
         if codec == "pictures":
             return self._images
         return TokenLoader(self._table, scorer, codec, policy=self._missing, asymmetric=self._asymmetric)
-
-
-def _policy(name: str) -> Policy:
-    """Return the policy for candidates without stored tokens. Raises UnknownName."""
-    if name not in POLICIES:
-        raise UnknownName("policy for missing tokens", name, POLICIES)
-    return name

@@ -39,6 +39,13 @@ REASONS = {
 """Reasons of `MediaError` that come from this module, with their descriptions."""
 
 
+def policy_named(name: str) -> Policy:
+    """Return the policy for candidates without stored tokens. Raises UnknownName."""
+    if name not in POLICIES:
+        raise UnknownName("policy for missing tokens", name, POLICIES)
+    return name
+
+
 class TokenLoader(ImageLoader):
     """Reads tokens from `table` for `scorer`; `codec` names the set if there are several.
 
@@ -58,11 +65,9 @@ class TokenLoader(ImageLoader):
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         super().__init__(cache_bytes)
-        if policy not in POLICIES:
-            raise UnknownName("policy for missing tokens", policy, POLICIES)
         self.table = table
         self.maker = demand_tokens(scorer)
-        self.policy = policy
+        self.policy = policy_named(policy)
         self.asymmetric = asymmetric
         self.set = open_set(table, self.maker.tokens_info(), codec)
         self.counts: Counter[str] = Counter()
