@@ -45,7 +45,10 @@ Direction = Annotated[
 ]
 Shortlist = Annotated[int, typer.Option(help="Number of candidates that get the second look.")]
 K = Annotated[int, typer.Option("-k", "--k", help="Number of hits to show.")]
-Where = Annotated[str | None, typer.Option(help='Search only items that pass this SQL filter, such as "year > 2020".')]
+Where = Annotated[
+    str | None,
+    typer.Option(help='Only items that pass this filter: SQL such as "year > 2020", or JSON: {"year": {">": 2020}}.'),
+]
 NoRerank = Annotated[bool, typer.Option("--no-rerank", help="Return the shortlist without a second look.")]
 QueryFile = Annotated[
     Path,

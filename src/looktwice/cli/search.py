@@ -109,6 +109,8 @@ def search(
         opened = Retriever(path, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **compute.placement)
         if len(opened.table) == 0:
             note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
+        elif where is not None and (why := opened.table.why_empty(where)):
+            note(why)
         answers = opened.search_many(queries, k=k, where=where)
         with nullcontext() if look is None else closing(look):
             Outputs.of(output, opened.loader.find, asked).write(answers)

@@ -25,7 +25,7 @@ from looktwice.search.second_stage import SecondStage
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import in_chunks
 from looktwice.sources.prefetch import pixels_of
-from looktwice.store import Table, TableReader
+from looktwice.store import Table, TableReader, Where
 from looktwice.types import Candidate, Encoder, EncoderInfo, Hit, Item
 
 if TYPE_CHECKING:
@@ -137,11 +137,12 @@ class Retriever:
             self.table.manifest.check(self._encoder.info, self.table.path)
         return self._encoder
 
-    def search(self, query: QueryLike, *, k: int = 10, where: str | None = None, rerank: bool = True) -> Answer:
+    def search(self, query: QueryLike, *, k: int = 10, where: Where | None = None, rerank: bool = True) -> Answer:
         """Return the answer to one query: a path, a PIL image, a text, a dict of both or an Item (see `inputs`).
 
-        `where` is a filter in SQL over the table's columns. Raises QueryError for an unusable query, and UsageError for
-        k < 1, an unusable filter, and a prompt that cannot show this query.
+        `where` is a filter over the table's columns, in SQL or as a dict: {"price": {"<": 20}, "shop": "a"}. Raises
+        QueryError for an unusable query, and UsageError for k < 1, an unusable filter, and a prompt that cannot show
+        this query.
         """
         answer = next(self.search_many([as_query(query, "query")], k=k, where=where, rerank=rerank))
         if answer.error is not None:
@@ -149,7 +150,7 @@ class Retriever:
         return answer
 
     def search_many(
-        self, queries: Iterable[QueryLike], *, k: int = 10, where: str | None = None, rerank: bool = True
+        self, queries: Iterable[QueryLike], *, k: int = 10, where: Where | None = None, rerank: bool = True
     ) -> Iterator[Answer]:
         """Yield one answer per query, in order. The table is searched for several queries at once.
 
@@ -177,7 +178,7 @@ class Retriever:
             return error
 
     def _first_look(
-        self, batch: Sequence[Item | QueryError], depth: int, where: str | None
+        self, batch: Sequence[Item | QueryError], depth: int, where: Where | None
     ) -> Iterator[tuple[Item | QueryError, list[Candidate], RunStats]]:
         """Yield each query with its shortlist and its share of the seconds."""
         spent = RunStats()
