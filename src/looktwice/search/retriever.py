@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from looktwice.codecs import parse_codec
-from looktwice.encode import load_encoder
+from looktwice.encode import load_encoder, query_encoder
 from looktwice.errors import QueryError, UsageError, renamed_keyword
 from looktwice.rank import Fusion, Ties, fuse
 from looktwice.rank.budget import Budget
@@ -26,7 +26,6 @@ from looktwice.search.run_record import RunStats, run_manifest
 from looktwice.search.second_stage import SecondStage
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import in_chunks
-from looktwice.sources.prefetch import pixels_of
 from looktwice.store import Table, TableReader
 from looktwice.types import Candidate, Encoder, EncoderInfo, Hit, Item
 
@@ -187,7 +186,7 @@ class Retriever:
         run = {**self._about(self.encoder.info), "items": len(self.table)}
         run |= {"k": k, "shortlist": self.shortlist, "where": where}
         read = (self._read(query, str(number), stage is not None) for number, query in enumerate(queries, start=1))
-        for batch in in_chunks(read, _pixels, BATCH):
+        for batch in in_chunks(read, BATCH):
             for query, shortlist, stats in self._first_look(batch, max(k, self.shortlist), where):
                 if isinstance(query, QueryError):
                     yield Answer(Item(query.query), [], [], k, {**run, "second_look": None}, stats, error=query)
@@ -227,9 +226,7 @@ class Retriever:
 
         if isinstance(query, QueryError):
             return query
-        encoder: Encoder = getattr(
-            self.encoder, "for_queries", self.encoder
-        )  # some encode queries at another image size
+        encoder = query_encoder(self.encoder)
         vector = vector_of(query, lambda item: encoder.encode([item])[0])
         if np.isfinite(vector).all():
             return vector
@@ -270,10 +267,6 @@ def _first_pass(budget: Budget, codec: str) -> str | None:
     if codec not in ("auto", "pictures") and str(parse_codec(codec)) == first_pass:
         raise UsageError(f"Both passes of the cascade would use {first_pass}; name another --codec.")
     return first_pass
-
-
-def _pixels(query: Item | QueryError) -> int:
-    return 0 if isinstance(query, QueryError) else pixels_of(query.image)
 
 
 def positive(value: int, name: str) -> int:
