@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.answers import Outputs, check_outputs
+from looktwice.cli.answers import Outputs
 from looktwice.cli.console import note
 from looktwice.cli.groups import grouped, names
+from looktwice.cli.presets import note_drawings, record
 from looktwice.cli.resume import kept_scores
 from looktwice.errors import UsageError
 
@@ -57,6 +58,17 @@ class Question:
         return _single(self.query, self.image, self.text)
 
 
+def _refuse(encoder: str | None) -> None:
+    if encoder is not None:
+        raise UsageError(
+            "search takes no --encoder: a table is searched by the encoder that filled it; leave the option out, or "
+            f"index into a new table: looktwice index NEW.lt FOLDER --encoder {encoder}"
+        )
+
+
+NoEncoder = Annotated[str | None, typer.Option("--encoder", hidden=True, callback=_refuse)]
+
+
 @grouped
 def search(
     ctx: typer.Context,
@@ -66,6 +78,7 @@ def search(
     k: options.K = 10,
     shortlist: options.Shortlist = 100,
     where: options.Where = None,
+    encoder: NoEncoder = None,
     no_rerank: options.NoRerank = False,
     rerank: options.Rerank,
     ranking: options.Ranking,
@@ -98,7 +111,7 @@ def search(
 
     if no_rerank:
         options.refuse_unused(ctx, SECOND, "with --no-rerank")
-    check_outputs(output.run, output.report)
+    output.check()
     asked = question.file(urls.allowed)
     queries = [question.one()] if asked is None else asked
     compute.set_threads()
@@ -109,9 +122,10 @@ def search(
         opened = Retriever(path, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **compute.placement)
         if len(opened.table) == 0:
             note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
+        note_drawings([opened.table.manifest.encoder.name, *([] if no_rerank else [rerank.mllm])])
         answers = opened.search_many(queries, k=k, where=where)
         with nullcontext() if look is None else closing(look):
-            Outputs.of(output, opened.loader.find, asked).write(answers)
+            Outputs.of(output, opened.loader.find, asked, record(rerank.preset)).write(answers)
 
 
 def _single(query: str | None, image: Path | None, text: str | None) -> Item:
