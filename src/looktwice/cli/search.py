@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.answers import Outputs, check_outputs
+from looktwice.cli.answers import Outputs
 from looktwice.cli.console import note
 from looktwice.cli.groups import grouped, names
+from looktwice.cli.presets import note_drawings, record
 from looktwice.cli.resume import kept_scores
 from looktwice.errors import UsageError
 
@@ -89,6 +90,17 @@ class Question:
         return replace(asked, id=" + ".join(signed)) if like or unlike else asked
 
 
+def _refuse(encoder: str | None) -> None:
+    if encoder is not None:
+        raise UsageError(
+            "search takes no --encoder: a table is searched by the encoder that filled it; leave the option out, or "
+            f"index into a new table: looktwice index NEW.lt FOLDER --encoder {encoder}"
+        )
+
+
+NoEncoder = Annotated[str | None, typer.Option("--encoder", hidden=True, callback=_refuse)]
+
+
 @grouped
 def search(
     ctx: typer.Context,
@@ -98,6 +110,7 @@ def search(
     k: options.K = 10,
     shortlist: options.Shortlist = 100,
     where: options.Where = None,
+    encoder: NoEncoder = None,
     no_rerank: options.NoRerank = False,
     rerank: options.Rerank,
     ranking: options.Ranking,
@@ -132,7 +145,7 @@ def search(
 
     if no_rerank:
         options.refuse_unused(ctx, SECOND, "with --no-rerank")
-    check_outputs(output.run, output.report)
+    output.check()
     asked = question.file(urls.allowed)
     query = question.one() if asked is None else None
     compute.set_threads()
@@ -146,9 +159,10 @@ def search(
         elif where is not None and (why := opened.table.why_empty(where)):
             note(why)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
+        note_drawings([opened.table.manifest.encoder.name, *([] if no_rerank else [rerank.mllm])])
         answers = opened.search_many(queries, k=k, where=where)
         with nullcontext() if look is None else closing(look):
-            Outputs.of(output, opened.loader.find, asked).write(answers)
+            Outputs.of(output, opened.loader.find, asked, record(rerank.preset)).write(answers)
 
 
 def _single(query: str | None, image: Path | None, text: str | None) -> Item:
