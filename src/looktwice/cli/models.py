@@ -113,7 +113,7 @@ def _prompts() -> Iterator[Choice]:
 
 
 def _fusions() -> Iterator[Choice]:
-    from looktwice.rank.fusion import CHOICES
+    from looktwice.rank.fusion_rule import CHOICES
 
     yield from CHOICES
 
