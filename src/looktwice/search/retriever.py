@@ -154,9 +154,9 @@ class Retriever:
 
         A list is one query of several positive examples. `like` adds positive examples and `unlike` negative ones; in
         lists a str may also be the id of an item, which the answer leaves out. `examples` joins the second look's
-        scores of the positive ones: "max" or "mean" (see `search.examples`). `where` is a filter over the
-        table's columns, in SQL or as a dict: {"price": {"<": 20}, "shop": "a"}. Raises QueryError for an unusable query, and UsageError for k < 1, an unusable filter, and a
-        prompt that cannot show this query.
+        scores of the positive ones: "max" or "mean" (see `search.examples`). `where` is a filter over the table's
+        columns, in SQL or as a dict: {"price": {"<": 20}, "shop": "a"}. Raises QueryError for an unusable query, and
+        UsageError for k < 1, an unusable filter, and a prompt that cannot show this query.
         """
         shown = rerank and self.stage is not None
         asked = read_call(self.reader, query, like, unlike, examples, shown)
