@@ -10,7 +10,8 @@ LooktwiceError                exit code 1
 ├── StoreError                1   the table cannot be read or written
 │   └── Locked                1   another process is writing
 ├── TooManyFailures           3   --max-failures was reached
-└── ModelError                1   a model gave no usable answer
+├── ModelError                1   a model gave no usable answer
+└── ServerError               1   a server is full, failed, or does not answer
 """
 
 from __future__ import annotations
@@ -105,6 +106,15 @@ class TooManyFailures(LooktwiceError):
 
 class ModelError(LooktwiceError):
     """A model that cannot be loaded as requested, or that gave no usable answer."""
+
+
+class ServerError(LooktwiceError):
+    """A server that is full, failed or does not answer. `status` is HTTP's, None without an answer."""
+
+    def __init__(self, message: str, status: int | None, code: str, retry_after: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+        self.retry_after = int(retry_after) if retry_after is not None and retry_after.isdecimal() else None
 
 
 # --- names that changed, which work for one more release ------------------------------------------------------------
