@@ -154,15 +154,20 @@ def search(
         look = None if no_rerank else rerank.load(compute, cache=cache)
         rules = {**ranking.rules, **stopping.rules, **tokens.choice}
         opened = Retriever(path, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **compute.placement)
-        if len(opened.table) == 0:
-            note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
-        elif where is not None and (why := opened.table.why_empty(where)):
-            note(why)
+        _note_empty(opened, path, where)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
         note_drawings([opened.table.manifest.encoder.name, *([] if no_rerank else [rerank.mllm])])
         answers = opened.search_many(queries, k=k, where=where)
         with nullcontext() if look is None else closing(look):
             Outputs.of(output, opened.loader.find, asked, record(rerank.preset)).write(answers)
+
+
+def _note_empty(opened: Retriever, path: Path, where: Any) -> None:
+    """Say why no answer will have a hit."""
+    if len(opened.table) == 0:
+        note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
+    elif where is not None and (why := opened.table.why_empty(where)):
+        note(why)
 
 
 def _single(query: str | None, image: Path | None, text: str | None) -> Item:
