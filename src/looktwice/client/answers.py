@@ -30,10 +30,10 @@ class RemoteAnswer:
 
 def hit_of(row: Mapping[str, Any]) -> Hit:
     """Return one hit as the library has it."""
-    status = "not scored" if row["status"] == "unscored" else row["status"]
-    explain = {"status": status, "coarse_rank": row["coarse_rank"], **(row.get("explain") or {})}
-    if row["p"] is not None:
-        explain |= {"entropy": row["entropy"], "off_mass": row["off_mass"]}
+    explain = row.get("explain")
+    if explain is None:
+        status = "not scored" if row["status"] == "unscored" else row["status"]
+        explain = {name: row[name] for name in ("coarse_rank", "entropy", "off_mass")} | {"status": status}
     own = {name: row[name] for name in ("id", "rank", "score", "coarse", "p", "maxsim")}
     return Hit(**own, scored=row["p"] is not None, explain=explain)
 
