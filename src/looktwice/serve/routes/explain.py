@@ -13,9 +13,10 @@ from looktwice.serve.explaining import ExplainedPair, Explanation
 from looktwice.serve.problems import Problem
 from looktwice.serve.schemas import SearchQuery, Strict
 from looktwice.serve.service import Service, service_of
+from looktwice.serve.strict_route import StrictRoute
 from looktwice.types import Item
 
-router = APIRouter(tags=["search"])
+router = APIRouter(tags=["search"], route_class=StrictRoute)
 
 
 class ExplainRequest(Strict):
