@@ -58,7 +58,9 @@ def rows_stay(before: Any, whole: Any, now: Any) -> bool:
 def codes_are_some_of(before: Any, whole: Any, now: Any) -> bool:
     (key,) = whole["tokens"]
     found = now["tokens"].get(key, {})
-    return now["rows"] == before["rows"] and all(one in (None, whole["tokens"][key][name]) for name, one in found.items())
+    return now["rows"] == before["rows"] and all(
+        one in (None, whole["tokens"][key][name]) for name, one in found.items()
+    )
 
 
 def file_is_missing_or_whole(before: Any, whole: Any, now: Any) -> bool:

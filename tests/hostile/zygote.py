@@ -1,7 +1,7 @@
 """Run many `looktwice` commands without paying the imports each time: fork them from a process that has imported all.
 
-Reads one JSON line a job from stdin and writes one JSON line of its outcome to stdout; see `Job`. LanceDB is imported in
-the child, as its threads do not survive a fork. No table is opened here.
+Reads one JSON line a job from stdin and writes one JSON line of its outcome to stdout; see `Job`. LanceDB is imported
+in the child, as its threads do not survive a fork. No table is opened here.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from looktwice.checked import demand, read_json
-from looktwice.errors import Mismatch, StoreError, UsageError
+from looktwice.errors import Damaged, Mismatch, StoreError, UsageError
 from looktwice.store.location import Location
 from looktwice.types import EncoderInfo
 
@@ -67,7 +67,7 @@ class Manifest:
 
     @classmethod
     def read(cls, location: Location) -> Manifest:
-        """Read a table's manifest. Raises UsageError if it is missing or too old or new, StoreError if damaged."""
+        """Read a table's manifest. Raises UsageError if it is missing or too old or new, Damaged if it is not what was written."""
         try:
             values = read_json(location.read_bytes(NAME, MOST_BYTES))
         except FileNotFoundError:
@@ -77,7 +77,8 @@ class Manifest:
         except NotADirectoryError:
             raise UsageError(f"{location} is a file, but a looktwice table is a folder; pass the folder.") from None
         except (OSError, ValueError) as error:
-            raise StoreError(f"{location}/{NAME} cannot be read ({error}); restore it from a copy.") from error
+            kind = StoreError if isinstance(error, OSError) else Damaged
+            raise kind(f"{location}/{NAME} cannot be read ({error}); restore it from a copy.") from error
         found = values.get("format") if isinstance(values, dict) else None
         if type(found) is not int or found not in READABLE:
             read = " and ".join(map(str, READABLE))
@@ -96,7 +97,7 @@ class Manifest:
             if not 1 <= encoder.dim <= MOST_DIM:
                 raise ValueError(f"its vectors have {encoder.dim} dimensions")
         except (ValueError, TypeError) as error:
-            raise StoreError(f"{place}/{NAME} is damaged ({error}); restore it from a copy, or index again.") from error
+            raise Damaged(f"{place}/{NAME} is damaged ({error}); restore it from a copy, or index again.") from error
         dtypes, sets = tuple(values.get("dtypes", ())), tuple(values["tokens"])
         return cls(encoder, tuple(values["roots"]), values["index"], sets, dtypes, values["format"])
 
