@@ -25,6 +25,8 @@ from looktwice.search.second_stage import SecondStage
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import in_chunks
 from looktwice.sources.prefetch import pixels_of
+from looktwice.sources.queries import read_alike
+from looktwice.sources.reading import NEWEST, Reading
 from looktwice.store import Table, TableReader
 from looktwice.types import Candidate, Encoder, EncoderInfo, Hit, Item
 
@@ -162,6 +164,8 @@ class Retriever:
             raise UsageError("--min-precision needs a second look; leave out --no-rerank or --min-precision.")
         run = {**self._about(self.encoder.info), "items": len(self.table)}
         run |= {"k": k, "shortlist": self.shortlist, "where": where}
+        if self.table.manifest.reading != NEWEST:
+            run["reading"] = self.table.manifest.reading
         read = (self._read(query, str(number)) for number, query in enumerate(queries, start=1))
         for batch in in_chunks(read, _pixels, BATCH):
             for query, shortlist, stats in self._first_look(batch, max(k, self.shortlist), where):
@@ -202,7 +206,8 @@ class Retriever:
         encoder: Encoder = getattr(
             self.encoder, "for_queries", self.encoder
         )  # some encode queries at another image size
-        vector: FloatArray = encoder.encode([query])[0]
+        alike = read_alike(query, Reading(self.table.manifest.reading, encoder.info.side))
+        vector: FloatArray = encoder.encode([alike])[0]
         if np.isfinite(vector).all():
             return vector
         why = "The encoder returned a zero or non-finite vector for query"
