@@ -64,7 +64,9 @@ def _answer(header: Mapping[str, Any], body: bytes, said: BinaryIO) -> Answer:
         failure = MediaError("too-large", "decoding needs too much memory; use a smaller file")
     except Exception as error:  # hostile data makes decoders raise anything
         failure = MediaError("corrupt", (str(error) or type(error).__name__).splitlines()[0][:300])
-    return {"reason": failure.reason, "detail": _with_message(failure.detail, said)}, b""
+    detail = _with_message(failure.detail, said)
+    reason = "unsupported" if "not configured" in detail else failure.reason
+    return {"reason": reason, "detail": detail}, b""
 
 
 def _with_message(detail: str, said: BinaryIO) -> str:

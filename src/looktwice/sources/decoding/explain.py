@@ -43,6 +43,11 @@ def is_cut(data: bytes) -> bool:
     return at != len(data)
 
 
+def is_whole(data: bytes) -> bool:
+    """Return whether a PNG has its end, so that an error in it is damage."""
+    return data.startswith(PNG) and b"IEND" in data[-64:]
+
+
 def _jpeg(data: bytes) -> MediaError | None:
     at = 2
     for _ in range(1000):
@@ -84,12 +89,6 @@ def _png(data: bytes) -> MediaError | None:
     return None
 
 
-def _gif(data: bytes) -> MediaError | None:
-    if len(data) >= 10 and not (data[6:8] != b"\0\0" and data[8:10] != b"\0\0"):
-        return MediaError("corrupt", "its header says zero pixels")
-    return None
-
-
 def _bmp(data: bytes) -> MediaError | None:
     if len(data) >= 34 and int.from_bytes(data[14:18], "little") >= 40:
         if not any(data[18:22]) or not any(data[22:26]):
@@ -111,6 +110,5 @@ def _tiff(tags: Mapping[int, Any]) -> MediaError | None:
 _CHECKS: dict[bytes, Callable[[bytes], MediaError | None]] = {
     JPEG: _jpeg,
     PNG: _png,
-    b"GIF8": _gif,
     b"BM": _bmp,
 }

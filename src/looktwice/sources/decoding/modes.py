@@ -37,11 +37,18 @@ def to_rgb(image: Image, factor: int, *, colours: bool) -> Image:
     """Convert to RGB, alpha over white, reduced by a whole factor; with `colours` by the embedded profile."""
     profile = image.info.get("icc_profile") if colours else None
     tones = Tones.of(image, profile)
-    grey = image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
     rgb = _reduced(image, factor, tones)
-    if profile is None or image.mode in ("CMYK", "LAB"):
+    if profile is None or image.mode in ("CMYK", "LAB") or _has_alpha(image):
         return rgb
-    return icc.to_srgb(rgb.convert("L") if grey else rgb, profile)
+    return icc.to_srgb(rgb.convert("L") if _is_grey(image) else rgb, profile)
+
+
+def _is_grey(image: Image) -> bool:
+    return image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
+
+
+def _has_alpha(image: Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
 def _reduced(image: Image, factor: int, tones: Tones) -> Image:
@@ -73,9 +80,14 @@ def converted(image: Image, tones: Tones) -> Image:
         return icc.cmyk_to_srgb(image, tones.profile) or image.convert("RGB")
     if image.mode == "La":
         image = image.convert("LA")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
-        return _over_white(image.convert("RGBA"))
-    return image.convert("RGB")
+    if not _has_alpha(image):
+        return image.convert("RGB")
+    coloured = image.convert("RGBA")
+    if tones.profile is not None:
+        opaque = icc.to_srgb(image.convert("L") if _is_grey(image) else coloured.convert("RGB"), tones.profile)
+        opaque.putalpha(coloured.getchannel("A"))
+        coloured = opaque
+    return _over_white(coloured)
 
 
 def _over_white(coloured: Image) -> Image:

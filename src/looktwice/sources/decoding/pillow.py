@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import warnings
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from looktwice.errors import MediaError
 from looktwice.sources import formats, jpeg
 from looktwice.sources.decoding import modes, png, tiff
-from looktwice.sources.decoding.explain import explain, is_cut
+from looktwice.sources.decoding.explain import explain, is_cut, is_whole
 from looktwice.sources.prefetch import DecodingBudget
 from looktwice.sources.reading import Reading
 
@@ -98,6 +99,7 @@ def pillow() -> Any:
 
     # Pillow warns on standard error of damaged metadata and large images, without saying in which file.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     tiff.teach_pillow()
     return Image
 
@@ -114,7 +116,8 @@ def _open(data: bytes) -> Image:
             raise MediaError("unsupported", "this kind of TIFF is not supported; convert it to PNG") from None
         boxes = formats.box_kind(data)
         if data.startswith(formats.MAGIC) or boxes in ("AVIF", "HEIF") or (not boxes and is_cut(data)):
-            raise MediaError("truncated", "the header of the image is incomplete or damaged") from None
+            reason = "corrupt" if is_whole(data) else "truncated"
+            raise MediaError(reason, "the header of the image is incomplete or damaged") from None
         raise MediaError("not-an-image", f"it is {formats.kind_of(data)}") from None
     except (images.DecompressionBombError, images.DecompressionBombWarning) as error:
         raise MediaError("too-large", str(error)) from None
@@ -180,8 +183,10 @@ def _factor(size: Size, reading: Reading) -> int:
 def broken(error: Exception, data: bytes) -> MediaError:
     """Translate a decoder's error to `truncated` or `corrupt`."""
     text = str(error) or type(error).__name__
-    early = isinstance(error, EOFError) or "truncated" in text.lower() or is_cut(data)
-    return MediaError("truncated" if early else "corrupt", text.splitlines()[0][:300])
+    early = isinstance(error, EOFError) or ("truncated" in text.lower() and not is_whole(data)) or is_cut(data)
+    rare = text.lower().startswith("unsupported") or "not configured" in text
+    reason = "truncated" if early else "unsupported" if rare else "corrupt"
+    return MediaError(reason, text.splitlines()[0][:300])
 
 
 def _orientation(image: Image) -> int:
