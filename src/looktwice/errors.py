@@ -8,6 +8,7 @@ LooktwiceError                exit code 1
 │   └── MissingDependency     2   an optional package is not installed; says how to get it
 ├── MediaError                1   one file cannot be read as an image; becomes a ledger line
 ├── StoreError                1   the table cannot be read or written
+│   ├── Damaged               2   a file of a table, run or cache is not what looktwice wrote
 │   └── Locked                1   another process is writing
 ├── TooManyFailures           3   --max-failures was reached
 ├── ModelError                1   a model gave no usable answer
@@ -92,6 +93,12 @@ class MediaError(LooktwiceError):
 
 class StoreError(LooktwiceError):
     """A table that cannot be read or written."""
+
+
+class Damaged(StoreError):
+    """A file that is not what looktwice wrote: changed by hand, cut, of another kind, or a link."""
+
+    exit_code = 2
 
 
 class Locked(StoreError):
