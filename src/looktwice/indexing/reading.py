@@ -68,7 +68,7 @@ def load(source: Source, known: Known | None) -> Decoded | Failed:
         if same or not source.picture:
             return Decoded(source, sha256, None, (0, 0), known, same)
         stage = "decode"
-        image, size = images.load(data)
+        image, size = source.decode(data)
         return Decoded(source, sha256, image, size, known, same)
     except MediaError as error:
         return Failed.of(source, stage, error.reason, error.detail)
