@@ -156,7 +156,8 @@ class Candidate:
 class Hit:
     """One row of an answer. `rank` counts from 1; `scored` says whether the second look scored this candidate.
 
-    `maxsim` is the score of the middle look, None if it did not run or did not see this candidate.
+    `maxsim` is the score of the middle look, None if it did not run or did not see this candidate. `uri`, `text` and
+    `metadata` are those of the item, in the hits of a Retriever.
     """
 
     id: str
@@ -167,6 +168,14 @@ class Hit:
     scored: bool
     explain: Mapping[str, Any] | None = None
     maxsim: float | None = None
+    uri: str | None = None
+    text: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """Return "ok" for a scored candidate, "not scored" below the second look, else why there is no score."""
+        return str((self.explain or {}).get("status", "ok" if self.scored else "not scored"))
 
 
 def has_words(text: str | None) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from looktwice.errors import QueryError, UsageError, renamed_keyword
 from looktwice.rank import Fusion, Ties, fuse
 from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration, Sample
+from looktwice.search.details import Describe, describe_from
 from looktwice.search.examples import Examples, left_out, settings_of, vector_of
 from looktwice.search.inputs import QueryLike
 from looktwice.search.mllm_reranker import MllmReranker
@@ -55,12 +57,14 @@ class Answer:
     stats: RunStats = field(repr=False)
     least_p: float | None = None
     error: QueryError | None = None
+    describe: Describe | None = field(default=None, repr=False, compare=False)
 
-    @property
+    @cached_property
     def hits(self) -> list[Hit]:
-        """Return the first k of the ranking; with `least_p`, only those with at least that p."""
+        """Return the first k of the ranking, with details of the table; with `least_p`, only those with that p."""
         first = self.ranking[: self.k]
-        return first if self.least_p is None else [h for h in first if h.p is not None and h.p >= self.least_p]
+        shown = first if self.least_p is None else [h for h in first if h.p is not None and h.p >= self.least_p]
+        return shown if self.describe is None else self.describe(shown)
 
     def samples(self, grades: Mapping[str, int]) -> list[Sample]:
         """Return the scored pairs with labels, for `rank.calibration.fit`. Grades below 0 (junk) are skipped."""
@@ -81,8 +85,9 @@ class Retriever:
     """A search over one table, with a second look if a scorer is given.
 
     `table` is a Table, a Snapshot or the folder of a table. `encoder` defaults to the one that filled the table; any
-    other raises Mismatch. `scorer` is an MLLM's name, an MllmReranker or any Scorer. The best `shortlist` candidates
-    get the second look. Weights load at the first search.
+    other raises Mismatch. `scorer` (or `mllm`) is an MLLM's name, an MllmReranker or any Scorer. The best `shortlist`
+    candidates get the second look. Weights load at the first search. Each search answers from the newest version of a
+    table, whoever wrote it; a Snapshot never changes.
 
     `codec`, `missing_tokens` and `asymmetric`: see `token_choice.CandidateLoader`. `ties`, `direction`, `budget`,
     `calibration` and `min_precision`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
@@ -94,6 +99,7 @@ class Retriever:
         encoder: Encoder | None = None,
         scorer: MllmReranker | Any | str | None = None,
         *,
+        mllm: str | None = None,
         fusion: Fusion | str | float = "0.5",
         ties: Ties | str = "default",
         shortlist: int = 100,
@@ -115,7 +121,9 @@ class Retriever:
         self.table = table if isinstance(table, TableReader) else Table.open(table)
         self.config = RankingConfig.of(fusion, ties, direction, budget, calibration, min_precision)
         self.shortlist = positive(shortlist, "shortlist")
-        self.reranker = MllmReranker.of(scorer, device=device, dtype=dtype)
+        if scorer is not None and mllm is not None:
+            raise UsageError("scorer and mllm both name the second look; pass only one of them.")
+        self.reranker = MllmReranker.of(scorer if mllm is None else mllm, device=device, dtype=dtype)
         self._encoder = encoder
         self._device, self._dtype = device, dtype
         if encoder is not None:
@@ -134,6 +142,8 @@ class Retriever:
     @property
     def encoder(self) -> Encoder:
         """Return the encoder of the table, loaded at first use."""
+        if self._encoder is None and self.table.manifest.encoder.queries is None:
+            self._encoder = self.table.encoder
         if self._encoder is None:
             made_by = self.table.manifest.encoder
             name = made_by.queries or made_by.name
@@ -160,6 +170,7 @@ class Retriever:
         columns, in SQL or as a dict: {"price": {"<": 20}, "shop": "a"}. Raises QueryError for an unusable query, and
         UsageError for k < 1, an unusable filter, and a prompt that cannot show this query.
         """
+        self.table.follow()  # examples may name items that somebody has just added
         shown = rerank and self.stage is not None
         asked = read_call(self.reader, query, like, unlike, examples, shown)
         answer = next(self.search_many([asked], k=k, where=where, rerank=rerank))
@@ -185,6 +196,8 @@ class Retriever:
         stage = self.stage if rerank else None
         if stage is None and self.config.min_precision is not None:
             raise UsageError("--min-precision needs a second look; leave out --no-rerank or --min-precision.")
+        self.table.follow()
+        self.table.manifest.check(self.encoder.info, self.table.path)
         run = {**self._about(self.encoder.info), "items": len(self.table)}
         run |= {"k": k, "shortlist": self.shortlist, "where": where}
         if self.table.manifest.reading != NEWEST:
@@ -247,15 +260,15 @@ class Retriever:
         k: int,
         run: Mapping[str, Any],
     ) -> Answer:
-        stats.retrieved = len(shortlist)
+        stats.retrieved, describe = len(shortlist), describe_from(self.table)
         run = {**run, **settings_of(query)}
         if stage is None:
             ranking = fuse(shortlist, None, self.config.fusion, explain=True)
-            return Answer(query, shortlist, ranking, k, {**run, "second_look": None}, stats)
+            return Answer(query, shortlist, ranking, k, {**run, "second_look": None}, stats, describe=describe)
         reranked = stage.rerank(query, shortlist, k)
         stats.add(reranked.stats)
         settings = {**run, **stage.settings()}
-        return Answer(query, shortlist, reranked.hits, k, settings, stats, self.config.least_p)
+        return Answer(query, shortlist, reranked.hits, k, settings, stats, self.config.least_p, describe=describe)
 
     @staticmethod
     def _about(info: EncoderInfo) -> dict[str, Any]:

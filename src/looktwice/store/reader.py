@@ -21,7 +21,7 @@ from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared, filte
 from looktwice.store.search import Space, find_images
 
 if TYPE_CHECKING:
-    from looktwice.types import Candidate
+    from looktwice.types import Candidate, Encoder
 
 _CHUNK = 2000
 
@@ -35,6 +35,7 @@ class TableReader:
 
     def __init__(self, location: Location, database: Any) -> None:
         self.location = location
+        self.encoder: Encoder | None = None
         self._database = database
         self._open_newest()
         self.ledger = LedgerReader(location, lambda: self._failures)
@@ -57,6 +58,9 @@ class TableReader:
         self._schema = self._items.schema
         self.columns = declared(self._schema)
         self.filters = filterable(self._schema)
+
+    def follow(self) -> None:
+        """Move to the newest version, where this view may move at all."""
 
     def __len__(self) -> int:
         with plain_errors(self.path, "counting items"):
