@@ -148,7 +148,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One row of an answer. `rank` counts from 1; `scored` says whether the second look scored this candidate."""
+    """One row of an answer. `rank` counts from 1; `scored` says whether the second look scored this candidate.
+
+    `folded` are the ids of its near-duplicates, best first, if the search folded them.
+    """
 
     id: str
     rank: int
@@ -157,6 +160,7 @@ class Hit:
     p: float | None
     scored: bool
     explain: Mapping[str, Any] | None = None
+    folded: tuple[str, ...] = ()
 
 
 def has_words(text: str | None) -> bool:

@@ -46,6 +46,9 @@ Direction = Annotated[
 Shortlist = Annotated[int, typer.Option(help="Number of candidates that get the second look.")]
 K = Annotated[int, typer.Option("-k", "--k", help="Number of hits to show.")]
 Where = Annotated[str | None, typer.Option(help='Search only items that pass this SQL filter, such as "year > 2020".')]
+MinCosine = Annotated[
+    float, typer.Option(help="Least cosine of near-duplicates, from 0 to 1; what it means depends on the encoder.")
+]
 NoRerank = Annotated[bool, typer.Option("--no-rerank", help="Return the shortlist without a second look.")]
 QueryFile = Annotated[
     Path,

@@ -8,6 +8,7 @@ Importing this package loads neither LanceDB nor Arrow; opening a table does.
 """
 
 from looktwice.store.ann import IndexInfo
+from looktwice.store.group import TableGroup
 from looktwice.store.lance import batched, is_in
 from looktwice.store.ledger import Ledger, LedgerEntry, LedgerReader
 from looktwice.store.location import LocalFolder, Location
@@ -28,6 +29,7 @@ __all__ = [
     "Row",
     "Snapshot",
     "Table",
+    "TableGroup",
     "TableReader",
     "TokenRow",
     "batched",
