@@ -29,6 +29,7 @@ from looktwice.cli import (
     models,
     rerank,
     search,
+    serve,
     tokens,
 )
 from looktwice.cli.console import mute_stdout, note, show_warnings
@@ -125,7 +126,7 @@ def looktwice(
     show_warnings()
 
 
-SEARCHING = (demo, index, search, rerank, calibrate, eval)
+SEARCHING = (demo, index, search, rerank, calibrate, eval, serve)
 KEEPING = (info, ledger, duplicates, delete, export, tokens, estimate, models, doctor)
 for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)

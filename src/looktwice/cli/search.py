@@ -5,16 +5,21 @@ from __future__ import annotations
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.answers import Outputs, check_outputs
+from looktwice.cli.answers import Outputs
 from looktwice.cli.console import note
 from looktwice.cli.groups import grouped, names
+from looktwice.cli.presets import note_drawings, record
 from looktwice.cli.question import Question
 from looktwice.cli.resume import kept_scores
+from looktwice.errors import UsageError
+
+if TYPE_CHECKING:
+    from looktwice.search.retriever import Retriever
 
 
 def add_to(app: typer.Typer) -> None:
@@ -49,6 +54,17 @@ class SearchScope:
         return self.min_cosine if self.distinct else False
 
 
+def _refuse(encoder: str | None) -> None:
+    if encoder is not None:
+        raise UsageError(
+            "search takes no --encoder: a table is searched by the encoder that filled it; leave the option out, or "
+            f"index into a new table: looktwice index NEW.lt FOLDER --encoder {encoder}"
+        )
+
+
+NoEncoder = Annotated[str | None, typer.Option("--encoder", hidden=True, callback=_refuse)]
+
+
 @grouped
 def search(
     ctx: typer.Context,
@@ -59,6 +75,7 @@ def search(
     k: options.K = 10,
     shortlist: options.Shortlist = 100,
     where: options.Where = None,
+    encoder: NoEncoder = None,
     no_rerank: options.NoRerank = False,
     rerank: options.Rerank,
     ranking: options.Ranking,
@@ -93,7 +110,7 @@ def search(
 
     options.refuse_unused(ctx, SECOND if no_rerank else (), "with --no-rerank")
     options.refuse_unused(ctx, () if scope.distinct else ("min_cosine",), "without --distinct")
-    check_outputs(output.run, output.report)
+    output.check()
     asked = question.file(urls.allowed)
     query = question.one() if asked is None else None
     compute.set_threads()
@@ -101,12 +118,19 @@ def search(
     with kept_scores(score_cache, output.run if many else None, many) as cache:
         look = None if no_rerank else rerank.load(compute, cache=cache)
         rules = {**ranking.rules, **stopping.rules, **tokens.choice}
-        opened = Retriever(
-            scope.all(path), scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **compute.placement
-        )
-        if len(opened.table) == 0:
-            note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
+        paths, placing = scope.all(path), compute.placement
+        opened = Retriever(paths, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **placing)
+        _note_empty(opened, path, where)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
+        note_drawings([opened.table.manifest.encoder.name, *([] if no_rerank else [rerank.mllm])])
         answers = opened.search_many(queries, k=k, where=where, distinct=scope.folding)
         with nullcontext() if look is None else closing(look):
-            Outputs.of(output, opened.loader.find, asked).write(answers)
+            Outputs.of(output, opened.loader.find, asked, record(rerank.preset)).write(answers)
+
+
+def _note_empty(opened: Retriever, path: Path, where: Any) -> None:
+    """Say why no answer will have a hit."""
+    if len(opened.table) == 0:
+        note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
+    elif where is not None and (why := opened.table.why_empty(where)):
+        note(why)

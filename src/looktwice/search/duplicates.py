@@ -17,7 +17,7 @@ from looktwice.types import Candidate
 
 if TYPE_CHECKING:
     from looktwice.search.retriever import Retriever
-    from looktwice.store import TableReader
+    from looktwice.store import TableReader, Where
 
 LEAST_P = 0.5
 """The p from which the second look agrees that two items are the same."""
@@ -46,7 +46,9 @@ class DuplicateGroup:
         return {"keep": self.keep, "duplicates": rows} | ({"error": self.error} if self.error else {})
 
 
-def find_duplicates(table: TableReader, least: float = LEAST_COSINE, where: str | None = None) -> list[DuplicateGroup]:
+def find_duplicates(
+    table: TableReader, least: float = LEAST_COSINE, where: Where | None = None
+) -> list[DuplicateGroup]:
     """Return the groups of items with a cosine of at least `least` to the one that is kept, largest group first.
 
     Every pair is compared: the time grows with the square of the number of items that pass `where`, and the memory

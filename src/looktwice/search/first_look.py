@@ -12,7 +12,7 @@ from looktwice.errors import QueryError
 from looktwice.search.distinct import Found, distinct_shortlist
 from looktwice.search.examples import left_out, vector_of
 from looktwice.search.run_record import RunStats
-from looktwice.store import TableReader
+from looktwice.store import TableReader, Where
 from looktwice.types import Candidate, Encoder, Item
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class FirstLook:
     table: TableReader
     encoder: Encoder
     depth: int
-    where: str | None = None
+    where: Where | None = None
     least: float | None = None
 
     def at(self, batch: Sequence[Item | QueryError]) -> Iterator[Looked]:

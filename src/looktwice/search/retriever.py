@@ -28,7 +28,7 @@ from looktwice.search.run_record import RunStats, run_manifest
 from looktwice.search.second_stage import SecondStage
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import in_chunks
-from looktwice.store import TableGroup, TableReader
+from looktwice.store import TableGroup, TableReader, Where
 from looktwice.types import Candidate, Encoder, EncoderInfo, Hit, Item
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Retriever:
         unlike: Sequence[QueryLike] = (),
         examples: str = "mean",
         k: int = 10,
-        where: str | None = None,
+        where: Where | None = None,
         rerank: bool = True,
         distinct: bool | float = False,
     ) -> Answer:
@@ -157,10 +157,10 @@ class Retriever:
 
         A list is one query of several positive examples. `like` adds positive examples and `unlike` negative ones; in
         lists a str may also be the id of an item, which the answer leaves out. `examples` joins the second look's
-        scores of the positive ones: "max" or "mean" (see `search.examples`). `where` is a filter in SQL over the
-        table's columns. `distinct` folds near-duplicates into the best of them: from a cosine of 0.97 on, or from the
-        one given. Raises QueryError for an unusable query, and UsageError for k < 1, an unusable filter, and a
-        prompt that cannot show this query.
+        scores of the positive ones: "max" or "mean" (see `search.examples`). `where` is a filter over the table's
+        columns, in SQL or as a dict: {"price": {"<": 20}, "shop": "a"}. `distinct` folds near-duplicates into the best
+        of them: from a cosine of 0.97 on, or from the one given. Raises QueryError for an unusable query, and
+        UsageError for k < 1, an unusable filter, and a prompt that cannot show this query.
         """
         shown = rerank and self.stage is not None
         asked = read_call(self.reader, query, like, unlike, examples, shown)
@@ -174,7 +174,7 @@ class Retriever:
         queries: Iterable[QueryLike | Sequence[QueryLike]],
         *,
         k: int = 10,
-        where: str | None = None,
+        where: Where | None = None,
         rerank: bool = True,
         distinct: bool | float = False,
     ) -> Iterator[Answer]:

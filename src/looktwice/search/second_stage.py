@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 from looktwice.errors import UsageError
-from looktwice.rank import below, fuse, tied_at_the_top
-from looktwice.rank.budget import BLOCK, chance_of_change
+from looktwice.rank import Fusion, below, fuse, tied_at_the_top
+from looktwice.rank.budget import BLOCK, blended, chance_of_change
 from looktwice.rank.calibration import source_of
 from looktwice.score.readout.probability import concatenate
 from looktwice.search.examples import score_each
@@ -121,7 +121,8 @@ class SecondStage:
         """Estimate the chance that an unscored candidate would enter the top."""
         config, shortlist = self.config, request.shortlist
         assert config.calibration is not None
-        seen = [(shortlist[i].coarse, float(p)) for i, p in enumerate(scores.p) if scores.status[i] == "ok"]
+        done = [i for i, status in enumerate(scores.status) if status == "ok"]
+        seen = [(blended(shortlist[i], config.fusion), float(scores.p[i])) for i in done]
         left = shortlist[len(scores.p) : len(request.candidates)]
         best = max(candidate.coarse for candidate in shortlist)
         return chance_of_change(seen, left, best, config.budget.top or request.top, config.fusion, config.calibration)
@@ -177,11 +178,18 @@ class SecondStage:
             return hit
         own: dict[str, Any] = {}
         if self.config.fusion.method == "linear":
-            weight = self.config.fusion.weight
-            own = {"from_coarse": weight * hit.coarse, "from_p": (1 - weight) * self.config.ties.truncate(hit.p)}
+            own = _parts(hit, self.config.fusion, self.config.ties.truncate(hit.p))
         if self.config.calibration is not None:
             own["calibrated"] = self.config.calibration.probability(hit.p)
         return _explain(hit, **own)
+
+
+def _parts(hit: Hit, fusion: Fusion, p: float) -> dict[str, Any]:
+    """Return each look's part of a linear score; the parts add up to it."""
+    own = {"from_coarse": fusion.weight * hit.coarse, "from_p": fusion.p_weight * p}
+    if not fusion.maxsim:
+        return own
+    return own | {"from_maxsim": fusion.known(hit.coarse, hit.maxsim) - own["from_coarse"]}
 
 
 def _explain(hit: Hit, **more: Any) -> Hit:

@@ -8,6 +8,7 @@ Importing this package loads neither LanceDB nor Arrow; opening a table does.
 """
 
 from looktwice.store.ann import IndexInfo
+from looktwice.store.conditions import Where, compile_where
 from looktwice.store.group import TableGroup
 from looktwice.store.lance import batched, is_in
 from looktwice.store.ledger import Ledger, LedgerEntry, LedgerReader
@@ -32,9 +33,11 @@ __all__ = [
     "TableGroup",
     "TableReader",
     "TokenRow",
+    "Where",
     "batched",
     "bytes_below",
     "check_metadata",
+    "compile_where",
     "is_in",
     "metadata_json",
     "parse_columns",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import numpy as np
 
 from looktwice.errors import Mismatch, UnknownName, UsageError
+from looktwice.store.conditions import Where
 from looktwice.store.reader import TableReader
 from looktwice.store.schema import Row, TokenRow
 from looktwice.store.table import Table
@@ -69,10 +70,10 @@ class TableGroup(TableReader):
     def __len__(self) -> int:
         return sum(map(len, self.tables.values()))
 
-    def count(self, where: str | None = None) -> int:
+    def count(self, where: Where | None = None) -> int:
         return sum(table.count(where) for table in self.tables.values())
 
-    def search_many(self, vectors: Any, k: int, where: str | None = None) -> list[list[Candidate]]:
+    def search_many(self, vectors: Any, k: int, where: Where | None = None) -> list[list[Candidate]]:
         with ThreadPoolExecutor(len(self.tables)) as pool:
             found = list(pool.map(lambda table: table.search_many(vectors, k, where), self.tables.values()))
         named = [[_named(name, row) for row in rows] for name, rows in zip(self.tables, found, strict=True)]
@@ -87,7 +88,7 @@ class TableGroup(TableReader):
         dim = self.manifest.encoder.dim
         return np.stack([rows[id_] for id_ in ids]) if ids else np.empty((0, dim), np.float32)
 
-    def rows(self, columns: Sequence[str] = ("id",), where: str | None = None) -> Iterator[dict[str, Any]]:
+    def rows(self, columns: Sequence[str] = ("id",), where: Where | None = None) -> Iterator[dict[str, Any]]:
         for name, table in self.tables.items():
             for row in table.rows(columns, where):
                 yield _prefixed(name, row)
