@@ -156,8 +156,9 @@ class Candidate:
 class Hit:
     """One row of an answer. `rank` counts from 1; `scored` says whether the second look scored this candidate.
 
-    `maxsim` is the score of the middle look, None if it did not run or did not see this candidate. `uri`, `text` and
-    `metadata` are those of the item, in the hits of a Retriever.
+    `folded` are the ids of its near-duplicates, best first, if the search folded them. `maxsim` is the score of the
+    middle look, None if it did not run or did not see this candidate. `uri`, `text` and `metadata` are those of the
+    item, in the hits of a Retriever.
     """
 
     id: str
@@ -167,6 +168,7 @@ class Hit:
     p: float | None
     scored: bool
     explain: Mapping[str, Any] | None = None
+    folded: tuple[str, ...] = ()
     maxsim: float | None = None
     uri: str | None = None
     text: str | None = None

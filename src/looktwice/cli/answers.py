@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -118,7 +118,7 @@ class Outputs:
                 emit(record(name, hit))
         elif self.queries is None or (self.run is None and self.report is None):
             title = None if self.queries is None else f"query {name}"
-            table(["#", "id", ">score", ">coarse", ">p", ">moved"], [_cells(hit) for hit in answer.hits], title=title)
+            _table(answer.hits, title)
             if self.explain:
                 for hit in answer.hits:
                     say(f"{hit.rank} {hit.id}: {explained(hit)}")
@@ -155,7 +155,7 @@ def explained(hit: Hit) -> str:
     """Return the parts of a hit's score on one line."""
     made_of = dict(hit.explain or {})
     parts = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in made_of.items() if name != "label_logits"]
-    return " · ".join(parts)
+    return " · ".join([*parts, *([f"near-duplicates {', '.join(hit.folded)}"] if hit.folded else [])])
 
 
 def _short(value: object) -> str:
@@ -175,7 +175,17 @@ def record(query: str, hit: Hit) -> dict[str, Any]:
         "p": hit.p,
         "scored": hit.scored,
         "explain": hit.explain,
+        **({"folded": hit.folded} if hit.folded else {}),
     }
+
+
+def _table(hits: Sequence[Hit], title: str | None) -> None:
+    """Write hits as a table; with near-duplicates folded, a column counts them."""
+    columns, rows = ["#", "id", ">score", ">coarse", ">p", ">moved"], [_cells(hit) for hit in hits]
+    if any(hit.folded for hit in hits):
+        columns.append(">alike")
+        rows = [(*row, f"+{len(hit.folded)}" if hit.folded else "") for row, hit in zip(rows, hits, strict=True)]
+    table(columns, rows, title=title)
 
 
 def _cells(hit: Hit) -> tuple[object, ...]:

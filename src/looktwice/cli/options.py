@@ -46,6 +46,9 @@ Direction = Annotated[
 ]
 Shortlist = Annotated[int, typer.Option(help="Number of candidates that get the second look.")]
 K = Annotated[int, typer.Option("-k", "--k", help="Number of hits to show.")]
+MinCosine = Annotated[
+    float, typer.Option(help="Least cosine of near-duplicates, from 0 to 1; what it means depends on the encoder.")
+]
 Where = Annotated[
     str | None,
     typer.Option(help='Only items that pass this filter: SQL such as "year > 2020", or JSON: {"year": {">": 2020}}.'),

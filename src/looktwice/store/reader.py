@@ -17,11 +17,11 @@ from looktwice.store.lance import batched, filtering, is_in, plain_errors
 from looktwice.store.ledger import LedgerReader
 from looktwice.store.location import Location
 from looktwice.store.manifest import Manifest
-from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared, filterable
+from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared, filterable, vectors_of
 from looktwice.store.search import Space, find_images
 
 if TYPE_CHECKING:
-    from looktwice.types import Candidate, Encoder
+    from looktwice.types import Candidate, Encoder, FloatArray
 
 _CHUNK = 2000
 
@@ -95,6 +95,16 @@ class TableReader:
             if id_ not in found:
                 raise UnknownName("item", id_, self._some_ids())
         return [found[id_] for id_ in ids]
+
+    def vectors(self, ids: Sequence[str]) -> FloatArray:
+        """Return the vectors [n, d] of `ids` in their order, as stored. Raises UnknownName for an unknown id."""
+        found = self._lookup(ids, ["id", "vector"])
+        place = {id_: row for row, id_ in enumerate(found["id"].to_pylist())}
+        for id_ in ids:
+            if id_ not in place:
+                raise UnknownName("item", id_, self._some_ids())
+        rows: FloatArray = vectors_of(found, self.manifest.encoder.dim).astype(np.float32)
+        return rows[[place[id_] for id_ in ids]]
 
     def rows(self, columns: Sequence[str] = ("id",), where: Where | None = None) -> Iterator[dict[str, Any]]:
         """Yield chosen columns of all items (any of the schema but the vector), in no particular order."""
