@@ -159,7 +159,10 @@ class Retriever:
         positive(k, "k")
         stage = self.stage if rerank else None
         if stage is None and self.config.min_precision is not None:
-            raise UsageError("--min-precision needs a second look; leave out --no-rerank or --min-precision.")
+            raise UsageError(
+                "min_precision (--min-precision) needs a second look; leave it out, or search with one (without "
+                "rerank=False, --no-rerank)."
+            )
         run = {**self._about(self.encoder.info), "items": len(self.table)}
         run |= {"k": k, "shortlist": self.shortlist, "where": where}
         read = (self._read(query, str(number)) for number, query in enumerate(queries, start=1))
@@ -239,7 +242,7 @@ def _first_pass(budget: Budget, codec: str) -> str | None:
         return None
     first_pass = str(parse_codec(budget.first_pass))
     if codec not in ("auto", "pictures") and str(parse_codec(codec)) == first_pass:
-        raise UsageError(f"Both passes of the cascade would use {first_pass}; name another --codec.")
+        raise UsageError(f"Both passes of the cascade would use {first_pass}; name another codec (--codec).")
     return first_pass
 
 
