@@ -35,11 +35,13 @@ class UsageError(LooktwiceError, ValueError):
 
 
 class UnknownName(UsageError):
-    """A name that does not exist."""
+    """A name that does not exist. `meant` is what the name stands for elsewhere."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], advice: str = "") -> None:
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], advice: str = "", *, meant: str | None = None
+    ) -> None:
         known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=3)
+        near = [meant] if meant else difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}."
         super().__init__(f"Unknown {kind} {name!r}; {hint}{advice and ' ' + advice}")
 

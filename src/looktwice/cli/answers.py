@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from looktwice.cli.console import emit, json_line, mute_stdout, note, number, plural, progress, say, table
+from looktwice.cli.explained import in_words
 from looktwice.cli.summary import advise, summarise
 from looktwice.errors import LooktwiceError, UsageError
 from looktwice.files import followed, is_replaced, write_whole
@@ -121,7 +122,7 @@ class Outputs:
             _table(answer.hits, title)
             if self.explain:
                 for hit in answer.hits:
-                    say(f"{hit.rank} {hit.id}: {explained(hit)}")
+                    say(f"{hit.rank} {hit.id}: {in_words(hit)}")
 
     @cached_property
     def _viewer(self) -> Viewer:
@@ -149,19 +150,6 @@ class Outputs:
             write_report(followed(self.report), title="looktwice", manifest=manifest, queries=self._views, total=total)
             cut = f" (the first {len(self._views):,} of {total:,} queries)" if len(self._views) < total else ""
             note(f"Report: {self.report}{cut}")
-
-
-def explained(hit: Hit) -> str:
-    """Return the parts of a hit's score on one line."""
-    made_of = dict(hit.explain or {})
-    parts = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in made_of.items() if name != "label_logits"]
-    return " · ".join([*parts, *([f"near-duplicates {', '.join(hit.folded)}"] if hit.folded else [])])
-
-
-def _short(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return "/".join(_short(part) for part in value)
-    return number(value) if isinstance(value, float) else "unknown" if value is None else str(value)
 
 
 def record(query: str, hit: Hit) -> dict[str, Any]:

@@ -200,7 +200,10 @@ class Retriever:
         least = least_cosine(distinct)
         stage = self.stage if rerank else None
         if stage is None and self.config.min_precision is not None:
-            raise UsageError("--min-precision needs a second look; leave out --no-rerank or --min-precision.")
+            raise UsageError(
+                "min_precision (--min-precision) needs a second look; leave it out, or search with one (without "
+                "rerank=False, --no-rerank)."
+            )
         self.table.follow()
         self.table.manifest.check(self.encoder.info, self.table.path)
         run = {**self._about(self.encoder.info), "items": len(self.table)}
@@ -259,7 +262,7 @@ def _first_pass(budget: Budget, codec: str) -> str | None:
         return None
     first_pass = str(parse_codec(budget.first_pass))
     if codec not in ("auto", "pictures") and str(parse_codec(codec)) == first_pass:
-        raise UsageError(f"Both passes of the cascade would use {first_pass}; name another --codec.")
+        raise UsageError(f"Both passes of the cascade would use {first_pass}; name another codec (--codec).")
     return first_pass
 
 

@@ -68,8 +68,8 @@ class SecondStage:
     ) -> None:
         if config.budget.epsilon is not None and reranker.listwise:
             raise UsageError(
-                "--budget auto scores in several calls, but --score-mode choice needs all candidates in one; "
-                "use --budget all."
+                "A budget that stops early scores in several calls, but the score mode choice needs all candidates in "
+                "one; use the budget all."
             )
         self.reranker, self.loader, self.config, self.depth = reranker, loader, config, depth
         self.first_pass = first_pass
