@@ -21,7 +21,7 @@ from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.run_record import RunStats
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import CandidateRef, LoadError
-from looktwice.types import Candidate, Hit, Item, PairScores
+from looktwice.types import SCORED, Candidate, Hit, Item, PairScores
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class SecondStage:
         """Estimate the chance that an unscored candidate would enter the top."""
         config, shortlist = self.config, request.shortlist
         assert config.calibration is not None
-        seen = [(shortlist[i].coarse, float(p)) for i, p in enumerate(scores.p) if scores.status[i] == "ok"]
+        seen = [(shortlist[i].coarse, float(p)) for i, p in enumerate(scores.p) if scores.status[i] in SCORED]
         left = shortlist[len(scores.p) : len(request.candidates)]
         best = max(candidate.coarse for candidate in shortlist)
         return chance_of_change(seen, left, best, config.budget.top or request.top, config.fusion, config.calibration)
