@@ -36,7 +36,7 @@ WHERE = (
     "cache_bytes",
     "path",
     "remote",
-)  # a run may continue on another device, or faster
+)  # a run may go on elsewhere
 LATER = ("asked", "contents", "prompt_hash")  # settings that earlier versions did not store
 _log = logging.getLogger(__name__)
 

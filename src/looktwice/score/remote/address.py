@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from looktwice.errors import UsageError
 
-Kind: TypeAlias = Literal["chat", "decisions", "systemone", "rerank"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+ServerKind: TypeAlias = Literal["chat", "decisions", "systemone", "rerank"]
+KINDS: tuple[ServerKind, ...] = get_args(ServerKind)
 _BARE = re.compile(r"^(?:[\w-]+\+)?(?:\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}(?:[/#].*)?$|^localhost(?:[/#].*)?$")
 
 
@@ -19,7 +19,7 @@ _BARE = re.compile(r"^(?:[\w-]+\+)?(?:\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}(?:[/#].
 class Address:
     """One server. `base` is the URL before `/chat/completions` and its like; `model` None takes the only one there."""
 
-    kind: Kind
+    kind: ServerKind
     base: str
     model: str | None
 

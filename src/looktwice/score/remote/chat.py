@@ -17,12 +17,12 @@ from looktwice.score.remote import labels as server_labels
 from looktwice.score.remote import loop
 from looktwice.score.remote import probe as probing
 from looktwice.score.remote.dialect import Dialect, chosen, token_id
+from looktwice.score.remote.endpoint import Endpoint
 from looktwice.score.remote.images import ImageEncoder, image_part
-from looktwice.score.remote.pool import Job, Pool, Reply
+from looktwice.score.remote.pool import EndpointPool, PairReply, PairRequest
 from looktwice.score.remote.reading import read
 from looktwice.score.remote.samples import samples, showing
 from looktwice.score.remote.scorer import RemoteScorer, clean, refuse_local_settings
-from looktwice.score.remote.server import Server
 from looktwice.score.remote.spending import Spending
 from looktwice.types import Item, PairScores
 
@@ -30,7 +30,7 @@ ROUTE = "/chat/completions"
 
 
 @dataclass
-class Known:
+class ProbedServer:
     """What was found out about a server: its facts, and the label ids of each prompt, by its hash."""
 
     facts: probing.Facts
@@ -43,7 +43,12 @@ class ChatScorer(RemoteScorer):
     path = "chat"
 
     def __init__(
-        self, pool: Pool, prompt: Prompt, config: ScorerConfig, spending: Spending, known: dict[str, Known]
+        self,
+        pool: EndpointPool,
+        prompt: Prompt,
+        config: ScorerConfig,
+        spending: Spending,
+        known: dict[str, ProbedServer],
     ) -> None:
         super().__init__(pool, prompt, config, spending)
         self.known = known
@@ -84,18 +89,18 @@ class ChatScorer(RemoteScorer):
                 known.ids[other.prompt.hash] = ids
         return other
 
-    def jobs(self, query: Item, candidates: Sequence[Item], fit: Sequence[int], route: bytes) -> Iterable[Job]:
+    def jobs(self, query: Item, candidates: Sequence[Item], fit: Sequence[int], route: bytes) -> Iterable[PairRequest]:
         """Yield one request per candidate; see RemoteScorer."""
         for index in fit:
 
-            def make(server: Server, candidate: Item = candidates[index]) -> tuple[str, dict[str, Any]]:
+            def make(server: Endpoint, candidate: Item = candidates[index]) -> tuple[str, dict[str, Any]]:
                 known = self.known[str(server.address)]
                 ids = probing.flat_ids(known.ids[self.prompt.hash])
                 pieces = self.prompt.lay_out(query, candidate, clean)
                 content = self.content(pieces, {"query": query, "candidate": candidate})
                 return ROUTE, self.body(known.facts.served.model, known.facts.dialect, ids, content)
 
-            yield Job((index,), route, make)
+            yield PairRequest((index,), route, make)
 
     def content(self, pieces: Sequence[Piece], items: Mapping[str, Item]) -> list[dict[str, Any]]:
         """Return a laid-out pair as the parts of a message, in the same order."""
@@ -107,7 +112,7 @@ class ChatScorer(RemoteScorer):
         """Return the body of a request."""
         return chat_body(self.config, model, dialect, ids, content)
 
-    def read(self, job: Job, reply: Reply) -> PairScores:
+    def read(self, job: PairRequest, reply: PairReply) -> PairScores:
         """Return the score of one pair; see RemoteScorer."""
         known = self.known[str(reply.server.address)]
         ids, dialect = known.ids[self.prompt.hash], known.facts.dialect
@@ -145,17 +150,17 @@ def chat_body(
     return {"model": model, "messages": messages, **dialect.fields(ids), **salt}
 
 
-async def connect(server: Server, prompt: Prompt, config: ScorerConfig) -> Known:
+async def connect(server: Endpoint, prompt: Prompt, config: ScorerConfig) -> ProbedServer:
     """Probe one server with a prompt. Raises ServerError if p cannot be read from it."""
     about = await probing.served(server)
     ids = await server_labels.resolve(server, about.model, prompt)
     post, body = _sender(server), _sample_bodies(about.model, prompt, ids, config)
-    facts = await probing.probe(about, prompt, ids, body, post)
-    await _refuse_thought(server, facts, await post(body(facts.dialect, (0, 0))))
-    return Known(facts, {prompt.hash: ids})
+    facts, answer = await probing.probe(about, prompt, ids, body, post)
+    await _refuse_thought(server, facts, answer)
+    return ProbedServer(facts, {prompt.hash: ids})
 
 
-async def verify(server: Server, known: Known, prompt: Prompt, config: ScorerConfig) -> None:
+async def verify(server: Endpoint, known: ProbedServer, prompt: Prompt, config: ScorerConfig) -> None:
     """Raise ServerError, which stops, if a server runs another model than the one that was probed."""
     about = await probing.served(server)
     ids, facts = known.ids[prompt.hash], known.facts
@@ -169,7 +174,7 @@ async def verify(server: Server, known: Known, prompt: Prompt, config: ScorerCon
         )
 
 
-def same_model(known: Sequence[Known]) -> None:
+def same_model(known: Sequence[ProbedServer]) -> None:
     """Raise Mismatch if servers that share the work run different models."""
     first = known[0].facts
     for other in known[1:]:
@@ -180,14 +185,14 @@ def same_model(known: Sequence[Known]) -> None:
             )
 
 
-def _sender(server: Server) -> probing.Post:
+def _sender(server: Endpoint) -> probing.Post:
     async def post(body: Mapping[str, Any]) -> dict[str, Any]:
         return await server.ask("POST", server.address.base + ROUTE, json.dumps(body).encode())
 
     return post
 
 
-def _sample_bodies(model: str, prompt: Prompt, ids: LabelIds | None, config: ScorerConfig) -> probing.Body:
+def _sample_bodies(model: str, prompt: Prompt, ids: LabelIds | None, config: ScorerConfig) -> probing.MakeBody:
     encoder = ImageEncoder(config.resolution)
 
     def body(dialect: Dialect, pair: tuple[int, int]) -> Mapping[str, Any]:
@@ -201,7 +206,7 @@ def _sample_bodies(model: str, prompt: Prompt, ids: LabelIds | None, config: Sco
     return body
 
 
-async def _refuse_thought(server: Server, facts: probing.Facts, reply: Mapping[str, Any]) -> None:
+async def _refuse_thought(server: Endpoint, facts: probing.Facts, reply: Mapping[str, Any]) -> None:
     """Raise ServerError if the token that a server names by id is the beginning of a thought."""
     token = token_id(chosen(reply))
     if token is None:

@@ -23,7 +23,7 @@ KEPT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class DataUrl:
     """One image as a data URL, and the SHA-256 of its bytes, which covers content and size."""
 
     url: str
@@ -35,14 +35,14 @@ class ImageEncoder:
 
     def __init__(self, resolution: int | None) -> None:
         self.resolution = resolution
-        self._kept: Lru[Encoded] = Lru(1 << 16, KEPT_BYTES, lambda one: len(one.url))
+        self._kept: Lru[DataUrl] = Lru(1 << 16, KEPT_BYTES, lambda one: len(one.url))
 
     @property
     def regime(self) -> str:
         """Return the rule for sizes, for manifests and keys."""
         return f"png@{self.resolution}" if self.resolution else f"png<={MOST_SIDE}"
 
-    def encode(self, item: Item) -> Encoded:
+    def encode(self, item: Item) -> DataUrl:
         """Return an item's image. Raises ModelError for an item without one."""
         if item.image is None:
             raise ModelError(f"Item {item.id!r} has no image to send; use --codec pictures, or give the image.")
@@ -57,14 +57,14 @@ class ImageEncoder:
         return scaled(image, MOST_SIDE) if max(image.size) > MOST_SIDE else image
 
 
-def _png(image: Image) -> Encoded:
+def _png(image: Image) -> DataUrl:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "PNG", compress_level=1)
     data = buffer.getvalue()
-    return Encoded("data:image/png;base64," + base64.b64encode(data).decode("ascii"), hashlib.sha256(data).hexdigest())
+    return DataUrl("data:image/png;base64," + base64.b64encode(data).decode("ascii"), hashlib.sha256(data).hexdigest())
 
 
-def image_part(encoded: Encoded, with_id: bool) -> dict[str, Any]:
+def image_part(encoded: DataUrl, with_id: bool) -> dict[str, Any]:
     """Return one image as a part of a chat message.
 
     `with_id` sends the hash of its content as its `uuid`: vLLM answers for the image that it first saw under an id,

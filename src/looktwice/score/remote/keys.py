@@ -12,14 +12,14 @@ VARIABLE, FILE_VARIABLE = "LOOKTWICE_API_KEY", "LOOKTWICE_API_KEY_FILE"
 HIDDEN = "(the key)"
 
 
-class Key:
+class ApiKey:
     """A key that no text shows: neither its `repr` nor an error that a server sends back."""
 
     def __init__(self, secret: str | None) -> None:
         self._secret = secret
 
     def __repr__(self) -> str:
-        return "Key()" if self._secret is None else "Key(…)"
+        return "ApiKey()" if self._secret is None else "ApiKey(…)"
 
     def __bool__(self) -> bool:
         return self._secret is not None
@@ -39,19 +39,19 @@ class Key:
         return text.replace(self._secret, HIDDEN) if self._secret else text
 
 
-def find(file: Path | None) -> Key:
+def find(file: Path | None) -> ApiKey:
     """Return the key of `file`, or of the environment. Raises UsageError for a file that holds none."""
     named = os.environ.get(FILE_VARIABLE)
     path = file or (Path(named) if named else None)
     if path is None:
-        return Key(_checked(os.environ.get(VARIABLE, "").strip(), VARIABLE) or None)
+        return ApiKey(_checked(os.environ.get(VARIABLE, "").strip(), VARIABLE) or None)
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The key file {path} cannot be read ({type(error).__name__}); name a text file.") from None
     if not text:
         raise UsageError(f"The key file {path} is empty; write the key into it.")
-    return Key(_checked(text, str(path)))
+    return ApiKey(_checked(text, str(path)))
 
 
 def _checked(text: str, where: str) -> str:

@@ -9,10 +9,10 @@ from looktwice.errors import ServerError
 from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout import labels
 from looktwice.score.readout.probability import LabelIds
-from looktwice.score.remote.server import Server
+from looktwice.score.remote.endpoint import Endpoint
 
 
-async def resolve(server: Server, model: str, prompt: Prompt) -> LabelIds | None:
+async def resolve(server: Endpoint, model: str, prompt: Prompt) -> LabelIds | None:
     """Return the labels' ids as the server spells them; None if it has no /tokenize.
 
     Raises UsageError as `readout.labels.resolve` does.
@@ -26,7 +26,7 @@ async def resolve(server: Server, model: str, prompt: Prompt) -> LabelIds | None
     return labels.resolve(prompt, _Spelled(known))
 
 
-async def _tokenize(server: Server, model: str, text: str) -> tuple[list[int], list[str]] | None:
+async def _tokenize(server: Endpoint, model: str, text: str) -> tuple[list[int], list[str]] | None:
     body = {"model": model, "prompt": text, "add_special_tokens": False, "return_token_strs": True}
     try:
         reply = await server.ask("POST", f"{server.address.root}/tokenize", json.dumps(body).encode())

@@ -13,14 +13,14 @@ from typing import Any, TypeAlias
 
 from looktwice.errors import ServerError
 from looktwice.score.remote import loop
-from looktwice.score.remote.server import Server
+from looktwice.score.remote.endpoint import Endpoint
 
 RETURN_SECONDS = 2.0  # between two tries to reach a server that is away
 FAILURES = 16  # refused pairs in a row after which the next ones will not fare better
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PairRequest:
     """One request: the candidates' rows that its answer holds, and its path and body for a given server.
 
     Jobs of one `route` go to one server as long as it has room, because it has read their beginning already.
@@ -28,33 +28,33 @@ class Job:
 
     rows: tuple[int, ...]
     route: bytes
-    make: Callable[[Server], tuple[str, dict[str, Any]]]
+    make: Callable[[Endpoint], tuple[str, dict[str, Any]]]
     request: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class PairReply:
     """A server's answer to a job."""
 
-    server: Server
+    server: Endpoint
     body: dict[str, Any]
 
 
-Verify: TypeAlias = Callable[[Server], Awaitable[None]]
+Verify: TypeAlias = Callable[[Endpoint], Awaitable[None]]
 
 
 @dataclass
-class Pool:
+class EndpointPool:
     """Servers of one model. `verify` is awaited before a server's first request, and again after it was away or
     `check_seconds` have passed; it raises ServerError for a server that runs another model than before."""
 
-    servers: Sequence[Server]
+    servers: Sequence[Endpoint]
     verify: Verify
     _checked: dict[int, float] = field(default_factory=dict)
     _checking: dict[int, asyncio.Lock] = field(default_factory=dict)
     _failures: int = 0
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Reply | ServerError]]:
+    def run(self, jobs: Iterable[PairRequest]) -> Iterator[tuple[PairRequest, PairReply | ServerError]]:
         """Yield jobs with their answers as they come; a pair that a server refuses has an error instead.
 
         Raises ServerError if no other pair can fare better.
@@ -62,7 +62,7 @@ class Pool:
         workers = sum(server.window.most for server in self.servers)
         yield from loop.each(jobs, self._outcome, workers)
 
-    def checked(self, servers: Iterable[Server]) -> None:
+    def checked(self, servers: Iterable[Endpoint]) -> None:
         """Note that these servers were verified just now."""
         self._checked |= {id(server): time.monotonic() for server in servers}
 
@@ -73,7 +73,7 @@ class Pool:
             total += server.counts
         return dict(total)
 
-    async def _outcome(self, job: Job) -> Reply | ServerError:
+    async def _outcome(self, job: PairRequest) -> PairReply | ServerError:
         try:
             reply = await self.post(job)
         except ServerError as error:
@@ -84,7 +84,7 @@ class Pool:
         self._failures = 0
         return reply
 
-    async def post(self, job: Job) -> Reply:
+    async def post(self, job: PairRequest) -> PairReply:
         """Return the answer of the first server in the job's order that is there; wait if none is."""
         end: float | None = None
         while True:
@@ -93,7 +93,7 @@ class Pool:
                 server.tried = time.monotonic()
                 try:
                     await self._verified(server)
-                    return Reply(server, await self._send(server, job))
+                    return PairReply(server, await self._send(server, job))
                 except ServerError as error:
                     if not server.away:
                         raise
@@ -104,7 +104,7 @@ class Pool:
                 raise last
             await asyncio.sleep(RETURN_SECONDS)
 
-    async def _send(self, server: Server, job: Job) -> dict[str, Any]:
+    async def _send(self, server: Endpoint, job: PairRequest) -> dict[str, Any]:
         def content() -> tuple[str, bytes]:
             path, body = job.make(server)
             return server.address.base + path, json.dumps(body).encode()
@@ -112,7 +112,7 @@ class Pool:
         url, data = await asyncio.to_thread(content)  # images are encoded here
         return await server.ask("POST", url, data)
 
-    async def _verified(self, server: Server) -> None:
+    async def _verified(self, server: Endpoint) -> None:
         now = time.monotonic()
         if now - self._checked.get(id(server), float("-inf")) < server.config.check_seconds:
             return
@@ -121,7 +121,7 @@ class Pool:
                 await self.verify(server)
                 self._checked[id(server)] = time.monotonic()
 
-    def _order(self, route: bytes) -> list[Server]:
+    def _order(self, route: bytes) -> list[Endpoint]:
         """Return the servers, the job's own first; a full one gives way to one that is idle.
 
         Each server has its own hash of the route, so that one that leaves moves only its own queries.

@@ -13,8 +13,8 @@ from looktwice.errors import ServerError, UnknownName, UsageError
 from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout.probability import LabelIds
 from looktwice.score.remote.dialect import MOST_NAMED, Dialect, chosen, dialects, top_entries
+from looktwice.score.remote.endpoint import Endpoint
 from looktwice.score.remote.reading import Listed, read
-from looktwice.score.remote.server import Server
 from looktwice.types import SCORED
 
 log = logging.getLogger(__name__)
@@ -24,8 +24,8 @@ SAME = 0.05
 
 CHANGED = 0.5  # nats: another model differs by more
 
-Pair: TypeAlias = tuple[int, int]  # of the two samples
-Body: TypeAlias = Callable[[Dialect, Pair], Mapping[str, Any]]
+SamplePair: TypeAlias = tuple[int, int]  # of the two samples
+MakeBody: TypeAlias = Callable[[Dialect, SamplePair], Mapping[str, Any]]
 Post: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 
@@ -74,7 +74,7 @@ class Facts:
         }
 
 
-async def served(server: Server) -> Served:
+async def served(server: Endpoint) -> Served:
     """Return what the server says of itself. Raises UnknownName, with the models there, for a model that is not."""
     address = server.address
     listing = await server.get(f"{address.base}/models") or {}
@@ -102,8 +102,10 @@ def _model(wanted: str | None, there: Sequence[str], base: str) -> str:
     return wanted
 
 
-async def probe(about: Served, prompt: Prompt, ids: LabelIds | None, body: Body, post: Post) -> Facts:
-    """Return what the server can do. Raises ServerError if p cannot be read from its answers."""
+async def probe(
+    about: Served, prompt: Prompt, ids: LabelIds | None, body: MakeBody, post: Post
+) -> tuple[Facts, dict[str, Any]]:
+    """Return what the server can do, and an answer of it. Raises ServerError if p cannot be read from its answers."""
     flat = flat_ids(ids)
     dialect, first = await _dialect(flat, body, post)
     _refuse_thinking(first)
@@ -123,7 +125,7 @@ async def probe(about: Served, prompt: Prompt, ids: LabelIds | None, body: Body,
     )
     _check_name(found)
     _warn(found)
-    return found
+    return found, first
 
 
 def flat_ids(ids: LabelIds | None) -> list[int]:
@@ -149,7 +151,7 @@ def _warn(facts: Facts) -> None:
         log.warning("%s finds two different items more alike than one with itself; check prompt and model.", name)
 
 
-async def _dialect(ids: Sequence[int], body: Body, post: Post) -> tuple[Dialect, dict[str, Any]]:
+async def _dialect(ids: Sequence[int], body: MakeBody, post: Post) -> tuple[Dialect, dict[str, Any]]:
     """Return the most telling dialect that the server understands, with its first answer."""
     refused: ServerError | None = None
     silent = False

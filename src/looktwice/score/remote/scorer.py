@@ -17,7 +17,7 @@ from looktwice.score.local import common
 from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout import modes, probability
 from looktwice.score.remote.images import ImageEncoder
-from looktwice.score.remote.pool import Job, Pool, Reply
+from looktwice.score.remote.pool import EndpointPool, PairReply, PairRequest
 from looktwice.score.remote.spending import Spending
 from looktwice.types import Item, PairScores, shortened
 
@@ -41,18 +41,18 @@ class RemoteScorer(Scorer):
     labels = 2
     """How many labels a row of its scores has."""
 
-    def __init__(self, pool: Pool, prompt: Prompt, config: ScorerConfig, spending: Spending) -> None:
+    def __init__(self, pool: EndpointPool, prompt: Prompt, config: ScorerConfig, spending: Spending) -> None:
         self.pool, self.prompt, self.config, self.spending = pool, prompt, config, spending
         self.images = ImageEncoder(config.resolution)
         self._status: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     @abstractmethod
-    def jobs(self, query: Item, candidates: Sequence[Item], fit: Sequence[int], route: bytes) -> Iterable[Job]:
+    def jobs(self, query: Item, candidates: Sequence[Item], fit: Sequence[int], route: bytes) -> Iterable[PairRequest]:
         """Yield the requests for the candidates at `fit`."""
 
     @abstractmethod
-    def read(self, job: Job, reply: Reply) -> PairScores:
+    def read(self, job: PairRequest, reply: PairReply) -> PairScores:
         """Return one row for each of the job's candidates. Raises ServerError for an answer that holds none."""
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
@@ -113,12 +113,14 @@ class RemoteScorer(Scorer):
                 self._status.update(part.status)
             yield job.request, job.rows, part
 
-    def _all(self, requests: Sequence[tuple[Item, Sequence[Item]]], fits: Sequence[Sequence[int]]) -> Iterator[Job]:
+    def _all(
+        self, requests: Sequence[tuple[Item, Sequence[Item]]], fits: Sequence[Sequence[int]]
+    ) -> Iterator[PairRequest]:
         for number, ((query, candidates), fit) in enumerate(zip(requests, fits, strict=True)):
             for job in self.jobs(query, candidates, fit, fingerprint(query)) if fit else ():
-                yield Job(job.rows, job.route, job.make, number)
+                yield PairRequest(job.rows, job.route, job.make, number)
 
-    def _scored(self, job: Job, reply: Reply | ServerError, candidates: Sequence[Item]) -> PairScores:
+    def _scored(self, job: PairRequest, reply: PairReply | ServerError, candidates: Sequence[Item]) -> PairScores:
         try:
             if isinstance(reply, ServerError):
                 raise reply

@@ -12,7 +12,7 @@ CALM = 0.5  # of the window may wait inside the server before it stops growing
 CROWDED = 0.9  # and from here on it shrinks
 
 
-class Window:
+class RequestWindow:
     """A limit of concurrent requests, between 1 and `most`. Use it as an async context around one request.
 
     The share of requests that wait inside the server is estimated from the fastest answer so far, as TCP Vegas does.

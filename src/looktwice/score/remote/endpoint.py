@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from looktwice.errors import ServerError, UsageError, first_line
 from looktwice.score.remote.address import Address
 from looktwice.score.remote.config import RemoteConfig
-from looktwice.score.remote.keys import Key
-from looktwice.score.remote.window import Window
+from looktwice.score.remote.keys import ApiKey
+from looktwice.score.remote.window import RequestWindow
 
 if TYPE_CHECKING:
     import httpx
@@ -43,16 +43,16 @@ class Trouble:
     away: bool = False
 
 
-class Server:
+class Endpoint:
     """One server, reached over kept connections from one event loop.
 
     `counts` adds up requests, retries, refusals (429, 503) and bytes sent. `away` is true from a failed connection to
     the next one that holds; `tried` is when a pool last sent something.
     """
 
-    def __init__(self, address: Address, config: RemoteConfig, key: Key) -> None:
+    def __init__(self, address: Address, config: RemoteConfig, key: ApiKey) -> None:
         self.address, self.config, self.key = address, config, key
-        self.window = Window(config.concurrency)
+        self.window = RequestWindow(config.concurrency)
         self.counts: Counter[str] = Counter()
         self.away = False
         self.tried = 0.0
@@ -65,7 +65,7 @@ class Server:
         return self.away and time.monotonic() - self.tried < REST_SECONDS
 
     async def get(self, url: str) -> dict[str, Any] | None:
-        """Return the JSON object at `url`, None if there is none. Raises ServerError for a server that cannot be used."""
+        """Return the JSON object at `url`, or None. Raises ServerError for a server that cannot be used."""
         try:
             return await self.ask("GET", url, None)
         except ServerError as error:
