@@ -14,14 +14,14 @@ from looktwice.score.prompting import built_in
 from looktwice.score.prompting.prompt import Piece, Prompt
 from looktwice.score.readout.probability import LabelIds
 from looktwice.score.remote import labels as server_labels
-from looktwice.score.remote import loop
+from looktwice.score.remote import limits, loop
 from looktwice.score.remote import probe as probing
 from looktwice.score.remote.dialect import Dialect, chosen, token_id
 from looktwice.score.remote.endpoint import Endpoint
 from looktwice.score.remote.images import ImageEncoder, image_part
 from looktwice.score.remote.pool import EndpointPool, PairReply, PairRequest
 from looktwice.score.remote.reading import read
-from looktwice.score.remote.samples import samples, showing
+from looktwice.score.remote.samples import samples, showing, square
 from looktwice.score.remote.scorer import RemoteScorer, clean, refuse_local_settings
 from looktwice.score.remote.spending import Spending
 from looktwice.types import Item, PairScores
@@ -88,6 +88,30 @@ class ChatScorer(RemoteScorer):
                 ids = loop.wait(server_labels.resolve(server, known.facts.served.model, other.prompt))
                 known.ids[other.prompt.hash] = ids
         return other
+
+    def probe(self) -> list[dict[str, Any]]:
+        """Return the facts of each server, with its largest image and the blocks of its prefix cache."""
+        found = []
+        for server in self.pool.servers:
+            if (known := self.known.get(str(server.address))) is not None:
+                more = loop.wait(limits.more_facts(server, known.facts, self._square(known)))
+                found.append({"server": str(server.address), **known.facts.record(), **more})
+        return found
+
+    def _square(self, known: ProbedServer) -> limits.SideToBody:
+        """Return a function from a side in pixels to a request that shows a square of this size as the candidate."""
+        ids = probing.flat_ids(known.ids[self.prompt.hash])
+
+        def body(side: int) -> Mapping[str, Any]:
+            query, candidate = (
+                showing(square(64), self.prompt, "query"),
+                showing(square(side), self.prompt, "candidate"),
+            )
+            pieces = self.prompt.lay_out(query, candidate, clean)
+            content = self.content(pieces, {"query": query, "candidate": candidate})
+            return self.body(known.facts.served.model, known.facts.dialect, ids, content)
+
+        return body
 
     def jobs(self, query: Item, candidates: Sequence[Item], fit: Sequence[int], route: bytes) -> Iterable[PairRequest]:
         """Yield one request per candidate; see RemoteScorer."""

@@ -73,6 +73,15 @@ class Endpoint:
                 raise
             return None
 
+    async def text(self, url: str) -> str:
+        """Return what is at `url` as text, "" if it cannot be had."""
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                status, _, data = await self._exchange("GET", url, None)
+        except (TimeoutError, ServerError, OSError, ValueError, RuntimeError):
+            return ""
+        return data.decode("utf-8", "replace") if status == 200 else ""
+
     async def ask(self, method: str, url: str, content: bytes | None, patience: float | None = None) -> dict[str, Any]:
         """Return the JSON object that the server answers.
 

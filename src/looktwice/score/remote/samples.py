@@ -21,6 +21,13 @@ def samples() -> tuple[Item, Item]:
     return Item("square", square, "a red square"), Item("disc", disc, "a blue disc")
 
 
+def square(side: int) -> Item:
+    """Return a square of this many pixels, with a text."""
+    from PIL import Image
+
+    return Item(f"square-{side}", Image.new("RGB", (side, side), "white"), "a white square")
+
+
 def showing(item: Item, prompt: Prompt, side: str) -> Item:
     """Return an item with only the parts that the prompt shows of this side."""
     shown = {part.partition(".")[2] for part in prompt.parts if part.startswith(side)}

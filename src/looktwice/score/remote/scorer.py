@@ -95,6 +95,10 @@ class RemoteScorer(Scorer):
         """Return the addresses, with models."""
         return ",".join(sorted(str(server.address) for server in self.pool.servers))
 
+    def probe(self) -> list[dict[str, Any]]:
+        """Return, for each server that was probed, its address and what was found out."""
+        return [{"server": str(endpoint.address)} for endpoint in self.pool.servers]
+
     def stats(self) -> Mapping[str, Any]:
         """Return counts of requests, tokens, money and statuses."""
         return {"requests": {**self.pool.counts(), **self.spending.record(), **self._status}}
