@@ -12,6 +12,7 @@ LooktwiceError                exit code 1
 │   └── Locked                1   another process is writing
 ├── TooManyFailures           3   --max-failures was reached
 └── ModelError                1   a model gave no usable answer
+    └── ServerError           1   a server refused a request, or cannot be reached
 """
 
 from __future__ import annotations
@@ -114,6 +115,18 @@ class TooManyFailures(LooktwiceError):
 
 class ModelError(LooktwiceError):
     """A model that cannot be loaded as requested, or that gave no usable answer."""
+
+
+class ServerError(ModelError):
+    """A server that refused a request or cannot be reached.
+
+    `stops`: no other request can fare better. `status`: of its answer, 0 without one.
+    """
+
+    def __init__(self, message: str, stops: bool = False, status: int = 0) -> None:
+        super().__init__(message)
+        self.stops = stops
+        self.status = status
 
 
 # --- names that changed, which work for one more release ------------------------------------------------------------

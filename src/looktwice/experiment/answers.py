@@ -29,7 +29,14 @@ from looktwice.search.run_record import RunStats
 from looktwice.store import is_in
 from looktwice.types import Item
 
-WHERE = ("device", "dtype", "batch_size", "cache_bytes", "path")  # a run may continue on another device, or faster
+WHERE = (
+    "device",
+    "dtype",
+    "batch_size",
+    "cache_bytes",
+    "path",
+    "remote",
+)  # a run may go on elsewhere
 LATER = ("asked", "contents", "prompt_hash")  # settings that earlier versions did not store
 _log = logging.getLogger(__name__)
 
