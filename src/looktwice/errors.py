@@ -12,7 +12,7 @@ LooktwiceError                exit code 1
 │   └── Locked                1   another process is writing
 ├── TooManyFailures           3   --max-failures was reached
 └── ModelError                1   a model gave no usable answer
-    └── ServerError           1   a server refused a request, or cannot be reached
+    └── ServerError           1   a server refused a request, is full, failed, or does not answer
 """
 
 from __future__ import annotations
@@ -118,15 +118,18 @@ class ModelError(LooktwiceError):
 
 
 class ServerError(ModelError):
-    """A server that refused a request or cannot be reached.
+    """A server that refused a request, is full, failed, or does not answer.
 
-    `stops`: no other request can fare better. `status`: of its answer, 0 without one.
+    `stops`: no other request can fare better. `status`: HTTP's, 0 without an answer. `code`: the server's word for it.
+    `retry_after`: the seconds to wait, if the server says so.
     """
 
-    def __init__(self, message: str, stops: bool = False, status: int = 0) -> None:
+    def __init__(
+        self, message: str, stops: bool = False, status: int = 0, *, code: str = "", retry_after: str | None = None
+    ) -> None:
         super().__init__(message)
-        self.stops = stops
-        self.status = status
+        self.stops, self.status, self.code = stops, status, code
+        self.retry_after = int(retry_after) if retry_after is not None and retry_after.isdecimal() else None
 
 
 # --- names that changed, which work for one more release ------------------------------------------------------------

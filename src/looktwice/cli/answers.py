@@ -114,15 +114,9 @@ class Outputs:
             mute_stdout()
 
     def _show(self, name: str, answer: Answer) -> None:
-        if self.json:
-            for hit in answer.hits:
-                emit(record(name, hit))
-        elif self.queries is None or (self.run is None and self.report is None):
+        if self.json or self.queries is None or (self.run is None and self.report is None):
             title = None if self.queries is None else f"query {name}"
-            _table(answer.hits, title)
-            if self.explain:
-                for hit in answer.hits:
-                    say(f"{hit.rank} {hit.id}: {in_words(hit)}")
+            show_hits(name, answer.hits, json=self.json, explain=self.explain, title=title)
 
     @cached_property
     def _viewer(self) -> Viewer:
@@ -150,6 +144,17 @@ class Outputs:
             write_report(followed(self.report), title="looktwice", manifest=manifest, queries=self._views, total=total)
             cut = f" (the first {len(self._views):,} of {total:,} queries)" if len(self._views) < total else ""
             note(f"Report: {self.report}{cut}")
+
+
+def show_hits(name: str, hits: Sequence[Hit], *, json: bool, explain: bool, title: str | None = None) -> None:
+    """Write the hits of one query: JSON lines, or a table and, with `explain`, sentences on each score."""
+    if json:
+        for hit in hits:
+            emit(record(name, hit))
+        return
+    _table(hits, title)
+    for hit in hits if explain else ():
+        say(f"{hit.rank} {hit.id}: {in_words(hit)}")
 
 
 def record(query: str, hit: Hit) -> dict[str, Any]:

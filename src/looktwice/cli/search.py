@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from looktwice.cli import options
+from looktwice.cli import options, remote
 from looktwice.cli.answers import Outputs
 from looktwice.cli.console import note
 from looktwice.cli.groups import grouped, names
@@ -106,10 +106,12 @@ def search(
 
       looktwice search photos.lt --queries queries.jsonl --run out.trec --report out.html
     """
-    from looktwice.search.retriever import Retriever
-
     options.refuse_unused(ctx, SECOND if no_rerank else (), "with --no-rerank")
     options.refuse_unused(ctx, () if scope.distinct else ("min_cosine",), "without --distinct")
+    if remote.is_address(path):
+        return remote.search(ctx, path, question, output)
+    from looktwice.search.retriever import Retriever
+
     output.check()
     asked = question.file(urls.allowed)
     query = question.one() if asked is None else None

@@ -12,9 +12,10 @@ from looktwice.serve.hits import plain
 from looktwice.serve.previews import preview
 from looktwice.serve.problems import Problem
 from looktwice.serve.service import service_of
+from looktwice.serve.strict_route import StrictRoute
 from looktwice.serve.tables import ServedTable
 
-router = APIRouter(tags=["tables"])
+router = APIRouter(tags=["tables"], route_class=StrictRoute)
 
 
 def named(part: str, param: str = "id") -> str:
