@@ -24,7 +24,12 @@ export class Refused extends Error {
 
 export const at = (path) => new URL(path, base);
 export const item = (table, id) => `tables/${encodeURIComponent(table)}/items/${encodeURIComponent(id)}`;
-export const previewPath = (table, id, width) => `${item(table, id)}/preview?w=${width}`;
+/** Return the path of a preview. `link` is the one that the server named: its `v` lets the browser keep the image. */
+export function previewPath(table, id, width, link) {
+  const version = /[?&]v=(\w+)/.exec(link ?? "")?.[1];
+  return `${item(table, id)}/preview?w=${width}${version ? `&v=${version}` : ""}`;
+}
+
 export const originalPath = (table, id) => `${item(table, id)}/original`;
 
 const headers = (more = {}) => (key ? { ...more, Authorization: `Bearer ${key}` } : more);

@@ -173,6 +173,7 @@ class App {
     this.order = order;
     this.#scale(order);
     const shown = state.least > 0 && !this.browsing ? order.filter((hit) => hit.p !== null && hit.p >= state.least) : order;
+    this.grid.foot = this.browsing ? 26 : 58;
     this.grid.set(shown, { move, total: this.browsing ? this.total : shown.length });
     this.stages.show(this.browsing ? null : this.answer, order, { onlyFirst: !this.about?.mllm || !state.depth });
     this.summary.show({ ...this, shown });

@@ -15,7 +15,7 @@ export async function crop({ shown, item }, table, use) {
   }
 }
 
-const itemBlob = (table, id) => fetchBlob(originalPath(table, id)).catch(() => fetchBlob(previewPath(table, id, 1024)));
+const itemBlob = (table, id) => fetchBlob(originalPath(table, id)).catch(() => fetchBlob(previewPath(table, id, 1280)));
 
 /** Return the bytes behind an address of this page. An <img> may show it where the page's policy forbids fetch(). */
 async function blobOf(address) {

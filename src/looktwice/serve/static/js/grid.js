@@ -17,6 +17,7 @@ export class Grid {
     this.tiles = new Map(); // id → tile
     this.selected = null;
     this.total = 0;
+    this.foot = 58; // pixels below the image of a tile
     new ResizeObserver(() => this.#measure()).observe(root);
     addEventListener("scroll", () => this.#draw(), { passive: true });
     addEventListener("resize", () => this.#draw(), { passive: true });
@@ -80,11 +81,11 @@ export class Grid {
   #measure(old = null) {
     const width = this.root.clientWidth;
     if (!width) return;
-    const least = width < 520 ? 140 : width < 900 ? 165 : 190;
+    const least = width < 520 ? 140 : width < 900 ? 150 : 176;
     this.columns = Math.max(2, Math.floor((width + GAP) / (least + GAP)));
     this.side = (width - GAP * (this.columns - 1)) / this.columns;
     this.root.style.setProperty("--side", `${this.side}px`);
-    this.height = this.side + 58;
+    this.height = this.side + this.foot;
     const rows = Math.ceil(this.hits.length / this.columns);
     this.root.style.height = `${rows ? rows * (this.height + GAP) - GAP : 0}px`;
     this.#draw(old, true);

@@ -142,9 +142,9 @@ export class HitView {
   }
 
   #duplicates() {
-    const { duplicates } = this.hit, { state } = this.context;
-    if (!duplicates?.length) return null;
-    const tiles = duplicates.map((id) => h("button.plain", { type: "button", title: id, "aria-label": `More like ${id}`, onclick: () => this.act.like(id) }, thumbnail(state.table, { ...this.hit, id }, 160)));
+    const { folded } = this.hit, { state } = this.context;
+    if (!folded?.length) return null;
+    const tiles = folded.map((id) => h("button.plain", { type: "button", title: id, "aria-label": `More like ${id}`, onclick: () => this.act.like(id) }, thumbnail(state.table, { id, uri_kind: this.hit.uri_kind }, 160)));
     return h("section", {}, h("h3", {}, "Near-duplicates folded into this hit"), h("div.strip", {}, tiles));
   }
 
@@ -173,7 +173,7 @@ function whyNoReading({ about, browsing, state }) {
 function bigImage(table, hit) {
   if (!hasImage(hit)) return h("blockquote.card", {}, h("bdi", {}, hit.text || hit.id));
   const image = h("img", { alt: hit.text || hit.id });
-  show(image, previewPath(table, hit.id, 1024));
+  show(image, previewPath(table, hit.id, 1280, hit.preview));
   return image;
 }
 
@@ -181,7 +181,7 @@ function queryFigure(state) {
   const parts = [];
   if (state.item) {
     const image = h("img", { alt: `Query: ${state.item}` });
-    show(image, previewPath(state.table, state.item, 1024));
+    show(image, previewPath(state.table, state.item, 1280));
     parts.push(image);
   }
   if (state.image) parts.push(h("img", { alt: "Query image", src: full(state.image).shown ?? "" }));
@@ -196,20 +196,26 @@ function verdict(hit, { state, about, browsing }) {
   const moved = movement(hit);
   const way = h("p", {}, `First look: place ${count(hit.coarse_rank)}. Now: place ${count(hit.rank)}`, moved.places ? h(`span.${moved.places > 0 ? "up" : "down"}`, {}, ` ${moved.shown}`) : null);
   if (typeof hit.p !== "number") return [h("p.big", {}, "not looked at twice"), h("p", {}, `coarse ${fixed(hit.coarse)}`), way];
-  const chance = calibrated(about.calibration?.curve, hit.p);
+  const chance = hit.calibrated ?? calibrated(about.calibration?.curve, hit.p);
   const { weight } = state;
   return [
     h("p.big", {}, h("small", {}, "p"), fixed(hit.p)),
     chance === null ? null : h("p", {}, `Calibrated: right with a chance of ${percent(chance)}.`),
-    h("p.sum", {}, `score ${fixed(fused(hit, weight))} = ${fixed(weight, 2)} × coarse ${fixed(hit.coarse)} + ${fixed(1 - weight, 2)} × p ${fixed(hit.p)}`),
+    h("p.sum", {}, ...[`score ${fixed(fused(hit, weight))} = `, `${fixed(weight, 2)} × ${fixed(hit.coarse)} coarse + `, `${fixed(1 - weight, 2)} × ${fixed(hit.p)} p`].map((part) => h("span", {}, part))),
     way,
   ].filter(Boolean);
+}
+
+function share(value) {
+  const bar = h("i.second");
+  bar.style.width = `${(100 * value).toFixed(1)}%`;
+  return h("span.track.thick", { "aria-hidden": "true" }, bar);
 }
 
 /** Return what the model answered: the labels' probabilities and, in words, what lay outside them. */
 function reading(told) {
   const bars = (told.labels ?? []).map(({ label, probability }) => h("div.label", {},
-    h("dt", {}, h("bdi", {}, label)), h("dd", {}, h("meter", { min: 0, max: 1, value: probability, "aria-label": `${label}: ${percent(probability)}` }), h("span", {}, percent(probability)))));
+    h("dt", {}, h("bdi", {}, label)), h("dd", {}, share(probability), h("span", {}, percent(probability)))));
   return [
     h("h3", {}, "What the model answered"),
     bars.length ? h("dl.labels", {}, bars) : null,

@@ -56,7 +56,7 @@ export const queryLines = (queries, names) =>
     `${JSON.stringify({ id: `q${place + 1}`, ...(names[place] && { image: names[place] }), ...(text && { text }) })}\n`).join("");
 
 async function imageOf({ table, item, image }) {
-  if (item) return fetchBlob(originalPath(table, item)).catch(() => fetchBlob(previewPath(table, item, 1024)));
+  if (item) return fetchBlob(originalPath(table, item)).catch(() => fetchBlob(previewPath(table, item, 1280)));
   return image ? fromData(full(image).uri) : null;
 }
 

@@ -66,9 +66,9 @@ export class Refine {
 
   #promised(least) {
     const calibration = this.about?.calibration;
-    if (!calibration) return "";
+    if (!calibration || !least) return "";
     const precision = promisedPrecision(calibration.thresholds, least);
-    return precision === null ? "Calibrated: below every promised precision." : `Calibrated: at least ${percent(precision)} of these are right.`;
+    return precision === null ? "Calibrated: too low for any promised precision." : `Calibrated: at least ${percent(precision)} of these are right.`;
   }
 
   #precisionPills() {
@@ -102,7 +102,7 @@ function slider(name, label, { step }, oninput) {
 function facet(column, change) {
   const make = column.values?.length ? values : column.type === "number" ? range : containing;
   const inner = make(column, change);
-  const title = h("summary", {}, column.name.replaceAll("_", " "), h("span.on", { "aria-hidden": "true" }));
+  const title = h("summary", {}, h("bdi", {}, column.name.replaceAll("_", " ")), h("span.on", { "aria-hidden": "true" }));
   const element = h("details.facet", {}, title, inner.element);
   const show = (condition) => {
     inner.show(condition);

@@ -5,6 +5,7 @@ import { bytes, count, plural } from "./text.js";
 import { uploader } from "./upload.js";
 
 const LEDGER_STEP = 100;
+const WORDS = new Set(["type", "values", "stage", "reason", "detail"]); // columns of words stand on the left
 
 /** Fill `root` with the page of a table. `changed()` is called after something was added. */
 export async function tablePage(root, about, facets, changed) {
@@ -56,8 +57,8 @@ function made(about) {
     ["computed in", (about.dtypes ?? []).join(", ") || "unknown"],
     ["search", index],
     ["second look", about.mllm ?? "none"],
-    ...(sets.length ? sets : [["visual tokens", "none stored; `looktwice index --mllm NAME --codec pq16` stores them"]]),
-    ["calibration", about.calibration ? `${about.calibration.method}` : "none; `looktwice calibrate` makes one"],
+    ...(sets.length ? sets : [["visual tokens", "none stored"]]),
+    ["calibration", about.calibration ? `${about.calibration.method}` : "none"],
     ["format", about.format],
   ];
   return h("section", {}, h("h2", {}, "Made with"), h("dl.pairs", {}, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, h("bdi", {}, String(value ?? "")))))));
@@ -66,7 +67,7 @@ function made(about) {
 function columns(facets) {
   if (!facets.length) return h("section", {}, h("h2", {}, "Columns"), h("p.hint", {}, "None. `looktwice index --column NAME:TYPE` makes metadata filterable."));
   const rows = facets.map((one) => h("tr", {},
-    h("th", { scope: "row" }, h("bdi", {}, one.name)), h("td", {}, one.type), h("td", {}, count(one.distinct ?? 0)), h("td", {}, count(one.missing ?? 0)), h("td.word", {}, h("bdi", {}, span(one)))));
+    h("th", { scope: "row" }, h("bdi", {}, one.name)), h("td.word", {}, one.type), h("td", {}, count(one.distinct ?? 0)), h("td", {}, count(one.missing ?? 0)), h("td.word", {}, h("bdi", {}, span(one)))));
   return h("section", {}, h("h2", {}, "Columns"), grid(["column", "type", "distinct", "missing", "values"], rows));
 }
 
@@ -97,6 +98,6 @@ async function ledger(about) {
 }
 
 const entry = (one) => h("tr", {}, h("th", { scope: "row" }, h("bdi", {}, one.id ?? "–")), h("td.word", {}, one.stage), h("td.word", {}, one.reason), h("td.word", {}, h("bdi", {}, one.detail ?? "")));
-const head = (names) => h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col" }, name))));
+const head = (names) => h("thead", {}, h("tr", {}, names.map((name) => h(WORDS.has(name) ? "th.word-head" : "th", { scope: "col" }, name))));
 const scroll = (table) => h("div.scroll", { tabIndex: 0, role: "group", "aria-label": "Table, scrolls sideways" }, table);
 const grid = (names, rows) => scroll(h("table", {}, head(names), h("tbody", {}, rows)));

@@ -17,7 +17,7 @@ export function thumbnail(table, hit, width = 320) {
     mat.replaceChildren(h("bdi", {}, hit.text || hit.id));
   });
   mat.append(image);
-  show(image, previewPath(table, hit.id, width));
+  show(image, previewPath(table, hit.id, width, hit.preview));
   return mat;
 }
 
@@ -61,7 +61,7 @@ class Tile {
   update(hit, position, total) {
     const scoredNow = typeof hit.p === "number" && typeof this.hit.p !== "number" && this.hit.pending;
     this.hit = hit;
-    const { marks, scale, least, browsing } = this.context();
+    const { marks, scale, browsing } = this.context();
     const classes = this.element.classList;
     classes.toggle("pending", Boolean(hit.pending));
     classes.toggle("unscored", !browsing && typeof hit.p !== "number");
@@ -69,12 +69,11 @@ class Tile {
     if (scoredNow) classes.add("news");
     this.#numbers(hit, scale, browsing);
     this.#marked(marks?.[hit.id]);
-    this.more.replaceChildren(hit.duplicates?.length ? `+${hit.duplicates.length}` : "");
-    this.more.title = hit.duplicates?.length ? `${plural(hit.duplicates.length, "near-duplicate")} folded` : "";
+    this.more.replaceChildren(hit.folded?.length ? `+${hit.folded.length}` : "");
+    this.more.title = hit.folded?.length ? `${plural(hit.folded.length, "near-duplicate")} folded` : "";
     this.button.setAttribute("aria-label", spokenHit(hit, position, total));
     this.element.setAttribute("aria-posinset", position);
     this.element.setAttribute("aria-setsize", total);
-    return least;
   }
 
   #numbers(hit, scale, browsing) {
@@ -85,7 +84,7 @@ class Tile {
     this.move.className = `move ${moved.places > 0 ? "up" : "down"}`;
     const failed = hit.status && !["ok", "unscored"].includes(hit.status);
     this.p.textContent = typeof hit.p === "number" ? `p ${fixed(hit.p)}` : failed ? hit.status : "";
-    this.coarse.textContent = fixed(hit.coarse);
+    this.coarse.textContent = `coarse ${fixed(hit.coarse)}`;
     this.firstBar.style.width = `${(100 * scale(hit.coarse)).toFixed(1)}%`;
     this.secondBar.style.width = `${(100 * (hit.p ?? 0)).toFixed(1)}%`;
   }
