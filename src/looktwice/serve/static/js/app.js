@@ -402,7 +402,7 @@ class App {
 
   #failed(error) {
     document.body.dataset.view = "welcome";
-    $("#results").replaceChildren(h("div.problem", { role: "alert" }, h("p", {}, error.message), h("button.pill", { type: "button", onclick: () => location.reload() }, icon("like"), "Try again")));
+    $("#results").replaceChildren(h("div.problem", { role: "alert" }, h("p", {}, error.message), h("button.pill", { type: "button", onclick: () => location.reload() }, icon("again"), "Try again")));
   }
 }
 

@@ -41,7 +41,8 @@ export class QueryField {
       ...state.unlike.map((id) => this.#exampleChip(state, id, "unlike")),
     ].filter(Boolean));
     const more = state.item || state.image;
-    this.input.placeholder = more ? "Add words, such as “but at night”" : "Describe it, or paste or drop an image";
+    if (innerWidth < 640) this.input.placeholder = more ? "Add words" : "Words or an image";
+    else this.input.placeholder = more ? "Add words, such as “but at night”" : "Describe it, or paste or drop an image";
   }
 
   focus() {

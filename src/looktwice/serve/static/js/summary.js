@@ -47,7 +47,7 @@ function countWords(answer, order, shown) {
 
 function problem(answer, act) {
   if (answer?.state !== "failed") return [];
-  return [h("div.problem", { role: "alert" }, h("p", {}, answer.error), h("button.pill", { type: "button", onclick: act.again }, icon("like"), "Try again"))];
+  return [h("div.problem", { role: "alert" }, h("p", {}, answer.error), h("button.pill", { type: "button", onclick: act.again }, icon("again"), "Try again"))];
 }
 
 function empty(answer, shown, browsing, total) {
