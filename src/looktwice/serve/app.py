@@ -17,28 +17,30 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from looktwice import __version__
+from looktwice.score import Scorer
 from looktwice.serve import problems, strict_json
 from looktwice.serve.guard import Guard
 from looktwice.serve.problems import Problem
-from looktwice.serve.routes import health, search, tables
+from looktwice.serve.routes import health, pairs, search, tables
 from looktwice.serve.schemas import ErrorBody
 from looktwice.serve.service import Service
 from looktwice.serve.settings import Settings
 
 log = logging.getLogger("looktwice.serve")
 STATIC = Path(__file__).parent / "static"
-ROUTERS = (search.router, tables.router, health.router)
+ROUTERS = (search.router, pairs.router, tables.router, health.router)
 ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}}
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, scorer: Scorer | None = None) -> FastAPI:
     """Return the app. Tables and weights load when it starts, in the background; `/readyz` tells when they are there.
 
-    Raises UsageError for settings that would let strangers in.
+    `scorer` takes the place of `settings.mllm`, which is then its name only. Raises UsageError for settings that would
+    let strangers in.
     """
     settings.check_doors()
     settings.names()
-    service = Service(settings)
+    service = Service(settings, scorer)
     app = FastAPI(
         title="looktwice",
         version=__version__,

@@ -101,9 +101,10 @@ class Jobs:
         self._threads = ThreadPoolExecutor(gate.most_requests, thread_name_prefix="request")
 
     def start(self, key: Any, pairs: int, seconds: float, work: Work) -> Job:
-        """Return the job for a request: a running one of the same `key`, or a new one. Raises Problem as `Admission.enter`.
+        """Return the job for a request: a running one of the same `key`, or a new one.
 
-        `work` runs on a thread of its own and may call its argument to tell readers of progress.
+        `work` runs on a thread of its own and may call its argument to tell readers of progress. Raises Problem as
+        `Admission.enter`.
         """
         known = self._running.get(key)
         if known is not None and not known.finished and known.ticket.ended is None:

@@ -6,11 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from fastapi import Request
 
+from looktwice.errors import LooktwiceError
+from looktwice.score import Scorer
 from looktwice.serve.device_queue import DeviceQueue
 from looktwice.serve.jobs import Admission, Job, Jobs, Work
 from looktwice.serve.media import Media
@@ -19,7 +21,7 @@ from looktwice.serve.problems import Problem
 from looktwice.serve.scorers import PooledEncoder, QueuedReranker
 from looktwice.serve.settings import Settings
 from looktwice.serve.tables import Tables
-from looktwice.types import Item
+from looktwice.types import Encoder, Item
 
 log = logging.getLogger("looktwice.serve")
 R = TypeVar("R")
@@ -29,8 +31,9 @@ ENCODING, DECODING = 2, 4
 class Service:
     """The shared state of a server. `start` loads tables and models; until then routes answer 503."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, scorer: Scorer | None = None) -> None:
         self.settings = settings
+        self._mllm: Scorer | str | None = scorer or settings.mllm
         self.queue = DeviceQueue()
         self.gate = Admission(settings.max_queued_pairs, settings.max_requests, self.queue)
         self.jobs = Jobs(self.queue, self.gate)
@@ -58,13 +61,13 @@ class Service:
         """Open the tables and load the weights. Raises what they raise."""
         chosen = self.settings
         reranker = None
-        if chosen.mllm is not None:
+        if self._mllm is not None:
             how = {"device": chosen.device, "dtype": chosen.dtype, "batch_size": chosen.batch_size}
-            reranker = QueuedReranker(chosen.mllm, self.queue, prompt=chosen.prompt, cache=chosen.score_cache, **how)
+            reranker = QueuedReranker(self._mllm, self.queue, prompt=chosen.prompt, cache=chosen.score_cache, **how)
             reranker.scorer("object" if chosen.prompt == "auto" else chosen.prompt)
         tables = Tables(chosen, reranker, lambda encoder: PooledEncoder(encoder, self.encoding))
         for served in tables:  # the first query must not pay for it
-            served.encoder.encode([Item("warm-up", text="a")])
+            _warm_up(served.encoder)
         self.reranker, self._tables = reranker, tables
 
     def close(self) -> None:
@@ -109,6 +112,13 @@ class Service:
             yield job
         finally:
             self.jobs.leave(job)
+
+
+def _warm_up(encoder: Encoder) -> None:
+    from PIL import Image
+
+    with suppress(LooktwiceError):  # an encoder of texts only
+        encoder.encode([Item("warm-up", image=Image.new("RGB", (64, 64)))])
 
 
 async def left(request: Request) -> None:

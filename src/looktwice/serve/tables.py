@@ -8,17 +8,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from looktwice.encode import load_encoder
+from looktwice.errors import UnknownName
 from looktwice.rank import Fusion
-from looktwice.search.mllm_reranker import MllmReranker
+from looktwice.score.prompting import built_in
+from looktwice.search.mllm_reranker import AUTO, MllmReranker
 from looktwice.search.retriever import Retriever
 from looktwice.serve.problems import Problem
 from looktwice.serve.settings import Settings
 from looktwice.store import Table, TableReader
 from looktwice.types import Encoder
 
+R = TypeVar("R", bound=MllmReranker)
 FRESH_SECONDS = 1.0
 """How long a table counts as unchanged after it was looked at; writes through this server show at once."""
 
@@ -109,11 +112,20 @@ def variant(retriever: Retriever, changes: Mapping[str, Any], stage_type: Any) -
     made.shortlist = changes.get("shortlist") or made.shortlist
     if made.reranker is None:
         return made
-    if changes.get("prompt") is not None:
-        made.reranker = copy.copy(made.reranker)
-        made.reranker.prompt = changes["prompt"]
+    made.reranker = prompted(made.reranker, changes.get("prompt"))
     about = {"encoder": retriever.table.manifest.encoder.record()}
     made.stage = stage_type(made.reranker, made.loader, made.config, made.shortlist, about=about)
+    return made
+
+
+def prompted(reranker: R, prompt: str | None) -> R:
+    """Return a reranker with another built-in prompt, sharing the weights. A request can never name a prompt file."""
+    if prompt is None or prompt == reranker.prompt:
+        return reranker
+    if prompt not in (AUTO, *built_in.PROMPTS):
+        raise UnknownName("prompt", prompt, (AUTO, *built_in.PROMPTS))
+    made = copy.copy(reranker)
+    made.prompt = prompt
     return made
 
 

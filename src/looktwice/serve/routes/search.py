@@ -10,7 +10,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from looktwice.serve.hits import plain
 from looktwice.serve.jobs import Job
 from looktwice.serve.problems import Problem
 from looktwice.serve.schemas import SearchRequest, SearchResponse
@@ -59,7 +58,7 @@ async def _told(job: Job) -> AsyncIterator[bytes]:
 
 
 def _event(name: str, data: Any) -> bytes:
-    text = json.dumps(plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return f"event: {name}\ndata: {text}\n\n".encode()
 
 
