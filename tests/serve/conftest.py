@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,28 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = [s for s in looktwice.scan([GALLERY / "images"]) if s.id < "scene-040"]
     looktwice.index(Table.create(path, encoder.info), sources, encoder)
     return path
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of forty drawings with columns, and one item whose file is gone."""
+    folder = tmp_path_factory.mktemp("shop")
+    lines = [
+        {
+            "id": f"scene-{n:03}.jpg",
+            "image": str(GALLERY / "images" / f"scene-{n:03}.jpg"),
+            "shelf": "right" if n % 2 else "left",
+            "price": n + 0.5,
+            "new": n < 10,
+        }
+        for n in range(40)
+    ]
+    listed = folder / "shop.jsonl"
+    listed.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"id": "gone.jpg", "image": "gone.jpg"}]))
+    encoder = load_encoder("tiny-clip")
+    table = Table.create(folder / "shop.lt", encoder.info, {"shelf": str, "price": float, "new": bool})
+    looktwice.index(table, looktwice.scan([listed]), encoder)
+    return folder / "shop.lt"
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ class App {
   async start() {
     onMissingKey(askForKey);
     try {
-      const served = await get("tables");
+      const served = await this.#loaded();
       this.tables = served.tables;
       if (!served.tables.length) return this.#welcome();
       this.#picker();
@@ -71,6 +71,20 @@ class App {
       this.#failed(error);
     } finally {
       document.body.classList.remove("starting");
+    }
+  }
+
+  /** Return what is served; wait while the server still loads its models. */
+  async #loaded() {
+    for (;;) {
+      try {
+        return await get("tables");
+      } catch (error) {
+        if (error.code !== "loading") throw error;
+        document.body.classList.remove("starting");
+        $("#lead").textContent = "The server is loading its models…";
+        await new Promise((resolve) => setTimeout(resolve, 700));
+      }
     }
   }
 
