@@ -181,7 +181,7 @@ def _rows(scores: PairScores | None) -> list[dict[str, Any]]:
     ]
 
 
-def _answers(questions: Sequence[shapes.Question], scores: PairScores) -> list[dict[str, Any]]:
+def _answers(questions: Sequence[shapes.PredicateQuestion], scores: PairScores) -> list[dict[str, Any]]:
     answers = []
     for i, question in enumerate(questions):
         off = known(scores.off_mass[i])
