@@ -1,12 +1,12 @@
 // Lays over an image how much each part of it mattered: how far p falls when that part is replaced by the mean.
 import { h } from "./dom.js";
 
-/** Return an overlay for a map {rows, cols, drops, box}; its element covers the image it is laid over. */
-export function heatmap({ rows, cols, drops, box }) {
+/** Return an overlay for a map {rows, cols, values, box}; its element covers the image it is laid over. */
+export function heatmap({ rows, cols, values: cells, box }) {
   const canvas = h("canvas", { width: cols, height: rows });
-  const values = drops.flat();
+  const values = cells.flat();
   paint(canvas, values, Math.max(1e-6, ...values.map(Math.abs)));
-  const element = h("div.heat", { role: "img", "aria-label": spoken({ rows, cols, drops }) }, canvas);
+  const element = h("div.heat", { role: "img", "aria-label": spoken({ rows, cols, values: cells }) }, canvas);
   if (box) element.append(outline(box));
   return element;
 }
@@ -22,16 +22,16 @@ function paint(canvas, values, most) {
   context.putImageData(image, 0, 0);
 }
 
-function outline([x, y, w, h_]) {
+function outline([left, top, right, bottom]) {
   const element = h("span.box");
   const share = (value) => `${(100 * value).toFixed(2)}%`;
-  Object.assign(element.style, { left: share(x), top: share(y), width: share(w), height: share(h_) });
+  Object.assign(element.style, { left: share(left), top: share(top), width: share(right - left), height: share(bottom - top) });
   return element;
 }
 
 /** Return where the part that mattered most lies, for those who do not see the map. */
-export function spoken({ rows, cols, drops }) {
-  const values = drops.flat();
+export function spoken({ rows, cols, values: cells }) {
+  const values = cells.flat();
   const most = values.indexOf(Math.max(...values));
   const third = (place, n) => Math.min(2, Math.floor((3 * (place + 0.5)) / n));
   const row = ["top", "middle", "bottom"][third(Math.floor(most / cols), rows)];

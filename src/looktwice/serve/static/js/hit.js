@@ -115,7 +115,7 @@ export class HitView {
     if (!asksModel(this.context, hit)) { this.reading.replaceChildren(h("p.hint", {}, whyNoReading(this.context))); return; }
     try {
       const query = this.context.requestQuery();
-      const told = await post("explain", { table: state.table, item: hit.id, query, map: true }, { signal });
+      const told = await post("explain", { table: state.table, query, candidate: { item: hit.id } }, { signal });
       if (this.shown === hit.id) this.#explain(told);
     } catch (error) {
       if (error.name !== "AbortError" && this.shown === hit.id) this.reading.replaceChildren(h("p.hint", {}, `No closer look: ${error.message}`));
@@ -124,7 +124,7 @@ export class HitView {
 
   #explain(told) {
     this.reading.replaceChildren(...reading(told));
-    if (!told.map) { this.reading.append(h("p.hint", {}, told.note ?? "There is no map for this candidate.")); return; }
+    if (!told.map) { this.reading.append(h("p.hint", {}, "There is no map of this candidate.")); return; }
     this.heat.replaceChildren(heatmap(told.map));
     this.heat.hidden = !this.map;
     this.legend.hidden = false;
@@ -195,7 +195,7 @@ function verdict(hit, { state, about, browsing }) {
   if (browsing) return [];
   const moved = movement(hit);
   const way = h("p", {}, `First look: place ${count(hit.coarse_rank)}. Now: place ${count(hit.rank)}`, moved.places ? h(`span.${moved.places > 0 ? "up" : "down"}`, {}, ` ${moved.shown}`) : null);
-  if (typeof hit.p !== "number") return [h("p.big", {}, "not looked at twice"), h("p", {}, `coarse ${fixed(hit.coarse)}`), way];
+  if (typeof hit.p !== "number") return [h("p.big.none", {}, "not looked at twice"), h("p", {}, `coarse ${fixed(hit.coarse)}`), way];
   const chance = hit.calibrated ?? calibrated(about.calibration?.curve, hit.p);
   const { weight } = state;
   return [
@@ -214,7 +214,7 @@ function share(value) {
 
 /** Return what the model answered: the labels' probabilities and, in words, what lay outside them. */
 function reading(told) {
-  const bars = (told.labels ?? []).map(({ label, probability }) => h("div.label", {},
+  const bars = (told.labels ?? []).map(({ name: label, probability: known, share: part }) => [label, known ?? part]).map(([label, probability]) => h("div.label", {},
     h("dt", {}, h("bdi", {}, label)), h("dd", {}, share(probability), h("span", {}, percent(probability)))));
   return [
     h("h3", {}, "What the model answered"),
