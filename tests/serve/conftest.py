@@ -6,8 +6,11 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browsing import Opener, Site, chromium
+from playwright.sync_api import Browser
 from serving import GALLERY, Running, running
 
 import looktwice
@@ -59,3 +62,36 @@ def server(drawings: Path) -> Iterator[Running]:
 def image_of() -> Callable[[str], str]:
     """Return the base64 of one of the gallery's images."""
     return lambda name: base64.b64encode((GALLERY / "images" / name).read_bytes()).decode()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests of the page."""
+    with chromium() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shop_page(shop: Path) -> Iterator[Running]:
+    """A server over the shop with a second look, which the tests of the page share."""
+    with running(Settings(tables=(shop,))) as made:
+        yield made
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Opener]:
+    """Return a function that opens a fresh page of a server. At the end no page may have said a fault."""
+    opened = []
+
+    def open_page(server: Running, *, faults: bool = False, **how: Any) -> Site:
+        how = {"viewport": {"width": 1400, "height": 900}, "reduced_motion": "reduce", **how}
+        context = browser.new_context(**how)
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        site = Site(context.new_page(), server.url)
+        opened.append((site, faults))
+        return site
+
+    yield open_page
+    for site, faults in opened:
+        site.page.context.close()
+        assert faults or site.faults == []

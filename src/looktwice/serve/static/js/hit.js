@@ -206,16 +206,19 @@ function verdict(hit, { state, about, browsing }) {
   ].filter(Boolean);
 }
 
-function share(value) {
-  const bar = h("i.second");
-  bar.style.width = `${(100 * value).toFixed(1)}%`;
-  return h("span.track.thick", { "aria-hidden": "true" }, bar);
+const MEANING = { 0: "no match", 1: "match" }; // of a label's value
+
+/** Return one label with a bar of its probability. */
+function bar(name, meaning, probability) {
+  const filled = h("i.second");
+  filled.style.width = `${(100 * probability).toFixed(1)}%`;
+  const track = h("span.track.thick", { "aria-hidden": "true" }, filled);
+  return h("div.label", {}, h("dt", {}, h("bdi", {}, name), meaning ? h("span.hint", {}, ` ${meaning}`) : null), h("dd", {}, track, h("span", {}, percent(probability))));
 }
 
 /** Return what the model answered: the labels' probabilities and, in words, what lay outside them. */
 function reading(told) {
-  const bars = (told.labels ?? []).map(({ name: label, probability: known, share: part }) => [label, known ?? part]).map(([label, probability]) => h("div.label", {},
-    h("dt", {}, h("bdi", {}, label)), h("dd", {}, share(probability), h("span", {}, percent(probability)))));
+  const bars = (told.labels ?? []).map(({ name, value, probability, share: amongLabels }) => bar(name, MEANING[value], probability ?? amongLabels));
   return [
     h("h3", {}, "What the model answered"),
     bars.length ? h("dl.labels", {}, bars) : null,
