@@ -118,6 +118,13 @@ class TableReader:
         rows: list[dict[str, Any]] = self._lookup(ids, list(columns)).to_pylist()
         return rows
 
+    def page(self, offset: int, limit: int, columns: Sequence[str] = ("id",)) -> list[dict[str, Any]]:
+        """Return chosen columns of `limit` items from the `offset`-th on, in the order in which they are stored."""
+        with plain_errors(self.path, "reading items"):
+            found = self._items.search().select(list(columns)).offset(offset).limit(limit)
+            rows: list[dict[str, Any]] = found.to_arrow().to_pylist()
+        return rows
+
     def find_images(self, hashes: Iterable[str]) -> list[Row]:
         """Return the rows whose bytes have one of these SHA-256 sums; of rows with the same text, only one."""
         with plain_errors(self.path, "reading items"):
