@@ -103,7 +103,9 @@ class Outputs:
                 emit(record(name, hit))
         elif self.queries is None or (self.run is None and self.report is None):
             title = None if self.queries is None else f"query {name}"
-            table(["#", "id", ">score", ">coarse", ">p", ">moved"], [_cells(hit) for hit in answer.hits], title=title)
+            middle = any(hit.maxsim is not None for hit in answer.hits)
+            head = ["#", "id", ">score", ">coarse", *([">maxsim"] if middle else []), ">p", ">moved"]
+            table(head, [_cells(hit, middle) for hit in answer.hits], title=title)
             if self.explain:
                 for hit in answer.hits:
                     say(f"{hit.rank} {hit.id}: {explained(hit)}")
@@ -160,6 +162,7 @@ def record(query: str, hit: Hit) -> dict[str, Any]:
         "p": hit.p,
         "scored": hit.scored,
         "explain": hit.explain,
+        **({} if hit.maxsim is None else {"maxsim": hit.maxsim}),
     }
 
 
@@ -171,6 +174,9 @@ def summarise(manifest: Mapping[str, Any]) -> None:
         prompt = f"prompt {look.get('prompt')} ({look.get('prompt_hash')})"
         note(f"{name} · {prompt} · {look.get('dtype')} on {look.get('device')} · {look.get('path')} path")
     counts = manifest["candidates"]
+    for one in manifest.get("middle_look") or []:
+        seen = counts.get("middle_look", {})
+        note(f"middle look · {one['codec']} tokens · " + ", ".join(f"{n:,} {what}" for what, n in seen.items()))
     spent = sum(manifest["seconds"].values())
     looked = f"{counts['scored']:,} of {counts['requested']:,} candidates reranked, fusion {manifest.get('fusion')}"
     rate = f" · {manifest['pairs_per_second']:,} pairs/s" if manifest["pairs_per_second"] else ""
@@ -182,10 +188,11 @@ def summarise(manifest: Mapping[str, Any]) -> None:
     note(f"{plural(manifest['queries'], 'query', 'queries')} · {what} · {spent:.2f} s{rate}")
 
 
-def _cells(hit: Hit) -> tuple[object, ...]:
+def _cells(hit: Hit, middle: bool) -> tuple[object, ...]:
     before = (hit.explain or {}).get("coarse_rank")
     moved = "" if not before or before == hit.rank else f"{'↑' if before > hit.rank else '↓'}{abs(before - hit.rank)}"
-    return hit.rank, hit.id, number(hit.score), number(hit.coarse), number(hit.p), moved
+    scores = [hit.score, hit.coarse, *([hit.maxsim] if middle else []), hit.p]
+    return hit.rank, hit.id, *map(number, scores), moved
 
 
 def check_outputs(run: Path | None, report: Path | None) -> None:

@@ -30,6 +30,8 @@ def add_to(app: typer.Typer) -> None:
 
 SECOND = {*names(options.Rerank, options.Stopping, options.StoredTokens), "ties", "fusion", "score_cache"}
 """Parameters of `search` that only the second look uses."""
+TOWER = {"mllm", "resolution", "max_tiles", "codec"}
+"""Those of SECOND that a middle look uses too."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def search(
     where: options.Where = None,
     no_rerank: options.NoRerank = False,
     rerank: options.Rerank,
+    middle: options.Middle,
     ranking: options.Ranking,
     stopping: options.Stopping,
     tokens: options.StoredTokens,
@@ -77,6 +80,8 @@ def search(
     output: options.Output,
 ) -> None:
     """Search a table: a shortlist by the table's encoder, then a second look by an MLLM.
+
+    With --maxsim, a middle look between them compares stored visual tokens one by one (see `looktwice add-tokens`).
 
     A bare QUERY that names a file is an image; any other QUERY is a text. A QUERY that looks like a path of a missing
     file is an error; pass --image or --text to choose.
@@ -97,19 +102,19 @@ def search(
     from looktwice.search.retriever import Retriever
 
     if no_rerank:
-        options.refuse_unused(ctx, SECOND, "with --no-rerank")
+        options.refuse_unused(ctx, SECOND - TOWER if middle.maxsim else SECOND, "with --no-rerank")
     check_outputs(output.run, output.report)
     asked = question.file(urls.allowed)
     queries = [question.one()] if asked is None else asked
     compute.set_threads()
     many = asked is not None and not no_rerank
     with kept_scores(score_cache, output.run if many else None, many) as cache:
-        look = None if no_rerank else rerank.load(compute, cache=cache)
-        rules = {**ranking.rules, **stopping.rules, **tokens.choice}
+        look = None if no_rerank and not middle.maxsim else rerank.load(compute, cache=cache)
+        rules = {**middle.rules, **ranking.rules, **stopping.rules, **tokens.choice}
         opened = Retriever(path, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **compute.placement)
         if len(opened.table) == 0:
             note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
-        answers = opened.search_many(queries, k=k, where=where)
+        answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank)
         with nullcontext() if look is None else closing(look):
             Outputs.of(output, opened.loader.find, asked).write(answers)
 

@@ -17,6 +17,7 @@ from looktwice.rank import Fusion, Ties, fuse
 from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration, Sample
 from looktwice.search.inputs import QueryLike, as_query
+from looktwice.search.middle_stage import MiddleStage
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
 from looktwice.search.ranking_config import RankingConfig
@@ -81,8 +82,10 @@ class Retriever:
     other raises Mismatch. `scorer` is an MLLM's name, an MllmReranker or any Scorer. The best `shortlist` candidates
     get the second look. Weights load at the first search.
 
-    `codec`, `missing_tokens` and `asymmetric`: see `token_choice.CandidateLoader`. `ties`, `direction`, `budget`,
-    `calibration` and `min_precision`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
+    `maxsim` is the number of candidates that a middle look re-orders by their stored tokens before the second look
+    sees the first of them (0: no middle look). `codec`, `missing_tokens` and `asymmetric`: see
+    `token_choice.CandidateLoader`. `ties`, `direction`, `budget`, `calibration`, `min_precision`, `maxsim` and
+    `maxsim_codec`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
     """
 
     def __init__(
@@ -91,9 +94,11 @@ class Retriever:
         encoder: Encoder | None = None,
         scorer: MllmReranker | Any | str | None = None,
         *,
-        fusion: Fusion | str | float = "0.5",
+        fusion: Fusion | str | float = "auto",
         ties: Ties | str = "default",
         shortlist: int = 100,
+        maxsim: int = 0,
+        maxsim_codec: str = "auto",
         direction: Direction | str = "auto",
         budget: Budget | str = "all",
         calibration: Calibration | str | Path | None = None,
@@ -110,7 +115,8 @@ class Retriever:
         if renamed.keys() - {"sure"}:
             raise TypeError(f"Unknown Retriever setting {min(renamed.keys() - {'sure'})!r}; see help(Retriever)")
         self.table = table if isinstance(table, TableReader) else Table.open(table)
-        self.config = RankingConfig.of(fusion, ties, direction, budget, calibration, min_precision)
+        rules = fusion, ties, direction, budget, calibration, min_precision
+        self.config = RankingConfig.of(*rules, maxsim, maxsim_codec)
         self.shortlist = positive(shortlist, "shortlist")
         self.reranker = MllmReranker.of(scorer, device=device, dtype=dtype)
         self._encoder = encoder
@@ -126,6 +132,7 @@ class Retriever:
             about = self._about(self.table.manifest.encoder)
             parts = self.reranker, self.loader, self.config
             self.stage = SecondStage(*parts, self.shortlist, first_pass=coarse, about=about)
+        self.middle = MiddleStage.of(self.table, self.reranker, self.config, codec, device=device, dtype=dtype)
 
     @property
     def encoder(self) -> Encoder:
@@ -162,9 +169,10 @@ class Retriever:
             raise UsageError("--min-precision needs a second look; leave out --no-rerank or --min-precision.")
         run = {**self._about(self.encoder.info), "items": len(self.table)}
         run |= {"k": k, "shortlist": self.shortlist, "where": where}
+        depth = max(k, self.shortlist, self.config.maxsim)
         read = (self._read(query, str(number)) for number, query in enumerate(queries, start=1))
         for batch in in_chunks(read, _pixels, BATCH):
-            for query, shortlist, stats in self._first_look(batch, max(k, self.shortlist), where):
+            for query, shortlist, stats in self._first_look(batch, depth, where):
                 if isinstance(query, QueryError):
                     yield Answer(Item(query.query), [], [], k, {**run, "second_look": None}, stats, error=query)
                 else:
@@ -218,12 +226,17 @@ class Retriever:
         run: Mapping[str, Any],
     ) -> Answer:
         stats.retrieved = len(shortlist)
+        order, looked = shortlist, {}
+        if self.middle is not None:
+            middle = self.middle.look(query, shortlist)
+            stats.add(middle.stats)
+            order, looked = middle.candidates, self.middle.settings()
         if stage is None:
-            ranking = fuse(shortlist, None, self.config.fusion, explain=True)
-            return Answer(query, shortlist, ranking, k, {**run, "second_look": None}, stats)
-        reranked = stage.rerank(query, shortlist, k)
+            ranking = fuse(order, None, self.config.fusion, explain=True)
+            return Answer(query, shortlist, ranking, k, {**run, "second_look": None, **looked}, stats)
+        reranked = stage.rerank(query, order, k)
         stats.add(reranked.stats)
-        settings = {**run, **stage.settings()}
+        settings = {**run, **stage.settings(), **looked}
         return Answer(query, shortlist, reranked.hits, k, settings, stats, self.config.least_p)
 
     @staticmethod
