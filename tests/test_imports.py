@@ -25,6 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"search"}),
     frozenset({"report"}),
     frozenset({"experiment"}),
+    frozenset({"serve", "client"}),
     frozenset({"cli", "integrations"}),
 )
 DOORS = {"__init__", "__main__"}

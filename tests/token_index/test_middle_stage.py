@@ -19,6 +19,7 @@ from token_fakes import ToyScorer, draw, make_table, row_of
 from looktwice.errors import Mismatch, UsageError
 from looktwice.rank import Fusion, fuse
 from looktwice.score import Scorer
+from looktwice.search.examples import Examples
 from looktwice.search.middle_stage import MiddleStage, in_place
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.retriever import Retriever
@@ -199,3 +200,15 @@ def test_the_stage_of_a_table_is_asked_by_name(table: Table) -> None:
     stage = MiddleStage(MllmReranker(ToyScorer()), table, 12, "pq4")
     with pytest.raises(UsageError, match="pq4"):
         stage.look(image_of(table, "p001.png"), [Candidate("p001.png", 0.5)])
+
+
+@pytest.mark.parametrize("rule", ["max", "mean"])
+def test_several_examples_are_joined_by_their_rule(table: Table, rule: str) -> None:
+    alone = [retriever(table).search(image_of(table, f"p00{n}.png"), k=12, rerank=False).ranking for n in (1, 2)]
+    query = Examples.of([image_of(table, "p001.png"), image_of(table, "p002.png")], [], "both", rule)
+    answer = retriever(table).search(query, k=12, rerank=False)
+    first, second = ({hit.id: hit.maxsim or 0.0 for hit in hits} for hits in alone)
+    join: Any = max if rule == "max" else lambda a, b: (a + b) / 2
+    for hit in answer.ranking:
+        assert hit.maxsim == pytest.approx(join(first[hit.id], second[hit.id]), abs=1e-6)
+    assert answer.manifest["candidates"]["middle_look"] == {"matched": 12}

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from threading import Lock
 from typing import Any
 
-from looktwice.errors import LooktwiceError, UsageError
+from looktwice.errors import MediaError, ModelError, UsageError
 from looktwice.score import TokenMaker
+from looktwice.search.examples import Examples
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.run_record import RunStats
@@ -69,19 +71,20 @@ class MiddleStage:
         Raises what `open_set` raises, and ModelError if the model cannot be loaded.
         """
         stats = RunStats()
-        asked, why = self._asked(query, stats)
-        if asked is None:
+        head = shortlist[: self.depth]
+        ids = [candidate.id for candidate in head]
+        found: list[Mapping[str, float]] = []
+        why = "no-image"
+        for example in query.like if isinstance(query, Examples) else (query,):
+            scores, problem = self._scores(example, ids, stats)
+            why = problem or why
+            found += [scores] if scores else []
+        if not found:
             stats.middle[f"skipped: {why}"] += 1
             return MiddleLook(list(shortlist), stats, why)
-        tokens, matcher = asked
-        with stats.time("maxsim"):
-            head = shortlist[: self.depth]
-            found = matcher.scores(tokens, [candidate.id for candidate in head])
-        stats.middle.update(found.counts)
-        if not found.scores:
-            stats.middle["skipped: no-tokens"] += 1
-            return MiddleLook(list(shortlist), stats, "no-tokens")
-        return MiddleLook([*in_place(head, found.scores), *shortlist[self.depth :]], stats)
+        join = max if isinstance(query, Examples) and query.rule == "max" else fmean
+        joined = {id_: join([scores[id_] for scores in found]) for id_ in found[0]}
+        return MiddleLook([*in_place(head, joined), *shortlist[self.depth :]], stats)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the middle stage for a run's manifest, once it has run."""
@@ -93,18 +96,23 @@ class MiddleStage:
         matcher = self._matcher(query)
         return matcher.query(query), matcher
 
-    def _asked(self, query: Item, stats: RunStats) -> tuple[tuple[QueryTokens, TokenMatcher] | None, str]:
-        """Return the query's tokens and their matcher, or why there are none."""
+    def _scores(self, query: Item, ids: Sequence[str], stats: RunStats) -> tuple[Mapping[str, float], str]:
+        """Return the scores of one image by id, or why there are none."""
         if query.image is None:
-            return None, "no-image"
+            return {}, "no-image"
         with stats.time("load"):
             matcher = self._matcher(query)
-        try:
-            with stats.time("maxsim"):
+        with stats.time("maxsim"):
+            try:
                 tokens = matcher.query(query)
-        except LooktwiceError as error:
-            return None, getattr(error, "reason", "model")
-        return (None, "common-tokens") if tokens.weights is None else ((tokens, matcher), "")
+            except (MediaError, ModelError) as error:
+                return {}, getattr(error, "reason", "model")
+            if tokens.weights is None:
+                return {}, "common-tokens"
+            found = matcher.scores(tokens, ids)
+        if not stats.middle:  # several examples meet the same candidates
+            stats.middle.update(found.counts)
+        return found.scores, "" if found.scores else "no-tokens"
 
     def _matcher(self, query: Item) -> TokenMatcher:
         maker = self._maker(query)

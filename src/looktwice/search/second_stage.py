@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from looktwice.errors import UsageError
@@ -15,6 +16,7 @@ from looktwice.rank import Fusion, below, fuse, tied_at_the_top
 from looktwice.rank.budget import BLOCK, blended, chance_of_change
 from looktwice.rank.calibration import source_of
 from looktwice.score.readout.probability import concatenate
+from looktwice.search.examples import score_each
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import inferred
 from looktwice.search.ranking_config import RankingConfig
@@ -142,7 +144,10 @@ class SecondStage:
         self, request: _Request, candidates: Sequence[CandidateRef | LoadError], loader: CandidateLoader
     ) -> PairScores | None:
         # all candidates of the request are compared with one another, so one prompt must show them all
-        scores = self.reranker.score(request.query, candidates, loader, request.stats, among=request.candidates)
+        def one(query: Item) -> PairScores | None:
+            return self.reranker.score(query, candidates, loader, request.stats, among=request.candidates)
+
+        scores = score_each(one, request.query)
         if (
             not self._checked and self.config.calibration is not None
         ):  # the model's revision is known only after loading
@@ -158,9 +163,14 @@ class SecondStage:
         if scores is not None:
             tied = tied_at_the_top(request.shortlist, scores, config.fusion, config.ties)
             asked = request.candidates[: len(scores.p)]
-            second = self.reranker.ask(request.query, asked, tied, self.loader, request.stats) if tied else None
+            second = score_each(partial(self._ask, request, asked, tied), request.query) if tied else None
         hits = fuse(request.shortlist, scores, config.fusion, ties=config.ties, second=second, explain=True)
         return [self._explained(hit) for hit in hits]
+
+    def _ask(
+        self, request: _Request, asked: Sequence[CandidateRef | LoadError], tied: Sequence[int], query: Item
+    ) -> PairScores:
+        return self.reranker.ask(query, asked, tied, self.loader, request.stats)
 
     def _explained(self, hit: Hit) -> Hit:
         """Add each stage's part of the score, and the calibrated probability."""
