@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from token_fakes import ToyScorer, draw, make_table, row_of
 
+from looktwice.codecs import layout_from_json
 from looktwice.errors import Mismatch, UsageError
+from looktwice.late_interaction import agreed, unit_rows
 from looktwice.rank import Fusion, fuse
 from looktwice.score import Scorer
 from looktwice.search.examples import Examples
@@ -26,7 +28,7 @@ from looktwice.search.retriever import Retriever
 from looktwice.store import Table
 from looktwice.store.tokens import TokenRow
 from looktwice.token_index import add_tokens
-from looktwice.token_index.matcher import TokenMatcher
+from looktwice.token_index.matcher import TokenMatcher, grids
 from looktwice.types import Candidate, EncoderInfo, Item, VisualTokens
 
 
@@ -212,3 +214,25 @@ def test_several_examples_are_joined_by_their_rule(table: Table, rule: str) -> N
     for hit in answer.ranking:
         assert hit.maxsim == pytest.approx(join(first[hit.id], second[hit.id]), abs=1e-6)
     assert answer.manifest["candidates"]["middle_look"] == {"matched": 12}
+
+
+@pytest.mark.parametrize(
+    "codec", ["none", "int8", "pq4x4", "opq4x4", "pool2+int8", "sample2:replicate+int8", "group4+int8", "cluster5+none"]
+)
+@pytest.mark.parametrize("levels", [0, 2])
+def test_scores_from_codes_are_those_of_decoded_tokens(tmp_path: Path, codec: str, levels: int) -> None:
+    table, scorer = make_table(tmp_path), ToyScorer().with_levels(levels)
+    add_tokens(table, scorer, codec, train_tokens=300)
+    matcher = TokenMatcher(table, scorer)
+    query = matcher.query(image_of(table, "p001.png"))
+    ids = [f"p{n:03}.png" for n in (1, 4, 7)]
+    found, kept = matcher.scores(query, ids).scores, matcher.set.codec
+    assert query.weights is not None
+    for row in table.read_codes(ids, matcher.set.key):
+        assert row is not None
+        tokens = kept.decode(row.codes, layout_from_json(row.layout))
+        rows = (
+            unit_rows(tokens.features) if kept.codebook is None else kept.codebook.rotate(unit_rows(tokens.features), 0)
+        )
+        voted = agreed((rows @ query.rows.T)[None], grids(tokens.layout), query.grids)
+        assert found[row.id] == pytest.approx(float(voted[0].amax(0) @ query.weights), abs=1e-5)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from looktwice.search.retriever import Retriever
     from looktwice.sources import Urls
     from looktwice.sources.queries import Queries
+    from looktwice.store import TableReader
     from looktwice.types import Item
 
 
@@ -126,13 +127,12 @@ def search(
 ) -> None:
     """Search a table: a shortlist by the table's encoder, then a second look by an MLLM.
 
-    With --maxsim, a middle look between them compares stored visual tokens one by one (see `looktwice add-tokens`).
-
     A bare QUERY that names a file is an image; any other QUERY is a text. A QUERY that looks like a path of a missing
     file is an error; pass --image or --text to choose.
 
     With --queries and --run an interrupted search continues when it is run again. Its scores are kept in RUN.scores
     until the run file is written, or permanently in a --score-cache.
+    With --maxsim, a middle look compares stored visual tokens first (see `looktwice add-tokens`).
 
     Examples:
 
@@ -159,15 +159,19 @@ def search(
         look = None if no_rerank and not middle.maxsim else rerank.load(compute, cache=cache)
         rules = {**middle.rules, **ranking.rules, **stopping.rules, **tokens.choice}
         opened = Retriever(path, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **compute.placement)
-        if len(opened.table) == 0:
-            note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
-        elif where is not None and (why := opened.table.why_empty(where)):
-            note(why)
+        _say_if_empty(opened.table, path, where)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
         note_drawings([opened.table.manifest.encoder.name, *([] if look is None else [rerank.mllm])])
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank)
         with nullcontext() if look is None else closing(look):
             Outputs.of(output, opened.loader.find, asked, record(rerank.preset)).write(answers)
+
+
+def _say_if_empty(table: TableReader, path: Path, where: str | None) -> None:
+    if len(table) == 0:
+        note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
+    elif where is not None and (why := table.why_empty(where)):
+        note(why)
 
 
 def _single(query: str | None, image: Path | None, text: str | None) -> Item:

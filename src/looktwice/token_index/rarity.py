@@ -10,20 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from looktwice.checked import demand, read_json
 from looktwice.codecs import CodecRecord, layout_from_json
 from looktwice.errors import Mismatch, StoreError
-from looktwice.late_interaction import Packed, match, rarity
 from looktwice.token_index.pictures import draw_pictures
 from looktwice.token_index.sets import TokenSet
+from looktwice.types import Layout
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from looktwice.store import Table, TableReader, TokenRow
 
 FORMAT = 1
@@ -32,25 +30,19 @@ IMAGES, LEAST_IMAGES, TOKENS = 256, 64, 16_384
 GROWN = 1.5
 METADATA = "looktwice.rarity"
 
+Opened: TypeAlias = tuple[CodecRecord, Layout]
+"""The codes of one image, and the layout that they were made from."""
+
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rarity:
     """A sample of images' codes, and what the manifest says of it. `stored` False: it was drawn for this run only."""
 
-    records: Sequence[CodecRecord]
+    records: Sequence[Opened]
     about: Mapping[str, Any]
     stored: bool
-    _packed: list[Packed] = field(default_factory=list, repr=False)
-
-    def of(self, query: Tensor, pack: Callable[[Sequence[CodecRecord]], Packed]) -> Tensor:
-        """Return the rarity [q] of each row of `query` [q, d]; zeros if the sample is empty."""
-        if not self.records:
-            return query.new_zeros(len(query))
-        if not self._packed:
-            self._packed.append(pack(self.records))
-        return rarity(match(query, self._packed[0]).best)
 
     def record(self) -> dict[str, Any]:
         """Return the hash and counts for a run's manifest."""
@@ -141,8 +133,9 @@ def _from_bytes(data: bytes, kept: TokenSet, about: Mapping[str, Any], stored: b
     found = read_json(head)
     demand(found, {METADATA: int, "layouts": [str], "bytes": [int]}, "it")
     records, start = [], 0
-    for layout, size in zip(found["layouts"], found["bytes"], strict=True):
-        records.append(kept.codec.open(rest[start : start + size], layout_from_json(layout)))
+    for text, size in zip(found["layouts"], found["bytes"], strict=True):
+        layout = layout_from_json(text)
+        records.append((kept.codec.open(rest[start : start + size], layout), layout))
         start += size
     return Rarity(records, about, stored)
 
