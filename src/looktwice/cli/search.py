@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from looktwice.search.retriever import Retriever
     from looktwice.sources import Urls
     from looktwice.sources.queries import Queries
-    from looktwice.store import TableReader
     from looktwice.types import Item
 
 
@@ -159,7 +158,7 @@ def search(
         look = None if no_rerank and not middle.maxsim else rerank.load(compute, cache=cache)
         rules = {**middle.rules, **ranking.rules, **stopping.rules, **tokens.choice}
         opened = Retriever(path, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **compute.placement)
-        _say_if_empty(opened.table, path, where)
+        _note_empty(opened, path, where)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
         note_drawings([opened.table.manifest.encoder.name, *([] if look is None else [rerank.mllm])])
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank)
@@ -167,10 +166,11 @@ def search(
             Outputs.of(output, opened.loader.find, asked, record(rerank.preset)).write(answers)
 
 
-def _say_if_empty(table: TableReader, path: Path, where: str | None) -> None:
-    if len(table) == 0:
+def _note_empty(opened: Retriever, path: Path, where: Any) -> None:
+    """Say why no answer will have a hit."""
+    if len(opened.table) == 0:
         note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
-    elif where is not None and (why := table.why_empty(where)):
+    elif where is not None and (why := opened.table.why_empty(where)):
         note(why)
 
 

@@ -86,6 +86,12 @@ class MiddleStage:
         joined = {id_: join([scores[id_] for scores in found]) for id_ in found[0]}
         return MiddleLook([*in_place(head, joined), *shortlist[self.depth :]], stats)
 
+    def reorder(self, query: Item, shortlist: Sequence[Candidate], stats: RunStats) -> list[Candidate] | None:
+        """Return `look`'s order, or None if it was skipped; add its counts and seconds to `stats`."""
+        looked = self.look(query, shortlist)
+        stats.add(looked.stats)
+        return None if looked.skipped else looked.candidates
+
     def settings(self) -> dict[str, Any]:
         """Return the settings of the middle stage for a run's manifest, once it has run."""
         own = [matcher.settings() for matcher in self._matchers.values()]
@@ -124,8 +130,7 @@ class MiddleStage:
             return self._matchers[key]
 
     def _maker(self, query: Item) -> TokenMaker:
-        image = CandidateRef("", "candidate", None)
-        return demand_tokens(self.reranker.scorer_for(query, [image]))
+        return demand_tokens(self.reranker.scorer_for(query, [CandidateRef("", "candidate")]))
 
 
 def in_place(shortlist: Sequence[Candidate], scores: Mapping[str, float]) -> list[Candidate]:

@@ -60,15 +60,11 @@ def rerank_run(
         except QueryError as error:
             yield Answer(query, [], [], k, {**asked, "second_look": None}, stats, error=error)
             continue
-        order = candidates
-        if middle is not None:
-            looked = middle.look(query, candidates)
-            stats.add(looked.stats)
-            order = looked.candidates
-        reranked = stage.rerank(query, order, k)
+        order = None if middle is None else middle.reorder(query, candidates, stats)
+        reranked = stage.rerank(query, order or candidates, k)
         stats.add(reranked.stats)
         own = {} if middle is None else middle.settings()
-        yield Answer(query, candidates, reranked.hits, k, {**asked, **stage.settings(), **own}, stats)
+        yield Answer(query, candidates, reranked.hits, k, {**asked, **stage.settings(), **own}, stats, middle=order)
 
 
 def _check_ids(run: Run, loader: CandidateLoader) -> None:

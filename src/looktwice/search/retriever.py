@@ -41,6 +41,7 @@ BATCH = 32  # queries searched together
 class Answer:
     """The answer to one query.
 
+    `middle` is the shortlist in the order of the middle look, with its scores; None if it did not run.
     `ranking` is the whole shortlist in its new order, with unscored candidates below; `hits` are its first k.
     `shortlist` is the same in coarse order. `manifest` holds settings, counts and seconds. `error` is set if the query
     cannot be used; the lists are then empty.
@@ -54,6 +55,7 @@ class Answer:
     stats: RunStats = field(repr=False)
     least_p: float | None = None
     error: QueryError | None = None
+    middle: list[Candidate] | None = field(default=None, repr=False)
 
     @property
     def hits(self) -> list[Hit]:
@@ -252,18 +254,16 @@ class Retriever:
     ) -> Answer:
         stats.retrieved = len(shortlist)
         run = {**run, **settings_of(query)}
-        order, looked = shortlist, {}
-        if self.middle is not None:
-            middle = self.middle.look(query, shortlist)
-            stats.add(middle.stats)
-            order, looked = middle.candidates, self.middle.settings()
+        order = None if self.middle is None else self.middle.reorder(query, shortlist, stats)
+        looked = {} if self.middle is None else self.middle.settings()
         if stage is None:
-            ranking = fuse(order, None, self.config.fusion, explain=True)
-            return Answer(query, shortlist, ranking, k, {**run, "second_look": None, **looked}, stats)
-        reranked = stage.rerank(query, order, k)
+            ranking = fuse(order or shortlist, None, self.config.fusion, explain=True)
+            settings = {**run, "second_look": None, **looked}
+            return Answer(query, shortlist, ranking, k, settings, stats, middle=order)
+        reranked = stage.rerank(query, order or shortlist, k)
         stats.add(reranked.stats)
         settings = {**run, **stage.settings(), **looked}
-        return Answer(query, shortlist, reranked.hits, k, settings, stats, self.config.least_p)
+        return Answer(query, shortlist, reranked.hits, k, settings, stats, self.config.least_p, middle=order)
 
     @staticmethod
     def _about(info: EncoderInfo) -> dict[str, Any]:
