@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from looktwice.encode import load_encoder
 from looktwice.errors import UsageError
 from looktwice.evaluate import measure, read_qrels, write_run
-from looktwice.experiment.run import Bar
+from looktwice.experiment.progress import Bar
+from looktwice.experiment.tokens import store_tokens
 from looktwice.indexing import IndexReport, index
 from looktwice.rank import fuse
 from looktwice.report import write_report
@@ -25,18 +26,14 @@ from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.retriever import Answer, Retriever
 from looktwice.search.run_record import RunStats, run_manifest
 from looktwice.sources import scan
-from looktwice.sources.loader import CandidateRef
 from looktwice.sources.queries import Queries
 from looktwice.store import Table
-from looktwice.token_index import add_tokens
-from looktwice.types import Item
 
 if TYPE_CHECKING:
     from looktwice.evaluate import Qrels, Run
     from looktwice.types import Encoder
 
 MEASURES = ("mAP@20", "success@1", "oracle@20")
-CODEC = "int8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ def run_demo(
     folder.mkdir(parents=True, exist_ok=True)
     loaded = load_encoder(encoder, device=device, dtype=dtype)
     table, indexed = _index(folder / "gallery.lt", gallery / "images", loaded, indexing)
-    maxsim = maxsim if maxsim and _store_tokens(table, look, indexing) else 0
+    maxsim = maxsim if maxsim and store_tokens(table, look, "auto", indexing) else 0
     retriever = Retriever(table, loaded, look, fusion=fusion, shortlist=shortlist, maxsim=maxsim)
     searching.total(len(queries))
     answers = []
@@ -110,17 +107,6 @@ def _index(path: Path, images: Path, loaded: Encoder, bar: Bar) -> tuple[Table, 
     found = scan([images], roots=table.manifest.roots)
     bar.total(sum(1 for _ in found))
     return table, index(table, found, loaded, prune=True, progress=lambda report: bar.at(report.met))
-
-
-def _store_tokens(table: Table, look: MllmReranker, bar: Bar) -> bool:
-    """Store the images' visual tokens; return False if the model makes none, or no query shows it an image."""
-    from PIL import Image
-
-    scorer = look.scorer_for(Item("", image=Image.new("RGB", (8, 8))), [CandidateRef("", "candidate")])
-    if scorer.tokens() is None:
-        return False
-    add_tokens(table, scorer, CODEC, progress=lambda now: bar.at(now.done))
-    return True
 
 
 def _rows(answers: Sequence[Answer], qrels: Qrels, sizes: Mapping[str, float]) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-POWER = 4.0
+POWER = 6.0
 """Power of the rarities: chosen on scenes that no reported figure uses (docs/lab/maxsim.md)."""
 
 

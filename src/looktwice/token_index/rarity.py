@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from looktwice.store import Table, TableReader, TokenRow
 
 FORMAT = 1
-IMAGES, LEAST_IMAGES, TOKENS = 256, 64, 16_384
+IMAGES, LEAST_IMAGES, TOKENS = 64, 16, 16_384
 """The sample has this many images; fewer, but at least LEAST_IMAGES, if they have more than TOKENS tokens together."""
 GROWN = 1.5
 METADATA = "looktwice.rarity"
@@ -109,7 +109,7 @@ def draw(table: TableReader, kept: TokenSet, seed: int = 0) -> tuple[bytes, dict
 
 def _drawn_rows(table: TableReader, kept: TokenSet, seed: int) -> Iterator[TokenRow]:
     """Yield usable token rows of randomly drawn images."""
-    ids = [entry.id for entry in draw_pictures(table, 4 * IMAGES, seed)]
+    ids = [entry.id for entry in draw_pictures(table, 16 * IMAGES, seed)]
     for start in range(0, len(ids), IMAGES):
         for row in table.read_codes(ids[start : start + IMAGES], kept.key):
             if row is None:
