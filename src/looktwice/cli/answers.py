@@ -169,22 +169,26 @@ def record(query: str, hit: Hit) -> dict[str, Any]:
         "scored": hit.scored,
         "explain": hit.explain,
         **({"folded": hit.folded} if hit.folded else {}),
+        **({} if hit.maxsim is None else {"maxsim": hit.maxsim}),
     }
 
 
 def _table(hits: Sequence[Hit], title: str | None) -> None:
-    """Write hits as a table; with near-duplicates folded, a column counts them."""
-    columns, rows = ["#", "id", ">score", ">coarse", ">p", ">moved"], [_cells(hit) for hit in hits]
+    """Write hits as a table, with columns for a middle look and for folded near-duplicates where there are any."""
+    middle = any(hit.maxsim is not None for hit in hits)
+    columns = ["#", "id", ">score", ">coarse", *([">maxsim"] if middle else []), ">p", ">moved"]
+    rows = [_cells(hit, middle) for hit in hits]
     if any(hit.folded for hit in hits):
         columns.append(">alike")
         rows = [(*row, f"+{len(hit.folded)}" if hit.folded else "") for row, hit in zip(rows, hits, strict=True)]
     table(columns, rows, title=title)
 
 
-def _cells(hit: Hit) -> tuple[object, ...]:
+def _cells(hit: Hit, middle: bool) -> tuple[object, ...]:
     before = (hit.explain or {}).get("coarse_rank")
     moved = "" if not before or before == hit.rank else f"{'↑' if before > hit.rank else '↓'}{abs(before - hit.rank)}"
-    return hit.rank, hit.id, number(hit.score), number(hit.coarse), number(hit.p), moved
+    scores = [hit.score, hit.coarse, *([hit.maxsim] if middle else []), hit.p]
+    return hit.rank, hit.id, *map(number, scores), moved
 
 
 def check_outputs(run: Path | None, report: Path | None, *, overwrite: bool = True) -> None:

@@ -37,7 +37,8 @@ Fusion = Annotated[
     str,
     typer.Option(
         "--fusion",
-        help="How scores are combined: λ in λ·coarse + (1−λ)·p, such as 0.5; p-only; rrf (reciprocal ranks).",
+        help="How scores are combined: λ in λ·coarse + (1−λ)·p, such as 0.5; p-only; rrf (reciprocal ranks); with "
+        "--maxsim also coarse=0.25,maxsim=0.25,p=0.5. auto: see `looktwice models fusion`.",
     ),
 ]
 Ties = Annotated[
@@ -216,10 +217,31 @@ class StoredTokens:
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """The rules that combine both scores into one order."""
+class Middle:
+    """The middle look, between shortlist and second look."""
 
-    fusion: Fusion = "0.5"
+    maxsim: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Re-order this many of the first look's best by their stored visual tokens first, such as 1000."
+        ),
+    ] = 0
+    maxsim_codec: Annotated[
+        str,
+        typer.Option(help="Stored visual tokens for --maxsim: auto (those of --codec, or the only ones), or a codec."),
+    ] = "auto"
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """Return both, as arguments of Retriever."""
+        return {"maxsim": self.maxsim, "maxsim_codec": self.maxsim_codec}
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The rules that combine the scores into one order."""
+
+    fusion: Fusion = "auto"
     ties: Ties = "default"
     direction: Direction = "auto"
 

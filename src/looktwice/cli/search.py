@@ -29,6 +29,8 @@ def add_to(app: typer.Typer) -> None:
 
 SECOND = {*names(options.Rerank, options.Stopping, options.StoredTokens), "ties", "fusion", "score_cache", "examples"}
 """Parameters of `search` that only the second look uses."""
+TOWER = {"mllm", "resolution", "max_tiles", "codec"}
+"""Those of SECOND that a middle look uses too."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def search(
     encoder: NoEncoder = None,
     no_rerank: options.NoRerank = False,
     rerank: options.Rerank,
+    middle: options.Middle,
     ranking: options.Ranking,
     stopping: options.Stopping,
     tokens: options.StoredTokens,
@@ -93,6 +96,7 @@ def search(
 
     With --queries and --run an interrupted search continues when it is run again. Its scores are kept in RUN.scores
     until the run file is written, or permanently in a --score-cache.
+    With --maxsim, a middle look compares stored visual tokens first (see `looktwice add-tokens`).
 
     Examples:
 
@@ -106,7 +110,8 @@ def search(
 
       looktwice search photos.lt --queries queries.jsonl --run out.trec --report out.html
     """
-    options.refuse_unused(ctx, SECOND if no_rerank else (), "with --no-rerank")
+    unused = () if not no_rerank else SECOND - TOWER if middle.maxsim else SECOND
+    options.refuse_unused(ctx, unused, "with --no-rerank")
     options.refuse_unused(ctx, () if scope.distinct else ("min_cosine",), "without --distinct")
     if remote.is_address(path):
         return remote.search(ctx, path, question, output)
@@ -118,14 +123,14 @@ def search(
     compute.set_threads()
     many = asked is not None and not no_rerank
     with kept_scores(score_cache, output.run if many else None, many) as cache:
-        look = None if no_rerank else rerank.load(compute, cache=cache)
-        rules = {**ranking.rules, **stopping.rules, **tokens.choice}
+        look = None if no_rerank and not middle.maxsim else rerank.load(compute, cache=cache)
+        rules = {**middle.rules, **ranking.rules, **stopping.rules, **tokens.choice}
         paths, placing = scope.all(path), compute.placement
         opened = Retriever(paths, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **placing)
         _note_empty(opened, path, where)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
-        note_drawings([opened.table.manifest.encoder.name, *([] if no_rerank else [rerank.mllm])])
-        answers = opened.search_many(queries, k=k, where=where, distinct=scope.folding)
+        note_drawings([opened.table.manifest.encoder.name, *([] if look is None else [rerank.mllm])])
+        answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)
         with nullcontext() if look is None else closing(look):
             Outputs.of(output, opened.loader.find, asked, record(rerank.preset)).write(answers)
 

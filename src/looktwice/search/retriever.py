@@ -22,6 +22,7 @@ from looktwice.search.distinct import least_cosine, with_folded
 from looktwice.search.examples import Examples, settings_of
 from looktwice.search.first_look import FirstLook, Looked
 from looktwice.search.inputs import QueryLike
+from looktwice.search.middle_stage import MiddleStage
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
 from looktwice.search.query_reader import QueryReader, read_call
@@ -44,6 +45,7 @@ BATCH = 32  # queries searched together
 class Answer:
     """The answer to one query.
 
+    `middle` is the shortlist in the order of the middle look, with its scores; None if it did not run.
     `ranking` is the whole shortlist in its new order, with unscored candidates below; `hits` are its first k.
     `shortlist` is the same in coarse order. `manifest` holds settings, counts and seconds. `error` is set if the query
     cannot be used; the lists are then empty.
@@ -58,6 +60,7 @@ class Answer:
     least_p: float | None = None
     error: QueryError | None = None
     describe: Describe | None = field(default=None, repr=False, compare=False)
+    middle: list[Candidate] | None = field(default=None, repr=False)
 
     @cached_property
     def hits(self) -> list[Hit]:
@@ -90,8 +93,10 @@ class Retriever:
     Weights load at the first search. Each search answers from the newest version of a table, whoever wrote it; a
     Snapshot never changes.
 
-    `codec`, `missing_tokens` and `asymmetric`: see `token_choice.CandidateLoader`. `ties`, `direction`, `budget`,
-    `calibration` and `min_precision`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
+    `maxsim` is the number of candidates that a middle look re-orders by their stored tokens before the second look
+    sees the first of them (0: no middle look). `codec`, `missing_tokens` and `asymmetric`: see
+    `token_choice.CandidateLoader`. `ties`, `direction`, `budget`, `calibration`, `min_precision`, `maxsim` and
+    `maxsim_codec`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
     """
 
     def __init__(
@@ -101,9 +106,11 @@ class Retriever:
         scorer: MllmReranker | Any | str | None = None,
         *,
         mllm: str | None = None,
-        fusion: Fusion | str | float = "0.5",
+        fusion: Fusion | str | float = "auto",
         ties: Ties | str = "default",
         shortlist: int = 100,
+        maxsim: int = 0,
+        maxsim_codec: str = "auto",
         direction: Direction | str = "auto",
         budget: Budget | str = "all",
         calibration: Calibration | str | Path | None = None,
@@ -120,7 +127,8 @@ class Retriever:
         if renamed.keys() - {"sure"}:
             raise TypeError(f"Unknown Retriever setting {min(renamed.keys() - {'sure'})!r}; see help(Retriever)")
         self.table = TableGroup.open(table)
-        self.config = RankingConfig.of(fusion, ties, direction, budget, calibration, min_precision)
+        rules = fusion, ties, direction, budget, calibration, min_precision
+        self.config = RankingConfig.of(*rules, maxsim, maxsim_codec)
         self.shortlist = positive(shortlist, "shortlist")
         if scorer is not None and mllm is not None:
             raise UsageError("scorer and mllm both name the second look; pass only one of them.")
@@ -139,6 +147,7 @@ class Retriever:
             about = self._about(self.table.manifest.encoder)
             parts = self.reranker, self.loader, self.config
             self.stage = SecondStage(*parts, self.shortlist, first_pass=coarse, about=about)
+        self.middle = MiddleStage.of(self.table, self.reranker, self.config, codec, device=device, dtype=dtype)
 
     @property
     def encoder(self) -> Encoder:
@@ -211,8 +220,9 @@ class Retriever:
         run |= {"tables": list(self.table.tables)} if isinstance(self.table, TableGroup) else {}
         if self.table.manifest.reading != NEWEST:
             run["reading"] = self.table.manifest.reading
-        first_look = FirstLook(self.table, query_encoder(self.encoder), max(k, self.shortlist), where, least)
-        read = (self._read(query, str(number), stage is not None) for number, query in enumerate(queries, start=1))
+        depth, shown = max(k, self.shortlist, self.config.maxsim), stage is not None or self.middle is not None
+        first_look = FirstLook(self.table, query_encoder(self.encoder), depth, where, least)
+        read = (self._read(query, str(number), shown) for number, query in enumerate(queries, start=1))
         for batch in in_chunks(read, BATCH):
             for found in first_look.at(batch):
                 if isinstance(query := found.query, QueryError):
@@ -240,14 +250,17 @@ class Retriever:
         shortlist, stats, describe = found.shortlist, found.stats, describe_from(self.table)
         stats.retrieved = len(shortlist)
         run = {**run, **settings_of(query)}
+        order = None if self.middle is None else self.middle.reorder(query, shortlist, stats)
+        looked = {} if self.middle is None else self.middle.settings()
         if stage is None:
-            ranking = with_folded(fuse(shortlist, None, self.config.fusion, explain=True), found.folded)
-            return Answer(query, shortlist, ranking, k, {**run, "second_look": None}, stats, describe=describe)
-        reranked = stage.rerank(query, shortlist, k)
+            ranking = with_folded(fuse(order or shortlist, None, self.config.fusion, explain=True), found.folded)
+            settings = {**run, "second_look": None, **looked}
+            return Answer(query, shortlist, ranking, k, settings, stats, describe=describe, middle=order)
+        reranked = stage.rerank(query, order or shortlist, k)
         stats.add(reranked.stats)
-        settings = {**run, **stage.settings()}
-        ranking = with_folded(reranked.hits, found.folded)
-        return Answer(query, shortlist, ranking, k, settings, stats, self.config.least_p, describe=describe)
+        settings, ranking = {**run, **stage.settings(), **looked}, with_folded(reranked.hits, found.folded)
+        least_p = self.config.least_p
+        return Answer(query, shortlist, ranking, k, settings, stats, least_p, describe=describe, middle=order)
 
     @staticmethod
     def _about(info: EncoderInfo) -> dict[str, Any]:

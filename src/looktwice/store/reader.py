@@ -147,6 +147,11 @@ class TableReader:
         """Return the visual tokens of `ids` in their order; None for an item without tokens of this set."""
         return tokens.read_codes(self._tokens, self.path, ids, tokens_key)
 
+    @property
+    def tokens_version(self) -> int:
+        """Return a number that changes with every write to the stored tokens."""
+        return int(self._tokens.version)
+
     def pending_tokens(self, tokens_key: str) -> Iterator[list[str]]:
         """Yield, in batches, the ids of images that still need tokens of this set."""
         return tokens.pending(self._items, self._tokens, self.path, tokens_key)
