@@ -20,14 +20,14 @@ from looktwice.score import Scorer
 from looktwice.serve import problems
 from looktwice.serve.guard import Guard
 from looktwice.serve.problems import Problem
-from looktwice.serve.routes import explain, health, pairs, search, tables
+from looktwice.serve.routes import browse, explain, health, pairs, search, tables
 from looktwice.serve.schemas import ErrorBody
 from looktwice.serve.service import Service
 from looktwice.serve.settings import Settings
 
 log = logging.getLogger("looktwice.serve")
 STATIC = Path(__file__).parent / "static"
-ROUTERS = (search.router, explain.router, pairs.router, tables.router, health.router)
+ROUTERS = (search.router, explain.router, pairs.router, tables.router, browse.router, health.router)
 ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}}
 
 
