@@ -103,7 +103,7 @@ def test_first_lines_say_what_the_bundled_models_know(page: str) -> None:
 
 def test_readme_names_the_command_for_photographs_and_defines_its_columns() -> None:
     start = README[: README.index("## Try it")]
-    assert "--encoder siglip2-b" in start and "--mllm qwen3-vl-2b" in start
+    assert start.count("--preset laptop") == 2 and "models --fits" in start
     assert all(f"**{column}**" in README for column in ("coarse", "p", "score", "moved"))
 
 

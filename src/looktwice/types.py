@@ -140,15 +140,24 @@ class PairScores:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One entry of a shortlist: an id and its coarse score (cosine)."""
+    """One entry of a shortlist: an id and its coarse score (cosine).
+
+    `maxsim` is the score of the middle look (None: it did not run). `estimated` says that this one has no usable
+    tokens: its `maxsim` is that of its neighbour, so that it keeps its coarse place.
+    """
 
     id: str
     coarse: float
+    maxsim: float | None = None
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One row of an answer. `rank` counts from 1; `scored` says whether the second look scored this candidate."""
+    """One row of an answer. `rank` counts from 1; `scored` says whether the second look scored this candidate.
+
+    `maxsim` is the score of the middle look, None if it did not run or did not see this candidate.
+    """
 
     id: str
     rank: int
@@ -157,6 +166,7 @@ class Hit:
     p: float | None
     scored: bool
     explain: Mapping[str, Any] | None = None
+    maxsim: float | None = None
 
 
 def has_words(text: str | None) -> bool:

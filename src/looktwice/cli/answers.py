@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from looktwice.cli.console import emit, json_line, mute_stdout, note, number, plural, progress, say, table
+from looktwice.cli.summary import advise, summarise
 from looktwice.errors import LooktwiceError, UsageError
 from looktwice.files import followed, is_replaced, write_whole
 
@@ -32,7 +33,10 @@ MOST_IN_REPORT = 200
 
 @dataclass
 class Outputs:
-    """The outputs of answers. `find` resolves the candidates of a report; `queries` is the file of queries, if any."""
+    """The outputs of answers. `find` resolves the candidates of a report; `queries` is the file of queries, if any.
+
+    `tag` names the run in its file and manifest; `extra` are further keys of the manifest.
+    """
 
     json: bool
     run: Path | None
@@ -40,13 +44,23 @@ class Outputs:
     find: Resolver
     queries: Queries | None = None
     explain: bool = False
+    tag: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
     _run: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
     _views: list[QueryView] = field(default_factory=list)
 
     @classmethod
-    def of(cls, output: Output, find: Resolver, queries: Queries | None = None) -> Outputs:
+    def of(
+        cls,
+        output: Output,
+        find: Resolver,
+        queries: Queries | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Outputs:
         """Return the outputs that a verb's options ask for."""
-        return cls(output.json, output.run, output.report, find, queries, output.explain)
+        named = {} if output.tag is None else {"tag": output.tag}
+        more = {**named, **(extra or {})}
+        return cls(output.json, output.run, output.report, find, queries, output.explain, output.tag, more)
 
     def write(self, answers: Iterable[Answer]) -> None:
         """Write every answer. Exits with code 3 if a query or a candidate could not be read or scored."""
@@ -62,9 +76,10 @@ class Outputs:
             self._one(answer)
         if failed and not total.queries:
             raise next(iter(failed.values()))
-        manifest = run_manifest(settings, total)
+        manifest = run_manifest({**settings, **self.extra}, total)
         self._files(manifest)
         summarise(manifest)
+        advise(manifest)
         for name, why in list(total.unreadable.items())[:5]:
             note(f"Not scored: {name}: {why}")
         if len(total.unreadable) > 5:
@@ -121,7 +136,7 @@ class Outputs:
             made_by, is_file = "", has_room_beside(self.run)
             if not is_file:
                 sys.stdout.flush()  # the run may go to stdout too, so keep the order
-            write_run(followed(self.run), self._run)
+            write_run(followed(self.run), self._run, self.tag or "looktwice")
             if is_file:
                 beside = _beside(self.run)
                 write_whole(beside, (json.dumps(json.loads(json_line(manifest)), indent=1) + "\n").encode())
@@ -163,36 +178,19 @@ def record(query: str, hit: Hit) -> dict[str, Any]:
     }
 
 
-def summarise(manifest: Mapping[str, Any]) -> None:
-    """Print models, counts and speed to stderr."""
-    looks = manifest.get("second_look") or []
-    for look in looks:
-        name = f"{look.get('mllm', 'scorer')}@{str(look.get('revision', ''))[:12]}"
-        prompt = f"prompt {look.get('prompt')} ({look.get('prompt_hash')})"
-        note(f"{name} · {prompt} · {look.get('dtype')} on {look.get('device')} · {look.get('path')} path")
-    counts = manifest["candidates"]
-    spent = sum(manifest["seconds"].values())
-    looked = f"{counts['scored']:,} of {counts['requested']:,} candidates reranked, fusion {manifest.get('fusion')}"
-    rate = f" · {manifest['pairs_per_second']:,} pairs/s" if manifest["pairs_per_second"] else ""
-    if counts["parse_errors"]:
-        looked += f", {counts['parse_errors']:,} answers without a number"
-    if counts["asked_again"]:
-        looked += f", {counts['asked_again']:,} tie questions"
-    what = f"{' and '.join(manifest['directions'])}: {looked}" if looks else "no second look"
-    note(f"{plural(manifest['queries'], 'query', 'queries')} · {what} · {spent:.2f} s{rate}")
-
-
 def _cells(hit: Hit) -> tuple[object, ...]:
     before = (hit.explain or {}).get("coarse_rank")
     moved = "" if not before or before == hit.rank else f"{'↑' if before > hit.rank else '↓'}{abs(before - hit.rank)}"
     return hit.rank, hit.id, number(hit.score), number(hit.coarse), number(hit.p), moved
 
 
-def check_outputs(run: Path | None, report: Path | None) -> None:
-    """Refuse output paths that are not writable, before the work begins."""
+def check_outputs(run: Path | None, report: Path | None, *, overwrite: bool = True) -> None:
+    """Refuse output paths that are not writable, and a run that is there already, before the work begins."""
     for path in (run, report):
         if path is not None:
             _check_output(path)
+    if run is not None and not overwrite and has_room_beside(run) and run.exists() and run.stat().st_size:
+        raise UsageError(f"{run} already holds a run; pass --overwrite to replace it, or name another file.")
     if run is not None and report is not None and report.resolve() in (run.resolve(), _beside(run).resolve()):
         raise UsageError(f"--report {report} would overwrite a file of --run; name another file.")
 

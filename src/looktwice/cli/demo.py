@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.answers import summarise
 from looktwice.cli.console import emit, note, number, plural, progress, say, size, table
 from looktwice.cli.groups import grouped
+from looktwice.cli.summary import summarise
 
 
 def add_to(app: typer.Typer) -> None:

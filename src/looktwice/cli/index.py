@@ -14,6 +14,7 @@ from looktwice.cli import options, tokens
 from looktwice.cli.console import TerminalBar, emit, note, plural, progress, say, size
 from looktwice.cli.groups import grouped
 from looktwice.cli.options import DEFAULT_ENCODER
+from looktwice.cli.presets import Preset, note_drawings
 from looktwice.errors import Mismatch, UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def index(
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 64,
     mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,
     codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = "pq8",
+    preset: Preset = None,
     limits: options.ImageLimits,
     compute: options.Compute,
     urls: options.UrlOptions,
@@ -79,6 +81,7 @@ def index(
     opened = Table.create(path, encodes.info, columns) if known is None else known
     _check_columns(opened, columns)
     settings = {"batch_size": batch_size, "max_failures": max_failures, "prune": prune}
+    note_drawings([opened.manifest.encoder.name, *([] if mllm is None else [mllm])])
     report = _fill(opened, found, encodes, scan(sources, urls=urls.allowed), settings)
     built = _build_index(opened)
     if not json:

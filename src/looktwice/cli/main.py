@@ -28,6 +28,7 @@ from looktwice.cli import (
     models,
     rerank,
     search,
+    serve,
     tokens,
 )
 from looktwice.cli.console import mute_stdout, note, show_warnings
@@ -124,7 +125,7 @@ def looktwice(
     show_warnings()
 
 
-SEARCHING = (demo, index, search, rerank, calibrate, eval)
+SEARCHING = (demo, index, search, rerank, calibrate, eval, serve)
 KEEPING = (info, ledger, delete, export, tokens, estimate, models, doctor)
 for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)

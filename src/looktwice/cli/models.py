@@ -9,6 +9,8 @@ import typer
 
 from looktwice.cli import options
 from looktwice.cli.console import emit, table
+from looktwice.cli.fits import show_fits
+from looktwice.cli.shown_prompts import show_prompts
 from looktwice.errors import UnknownName
 from looktwice.types import Choice
 
@@ -23,19 +25,38 @@ def models(
         list[str] | None,
         typer.Argument(
             metavar="[OPTION]...",
-            help="Only these: encoder, mllm, prompt, fusion, score-mode, retrace, codec.",
+            help="Only these: preset, encoder, mllm, prompt, fusion, score-mode, retrace, codec.",
             show_default=False,
         ),
     ] = None,
+    fits: Annotated[
+        bool, typer.Option("--fits", help="Say which presets this machine's memory holds, and what they cost on it.")
+    ] = False,
+    items: Annotated[str, typer.Option(help="With --fits: number of images, such as 1e5.")] = "10000",
+    show: Annotated[
+        bool, typer.Option("--show", help="Print built-in prompts as files: models prompt NAME --show.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """List the names that --encoder, --mllm, --prompt, --codec and other options take, and their requirements.
 
-    The options also take hub ids (org/name) and local folders. looktwice downloads a model only when you name it.
+    The options also take hub ids (org/name) and local folders. looktwice downloads a model only when you name it. The
+    bundled models (tiny-clip, tiny-vl) know drawings, not photographs.
 
-    Example: looktwice models mllm prompt
+    Examples:
+
+      looktwice models mllm prompt
+
+      looktwice models --fits --items 50000
+
+      looktwice models prompt object --show
     """
+    if fits:
+        return show_fits(items, json)
+    if show:
+        return show_prompts(names or ())
     lists = {
+        "preset": _presets,
         "encoder": _encoders,
         "mllm": _mllms,
         "prompt": _prompts,
@@ -53,7 +74,14 @@ def models(
             for title, what, needs in lists[name]():
                 emit({"option": name, "name": title, "what": what, "needs": needs})
         else:
-            table([f"--{name}", "what it is", "needs" if name != "prompt" else "shows"], list(lists[name]()))
+            table([f"--{name}", "what it is", "shows" if name == "prompt" else "needs"], list(lists[name]()))
+
+
+def _presets() -> Iterator[Choice]:
+    from looktwice.models.presets import PRESETS
+
+    for preset in PRESETS.values():
+        yield Choice(preset.name, f"{preset}: {preset.reason}", "a download; see models --fits")
 
 
 def _encoders() -> Iterator[Choice]:
@@ -85,7 +113,7 @@ def _prompts() -> Iterator[Choice]:
 
 
 def _fusions() -> Iterator[Choice]:
-    from looktwice.rank.fusion import CHOICES
+    from looktwice.rank.fusion_rule import CHOICES
 
     yield from CHOICES
 

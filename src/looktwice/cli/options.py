@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from looktwice.cli.presets import Preset
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ Direction = Annotated[
 ]
 Shortlist = Annotated[int, typer.Option(help="Number of candidates that get the second look.")]
 K = Annotated[int, typer.Option("-k", "--k", help="Number of hits to show.")]
-Where = Annotated[str | None, typer.Option(help='Search only items that pass this SQL filter, such as "year > 2020".')]
+Where = Annotated[
+    str | None,
+    typer.Option(help='Only items that pass this filter: SQL such as "year > 2020", or JSON: {"year": {">": 2020}}.'),
+]
 NoRerank = Annotated[bool, typer.Option("--no-rerank", help="Return the shortlist without a second look.")]
 QueryFile = Annotated[
     Path,
@@ -161,6 +165,7 @@ class Rerank:
     ] = None
     resolution: Resolution = None
     max_tiles: MaxTiles = None
+    preset: Preset = None
 
     def load(self, compute: Compute, *, cache: Path | None = None, prompt: str | None = None) -> MllmReranker:
         """Return the reranker; its weights load when the first pair is scored."""
@@ -242,12 +247,24 @@ class Output:
         Path | None,
         typer.Option("--run", help="Write whole rankings as a TREC run, and its settings beside it as .json."),
     ] = None
+    tag: Annotated[
+        str | None, typer.Option(help="Name of the run: the last column of its file, and in its settings.")
+    ] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run file that is there already.")] = False
     report: Annotated[
         Path | None,
         typer.Option("--report", help="Write one HTML file that shows both orders of the first 200 queries."),
     ] = None
     explain: Annotated[bool, typer.Option("--explain", help="Show the parts of each hit's score.")] = False
     json: Json = False
+
+    def check(self) -> None:
+        """Refuse files that cannot be written or would be lost, before the work begins."""
+        from looktwice.cli.answers import check_outputs
+
+        check_outputs(self.run, self.report, overwrite=self.overwrite)
+        if self.run is None and (self.tag is not None or self.overwrite):
+            raise UsageError(f"{'--tag' if self.tag is not None else '--overwrite'} needs --run FILE; add it.")
 
 
 def refuse_unused(ctx: typer.Context, unused: Collection[str], where: str) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.answers import Outputs, check_outputs
+from looktwice.cli.answers import Outputs
 from looktwice.cli.console import note, plural
 from looktwice.cli.groups import grouped, names
+from looktwice.cli.presets import record
 from looktwice.cli.resume import kept_scores
 from looktwice.errors import UsageError
 
@@ -62,7 +63,7 @@ def rerank(
     table = _table(collection)
     if table is None:
         options.refuse_unused(ctx, names(options.StoredTokens), "with a folder of images")
-    check_outputs(output.run, output.report)
+    output.check()
     asked = Queries(queries, urls.allowed)
     shortlists = read_run(candidates)
     _match(shortlists, candidates, asked, queries)
@@ -77,7 +78,7 @@ def rerank(
         limits: dict[str, Any] = {"shortlist": shortlist, "k": k}
         answers = rerank_run(shortlists, asked, loader, look, **limits, **ranking.rules)
         with closing(look):
-            Outputs.of(output, loader.find, asked).write(answers)
+            Outputs.of(output, loader.find, asked, record(rerank.preset)).write(answers)
 
 
 def _match(shortlists: Run, candidates: Path, asked: Queries, queries: Path) -> None:

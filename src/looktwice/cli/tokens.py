@@ -12,6 +12,7 @@ from looktwice.cli import options
 from looktwice.cli.answers import check_outputs
 from looktwice.cli.console import TerminalBar, emit, note, number, plural, progress, say, size, table
 from looktwice.cli.groups import grouped
+from looktwice.cli.presets import Preset
 from looktwice.errors import UsageError
 from looktwice.files import followed, write_whole
 
@@ -38,6 +39,7 @@ def add_tokens(
     *,
     mllm: options.Mllm = "tiny-vl",
     codec: options.TokenCodec = "pq8",
+    preset: Preset = None,
     limits: options.ImageLimits,
     codebook: Codebook = None,
     save_codebook: Annotated[Path | None, typer.Option(help="Write the codebook to a file, for other tables.")] = None,

@@ -12,6 +12,7 @@ from looktwice.errors import UsageError
 from looktwice.models.catalog import BY_NAME, Entry
 from looktwice.models.checkpoints import Checkpoint, resolve
 from looktwice.models.device import Placement, place
+from looktwice.types import Encoder
 
 if TYPE_CHECKING:
     from looktwice.encode.base import BaseEncoder
@@ -126,6 +127,12 @@ def _kept(spec: EncoderName, made: Recipe) -> int:
     if spec.dim > made.dim:
         raise UsageError(f"The vectors of {spec.model} have {made.dim} numbers; choose +dim:{made.dim} or less.")
     return spec.dim
+
+
+def query_encoder(encoder: Encoder) -> Encoder:
+    """Return the encoder of queries: `encoder` itself unless its name gives queries a size or weights of their own."""
+    own: Encoder = getattr(encoder, "for_queries", encoder)
+    return own
 
 
 def _for_queries(name: str, spec: EncoderName) -> str:

@@ -132,10 +132,15 @@ class MllmReranker:
             if prompt not in self._scorers:
                 known = next(iter(self._scorers.values()), None)
                 if known is None:
-                    self._scorers[prompt] = load_scorer(self.mllm, prompt=prompt, config=self.config)
+                    self._scorers[prompt] = self.load_scorer(prompt)
                 else:
                     self._scorers[prompt] = known.with_prompt(prompt)
             return self._scorers[prompt]
+
+    def load_scorer(self, prompt: str) -> Scorer:
+        """Load the model with its first prompt; a server puts a queue in front of it here."""
+        assert isinstance(self.mllm, str)
+        return load_scorer(self.mllm, prompt=prompt, config=self.config)
 
     def scorer_for(self, query: Item, candidates: Sequence[Ref]) -> Scorer:
         """Return the scorer whose prompt fits this query and all of these candidates. Raises UsageError as `score`."""

@@ -11,23 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from looktwice.codecs import parse_codec
-from looktwice.encode import load_encoder
+from looktwice.encode import load_encoder, query_encoder
 from looktwice.errors import QueryError, UsageError, renamed_keyword
 from looktwice.rank import Fusion, Ties, fuse
 from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration, Sample
-from looktwice.search.inputs import QueryLike, as_query
+from looktwice.search.examples import Examples, left_out, settings_of, vector_of
+from looktwice.search.inputs import QueryLike
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
+from looktwice.search.query_reader import QueryReader, read_call
 from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.run_record import RunStats, run_manifest
 from looktwice.search.second_stage import SecondStage
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import in_chunks
-from looktwice.sources.prefetch import pixels_of
 from looktwice.sources.queries import read_alike
-from looktwice.sources.reading import NEWEST, Reading
-from looktwice.store import Table, TableReader
+from looktwice.sources.reading import Reading
+from looktwice.store import Table, TableReader, Where
 from looktwice.types import Candidate, Encoder, EncoderInfo, Hit, Item
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class Retriever:
         first_pass = _first_pass(self.config.budget, codec)
         self.loader = CandidateLoader.for_table(self.table, urls, codec=codec, besides=first_pass, **how)
         coarse = CandidateLoader.for_table(self.table, urls, codec=first_pass, **how) if first_pass else None
+        self.reader = QueryReader(self.table, self.loader, self.config.direction)
         self.stage: SecondStage | None = None
         if self.reranker is not None:
             about = self._about(self.table.manifest.encoder)
@@ -139,63 +141,86 @@ class Retriever:
             self.table.manifest.check(self._encoder.info, self.table.path)
         return self._encoder
 
-    def search(self, query: QueryLike, *, k: int = 10, where: str | None = None, rerank: bool = True) -> Answer:
+    def search(
+        self,
+        query: QueryLike | Sequence[QueryLike] | None = None,
+        *,
+        like: Sequence[QueryLike] = (),
+        unlike: Sequence[QueryLike] = (),
+        examples: str = "max",
+        k: int = 10,
+        where: Where | None = None,
+        rerank: bool = True,
+    ) -> Answer:
         """Return the answer to one query: a path, a PIL image, a text, a dict of both or an Item (see `inputs`).
 
-        `where` is a filter in SQL over the table's columns. Raises QueryError for an unusable query, and UsageError for
-        k < 1, an unusable filter, and a prompt that cannot show this query.
+        A list is one query of several positive examples. `like` adds positive examples and `unlike` negative ones; in
+        lists a str may also be the id of an item, which the answer leaves out. `examples` joins the second look's
+        scores of the positive ones: "max" or "mean" (see `search.examples`). `where` is a filter over the table's
+        columns, in SQL or as a dict: {"price": {"<": 20}, "shop": "a"}. Raises QueryError for an unusable query, and
+        UsageError for k < 1, an unusable filter, and a prompt that cannot show this query.
         """
-        answer = next(self.search_many([as_query(query, "query")], k=k, where=where, rerank=rerank))
+        shown = rerank and self.stage is not None
+        asked = read_call(self.reader, query, like, unlike, examples, shown)
+        answer = next(self.search_many([asked], k=k, where=where, rerank=rerank))
         if answer.error is not None:
             raise answer.error
         return answer
 
     def search_many(
-        self, queries: Iterable[QueryLike], *, k: int = 10, where: str | None = None, rerank: bool = True
+        self,
+        queries: Iterable[QueryLike | Sequence[QueryLike]],
+        *,
+        k: int = 10,
+        where: Where | None = None,
+        rerank: bool = True,
     ) -> Iterator[Answer]:
         """Yield one answer per query, in order. The table is searched for several queries at once.
 
-        The id of a query that is not an Item is its number: 1, 2, … An unusable query gets an answer with an `error`,
-        and the others are answered. Raises UsageError for k < 1 and for settings that no query can use.
+        A list among the queries is one query of several examples. The id of a query that is not an Item is its number:
+        1, 2, … An unusable query gets an answer with an `error`, and the others are answered. Raises UsageError for
+        k < 1 and for settings that no query can use.
         """
         positive(k, "k")
         stage = self.stage if rerank else None
         if stage is None and self.config.min_precision is not None:
             raise UsageError("--min-precision needs a second look; leave out --no-rerank or --min-precision.")
         run = {**self._about(self.encoder.info), "items": len(self.table)}
-        run |= {"k": k, "shortlist": self.shortlist, "where": where}
-        if self.table.manifest.reading != NEWEST:
-            run["reading"] = self.table.manifest.reading
-        read = (self._read(query, str(number)) for number, query in enumerate(queries, start=1))
-        for batch in in_chunks(read, _pixels, BATCH):
+        run |= {"k": k, "shortlist": self.shortlist, "where": where, **self.table.manifest.older_reading}
+        read = (self._read(query, str(number), stage is not None) for number, query in enumerate(queries, start=1))
+        for batch in in_chunks(read, BATCH):
             for query, shortlist, stats in self._first_look(batch, max(k, self.shortlist), where):
                 if isinstance(query, QueryError):
                     yield Answer(Item(query.query), [], [], k, {**run, "second_look": None}, stats, error=query)
                 else:
                     yield self._answer(query, shortlist, stats, stage, k, run)
 
-    def _read(self, query: QueryLike, name: str) -> Item | QueryError:
+    def _read(self, query: Any, name: str, shown: bool) -> Item | QueryError:
         try:
-            return self.config.direction.query(as_query(query, name))
+            asked = self.reader.read(query, name, shown)
         except QueryError as error:
             return error
+        if isinstance(asked, Examples) and self.config.calibration is not None:
+            return QueryError("A calibration holds for queries of one item; leave out the examples, or it.", asked.id)
+        return asked
 
     def _first_look(
-        self, batch: Sequence[Item | QueryError], depth: int, where: str | None
+        self, batch: Sequence[Item | QueryError], depth: int, where: Where | None
     ) -> Iterator[tuple[Item | QueryError, list[Candidate], RunStats]]:
         """Yield each query with its shortlist and its share of the seconds."""
         spent = RunStats()
         with spent.time("encode"):
             vectors = [self._vector(query) for query in batch]
         good = [vector for vector in vectors if not isinstance(vector, QueryError)]
+        drop = [set() if isinstance(query, QueryError) else left_out(query) for query in batch]
         with spent.time("search"):
-            found = iter(self.table.search_many(good, depth, where) if good else ())
-        for query, vector in zip(batch, vectors, strict=True):
+            found = iter(self.table.search_many(good, depth + max(map(len, drop)), where) if good else ())
+        for query, vector, own in zip(batch, vectors, drop, strict=True):
             stats = RunStats(queries=1, seconds=spent.share(len(batch)))
             if isinstance(vector, QueryError):
                 yield vector, [], stats
             else:
-                yield query, next(found), stats
+                yield query, [candidate for candidate in next(found) if candidate.id not in own][:depth], stats
 
     def _vector(self, query: Item | QueryError) -> FloatArray | QueryError:
         """Encode one query on its own, as in half precision a vector changes with its batch."""
@@ -203,11 +228,9 @@ class Retriever:
 
         if isinstance(query, QueryError):
             return query
-        encoder: Encoder = getattr(
-            self.encoder, "for_queries", self.encoder
-        )  # some encode queries at another image size
-        alike = read_alike(query, Reading(self.table.manifest.reading, encoder.info.side))
-        vector: FloatArray = encoder.encode([alike])[0]
+        encoder = query_encoder(self.encoder)
+        reading = Reading(self.table.manifest.reading, encoder.info.side)
+        vector = vector_of(query, lambda item: encoder.encode([read_alike(item, reading)])[0])
         if np.isfinite(vector).all():
             return vector
         why = "The encoder returned a zero or non-finite vector for query"
@@ -223,6 +246,7 @@ class Retriever:
         run: Mapping[str, Any],
     ) -> Answer:
         stats.retrieved = len(shortlist)
+        run = {**run, **settings_of(query)}
         if stage is None:
             ranking = fuse(shortlist, None, self.config.fusion, explain=True)
             return Answer(query, shortlist, ranking, k, {**run, "second_look": None}, stats)
@@ -246,10 +270,6 @@ def _first_pass(budget: Budget, codec: str) -> str | None:
     if codec not in ("auto", "pictures") and str(parse_codec(codec)) == first_pass:
         raise UsageError(f"Both passes of the cascade would use {first_pass}; name another --codec.")
     return first_pass
-
-
-def _pixels(query: Item | QueryError) -> int:
-    return 0 if isinstance(query, QueryError) else pixels_of(query.image)
 
 
 def positive(value: int, name: str) -> int:

@@ -8,6 +8,7 @@ Importing this package loads neither LanceDB nor Arrow; opening a table does.
 """
 
 from looktwice.store.ann import IndexInfo
+from looktwice.store.conditions import Where, compile_where
 from looktwice.store.lance import batched, is_in
 from looktwice.store.ledger import Ledger, LedgerEntry, LedgerReader
 from looktwice.store.location import LocalFolder, Location
@@ -30,9 +31,11 @@ __all__ = [
     "Table",
     "TableReader",
     "TokenRow",
+    "Where",
     "batched",
     "bytes_below",
     "check_metadata",
+    "compile_where",
     "is_in",
     "metadata_json",
     "parse_columns",

@@ -63,6 +63,11 @@ class Manifest:
     format: int = FORMAT
     reading: int = NEWEST
 
+    @property
+    def older_reading(self) -> dict[str, int]:
+        """Return the version of the reading rules for a run's manifest; nothing if it is the newest one."""
+        return {} if self.reading == NEWEST else {"reading": self.reading}
+
     def write(self, location: Location) -> None:
         """Replace the manifest of a table atomically. Raises like `files.write_whole`."""
         values = {**dataclasses.asdict(self), "encoder": self.encoder.record(), "needs": NEEDS}

@@ -11,11 +11,13 @@ import numpy as np
 
 from looktwice.errors import UnknownName
 from looktwice.store import ann, maintenance, tokens
+from looktwice.store.conditions import Where
+from looktwice.store.empty import why_empty
 from looktwice.store.lance import batched, filtering, is_in, plain_errors
 from looktwice.store.ledger import LedgerReader
 from looktwice.store.location import Location
 from looktwice.store.manifest import Manifest
-from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared
+from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared, filterable
 from looktwice.store.search import Space, find_images
 
 if TYPE_CHECKING:
@@ -54,25 +56,31 @@ class TableReader:
         self.manifest, self._items, self._tokens, self._failures = manifest, items, tokens_, failures
         self._schema = self._items.schema
         self.columns = declared(self._schema)
+        self.filters = filterable(self._schema)
 
     def __len__(self) -> int:
         with plain_errors(self.path, "counting items"):
             return int(self._items.count_rows())
 
-    def count(self, where: str | None = None) -> int:
+    def count(self, where: Where | None = None) -> int:
         """Return how many items match a filter."""
-        with plain_errors(self.path, "counting items"), filtering(where, self._schema.names) as sql:
+        with plain_errors(self.path, "counting items"), filtering(where, self.filters) as sql:
             return int(self._items.count_rows(sql))
 
-    def search(self, vector: Any, k: int, where: str | None = None) -> list[Candidate]:
+    def why_empty(self, where: Where) -> str:
+        """Say which condition of a filter no item passes, in one sentence; "" if some items pass all of them."""
+        return why_empty(self.count, where)
+
+    def search(self, vector: Any, k: int, where: Where | None = None) -> list[Candidate]:
         """Return the k items nearest to `vector` [d] by cosine, best first; equal scores are ordered by id.
 
-        `where` is a SQL condition on the columns and is applied first: with n matching items, the result has min(k, n).
+        `where` is a filter on the columns, in SQL or as a dict (see `conditions`). It is applied first: with n matching
+        items, the result has min(k, n).
         Raises UsageError for an invalid filter or vector, UnknownName for an unknown column.
         """
         return self.search_many(np.asarray(vector)[None], k, where)[0]
 
-    def search_many(self, vectors: Any, k: int, where: str | None = None) -> list[list[Candidate]]:
+    def search_many(self, vectors: Any, k: int, where: Where | None = None) -> list[list[Candidate]]:
         """Return the results of `search` for each row of `vectors` [q, d], faster than one by one."""
         return self._space().search(vectors, k, where)
 
@@ -84,9 +92,9 @@ class TableReader:
                 raise UnknownName("item", id_, self._some_ids())
         return [found[id_] for id_ in ids]
 
-    def rows(self, columns: Sequence[str] = ("id",), where: str | None = None) -> Iterator[dict[str, Any]]:
+    def rows(self, columns: Sequence[str] = ("id",), where: Where | None = None) -> Iterator[dict[str, Any]]:
         """Yield chosen columns of all items (any of the schema but the vector), in no particular order."""
-        with plain_errors(self.path, "reading items"), filtering(where, self._schema.names) as sql:
+        with plain_errors(self.path, "reading items"), filtering(where, self.filters) as sql:
             scan = self._items.search().select(list(columns))
             for batch in (scan if sql is None else scan.where(sql)).to_batches(_CHUNK):
                 yield from batch.to_pylist()
@@ -159,7 +167,7 @@ class TableReader:
 
     def _space(self) -> Space:
         manifest = self.manifest
-        return Space(self._items, self.path, manifest.encoder.dim, self._schema.names, manifest.index)
+        return Space(self._items, self.path, manifest.encoder.dim, self.filters, manifest.index)
 
     def _lookup(self, ids: Iterable[str], columns: list[str] | None = None) -> Any:
         import pyarrow as pa

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from looktwice.errors import UnknownName, UsageError
+from looktwice.store.conditions import Int32
 from looktwice.types import text_is_utf8
 
 if TYPE_CHECKING:
@@ -131,6 +132,13 @@ def declared(schema: Any) -> dict[str, type]:
     """Return the metadata columns of a table from its schema."""
     kinds = {"int64": int, "double": float, "string": str, "bool": bool}
     return {field.name: kinds[str(field.type)] for field in schema if field.name not in _FIXED}
+
+
+def filterable(schema: Any) -> dict[str, type]:
+    """Return the columns that a filter may name, with the type that their values are compared in."""
+    kinds: dict[str, type] = {"int64": int, "int32": Int32, "double": float, "string": str, "bool": bool}
+    found = {field.name: kinds.get(str(field.type)) for field in schema}
+    return {name: kind for name, kind in found.items() if kind} | {"indexed_at": datetime}
 
 
 def metadata_json(metadata: Mapping[str, Any]) -> str:

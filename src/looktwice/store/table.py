@@ -11,6 +11,7 @@ from typing import Any
 
 from looktwice.errors import UsageError, demand_list
 from looktwice.store import ann, maintenance, tokens
+from looktwice.store.conditions import Where
 from looktwice.store.create import create_tables, open_location
 from looktwice.store.lance import batched, connect, filtering, is_in, plain_errors, refuse_forked
 from looktwice.store.ledger import Ledger
@@ -92,7 +93,7 @@ class Table(TableReader):
             tokens.drop_stale(self._tokens, {row.id: row.sha256 for row in rows})
             self._items.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
 
-    def delete(self, ids: Iterable[str] | None = None, *, where: str | None = None) -> int:
+    def delete(self, ids: Iterable[str] | None = None, *, where: Where | None = None) -> int:
         """Delete items by id or by filter, with their tokens and ledger lines. Return how many were deleted.
 
         The items go last, in commits of 100,000 ids: after an interruption the same call finishes the work.
@@ -100,7 +101,7 @@ class Table(TableReader):
         if (ids is None) == (where is None):
             raise UsageError("delete takes either ids or a filter; pass exactly one of them.")
         demand_list(ids, "The ids to delete")
-        with self.writer(), plain_errors(self.path, "deleting items"), filtering(where, self._schema.names) as sql:
+        with self.writer(), plain_errors(self.path, "deleting items"), filtering(where, self.filters) as sql:
             columns = ["id", "uri", "root"]
             if sql is None:
                 found = self._lookup(ids or (), columns)

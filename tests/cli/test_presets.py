@@ -1,0 +1,148 @@
+"""Presets, what fits this machine, and the lines that a newcomer needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Looktwice
+
+from looktwice.cli.summary import SLOW, advise
+from looktwice.codecs import parse_codec
+from looktwice.encode.name import parse
+from looktwice.estimate import fits as fitting
+from looktwice.models.catalog import BY_NAME
+from looktwice.models.device import Memory, Placement
+from looktwice.models.presets import PRESETS
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch, looktwice: Looktwice) -> list[tuple[str, dict[str, Any]]]:
+    """The names and settings that models are loaded with from here on."""
+    from looktwice.testing import ColorEncoder
+
+    seen: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr("looktwice.encode.load_encoder", lambda name, **own: seen.append((name, own)) or ColorEncoder())
+    return seen
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_a_preset_stands_for_names_that_exist(preset: Any) -> None:
+    encoder, mllm = BY_NAME[parse(preset.encoder).model], BY_NAME[preset.mllm]
+    assert (encoder.kind, mllm.kind) == ("encoder", "mllm") and encoder.text_tokens and not encoder.bundled
+    assert str(parse_codec(preset.codec)) == preset.codec and preset.reason
+    assert (preset.resolution is None) != (preset.max_tiles is None)
+    assert fitting.encoder_flop(preset) > 1e10
+
+
+def test_index_takes_the_presets_encoder_and_what_is_given_wins(
+    looktwice: Looktwice, pictures: Path, loaded: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled: list[Any] = []
+    monkeypatch.setattr("looktwice.cli.tokens.record", lambda report: None)
+    report = type("Report", (), {"failed": 0})()
+    monkeypatch.setattr("looktwice.cli.tokens.fill", lambda table, *given, **_: filled.append(given[:3]) or report)
+    done = looktwice("index", "a.lt", pictures, "--preset", "gpu")
+    assert done.code == 0 and loaded[-1][0] == "siglip2-l"
+    assert "Preset gpu stands for --encoder siglip2-l --mllm qwen3-vl-4b --codec pq16 --resolution 560" in done.err
+    mllm, codec, limits = filled[-1]
+    assert (mllm, codec, limits.resolution, limits.max_tiles) == ("qwen3-vl-4b", "pq16", 560, None)
+    looktwice("index", "b.lt", pictures, "--codec", "pq8", "--preset", "gpu", "--encoder", "clip-b")
+    assert loaded[-1][0] == "clip-b" and filled[-1][:2] == ("qwen3-vl-4b", "pq8")
+
+
+def test_search_takes_the_presets_mllm_and_stores_what_it_stands_for(looktwice: Looktwice, table: Path) -> None:
+    done = looktwice("search", table, "red", "--preset", "gpu", "--run", "r.trec")
+    assert done.code == 0 and "Preset gpu stands for --mllm qwen3-vl-4b --resolution 560\n" in done.err
+    kept = json.loads(Path("r.trec.json").read_text())
+    assert kept["preset"] == {
+        "name": "gpu",
+        "encoder": "siglip2-l",
+        "mllm": "qwen3-vl-4b",
+        "codec": "pq16",
+        "resolution": 560,
+    }
+    assert looktwice("search", table, "red", "--run", "p.trec").code == 0
+    assert "preset" not in json.loads(Path("p.trec.json").read_text())
+
+
+def test_an_unknown_preset_names_the_known_ones(looktwice: Looktwice, table: Path) -> None:
+    done = looktwice("search", table, "red", "--preset", "huge")
+    assert done.code == 2 and "Unknown preset 'huge'; known: best, gpu, laptop." in done.err
+
+
+def test_the_table_decides_the_encoder_of_a_search(looktwice: Looktwice, table: Path) -> None:
+    done = looktwice("search", table, "red", "--encoder", "clip-b")
+    assert done.code == 2 and "a table is searched by the encoder that filled it" in done.err
+    assert "--encoder clip-b" in done.err
+    assert "--encoder" not in looktwice("search", "--help").out
+
+
+def test_bundled_models_say_once_that_they_know_drawings(looktwice: Looktwice, table: Path) -> None:
+    said = "The bundled models know drawings, not photographs;"
+    assert looktwice("search", table, "red").err.count(said) == 1  # by tiny-vl
+    assert said not in looktwice("search", table, "red", "--mllm", "qwen3-vl-2b").err
+    assert said not in looktwice("search", table, "red", "--no-rerank").err  # the table's encoder is another one
+    done = looktwice("search", table, "red", "--json")
+    assert said in done.err and all("query" in hit for hit in done.records)
+
+
+def test_fits_compares_weights_with_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "memory", lambda device: Memory(int(16e9), int(1e9)))
+    half, whole = (
+        {one.preset: one for one in fitting.fits(Placement("cpu", dtype, ""), 1e12, items=1000)}
+        for dtype in ("bfloat16", "float32")
+    )
+    assert [half[name].fits for name in ("laptop", "gpu", "best")] == [True, True, False]
+    assert [whole[name].fits for name in ("laptop", "gpu", "best")] == [True, False, False]
+    assert whole["gpu"].weights == 2 * half["gpu"].weights
+    assert half["laptop"].query_seconds < half["gpu"].query_seconds < half["best"].query_seconds
+
+
+def test_cost_follows_images_and_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Placement("cpu", "float32", "")
+    slow, fast = (next(fitting.fits(place, flops, items=1000)) for flops in (1e11, 1e12))
+    more = next(fitting.fits(place, 1e11, items=2000))
+    assert slow.query_seconds == pytest.approx(10 * fast.query_seconds)
+    assert more.index_hours == pytest.approx(2 * slow.index_hours) and more.bytes_total == 2 * slow.bytes_total
+    assert fitting.matmul_rate(place, 0.01, side=64) > 1e6
+
+
+def test_fits_prints_a_row_per_preset(looktwice: Looktwice) -> None:
+    done = looktwice("models", "--fits", "--items", "1e3", "--json")
+    assert [row["preset"] for row in done.records] == list(PRESETS) and {row["items"] for row in done.records} == {1000}
+    assert "1,000 images" in looktwice("models", "--fits", "--items", "1000").out
+    refused = looktwice("models", "--fits", "--items", "many")
+    assert refused.code == 2 and "--items must be a number" in refused.err
+
+
+def manifest(second: float, tokens: bool, shortlist: int = 100) -> dict[str, Any]:
+    return {
+        "queries": 2,
+        "shortlist": shortlist,
+        "seconds": {"read": second / 2, "score": second * 3 / 2, "encode": 100.0},
+        "second_look": [{"mllm": "qwen3-vl-4b"}],
+        "candidates_from": [{"tokens_key": "k"} if tokens else {"pictures": True}],
+    }
+
+
+def test_a_slow_second_look_names_its_remedies(capsys: pytest.CaptureFixture[str]) -> None:
+    advise(manifest(SLOW, tokens=False))
+    assert capsys.readouterr().err == ""
+    advise(manifest(SLOW * 2, tokens=False))
+    told = capsys.readouterr().err
+    assert "took 10.0 s a query" in told and "add-tokens TABLE --mllm qwen3-vl-4b" in told
+    assert "a smaller --shortlist than 100" in told and "a server" in told
+    advise(manifest(SLOW * 2, tokens=True, shortlist=5))
+    told = capsys.readouterr().err
+    assert "add-tokens" not in told and "--shortlist" not in told and "a server" in told
+
+
+def test_rate_and_seconds_of_the_summary_have_one_span(looktwice: Looktwice, table: Path) -> None:
+    done = looktwice("search", table, "red", "--run", "r.trec")
+    kept = json.loads(Path("r.trec.json").read_text())
+    span = kept["seconds"]["read"] + kept["seconds"]["score"]
+    assert f"second look {span:.2f} s, {kept['pairs_per_second']:,} pairs/s" in done.err
+    assert kept["pairs_per_second"] == pytest.approx(12 / span, rel=0.1)
