@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from looktwice.checked import demand, read_json
-from looktwice.errors import Mismatch, StoreError, UsageError
+from looktwice.errors import Damaged, Mismatch, StoreError, UsageError
 from looktwice.sources.reading import NEWEST, OLDEST
 from looktwice.store.location import Location
 from looktwice.types import EncoderInfo
@@ -63,11 +63,6 @@ class Manifest:
     format: int = FORMAT
     reading: int = NEWEST
 
-    @property
-    def older_reading(self) -> dict[str, int]:
-        """Return the version of the reading rules for a run's manifest; nothing if it is the newest one."""
-        return {} if self.reading == NEWEST else {"reading": self.reading}
-
     def write(self, location: Location) -> None:
         """Replace the manifest of a table atomically. Raises like `files.write_whole`."""
         values = {**dataclasses.asdict(self), "encoder": self.encoder.record(), "needs": NEEDS}
@@ -75,7 +70,7 @@ class Manifest:
 
     @classmethod
     def read(cls, location: Location) -> Manifest:
-        """Read a table's manifest. Raises UsageError if it is missing or too old or new, StoreError if damaged."""
+        """Read a table's manifest. Raises UsageError if it is missing, too old or too new, Damaged otherwise."""
         try:
             values = read_json(location.read_bytes(NAME, MOST_BYTES))
         except FileNotFoundError:
@@ -85,7 +80,8 @@ class Manifest:
         except NotADirectoryError:
             raise UsageError(f"{location} is a file, but a looktwice table is a folder; pass the folder.") from None
         except (OSError, ValueError) as error:
-            raise StoreError(f"{location}/{NAME} cannot be read ({error}); restore it from a copy.") from error
+            kind = StoreError if isinstance(error, OSError) else Damaged
+            raise kind(f"{location}/{NAME} cannot be read ({error}); restore it from a copy.") from error
         found = values.get("format") if isinstance(values, dict) else None
         if type(found) is not int or found not in READABLE:
             read = " and ".join(map(str, READABLE))
@@ -104,7 +100,7 @@ class Manifest:
             if not 1 <= encoder.dim <= MOST_DIM:
                 raise ValueError(f"its vectors have {encoder.dim} dimensions")
         except (ValueError, TypeError) as error:
-            raise StoreError(f"{place}/{NAME} is damaged ({error}); restore it from a copy, or index again.") from error
+            raise Damaged(f"{place}/{NAME} is damaged ({error}); restore it from a copy, or index again.") from error
         reading = values.get("reading", OLDEST)  # tables of versions that had one way to read images
         if not OLDEST <= reading <= NEWEST:
             raise UsageError(f"The images of {place} were read by rules {reading}; install a newer looktwice.")
