@@ -58,7 +58,7 @@ class Table(TableReader):
 
     def snapshot(self) -> Snapshot:
         """Return the newest version as a view that never changes; this takes a few milliseconds at most."""
-        return Snapshot(self.location, self._database)
+        return Snapshot(self.location, self._database, self._matrices)
 
     @contextmanager
     def writer(self, wait: float = 0) -> Iterator[Table]:
