@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from looktwice.errors import LooktwiceError, ServerError
 from looktwice.score.base import Scorer
 from looktwice.score.config import ScorerConfig
 from looktwice.score.prompting.prompt import Prompt
-from looktwice.score.remote import address, chat, keys, loop
+from looktwice.score.remote import address, chat, chat_server, keys, loop
+from looktwice.score.remote.config import DEFAULT
 from looktwice.score.remote.endpoint import Endpoint
 from looktwice.score.remote.pool import EndpointPool
 from looktwice.score.remote.scorer import refuse_local_settings
 from looktwice.score.remote.spending import Spending
+
+if TYPE_CHECKING:
+    from looktwice.score.remote.tokens import TokenSender
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +40,15 @@ def load(name: str, prompt: Prompt, config: ScorerConfig) -> Scorer:
 def _chat(servers: Sequence[Endpoint], prompt: Prompt, config: ScorerConfig) -> Scorer:
     found = loop.wait(_connected(servers, prompt, config))
     known = {str(server.address): one for server, one in found}
-    chat.same_model([one for _, one in found])
+    chat_server.same_model([one for _, one in found])
 
     async def verify(server: Endpoint) -> None:
         name = str(server.address)
         if name in known:
-            await chat.verify(server, known[name], prompt, config)
+            await chat_server.verify(server, known[name], prompt, config)
         else:
-            known[name] = await chat.connect(server, prompt, config)
-            chat.same_model(list(known.values()))
+            known[name] = await chat_server.connect(server, prompt, config)
+            chat_server.same_model(list(known.values()))
 
     spending = Spending(config.remote.price, config.remote.max_cost)
     for _, one in found:
@@ -50,15 +56,33 @@ def _chat(servers: Sequence[Endpoint], prompt: Prompt, config: ScorerConfig) -> 
             spending.per_request = float(one.facts.prompt_tokens)
     pool = EndpointPool(servers, verify)
     pool.checked(server for server, _ in found)
-    return chat.ChatScorer(pool, prompt, config, spending, known)
+    sender = _sender(prompt, config)
+    if sender is not None:
+        for server, one in found:
+            loop.wait(chat_server.check_tokens(server, one, prompt, config, sender))
+    return chat.ChatScorer(pool, prompt, config, spending, known, sender)
+
+
+def _sender(prompt: Prompt, config: ScorerConfig) -> TokenSender | None:
+    """Return what sends the visual tokens of the local model that the settings name, if they name one."""
+    if config.remote.tokens_from is None:
+        return None
+    from looktwice.score.load import load_scorer
+    from looktwice.score.local.engine import Engine
+    from looktwice.score.remote.tokens import TokenSender
+
+    local = replace(config, remote=DEFAULT, path="fast")
+    engine = load_scorer(config.remote.tokens_from, prompt=prompt, config=local)
+    assert isinstance(engine, Engine)  # the path "fast" insists on it, and other modes were refused
+    return TokenSender(engine)
 
 
 async def _connected(
     servers: Sequence[Endpoint], prompt: Prompt, config: ScorerConfig
-) -> list[tuple[Endpoint, chat.ProbedServer]]:
+) -> list[tuple[Endpoint, chat_server.ProbedServer]]:
     """Return the servers that answer, with what a probe found. Raises the error of a refusal, or if none answers."""
-    results = await asyncio.gather(*(chat.connect(s, prompt, config) for s in servers), return_exceptions=True)
-    found = [(s, one) for s, one in zip(servers, results, strict=True) if isinstance(one, chat.ProbedServer)]
+    results = await asyncio.gather(*(chat_server.connect(s, prompt, config) for s in servers), return_exceptions=True)
+    found = [(s, one) for s, one in zip(servers, results, strict=True) if isinstance(one, chat_server.ProbedServer)]
     for server, one in zip(servers, results, strict=True):
         if isinstance(one, BaseException):
             if not found or not (isinstance(one, ServerError) and server.away):
