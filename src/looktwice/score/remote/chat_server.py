@@ -16,7 +16,7 @@ from looktwice.score.remote import probe as probing
 from looktwice.score.remote.dialect import Dialect, chosen, token_id
 from looktwice.score.remote.endpoint import Endpoint
 from looktwice.score.remote.images import ImageEncoder, image_part
-from looktwice.score.remote.samples import samples, showing
+from looktwice.score.remote.samples import sample_pair
 from looktwice.score.remote.wording import clean
 from looktwice.types import Item
 
@@ -101,11 +101,7 @@ async def verify(server: Endpoint, known: ProbedServer, prompt: Prompt, config: 
     body = _sample_bodies(about.model, prompt, ids, config)
     reply = await _sender(server)(body(facts.dialect, (0, 0)))
     if probing.changed(facts, about, facts.dialect.listed(reply, probing.flat_ids(ids))):
-        raise ServerError(
-            f"{server.address.base} runs another model than when this run began; start the same one again, then run "
-            "the same command again.",
-            stops=True,
-        )
+        raise probing.moved(server)
 
 
 def same_model(known: Sequence[ProbedServer]) -> None:
@@ -132,9 +128,7 @@ def _sample_bodies(
     encoder = ImageEncoder(config.resolution)
 
     def body(dialect: Dialect, pair: tuple[int, int]) -> Mapping[str, Any]:
-        query, candidate = (
-            showing(samples()[i], prompt, side) for i, side in zip(pair, ("query", "candidate"), strict=True)
-        )
+        query, candidate = sample_pair(prompt, pair)
         items = {"query": query, "candidate": candidate}
         pieces = prompt.lay_out(query, candidate, clean)
         content = chat_content(pieces, items, encoder, config.remote.image_ids, sender)

@@ -115,7 +115,7 @@ class RemoteScorer(Scorer):
         try:
             if isinstance(reply, ServerError):
                 raise reply
-            self.spending.add(reply.body)
+            self.spending.add(reply.body, len(job.rows))
             return self.read(job, reply)
         except ServerError as error:
             if error.stops:
