@@ -36,6 +36,7 @@ class App {
       ask: (patch) => this.ask(patch),
       adjust: (patch) => this.adjust(patch),
       open: (id) => this.open(id),
+      address: (id) => `#${encode({ ...this.state, hit: id })}`,
       close: () => this.close(),
       step: (by) => this.stepHit(by),
       like: (id) => this.ask({ ...cleared, item: id }),
