@@ -8,9 +8,11 @@ LooktwiceError                exit code 1
 │   └── MissingDependency     2   an optional package is not installed; says how to get it
 ├── MediaError                1   one file cannot be read as an image; becomes a ledger line
 ├── StoreError                1   the table cannot be read or written
+│   ├── Damaged               2   a file of a table, run or cache is not what looktwice wrote
 │   └── Locked                1   another process is writing
 ├── TooManyFailures           3   --max-failures was reached
-└── ModelError                1   a model gave no usable answer
+├── ModelError                1   a model gave no usable answer
+└── ServerError               1   a server is full, failed, or does not answer
 """
 
 from __future__ import annotations
@@ -93,6 +95,12 @@ class StoreError(LooktwiceError):
     """A table that cannot be read or written."""
 
 
+class Damaged(StoreError):
+    """A file that is not what looktwice wrote: changed by hand, cut, of another kind, or a link."""
+
+    exit_code = 2
+
+
 class Locked(StoreError):
     """A table to which another process is writing."""
 
@@ -105,6 +113,15 @@ class TooManyFailures(LooktwiceError):
 
 class ModelError(LooktwiceError):
     """A model that cannot be loaded as requested, or that gave no usable answer."""
+
+
+class ServerError(LooktwiceError):
+    """A server that is full, failed or does not answer. `status` is HTTP's, None without an answer."""
+
+    def __init__(self, message: str, status: int | None, code: str, retry_after: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+        self.retry_after = int(retry_after) if retry_after is not None and retry_after.isdecimal() else None
 
 
 # --- names that changed, which work for one more release ------------------------------------------------------------

@@ -204,7 +204,8 @@ class EncoderInfo:
     """The identity of an encoder, by which a table refuses others.
 
     `queries` is the name of the same encoder with a size for queries (None: the same size). `dtype` is the dtype that
-    it computes in (None: unknown). Neither is compared, as such vectors fit the same table.
+    it computes in (None: unknown). `side` is how many pixels of an image's side it reads (None: any number). None of
+    them is compared, as such vectors fit the same table.
     """
 
     name: str
@@ -213,6 +214,7 @@ class EncoderInfo:
     dim: int
     queries: str | None = field(default=None, compare=False)
     dtype: str | None = field(default=None, compare=False)
+    side: int | None = field(default=None, compare=False)
 
     def record(self) -> dict[str, Any]:
         """Return the encoder's identity as plain data, with `queries` only if it is set."""

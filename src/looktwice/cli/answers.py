@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -113,15 +113,9 @@ class Outputs:
             mute_stdout()
 
     def _show(self, name: str, answer: Answer) -> None:
-        if self.json:
-            for hit in answer.hits:
-                emit(record(name, hit))
-        elif self.queries is None or (self.run is None and self.report is None):
+        if self.json or self.queries is None or (self.run is None and self.report is None):
             title = None if self.queries is None else f"query {name}"
-            table(["#", "id", ">score", ">coarse", ">p", ">moved"], [_cells(hit) for hit in answer.hits], title=title)
-            if self.explain:
-                for hit in answer.hits:
-                    say(f"{hit.rank} {hit.id}: {explained(hit)}")
+            show_hits(name, answer.hits, json=self.json, explain=self.explain, title=title)
 
     @cached_property
     def _viewer(self) -> Viewer:
@@ -149,6 +143,17 @@ class Outputs:
             write_report(followed(self.report), title="looktwice", manifest=manifest, queries=self._views, total=total)
             cut = f" (the first {len(self._views):,} of {total:,} queries)" if len(self._views) < total else ""
             note(f"Report: {self.report}{cut}")
+
+
+def show_hits(name: str, hits: Sequence[Hit], *, json: bool, explain: bool, title: str | None = None) -> None:
+    """Write the hits of one query: JSON lines, or a table and, with `explain`, the parts of each score."""
+    if json:
+        for hit in hits:
+            emit(record(name, hit))
+        return
+    table(["#", "id", ">score", ">coarse", ">p", ">moved"], [_cells(hit) for hit in hits], title=title)
+    for hit in hits if explain else ():
+        say(f"{hit.rank} {hit.id}: {explained(hit)}")
 
 
 def explained(hit: Hit) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from looktwice.cli import options
+from looktwice.cli import options, remote
 from looktwice.cli.answers import Outputs
+from looktwice.cli.bare import bare_kind
 from looktwice.cli.console import note
 from looktwice.cli.groups import grouped, names
 from looktwice.cli.presets import note_drawings, record
@@ -141,10 +141,12 @@ def search(
 
       looktwice search photos.lt --queries queries.jsonl --run out.trec --report out.html
     """
-    from looktwice.search.retriever import Retriever
-
     if no_rerank:
         options.refuse_unused(ctx, SECOND, "with --no-rerank")
+    if remote.is_address(path):
+        return remote.search(ctx, path, question, output)
+    from looktwice.search.retriever import Retriever
+
     output.check()
     asked = question.file(urls.allowed)
     query = question.one() if asked is None else None
@@ -154,15 +156,20 @@ def search(
         look = None if no_rerank else rerank.load(compute, cache=cache)
         rules = {**ranking.rules, **stopping.rules, **tokens.choice}
         opened = Retriever(path, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **compute.placement)
-        if len(opened.table) == 0:
-            note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
-        elif where is not None and (why := opened.table.why_empty(where)):
-            note(why)
+        _note_empty(opened, path, where)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
         note_drawings([opened.table.manifest.encoder.name, *([] if no_rerank else [rerank.mllm])])
         answers = opened.search_many(queries, k=k, where=where)
         with nullcontext() if look is None else closing(look):
             Outputs.of(output, opened.loader.find, asked, record(rerank.preset)).write(answers)
+
+
+def _note_empty(opened: Retriever, path: Path, where: Any) -> None:
+    """Say why no answer will have a hit."""
+    if len(opened.table) == 0:
+        note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
+    elif where is not None and (why := opened.table.why_empty(where)):
+        note(why)
 
 
 def _single(query: str | None, image: Path | None, text: str | None) -> Item:
@@ -186,22 +193,11 @@ def _single(query: str | None, image: Path | None, text: str | None) -> Item:
 
 def _bare(query: str) -> Item:
     """Read a bare query: an image if it names a file, else a text. Raises UsageError for the path of no file."""
-    from looktwice.search.inputs import looks_like_path, picture, words
+    from looktwice.search.inputs import picture, words
     from looktwice.types import Item
 
-    if not query.strip():
-        raise UsageError("The query is empty; give an image file or a text.")
-    path = Path(query)
-    try:
-        there, folder = path.exists(), path.is_dir()
-    except (OSError, ValueError):  # too long for a file name, or with a NUL in it: a text
-        there = folder = False
-    if folder:
-        raise UsageError(f"{query!r} is a folder; name an image in it, or pass --text {shlex.quote(query)}.")
-    if there:
-        return picture(path, query)
-    if looks_like_path(query):
-        raise UsageError(f"File {query!r} does not exist; check the path, or pass --text {shlex.quote(query)}.")
+    if bare_kind(query) == "image":
+        return picture(Path(query), query)
     return Item(query, text=words(query, "The query"))
 
 

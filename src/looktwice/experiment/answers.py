@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from looktwice.errors import MediaError, Mismatch, StoreError, UsageError
+from looktwice.errors import Damaged, MediaError, Mismatch, UsageError
 from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.evaluate.trec import escape, unescape
 from looktwice.experiment.counts import added, finite
@@ -136,7 +136,7 @@ class Answers:
             try:
                 row = _row(json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-                raise StoreError(f"{self.path}, line {number} is damaged; remove that line, or the file.") from None
+                raise Damaged(f"{self.path}, line {number} is damaged; remove that line, or the file.") from None
             self.rows[row.query] = row
 
 
@@ -276,5 +276,5 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError):
-        raise StoreError(f"{path} is damaged; remove the folder, or choose another --out.") from None
+        raise Damaged(f"{path} is damaged; remove the folder, or choose another --out.") from None
     return value if isinstance(value, dict) else None

@@ -71,7 +71,8 @@ class Scanned:
 class EncodedBatch:
     """A part of a run, ready to commit. `encoded`: how many items went through the encoder.
 
-    The first batch of a scan holds `roots`, its last one `scanned`.
+    The first batch of a scan holds `roots`, its last one `scanned`. `reading`: the version of the rules by which images
+    became pixels; None for a batch without rows.
     """
 
     encoder: EncoderInfo
@@ -81,3 +82,4 @@ class EncodedBatch:
     encoded: int = 0
     roots: tuple[str, ...] = ()
     scanned: Scanned | None = field(default=None, repr=False)
+    reading: int | None = None

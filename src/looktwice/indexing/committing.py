@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from looktwice.errors import StoreError, TooManyFailures, UsageError
+from looktwice.errors import Mismatch, StoreError, TooManyFailures, UsageError
 from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
 from looktwice.indexing.encoding import duplicate
 from looktwice.indexing.failures import Failures
@@ -141,6 +141,11 @@ class Commit:
     def _note(self, batch: EncodedBatch) -> None:
         """Refuse another encoder; record roots and dtype before the first of their rows."""
         self.table.manifest.check(batch.encoder, self.table.path)
+        if batch.reading not in (None, self.table.manifest.reading):
+            raise Mismatch(
+                f"{self.table.path} reads images by rules {self.table.manifest.reading}, this batch by rules "
+                f"{batch.reading}; encode again with known=table.snapshot()."
+            )
         if (about := (batch.roots, batch.encoder.dtype)) not in self._noted:
             self._noted.add(about)
             self.table.note_run(*about)

@@ -16,6 +16,7 @@ from looktwice.indexing.reading import Decoded, Known, Planned, load_ahead
 from looktwice.indexing.seen import Hashes, Roots, Seen
 from looktwice.sources import Scan, Source, Unreadable, display
 from looktwice.sources.prefetch import pixels_of
+from looktwice.sources.reading import NEWEST, Reading
 from looktwice.store import LedgerEntry, Row, TableReader, batched, check_metadata
 from looktwice.types import Encoder, Item
 
@@ -68,6 +69,7 @@ class _Run:
 
     def __init__(self, encoder: Encoder, known: TableReader | None, batch_size: int, threads: int) -> None:
         self.encoder, self.known, self.batch_size, self.threads = encoder, known, batch_size, threads
+        self.reading = Reading(NEWEST if known is None else known.manifest.reading, encoder.info.side)
         self._seen, self._roots = Seen(), Roots()
         self._hashes = Hashes(row["sha256"] for row in known.rows(["sha256"])) if known is not None else Hashes()
         self._fresh: list[str] = []  # hashes of rows that are newer than `_hashes`
@@ -80,7 +82,7 @@ class _Run:
     def batches(self, sources: Iterable[Source | Unreadable]) -> Iterator[EncodedBatch]:
         batch: list[Decoded] = []
         pixels = 0
-        for one in load_ahead(self._plan(sources), self.threads):
+        for one in load_ahead(self._plan(sources), self.threads, self.reading):
             if isinstance(one, Failed):
                 self._failures.append(one)
             elif one.unchanged:
@@ -105,7 +107,7 @@ class _Run:
     def _take(self) -> EncodedBatch:
         made = tuple(self._rows), tuple(self._unchanged), tuple(self._failures), self._encoded
         self._clear()
-        return EncodedBatch(self.encoder.info, *made)
+        return EncodedBatch(self.encoder.info, *made, reading=self.reading.version)
 
     def _clear(self) -> None:
         self._rows: list[EncodedRow] = []

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from looktwice.errors import StoreError
+from looktwice.errors import Damaged, StoreError
 from looktwice.score.base import Scorer, ScorerWrapper
 from looktwice.score.readout import probability
 from looktwice.types import Item, PairScores, VisualTokens
@@ -68,7 +68,7 @@ class ScoreCache:
         found = db.execute("PRAGMA application_id").fetchone()[0]
         foreign = found == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
         if foreign or found not in (0, APPLICATION_ID):
-            raise StoreError(f"{self.path} is another kind of database; name another file for the score cache.")
+            raise Damaged(f"{self.path} is another kind of database; name another file for the score cache.")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -130,7 +130,8 @@ class ScoreCache:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(f"The score cache {self.path} cannot be used: {error}; name another file.") from error
+            kind = StoreError if isinstance(error, sqlite3.OperationalError) else Damaged
+            raise kind(f"The score cache {self.path} cannot be used: {error}; name another file.") from error
 
 
 class CachedScorer(ScorerWrapper):

@@ -26,6 +26,8 @@ from looktwice.search.run_record import RunStats, run_manifest
 from looktwice.search.second_stage import SecondStage
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import in_chunks
+from looktwice.sources.queries import read_alike
+from looktwice.sources.reading import NEWEST, Reading
 from looktwice.store import Table, TableReader, Where
 from looktwice.types import Candidate, Encoder, EncoderInfo, Hit, Item
 
@@ -185,6 +187,8 @@ class Retriever:
             raise UsageError("--min-precision needs a second look; leave out --no-rerank or --min-precision.")
         run = {**self._about(self.encoder.info), "items": len(self.table)}
         run |= {"k": k, "shortlist": self.shortlist, "where": where}
+        if self.table.manifest.reading != NEWEST:
+            run["reading"] = self.table.manifest.reading
         read = (self._read(query, str(number), stage is not None) for number, query in enumerate(queries, start=1))
         for batch in in_chunks(read, BATCH):
             for query, shortlist, stats in self._first_look(batch, max(k, self.shortlist), where):
@@ -227,7 +231,8 @@ class Retriever:
         if isinstance(query, QueryError):
             return query
         encoder = query_encoder(self.encoder)
-        vector = vector_of(query, lambda item: encoder.encode([item])[0])
+        reading = Reading(self.table.manifest.reading, encoder.info.side)
+        vector = vector_of(query, lambda item: encoder.encode([read_alike(item, reading)])[0])
         if np.isfinite(vector).all():
             return vector
         why = "The encoder returned a zero or non-finite vector for query"

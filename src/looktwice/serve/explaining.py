@@ -23,7 +23,7 @@ from looktwice.types import Candidate, FloatArray, Item, PairScores
 
 
 @dataclass(frozen=True)
-class Pair:
+class ExplainedPair:
     """A query and a candidate, each an item or the id of one. `retriever` is that of the table, if one is needed."""
 
     query: Item | str
@@ -36,7 +36,7 @@ class Explanation:
     """One explanation to make; `run` makes it, on a thread that may block."""
 
     reranker: QueuedReranker
-    pair: Pair
+    pair: ExplainedPair
     prompt: str | None
     cells: int
 

@@ -9,13 +9,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
-from looktwice.serve.explaining import Explanation, Pair
+from looktwice.serve.explaining import ExplainedPair, Explanation
 from looktwice.serve.problems import Problem
 from looktwice.serve.schemas import SearchQuery, Strict
 from looktwice.serve.service import Service, service_of
+from looktwice.serve.strict_route import StrictRoute
 from looktwice.types import Item
 
-router = APIRouter(tags=["search"])
+router = APIRouter(tags=["search"], route_class=StrictRoute)
 
 
 class ExplainRequest(Strict):
@@ -71,10 +72,10 @@ async def explain(body: ExplainRequest, request: Request) -> Response:
     return JSONResponse(await service.answer(request, key, 1 + body.cells, body.timeout_s, work))
 
 
-def _read(service: Service, body: ExplainRequest) -> Pair:
+def _read(service: Service, body: ExplainRequest) -> ExplainedPair:
     query, candidate = _side(service, body.query, "query"), _side(service, body.candidate, "candidate")
     needed = body.table is not None or isinstance(query, str) or isinstance(candidate, str)
-    return Pair(query, candidate, service.tables.get(body.table).retriever() if needed else None)
+    return ExplainedPair(query, candidate, service.tables.get(body.table).retriever() if needed else None)
 
 
 def _side(service: Service, given: SearchQuery, param: str) -> Item | str:

@@ -26,9 +26,10 @@ from looktwice.serve.pairs import (
 )
 from looktwice.serve.problems import Problem
 from looktwice.serve.service import Service, service_of
+from looktwice.serve.strict_route import StrictRoute
 from looktwice.types import Item, PairScores
 
-router = APIRouter(tags=["pairs"])
+router = APIRouter(tags=["pairs"], route_class=StrictRoute)
 
 
 @router.post("/v1/rerank", response_model=shapes.RerankResponse, summary="Rank documents for a query.")

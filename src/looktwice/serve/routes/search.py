@@ -15,10 +15,11 @@ from looktwice.serve.problems import Problem
 from looktwice.serve.schemas import Example, SearchRequest, SearchResponse
 from looktwice.serve.searching import Asked, Search
 from looktwice.serve.service import Service, service_of
+from looktwice.serve.strict_route import StrictRoute
 from looktwice.serve.tables import ServedTable
 from looktwice.types import Item
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 
 @router.post("/v1/search", response_model=SearchResponse, summary="Search a table.", tags=["search"])

@@ -15,9 +15,10 @@ from looktwice.serve.previews import preview
 from looktwice.serve.problems import Problem
 from looktwice.serve.service import Service, service_of
 from looktwice.serve.settings import is_local
+from looktwice.serve.strict_route import StrictRoute
 from looktwice.serve.tables import ServedTable
 
-router = APIRouter(tags=["tables"])
+router = APIRouter(tags=["tables"], route_class=StrictRoute)
 CURVE = 50  # points of a calibration's curve that the page draws between
 
 

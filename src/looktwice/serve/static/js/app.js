@@ -1,13 +1,13 @@
 // Joins the parts: the link is the state, the state makes a request, the answer is drawn as it arrives.
 import { Answer } from "./answer.js";
-import { get, onMissingKey, post, stream } from "./api.js";
+import { get, imageBlob, onMissingKey, post, stream } from "./api.js";
 import { camera } from "./camera.js";
 import { askForKey, shortcuts, themeButton } from "./controls.js";
 import { crop } from "./crop.js";
 import { $, announce, h, icon, toast } from "./dom.js";
 import { Grid } from "./grid.js";
 import { HitView } from "./hit.js";
-import { full } from "./images.js";
+import { dataUri, full } from "./images.js";
 import * as marks from "./marks.js";
 import * as places from "./places.js";
 import { QueryField } from "./query.js";
@@ -206,7 +206,7 @@ class App {
     const most = Math.min(this.about.limits?.k ?? 10_000, this.about.items);
     if (answer.hits.size >= most || answer.hits.size < FIRST) { answer.exhausted = true; return; }
     await this.#busy(async () => {
-      const { hits } = await post("search", this.#request({ k: Math.min(most, answer.hits.size * 3), rerank: false, stream: false }));
+      const { hits } = await post("search", await this.#request({ k: Math.min(most, answer.hits.size * 3), rerank: false, stream: false }));
       if (!answer.more(hits)) answer.exhausted = true;
       if (answer === this.answer) this.draw();
     });
@@ -221,18 +221,20 @@ class App {
     return { table, marks: this.markMap, scale: this.scale, browsing: this.browsing };
   }
 
-  #request(more = {}) {
+  async #request(more = {}) {
     const { table, like, unlike, depth, where, distinct, weight } = this.state;
     const full = Object.keys(where).length > 0;
     return {
-      table, query: this.#query(), ...(like.length && { like }), ...(unlike.length && { unlike }), ...(full && { where }), ...(distinct && { distinct }),
+      table, query: await this.#query(), ...(like.length && { like }), ...(unlike.length && { unlike }), ...(full && { where }), ...(distinct && { distinct }),
       k: Math.min(Math.max(FIRST, depth), this.about.limits?.k ?? FIRST), shortlist: Math.max(1, depth),
       rerank: depth > 0 && Boolean(this.about.mllm), fusion: weight, stream: true, ...more,
     };
   }
 
-  #query() {
-    const { text, item, image } = this.state;
+  /** Return the query of a request. A stored item that has words beside it is sent as an image. */
+  async #query() {
+    const { table, text, item, image } = this.state;
+    if (item && text.trim()) return { text: text.trim(), image: await dataUri(await imageBlob(table, item)) };
     return { ...(text.trim() && { text: text.trim() }), ...(item && { item }), ...(image && { image: full(image).uri }) };
   }
 
@@ -243,7 +245,7 @@ class App {
     this.asking = asking;
     this.draw();
     try {
-      await stream("search", this.#request(), (name, data) => answer === this.answer && this.#take(answer, name, data), asking.signal);
+      await stream("search", await this.#request(), (name, data) => answer === this.answer && this.#take(answer, name, data), asking.signal);
       if (answer.state === "looking" || answer.state === "waiting") answer.fail("The answer ended early; search again.");
     } catch (error) {
       if (error.name === "AbortError") return;
