@@ -11,8 +11,8 @@ LooktwiceError                exit code 1
 │   ├── Damaged               2   a file of a table, run or cache is not what looktwice wrote
 │   └── Locked                1   another process is writing
 ├── TooManyFailures           3   --max-failures was reached
-├── ModelError                1   a model gave no usable answer
-└── ServerError               1   a server is full, failed, or does not answer
+└── ModelError                1   a model gave no usable answer
+    └── ServerError           1   a server refused a request, is full, failed, or does not answer
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ class UsageError(LooktwiceError, ValueError):
 
 
 class UnknownName(UsageError):
-    """A name that does not exist."""
+    """A name that does not exist. `meant` is what the name stands for elsewhere."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], advice: str = "") -> None:
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], advice: str = "", *, meant: str | None = None
+    ) -> None:
         known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=3)
+        near = [meant] if meant else difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}."
         super().__init__(f"Unknown {kind} {name!r}; {hint}{advice and ' ' + advice}")
 
@@ -115,12 +117,18 @@ class ModelError(LooktwiceError):
     """A model that cannot be loaded as requested, or that gave no usable answer."""
 
 
-class ServerError(LooktwiceError):
-    """A server that is full, failed or does not answer. `status` is HTTP's, None without an answer."""
+class ServerError(ModelError):
+    """A server that refused a request, is full, failed, or does not answer.
 
-    def __init__(self, message: str, status: int | None, code: str, retry_after: str | None = None) -> None:
+    `stops`: no other request can fare better. `status`: HTTP's, 0 without an answer. `code`: the server's word for it.
+    `retry_after`: the seconds to wait, if the server says so.
+    """
+
+    def __init__(
+        self, message: str, stops: bool = False, status: int = 0, *, code: str = "", retry_after: str | None = None
+    ) -> None:
         super().__init__(message)
-        self.status, self.code = status, code
+        self.stops, self.status, self.code = stops, status, code
         self.retry_after = int(retry_after) if retry_after is not None and retry_after.isdecimal() else None
 
 

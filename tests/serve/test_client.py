@@ -76,7 +76,7 @@ def test_refusals_are_the_librarys_errors(client: Client) -> None:
         client.search("none.jpg")
     with pytest.raises(ServerError, match="looktwice serve") as lost:
         Client("http://127.0.0.1:9").tables()
-    assert lost.value.status is None and lost.value.exit_code == 1
+    assert lost.value.status == 0 and lost.value.exit_code == 1
 
 
 @pytest.mark.parametrize("more", [[], ["--json"], ["--explain"], ["--no-rerank"]], ids=lambda more: "".join(more))

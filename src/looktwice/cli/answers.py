@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from looktwice.cli.console import emit, json_line, mute_stdout, note, number, plural, progress, say, table
+from looktwice.cli.explained import in_words
 from looktwice.cli.summary import advise, summarise
 from looktwice.errors import LooktwiceError, UsageError
 from looktwice.files import followed, is_replaced, write_whole
@@ -146,27 +147,14 @@ class Outputs:
 
 
 def show_hits(name: str, hits: Sequence[Hit], *, json: bool, explain: bool, title: str | None = None) -> None:
-    """Write the hits of one query: JSON lines, or a table and, with `explain`, the parts of each score."""
+    """Write the hits of one query: JSON lines, or a table and, with `explain`, sentences on each score."""
     if json:
         for hit in hits:
             emit(record(name, hit))
         return
-    table(["#", "id", ">score", ">coarse", ">p", ">moved"], [_cells(hit) for hit in hits], title=title)
+    _table(hits, title)
     for hit in hits if explain else ():
-        say(f"{hit.rank} {hit.id}: {explained(hit)}")
-
-
-def explained(hit: Hit) -> str:
-    """Return the parts of a hit's score on one line."""
-    made_of = dict(hit.explain or {})
-    parts = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in made_of.items() if name != "label_logits"]
-    return " · ".join(parts)
-
-
-def _short(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return "/".join(_short(part) for part in value)
-    return number(value) if isinstance(value, float) else "unknown" if value is None else str(value)
+        say(f"{hit.rank} {hit.id}: {in_words(hit)}")
 
 
 def record(query: str, hit: Hit) -> dict[str, Any]:
@@ -180,13 +168,27 @@ def record(query: str, hit: Hit) -> dict[str, Any]:
         "p": hit.p,
         "scored": hit.scored,
         "explain": hit.explain,
+        **({"folded": hit.folded} if hit.folded else {}),
+        **({} if hit.maxsim is None else {"maxsim": hit.maxsim}),
     }
 
 
-def _cells(hit: Hit) -> tuple[object, ...]:
+def _table(hits: Sequence[Hit], title: str | None) -> None:
+    """Write hits as a table, with columns for a middle look and for folded near-duplicates where there are any."""
+    middle = any(hit.maxsim is not None for hit in hits)
+    columns = ["#", "id", ">score", ">coarse", *([">maxsim"] if middle else []), ">p", ">moved"]
+    rows = [_cells(hit, middle) for hit in hits]
+    if any(hit.folded for hit in hits):
+        columns.append(">alike")
+        rows = [(*row, f"+{len(hit.folded)}" if hit.folded else "") for row, hit in zip(rows, hits, strict=True)]
+    table(columns, rows, title=title)
+
+
+def _cells(hit: Hit, middle: bool) -> tuple[object, ...]:
     before = (hit.explain or {}).get("coarse_rank")
     moved = "" if not before or before == hit.rank else f"{'↑' if before > hit.rank else '↓'}{abs(before - hit.rank)}"
-    return hit.rank, hit.id, number(hit.score), number(hit.coarse), number(hit.p), moved
+    scores = [hit.score, hit.coarse, *([hit.maxsim] if middle else []), hit.p]
+    return hit.rank, hit.id, *map(number, scores), moved
 
 
 def check_outputs(run: Path | None, report: Path | None, *, overwrite: bool = True) -> None:

@@ -20,7 +20,7 @@ from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
     from looktwice.cli.options import Output
-    from looktwice.cli.search import Question
+    from looktwice.cli.question import Question
 
 _ADDRESS = re.compile(r"(https?):/+([^/]+)(?:/(.*))?\Z", re.IGNORECASE)
 KNOWN = frozenset(

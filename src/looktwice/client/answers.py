@@ -67,7 +67,7 @@ def raise_for(status: int, body: bytes, retry_after: str | None = None) -> None:
         message = "The server needs an API key; pass api_key, or set LOOKTWICE_API_KEY."
     if status in _REFUSED and status not in _LATER:
         raise UsageError(message)
-    raise ServerError(message, status, code, retry_after)
+    raise ServerError(message, status=status, code=code, retry_after=retry_after)
 
 
 def _param(body: bytes) -> str | None:

@@ -32,7 +32,7 @@ class _Settings:
         """Return the error for a server that does not answer."""
         why = str(error) or type(error).__name__
         return ServerError(
-            f"No answer from {self.url} ({why}); start a server with: looktwice serve TABLE", None, "lost"
+            f"No answer from {self.url} ({why}); start a server with: looktwice serve TABLE", code="lost"
         )
 
 
@@ -217,7 +217,9 @@ def _read(call: Call[R], response: httpx.Response) -> R:
     try:
         return call.read(response.json())
     except (ValueError, KeyError, TypeError):
-        raise ServerError("The server answered in another form; is it looktwice serve?", 200, "foreign") from None
+        raise ServerError(
+            "The server answered in another form; is it looktwice serve?", status=200, code="foreign"
+        ) from None
 
 
 def _event(name: str, line: str) -> tuple[str, dict[str, Any] | None]:

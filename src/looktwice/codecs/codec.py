@@ -166,6 +166,14 @@ class Codec:
                 decoded += self._decode_alike(records, shapes, device, dtype)
         return decoded
 
+    def open(self, data: bytes, layout: Layout) -> CodecRecord:
+        """Return one image's codes without decoding them; raises as `decode_batch` does."""
+        return self._open(data, layout, self._crc())
+
+    def rows(self, record: CodecRecord, layout: Layout) -> NDArray[np.int64]:
+        """Return the stored vector that stands for each token of `shown(layout)`."""
+        return self._rows(record, layout)
+
     def round_trip(self, tokens: VisualTokens) -> VisualTokens:
         """Return encoded and decoded `tokens`, as the symmetric setting treats the query."""
         return self.decode(self.encode(tokens), tokens.layout, device=tokens.features.device)

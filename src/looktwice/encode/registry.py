@@ -71,7 +71,7 @@ def _find(spec: EncoderName, revision: str | None) -> Checkpoint:
     revision = spec.revision or revision
     entry = BY_NAME.get(spec.model)
     if entry is None:
-        return resolve(spec.model, revision, nested=spec.st)
+        return resolve(spec.model, revision, nested=spec.st, kind="mllm" if spec.tower else "encoder")
     if entry.kind == "mllm" and not (spec.tower or spec.st):
         raise UsageError(f"{entry.name} is a multimodal LLM; encode with its visual tokens as tower:{entry.name}.")
     if entry.kind == "encoder" and spec.tower:

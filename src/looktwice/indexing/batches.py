@@ -28,11 +28,12 @@ class Met:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRow:
-    """A row to write. `known`: the table had its id when it was encoded."""
+    """A row to write. `known`: the table had its id when it was encoded; `same`: and bytes and text were the same."""
 
     met: Met
     row: Row
     known: bool
+    same: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def load(source: Source, known: Known | None, reading: Reading = WHOLE) -> Decod
         if same or not source.picture:
             return Decoded(source, sha256, None, (0, 0), known, same)
         stage = "decode"
-        image, size = images.load(data, reading)
+        image, size = source.decode(data, reading)
         return Decoded(source, sha256, image, size, known, same)
     except MediaError as error:
         return Failed.of(source, stage, error.reason, error.detail)

@@ -48,7 +48,7 @@ class SearchRequest(Strict):
     distinct: bool = Field(False, description="Fold near-duplicates.")
     explain: bool = Field(False, description="Add the parts of each score.")
     stream: bool = Field(False, description="Answer with server-sent events.")
-    timeout_s: float | None = Field(None, gt=0, le=3600, description="Give up after this many seconds.")
+    timeout_s: float | None = Field(None, ge=0.5, le=3600, description="Give up after this many seconds.")
 
 
 class SearchHit(BaseModel):

@@ -82,6 +82,11 @@ def locate(path: str | Path | Location) -> Location:
     return LocalFolder(Path(path))
 
 
+def exists(path: str | Path | Location) -> bool:
+    """Return whether a place holds a table."""
+    return locate(path).exists("manifest.json")
+
+
 class LocalFolder:
     """A folder of this machine, perhaps a stranger's: links, pipes and devices in it are refused, not followed."""
 

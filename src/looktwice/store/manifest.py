@@ -70,7 +70,7 @@ class Manifest:
 
     @classmethod
     def read(cls, location: Location) -> Manifest:
-        """Read a table's manifest. Raises UsageError if it is missing or too old or new, Damaged if it is not what was written."""
+        """Read a table's manifest. Raises UsageError if it is missing, too old or too new, Damaged otherwise."""
         try:
             values = read_json(location.read_bytes(NAME, MOST_BYTES))
         except FileNotFoundError:

@@ -17,11 +17,11 @@ from looktwice.store.lance import batched, filtering, is_in, plain_errors
 from looktwice.store.ledger import LedgerReader
 from looktwice.store.location import Location
 from looktwice.store.manifest import Manifest
-from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared, filterable
+from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared, filterable, vectors_of
 from looktwice.store.search import Space, find_images
 
 if TYPE_CHECKING:
-    from looktwice.types import Candidate
+    from looktwice.types import Candidate, Encoder, FloatArray
 
 _CHUNK = 2000
 
@@ -32,6 +32,8 @@ class TableReader:
     A single call answers from one version. Several calls answer from the same version on a `Snapshot` only: a `Table`
     moves on with every write through it.
     """
+
+    encoder: Encoder | None = None
 
     def __init__(self, location: Location, database: Any) -> None:
         self.location = location
@@ -57,6 +59,9 @@ class TableReader:
         self._schema = self._items.schema
         self.columns = declared(self._schema)
         self.filters = filterable(self._schema)
+
+    def follow(self) -> None:
+        """Move to the newest version, where this view may move at all."""
 
     def __len__(self) -> int:
         with plain_errors(self.path, "counting items"):
@@ -91,6 +96,16 @@ class TableReader:
             if id_ not in found:
                 raise UnknownName("item", id_, self._some_ids())
         return [found[id_] for id_ in ids]
+
+    def vectors(self, ids: Sequence[str]) -> FloatArray:
+        """Return the vectors [n, d] of `ids` in their order, as stored. Raises UnknownName for an unknown id."""
+        found = self._lookup(ids, ["id", "vector"])
+        place = {id_: row for row, id_ in enumerate(found["id"].to_pylist())}
+        for id_ in ids:
+            if id_ not in place:
+                raise UnknownName("item", id_, self._some_ids())
+        rows: FloatArray = vectors_of(found, self.manifest.encoder.dim).astype(np.float32)
+        return rows[[place[id_] for id_ in ids]]
 
     def rows(self, columns: Sequence[str] = ("id",), where: Where | None = None) -> Iterator[dict[str, Any]]:
         """Yield chosen columns of all items (any of the schema but the vector), in no particular order."""
@@ -132,6 +147,11 @@ class TableReader:
     def read_codes(self, ids: Sequence[str], tokens_key: str) -> list[TokenRow | None]:
         """Return the visual tokens of `ids` in their order; None for an item without tokens of this set."""
         return tokens.read_codes(self._tokens, self.path, ids, tokens_key)
+
+    @property
+    def tokens_version(self) -> int:
+        """Return a number that changes with every write to the stored tokens."""
+        return int(self._tokens.version)
 
     def pending_tokens(self, tokens_key: str) -> Iterator[list[str]]:
         """Yield, in batches, the ids of images that still need tokens of this set."""

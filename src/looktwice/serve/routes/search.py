@@ -22,7 +22,10 @@ from looktwice.types import Item
 router = APIRouter(route_class=StrictRoute)
 
 
-@router.post("/v1/search", response_model=SearchResponse, summary="Search a table.", tags=["search"])
+STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+
+
+@router.post("/v1/search", response_model=SearchResponse, responses=STREAM, summary="Search a table.", tags=["search"])
 async def search(body: SearchRequest, request: Request) -> Response:
     """Find the items nearest to a query, and let the model look at the best of them again.
 
