@@ -144,8 +144,8 @@ class App {
 
   /** Bring the page to its state: the table, the view, the answer. */
   async apply({ restore = places.place() } = {}) {
-    const named = this.tables.find((one) => one.name === this.state.table);
-    if (!named) this.state.table = (this.tables.find((one) => one.default) ?? this.tables[0]).name;
+    this.#name(this.state);
+    if (!this.state.yes.length && !this.state.no.length) Object.assign(this.state, marks.kept(this.state));
     this.query.show(this.state);
     try {
       await this.#loadTable();
@@ -165,18 +165,23 @@ class App {
     if (!asks(this.state)) { this.#browse(key); return; }
     this.browsing = false;
     if (this.answer?.key === key) { this.draw(); return; }
-    this.stop();
+    this.#halt();
     this.answer = this.answers.get(key) ?? null;
     if (this.answer) this.draw();
     else this.#search(key);
   }
 
+  /** Stop the search that runs, and show what has come. */
   stop() {
+    this.#halt();
+    if (this.answer) this.draw();
+  }
+
+  #halt() {
     this.asking?.abort();
     this.answer?.stop();
     clearTimeout(this.moving);
     this.moving = 0;
-    if (this.answer) this.draw();
   }
 
   /** Draw what is known. With `move`, tiles glide to their new places. */
@@ -192,8 +197,8 @@ class App {
     this.grid.set(shown, { move, total: this.browsing ? this.total : shown.length });
     this.stages.show(this.browsing ? null : this.answer, order, { onlyFirst: !this.about?.mllm || !state.depth });
     this.summary.show({ ...this, shown });
-    this.#restore();
     this.#showHit(shown);
+    this.#restore();
     document.title = this.browsing ? "looktwice" : `${state.text.trim() || "image"} · looktwice`;
   }
 
@@ -279,7 +284,7 @@ class App {
   }
 
   #browse(key) {
-    this.stop();
+    this.#halt();
     this.answer = null;
     this.browsing = true;
     if (this.browsed !== key) { this.browsed = key; this.items = []; this.total = this.about.items; this.ended = false; }
@@ -397,10 +402,25 @@ class App {
     link("to-search", { view: "search" });
     link("to-table", { view: "table" });
     $("#skip").addEventListener("click", (event) => { event.preventDefault(); $("#results").focus(); });
-    addEventListener("popstate", () => {
-      this.state = decode(location.hash);
-      this.apply();
-    });
+    addEventListener("popstate", () => this.#popped());
+  }
+
+  /** Name the table of a state: a link may leave it out, or name one that is not served. */
+  #name(state) {
+    if (this.tables.some(({ name }) => name === state.table)) return;
+    state.table = (this.tables.find((one) => one.default) ?? this.tables[0]).name;
+  }
+
+  /** Follow Back and Forward. Marks belong to the query, not to the entry; a closed hit stays the selected one. */
+  #popped() {
+    const before = this.state;
+    this.state = decode(location.hash);
+    this.#name(this.state);
+    const mine = marks.kept(this.state);
+    if (mine.yes.length + mine.no.length || queryKey(before) === queryKey(this.state)) Object.assign(this.state, mine);
+    places.write(encode(this.state));
+    const closed = before.hit && !this.state.hit && requestKey(before) === requestKey(this.state);
+    this.apply({ restore: closed ? { ...places.place(), selected: before.hit } : places.place() });
   }
 
   #picker() {
