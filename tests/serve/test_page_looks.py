@@ -120,8 +120,9 @@ def test_tiles_glide_to_their_places_unless_less_motion_is_asked_for(
     streamed(page, 40, scored=40)
     page.add_init_script(
         """window.glided = [];
-        addEventListener("transitionrun", (event) => { if (event.propertyName === "transform" && event.target.matches(".tile")) 
-            glided.push(event.target.dataset.id); });"""
+        addEventListener("transitionrun", ({ propertyName, target }) => {
+            if (propertyName === "transform" && target.matches(".tile")) glided.push(target.dataset.id);
+        });"""
     )
     site.open(text="all")
     page.wait_for_function("() => document.querySelector('.step.second.done')")
