@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -30,12 +29,15 @@ class Slow(Scorer):
     def __init__(self) -> None:
         self.log: list[tuple[str, int]] = []
         self.fails = False
+        self.hold: threading.Event | None = None
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
         if self.fails:
             raise ModelError("/home/secret/weights.bin is broken")
         self.log.append((str(query.text), len(candidates)))
         time.sleep(SECONDS * len(candidates))
+        if self.hold is not None:
+            self.hold.wait(20)
         p = np.array([len(str(c.text)) / 100 for c in candidates], np.float32)
         labels = np.zeros((len(p), 2), np.float32)
         zero = np.zeros(len(p), np.float32)
@@ -174,21 +176,21 @@ def test_a_broken_model_says_nothing_of_its_insides(server: Running, slow: Slow)
 
 def test_stopping_ends_what_runs_and_refuses_what_waits(drawings: Path) -> None:
     scorer = Slow()
+    scorer.hold = threading.Event()
     with running(Settings(tables=(drawings,), mllm="slow"), scorer) as made:
-        first = later(made, body("first", 300))
-        while not scorer.log:
-            time.sleep(0.005)
-        made.service.queue._news.acquire()  # hold the queue, so that the next one can only wait
-        made.service.queue._news.release()
-        second = later(made, body("x", 900))
-        third = later(made, body("y", 900))
-        time.sleep(0.02)
+        asked = [later(made, body(name, 20)) for name in "abc"]
+        while made.service.gate.requests < 3 or not scorer.log:
+            time.sleep(0.01)
         made.server.should_exit = True
-        for thread, _ in (first, second, third):
+        while made.service.gate.open:
+            time.sleep(0.01)
+        scorer.hold.set()
+        for thread, _ in asked:
             thread.join()
-    codes = [found[0].status_code for _, found in (first, second, third)]
-    assert codes[0] == 200
-    assert set(codes[1:]) <= {200, 503} and json.loads(second[1][0].text)
+    answers = [found[0] for _, found in asked]
+    assert sorted(answer.status_code for answer in answers) == [200, 503, 503]
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert refused.json()["error"]["code"] == "stopping" and "retry-after" in refused.headers
 
 
 # --- the queue itself -------------------------------------------------------------------------------------------------
