@@ -28,7 +28,8 @@ from looktwice.search.retriever import Retriever
 from looktwice.store import Table
 from looktwice.store.tokens import TokenRow
 from looktwice.token_index import add_tokens
-from looktwice.token_index.matcher import TokenMatcher, grids
+from looktwice.token_index.matcher import TokenMatcher
+from looktwice.token_index.matching import grids
 from looktwice.types import Candidate, EncoderInfo, Item, VisualTokens
 
 

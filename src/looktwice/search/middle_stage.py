@@ -20,7 +20,8 @@ from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.run_record import RunStats
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import TableReader
-from looktwice.token_index.matcher import QueryTokens, TokenMatcher
+from looktwice.token_index.matcher import TokenMatcher
+from looktwice.token_index.matching import QueryTokens
 from looktwice.token_index.sets import demand_tokens
 from looktwice.types import Candidate, Item
 
