@@ -18,12 +18,14 @@ from token_fakes import ToyScorer, draw, make_table, row_of
 
 from looktwice.codecs import layout_from_json
 from looktwice.errors import Mismatch, UsageError
+from looktwice.evaluate import Interval
 from looktwice.late_interaction import agreed, unit_rows
 from looktwice.rank import Fusion, fuse
 from looktwice.score import Scorer
 from looktwice.search.examples import Examples
 from looktwice.search.middle_stage import MiddleStage, in_place
 from looktwice.search.mllm_reranker import MllmReranker
+from looktwice.search.probe import keep, probe
 from looktwice.search.retriever import Retriever
 from looktwice.store import Table
 from looktwice.store.tokens import TokenRow
@@ -237,3 +239,27 @@ def test_scores_from_codes_are_those_of_decoded_tokens(tmp_path: Path, codec: st
         )
         voted = agreed((rows @ query.rows.T)[None], grids(tokens.layout), query.grids)
         assert found[row.id] == pytest.approx(float(voted[0].amax(0) @ query.weights), abs=1e-5)
+
+
+def test_a_probe_says_what_agrees_and_a_search_follows_it(table: Table) -> None:
+    found = probe(table, MllmReranker(ToyScorer()), queries=6, depth=10, encoder=ToyEncoder())
+    assert (found.queries, [row.order for row in found.rows]) == (6, ["first look", "middle look"])
+    assert found.gain.mean == pytest.approx(found.rows[1].tau - found.rows[0].tau)
+    assert retriever(table, maxsim=None).config.maxsim == 0, "not probed"
+    for low, expected in ((0.1, 500), (-0.1, 0)):
+        keep(table, replace(found, gain=Interval(0.2, low, 0.3)), 500)
+        assert retriever(table, maxsim=None).config.maxsim == expected
+        assert Retriever(table, ToyEncoder()).config.maxsim == 0, "nothing loads a model unasked"
+
+
+class Same(ToyScorer):
+    """Answers the same for every pair."""
+
+    def score(self, query: Item, candidates: Sequence[Item]) -> Any:
+        scores = super().score(query, candidates)
+        return replace(scores, p=np.full_like(scores.p, 0.5))
+
+
+def test_a_probe_without_an_order_to_agree_with_is_refused(table: Table) -> None:
+    with pytest.raises(UsageError, match="too few images"):
+        probe(table, MllmReranker(Same()), queries=4, depth=10, encoder=ToyEncoder())

@@ -161,6 +161,12 @@ def _between(values: Sequence[float], place: int) -> float:
     return (values[place - 1] + values[place]) / 2
 
 
+def kept_depth(table: TableReader) -> int:
+    """Return the depth of the middle look that a probe of the table recommends; 0 if none does."""
+    noted = [entry.get("maxsim") or {} for entry in table.manifest.tokens]
+    return next((int(one["depth"]) for one in noted if one.get("verdict") == "helps"), 0)
+
+
 def _demand_tokens_in(table: TableReader) -> None:
     if not table.manifest.tokens:
         raise UsageError(

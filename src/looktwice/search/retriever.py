@@ -18,7 +18,7 @@ from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration, Sample
 from looktwice.search.examples import Examples, left_out, settings_of, vector_of
 from looktwice.search.inputs import QueryLike
-from looktwice.search.middle_stage import MiddleStage
+from looktwice.search.middle_stage import MiddleStage, kept_depth
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
 from looktwice.search.query_reader import QueryReader, read_call
@@ -86,9 +86,10 @@ class Retriever:
     get the second look. Weights load at the first search.
 
     `maxsim` is the number of candidates that a middle look re-orders by their stored tokens before the second look
-    sees the first of them (0: no middle look). `codec`, `missing_tokens` and `asymmetric`: see
-    `token_choice.CandidateLoader`. `ties`, `direction`, `budget`, `calibration`, `min_precision`, `maxsim` and
-    `maxsim_codec`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
+    sees the first of them (0: no middle look; None: as `looktwice maxsim --keep` noted in the table). `codec`,
+    `missing_tokens` and `asymmetric`: see `token_choice.CandidateLoader`. `ties`, `direction`, `budget`,
+    `calibration`, `min_precision`, `maxsim` and `maxsim_codec`: see `ranking_config.RankingConfig`. `urls` says
+    which URLs may be fetched.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Retriever:
         fusion: Fusion | str | float = "auto",
         ties: Ties | str = "default",
         shortlist: int = 100,
-        maxsim: int = 0,
+        maxsim: int | None = None,
         maxsim_codec: str = "auto",
         direction: Direction | str = "auto",
         budget: Budget | str = "all",
@@ -119,7 +120,8 @@ class Retriever:
             raise TypeError(f"Unknown Retriever setting {min(renamed.keys() - {'sure'})!r}; see help(Retriever)")
         self.table = table if isinstance(table, TableReader) else Table.open(table)
         rules = fusion, ties, direction, budget, calibration, min_precision
-        self.config = RankingConfig.of(*rules, maxsim, maxsim_codec)
+        known = kept_depth(self.table) if maxsim is None and scorer is not None else maxsim
+        self.config = RankingConfig.of(*rules, known or 0, maxsim_codec)
         self.shortlist = positive(shortlist, "shortlist")
         self.reranker = MllmReranker.of(scorer, device=device, dtype=dtype)
         self._encoder = encoder
