@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from looktwice.cli import server_options
 from looktwice.cli.presets import Preset
 from looktwice.errors import UsageError
 
@@ -25,7 +26,9 @@ DEFAULT_ENCODER = "tiny-clip"
 TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="The folder of the table, such as photos.lt.")]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout: one object, or one per line for lists.")]
 Encoder = Annotated[str, typer.Option(help="Encoder: a name (see `looktwice models`), a folder or a hub id.")]
-Mllm = Annotated[str, typer.Option(help="MLLM of the second look: a name, a folder or a hub id.")]
+Mllm = Annotated[
+    str, typer.Option(help="MLLM of the second look: a name, a folder, a hub id, or http://HOST:PORT/v1#MODEL.")
+]
 Prompt = Annotated[
     str,
     typer.Option(help="Prompt: a name (see `looktwice models`) or a .toml or .json file; auto fits the pair."),
@@ -47,6 +50,9 @@ Direction = Annotated[
 ]
 Shortlist = Annotated[int, typer.Option(help="Number of candidates that get the second look.")]
 K = Annotated[int, typer.Option("-k", "--k", help="Number of hits to show.")]
+MinCosine = Annotated[
+    float, typer.Option(help="Least cosine of near-duplicates, from 0 to 1; what it means depends on the encoder.")
+]
 Where = Annotated[
     str | None,
     typer.Option(help='Only items that pass this filter: SQL such as "year > 2020", or JSON: {"year": {">": 2020}}.'),
@@ -167,6 +173,13 @@ class Rerank:
     resolution: Resolution = None
     max_tiles: MaxTiles = None
     preset: Preset = None
+    concurrency: server_options.Concurrency = 16
+    timeout: server_options.Timeout = 300
+    api_key_file: server_options.ApiKeyFile = None
+    price: server_options.Price = None
+    max_cost: server_options.MaxCost = None
+    tokens_from: server_options.TokensFrom = None
+    proxy: server_options.Proxy = None
 
     def load(self, compute: Compute, *, cache: Path | None = None, prompt: str | None = None) -> MllmReranker:
         """Return the reranker; its weights load when the first pair is scored."""
@@ -181,6 +194,7 @@ class Rerank:
             score_mode=self.score_mode,
             retrace=self.retrace,
             prior=self.prior,
+            remote=server_options.remote_config(self),
             **compute.placement,
         )
         return MllmReranker(self.mllm, prompt=prompt or self.prompt, cache=cache, config=config)

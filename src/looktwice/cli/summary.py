@@ -28,6 +28,8 @@ def summarise(manifest: Mapping[str, Any]) -> None:
     rate = f" · second look {second:.2f} s, {_rate(manifest)}" if manifest["pairs_per_second"] else ""
     if counts["parse_errors"]:
         looked += f", {counts['parse_errors']:,} answers without a number"
+    if counts.get("bounded"):
+        looked += f", {counts['bounded']:,} known as an interval only"
     if counts["asked_again"]:
         looked += f", {counts['asked_again']:,} tie questions"
     what = f"{' and '.join(manifest['directions'])}: {looked}" if looks else "no second look"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from looktwice.errors import MediaError, Mismatch, StoreError, UsageError
+from looktwice.errors import Damaged, MediaError, Mismatch, UsageError
 from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.experiment.counts import added, finite
 from looktwice.experiment.stored import Stored, stored_row
@@ -27,7 +27,14 @@ from looktwice.search.retriever import Answer, Retriever
 from looktwice.store import is_in
 from looktwice.types import Item
 
-WHERE = ("device", "dtype", "batch_size", "cache_bytes", "path")  # a run may continue on another device, or faster
+WHERE = (
+    "device",
+    "dtype",
+    "batch_size",
+    "cache_bytes",
+    "path",
+    "remote",
+)  # a run may go on elsewhere
 LATER = ("asked", "contents", "prompt_hash")  # settings that earlier versions did not store
 _log = logging.getLogger(__name__)
 
@@ -92,7 +99,7 @@ class Answers:
             try:
                 row = stored_row(json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-                raise StoreError(f"{self.path}, line {number} is damaged; remove that line, or the file.") from None
+                raise Damaged(f"{self.path}, line {number} is damaged; remove that line, or the file.") from None
             self.rows[row.query] = row
 
 
@@ -219,5 +226,5 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError):
-        raise StoreError(f"{path} is damaged; remove the folder, or choose another --out.") from None
+        raise Damaged(f"{path} is damaged; remove the folder, or choose another --out.") from None
     return value if isinstance(value, dict) else None

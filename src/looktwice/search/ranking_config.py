@@ -66,14 +66,17 @@ class RankingConfig:
         stops_early = self.budget.epsilon is not None
         if self.calibration is None and (stops_early or self.min_precision is not None):
             raise UsageError(
-                "--budget auto and --min-precision need --calibration FILE; create one with `looktwice calibrate`."
+                "A budget that stops early (--budget auto) and min_precision (--min-precision) need a calibration; "
+                "create one with `looktwice calibrate` and pass it as calibration (--calibration)."
             )
         if self.budget.first_pass is not None and self.calibration is not None:
             raise UsageError(
-                "A calibration holds for one codec, but a cascade uses two; leave out --calibration or the cascade."
+                "A calibration holds for one codec, but a cascade uses two; leave out the calibration or the cascade."
             )
         if stops_early and self.fusion.method != "linear":
-            raise UsageError("--budget auto cannot be used with --fusion rrf; use --fusion p-only or a weight.")
+            raise UsageError(
+                "A budget that stops early cannot be used with the fusion rrf; use the fusion p-only or a weight."
+            )
         self.least_p  # noqa: B018  # raises now for a precision that the calibration does not reach
 
     @property

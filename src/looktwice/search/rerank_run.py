@@ -83,5 +83,5 @@ def _check_scale(run: Run, fusion: Fusion) -> None:
     if scores and fusion.method == "linear" and fusion.weight and not -1.01 <= min(scores) <= max(scores) <= 1.01:
         raise UsageError(
             f"The shortlist's scores run from {min(scores):g} to {max(scores):g}, but a weighted fusion needs cosines; "
-            "use --fusion rrf (ranks) or --fusion p-only."
+            "use the fusion rrf (ranks) or p-only."
         )

@@ -16,6 +16,7 @@ from importlib import metadata
 from typing import Any
 
 from looktwice.errors import MediaError
+from looktwice.types import SCORED
 
 PACKAGES = ("looktwice", "torch", "transformers", "lancedb", "faiss-cpu", "numpy", "pillow")
 
@@ -25,10 +26,11 @@ class RunStats:
     """Counts and seconds of a run, added up over its queries.
 
     `requested` counts the candidates sent to the second stage. Each of them has exactly one `status`: "ok" (scored),
-    "missing" (unreadable image), "failed" or "parse_error". `tie_questions` counts those that got a second question
-    because they were tied. `cached` counts scores from the score cache. `unreadable` holds the reason of each missing
-    one, by id. `middle` counts the candidates of the middle look ("matched", "missing", "damaged") and the queries that
-    it skipped. `seconds` are by stage: encode, search, maxsim, load, read, score.
+    "bounded" (scored as an interval), "missing" (unreadable image), "failed" or "parse_error". `tie_questions` counts
+    those that got a second question because they were tied. `cached` counts scores from the score cache. `unreadable`
+    holds the reason of each missing one, by id. `middle` counts the candidates of the middle look ("matched",
+    "missing", "damaged") and the queries that it skipped. `seconds` are by stage: encode, search, maxsim, load, read,
+    score.
     """
 
     queries: int = 0
@@ -80,7 +82,7 @@ class RunStats:
     @property
     def scored(self) -> int:
         """Return the number of candidates with a score."""
-        return self.status["ok"]
+        return sum(self.status[one] for one in SCORED)
 
     @property
     def pairs_per_second(self) -> float | None:
@@ -97,6 +99,7 @@ class RunStats:
                 "retrieved": self.retrieved,
                 "requested": self.requested,
                 "scored": self.scored,
+                **({"bounded": bounded} if (bounded := self.status["bounded"]) else {}),
                 "missing": self.status["missing"],
                 "failed": self.status["failed"] + self.status["parse_error"],
                 "parse_errors": self.status["parse_error"],

@@ -17,11 +17,11 @@ from looktwice.store.lance import batched, filtering, is_in, plain_errors
 from looktwice.store.ledger import LedgerReader
 from looktwice.store.location import Location
 from looktwice.store.manifest import Manifest
-from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared, filterable
+from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared, filterable, vectors_of
 from looktwice.store.search import Space, find_images
 
 if TYPE_CHECKING:
-    from looktwice.types import Candidate
+    from looktwice.types import Candidate, Encoder, FloatArray
 
 _CHUNK = 2000
 
@@ -35,6 +35,7 @@ class TableReader:
 
     def __init__(self, location: Location, database: Any) -> None:
         self.location = location
+        self.encoder: Encoder | None = None
         self._database = database
         self._open_newest()
         self.ledger = LedgerReader(location, lambda: self._failures)
@@ -57,6 +58,9 @@ class TableReader:
         self._schema = self._items.schema
         self.columns = declared(self._schema)
         self.filters = filterable(self._schema)
+
+    def follow(self) -> None:
+        """Move to the newest version, where this view may move at all."""
 
     def __len__(self) -> int:
         with plain_errors(self.path, "counting items"):
@@ -92,6 +96,16 @@ class TableReader:
                 raise UnknownName("item", id_, self._some_ids())
         return [found[id_] for id_ in ids]
 
+    def vectors(self, ids: Sequence[str]) -> FloatArray:
+        """Return the vectors [n, d] of `ids` in their order, as stored. Raises UnknownName for an unknown id."""
+        found = self._lookup(ids, ["id", "vector"])
+        place = {id_: row for row, id_ in enumerate(found["id"].to_pylist())}
+        for id_ in ids:
+            if id_ not in place:
+                raise UnknownName("item", id_, self._some_ids())
+        rows: FloatArray = vectors_of(found, self.manifest.encoder.dim).astype(np.float32)
+        return rows[[place[id_] for id_ in ids]]
+
     def rows(self, columns: Sequence[str] = ("id",), where: Where | None = None) -> Iterator[dict[str, Any]]:
         """Yield chosen columns of all items (any of the schema but the vector), in no particular order."""
         with plain_errors(self.path, "reading items"), filtering(where, self.filters) as sql:
@@ -102,6 +116,13 @@ class TableReader:
     def lookup(self, ids: Iterable[str], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return chosen columns of those of `ids` that exist, in no particular order."""
         rows: list[dict[str, Any]] = self._lookup(ids, list(columns)).to_pylist()
+        return rows
+
+    def page(self, offset: int, limit: int, columns: Sequence[str] = ("id",)) -> list[dict[str, Any]]:
+        """Return chosen columns of `limit` items from the `offset`-th on, in the order in which they are stored."""
+        with plain_errors(self.path, "reading items"):
+            found = self._items.search().select(list(columns)).offset(offset).limit(limit)
+            rows: list[dict[str, Any]] = found.to_arrow().to_pylist()
         return rows
 
     def find_images(self, hashes: Iterable[str]) -> list[Row]:
