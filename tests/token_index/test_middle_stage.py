@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -21,13 +22,16 @@ from looktwice.errors import Mismatch, UsageError
 from looktwice.evaluate import Interval
 from looktwice.late_interaction import agreed, unit_rows
 from looktwice.rank import Fusion, fuse
+from looktwice.report.match_drawing import match_svg
 from looktwice.score import Scorer
 from looktwice.search.examples import Examples
+from looktwice.search.match_map import matches_of
 from looktwice.search.middle_stage import MiddleStage, in_place
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.probe import keep, probe
 from looktwice.search.retriever import Retriever
 from looktwice.store import Table
+from looktwice.store.group import TableGroup
 from looktwice.store.tokens import TokenRow
 from looktwice.token_index import add_tokens
 from looktwice.token_index.matcher import TokenMatcher
@@ -263,3 +267,28 @@ class Same(ToyScorer):
 def test_a_probe_without_an_order_to_agree_with_is_refused(table: Table) -> None:
     with pytest.raises(UsageError, match="too few images"):
         probe(table, MllmReranker(Same()), queries=4, depth=10, encoder=ToyEncoder())
+
+
+def test_a_map_says_where_each_token_was_found(table: Table) -> None:
+    stage = retriever(table).middle
+    assert stage is not None
+    query = image_of(table, "p004.png")
+    found = matches_of(stage, query, ["p004.png", "p005.png", "text"])
+    assert set(found) == {"p004.png", "p005.png"} and all(len(rows) == 6 for rows in found.values())
+    assert all(match.query == match.image and match.cosine > 0.9 for match in found["p004.png"])
+    shares = [match.weight * match.cosine for match in found["p005.png"]]
+    assert shares == sorted(shares, reverse=True)
+    assert matches_of(stage, Item("words", text="a thing"), ["p004.png"]) == {}
+    svg = match_svg("data:image/png;base64,AA==", 'data:"<', found["p005.png"], "p005 & <b>")
+    assert ElementTree.fromstring(svg).tag.endswith("svg") and svg.count("<rect") == 12
+
+
+def test_several_tables_are_matched_as_one(table: Table, tmp_path: Path) -> None:
+    other = make_table(tmp_path / "other", 5)
+    add_tokens(other, ToyScorer(), "int8")
+    group = TableGroup([table, other])
+    answer = Retriever(group, ToyEncoder(), ToyScorer(), maxsim=17, shortlist=4).search(
+        image_of(table, "p004.png"), k=17, rerank=False, where="width > 0"
+    )
+    assert answer.manifest["candidates"]["middle_look"] == {"matched": 17}
+    assert answer.hits[0].id.endswith("p004.png") and answer.hits[0].maxsim == pytest.approx(1, abs=0.01)

@@ -132,7 +132,7 @@ def search(
         note_drawings([opened.table.manifest.encoder.name, *([] if look is None else [rerank.mllm])])
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)
         with nullcontext() if look is None else closing(look):
-            Outputs.of(output, opened.loader.find, asked, record(rerank.preset)).write(answers)
+            Outputs.of(output, opened.loader.find, asked, record(rerank.preset), opened.middle).write(answers)
 
 
 def _note_empty(opened: Retriever, path: Path, where: Any) -> None:
