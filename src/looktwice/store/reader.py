@@ -33,9 +33,10 @@ class TableReader:
     moves on with every write through it.
     """
 
+    encoder: Encoder | None = None
+
     def __init__(self, location: Location, database: Any) -> None:
         self.location = location
-        self.encoder: Encoder | None = None
         self._database = database
         self._open_newest()
         self.ledger = LedgerReader(location, lambda: self._failures)
