@@ -110,7 +110,7 @@ def search(
 
       looktwice search photos.lt --queries queries.jsonl --run out.trec --report out.html
     """
-    _refuse_unused(ctx, no_rerank, middle.maxsim > 0, scope.distinct)
+    _refuse_unused(ctx, no_rerank, bool(middle.maxsim), scope.distinct)
     if remote.is_address(path):
         return remote.search(ctx, path, question, output)
     from looktwice.search.retriever import Retriever
