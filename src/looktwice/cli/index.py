@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from threading import Thread
@@ -81,25 +81,33 @@ def index(
     found = folders.scan(sources, urls.allowed, () if known is None else known.manifest.roots)
     compute.set_threads()
     encodes = encoder_for(encoder, known, compute)
-    opened = Table.create(path, encodes.info, columns) if known is None else known
-    _check_columns(opened, columns)
+    opened = Table.create(path, encodes.info, columns) if known is None else _with_columns(known, columns)
     settings = {"batch_size": batch_size, "max_failures": max_failures, "prune": prune}
     note_drawings([opened.manifest.encoder.name, *([] if mllm is None else [mllm])])
     report = _fill(opened, found, encodes, folders.scan(sources, urls.allowed), settings)
     built = _build_index(opened)
     if not json:
         _tell(path, opened, report, built)
-    filled = None
-    if mllm is not None:
-        training = {"max_failures": max_failures, "urls": urls.allowed}
-        filled = tokens.fill(opened, mllm, codec, limits, training, compute, quiet=json)
+    training = {"max_failures": max_failures, "urls": urls.allowed}
+    filled = mllm and tokens.fill(opened, mllm, codec, limits, training, compute, quiet=json)
     if json:
-        emit({**_record(opened, report, built), "tokens": None if filled is None else tokens.record(filled)})
-    for changed in changes(sources, path) if watch else ():
-        found = folders.scan([one for one in sources if Path(one).exists()], urls.allowed, opened.manifest.roots)
-        _refresh(opened, found, changed, encodes, settings, path)
-    if report.failed or (filled is not None and filled.failed):
+        emit({**_record(opened, report, built), "tokens": tokens.record(filled) if filled else None})
+    if watch:
+        _watch(
+            opened, sources, lambda there: folders.scan(there, urls.allowed, opened.manifest.roots), encodes, settings
+        )
+    if report.failed or (filled and filled.failed):
         raise typer.Exit(3)
+
+
+def _watch(
+    table: Table, sources: list[str], scan: Callable[[list[str]], Scan], encoder: Encoder, settings: dict[str, Any]
+) -> None:
+    """Index files as they change, until Ctrl-C."""
+    for changed in changes(sources, Path(table.path)):
+        _refresh(
+            table, scan([one for one in sources if Path(one).exists()]), changed, encoder, settings, Path(table.path)
+        )
 
 
 def _check_tokens(mllm: str | None, codec: str, limits: options.ImageLimits) -> None:
@@ -150,10 +158,12 @@ def encoder_for(name: str | None, known: Table | None, compute: options.Compute)
     return made
 
 
-def _check_columns(table: Table, columns: Mapping[str, type]) -> None:
+def _with_columns(table: Table, columns: Mapping[str, type]) -> Table:
+    """Return a table that has these columns. Raises Mismatch if it has others."""
     if columns and dict(columns) != dict(table.columns):
         have = ", ".join(f"{name}:{kind.__name__}" for name, kind in table.columns.items()) or "none"
         raise Mismatch(f"{table.path} has other columns ({have}); leave out --column, or index into a new table.")
+    return table
 
 
 def _count(scan: Scan, bar: TerminalBar) -> None:
