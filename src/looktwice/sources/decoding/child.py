@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MEMORY = 4 * 2**30
 """Most address space of this process, in bytes."""
 
-Answer: TypeAlias = tuple[dict[str, Any], bytes]
+_Answer: TypeAlias = tuple[dict[str, Any], bytes]
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _answer(header: Mapping[str, Any], body: bytes, said: BinaryIO) -> Answer:
+def _answer(header: Mapping[str, Any], body: bytes, said: BinaryIO) -> _Answer:
     try:
         return _WORK[header["do"]](header, body)
     except MediaError as error:
@@ -77,7 +77,7 @@ def _with_message(detail: str, said: BinaryIO) -> str:
     return f"{detail} ({line[:200]})" if line else detail
 
 
-def _image(header: Mapping[str, Any], body: bytes) -> Answer:
+def _image(header: Mapping[str, Any], body: bytes) -> _Answer:
     from looktwice.sources.decoding import pillow, raw
 
     reading = Reading(header["version"], header["side"])
@@ -88,37 +88,37 @@ def _image(header: Mapping[str, Any], body: bytes) -> Answer:
     return _pixels(image, size)
 
 
-def _pixels(image: Image, size: tuple[int, int]) -> Answer:
+def _pixels(image: Image, size: tuple[int, int]) -> _Answer:
     return {"image": image.size, "size": size}, image.tobytes()
 
 
-def _pages(header: Mapping[str, Any], body: bytes) -> Answer:
+def _pages(header: Mapping[str, Any], body: bytes) -> _Answer:
     from looktwice.sources.decoding import pdf
 
     return {"count": pdf.count(header["path"])}, b""
 
 
-def _page(header: Mapping[str, Any], body: bytes) -> Answer:
+def _page(header: Mapping[str, Any], body: bytes) -> _Answer:
     from looktwice.sources.decoding import pdf
 
     image = pdf.page(header["path"], header["page"])
     return _pixels(image, image.size)
 
 
-def _length(header: Mapping[str, Any], body: bytes) -> Answer:
+def _length(header: Mapping[str, Any], body: bytes) -> _Answer:
     from looktwice.sources.decoding import video
 
     return {"seconds": video.length(header["path"])}, b""
 
 
-def _frame(header: Mapping[str, Any], body: bytes) -> Answer:
+def _frame(header: Mapping[str, Any], body: bytes) -> _Answer:
     from looktwice.sources.decoding import video
 
     image = video.frame(header["path"], header["time"])
     return _pixels(image, image.size)
 
 
-_WORK: dict[str, Callable[[Mapping[str, Any], bytes], Answer]] = {
+_WORK: dict[str, Callable[[Mapping[str, Any], bytes], _Answer]] = {
     "image": _image,
     "pages": _pages,
     "page": _page,
