@@ -218,11 +218,11 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
 
 
 def _passed_over(ignored: Mapping[str, int]) -> str:
-    from looktwice.sources.images import SUFFIXES
+    from looktwice.sources.formats import BASE_SUFFIXES
 
     kinds = sorted(ignored.items(), key=lambda kind: (-kind[1], kind[0]))
     listed = ", ".join(f"{suffix or 'without a suffix'} {n:,}" for suffix, n in kinds[:5])
     were = "file of another kind was" if sum(ignored.values()) == 1 else "files of other kinds were"  # no ledger entry
-    read = " ".join(sorted({*SUFFIXES, ".tar"}))
+    read = " ".join(sorted({*BASE_SUFFIXES, ".tar"}))
     more = ", …" if len(kinds) > 5 else ""
     return f"{sum(ignored.values()):,} {were} skipped ({listed}{more}); convert images to one of: {read}"
