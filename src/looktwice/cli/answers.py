@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from looktwice.report import QueryView
     from looktwice.report.viewer import Viewer
     from looktwice.search.retriever import Answer
+    from looktwice.search.run_record import RunStats
     from looktwice.sources.loader import Resolver
     from looktwice.sources.queries import Queries
     from looktwice.types import Hit
 
 MOST_IN_REPORT = 200
+GONE = ("missing", "dangling-link")
+"""Reasons of images that are not where they were."""
 
 
 @dataclass
@@ -83,7 +86,8 @@ class Outputs:
         for name, why in list(total.unreadable.items())[:5]:
             note(f"Not scored: {name}: {why}")
         if len(total.unreadable) > 5:
-            note(f"… and {len(total.unreadable) - 5:,} more that could not be read; they rank below the others.")
+            note(f"… and {len(total.unreadable) - 5:,} more that could not be read.")
+        _say_what_is_gone(total)
         broken: dict[str, LooktwiceError] = {**(self.queries.broken if self.queries is not None else {}), **failed}
         for name, problem in broken.items():
             note(f"Query {name} was skipped: {problem}.")
@@ -151,6 +155,17 @@ class Outputs:
             note(f"Report: {self.report}{cut}")
 
 
+def _say_what_is_gone(total: RunStats) -> None:
+    gone = sum(error.reason in GONE for error in total.unreadable.values())
+    if gone:
+        note(
+            f"{gone:,} of {total.requested:,} are gone; run index again, or mount their disk. "
+            "They keep the places that the first look gave them."
+        )
+    if n := len(total.previewed):
+        note(f"{plural(n, 'original')} {'is' if n == 1 else 'are'} not at hand; the second look saw their previews.")
+
+
 def explained(hit: Hit) -> str:
     """Return the parts of a hit's score on one line."""
     made_of = dict(hit.explain or {})
@@ -181,7 +196,8 @@ def record(query: str, hit: Hit) -> dict[str, Any]:
 def _cells(hit: Hit) -> tuple[object, ...]:
     before = (hit.explain or {}).get("coarse_rank")
     moved = "" if not before or before == hit.rank else f"{'↑' if before > hit.rank else '↓'}{abs(before - hit.rank)}"
-    return hit.rank, hit.id, number(hit.score), number(hit.coarse), number(hit.p), moved
+    p = "gone" if hit.status == "missing" else number(hit.p)
+    return hit.rank, hit.id, number(hit.score), number(hit.coarse), p, moved
 
 
 def check_outputs(run: Path | None, report: Path | None, *, overwrite: bool = True) -> None:

@@ -13,6 +13,7 @@ import typer
 from looktwice.cli import options, tokens
 from looktwice.cli.console import TerminalBar, emit, note, plural, progress, say, size
 from looktwice.cli.groups import grouped
+from looktwice.cli.kept import Kept, tell_kept
 from looktwice.cli.options import DEFAULT_ENCODER
 from looktwice.cli.presets import Preset, note_drawings
 from looktwice.errors import Mismatch, UsageError
@@ -56,6 +57,7 @@ def index(
     mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,
     codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = "pq8",
     preset: Preset = None,
+    kept: Kept,
     limits: options.ImageLimits,
     compute: options.Compute,
     urls: options.UrlOptions,
@@ -74,13 +76,14 @@ def index(
 
     columns = parse_columns(column or ())
     _check_tokens(mllm, codec, limits)
+    kept.side  # noqa: B018  # raises now, before the encoder is loaded
     known = Table.open(path) if (path / "manifest.json").exists() else None
     found = scan(sources, roots=() if known is None else known.manifest.roots, urls=urls.allowed)
     compute.set_threads()
     encodes = encoder_for(encoder, known, compute)
-    opened = Table.create(path, encodes.info, columns) if known is None else known
+    opened = kept.table(path, known, encodes.info, columns)
     _check_columns(opened, columns)
-    settings = {"batch_size": batch_size, "max_failures": max_failures, "prune": prune}
+    settings = {"batch_size": batch_size, "max_failures": max_failures, "prune": prune, "restore": kept.restore}
     note_drawings([opened.manifest.encoder.name, *([] if mllm is None else [mllm])])
     report = _fill(opened, found, encodes, scan(sources, urls=urls.allowed), settings)
     built = _build_index(opened)
@@ -164,6 +167,7 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
     say(f"{plural(len(table), 'item')}, {size(per_item['total'])} each; encoder {table.manifest.encoder.name}")
     if built:
         say(f"search index: {built['kind']}, recall@100 {built['recall']:.4f} on {built['sample']} of its own rows")
+    tell_kept(table, report)
     if report.ignored:
         note(_passed_over(report.ignored))
     if gone := report.gone - report.pruned:

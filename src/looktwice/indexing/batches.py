@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from looktwice.sources import Scan, Scope, Source
-from looktwice.store import LedgerEntry, Row
+from looktwice.store import LedgerEntry, PreviewRow, Row
 from looktwice.types import EncoderInfo
 
 
@@ -72,6 +72,7 @@ class Scanned:
 class EncodedBatch:
     """A part of a run, ready to commit. `encoded`: how many items went through the encoder.
 
+    `previews` belong to its rows and unchanged items. `deleted` items were passed over: deleted on purpose.
     The first batch of a scan holds `roots`, its last one `scanned`.
     """
 
@@ -80,5 +81,7 @@ class EncodedBatch:
     unchanged: tuple[Met, ...] = ()
     failures: tuple[Failed, ...] = ()
     encoded: int = 0
+    previews: tuple[PreviewRow, ...] = ()
+    deleted: tuple[Met, ...] = ()
     roots: tuple[str, ...] = ()
     scanned: Scanned | None = field(default=None, repr=False)

@@ -11,6 +11,7 @@ from looktwice.errors import MediaError
 from looktwice.indexing.batches import Failed
 from looktwice.sources import Source, images
 from looktwice.sources.prefetch import pixels_of, prefetch
+from looktwice.sources.previews import preview
 from looktwice.store import metadata_json
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A row of the table; `metadata` is the stored JSON."""
+    """A row of the table; `metadata` is the stored JSON. `preview`: the table keeps a preview of it."""
 
     uri: str
     root: str
@@ -27,6 +28,7 @@ class Known:
     text: str | None
     metadata: str
     picture: bool
+    preview: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Decoded:
     size: images.Size
     known: Known | None
     same: bool
+    preview: bytes = b""
 
     @property
     def unchanged(self) -> bool:
@@ -52,26 +55,37 @@ class Decoded:
 Planned: TypeAlias = Failed | tuple[Source, Known | None]
 
 
-def load_ahead(plan: Iterable[Planned], threads: int) -> Iterator[Decoded | Failed]:
-    """Read and decode the planned items in order, with bounded memory."""
-    return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one), _pixels, threads)
+def load_ahead(plan: Iterable[Planned], threads: int, side: int = 0) -> Iterator[Decoded | Failed]:
+    """Read and decode the planned items in order, with bounded memory; make previews of `side` pixels, 0 for none."""
+    return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one, side), _pixels, threads)
 
 
-def load(source: Source, known: Known | None) -> Decoded | Failed:
-    """Read one item, and decode it if it is new or has changed."""
+def load(source: Source, known: Known | None, side: int = 0) -> Decoded | Failed:
+    """Read one item, and decode it if it is new, has changed or lacks its preview."""
     stage = "read"
     try:
         data = source.read()
         sha256 = hashlib.sha256(data).hexdigest()
         now = (sha256, source.text, source.picture)
         same = known is not None and (known.sha256, known.text, known.picture) == now
-        if same or not source.picture:
+        if same and known is not None:
+            shown = _late_preview(source, data, side) if source.picture and not known.preview else b""
+            return Decoded(source, sha256, None, (0, 0), known, same, shown)
+        if not source.picture:
             return Decoded(source, sha256, None, (0, 0), known, same)
         stage = "decode"
         image, size = source.decode(data)
-        return Decoded(source, sha256, image, size, known, same)
+        return Decoded(source, sha256, image, size, known, same, preview(image, side) if side else b"")
     except MediaError as error:
         return Failed.of(source, stage, error.reason, error.detail)
+
+
+def _late_preview(source: Source, data: bytes, side: int) -> bytes:
+    """Return the preview of an item that was indexed without one; "" if there shall be none."""
+    try:
+        return preview(source.decode(data)[0], side) if side else b""
+    except MediaError:  # of bytes that could be decoded once
+        return b""
 
 
 def _pixels(one: Decoded | Failed) -> int:

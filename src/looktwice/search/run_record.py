@@ -27,7 +27,8 @@ class RunStats:
     `requested` counts the candidates sent to the second stage. Each of them has exactly one `status`: "ok" (scored),
     "missing" (unreadable image), "failed" or "parse_error". `tie_questions` counts those that got a second question
     because they were tied. `cached` counts scores from the score cache. `unreadable` holds the reason of each missing
-    one, by id. `seconds` are by stage: encode, search, load, read, score.
+    one, by id; `previewed` the ids of those whose preview was shown for want of the original. `seconds` are by stage:
+    encode, search, load, read, score.
     """
 
     queries: int = 0
@@ -39,6 +40,7 @@ class RunStats:
     directions: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     unreadable: dict[str, MediaError] = field(default_factory=dict)
+    previewed: set[str] = field(default_factory=set)
 
     @classmethod
     def total(cls, many: Iterable[RunStats]) -> RunStats:
@@ -69,6 +71,7 @@ class RunStats:
         for stage, spent in other.seconds.items():
             self.seconds[stage] += spent
         self.unreadable |= other.unreadable
+        self.previewed |= other.previewed
 
     def share(self, parts: int) -> defaultdict[str, float]:
         """Return the seconds of each stage, divided by `parts`."""
@@ -100,6 +103,7 @@ class RunStats:
                 "asked_again": self.tie_questions,
                 "remembered": self.cached,
                 "reasons": dict(Counter(error.reason for error in self.unreadable.values())),
+                **({"previews": len(self.previewed)} if self.previewed else {}),
             },
             "seconds": {stage: round(spent, 4) for stage, spent in self.seconds.items()},
             "pairs_per_second": round(rate, 2) if (rate := self.pairs_per_second) else None,
