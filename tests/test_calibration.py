@@ -280,7 +280,7 @@ def test_a_choice_among_all_cannot_stop_early(table: Table) -> None:
 
     full, _ = of_the_table(table)
     made = fit(samples(), source_of(full.settings))
-    with pytest.raises(UsageError, match="--budget all"):
+    with pytest.raises(UsageError, match="use the budget all"):
         Retriever(table, ColorEncoder(), Listwise(), shortlist=26, calibration=made, budget="auto:0.01")
 
 
@@ -310,7 +310,7 @@ def test_directions_take_away_what_was_not_asked_for(table: Table) -> None:
     assert answer.manifest["directions"] == {"text-to-image": 1} and answer.hits[0].p > 0.9
     answer, _ = of_the_table(table, direction="text-to-text")
     assert answer.manifest["directions"] == {"text-to-text": 1} and answer.hits[0].p == 0.5
-    with pytest.raises(UsageError, match="has no image, which --direction image-to-text requires"):
+    with pytest.raises(UsageError, match="has no image, which the direction image-to-text requires"):
         of_the_table(table, direction="image-to-text")
 
 

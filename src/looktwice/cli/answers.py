@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from looktwice.cli.console import emit, json_line, mute_stdout, note, number, plural, progress, say, table
+from looktwice.cli.explained import in_words
 from looktwice.cli.summary import advise, summarise
 from looktwice.errors import LooktwiceError, UsageError
 from looktwice.files import followed, is_replaced, write_whole
@@ -117,15 +118,9 @@ class Outputs:
             mute_stdout()
 
     def _show(self, name: str, answer: Answer) -> None:
-        if self.json:
-            for hit in answer.hits:
-                emit(record(name, hit))
-        elif self.queries is None or (self.run is None and self.report is None):
+        if self.json or self.queries is None or (self.run is None and self.report is None):
             title = None if self.queries is None else f"query {name}"
-            table(["#", "id", ">score", ">coarse", ">p", ">moved"], [_cells(hit) for hit in answer.hits], title=title)
-            if self.explain:
-                for hit in answer.hits:
-                    say(f"{hit.rank} {hit.id}: {explained(hit)}")
+            show_hits(name, answer.hits, json=self.json, explain=self.explain, title=title)
 
     @cached_property
     def _viewer(self) -> Viewer:
@@ -166,17 +161,15 @@ def _say_what_is_gone(total: RunStats) -> None:
         note(f"{plural(n, 'original')} {'is' if n == 1 else 'are'} not at hand; the second look saw their previews.")
 
 
-def explained(hit: Hit) -> str:
-    """Return the parts of a hit's score on one line."""
-    made_of = dict(hit.explain or {})
-    parts = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in made_of.items() if name != "label_logits"]
-    return " · ".join(parts)
-
-
-def _short(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return "/".join(_short(part) for part in value)
-    return number(value) if isinstance(value, float) else "unknown" if value is None else str(value)
+def show_hits(name: str, hits: Sequence[Hit], *, json: bool, explain: bool, title: str | None = None) -> None:
+    """Write the hits of one query: JSON lines, or a table and, with `explain`, sentences on each score."""
+    if json:
+        for hit in hits:
+            emit(record(name, hit))
+        return
+    _table(hits, title)
+    for hit in hits if explain else ():
+        say(f"{hit.rank} {hit.id}: {in_words(hit)}")
 
 
 def record(query: str, hit: Hit) -> dict[str, Any]:
@@ -190,14 +183,27 @@ def record(query: str, hit: Hit) -> dict[str, Any]:
         "p": hit.p,
         "scored": hit.scored,
         "explain": hit.explain,
+        **({"folded": hit.folded} if hit.folded else {}),
+        **({} if hit.maxsim is None else {"maxsim": hit.maxsim}),
     }
 
 
-def _cells(hit: Hit) -> tuple[object, ...]:
+def _table(hits: Sequence[Hit], title: str | None) -> None:
+    """Write hits as a table, with columns for a middle look and for folded near-duplicates where there are any."""
+    middle = any(hit.maxsim is not None for hit in hits)
+    columns = ["#", "id", ">score", ">coarse", *([">maxsim"] if middle else []), ">p", ">moved"]
+    rows = [_cells(hit, middle) for hit in hits]
+    if any(hit.folded for hit in hits):
+        columns.append(">alike")
+        rows = [(*row, f"+{len(hit.folded)}" if hit.folded else "") for row, hit in zip(rows, hits, strict=True)]
+    table(columns, rows, title=title)
+
+
+def _cells(hit: Hit, middle: bool) -> tuple[object, ...]:
     before = (hit.explain or {}).get("coarse_rank")
     moved = "" if not before or before == hit.rank else f"{'↑' if before > hit.rank else '↓'}{abs(before - hit.rank)}"
-    p = "gone" if hit.status == "missing" else number(hit.p)
-    return hit.rank, hit.id, number(hit.score), number(hit.coarse), p, moved
+    scores = [number(score) for score in (hit.score, hit.coarse, *([hit.maxsim] if middle else []))]
+    return hit.rank, hit.id, *scores, "gone" if hit.status == "missing" else number(hit.p), moved
 
 
 def check_outputs(run: Path | None, report: Path | None, *, overwrite: bool = True) -> None:

@@ -19,6 +19,7 @@ from looktwice.cli import (
     delete,
     demo,
     doctor,
+    duplicates,
     estimate,
     eval,
     export,
@@ -126,7 +127,7 @@ def looktwice(
 
 
 SEARCHING = (demo, index, search, rerank, calibrate, eval, serve)
-KEEPING = (info, ledger, delete, export, tokens, estimate, models, doctor)
+KEEPING = (info, ledger, duplicates, delete, export, tokens, estimate, models, doctor)
 for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)
 

@@ -72,8 +72,9 @@ class Scanned:
 class EncodedBatch:
     """A part of a run, ready to commit. `encoded`: how many items went through the encoder.
 
-    `previews` belong to its rows and unchanged items. `deleted` items were passed over: deleted on purpose.
-    The first batch of a scan holds `roots`, its last one `scanned`.
+    `previews` belong to its rows and unchanged items. `deleted` items were passed over: deleted on purpose. The first
+    batch of a scan holds `roots`, its last one `scanned`. `reading`: the version of the rules by which images became
+    pixels; None for a batch without rows.
     """
 
     encoder: EncoderInfo
@@ -85,3 +86,4 @@ class EncodedBatch:
     deleted: tuple[Met, ...] = ()
     roots: tuple[str, ...] = ()
     scanned: Scanned | None = field(default=None, repr=False)
+    reading: int | None = None

@@ -10,10 +10,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from looktwice.errors import StoreError, TooManyFailures, UsageError
+from looktwice.errors import Mismatch, StoreError, TooManyFailures, UsageError
 from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
 from looktwice.indexing.encoding import duplicate
-from looktwice.indexing.failures import Failures
+from looktwice.indexing.failures import SKIPPED, Failures
 from looktwice.indexing.prune import prune_gone
 from looktwice.indexing.report import IndexReport
 from looktwice.indexing.seen import Roots, Seen
@@ -105,6 +105,7 @@ class Commit:
         self._progress = progress
         self._clock = self._committed = time.monotonic()
         self._reasons: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
         self._noted: set[object] = set()
         self._rows: list[Row] = []
         self._previews: list[PreviewRow] = []
@@ -164,12 +165,18 @@ class Commit:
             unseen=dict(self.unseen),
             unfit=dict(self.unfit),
             reasons=dict(self._reasons),
+            skipped=dict(self._skipped),
             seconds=round(time.monotonic() - self._clock, 3),
         )
 
     def _note(self, batch: EncodedBatch) -> None:
         """Refuse another encoder; record roots and dtype before the first of their rows."""
         self.table.manifest.check(batch.encoder, self.table.path)
+        if batch.reading not in (None, self.table.manifest.reading):
+            raise Mismatch(
+                f"{self.table.path} reads images by rules {self.table.manifest.reading}, this batch by rules "
+                f"{batch.reading}; encode again with known=table.snapshot()."
+            )
         if (about := (batch.roots, batch.encoder.dtype)) not in self._noted:
             self._noted.add(about)
             self.table.note_run(*about)
@@ -215,6 +222,13 @@ class Commit:
         return earlier is None
 
     def _fail(self, entry: LedgerEntry) -> None:
+        if entry.stage == SKIPPED:
+            self._skipped[entry.reason] += 1
+            self._failures.append(replace(entry, at=self.started))
+            return
+        if self.failures.accepts(entry):
+            self.count["accepted"] += 1
+            return
         self.count["failed"] += 1
         self._reasons[entry.reason] += 1
         self._failures.append(replace(entry, at=self.started))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -13,10 +13,14 @@ import numpy as np
 
 from looktwice.errors import MediaError, ModelError, UsageError
 from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
-from looktwice.indexing.reading import Decoded, Known, Planned, load_ahead
+from looktwice.indexing.failures import SKIPPED
+from looktwice.indexing.naming import apart, named
+from looktwice.indexing.reading import Decoded, Known, Planned, known_rows, load_ahead
 from looktwice.indexing.seen import Hashes, Roots, Seen
 from looktwice.sources import Scan, Source, Unreadable, display
+from looktwice.sources.formats import NEEDS
 from looktwice.sources.prefetch import pixels_of
+from looktwice.sources.reading import NEWEST, Reading
 from looktwice.store import LedgerEntry, PreviewRow, Row, TableReader, batched, metadata_json
 from looktwice.types import Encoder, Item
 
@@ -77,7 +81,9 @@ class _Run:
     ) -> None:
         self.encoder, self.known, self.batch_size, self.threads = encoder, known, batch_size, threads
         self.side, self.restore = side, restore
+        self.reading = Reading(NEWEST if known is None else known.manifest.reading, encoder.info.side)
         self._seen, self._roots = Seen(), Roots()
+        self._folders = {root for root in (known.manifest.roots if known else ()) if root.endswith("/")}
         self._hashes: Hashes | None = None  # of the table; not worth reading for a few items
         self._fresh: list[str] = []  # hashes of rows that are newer than `_hashes`
         self._vectors: dict[VectorKey, FloatArray | MediaError] = {}
@@ -89,7 +95,7 @@ class _Run:
     def batches(self, sources: Iterable[Source | Unreadable]) -> Iterator[EncodedBatch]:
         batch: list[Decoded] = []
         pixels = 0
-        for one in load_ahead(self._plan(sources), self.threads, self.side):
+        for one in load_ahead(self._plan(sources), self.threads, self.reading, self.side):
             if isinstance(one, Failed):
                 self._failures.append(one)
             elif one.unchanged:
@@ -116,7 +122,7 @@ class _Run:
         made = tuple(self._rows), tuple(self._unchanged), tuple(self._failures), self._encoded
         extra = tuple(self._previews), tuple(self._deleted)
         self._clear()
-        return EncodedBatch(self.encoder.info, *made, *extra)
+        return EncodedBatch(self.encoder.info, *made, *extra, reading=self.reading.version)
 
     def _show(self, one: Decoded) -> None:
         if one.preview:
@@ -133,39 +139,35 @@ class _Run:
 
     def _plan(self, sources: Iterable[Source | Unreadable]) -> Iterator[Planned]:
         for chunk in batched(sources, _LOOKUP):
-            known = self._lookup([one.id for one in chunk if isinstance(one, Source)])
-            gone = self._gone([one for one in chunk if isinstance(one, Source) and one.id not in known])
+            new = [one for one in chunk if isinstance(one, Source)]
+            known, gone = known_rows(self.known, self._ids(new), self.side), self._gone(new)
             for one in chunk:
                 if isinstance(one, Unreadable):
-                    entry = LedgerEntry(one.uri, "scan", one.reason, one.detail, one.root, item_id=one.item_id)
+                    stage = SKIPPED if one.reason in NEEDS else "scan"
+                    entry = LedgerEntry(one.uri, stage, one.reason, one.detail, one.root, item_id=one.item_id)
                     yield Failed(entry, None, one.hides, one.torn)
-                elif one.id in gone:
-                    self._deleted.append(Met.of(one))
-                elif (planned := self._admit(one, known.get(one.id))) is not None:
-                    yield planned
+                else:
+                    yield from self._named(one, known, gone)
 
-    def _lookup(self, ids: Sequence[str]) -> dict[str, Known]:
-        columns = ["id", "uri", "root", "sha256", "text", "metadata", "width"]
-        rows = [] if self.known is None else self.known.lookup(ids, columns)
-        shown = self.known.previewed(ids) if self.known is not None and self.side else {}
-        return {
-            row["id"]: Known(
-                row["uri"],
-                row["root"],
-                row["sha256"],
-                row["text"],
-                row["metadata"],
-                picture=row["width"] > 0,
-                preview=shown.get(row["id"]) == row["sha256"],
-            )
-            for row in rows
-        }
+    def _named(self, one: Source, known: Mapping[str, Known], gone: Collection[tuple[str, str]]) -> Iterator[Planned]:
+        """Yield the plan for a source under its id; nothing if it was deleted on purpose or given twice."""
+        source, row = named(one, known, self._seen.get, self._roots)
+        if row is None and (source.root, source.id) in gone:
+            self._deleted.append(Met.of(source))
+        elif (planned := self._admit(source, row)) is not None:
+            yield planned
 
-    def _gone(self, new: Sequence[Source]) -> set[str]:
-        """Return the ids of items that are not in the table because somebody deleted them."""
+    def _ids(self, sources: Sequence[Source]) -> list[str]:
+        """Return the ids that sources may have; both of each as soon as there are several folders."""
+        self._folders.update(source.root for source in sources if source.root.endswith("/"))
+        both = sources if len(self._folders) > 1 else ()
+        return [*(one.id for one in sources), *(apart(one).id for one in both if one.root.endswith("/"))]
+
+    def _gone(self, sources: Sequence[Source]) -> set[tuple[str, str]]:
+        """Return root and id of items that somebody deleted."""
         if self.known is None or self.restore:
             return set()
-        return {name for _, name in self.known.deleted((one.root, one.id) for one in new if one.root)}
+        return self.known.deleted((one.root, name) for one in sources if one.root for name in self._ids([one]))
 
     def _admit(self, source: Source, known: Known | None) -> Planned | None:
         """Return the plan for a source; None if the same item was given twice."""

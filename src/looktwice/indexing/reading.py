@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from looktwice.errors import MediaError
 from looktwice.indexing.batches import Failed
+from looktwice.indexing.failures import SKIPPED
 from looktwice.sources import Source, images
+from looktwice.sources.formats import NEEDS
 from looktwice.sources.prefetch import pixels_of, prefetch
 from looktwice.sources.previews import preview
-from looktwice.store import metadata_json
+from looktwice.sources.reading import WHOLE, Reading
+from looktwice.store import TableReader, metadata_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,6 +32,16 @@ class Known:
     metadata: str
     picture: bool
     preview: bool = False
+
+
+def known_rows(table: TableReader | None, ids: Sequence[str], side: int) -> dict[str, Known]:
+    """Return the rows of a table by id; with `side`, whether it keeps their previews."""
+    if table is None:
+        return {}
+    shown = table.previewed(ids) if side else {}
+    rows = table.lookup(ids, ["id", "uri", "root", "sha256", "text", "metadata", "width"])
+    found = ((row.pop("id"), row.pop("width") > 0, row) for row in rows)
+    return {name: Known(**row, picture=image, preview=shown.get(name) == row["sha256"]) for name, image, row in found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +68,14 @@ class Decoded:
 Planned: TypeAlias = Failed | tuple[Source, Known | None]
 
 
-def load_ahead(plan: Iterable[Planned], threads: int, side: int = 0) -> Iterator[Decoded | Failed]:
+def load_ahead(
+    plan: Iterable[Planned], threads: int, reading: Reading = WHOLE, side: int = 0
+) -> Iterator[Decoded | Failed]:
     """Read and decode the planned items in order, with bounded memory; make previews of `side` pixels, 0 for none."""
-    return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one, side), _pixels, threads)
+    return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one, reading, side), _pixels, threads)
 
 
-def load(source: Source, known: Known | None, side: int = 0) -> Decoded | Failed:
+def load(source: Source, known: Known | None, reading: Reading = WHOLE, side: int = 0) -> Decoded | Failed:
     """Read one item, and decode it if it is new, has changed or lacks its preview."""
     stage = "read"
     try:
@@ -69,21 +84,24 @@ def load(source: Source, known: Known | None, side: int = 0) -> Decoded | Failed
         now = (sha256, source.text, source.picture)
         same = known is not None and (known.sha256, known.text, known.picture) == now
         if same and known is not None:
-            shown = _late_preview(source, data, side) if source.picture and not known.preview else b""
+            shown = _preview(source, data, side) if source.picture and not known.preview else b""
             return Decoded(source, sha256, None, (0, 0), known, same, shown)
         if not source.picture:
             return Decoded(source, sha256, None, (0, 0), known, same)
         stage = "decode"
-        image, size = source.decode(data)
-        return Decoded(source, sha256, image, size, known, same, preview(image, side) if side else b"")
+        image, size = source.decode(data, reading)
+        shown = _preview(source, data, side, image if max(image.size) >= min(side, max(size)) else None)
+        return Decoded(source, sha256, image, size, known, same, shown)
     except MediaError as error:
-        return Failed.of(source, stage, error.reason, error.detail)
+        return Failed.of(source, SKIPPED if error.reason in NEEDS else stage, error.reason, error.detail)
 
 
-def _late_preview(source: Source, data: bytes, side: int) -> bytes:
-    """Return the preview of an item that was indexed without one; "" if there shall be none."""
+def _preview(source: Source, data: bytes, side: int, image: Image | None = None) -> bytes:
+    """Return the preview of an item, from `image` or decoded anew; "" if there shall be none."""
+    if not side:
+        return b""
     try:
-        return preview(source.decode(data)[0], side) if side else b""
+        return preview(image or source.decode(data, Reading(side=side // 2))[0], side)
     except MediaError:  # of bytes that could be decoded once
         return b""
 

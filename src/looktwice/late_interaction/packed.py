@@ -19,9 +19,7 @@ PORTION = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Packed(ABC):
-    """The tokens of n images, one after the other; `lengths` int64 [n] says how many each image has."""
-
-    lengths: Tensor
+    """The tokens of several images, one after the other."""
 
     @abstractmethod
     def cosines(self, query: Tensor) -> Tensor:

@@ -95,7 +95,9 @@ def chance_of_change(
     scores need all ranks.
     """
     if fusion.method != "linear":
-        raise UsageError("--budget auto cannot be used with --fusion rrf; use --fusion p-only or a weight.")
+        raise UsageError(
+            "A budget that stops early cannot be used with the fusion rrf; use the fusion p-only or a weight."
+        )
     if not rest:
         return 0.0
     if len(scored) < top:

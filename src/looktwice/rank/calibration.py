@@ -140,10 +140,13 @@ def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:
     looks = [look for look in conditions.get("second_look") or [] if look]
     own = [{key: _setting(look.get(key)) for key in _SOURCE} for look in looks]
     if not own or any(other != own[0] for other in own):
-        raise UsageError("Calibration needs one fixed prompt: pass --prompt NAME and --ties default or coarse.")
+        raise UsageError(
+            "Calibration needs one fixed prompt: name it (prompt=, --prompt), with the ties default or coarse."
+        )
     seen = conditions.get("candidates_from", [])
     codecs = {str(found.get("tokens_key", "")) for found in seen}
     unusual = {"asymmetric": True} if any(found.get("asymmetric") for found in seen) else {}
+    unusual |= {"maxsim": conditions["maxsim"]} if conditions.get("maxsim") else {}
     penalty = looks[0].get("repetition_penalty", 1.0)
     unusual |= {} if penalty == 1.0 else {"repetition_penalty": penalty}
     return {"encoder": dict(conditions.get("encoder", {})), **own[0], "tokens": ",".join(sorted(codecs)), **unusual}

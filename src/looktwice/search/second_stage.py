@@ -24,7 +24,7 @@ from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.run_record import RunStats
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import CandidateRef, LoadError
-from looktwice.types import Candidate, Hit, Item, PairScores
+from looktwice.types import SCORED, Candidate, Hit, Item, PairScores
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class SecondStage:
     ) -> None:
         if config.budget.epsilon is not None and reranker.listwise:
             raise UsageError(
-                "--budget auto scores in several calls, but --score-mode choice needs all candidates in one; "
-                "use --budget all."
+                "A budget that stops early scores in several calls, but the score mode choice needs all candidates in "
+                "one; use the budget all."
             )
         self.reranker, self.loader, self.config, self.depth = reranker, loader, config, depth
         self.first_pass = first_pass
@@ -122,7 +122,7 @@ class SecondStage:
         """Estimate the chance that an unscored candidate would enter the top."""
         config, shortlist = self.config, request.shortlist
         assert config.calibration is not None
-        done = [i for i, status in enumerate(scores.status) if status == "ok"]
+        done = [i for i, status in enumerate(scores.status) if status in SCORED]
         seen = [(blended(shortlist[i], config.fusion), float(scores.p[i])) for i in done]
         left = shortlist[len(scores.p) : len(request.candidates)]
         best = max(candidate.coarse for candidate in shortlist)

@@ -11,8 +11,6 @@ from looktwice.sources.uri import is_url
 from looktwice.store import TableReader
 from looktwice.types import Candidate, Hit
 
-_OWN = ("status", "coarse_rank", "entropy", "off_mass", "calibrated")
-
 
 class HitMaker:
     """Makes the JSON of hits of one table."""
@@ -61,7 +59,7 @@ class HitMaker:
             "folded": made_of.get("folded"),
         }
         if self.explain:
-            made["explain"] = plain({k: v for k, v in made_of.items() if k not in _OWN})
+            made["explain"] = plain(made_of)
         return made
 
 

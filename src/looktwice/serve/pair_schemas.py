@@ -137,7 +137,7 @@ class Message(Strict):
     content: str | list[ContentPart]
 
 
-class Question(Strict):
+class PredicateQuestion(Strict):
     """A yes-or-no question; its instructions may hold an image of its own."""
 
     type: Literal["predicate"] = "predicate"
@@ -150,7 +150,7 @@ class DecisionRequest(Strict):
 
     model: str | None = None
     input: str | list[Message]
-    questions: list[Question] = Field(min_length=1, max_length=400)
+    questions: list[PredicateQuestion] = Field(min_length=1, max_length=400)
     user: str | None = None
     timeout_s: float | None = Field(default=None, gt=0, le=3600)
 

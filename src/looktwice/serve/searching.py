@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,9 +16,7 @@ from looktwice.serve.jobs import Emit
 from looktwice.serve.problems import Problem
 from looktwice.serve.schemas import SearchRequest
 from looktwice.serve.scorers import block_rows
-from looktwice.serve.service import Service
 from looktwice.serve.tables import ServedTable, variant
-from looktwice.sources.loader import CandidateRef, LoadError
 from looktwice.types import Candidate, Item, PairScores
 
 
@@ -34,46 +33,67 @@ class WatchedStage(SecondStage):
         return super().rerank(query, shortlist, top)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The parts of a search that were read from the request: items, or {"item": id} for items of the table."""
+
+    query: Item | Mapping[str, str] | None
+    like: Sequence[Item | Mapping[str, str]] = ()
+    unlike: Sequence[Item | Mapping[str, str]] = ()
+
+    @property
+    def positive(self) -> int:
+        """Return how many items the second look compares each candidate with."""
+        return len(self.like) + (self.query is not None)
+
+    def ids(self) -> dict[str, str]:
+        """Return the part of the request by the id of each stored item that it names."""
+        parts = [
+            ("query.item", self.query),
+            *(("like", one) for one in self.like),
+            *(("unlike", u) for u in self.unlike),
+        ]
+        return {one["item"]: param for param, one in parts if isinstance(one, Mapping)}
+
+
 class Search:
     """One search: `run` does it and may be called once, on a thread that may block."""
 
-    def __init__(self, service: Service, served: ServedTable, asked: SearchRequest, query: Item | None) -> None:
-        self.service, self.served, self.asked, self.query = service, served, asked, query
+    def __init__(self, served: ServedTable, request: SearchRequest, asked: Asked) -> None:
+        self.served, self.request, self.asked = served, request, asked
 
     def run(self, emit: Emit) -> dict[str, Any]:
         """Return the body of the answer. Emits `first`, `scores` and `end` if the request wants a stream."""
-        asked, begin = self.asked, time.perf_counter()
+        request, begin = self.request, time.perf_counter()
         base = self.served.retriever()
-        maker = HitMaker(self.served.name, base.table, asked.explain)
-        teller = _Teller(emit, maker, begin) if asked.stream else None
-        changes = {"fusion": asked.fusion, "shortlist": asked.shortlist, "prompt": asked.prompt}
+        self._check_ids(base)
+        maker = HitMaker(self.served.name, base.table, request.explain)
+        teller = _Teller(emit, maker, begin) if request.stream else None
+        changes = {"fusion": request.fusion, "shortlist": request.shortlist, "prompt": request.prompt}
         seen = teller.first if teller else lambda shortlist: None
         retriever = variant(base, changes, partial(WatchedStage, seen=seen))
-        query = self.query if self.query is not None else self._stored(base)
         if teller and (ticket := current.get()) is not None:
             ticket.tell = teller.scores
-        answer = self._search(retriever, query)
+        answer = self._search(retriever)
         body = {"hits": maker.ranked(answer.hits), **_about(answer)}
         if teller:
             teller.rest(answer)
             emit("end", body)
         return body
 
-    def _search(self, retriever: Retriever, query: Item) -> Answer:
-        asked = self.asked
-        rerank = asked.rerank and retriever.reranker is not None
-        more: dict[str, Any] = {}
-        if asked.where is not None:
-            more["where"] = asked.where
-        return retriever.search(query, k=asked.k, rerank=rerank, **more)
+    def _search(self, retriever: Retriever) -> Answer:
+        request, asked = self.request, self.asked
+        rerank = request.rerank and retriever.reranker is not None
+        examples: dict[str, Any] = {"like": asked.like, "unlike": asked.unlike}
+        return retriever.search(asked.query, k=request.k, rerank=rerank, where=request.where, **examples)
 
-    def _stored(self, retriever: Retriever) -> Item:
-        """Return the item of the table that is the query."""
-        name = str(self.asked.query.item)
-        entry = retriever.loader.find([name])[0]
-        if isinstance(entry, LoadError):
-            raise Problem(404, "unknown_item", "The table has no item of this id.", "query.item")
-        return load_entry(self.service, entry, "query.item")
+    def _check_ids(self, retriever: Retriever) -> None:
+        """Raise Problem for an id that is no item's; the library would say where the table lies."""
+        wanted = self.asked.ids()
+        found = {row["id"] for row in retriever.table.lookup(wanted, ["id"])}
+        for name, param in wanted.items():
+            if name not in found:
+                raise Problem(404, "unknown_item", "The table has no item of this id.", param)
 
 
 class _Teller:
@@ -81,7 +101,7 @@ class _Teller:
 
     def __init__(self, emit: Emit, maker: HitMaker, begin: float) -> None:
         self._emit, self._maker, self._begin = emit, maker, begin
-        self._told: set[str] = set()
+        self._told: dict[str, dict[str, Any]] = {}
         self._first, self._total = False, 0
 
     def first(self, shortlist: Sequence[Candidate]) -> None:
@@ -113,22 +133,14 @@ class _Teller:
         )
 
     def _send(self, rows: list[dict[str, Any]]) -> None:
-        self._told |= {row["id"] for row in rows}
+        """Tell rows; of a candidate that several examples were compared with, the best so far."""
+        best = [max(self._told.get(row["id"], row), row, key=lambda one: one["p"] or 0.0) for row in rows]
+        self._told |= {row["id"]: row for row in best}
         if rows:
-            self._emit("scores", {"scores": rows, "done": len(self._told), "total": max(self._total, len(self._told))})
+            self._emit("scores", {"scores": best, "done": len(self._told), "total": max(self._total, len(self._told))})
 
     def _seconds(self) -> float:
         return round(time.perf_counter() - self._begin, 4)
-
-
-def load_entry(service: Service, entry: CandidateRef, param: str) -> Item:
-    """Read a stored item's image, and return it with its text. Raises Problem if its file cannot be read."""
-    from looktwice.sources.loader import ImageLoader
-
-    found = next(iter(next(iter(ImageLoader(0).load([entry])))))
-    if isinstance(found, LoadError):
-        raise Problem(409, "image_missing", f"The item's image cannot be read ({found.why.reason}).", param)
-    return found
 
 
 def _about(answer: Answer) -> dict[str, Any]:

@@ -106,6 +106,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_local(settings: Settings) -> bool:
+    """Return whether only people at this machine can call, who may then see paths of its files."""
+    return is_loopback(settings.host) and not settings.api_keys and not settings.cors
+
+
 def read_keys(path: Path) -> tuple[SecretStr, ...]:
     """Return the keys of a file, one a line; empty lines and lines that begin with # do not count."""
     try:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from looktwice.errors import MediaError
 from looktwice.sources import images
+from looktwice.sources.reading import WHOLE, Reading
 from looktwice.sources.records import MAX_DEPTH, Source, text_is_clean
 from looktwice.sources.uri import MAX_BYTES, MEMORY, file_uri, is_url
 from looktwice.types import text_is_utf8
@@ -43,9 +44,11 @@ class MemorySource(Source):
             return self.data
         return b"RGB %d %d\n" % self.pixels.size + self.pixels.tobytes()
 
-    def decode(self, data: bytes) -> tuple[Image, images.Size]:
+    def decode(self, data: bytes, reading: Reading = WHOLE) -> tuple[Image, images.Size]:
         """Return the image and its size."""
-        return images.load(data) if self.pixels is None else (self.pixels, self.pixels.size)
+        if self.pixels is None:
+            return images.load(data, reading)
+        return images.reduced(self.pixels, reading), self.pixels.size
 
 
 def item_id(value: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ Importing this package loads neither LanceDB nor Arrow; opening a table does.
 
 from looktwice.store.ann import IndexInfo
 from looktwice.store.conditions import Where, compile_where
+from looktwice.store.group import TableGroup
 from looktwice.store.lance import batched, is_in
 from looktwice.store.ledger import Ledger, LedgerEntry, LedgerReader
 from looktwice.store.location import LocalFolder, Location, exists
@@ -31,6 +32,7 @@ __all__ = [
     "Row",
     "Snapshot",
     "Table",
+    "TableGroup",
     "TableReader",
     "TokenRow",
     "Where",

@@ -102,7 +102,7 @@ class Table(TableReader):
 
     def snapshot(self) -> Snapshot:
         """Return the newest version as a view that never changes; this takes a few milliseconds at most."""
-        return Snapshot(self.location, self._database)
+        return Snapshot(self.location, self._database, self._matrices)
 
     @contextmanager
     def writer(self, wait: float = 0) -> Iterator[Table]:
@@ -143,6 +143,7 @@ class Table(TableReader):
             previews.drop_stale(self._extras.get(previews.NAME), fresh)
             self._items.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
             deleted.forget(self._extras.get(deleted.NAME), ((row.root, row.id) for row in rows))
+            maintenance.tidy_after_write(self._items, len(rows))
 
     def put_previews(self, rows: Sequence[PreviewRow]) -> None:
         """Write previews in one atomic commit; they replace those of the same items."""
@@ -248,6 +249,7 @@ class Table(TableReader):
         """Write visual tokens in one atomic commit; they replace those of the same item and token set."""
         with self.writer():
             tokens.put_codes(self._tokens, self.path, rows)
+            maintenance.tidy_after_write(self._tokens, len(rows))
 
     def put_codebook(self, data: bytes) -> str:
         """Store a codebook and return its SHA-256 (hex), which `codebook` takes."""

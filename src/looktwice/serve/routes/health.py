@@ -8,8 +8,9 @@ from fastapi.responses import JSONResponse, Response
 from looktwice.serve import problems
 from looktwice.serve.problems import Problem
 from looktwice.serve.service import service_of
+from looktwice.serve.strict_route import StrictRoute
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], route_class=StrictRoute)
 
 
 @router.get("/healthz", summary="Say that the process is alive.")

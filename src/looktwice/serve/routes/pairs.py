@@ -26,9 +26,10 @@ from looktwice.serve.pairs import (
 )
 from looktwice.serve.problems import Problem
 from looktwice.serve.service import Service, service_of
+from looktwice.serve.strict_route import StrictRoute
 from looktwice.types import Item, PairScores
 
-router = APIRouter(tags=["pairs"])
+router = APIRouter(tags=["pairs"], route_class=StrictRoute)
 
 
 @router.post("/v1/rerank", response_model=shapes.RerankResponse, summary="Rank documents for a query.")
@@ -181,7 +182,7 @@ def _rows(scores: PairScores | None) -> list[dict[str, Any]]:
     ]
 
 
-def _answers(questions: Sequence[shapes.Question], scores: PairScores) -> list[dict[str, Any]]:
+def _answers(questions: Sequence[shapes.PredicateQuestion], scores: PairScores) -> list[dict[str, Any]]:
     answers = []
     for i, question in enumerate(questions):
         off = known(scores.off_mass[i])
