@@ -15,6 +15,7 @@ from looktwice.cli import options, tokens
 from looktwice.cli.console import TerminalBar, emit, note, plural, progress, say, size
 from looktwice.cli.folders import FolderOptions, among, changes, needs_extras
 from looktwice.cli.groups import grouped
+from looktwice.cli.kept import Kept, tell_kept
 from looktwice.cli.options import DEFAULT_ENCODER
 from looktwice.cli.presets import Preset, note_drawings
 from looktwice.errors import Mismatch, UsageError
@@ -59,6 +60,7 @@ def index(
     mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,
     codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = "pq8",
     preset: Preset = None,
+    kept: Kept,
     folders: FolderOptions,
     limits: options.ImageLimits,
     compute: options.Compute,
@@ -77,12 +79,13 @@ def index(
 
     columns = parse_columns(column or ())
     _check_tokens(mllm, codec, limits)
+    kept.side  # noqa: B018  # raises now, before the encoder is loaded
     known = Table.open(path) if (path / "manifest.json").exists() else None
     found = folders.scan(sources, urls.allowed, () if known is None else known.manifest.roots)
     compute.set_threads()
     encodes = encoder_for(encoder, known, compute)
-    opened = Table.create(path, encodes.info, columns) if known is None else _with_columns(known, columns)
-    settings = {"batch_size": batch_size, "max_failures": max_failures, "prune": prune}
+    opened = _with_columns(kept.table(path, known, encodes.info, columns), columns)
+    settings = {"batch_size": batch_size, "max_failures": max_failures, "prune": prune, "restore": kept.restore}
     note_drawings([opened.manifest.encoder.name, *([] if mllm is None else [mllm])])
     report = _fill(opened, found, encodes, folders.scan(sources, urls.allowed), settings)
     built = _build_index(opened)
@@ -196,6 +199,7 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
     say(f"{plural(len(table), 'item')}, {size(per_item['total'])} each; encoder {table.manifest.encoder.name}")
     if built:
         say(f"search index: {built['kind']}, recall@100 {built['recall']:.4f} on {built['sample']} of its own rows")
+    tell_kept(table, report)
     if report.ignored:
         note(_passed_over(report.ignored))
     if report.skipped:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from looktwice.errors import UnknownName
-from looktwice.store import ann, maintenance, matrix, tokens
+from looktwice.store import ann, deleted, maintenance, matrix, previews, tokens
 from looktwice.store.conditions import Where
 from looktwice.store.empty import why_empty
+from looktwice.store.extras import open_extras
 from looktwice.store.lance import batched, filtering, is_in, plain_errors
 from looktwice.store.ledger import LedgerReader
 from looktwice.store.location import Location
@@ -55,9 +56,11 @@ class TableReader:
                 manifest = Manifest.read(self.location)
                 # New handles, because another thread may still be reading through the old ones.
                 tokens_, items, failures = map(self._database.open_table, ("tokens", "items", "ledger"))
+                extras = open_extras(self.location, self._database)
                 if Manifest.read(self.location) == manifest:
                     break
         self.manifest, self._items, self._tokens, self._failures = manifest, items, tokens_, failures
+        self._extras: dict[str, Any] = extras
         self._schema = self._items.schema
         self.columns = declared(self._schema)
         self.filters = filterable(self._schema)
@@ -146,6 +149,23 @@ class TableReader:
         """Return 16 hex digits over the ids, bytes and texts of all items, independent of their order."""
         return maintenance.digest(self.rows(["id", "sha256", "text"]))
 
+    def preview(self, item_id: str, sha256: str | None = None) -> bytes | None:
+        """Return the small WebP of an item's image, None if the table keeps none. `sha256` saves a look-up."""
+        with plain_errors(self.path, "reading a preview"):
+            if sha256 is None:
+                sha256 = next((row["sha256"] for row in self.lookup([item_id], ["sha256"])), "")
+            return previews.read(self._extras.get(previews.NAME), item_id, sha256)
+
+    def previewed(self, ids: Iterable[str]) -> dict[str, str]:
+        """Return id -> SHA-256 of the image for those of `ids` that have a preview."""
+        with plain_errors(self.path, "reading previews"):
+            return previews.hashes(self._extras.get(previews.NAME), ids)
+
+    def deleted(self, items: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Return those of the items (root, id) that were deleted on purpose and have not come back."""
+        with plain_errors(self.path, "reading what was deleted"):
+            return deleted.find(self._extras.get(deleted.NAME), items)
+
     def read_codes(self, ids: Sequence[str], tokens_key: str) -> list[TokenRow | None]:
         """Return the visual tokens of `ids` in their order; None for an item without tokens of this set."""
         return tokens.read_codes(self._tokens, self.path, ids, tokens_key)
@@ -182,6 +202,8 @@ class TableReader:
             "items": len(self),
             "failed": len(self.ledger),
             "tokens": int(self._tokens.count_rows()),
+            "previews": {"side": self.manifest.previews, "count": self._count_extra(previews.NAME)},
+            "deleted": self._count_extra(deleted.NAME),
             "encoder": {"name": encoder.name, "revision": encoder.revision, "dim": encoder.dim},
             "dtypes": list(self.manifest.dtypes),
             "roots": list(self.manifest.roots),
@@ -195,6 +217,9 @@ class TableReader:
     def export(self, target: str | Path) -> Path:
         """Write vectors, ids and metadata to a .parquet file, or items.parquet in a folder. Return the file's path."""
         return maintenance.export(self._items, Path(target), self.manifest.encoder.dim)
+
+    def _count_extra(self, name: str) -> int:
+        return int(self._extras[name].count_rows()) if name in self._extras else 0
 
     def _space(self) -> Space:
         manifest = self.manifest
