@@ -30,7 +30,8 @@ from looktwice.evaluate.bootstrap import difference
 from looktwice.evaluate.datasets import Dataset
 from looktwice.evaluate.scenes import FULL, SMALL, ScenesSize, build
 from looktwice.experiment import Plan, run_benchmark
-from looktwice.experiment.answers import Answers, Stored
+from looktwice.experiment.answers import Answers
+from looktwice.experiment.stored import Stored
 from looktwice.rank import Fusion
 from looktwice.rank.budget import BLOCK, chance_of_a_miss
 from looktwice.rank.calibration import Calibration, Sample, fit

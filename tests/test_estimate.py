@@ -10,8 +10,9 @@ import pytest
 from looktwice.codecs import token_count
 from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.estimate.cost import Text, estimate, language_tokens, pair_cost
-from looktwice.estimate.shapes import FAMILIES, load_config, patches, picture_layout, public_shapes, shape
+from looktwice.estimate.shapes import load_config, patches, picture_layout, public_shapes, shape
 from looktwice.models.decoders import TEXT_DEFAULTS
+from looktwice.score.local.families.costs import COSTS
 from looktwice.types import Block
 
 SHORT = Text(20, 10, 25)
@@ -113,7 +114,7 @@ EXPERTS = {"enable_moe_block": True, "num_experts": 5, "top_k_experts": 2, "moe_
 
 @pytest.mark.parametrize(
     ("family", "more"),
-    [*((family, {}) for family in sorted(FAMILIES)), ("gemma4", {**EXPERTS, "attention_k_eq_v": True})],
+    [*((family, {}) for family in sorted(COSTS)), ("gemma4", {**EXPERTS, "attention_k_eq_v": True})],
 )
 def test_weights_are_those_of_the_real_architecture(family: str, more: dict) -> None:
     """Count the matrices of a tiny random model, on the meta device."""
@@ -199,11 +200,11 @@ def test_gemma_4_scales_every_picture_to_its_budget(size, shape_of) -> None:
     assert isinstance(block, Block) and (block.h, block.w) == shape_of
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(COSTS))
 def test_what_config_json_leaves_out_is_what_transformers_assumes(family: str) -> None:
     from transformers import AutoConfig
 
-    text_type, vision = FAMILIES[family]
+    text_type, vision = COSTS[family].text_type, COSTS[family].vision
     ours = shape({"model_type": family, "text_config": {"model_type": text_type}})
     config = AutoConfig.for_model(family, **({"vision_config": {}} if family == "gemma4" else {}))
     theirs = shape(json.loads(config.to_json_string(use_diff=False)))

@@ -20,11 +20,12 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"types", "files", "checked"}),
     frozenset({"models", "sources"}),
-    frozenset({"encode", "store", "codecs", "score", "rank", "evaluate"}),
+    frozenset({"encode", "store", "codecs", "late_interaction", "score", "rank", "evaluate"}),
     frozenset({"indexing", "token_index", "estimate", "testing"}),
     frozenset({"search"}),
     frozenset({"report"}),
     frozenset({"experiment"}),
+    frozenset({"serve", "client"}),
     frozenset({"cli", "integrations"}),
 )
 DOORS = {"__init__", "__main__"}

@@ -99,10 +99,11 @@ def test_ledger_lines_go_when_the_file_is_mended_or_gone(made: Collection) -> No
 
 def test_lines_of_a_list_that_share_a_picture_fail_and_recover_one_by_one(made: Collection, tmp_path: Path) -> None:
     made.save(good="red")
+    (made.folder / "bad.png").write_bytes(b"no image")
     records = [
         {"id": "a", "image": "no.png", "text": "one"},
         {"id": "b", "image": "no.png", "text": "two"},
-        {"id": "c", "image": "pictures/good.png", "year": "soon"},
+        {"id": "c", "image": "pictures/bad.png"},
         {"id": "d", "image": "pictures/good.png"},
         {"id": "e", "image": "pictures/good.png", "text": "five"},
     ]
@@ -121,9 +122,9 @@ def test_lines_of_a_list_that_share_a_picture_fail_and_recover_one_by_one(made: 
         assert told(*records) == {
             "a": ("missing", f"line 1, id 'a', {nowhere}"),
             "b": ("missing", f"line 2, id 'b', {nowhere}"),
-            "c": ("bad-record", told(*records)["c"][1]),
+            "c": ("not-an-image", told(*records)["c"][1]),
         }
-    assert told(*records)["c"][1].startswith(f"line 3, id 'c', {made.folder}/good.png: ")
+    assert told(*records)["c"][1].startswith(f"line 3, id 'c', {made.folder}/bad.png: ")
     again = {"id": "d", "text": "words"}
     assert set(told(*records, again)) == {"a", "b", "c", "d"}
     assert told(*records, again)["d"][1].startswith("line 6, id 'd': the id 'd' belongs to ")
@@ -135,7 +136,7 @@ def test_lines_of_a_list_that_share_a_picture_fail_and_recover_one_by_one(made: 
     assert {name: why[0] for name, why in told("bad line\n", *records).items()} == {
         "bad line\n": "bad-record",
         "b": "missing",
-        "c": "bad-record",
+        "c": "not-an-image",
     }
 
 
@@ -263,6 +264,7 @@ def test_rows_of_a_placeholder_are_looked_up_once(made: Collection, monkeypatch:
     monkeypatch.setattr(Table, "find_images", lambda self, sums: find(self, asked.append(set(sums)) or asked[-1]))
     made.save(first="red")
     made.index()
+    asked.clear()
     made.save(**{f"x{number}": "red" for number in range(6)})
     report = made.index(batch_size=2)
     assert (report.added, report.encoded) == (6, 0) and sum(map(len, asked)) == 1
@@ -294,7 +296,8 @@ def test_texts_and_metadata(made: Collection) -> None:
     lines = [{"id": "t", "text": "zoo", "year": 1999}, {"id": "u", "text": "a", "metadata": {"year": "1999"}}]
     (made.folder / "l.jsonl").write_text("\n".join(map(json.dumps, lines)))
     report = made.index(made.folder / "l.jsonl")
-    assert (report.added, report.reasons) == (1, {"bad-record": 1})
+    assert (report.added, report.reasons, report.unfit) == (2, {}, {"year": 1})
+    assert made.table.count("year IS NULL") == 1 and made.table.get(["u"])[0].metadata == {"year": "1999"}
     (row,) = made.table.get(["t"])
     assert (row.text, row.width, row.height, row.metadata) == ("zoo", 0, 0, {"year": 1999})
     assert np.allclose(row.vector[12:], np.array([0, 0, 2, 1]) / np.sqrt(5), atol=1e-3)

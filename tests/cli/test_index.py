@@ -93,7 +93,7 @@ def test_max_failures_stops(looktwice: Looktwice, pictures: Path) -> None:
         (["info", "pictures"], "not a looktwice table"),
         (["delete", "t.lt"], "either ids or --where"),
         (["delete", "t.lt", "red-0.png", "--where", "id = 'x'"], "exactly one of them"),
-        (["delete", "t.lt", "--where", "colour = 'red'"], "--column KEY:TYPE"),
+        (["delete", "t.lt", "--where", "colour = 'red'"], "KEY:TYPE"),
         (["delete", "t.lt", "--where", "((("], "filter"),
         (
             ["delete", "t.lt", "--yes", "--where", "true) AND_ONLY id = 'zzz'"],

@@ -10,7 +10,7 @@ from conftest import Looktwice
 from looktwice.codecs import parse_codec
 from looktwice.encode import name as encoder_name
 from looktwice.models.catalog import ENTRIES
-from looktwice.rank.fusion import Fusion
+from looktwice.rank.fusion_rule import Fusion
 from looktwice.score.local.retrace import Retrace
 from looktwice.score.prompting import built_in
 from looktwice.score.readout import modes

@@ -390,3 +390,37 @@ def test_rerank_of_ids_that_are_nowhere_says_so(looktwice: Looktwice, table: Pat
     Path("run").write_text('{"q": {"x/red-0.jpg": 0.5, "x/red-1.jpg": 0.4}}')
     done = looktwice("rerank", "run", "pictures", "--queries", asked)
     assert done.code == 2 and "x/red-0.jpg" in done.err
+
+
+def test_examples_of_what_to_find_and_what_not(looktwice: Looktwice, table: Path) -> None:
+    done = looktwice("search", table, "pictures/red-0.png", "--like", "blue-0.png", "--no-rerank", "--json", "-k", "12")
+    assert done.code == 0 and {record["id"] for record in done.records[:9]} >= {"grey-0.png", "red-0.png", "blue-1.png"}
+    assert "blue-0.png" not in {record["id"] for record in done.records}
+    assert done.records[0]["query"] == "pictures/red-0.png + blue-0.png"
+    done = looktwice(
+        "search", table, "--like", "grey", "--unlike", "pictures/red-0.png", "--no-rerank", "--json", "-k", "12"
+    )
+    assert [record["id"][:-6] for record in done.records[-3:]] == ["red"] * 3
+    done = looktwice("search", table, "--like", "red", "--like", "blue", "-k", "1", "--examples", "mean")
+    assert done.code == 0 and "24 of 24 candidates" in done.err
+
+
+def test_examples_that_are_neither_file_nor_item(looktwice: Looktwice, table: Path) -> None:
+    done = looktwice("search", table, "--like", "nowhere.jpg", "--no-rerank")
+    assert done.code == 2 and "neither a file nor an item" in done.err
+    done = looktwice("search", table, "--unlike", "red", "--no-rerank")
+    assert done.code == 2 and "query is missing" in done.err
+    done = looktwice("search", table, "red", "--like", "blue", "--examples", "mean", "--no-rerank")
+    assert done.code == 2 and "no effect" in done.err
+
+
+def test_two_tables_are_searched_as_one(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9), (240, 0, 10)).save(tmp_path / "other.png")
+    assert looktwice("index", "b.lt", "other.png").code == 0
+    done = looktwice("search", "t.lt", "--table", "b.lt", "red", "--json", "-k", "13", "--report", "r.html")
+    assert done.code == 0 and "13 of 13 candidates" in done.err
+    assert {record["id"] for record in done.records} >= {"t.lt/red-0.png", "b.lt/other.png"} and len(done.records) == 13
+    done = looktwice("search", "t.lt", "--table", "b.lt", "--like", "b.lt/other.png", "--no-rerank", "--json")
+    assert done.records[0]["id"] == "t.lt/red-0.png"
+    done = looktwice("search", "t.lt", "--table", "t.lt", "red")
+    assert done.code == 2 and "named twice" in done.err

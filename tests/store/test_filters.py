@@ -89,7 +89,7 @@ def test_what_passes_has_its_brackets_in_pairs(where: str) -> None:
     assert bare == ""
 
 
-@pytest.mark.parametrize("where", [{"id": "a"}, True, 3, ["id"]])
+@pytest.mark.parametrize("where", [True, 3, ["id"]])
 def test_a_filter_is_a_text(table: Table, where: object) -> None:
     table.add([row("a")])
     with pytest.raises(UsageError, match="must be SQL text"):

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -114,15 +114,9 @@ class Outputs:
             mute_stdout()
 
     def _show(self, name: str, answer: Answer) -> None:
-        if self.json:
-            for hit in answer.hits:
-                emit(record(name, hit))
-        elif self.queries is None or (self.run is None and self.report is None):
+        if self.json or self.queries is None or (self.run is None and self.report is None):
             title = None if self.queries is None else f"query {name}"
-            table(["#", "id", ">score", ">coarse", ">p", ">moved"], [_cells(hit) for hit in answer.hits], title=title)
-            if self.explain:
-                for hit in answer.hits:
-                    say(f"{hit.rank} {hit.id}: {in_words(hit)}")
+            show_hits(name, answer.hits, json=self.json, explain=self.explain, title=title)
 
     @cached_property
     def _viewer(self) -> Viewer:
@@ -152,6 +146,17 @@ class Outputs:
             note(f"Report: {self.report}{cut}")
 
 
+def show_hits(name: str, hits: Sequence[Hit], *, json: bool, explain: bool, title: str | None = None) -> None:
+    """Write the hits of one query: JSON lines, or a table and, with `explain`, sentences on each score."""
+    if json:
+        for hit in hits:
+            emit(record(name, hit))
+        return
+    _table(hits, title)
+    for hit in hits if explain else ():
+        say(f"{hit.rank} {hit.id}: {in_words(hit)}")
+
+
 def record(query: str, hit: Hit) -> dict[str, Any]:
     """Return one line of --json."""
     return {
@@ -163,13 +168,27 @@ def record(query: str, hit: Hit) -> dict[str, Any]:
         "p": hit.p,
         "scored": hit.scored,
         "explain": hit.explain,
+        **({"folded": hit.folded} if hit.folded else {}),
+        **({} if hit.maxsim is None else {"maxsim": hit.maxsim}),
     }
 
 
-def _cells(hit: Hit) -> tuple[object, ...]:
+def _table(hits: Sequence[Hit], title: str | None) -> None:
+    """Write hits as a table, with columns for a middle look and for folded near-duplicates where there are any."""
+    middle = any(hit.maxsim is not None for hit in hits)
+    columns = ["#", "id", ">score", ">coarse", *([">maxsim"] if middle else []), ">p", ">moved"]
+    rows = [_cells(hit, middle) for hit in hits]
+    if any(hit.folded for hit in hits):
+        columns.append(">alike")
+        rows = [(*row, f"+{len(hit.folded)}" if hit.folded else "") for row, hit in zip(rows, hits, strict=True)]
+    table(columns, rows, title=title)
+
+
+def _cells(hit: Hit, middle: bool) -> tuple[object, ...]:
     before = (hit.explain or {}).get("coarse_rank")
     moved = "" if not before or before == hit.rank else f"{'↑' if before > hit.rank else '↓'}{abs(before - hit.rank)}"
-    return hit.rank, hit.id, number(hit.score), number(hit.coarse), number(hit.p), moved
+    scores = [hit.score, hit.coarse, *([hit.maxsim] if middle else []), hit.p]
+    return hit.rank, hit.id, *map(number, scores), moved
 
 
 def check_outputs(run: Path | None, report: Path | None, *, overwrite: bool = True) -> None:

@@ -50,6 +50,8 @@ def delete(
         if not yes:
             _ask(opened, ids, where)
         gone = opened.delete(ids=ids) if ids else opened.delete(where=where)
+        if where is not None and not gone:
+            note(opened.why_empty(where))
     unknown = len(set(ids)) - gone if ids else 0
     if json:
         emit({"deleted": gone, "unknown": unknown, "items": len(opened)})

@@ -17,6 +17,10 @@ def in_words(hit: Hit) -> str:
 
 def _parts(hit: Hit, made_of: Mapping[str, Any]) -> Iterator[str]:
     yield f"first look: cosine {number(hit.coarse)}, place {made_of.get('coarse_rank', '?')}"
+    if hit.maxsim is not None:
+        yield f"middle look: {number(hit.maxsim)}"
+    if hit.folded:
+        yield f"near-duplicates: {', '.join(hit.folded)}"
     if hit.p is None:
         yield f"second look: none ({made_of.get('status', 'not scored')})"
         return

@@ -19,6 +19,7 @@ from looktwice.cli import (
     delete,
     demo,
     doctor,
+    duplicates,
     estimate,
     eval,
     export,
@@ -28,6 +29,7 @@ from looktwice.cli import (
     models,
     rerank,
     search,
+    serve,
     tokens,
 )
 from looktwice.cli.console import mute_stdout, note, show_warnings
@@ -124,8 +126,8 @@ def looktwice(
     show_warnings()
 
 
-SEARCHING = (demo, index, search, rerank, calibrate, eval)
-KEEPING = (info, ledger, delete, export, tokens, estimate, models, doctor)
+SEARCHING = (demo, index, search, rerank, calibrate, eval, serve)
+KEEPING = (info, ledger, duplicates, delete, export, tokens, estimate, models, doctor)
 for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
 
-from looktwice.cli import options
+from looktwice.cli import options, server_facts, server_options
 from looktwice.cli.console import emit, table
 from looktwice.cli.fits import show_fits
 from looktwice.cli.shown_prompts import show_prompts
@@ -36,6 +36,13 @@ def models(
     show: Annotated[
         bool, typer.Option("--show", help="Print built-in prompts as files: models prompt NAME --show.")
     ] = False,
+    probe: Annotated[
+        str | None,
+        typer.Option(help="Ask a server what it can do, such as http://HOST:PORT/v1#MODEL.", show_default=False),
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=1, help="With --probe: estimate the tokens of this many pairs.")] = 1000,
+    api_key_file: server_options.ApiKeyFile = None,
+    price: server_options.Price = None,
     json: options.Json = False,
 ) -> None:
     """List the names that --encoder, --mllm, --prompt, --codec and other options take, and their requirements.
@@ -50,11 +57,20 @@ def models(
       looktwice models --fits --items 50000
 
       looktwice models prompt object --show
+
+      looktwice models --probe http://127.0.0.1:8000/v1 --pairs 10000
     """
+    if probe is not None:
+        return server_facts.show(probe, pairs, api_key_file, price, json)
     if fits:
         return show_fits(items, json)
     if show:
         return show_prompts(names or ())
+    _list_choices([name.removeprefix("--") for name in names or ()], json)
+
+
+def _list_choices(names: Sequence[str], json: bool) -> None:
+    """Show the choices of these options, or of all."""
     lists = {
         "preset": _presets,
         "encoder": _encoders,
@@ -65,7 +81,7 @@ def models(
         "retrace": _retraces,
         "codec": _codecs,
     }
-    wanted = [name.removeprefix("--") for name in names or ()] or list(lists)
+    wanted = names or list(lists)
     for name in wanted:
         if name not in lists:
             raise UnknownName("option", name, lists)
@@ -113,7 +129,7 @@ def _prompts() -> Iterator[Choice]:
 
 
 def _fusions() -> Iterator[Choice]:
-    from looktwice.rank.fusion import CHOICES
+    from looktwice.rank.fusion_rule import CHOICES
 
     yield from CHOICES
 

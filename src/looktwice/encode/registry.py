@@ -12,6 +12,7 @@ from looktwice.errors import UsageError
 from looktwice.models.catalog import BY_NAME, Entry
 from looktwice.models.checkpoints import Checkpoint, resolve
 from looktwice.models.device import Placement, place
+from looktwice.types import Encoder
 
 if TYPE_CHECKING:
     from looktwice.encode.base import BaseEncoder
@@ -48,8 +49,10 @@ def load_encoder(
     encoder = asked = _build(spec, checkpoint, placement, batch, mixing)
     if spec.query_size is not None:
         asked = _build(replace(spec, size=spec.query_size), checkpoint, placement, batch, mixing)
+        side = asked.info.side
         # a table is compared by the encoder of its items; `queries` only records the name for queries
-        asked.info = encoder.info = replace(encoder.info, queries=_for_queries(encoder.info.name, spec))
+        encoder.info = replace(encoder.info, queries=_for_queries(encoder.info.name, spec))
+        asked.info = replace(encoder.info, side=side)
     encoder.for_queries = QueryEncoder(asked) if mixing.name in PRESETS or asked.own_queries else asked
     return encoder
 
@@ -101,7 +104,7 @@ def _build(
     prepared = [made.pixels, made.text]
     prepared += [mixing.description] if made.reads_text and made.mixes else []
     prepared += [f"linear={linear.sha256}"] if linear else []
-    return made.make(
+    encoder = made.make(
         checkpoint,
         placement,
         name=_canonical(spec, checkpoint, made.own_side, mixing),
@@ -111,6 +114,8 @@ def _build(
         batch_size=batch_size,
         mixing=mixing,
     )
+    encoder.info = replace(encoder.info, side=made.own_side if spec.size is None else spec.size)
+    return encoder
 
 
 def _kept(spec: EncoderName, made: Recipe) -> int:
@@ -122,6 +127,12 @@ def _kept(spec: EncoderName, made: Recipe) -> int:
     if spec.dim > made.dim:
         raise UsageError(f"The vectors of {spec.model} have {made.dim} numbers; choose +dim:{made.dim} or less.")
     return spec.dim
+
+
+def query_encoder(encoder: Encoder) -> Encoder:
+    """Return the encoder of queries: `encoder` itself unless its name gives queries a size or weights of their own."""
+    own: Encoder = getattr(encoder, "for_queries", encoder)
+    return own
 
 
 def _for_queries(name: str, spec: EncoderName) -> str:

@@ -1,6 +1,7 @@
 """Read from a model's `config.json` what cost follows from: weights, FLOP and visual tokens per image.
 
-The symbols are those of docs/explanation/performance.md. Reads JSON only: no torch, no transformers, no network.
+What differs by family stands beside the families, in `score.local.families.costs`. The symbols are those of
+docs/explanation/performance.md. Reads JSON only: no torch, no transformers, no network.
 """
 
 from __future__ import annotations
@@ -16,59 +17,8 @@ from typing import Any
 
 from looktwice.errors import UnknownName, UsageError
 from looktwice.models.decoders import TEXT_DEFAULTS, Config, Layer, layers
-from looktwice.types import Block, Layout, Newline, TextIds
-
-_IDEFICS = {
-    "num_hidden_layers": 12,
-    "hidden_size": 1152,
-    "intermediate_size": 3072,
-    "patch_size": 32,
-    "image_size": 224,
-}
-_QWEN3 = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "patch_size": 16, "spatial_merge_size": 2}
-FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "qwen2_5_vl": (
-        "qwen2_5_vl_text",
-        {
-            "depth": 32, "hidden_size": 3584, "intermediate_size": 3420, "patch_size": 14, "spatial_merge_size": 2,
-            "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],
-        },
-    ),
-    "qwen3_vl": ("qwen3_vl_text", {**_QWEN3, "deepstack_visual_indexes": [8, 16, 24]}),
-    "qwen3_vl_moe": ("qwen3_vl_moe_text", {**_QWEN3, "deepstack_visual_indexes": [8, 16, 24]}),
-    "qwen3_5": ("qwen3_5_text", _QWEN3),
-    "qwen3_5_moe": ("qwen3_5_moe_text", _QWEN3),
-    "gemma3": (
-        "gemma3_text",
-        {
-            "num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072, "patch_size": 16,
-            "image_size": 224,
-        },
-    ),
-    "gemma4": (
-        "gemma4_text",
-        {
-            "num_hidden_layers": 16, "hidden_size": 768, "intermediate_size": 3072, "patch_size": 16,
-            "pooling_kernel_size": 3,
-        },
-    ),
-    "idefics3": ("llama", _IDEFICS),
-    "smolvlm": ("llama", _IDEFICS),
-    "internvl": (
-        "qwen2",
-        {
-            "num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "patch_size": [14, 14],
-            "image_size": [448, 448],
-        },
-    ),
-    "llava_onevision": (
-        "qwen2",
-        {
-            "num_hidden_layers": 26, "hidden_size": 1152, "intermediate_size": 4304, "patch_size": 14,
-            "image_size": 384,
-        },
-    ),
-}  # fmt: skip
+from looktwice.score.local.families.costs import COSTS
+from looktwice.types import Block, Layout, TextIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,16 +119,15 @@ def _public(name: str) -> Config:
 def shape(config: Config) -> Shape:
     """Read the symbols from a configuration. Raises UsageError for an unknown family."""
     family = str(config.get("model_type"))
-    if family not in FAMILIES:
-        raise UsageError(f"The costs of the family {family!r} are unknown; use a model of {', '.join(FAMILIES)}.")
-    text_type, vision_defaults = FAMILIES[family]
+    if family not in COSTS:
+        raise UsageError(f"The costs of the family {family!r} are unknown; use a model of {', '.join(COSTS)}.")
+    own = COSTS[family]
     text: Config = config.get("text_config") or config  # older Qwen2.5-VL files are flat
-    kind = text.get("model_type", text_type)
-    kind = kind if kind in TEXT_DEFAULTS else text_type
+    kind = text.get("model_type", own.text_type)
+    kind = kind if kind in TEXT_DEFAULTS else own.text_type
     text = {**TEXT_DEFAULTS[kind], **_stated(text)}
-    vision = {**vision_defaults, **_stated(config.get("vision_config") or {})}
-    patch, tile = _side(vision["patch_size"]), vision.get("image_size")
-    depth = vision["depth" if family.startswith("qwen") else "num_hidden_layers"]
+    vision = {**own.vision, **_stated(config.get("vision_config") or {})}
+    patch, depth = _side(vision["patch_size"]), vision[own.depth]
     return Shape(
         family=family,
         decoder=layers(kind, text),
@@ -187,14 +136,14 @@ def shape(config: Config) -> Shape:
         vision_layers=depth,
         vision_width=vision["hidden_size"],
         vision_ffn=vision["intermediate_size"],
-        vision_gated=family in ("qwen2_5_vl", "gemma4"),
+        vision_gated=own.gated_tower,
         patch=patch,
-        merge=_merge(family, config, vision),
-        tile=None if family.startswith("qwen") or tile is None else _side(tile),
-        levels=len(vision.get("deepstack_visual_indexes", ())) if family.startswith("qwen3_vl") else 0,
+        merge=own.merge(config, vision),
+        tile=None if own.tiled is None else _side(vision["image_size"]),
+        levels=len(vision["deepstack_visual_indexes"]) if "deepstack_visual_indexes" in own.vision else 0,
         full_layers=len(vision.get("fullatt_block_indexes", range(depth))),
         window=(vision.get("window_size", 0) // patch) ** 2,
-        budget=int(config.get("vision_soft_tokens_per_image") or 280) if family == "gemma4" else None,
+        budget=own.budget(config),
     )
 
 
@@ -206,20 +155,6 @@ def _side(value: Any) -> int:
     return int(value if isinstance(value, int) else value[0])
 
 
-def _merge(family: str, config: Config, vision: Config) -> int:
-    """Return how many patches make one side of a token."""
-    if family.startswith("qwen"):
-        return int(vision["spatial_merge_size"])
-    if family == "gemma3":
-        side = math.isqrt(int(config.get("mm_tokens_per_image") or 256))
-        return _side(vision["image_size"]) // _side(vision["patch_size"]) // side
-    if family == "gemma4":
-        return int(vision["pooling_kernel_size"])
-    if family in ("idefics3", "smolvlm"):
-        return int(config.get("scale_factor", 2))
-    return round(1 / config.get("downsample_ratio", 0.5)) if family == "internvl" else 1
-
-
 def picture_layout(
     model: Shape, size: tuple[int, int] = (1024, 768), *, resolution: int | None = None, max_tiles: int | None = None
 ) -> Layout:
@@ -228,29 +163,16 @@ def picture_layout(
     `resolution` is the longer side for families with native resolution, `max_tiles` the budget of tiled ones (default:
     the model's own). Ids of text markers are zeros: only their number matters here.
     """
+    tiled = COSTS[model.family].tiled
+    if tiled is not None and model.tile is not None:
+        return tiled(size, model.tile // model.patch // model.merge, model.tile, max_tiles)
     width, height = size
-    if model.tile is None:
-        if resolution is not None:
-            width, height = (max(1, side * resolution // max(size)) for side in size)
-        step = model.patch * model.merge
-        if model.budget is not None:
-            return (TextIds((0,)), Block("global", *_within(model.budget, height, width)), TextIds((0,)))
-        return (Block("global", max(1, round(height / step)), max(1, round(width / step))),)
-    side = model.tile // model.patch // model.merge
-    view, tile = Block("global", side, side), Block("tile", side, side)
-    if model.family == "gemma3":
-        return (view,)
-    if model.family == "llava_onevision":
-        return (view, Newline())
-    if model.family == "internvl":
-        count = math.prod(_canvas(size, model.tile, 12 if max_tiles is None else max_tiles))
-        return (TextIds((0,)), *[tile] * (count if count > 1 else 0), view, TextIds((0,)))
-    edge = math.isqrt(16 if max_tiles is None else max_tiles)
-    if edge < 2:
-        return (TextIds((0, 0)), view, TextIds((0,)))
-    columns, rows = (max(1, math.ceil(edge * one / max(size))) for one in size)
-    line = (TextIds((0, 0)), tile) * columns
-    return (*(*line, TextIds((0,))) * rows, TextIds((0, 0, 0)), view, TextIds((0,)))
+    if resolution is not None:
+        width, height = (max(1, side * resolution // max(size)) for side in size)
+    if model.budget is not None:
+        return (TextIds((0,)), Block("global", *_within(model.budget, height, width)), TextIds((0,)))
+    step = model.patch * model.merge
+    return (Block("global", max(1, round(height / step)), max(1, round(width / step))),)
 
 
 def _within(budget: int, height: int, width: int) -> tuple[int, int]:
@@ -265,16 +187,3 @@ def _within(budget: int, height: int, width: int) -> tuple[int, int]:
 def patches(model: Shape, layout: Layout) -> list[int]:
     """Return the patches of each view that the tower runs on."""
     return [part.h * part.w * model.merge**2 for part in layout if isinstance(part, Block)]
-
-
-def _canvas(size: tuple[int, int], tile: int, most: int) -> tuple[int, int]:
-    """Return InternVL's columns × rows: the nearest aspect ratio; of equals the largest that is not twice too large."""
-    grids = sorted(
-        ((c, r) for c in range(1, most + 1) for r in range(1, most + 1) if c * r <= most), key=lambda g: g[0] * g[1]
-    )
-    best, least = (1, 1), math.inf
-    for columns, rows in grids:
-        off = abs(size[0] / size[1] - columns / rows)
-        if off < least or (off == least and math.prod(size) > 0.5 * tile**2 * columns * rows):
-            best, least = (columns, rows), off
-    return best

@@ -12,7 +12,7 @@ from looktwice.evaluate.compare import Comparison, compare
 from looktwice.evaluate.confidence import confidence_measures, mean_of_means
 from looktwice.evaluate.datasets import Dataset
 from looktwice.evaluate.groups import measure_group
-from looktwice.experiment.answers import Stored
+from looktwice.experiment.stored import Stored
 from looktwice.experiment.systems import System, fused, ideal, perfect
 from looktwice.rank.calibration import ece, reliability
 from looktwice.search.run_record import RunStats
@@ -116,7 +116,7 @@ def _row(
     system: System, result: Result, dataset: Dataset, answers: Sequence[Stored], bytes_per_item: tuple[float, float]
 ) -> dict[str, Any]:
     queries, spent = max(1, len(answers)), RunStats.total(answer.stats for answer in answers).seconds
-    first = spent["encode"] + spent["search"]
+    first = spent["encode"] + spent["search"] + (spent["maxsim"] if system.fusion or system.middle else 0.0)
     pairs = sum(len(answer.p[: system.depth]) for answer in answers) if system.fusion else 0
     scored = sum(len(answer.p) for answer in answers)
     second = (spent["read"] + spent["score"]) * (pairs / scored if scored else 0)
@@ -129,7 +129,7 @@ def _row(
         "pairs_per_query": round(pairs / queries, 2),
         "seconds_per_query": round((first + second) / queries, 5),
         "pairs_per_second": round(pairs / second, 2) if second else None,
-        "bytes_per_item": bytes_per_item[system.fusion is not None],
+        "bytes_per_item": bytes_per_item[system.fusion is not None or system.middle],
     }
 
 

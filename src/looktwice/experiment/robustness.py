@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from looktwice.encode import query_encoder
 from looktwice.encode.mixing import unit
 from looktwice.errors import MediaError, UsageError
 from looktwice.evaluate import interval
@@ -135,7 +136,7 @@ class Bench:
     def _coarse(self, queries: Sequence[Item], damage: Change | None, condition: Condition) -> list[list[Candidate]]:
         names, vectors = self._items(damage, condition)
         views = _views(condition.mend)
-        encoder: Encoder = getattr(self.encoder, "for_queries", self.encoder)
+        encoder = query_encoder(self.encoder)
         asked = unit(np.sum([encoder.encode([_seen(query, view) for query in queries]) for view in views], axis=0))
         depth = min(self.dataset.depth, len(names))
         lists = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from looktwice.indexing.seen import Hashes
 from looktwice.store import Ledger, LedgerEntry
@@ -35,6 +35,11 @@ class Failures:
         """Delete the failures of these uris, except for tokens."""
         if self._ledger.clear(uris, STAGES):
             self._known = None  # a deleted failure must be written again if it comes back
+
+    def clear_own(self, ids: Sequence[str]) -> None:
+        """Delete the failures of items that belong to no place, by their ids: their uri changes with their image."""
+        if ids and self._ledger.clear_ids("", ids, STAGES):
+            self._known = None
 
     def __contains__(self, entry: LedgerEntry) -> bool:
         """Return whether this run met the failure and left the entry unchanged."""

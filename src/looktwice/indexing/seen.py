@@ -53,6 +53,14 @@ class Roots:
             self._known[root] = not root or os.path.exists(parse_uri(root).path)
         return self._known[root]
 
+    def keep(self, owner: str, root: str) -> bool:
+        """Return whether an item of the root `owner` keeps its id from an item of `root`.
+
+        Lists and programs name ids on purpose: they update the items of one another.
+        """
+        named = not owner.endswith("/") and not root.endswith("/")
+        return owner != root and not named and self.exists(owner)
+
 
 class Hashes:
     """A set of SHA-256 sums by their first 64 bits: a sum outside is certainly new, a sum inside must be looked up."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from looktwice.encode import query_encoder
 from looktwice.errors import MissingDependency, UsageError
 from looktwice.rank import Fusion, fuse
 from looktwice.score.readout.probability import scatter
@@ -73,7 +74,7 @@ class TwoLooks:
         """Return {query: {document: score}} of the best `top_k` in the corpus, or in a query's `top_ranked`."""
         if self._corpus is None:
             raise UsageError("The corpus is missing; call index first.")
-        vectors, _ = self._encode(queries, getattr(self.encoder, "for_queries", self.encoder))
+        vectors, _ = self._encode(queries, query_encoder(self.encoder))
         found = {}
         for place, vector in enumerate(vectors):
             query = _item(queries[place])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from looktwice.encode import load_encoder
+from looktwice.encode import load_encoder, query_encoder
 from looktwice.errors import UsageError
 from looktwice.experiment.systems import scores_of
 from looktwice.rank import Fusion, fuse
@@ -102,7 +102,7 @@ class AsSentenceTransformer:
 
     def encode_query(self, sentences: Sequence[QueryLike], prompt_name: str | None = None, **ignored: Any) -> Tensor:
         """Encode queries and return their indices, [n, 1]. Some encoders encode queries in another way."""
-        return self._encode(getattr(self.encoder, "for_queries", self.encoder), sentences, prompt_name, ignored)
+        return self._encode(query_encoder(self.encoder), sentences, prompt_name, ignored)
 
     def _encode(
         self, encoder: Encoder, sentences: Sequence[QueryLike], prompt_name: str | None, options: Mapping[str, Any]

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from looktwice.errors import UnknownName, UsageError
-from looktwice.rank.fusion import Fusion
+from looktwice.rank.fusion_rule import Fusion
 from looktwice.types import Candidate
 
 BLOCK = 8
@@ -92,8 +92,9 @@ def chance_of_a_miss(
 
     It says nothing about candidates that are not relevant: those may change the list far more often.
 
-    `scored` holds (coarse, p) of the scored candidates; `best` is the shortlist's best coarse score. The chance is 1
-    while fewer than `top` are scored. Raises UsageError for reciprocal rank fusion, whose scores need all ranks.
+    `scored` holds (coarse, p) of the scored candidates, coarse as `blended` returns it; `best` is the shortlist's best
+    coarse score. The chance is 1 while fewer than `top` are scored. Raises UsageError for reciprocal rank fusion, whose
+    scores need all ranks.
     """
     if fusion.method != "linear":
         raise UsageError(
@@ -103,13 +104,21 @@ def chance_of_a_miss(
         return 0.0
     if len(scored) < top:
         return 1.0
-    bar = sorted(fusion.scores([c for c, _ in scored], [p for _, p in scored]), reverse=True)[top - 1]
+    two = replace(fusion, weight=1 - fusion.p_weight, maxsim=0.0) if fusion.maxsim else fusion
+    bar = sorted(two.scores([c for c, _ in scored], [p for _, p in scored]), reverse=True)[top - 1]
     stays = 1.0
     for candidate in rest:
-        needed = _needed(bar, candidate.coarse, fusion.weight)
+        needed = _needed(bar, blended(candidate, fusion), two.weight)
         if needed < 1:
             stays *= 1 - odds.relevance(best - candidate.coarse) * odds.survival(needed)
     return 1 - stays
+
+
+def blended(candidate: Candidate, fusion: Fusion) -> float:
+    """Return the score that stands for both earlier looks: coarse, or its mean with maxsim by their weights."""
+    if not fusion.maxsim:
+        return candidate.coarse
+    return fusion.known(candidate.coarse, candidate.maxsim) / (fusion.weight + fusion.maxsim)
 
 
 def _needed(bar: float, coarse: float, weight: float) -> float:

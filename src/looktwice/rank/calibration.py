@@ -151,6 +151,7 @@ def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:
     seen = conditions.get("candidates_from", [])
     codecs = {str(found.get("tokens_key", "")) for found in seen}
     unusual = {"asymmetric": True} if any(found.get("asymmetric") for found in seen) else {}
+    unusual |= {"maxsim": conditions["maxsim"]} if conditions.get("maxsim") else {}
     penalty = looks[0].get("repetition_penalty", 1.0)
     unusual |= {} if penalty == 1.0 else {"repetition_penalty": penalty}
     return {"encoder": dict(conditions.get("encoder", {})), **own[0], "tokens": ",".join(sorted(codecs)), **unusual}

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from looktwice.evaluate import Qrels
 from looktwice.evaluate.groups import measure_group
 from looktwice.report import QueryView, paired
+from looktwice.search.duplicates import DuplicateGroup
 from looktwice.search.retriever import Answer
 from looktwice.sources import images
 from looktwice.sources.loader import CandidateRef, ImageLoader, Resolver
-from looktwice.types import Item
+from looktwice.types import Candidate, Hit, Item
 
 COLUMNS = 10
 SIDE = 144  # pixels of a thumbnail
@@ -24,8 +25,8 @@ class Viewer:
         self._qrels = qrels
         self._measures = measures
         self._loader = ImageLoader(cache_bytes=0)
-        self._thumbnails: dict[str, bytes] = {}
-        self._texts: dict[str, str | None] = {}
+        self.thumbnails: dict[str, bytes] = {}
+        self.texts: dict[str, str | None] = {}
 
     def view(self, answer: Answer) -> QueryView:
         """Return the view of one answer."""
@@ -38,8 +39,8 @@ class Viewer:
             results=paired(
                 answer.shortlist,
                 answer.ranking,
-                thumbnails=self._thumbnails,
-                texts=self._texts,
+                thumbnails=self.thumbnails,
+                texts=self.texts,
                 relevant=relevant,
             ),
             thumbnail=None if image is None else images.thumbnail(image, SIDE),
@@ -51,13 +52,16 @@ class Viewer:
 
     def _fetch(self, answer: Answer, relevant: set[str]) -> None:
         shown = [c.id for c in answer.shortlist[:COLUMNS]] + [hit.id for hit in answer.ranking[: 2 * COLUMNS]]
-        shown += [c.id for c in answer.shortlist if c.id in relevant]
-        new = [name for name in dict.fromkeys(shown) if name not in self._texts]
+        self.fetch(shown + [c.id for c in answer.shortlist if c.id in relevant])
+
+    def fetch(self, shown: Sequence[str]) -> None:
+        """Read the texts and thumbnails of items that are not known yet."""
+        new = [name for name in dict.fromkeys(shown) if name not in self.texts]
         entries = self._find(new)
-        self._texts |= {entry.id: entry.text if isinstance(entry, CandidateRef) else None for entry in entries}
+        self.texts |= {entry.id: entry.text if isinstance(entry, CandidateRef) else None for entry in entries}
         for found in (item for chunk in self._loader.load(entries) for item in chunk):
             if isinstance(found, Item) and found.image is not None:
-                self._thumbnails[found.id] = images.thumbnail(found.image, SIDE)
+                self.thumbnails[found.id] = images.thumbnail(found.image, SIDE)
 
     def _measured(self, query: str, ranking: Sequence[str], relevant: set[str] | None) -> Mapping[str, float]:
         if not relevant or not self._measures or self._qrels is None:
@@ -65,3 +69,20 @@ class Viewer:
         run = {query: [(name, -float(rank)) for rank, name in enumerate(ranking)]}
         result = measure_group(run, {query: self._qrels[query]}, self._measures)
         return {str(name): result[str(name)] for name in self._measures}
+
+
+def group_views(find: Resolver, groups: Sequence[DuplicateGroup]) -> list[QueryView]:
+    """Return one view per group of near-duplicates: the item that is kept as the query, the others as its results."""
+    viewer = Viewer(find)
+    views = []
+    for number, group in enumerate(groups, start=1):
+        viewer.fetch([group.keep, *(one.id for one in group.duplicates)])
+        shortlist = [Candidate(one.id, one.coarse) for one in group.duplicates]
+        hits = [
+            Hit(one.id, rank, one.coarse, one.coarse, one.p, one.p is not None)
+            for rank, one in enumerate(group.duplicates, start=1)
+        ]
+        results = paired(shortlist, hits, thumbnails=viewer.thumbnails, texts=viewer.texts)
+        picture, text = viewer.thumbnails.get(group.keep), viewer.texts.get(group.keep)
+        views.append(QueryView(id=f"{number}: {group.keep}", results=results, thumbnail=picture, text=text))
+    return views

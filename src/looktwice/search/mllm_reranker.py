@@ -14,14 +14,14 @@ from typing import Any, TypeAlias
 from looktwice.errors import UsageError
 from looktwice.models.device import place
 from looktwice.score import Scorer, ScorerConfig, load_scorer
-from looktwice.score.cache import CachedScorer, ScoreCache, select
+from looktwice.score.cache import CachedScorer, ScoreCache
 from looktwice.score.prompting import built_in
 from looktwice.score.readout import modes
-from looktwice.score.readout.probability import checked, scatter
+from looktwice.score.readout.probability import checked, scatter, select
 from looktwice.search.run_record import RunStats
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import CandidateRef, ImageLoader, Loaded, LoadError
-from looktwice.types import Item, PairScores, has_words
+from looktwice.types import SCORED, Item, PairScores, has_words
 
 AUTO = "auto"
 Ref: TypeAlias = Item | CandidateRef
@@ -132,10 +132,15 @@ class MllmReranker:
             if prompt not in self._scorers:
                 known = next(iter(self._scorers.values()), None)
                 if known is None:
-                    self._scorers[prompt] = load_scorer(self.mllm, prompt=prompt, config=self.config)
+                    self._scorers[prompt] = self.load_scorer(prompt)
                 else:
                     self._scorers[prompt] = known.with_prompt(prompt)
             return self._scorers[prompt]
+
+    def load_scorer(self, prompt: str) -> Scorer:
+        """Load the model with its first prompt; a server puts a queue in front of it here."""
+        assert isinstance(self.mllm, str)
+        return load_scorer(self.mllm, prompt=prompt, config=self.config)
 
     def scorer_for(self, query: Item, candidates: Sequence[Ref]) -> Scorer:
         """Return the scorer whose prompt fits this query and all of these candidates. Raises UsageError as `score`."""
@@ -249,7 +254,7 @@ def _recalled(cached: CachedScorer, query: Item, shown: Rows) -> tuple[list[int]
     """Return the rows and scores of candidates in the cache, which need no reading."""
     refs = [(row, c) for row, c in shown if isinstance(c, CandidateRef) and (c.uri is None or c.sha256 is not None)]
     known = cached.recall(query, [(c.sha256 if c.uri is not None else None, c.text) for _, c in refs])
-    there = [i for i, status in enumerate(known.status) if status == "ok"]
+    there = [i for i, status in enumerate(known.status) if status in SCORED]
     return [refs[i][0] for i in there], select(known, there)
 
 

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from looktwice.errors import UsageError
-from looktwice.rank import below, fuse, tied_at_the_top
-from looktwice.rank.budget import BLOCK, chance_of_a_miss
+from looktwice.rank import Fusion, below, fuse, tied_at_the_top
+from looktwice.rank.budget import BLOCK, blended, chance_of_a_miss
 from looktwice.rank.calibration import source_of
 from looktwice.score.readout.probability import concatenate
+from looktwice.search.examples import score_each
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import inferred
 from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.run_record import RunStats
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import CandidateRef, LoadError
-from looktwice.types import Candidate, Hit, Item, PairScores
+from looktwice.types import SCORED, Candidate, Hit, Item, PairScores
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ class SecondStage:
         """Estimate the chance that an unscored candidate is relevant and would enter the top."""
         config, shortlist = self.config, request.shortlist
         assert config.calibration is not None
-        seen = [(shortlist[i].coarse, float(p)) for i, p in enumerate(scores.p) if scores.status[i] == "ok"]
+        done = [i for i, status in enumerate(scores.status) if status in SCORED]
+        seen = [(blended(shortlist[i], config.fusion), float(scores.p[i])) for i in done]
         left = shortlist[len(scores.p) : len(request.candidates)]
         best = max(candidate.coarse for candidate in shortlist)
         return chance_of_a_miss(seen, left, best, config.budget.top or request.top, config.fusion, config.calibration)
@@ -141,7 +144,10 @@ class SecondStage:
         self, request: _Request, candidates: Sequence[CandidateRef | LoadError], loader: CandidateLoader
     ) -> PairScores | None:
         # all candidates of the request are compared with one another, so one prompt must show them all
-        scores = self.reranker.score(request.query, candidates, loader, request.stats, among=request.candidates)
+        def one(query: Item) -> PairScores | None:
+            return self.reranker.score(query, candidates, loader, request.stats, among=request.candidates)
+
+        scores = score_each(one, request.query)
         if (
             not self._checked and self.config.calibration is not None
         ):  # the model's revision is known only after loading
@@ -157,9 +163,14 @@ class SecondStage:
         if scores is not None:
             tied = tied_at_the_top(request.shortlist, scores, config.fusion, config.ties)
             asked = request.candidates[: len(scores.p)]
-            second = self.reranker.ask(request.query, asked, tied, self.loader, request.stats) if tied else None
+            second = score_each(partial(self._ask, request, asked, tied), request.query) if tied else None
         hits = fuse(request.shortlist, scores, config.fusion, ties=config.ties, second=second, explain=True)
         return [self._explained(hit) for hit in hits]
+
+    def _ask(
+        self, request: _Request, asked: Sequence[CandidateRef | LoadError], tied: Sequence[int], query: Item
+    ) -> PairScores:
+        return self.reranker.ask(query, asked, tied, self.loader, request.stats)
 
     def _explained(self, hit: Hit) -> Hit:
         """Add each stage's part of the score, and the calibrated probability."""
@@ -167,11 +178,18 @@ class SecondStage:
             return hit
         own: dict[str, Any] = {}
         if self.config.fusion.method == "linear":
-            weight = self.config.fusion.weight
-            own = {"from_coarse": weight * hit.coarse, "from_p": (1 - weight) * self.config.ties.truncate(hit.p)}
+            own = _parts(hit, self.config.fusion, self.config.ties.truncate(hit.p))
         if self.config.calibration is not None:
             own["calibrated"] = self.config.calibration.probability(hit.p)
         return _explain(hit, **own)
+
+
+def _parts(hit: Hit, fusion: Fusion, p: float) -> dict[str, Any]:
+    """Return each look's part of a linear score; the parts add up to it."""
+    own = {"from_coarse": fusion.weight * hit.coarse, "from_p": fusion.p_weight * p}
+    if not fusion.maxsim:
+        return own
+    return own | {"from_maxsim": fusion.known(hit.coarse, hit.maxsim) - own["from_coarse"]}
 
 
 def _explain(hit: Hit, **more: Any) -> Hit:

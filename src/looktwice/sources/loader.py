@@ -80,7 +80,7 @@ class ImageLoader:
         An entry without a file passes through. An unreadable image, or one that has changed since it was indexed,
         becomes a LoadError.
         """
-        yield from in_chunks(prefetch(entries, self._item, _pixels, min(8, os.cpu_count() or 1)), _pixels, CHUNK)
+        yield from in_chunks(prefetch(entries, self._item, _pixels, min(8, os.cpu_count() or 1)), CHUNK)
 
     def _item(self, entry: Item | CandidateRef | LoadError) -> Loaded:
         if not isinstance(entry, CandidateRef):
@@ -104,13 +104,13 @@ class ImageLoader:
         return image
 
 
-def in_chunks(items: Iterable[T], pixels: Callable[[T], int], most: int) -> Iterator[list[T]]:
-    """Yield lists of up to `most` items, fewer at CHUNK_PIXELS; `pixels` returns the number of pixels of an item."""
+def in_chunks(items: Iterable[T], most: int) -> Iterator[list[T]]:
+    """Yield lists of up to `most` items; images of CHUNK_PIXELS together close a list early."""
     chunk: list[T] = []
     held = 0
     for item in items:
         chunk.append(item)
-        held += pixels(item)
+        held += _pixels(item)
         if len(chunk) >= most or held >= CHUNK_PIXELS:
             yield chunk
             chunk, held = [], 0
@@ -118,7 +118,7 @@ def in_chunks(items: Iterable[T], pixels: Callable[[T], int], most: int) -> Iter
         yield chunk
 
 
-def _pixels(found: Loaded) -> int:
+def _pixels(found: object) -> int:
     return pixels_of(found.image) if isinstance(found, Item) else 0
 
 

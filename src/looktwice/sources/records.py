@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import MediaError
+from looktwice.sources import images
+from looktwice.sources.reading import WHOLE, Reading
 from looktwice.sources.uri import Urls, display, read_uri
 from looktwice.types import text_is_utf8
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MAX_DEPTH = 100
 """Deepest nesting of metadata: Python's JSON fails at a depth that differs from call to call."""
@@ -63,6 +68,10 @@ class Source:
             return (self.text or "").encode()
         return read_uri(self.uri, urls=self.urls)
 
+    def decode(self, data: bytes, reading: Reading = WHOLE) -> tuple[Image, images.Size]:
+        """Return the upright image of `data`, and the size that it states. Raises MediaError."""
+        return images.load(data, reading)
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
@@ -70,7 +79,7 @@ class Unreadable:
 
     `hides` is the beginning of the uris, or the root, of items that may still exist although this scan did not see
     them: pruning must keep them. It is the place itself if the place could not be read to its end (`torn`), else the
-    place that holds this record.
+    place that holds this record. `item_id` is the id of an item that failed before it could be read.
     """
 
     uri: str
@@ -78,6 +87,7 @@ class Unreadable:
     reason: str
     detail: str
     hides: str | None = None
+    item_id: str = ""
 
     @property
     def torn(self) -> bool:

@@ -16,7 +16,7 @@ from typing import BinaryIO, Literal, TypeAlias
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from looktwice.errors import MediaError
-from looktwice.sources.images import begins_like_picture, kind_of
+from looktwice.sources.images import begins_like_image, kind_of
 
 MAX_BYTES = 2**29
 """Largest file: no image under the pixel limit needs half a gigabyte."""
@@ -147,7 +147,7 @@ def _read_open(file: BinaryIO, where: UriParts) -> bytes:
         raise MediaError("too-large", f"{size:,} bytes; the limit is {MAX_BYTES:,}")
     file.seek(where.offset)
     if size > LOOK_FIRST_BYTES:
-        if not begins_like_picture(head := file.read(24)):
+        if not begins_like_image(head := file.read(24)):
             raise MediaError("not-an-image", f"it is {kind_of(head)}, of {size:,} bytes")
         file.seek(where.offset)
     data = file.read(size)

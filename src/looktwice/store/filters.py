@@ -61,6 +61,33 @@ def check(where: str) -> None:
         )
 
 
+def split_and(where: str) -> list[str]:
+    """Return the conditions that a checked filter joins by AND; the whole filter if OR or BETWEEN stand beside it.
+
+    >>> split_and("year > 2020 and (a = 1 OR b = ' and ')"), split_and("a = 1 OR b = 2 AND c")
+    (['year > 2020', "(a = 1 OR b = ' and ')"], ['a = 1 OR b = 2 AND c'])
+    """
+    depth, begin, parts = 0, 0, []
+    for kind, token, place in _tokens(where):
+        depth += (kind == "open") - (kind == "close")
+        word = token.upper() if kind == "word" and not depth else ""
+        if word in ("OR", "BETWEEN", "CASE", "NOT"):
+            return [where.strip()]
+        if word == "AND":
+            parts.append(where[begin : place - 1].strip())
+            begin = place + len(token) - 1
+    return [*parts, where[begin:].strip()]
+
+
+def quote(value: str) -> str:
+    """Return a SQL string literal; a quote is doubled and nothing else is special.
+
+    >>> print(quote("it's a \\\\ "))
+    'it''s a \\ '
+    """
+    return "'" + value.replace("'", "''") + "'"
+
+
 def _tokens(where: str) -> Iterator[tuple[str, str, int]]:
     """Yield kind, text and place (from 1) of each token except space. Raises ValueError for an unknown token."""
     end, touches = 0, False

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
 from looktwice.errors import LooktwiceError, StoreError, UnknownName, UsageError
-from looktwice.store.filters import check
+from looktwice.store.conditions import DECLARE, Where, compile_where, parse_where
+from looktwice.store.filters import check, quote
 from looktwice.store.location import Location
 from looktwice.types import text_is_utf8
 
@@ -64,17 +65,14 @@ def plain_errors(place: object, doing: str) -> Iterator[None]:
         raise StoreError(_sentence(place, doing, error)) from error
 
 
-DECLARE = "To filter on a metadata key, declare it when you create the table: looktwice index … --column KEY:TYPE."
-
-
 @contextmanager
-def filtering(where: str | None, columns: Sequence[str]) -> Iterator[str | None]:
-    """Yield the user's filter in its checked form; no other form may reach the database.
+def filtering(where: Where | None, columns: Mapping[str, type]) -> Iterator[str | None]:
+    """Yield the user's filter as checked SQL; no other form may reach the database.
 
     Turns every error about the filter, of this check or of the database, into a UsageError that names the columns.
     """
     try:
-        yield _condition(where)
+        yield _condition(where, columns)
     except ValueError as error:
         if where is None or isinstance(error, LooktwiceError):
             raise
@@ -82,29 +80,22 @@ def filtering(where: str | None, columns: Sequence[str]) -> Iterator[str | None]
         if found := _NO_COLUMN.search(text):
             raise UnknownName("column", found[1], columns, DECLARE) from None
         cause = re.split("sql parser error: |user input: |Invalid input, ", text)[-1].rstrip(")., ")[:_SHOWN]
-        shown = where if len(where) <= _SHOWN else where[:_SHOWN] + "…"
+        shown = str(where) if len(str(where)) <= _SHOWN else str(where)[:_SHOWN] + "…"
         raise UsageError(f"The filter {shown!r} cannot be used ({cause}); columns: {', '.join(columns)}.") from None
 
 
-def _condition(where: str | None) -> str | None:
+def _condition(where: Where | None, columns: Mapping[str, type]) -> str | None:
     """Return the checked filter in parentheses, so that the database reads all of it or refuses it."""
     if where is None:
         return None
+    if isinstance(where := parse_where(where), Mapping):
+        where = compile_where(where, columns)
     if not isinstance(where, str):
-        raise UsageError(f"A filter must be SQL text, not {type(where).__name__}; write one such as: year > 2020")
+        raise UsageError(f"A filter must be SQL text or a dict, not {type(where).__name__}; write one: year > 2020")
     if not where.strip():
         raise UsageError("The filter is empty; leave it out or write one such as: year > 2020")
     check(where)
     return f"({where}\n)"
-
-
-def quote(value: str) -> str:
-    """Return a SQL string literal; a quote is doubled and nothing else is special.
-
-    >>> print(quote("it's a \\\\ "))
-    'it''s a \\ '
-    """
-    return "'" + value.replace("'", "''") + "'"
 
 
 def is_in(column: str, values: Iterable[str]) -> str:

@@ -11,15 +11,17 @@ import numpy as np
 
 from looktwice.errors import UnknownName
 from looktwice.store import ann, maintenance, tokens
+from looktwice.store.conditions import Where
+from looktwice.store.empty import why_empty
 from looktwice.store.lance import batched, filtering, is_in, plain_errors
 from looktwice.store.ledger import LedgerReader
 from looktwice.store.location import Location
 from looktwice.store.manifest import Manifest
-from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared
+from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared, filterable, vectors_of
 from looktwice.store.search import Space, find_images
 
 if TYPE_CHECKING:
-    from looktwice.types import Candidate
+    from looktwice.types import Candidate, Encoder, FloatArray
 
 _CHUNK = 2000
 
@@ -30,6 +32,8 @@ class TableReader:
     A single call answers from one version. Several calls answer from the same version on a `Snapshot` only: a `Table`
     moves on with every write through it.
     """
+
+    encoder: Encoder | None = None
 
     def __init__(self, location: Location, database: Any) -> None:
         self.location = location
@@ -54,25 +58,34 @@ class TableReader:
         self.manifest, self._items, self._tokens, self._failures = manifest, items, tokens_, failures
         self._schema = self._items.schema
         self.columns = declared(self._schema)
+        self.filters = filterable(self._schema)
+
+    def follow(self) -> None:
+        """Move to the newest version, where this view may move at all."""
 
     def __len__(self) -> int:
         with plain_errors(self.path, "counting items"):
             return int(self._items.count_rows())
 
-    def count(self, where: str | None = None) -> int:
+    def count(self, where: Where | None = None) -> int:
         """Return how many items match a filter."""
-        with plain_errors(self.path, "counting items"), filtering(where, self._schema.names) as sql:
+        with plain_errors(self.path, "counting items"), filtering(where, self.filters) as sql:
             return int(self._items.count_rows(sql))
 
-    def search(self, vector: Any, k: int, where: str | None = None) -> list[Candidate]:
+    def why_empty(self, where: Where) -> str:
+        """Say which condition of a filter no item passes, in one sentence; "" if some items pass all of them."""
+        return why_empty(self.count, where)
+
+    def search(self, vector: Any, k: int, where: Where | None = None) -> list[Candidate]:
         """Return the k items nearest to `vector` [d] by cosine, best first; equal scores are ordered by id.
 
-        `where` is a SQL condition on the columns and is applied first: with n matching items, the result has min(k, n).
+        `where` is a filter on the columns, in SQL or as a dict (see `conditions`). It is applied first: with n matching
+        items, the result has min(k, n).
         Raises UsageError for an invalid filter or vector, UnknownName for an unknown column.
         """
         return self.search_many(np.asarray(vector)[None], k, where)[0]
 
-    def search_many(self, vectors: Any, k: int, where: str | None = None) -> list[list[Candidate]]:
+    def search_many(self, vectors: Any, k: int, where: Where | None = None) -> list[list[Candidate]]:
         """Return the results of `search` for each row of `vectors` [q, d], faster than one by one."""
         return self._space().search(vectors, k, where)
 
@@ -84,9 +97,19 @@ class TableReader:
                 raise UnknownName("item", id_, self._some_ids())
         return [found[id_] for id_ in ids]
 
-    def rows(self, columns: Sequence[str] = ("id",), where: str | None = None) -> Iterator[dict[str, Any]]:
+    def vectors(self, ids: Sequence[str]) -> FloatArray:
+        """Return the vectors [n, d] of `ids` in their order, as stored. Raises UnknownName for an unknown id."""
+        found = self._lookup(ids, ["id", "vector"])
+        place = {id_: row for row, id_ in enumerate(found["id"].to_pylist())}
+        for id_ in ids:
+            if id_ not in place:
+                raise UnknownName("item", id_, self._some_ids())
+        rows: FloatArray = vectors_of(found, self.manifest.encoder.dim).astype(np.float32)
+        return rows[[place[id_] for id_ in ids]]
+
+    def rows(self, columns: Sequence[str] = ("id",), where: Where | None = None) -> Iterator[dict[str, Any]]:
         """Yield chosen columns of all items (any of the schema but the vector), in no particular order."""
-        with plain_errors(self.path, "reading items"), filtering(where, self._schema.names) as sql:
+        with plain_errors(self.path, "reading items"), filtering(where, self.filters) as sql:
             scan = self._items.search().select(list(columns))
             for batch in (scan if sql is None else scan.where(sql)).to_batches(_CHUNK):
                 yield from batch.to_pylist()
@@ -94,6 +117,13 @@ class TableReader:
     def lookup(self, ids: Iterable[str], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return chosen columns of those of `ids` that exist, in no particular order."""
         rows: list[dict[str, Any]] = self._lookup(ids, list(columns)).to_pylist()
+        return rows
+
+    def page(self, offset: int, limit: int, columns: Sequence[str] = ("id",)) -> list[dict[str, Any]]:
+        """Return chosen columns of `limit` items from the `offset`-th on, in the order in which they are stored."""
+        with plain_errors(self.path, "reading items"):
+            found = self._items.search().select(list(columns)).offset(offset).limit(limit)
+            rows: list[dict[str, Any]] = found.to_arrow().to_pylist()
         return rows
 
     def find_images(self, hashes: Iterable[str]) -> list[Row]:
@@ -117,6 +147,11 @@ class TableReader:
     def read_codes(self, ids: Sequence[str], tokens_key: str) -> list[TokenRow | None]:
         """Return the visual tokens of `ids` in their order; None for an item without tokens of this set."""
         return tokens.read_codes(self._tokens, self.path, ids, tokens_key)
+
+    @property
+    def tokens_version(self) -> int:
+        """Return a number that changes with every write to the stored tokens."""
+        return int(self._tokens.version)
 
     def pending_tokens(self, tokens_key: str) -> Iterator[list[str]]:
         """Yield, in batches, the ids of images that still need tokens of this set."""
@@ -159,7 +194,7 @@ class TableReader:
 
     def _space(self) -> Space:
         manifest = self.manifest
-        return Space(self._items, self.path, manifest.encoder.dim, self._schema.names, manifest.index)
+        return Space(self._items, self.path, manifest.encoder.dim, self.filters, manifest.index)
 
     def _lookup(self, ids: Iterable[str], columns: list[str] | None = None) -> Any:
         import pyarrow as pa

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from looktwice.errors import UsageError
+from looktwice.store.conditions import Where
 from looktwice.store.lance import batched, filtering, is_in, plain_errors
 from looktwice.store.schema import Row, arrow_to_rows, stored_dim, vectors_of
 from looktwice.types import Candidate
@@ -40,10 +41,10 @@ class Space:
     table: Any
     place: object
     dim: int
-    columns: Sequence[str]
+    columns: Mapping[str, type]
     index: Mapping[str, Any] | None
 
-    def search(self, queries: Any, k: int, where: str | None = None) -> list[list[Candidate]]:
+    def search(self, queries: Any, k: int, where: Where | None = None) -> list[list[Candidate]]:
         """Return the k nearest rows of each query [q, d] among those that match `where`."""
         units = _units(queries, self.dim)
         if k <= 0:

@@ -1,0 +1,137 @@
+"""`looktwice serve`: answer searches over HTTP, with a page."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from looktwice.cli import options
+from looktwice.cli.console import note, say
+from looktwice.cli.groups import grouped
+
+if TYPE_CHECKING:
+    from looktwice.serve import Settings
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("serve", short_help="Serve tables over HTTP, with a page.")(serve)
+
+
+@dataclass(frozen=True)
+class Doors:
+    """What a server opens to others; all of it is off by default."""
+
+    host: Annotated[str, typer.Option(help="Address to listen on; one that others reach needs a key.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8765
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File of API keys, one a line; then every request needs one.")
+    ] = None
+    allow_write: Annotated[bool, typer.Option("--allow-write", help="Let requests add, replace and delete items.")] = (
+        False
+    )
+    allow_urls: Annotated[
+        bool, typer.Option("--allow-urls", help="Fetch images at public URLs that requests and tables name.")
+    ] = False
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin whose pages may call, such as https://shop.example; may be repeated."),
+    ] = None
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """Return all of them, as settings of a server."""
+        from looktwice.serve.settings import read_keys
+
+        keys = read_keys(self.api_key_file) if self.api_key_file is not None else ()
+        flags = {"allow_write": self.allow_write, "allow_urls": self.allow_urls}
+        return {"host": self.host, "port": self.port, "api_keys": keys, "cors": tuple(self.cors or ()), **flags}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a server."""
+
+    max_queued_pairs: Annotated[int, typer.Option(min=1, help="Pairs that may wait; more are refused (429).")] = 5000
+    max_body: Annotated[str, typer.Option(help="Largest request, such as 20MB.")] = "20MB"
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """Return all of them, as settings of a server."""
+        return {"max_queued_pairs": self.max_queued_pairs, "max_body": bytes_of(self.max_body)}
+
+
+@grouped
+def serve(
+    tables: Annotated[list[Path] | None, typer.Argument(metavar="[TABLE]...", help="Folders of the tables.")] = None,
+    *,
+    mllm: options.Mllm = "tiny-vl",
+    no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Load no MLLM; serve first looks only.")] = False,
+    prompt: options.Prompt = "auto",
+    fusion: options.Fusion = "0.5",
+    shortlist: options.Shortlist = 100,
+    codec: options.Codec = "auto",
+    score_cache: options.ScoreCache = None,
+    doors: Doors,
+    limits: Limits,
+    compute: options.Compute,
+) -> None:
+    """Serve tables over HTTP: an API that rerank clients know, and a page to search with.
+
+    Everything that opens a door is off: other machines, writing, fetching URLs, other sites' pages.
+
+    Examples:
+
+      looktwice serve photos.lt
+
+      looktwice serve photos.lt --mllm qwen3-vl-2b --host 0.0.0.0 --api-key-file keys.txt
+    """
+    from looktwice.serve.settings import Settings
+
+    compute.set_threads()
+    search = {"prompt": prompt, "fusion": fusion, "shortlist": shortlist, "codec": codec, "score_cache": score_cache}
+    settings = Settings(
+        tables=tuple(tables or ()),
+        mllm=None if no_rerank else mllm,
+        **search,  # type: ignore[arg-type]
+        **doors.chosen,
+        **limits.chosen,
+        **compute.placement,
+    )
+    if not tables:
+        note("No table was named, so there is nothing to search; /v1/rerank, /v1/score and /v1/decisions work.")
+    run_server(settings)
+
+
+def run_server(settings: Settings) -> None:
+    """Serve until interrupted, and print the address when the server is ready."""
+    from looktwice.serve.run import log_to_stderr
+    from looktwice.serve.run import serve as run
+
+    log_to_stderr()
+    run(settings, _announce)
+
+
+def _announce(address: str) -> None:
+    say(f"Serving at {address}")
+    sys.stdout.flush()
+
+
+def bytes_of(text: str) -> int:
+    """Return a size in bytes. Raises UsageError.
+
+    >>> bytes_of("20MB"), bytes_of("512k")
+    (20000000, 512000)
+    """
+    from looktwice.errors import UsageError
+
+    number = text.strip().upper().removesuffix("B")
+    scale = {"K": 10**3, "M": 10**6, "G": 10**9}.get(number[-1:], 1)
+    try:
+        return int(float(number.rstrip("KMG")) * scale)
+    except (ValueError, OverflowError):
+        raise UsageError(f"{text!r} is not a size; write one such as 20MB.") from None

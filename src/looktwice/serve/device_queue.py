@@ -1,0 +1,174 @@
+"""Give requests turns on one device: blocks of pairs, so that ten pairs do not wait behind a thousand.
+
+One thread runs all blocks. Small requests come before large ones, in order of arrival, but every fourth turn belongs to
+a large one. At most ACTIVE large requests take turns with each other, because a scorer keeps the prompt prefixes of a
+few queries only; the others wait until one of those ends.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import count
+from typing import Any, TypeVar
+
+from looktwice.serve import problems
+
+SMALL = 64
+"""A request of up to this many pairs counts as small."""
+
+ACTIVE = 4
+BLOCK_SECONDS = 0.25
+"""How long a block should take: a newcomer waits for one block."""
+
+BLOCKS = (8, 16, 32, 64, 128)
+R = TypeVar("R")
+_numbers = count()
+
+
+class Ticket:
+    """One request's place in the queue: its pairs, its deadline, and whether somebody still wants the answer.
+
+    `tell` is called with the ids and scores of each block, on the request's own thread.
+    """
+
+    def __init__(self, pairs: int, seconds: float, tell: Callable[[Any, Any], None] | None = None) -> None:
+        self.number = next(_numbers)
+        self.pairs, self.seconds, self.tell = pairs, seconds, tell
+        self.deadline = time.monotonic() + seconds
+        self.born = time.monotonic()
+        self.begun = False
+        self.served = 0.0  # when it last had a turn
+        self.ended: problems.Problem | None = None
+
+    @property
+    def small(self) -> bool:
+        """Return whether it comes before large ones."""
+        return self.pairs <= SMALL
+
+    def end(self, why: problems.Problem) -> None:
+        """Stop the work before the next block."""
+        self.ended = self.ended or why
+
+    def check(self) -> None:
+        """Raise the Problem that ended this request, if any."""
+        if self.ended is None and time.monotonic() > self.deadline:
+            self.ended = problems.late(self.seconds)
+        if self.ended is not None:
+            raise self.ended
+
+
+current: ContextVar[Ticket | None] = ContextVar("ticket", default=None)
+
+
+class _Turn:
+    """A block that waits for the device."""
+
+    def __init__(self, ticket: Ticket, pairs: int, work: Callable[[], Any]) -> None:
+        self.ticket, self.pairs, self.work = ticket, pairs, work
+        self.future: Future[Any] = Future()
+
+
+class DeviceQueue:
+    """The queue of one device and the thread that works through it."""
+
+    def __init__(self, name: str = "device") -> None:
+        self._waiting: list[_Turn] = []
+        self._news = threading.Condition()
+        self._turns, self._closed = 0, False
+        self.rate = 0.0  # pairs per second while the device works
+        self.pairs_done = 0
+        self.busy_seconds = 0.0
+        self.waited: Callable[[float], None] = lambda seconds: None
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def block(self) -> int:
+        """Return the number of pairs that take about BLOCK_SECONDS, one of BLOCKS."""
+        if not self.rate:
+            return BLOCKS[1]
+        return next((size for size in reversed(BLOCKS) if size <= self.rate * BLOCK_SECONDS), BLOCKS[0])
+
+    def run(self, work: Callable[[], R], pairs: int = 0) -> R:
+        """Run `work` on the device's thread when the current request's turn comes. Raises what it raises.
+
+        Work of the device's own thread, and of threads that serve no request, runs at once or before all others.
+        """
+        if threading.current_thread() is self._thread:
+            return work()
+        ticket = current.get() or Ticket(0, 1e9)
+        ticket.check()
+        turn = _Turn(ticket, pairs, work)
+        with self._news:
+            if self._closed:
+                raise problems.stopping()
+            self._waiting.append(turn)
+            self._news.notify_all()
+        result: R = turn.future.result()
+        return result
+
+    def sweep(self) -> None:
+        """Answer waiting turns of ended requests now, rather than when their turn comes."""
+        with self._news:
+            for turn in [turn for turn in self._waiting if turn.ticket.ended is not None]:
+                self._waiting.remove(turn)
+                assert turn.ticket.ended is not None
+                turn.future.set_exception(turn.ticket.ended)
+
+    def close(self) -> None:
+        """Refuse what waits and end the thread after the block in work."""
+        with self._news:
+            self._closed = True
+            for turn in self._waiting:
+                turn.future.set_exception(problems.stopping())
+            self._waiting.clear()
+            self._news.notify_all()
+
+    def _work(self) -> None:
+        while (turn := self._next()) is not None:
+            try:
+                turn.ticket.check()
+                turn.ticket.begun = True
+                with self._timed(turn.pairs):
+                    result = turn.work()
+            except BaseException as error:  # belongs to the request, whatever it is
+                turn.future.set_exception(error)
+            else:
+                turn.future.set_result(result)
+
+    def _next(self) -> _Turn | None:
+        with self._news:
+            while not self._waiting:
+                if self._closed:
+                    return None
+                self._news.wait()
+            turn = self._choose()
+            self._waiting.remove(turn)
+            turn.ticket.served = time.monotonic()
+            if not turn.ticket.begun:
+                self.waited(turn.ticket.served - turn.ticket.born)
+            return turn
+
+    def _choose(self) -> _Turn:
+        self._turns += 1
+        small = min((t for t in self._waiting if t.ticket.small), key=lambda t: t.ticket.number, default=None)
+        large = sorted((t for t in self._waiting if not t.ticket.small), key=lambda t: t.ticket.number)[:ACTIVE]
+        if small is not None and (not large or self._turns % 4):
+            return small
+        return min(large, key=lambda t: t.ticket.served)
+
+    @contextmanager
+    def _timed(self, pairs: int) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        spent = time.perf_counter() - begin
+        self.busy_seconds += spent
+        self.pairs_done += pairs
+        if pairs:
+            rate = pairs / max(spent, 1e-6)
+            self.rate = rate if not self.rate else 0.8 * self.rate + 0.2 * rate

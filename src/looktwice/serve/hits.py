@@ -1,0 +1,92 @@
+"""Turn hits of the library into the JSON of the API, with metadata, text and preview links."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+from urllib.parse import quote
+
+from looktwice.sources.uri import is_url
+from looktwice.store import TableReader
+from looktwice.types import Candidate, Hit
+
+
+class HitMaker:
+    """Makes the JSON of hits of one table."""
+
+    def __init__(self, table: str, reader: TableReader, explain: bool = False) -> None:
+        self.table, self.reader, self.explain = table, reader, explain
+
+    def ranked(self, hits: Sequence[Hit]) -> list[dict[str, Any]]:
+        """Return hits in their order."""
+        rows = self._rows([hit.id for hit in hits])
+        return [self._hit(hit, rows.get(hit.id, {})) for hit in hits]
+
+    def first(self, shortlist: Sequence[Candidate]) -> list[dict[str, Any]]:
+        """Return a shortlist in the order of the first look."""
+        return self.ranked(
+            [Hit(c.id, rank, c.coarse, c.coarse, None, False) for rank, c in enumerate(shortlist, start=1)]
+        )
+
+    def _rows(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        import json
+
+        found = self.reader.lookup(ids, ["id", "uri", "sha256", "width", "text", "metadata"])
+        return {row["id"]: {**row, "metadata": json.loads(row["metadata"] or "{}")} for row in found}
+
+    def _hit(self, hit: Hit, row: Mapping[str, Any]) -> dict[str, Any]:
+        made_of = dict(hit.explain or {})
+        status = made_of.get("status", "not scored")
+        maxsim = getattr(hit, "maxsim", None)
+        made: dict[str, Any] = {
+            "id": hit.id,
+            "rank": hit.rank,
+            "score": hit.score,
+            "coarse": hit.coarse,
+            "coarse_rank": made_of.get("coarse_rank", hit.rank),
+            "maxsim": maxsim,
+            "maxsim_rank": made_of.get("maxsim_rank"),
+            "p": hit.p,
+            "calibrated": made_of.get("calibrated"),
+            "off_mass": made_of.get("off_mass"),
+            "entropy": made_of.get("entropy"),
+            "status": "unscored" if status == "not scored" else status,
+            "uri_kind": uri_kind(row),
+            "metadata": row.get("metadata", {}),
+            "text": row.get("text"),
+            "preview": preview_link(self.table, hit.id, row.get("sha256")),
+            "folded": made_of.get("folded"),
+        }
+        if self.explain:
+            made["explain"] = plain(made_of)
+        return made
+
+
+def preview_link(table: str, id_: str, sha256: str | None, width: int = 320) -> str:
+    """Return the address of a preview; `v` changes with the image, so that the answer may be kept for ever."""
+    version = f"&v={sha256[:12]}" if sha256 else ""
+    return f"/v1/tables/{quote(table, safe='')}/items/{quote(id_, safe='')}/preview?w={width}{version}"
+
+
+def uri_kind(row: Mapping[str, Any]) -> str:
+    """Return how an item's bytes are kept: in a file, behind a URL, or in the table only."""
+    uri = row.get("uri") or ""
+    return "url" if is_url(uri) else "file" if uri.startswith("file:") else "memory"
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON's own types, without paths of this machine: a folder's name stands for its path."""
+    import math
+
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, PurePath) or (isinstance(value, str) and value.startswith(("/", "file:"))):
+        return PurePath(str(value)).name
+    if hasattr(value, "item") and not isinstance(value, str):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

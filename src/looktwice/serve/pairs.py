@@ -1,0 +1,106 @@
+"""Score pairs that a request brings along, without a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from looktwice.score.prompting import built_in
+from looktwice.score.prompting.prompt import Prompt, Segment
+from looktwice.search.run_record import RunStats
+from looktwice.serve.media import Media
+from looktwice.serve.pair_schemas import ContentPart, DocumentBody, DocumentLike
+from looktwice.serve.problems import Problem
+from looktwice.serve.scorers import QueuedReranker
+from looktwice.serve.tables import prompted
+from looktwice.types import Item, PairScores
+
+DECISION = Prompt(
+    "decision",
+    (
+        Segment(part="query.image", optional=True),
+        Segment(part="query.text", before="Evidence: <", after=">\n", optional=True),
+        Segment(part="candidate.image", optional=True),
+        Segment(part="candidate.text", before="Question: <", after=">\n"),
+        Segment(text="Answer with one word only: Yes or No."),
+    ),
+    built_in.YES_NO,
+)
+"""Shows shared evidence first, so that its work is done once, then one question with an image of its own."""
+
+
+def read_document(media: Media, given: DocumentLike, param: str) -> Item:
+    """Return a query or document as one item; `param` names it, and the part of it that cannot be read.
+
+    A text that is a data URI is an image. Raises Problem.
+    """
+    if isinstance(given, str):
+        is_image = given[:11].lower() == "data:image/"
+        return media.item(param, given if is_image else None, None if is_image else given, param)
+    if given.content is None:
+        return media.item(param, given.image, given.text, f"{param}.image" if given.image is not None else param)
+    if given.text is not None or given.image is not None:
+        raise Problem(422, "two_forms", "content excludes text and image.", param)
+    found = read_parts(media, given.content, f"{param}.content")
+    if len(found) > 1:
+        raise Problem(422, "too_many_images", "A query or document may have one image.", f"{param}.content")
+    return found[0]
+
+
+def read_parts(media: Media, content: str | Sequence[ContentPart], param: str) -> list[Item]:
+    """Return one item per image of a message, or one without an image; the first holds all texts."""
+    if isinstance(content, str):
+        return [media.item(param, None, content, param)]
+    texts = "\n".join(part.text for part in content if part.text is not None)
+    addresses = [(number, _address(part)) for number, part in enumerate(content) if part.image_url is not None]
+    items = [media.item(param, address, None, f"{param}.{number}") for number, address in addresses]
+    if not items:
+        return [media.item(param, None, texts, param)]
+    text = media.text(texts, param) if texts.strip() else None
+    return [replace(items[0], text=text), *items[1:]]
+
+
+def with_instruction(query: Item, instruction: str | None) -> Item:
+    """Return a query whose text begins with an instruction."""
+    if not instruction or not instruction.strip():
+        return query
+    return replace(query, text=f"{instruction}\n{query.text}" if query.text else instruction)
+
+
+def score_documents(
+    reranker: QueuedReranker, query: Item, documents: Sequence[Item], prompt: str | None
+) -> PairScores | None:
+    """Score documents against a query, as `looktwice.Reranker` does."""
+    from looktwice.search.token_choice import CandidateLoader
+
+    asking = prompted(reranker, prompt)
+    return asking.score(query, documents, CandidateLoader(cache_bytes=0), RunStats())
+
+
+def score_questions(reranker: QueuedReranker, evidence: Item, questions: Sequence[Item]) -> PairScores:
+    """Ask yes-or-no questions about shared evidence."""
+    scorer = reranker.scorer("mixed").with_prompt(DECISION)
+    for question in questions:
+        built_in.check(DECISION, evidence, question)
+    return scorer.score(evidence, questions)
+
+
+def known(value: Any) -> float | None:
+    """Return a number, or None if it is unknown (NaN)."""
+    import math
+
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _address(part: ContentPart) -> str:
+    where = part.image_url
+    return where if isinstance(where, str) else "" if where is None else where.url
+
+
+def as_given(document: DocumentLike) -> dict[str, Any]:
+    """Return a document in the form in which it was given; a text as {"text"}."""
+    if isinstance(document, DocumentBody):
+        return document.model_dump(exclude_none=True)
+    return {"text": document}

@@ -1,0 +1,70 @@
+"""Make small images of items, once each."""
+
+from __future__ import annotations
+
+import io
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cachetools import LRUCache
+
+from looktwice.errors import MediaError
+from looktwice.serve.problems import Problem
+from looktwice.sources import Urls, images, read_uri
+
+if TYPE_CHECKING:
+    from looktwice.serve.service import Service
+    from looktwice.serve.tables import ServedTable
+
+CACHE_BYTES = 1 << 26
+WIDTHS = (160, 320, 640, 1280, 2048)
+_cache: LRUCache[tuple[str, int], bytes] = LRUCache(CACHE_BYTES, getsizeof=len)
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A small image as WebP, and the hash of the item that it shows."""
+
+    data: bytes
+    sha256: str
+    width: int
+
+    @property
+    def etag(self) -> str:
+        """Return the value that changes with the image."""
+        return f'"{self.sha256[:16]}-{self.width}"'
+
+
+def preview(service: Service, served: ServedTable, id_: str, width: int) -> Preview:
+    """Return the preview of an item, its width rounded up to one of WIDTHS. Raises Problem (404, 409)."""
+    width = next(w for w in WIDTHS if w >= width)
+    rows = served.reader().lookup([id_], ["id", "uri", "sha256", "width"])
+    if not rows:
+        raise Problem(404, "unknown_item", "The table has no item of this id.", "id")
+    row = rows[0]
+    if not row["width"]:
+        raise Problem(404, "no_image", "The item has no image.", "id")
+    key = (row["sha256"], width)
+    with _lock:
+        data = _cache.get(key)
+    if data is None:
+        data = _made(service, row, width)
+        with _lock:
+            if len(data) <= CACHE_BYTES // 8:
+                _cache[key] = data
+    return Preview(data, row["sha256"], width)
+
+
+def _made(service: Service, row: Any, width: int) -> bytes:
+    urls: Urls = "public" if service.settings.allow_urls else "refused"
+    try:
+        image, _ = images.load(read_uri(row["uri"], urls=urls, sha256=row["sha256"]))
+    except MediaError as error:
+        raise Problem(409, "image_missing", f"The item's image cannot be read ({error.reason}).", "id") from None
+    small = image.convert("RGB")
+    small.thumbnail((width, 4 * width))
+    out = io.BytesIO()
+    small.save(out, "WEBP", quality=80, method=2)
+    return out.getvalue()

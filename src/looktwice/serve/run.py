@@ -1,0 +1,110 @@
+"""Run a server in this process until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from looktwice.serve.app import create_app
+from looktwice.serve.service import Service
+from looktwice.serve.settings import Settings
+
+MOST_HEADERS = 1 << 16
+
+
+class PatientProtocol(H11Protocol):
+    """HTTP/1.1 that gives a client `header_seconds` for the headers of its first request."""
+
+    header_seconds = 10.0
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(self.header_seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which first answers 503 to what still waits for the device, and tells when the weights are loaded."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[str], None] | None = None) -> None:
+        super().__init__(config)
+        self.service, self._ready = service, ready
+        self._announced = False
+
+    async def on_tick(self, counter: int) -> bool:
+        """Announce once that the server is ready; stop if loading failed."""
+        if not self._announced and self.service.ready:
+            self._announced = True
+            if self._ready is not None:
+                self._ready(self.address)
+        if self.service.failed is not None:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Let running requests end and refuse the others."""
+        self.service.jobs.stop_waiting()
+        await super().shutdown(sockets)
+
+    @property
+    def address(self) -> str:
+        """Return the URL that the server listens at."""
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM. `ready` is told the address when weights and tables are loaded.
+
+    Raises what loading raised.
+    """
+    app = create_app(settings)
+    server = Server(config(app, settings), app.state.service, ready)
+    server.run()
+    if server.service.failed is not None:
+        raise server.service.failed
+
+
+def config(app: Any, settings: Settings) -> uvicorn.Config:
+    """Return uvicorn's settings: HTTP/1.1 by h11, whose limits are known, and no proxy headers."""
+    protocol = type("Protocol", (PatientProtocol,), {"header_seconds": settings.header_seconds})
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=protocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=settings.idle_seconds,
+        timeout_graceful_shutdown=settings.stop_seconds,
+        h11_max_incomplete_event_size=MOST_HEADERS,
+    )
+
+
+def log_to_stderr() -> None:
+    """Write the log as JSON lines to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    for name in ("looktwice.serve", "looktwice.serve.access"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+        logger.setLevel(logging.INFO)

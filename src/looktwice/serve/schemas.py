@@ -1,0 +1,97 @@
+"""Define requests and answers of search. Unknown fields are refused, never ignored."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Strict(BaseModel):
+    """A part of a request."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class SearchQuery(Strict):
+    """A query: an image, a text, both, or a stored item.
+
+    `image` is base64 or a data URI; where the server allows it, a URL. `item` is the id of an item of the table.
+    """
+
+    text: str | None = Field(default=None, description="The query's text.")
+    image: str | None = Field(default=None, description="Base64, a data URI, or a URL if the server fetches URLs.")
+    item: str | None = Field(default=None, description="Id of an item of the table; its image and text are the query.")
+
+
+class Example(Strict):
+    """An item like, or unlike, what is looked for: an id of the table, or an image."""
+
+    id: str | None = None
+    image: str | None = None
+
+
+class SearchRequest(Strict):
+    """A search of one table."""
+
+    table: str | None = Field(None, description="Name of a table; may be left out if the server has one.")
+    query: SearchQuery = Field(default_factory=lambda: SearchQuery(), description="What to search for.")
+    like: list[str | Example] = Field(default_factory=list, max_length=32, description="Items to search near to.")
+    unlike: list[str | Example] = Field(default_factory=list, max_length=32, description="Items to stay away from.")
+    k: int = Field(10, ge=1, description="Number of hits.")
+    shortlist: int | None = Field(None, ge=1, description="Candidates that get the second look.")
+    where: dict[str, Any] | None = Field(None, description='Filter: {"price": {"<": 20}, "brand": ["a", "b"]}.')
+    rerank: bool = Field(True, description="Whether to take the second look.")
+    maxsim: int | None = Field(None, ge=0, description="Candidates of a middle look over stored tokens; 0: none.")
+    prompt: str | None = Field(None, max_length=100, description="Name of a built-in prompt.")
+    fusion: str | float | None = Field(None, description="0.5, p-only or rrf.")
+    distinct: bool = Field(False, description="Fold near-duplicates.")
+    explain: bool = Field(False, description="Add the parts of each score.")
+    stream: bool = Field(False, description="Answer with server-sent events.")
+    timeout_s: float | None = Field(None, gt=0, le=3600, description="Give up after this many seconds.")
+
+
+class SearchHit(BaseModel):
+    """One hit. `p`, `off_mass` and `entropy` are null unless the second look scored it."""
+
+    id: str
+    rank: int
+    score: float
+    coarse: float
+    coarse_rank: int
+    maxsim: float | None = None
+    maxsim_rank: int | None = None
+    p: float | None = None
+    calibrated: float | None = None
+    off_mass: float | None = None
+    entropy: float | None = None
+    status: str
+    uri_kind: Literal["file", "url", "memory"]
+    metadata: dict[str, Any]
+    text: str | None = None
+    preview: str
+    folded: list[str] | None = Field(None, description="Ids of near-duplicates that this hit stands for.")
+    explain: dict[str, Any] | None = None
+
+
+class SearchResponse(BaseModel):
+    """Hits, best first, and the record of what made them."""
+
+    hits: list[SearchHit]
+    manifest: dict[str, Any]
+    stages: dict[str, float] = Field(description="Seconds of each stage.")
+
+
+class ErrorDetail(BaseModel):
+    """Why a request was refused or failed."""
+
+    type: str
+    code: str
+    message: str
+    param: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is no success."""
+
+    error: ErrorDetail
