@@ -13,7 +13,7 @@ from typing import Any
 from looktwice.errors import Mismatch, StoreError, TooManyFailures, UsageError
 from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
 from looktwice.indexing.encoding import duplicate
-from looktwice.indexing.failures import Failures
+from looktwice.indexing.failures import SKIPPED, Failures
 from looktwice.indexing.prune import prune_gone
 from looktwice.indexing.report import IndexReport
 from looktwice.indexing.seen import Roots, Seen
@@ -104,6 +104,7 @@ class Commit:
         self._progress = progress
         self._clock = self._committed = time.monotonic()
         self._reasons: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
         self._noted: set[object] = set()
         self._rows: list[Row] = []
         self._fine: list[Met] = []
@@ -150,6 +151,7 @@ class Commit:
             unseen=dict(self.unseen),
             unfit=dict(self.unfit),
             reasons=dict(self._reasons),
+            skipped=dict(self._skipped),
             seconds=round(time.monotonic() - self._clock, 3),
         )
 
@@ -206,6 +208,13 @@ class Commit:
         return earlier is None
 
     def _fail(self, entry: LedgerEntry) -> None:
+        if entry.stage == SKIPPED:
+            self._skipped[entry.reason] += 1
+            self._failures.append(replace(entry, at=self.started))
+            return
+        if self.failures.accepts(entry):
+            self.count["accepted"] += 1
+            return
         self.count["failed"] += 1
         self._reasons[entry.reason] += 1
         self._failures.append(replace(entry, at=self.started))

@@ -13,9 +13,12 @@ import numpy as np
 
 from looktwice.errors import MediaError, ModelError, UsageError
 from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
+from looktwice.indexing.failures import SKIPPED
+from looktwice.indexing.naming import apart, named
 from looktwice.indexing.reading import Decoded, Known, Planned, load_ahead
 from looktwice.indexing.seen import Hashes, Roots, Seen
 from looktwice.sources import Scan, Source, Unreadable, display
+from looktwice.sources.formats import NEEDS
 from looktwice.sources.prefetch import pixels_of
 from looktwice.sources.reading import NEWEST, Reading
 from looktwice.store import LedgerEntry, Row, TableReader, batched, metadata_json
@@ -72,6 +75,7 @@ class _Run:
         self.encoder, self.known, self.batch_size, self.threads = encoder, known, batch_size, threads
         self.reading = Reading(NEWEST if known is None else known.manifest.reading, encoder.info.side)
         self._seen, self._roots = Seen(), Roots()
+        self._folders = {root for root in (known.manifest.roots if known else ()) if root.endswith("/")}
         self._hashes: Hashes | None = None  # of the table; not worth reading for a few items
         self._fresh: list[str] = []  # hashes of rows that are newer than `_hashes`
         self._vectors: dict[VectorKey, FloatArray | MediaError] = {}
@@ -119,13 +123,20 @@ class _Run:
 
     def _plan(self, sources: Iterable[Source | Unreadable]) -> Iterator[Planned]:
         for chunk in batched(sources, _LOOKUP):
-            known = self._lookup([one.id for one in chunk if isinstance(one, Source)])
+            known = self._lookup(self._ids([one for one in chunk if isinstance(one, Source)]))
             for one in chunk:
                 if isinstance(one, Unreadable):
-                    entry = LedgerEntry(one.uri, "scan", one.reason, one.detail, one.root, item_id=one.item_id)
+                    stage = SKIPPED if one.reason in NEEDS else "scan"
+                    entry = LedgerEntry(one.uri, stage, one.reason, one.detail, one.root, item_id=one.item_id)
                     yield Failed(entry, None, one.hides, one.torn)
-                elif (planned := self._admit(one, known.get(one.id))) is not None:
+                elif (planned := self._admit(*named(one, known, self._seen.get, self._roots))) is not None:
                     yield planned
+
+    def _ids(self, sources: Sequence[Source]) -> list[str]:
+        """Return the ids that sources may have; both of each as soon as there are several folders."""
+        self._folders.update(source.root for source in sources if source.root.endswith("/"))
+        both = sources if len(self._folders) > 1 else ()
+        return [*(one.id for one in sources), *(apart(one).id for one in both if one.root.endswith("/"))]
 
     def _lookup(self, ids: Sequence[str]) -> dict[str, Known]:
         columns = ["id", "uri", "root", "sha256", "text", "metadata", "width"]

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from looktwice.errors import MediaError
 from looktwice.indexing.batches import Failed
+from looktwice.indexing.failures import SKIPPED
 from looktwice.sources import Source, images
+from looktwice.sources.formats import NEEDS
 from looktwice.sources.prefetch import pixels_of, prefetch
 from looktwice.sources.reading import WHOLE, Reading
 from looktwice.store import metadata_json
@@ -72,7 +74,7 @@ def load(source: Source, known: Known | None, reading: Reading = WHOLE) -> Decod
         image, size = source.decode(data, reading)
         return Decoded(source, sha256, image, size, known, same)
     except MediaError as error:
-        return Failed.of(source, stage, error.reason, error.detail)
+        return Failed.of(source, SKIPPED if error.reason in NEEDS else stage, error.reason, error.detail)
 
 
 def _pixels(one: Decoded | Failed) -> int:

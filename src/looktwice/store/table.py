@@ -95,7 +95,7 @@ class Table(TableReader):
 
     def snapshot(self) -> Snapshot:
         """Return the newest version as a view that never changes; this takes a few milliseconds at most."""
-        return Snapshot(self.location, self._database)
+        return Snapshot(self.location, self._database, self._matrices)
 
     @contextmanager
     def writer(self, wait: float = 0) -> Iterator[Table]:
@@ -133,6 +133,7 @@ class Table(TableReader):
         with self.writer(), plain_errors(self.path, "adding items"):
             tokens.drop_stale(self._tokens, {row.id: row.sha256 for row in rows})
             self._items.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
+            maintenance.tidy_after_write(self._items, len(rows))
 
     def delete(self, ids: Iterable[str] | None = None, *, where: Where | None = None) -> int:
         """Delete items by id or by filter, with their tokens and ledger lines. Return how many were deleted.
@@ -217,6 +218,7 @@ class Table(TableReader):
         """Write visual tokens in one atomic commit; they replace those of the same item and token set."""
         with self.writer():
             tokens.put_codes(self._tokens, self.path, rows)
+            maintenance.tidy_after_write(self._tokens, len(rows))
 
     def put_codebook(self, data: bytes) -> str:
         """Store a codebook and return its SHA-256 (hex), which `codebook` takes."""
