@@ -94,9 +94,9 @@ def chromium() -> Iterator[Any]:
 
         def open_page(width: int, height: int, colours: str) -> Page:
             small = width < 600
-            about = {"device_scale_factor": 2, "has_touch": True, "is_mobile": True} if small else {}
-            viewport = {"width": width, "height": height}
-            context = browser.new_context(viewport=viewport, color_scheme=colours, reduced_motion="reduce", **about)
+            about: dict[str, Any] = {"color_scheme": colours, "reduced_motion": "reduce"}
+            about |= {"device_scale_factor": 2, "has_touch": True, "is_mobile": True} if small else {}
+            context = browser.new_context(viewport={"width": width, "height": height}, **about)
             return context.new_page()
 
         yield open_page
