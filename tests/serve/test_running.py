@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from fakes import INSTALLED
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
-from serving import Running, running
+from serving import GALLERY, Running, running
 from typer.testing import CliRunner
 
 from looktwice.cli.main import app
@@ -159,3 +160,29 @@ def test_keys_come_one_a_line(tmp_path: Path) -> None:
 def test_two_tables_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="rename one"):
         create_app(Settings(tables=(tmp_path / "a" / "x.lt", tmp_path / "b" / "x.lt")))
+
+
+def test_the_demo_serves_its_gallery(tmp_path: Path) -> None:
+    images = tmp_path / "small" / "images"
+    images.mkdir(parents=True)
+    for path in sorted((GALLERY / "images").glob("*.jpg"))[:8]:
+        shutil.copy(path, images)
+    command = [sys.executable, "-m", "looktwice", "demo", str(tmp_path / "out"), "--serve", "--port", "0"]
+    env = {**os.environ, "PYTHONPATH": str(INSTALLED)}
+    process = subprocess.Popen(
+        [*command, "--gallery", str(images.parent)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=env,
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        body = {"query": {"item": "scene-001.jpg"}, "k": 3}
+        found = httpx.post(f"{url}/v1/search", json=body, trust_env=False, timeout=60).json()
+        assert len(found["hits"]) == 3 and found["hits"][0]["maxsim"] is not None  # tokens were stored for it
+        assert httpx.get(url, trust_env=False).headers["content-type"].startswith("text/html")
+    finally:
+        process.terminate()
+        process.wait(30)
