@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from zygote import Job, Outcome
 
 HERE = Path(__file__).parent
-TALLY: dict[str, list[str | None]] = defaultdict(list)
+TALLY = "tally"
+"""The property of a test that carries its counts, from the process that ran it to the one that prints."""
 
 
 class Zygote:
@@ -36,16 +37,23 @@ class Zygote:
 
 
 class Tally:
-    """Counts what was tried under one name; a failure is kept with its reason and fails the test at the end."""
+    """Counts what was tried under one name; failures are kept with their reasons and fail the test at the end."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, node: Any) -> None:
+        self.node = node
+        self.outcomes: list[str | None] = []
 
     def add(self, failure: str | None) -> int:
         """Count one attempt, and return how many have failed so far."""
-        TALLY[self.name].append(failure)
-        return sum(one is not None for one in TALLY[self.name])
+        self.outcomes.append(failure)
+        return len(self.failures)
+
+    @property
+    def failures(self) -> list[str]:
+        return [one for one in self.outcomes if one is not None]
 
     def check(self) -> None:
-        failures = [one for one in TALLY[self.name] if one is not None]
-        assert not failures, f"{len(failures)} of {len(TALLY[self.name])} failed:\n" + "\n\n".join(failures[:5])
+        name = self.node.name.removeprefix("test_").replace("_", " ")
+        self.node.user_properties.append((TALLY, [name, len(self.outcomes), len(self.failures)]))
+        failed = f"{len(self.failures)} of {len(self.outcomes)} failed:\n"
+        assert not self.failures, failed + "\n\n".join(self.failures[:5])

@@ -22,12 +22,17 @@ def zygote() -> Iterator[Zygote]:
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Tally:
-    return Tally(request.node.name.removeprefix("test_").replace("_", " "))
+    return Tally(request.node)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if TALLY:
+    reports = [
+        report for some in terminalreporter.stats.values() for report in some if getattr(report, "when", "") == "call"
+    ]
+    rows = [
+        value for report in reports for name, value in report.user_properties if name == TALLY and report.when == "call"
+    ]
+    if rows:
         terminalreporter.write_line("\n| what | tried | held | failed |\n|---|---|---|---|")
-    for name, outcomes in TALLY.items():
-        failed = sum(one is not None for one in outcomes)
-        terminalreporter.write_line(f"| {name} | {len(outcomes)} | {len(outcomes) - failed} | {failed} |")
+    for name, tried, failed in sorted(rows):
+        terminalreporter.write_line(f"| {name} | {tried} | {tried - failed} | {failed} |")
