@@ -44,13 +44,19 @@ def _frame(container: Any, stream: Any, time: float) -> Any:
     last = None
     for number, found in enumerate(container.decode(stream)):
         if last is not None and found.time is not None and found.time > time:
-            break
+            return last
         last = found
         if number >= MOST_DECODED:
             raise MediaError("too-slow", f"no key frame within {MOST_DECODED} frames before {time:g} s")
-    if last is None:
+    if last is None or _is_over(last, time):
         raise MediaError("truncated", f"the video has no frame at {time:g} s")
     return last
+
+
+def _is_over(last: Any, time: float) -> bool:
+    """Return whether the last frame of a video has ended by then: the length in its header may be any number."""
+    shown = float(last.duration * last.time_base) if last.duration and last.time_base else 0.0
+    return last.time is not None and time > last.time + max(1.0, shown)
 
 
 def _open(path: str) -> Any:
