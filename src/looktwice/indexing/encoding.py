@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -129,7 +129,7 @@ class _Run:
                     stage = SKIPPED if one.reason in NEEDS else "scan"
                     entry = LedgerEntry(one.uri, stage, one.reason, one.detail, one.root, item_id=one.item_id)
                     yield Failed(entry, None, one.hides, one.torn)
-                elif (planned := self._admit(*named(one, known, self._seen.get, self._roots))) is not None:
+                elif (planned := self._admit(*self._named(one, known))) is not None:
                     yield planned
 
     def _ids(self, sources: Sequence[Source]) -> list[str]:
@@ -137,6 +137,11 @@ class _Run:
         self._folders.update(source.root for source in sources if source.root.endswith("/"))
         both = sources if len(self._folders) > 1 else ()
         return [*(one.id for one in sources), *(apart(one).id for one in both if one.root.endswith("/"))]
+
+    def _named(self, source: Source, known: Mapping[str, Known]) -> tuple[Source, Known | None]:
+        if len(self._folders) < 2:
+            return source, known.get(source.id)
+        return named(source, known, self._seen.get, self._roots)
 
     def _lookup(self, ids: Sequence[str]) -> dict[str, Known]:
         columns = ["id", "uri", "root", "sha256", "text", "metadata", "width"]
