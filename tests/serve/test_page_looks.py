@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browsing import Opener, Site
 from playwright.sync_api import Page, expect
-from serving import Running
+from serving import Running, running
+
+from looktwice.score import load_scorer
+from looktwice.serve import Settings
+from looktwice.store import Table
+from looktwice.token_index import add_tokens
 
 WIDTHS = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1400, "height": 900}}
 
@@ -136,6 +144,7 @@ def test_tiles_glide_to_their_places_unless_less_motion_is_asked_for(
 
 
 def test_the_middle_look_is_a_stage_of_its_own(visit: Opener, shop_page: Running) -> None:
+    """With a stream of our own, whose stages are known; the next test has the server's."""
     site = visit(shop_page)
     hits = [
         {"id": name, "rank": rank, "score": 1 / rank, "coarse": 1 / rank, "coarse_rank": rank, "p": None, "text": name}
@@ -154,3 +163,21 @@ def test_the_middle_look_is_a_stage_of_its_own(visit: Opener, shop_page: Running
     page = site.search(text="all", depth=1)
     expect(page.locator(".step.middle")).to_contain_text("3 by stored tokens in 20 ms")
     assert site.ids() == ["b", "c", "a"]
+
+
+def test_three_stages_over_stored_tokens_end_in_the_servers_order(
+    visit: Opener, shop: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("coded") / "coded.lt"
+    shutil.copytree(shop, path)
+    add_tokens(Table.open(path), load_scorer("tiny-vl"), "int8")
+    with running(Settings(tables=(path,))) as server:
+        site = visit(server)
+        page = site.search(item="scene-003.jpg", depth=10)
+        expect(page.locator(".step.middle")).to_contain_text(re.compile(r"(39|40) by stored tokens in"))
+        expect(page.locator(".step.second")).to_contain_text("10 pairs in")
+        answer = server.post("/v1/search", {**site.asked[-1], "stream": False}).json()
+        assert site.ids() == [hit["id"] for hit in answer["hits"]]
+        page.locator('.tile[aria-posinset="1"] .open').click()
+        expect(page.locator(".sum")).to_contain_text(f"{answer['hits'][0]['score']:.3f}")
+        expect(page.locator(".sum")).to_contain_text("maxsim")

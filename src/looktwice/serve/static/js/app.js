@@ -5,6 +5,7 @@ import { camera } from "./camera.js";
 import { askForKey, shortcuts, themeButton } from "./controls.js";
 import { crop } from "./crop.js";
 import { $, announce, h, icon, toast } from "./dom.js";
+import { hasMiddle } from "./fusion.js";
 import { Grid } from "./grid.js";
 import { HitView } from "./hit.js";
 import { dataUri, full } from "./images.js";
@@ -232,8 +233,14 @@ class App {
     return {
       table, query: await this.#query(), ...(like.length && { like }), ...(unlike.length && { unlike }), ...(full && { where }), ...(distinct && { distinct }),
       k: Math.min(Math.max(FIRST, depth), this.about.limits?.k ?? FIRST), shortlist: Math.max(1, depth),
-      rerank: depth > 0 && Boolean(this.about.mllm), fusion: weight, stream: true, ...more,
+      rerank: depth > 0 && Boolean(this.about.mllm), stream: true, ...this.#looks(depth, weight), ...more,
     };
+  }
+
+  /** Return how the looks are joined; where tokens are stored, a middle look orders what the second one reads. */
+  #looks(depth, weight) {
+    if (!this.about.maxsim || !depth) return { fusion: weight };
+    return { maxsim: Math.max(FIRST, depth), fusion: `coarse=0,maxsim=${weight},p=${1 - weight}` };
   }
 
   /** Return the query of a request. A stored item that has words beside it is sent as an image. */
@@ -345,7 +352,7 @@ class App {
     const hit = this.grid.hits[index] ?? this.answer?.hits.get(id);
     if (!hit) return; // not there yet: the first look will bring it
     this.grid.select(id);
-    this.hitView.show(hit, { state: this.state, about: this.about, browsing: this.browsing, position: index + 1, total: shown.length, requestQuery: () => this.#query() });
+    this.hitView.show(hit, { state: this.state, about: this.about, browsing: this.browsing, position: index + 1, total: shown.length, middle: hasMiddle(this.order), requestQuery: () => this.#query() });
   }
 
   #restore() {
