@@ -265,3 +265,28 @@ def test_a_telephones_folder_has_no_unexplained_skip(tmp_path: Path) -> None:
     assert (report.added, report.failed, report.ignored, report.skipped) == (10, 0, {".aae": 2}, {})
     found = Retriever(table, ColorEncoder()).search(tmp_path / "101APPLE" / "IMG_0001.HEIC", k=4).hits
     assert len(found) == 4 and all(hit.id.startswith("101APPLE~") for hit in found)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.webm", "a.mpg", "a.m2ts"])
+def test_containers(tmp_path: Path, name: str) -> None:
+    import av
+
+    codec = {"a.webm": "libvpx", "a.mpg": "mpeg2video", "a.avi": "mpeg4"}.get(name, "libx264")
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), RED, np.uint8), "rgb24")))
+        container.mux(stream.encode())
+    (source,) = met(tmp_path)
+    assert np.abs(colour(source) - RED).max() < 20
+
+
+def test_playlists_are_no_videos(tmp_path: Path) -> None:
+    make_video(tmp_path / "other.mov", 2)
+    (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile other.mov\n")
+    (tmp_path / "b.mp4").write_text(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{tmp_path}/other.mov\n#EXT-X-ENDLIST\n"
+    )
+    found = [one for one in met(tmp_path) if isinstance(one, Unreadable)]
+    assert [one.reason for one in found] == ["corrupt", "corrupt"]

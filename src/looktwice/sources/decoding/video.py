@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import MediaError
+from looktwice.sources.decoding.pillow import THREADS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf"
+"""What FFmpeg may take a file for: never a playlist, which names other files."""
 
 MOST_DECODED = 2000
 """Frames decoded to reach one time: key frames further apart than this are not searched."""
@@ -63,7 +67,7 @@ def _open(path: str) -> Any:
     import av
 
     try:
-        return av.open(path, options={"protocol_whitelist": "file"})
+        return av.open(path, options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS})
     except (av.FFmpegError, ValueError) as error:
         raise MediaError("corrupt", str(error)) from None
 
@@ -72,5 +76,5 @@ def _stream(container: Any) -> Any:
     if not container.streams.video:
         raise MediaError("empty", "the file has no video stream")
     stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
+    stream.thread_count = THREADS
     return stream
