@@ -23,6 +23,7 @@ from looktwice.cli import (
     estimate,
     eval,
     export,
+    import_,
     index,
     info,
     ledger,
@@ -128,7 +129,7 @@ def looktwice(
 
 
 SEARCHING = (demo, index, search, rerank, calibrate, eval, serve)
-KEEPING = (info, ledger, duplicates, delete, export, tokens, maxsim, estimate, models, doctor)
+KEEPING = (info, ledger, duplicates, delete, export, import_, tokens, maxsim, estimate, models, doctor)
 for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)
 
