@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from looktwice.cli.options import Output
     from looktwice.report import QueryView
     from looktwice.report.viewer import Viewer
+    from looktwice.search.middle_stage import MiddleStage
     from looktwice.search.retriever import Answer
     from looktwice.search.run_record import RunStats
     from looktwice.sources.loader import Resolver
@@ -39,7 +40,8 @@ GONE = ("missing", "dangling-link")
 class Outputs:
     """The outputs of answers. `find` resolves the candidates of a report; `queries` is the file of queries, if any.
 
-    `tag` names the run in its file and manifest; `extra` are further keys of the manifest.
+    `tag` names the run in its file and manifest; `extra` are further keys of the manifest. With `middle`, reports and
+    explanations say which tokens matched.
     """
 
     json: bool
@@ -50,6 +52,7 @@ class Outputs:
     explain: bool = False
     tag: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    middle: MiddleStage | None = None
     _run: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
     _views: list[QueryView] = field(default_factory=list)
 
@@ -60,11 +63,12 @@ class Outputs:
         find: Resolver,
         queries: Queries | None = None,
         extra: Mapping[str, Any] | None = None,
+        middle: MiddleStage | None = None,
     ) -> Outputs:
         """Return the outputs that a verb's options ask for."""
         named = {} if output.tag is None else {"tag": output.tag}
         more = {**named, **(extra or {})}
-        return cls(output.json, output.run, output.report, find, queries, output.explain, output.tag, more)
+        return cls(output.json, output.run, output.report, find, queries, output.explain, output.tag, more, middle)
 
     def write(self, answers: Iterable[Answer]) -> None:
         """Write every answer. Exits with code 3 if a query or a candidate could not be read or scored."""
@@ -120,13 +124,23 @@ class Outputs:
     def _show(self, name: str, answer: Answer) -> None:
         if self.json or self.queries is None or (self.run is None and self.report is None):
             title = None if self.queries is None else f"query {name}"
-            show_hits(name, answer.hits, json=self.json, explain=self.explain, title=title)
+            show_hits(name, self._hits(answer), json=self.json, explain=self.explain, title=title)
+
+    def _hits(self, answer: Answer) -> list[Hit]:
+        """Return the hits; with --explain, those of a middle look say which tokens matched."""
+        if not self.explain or self.middle is None or answer.middle is None:
+            return answer.hits
+        from looktwice.search.match_map import matches_of
+
+        found = matches_of(self.middle, answer.query, [hit.id for hit in answer.hits])
+        own = {name: {"matches": [match.record() for match in rows]} for name, rows in found.items()}
+        return [replace(hit, explain={**(hit.explain or {}), **own.get(hit.id, {})}) for hit in answer.hits]
 
     @cached_property
     def _viewer(self) -> Viewer:
         from looktwice.report.viewer import Viewer
 
-        return Viewer(self.find)
+        return Viewer(self.find, middle=self.middle)
 
     def _files(self, manifest: Mapping[str, Any]) -> None:
         if self.run is not None:

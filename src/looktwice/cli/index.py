@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,25 +87,31 @@ def index(
     found = folders.scan(sources, urls.allowed, () if known is None else known.manifest.roots)
     compute.set_threads()
     encodes = encoder_for(encoder, known, compute)
-    opened = kept.table(path, known, encodes.info, columns)
-    _check_columns(opened, columns)
+    opened = _with_columns(kept.table(path, known, encodes.info, columns), columns)
     settings = {"batch_size": batch_size, "max_failures": max_failures, "prune": prune, "restore": kept.restore}
     note_drawings([opened.manifest.encoder.name, *([] if mllm is None else [mllm])])
     report = _fill(opened, found, encodes, folders.scan(sources, urls.allowed), settings)
     built = _build_index(opened)
     if not json:
         _tell(path, opened, report, built)
-    filled = None
-    if mllm is not None:
-        training = {"max_failures": max_failures, "urls": urls.allowed}
-        filled = tokens.fill(opened, mllm, codec, limits, training, compute, quiet=json)
+    training = {"max_failures": max_failures, "urls": urls.allowed}
+    filled = mllm and tokens.fill(opened, mllm, codec, limits, training, compute, quiet=json)
     if json:
-        emit({**_record(opened, report, built), "tokens": None if filled is None else tokens.record(filled)})
-    for changed in changes(sources, path) if watch else ():
-        found = folders.scan([one for one in sources if Path(one).exists()], urls.allowed, opened.manifest.roots)
-        _refresh(opened, found, changed, encodes, settings, path)
-    if report.failed or (filled is not None and filled.failed):
+        emit({**_record(opened, report, built), "tokens": tokens.record(filled) if filled else None})
+    if watch:
+        _watch(opened, sources, partial(folders.scan, urls=urls.allowed), encodes, settings)
+    if report.failed or (filled and filled.failed):
         raise typer.Exit(3)
+
+
+def _watch(
+    table: Table, sources: list[str], scan: Callable[..., Scan], encoder: Encoder, settings: dict[str, Any]
+) -> None:
+    """Index files as they change, until Ctrl-C."""
+    for changed in changes(sources, Path(table.path)):
+        _refresh(
+            table, scan([one for one in sources if Path(one).exists()]), changed, encoder, settings, Path(table.path)
+        )
 
 
 def _check_tokens(mllm: str | None, codec: str, limits: options.ImageLimits) -> None:
@@ -155,7 +162,8 @@ def encoder_for(name: str | None, known: Table | None, compute: options.Compute)
     return made
 
 
-def _check_columns(table: Table, columns: Mapping[str, type]) -> None:
+def _with_columns(table: Table, columns: Mapping[str, type]) -> Table:
+    """Return a table that has these columns, and perhaps those of --exif. Raises Mismatch if it has others."""
     from looktwice.sources.exif import COLUMNS
 
     own = {name: kind for name, kind in table.columns.items() if COLUMNS.get(name) is not kind or name in columns}
@@ -164,6 +172,7 @@ def _check_columns(table: Table, columns: Mapping[str, type]) -> None:
         raise Mismatch(
             f"{table.path} has other columns ({have}); add some with: looktwice columns {table.path} add NAME:TYPE"
         )
+    return table
 
 
 def _count(scan: Scan, bar: TerminalBar) -> None:
@@ -219,11 +228,11 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
 
 
 def _passed_over(ignored: Mapping[str, int]) -> str:
-    from looktwice.sources.images import SUFFIXES
+    from looktwice.sources.formats import BASE_SUFFIXES
 
     kinds = sorted(ignored.items(), key=lambda kind: (-kind[1], kind[0]))
     listed = ", ".join(f"{suffix or 'without a suffix'} {n:,}" for suffix, n in kinds[:5])
     were = "file of another kind was" if sum(ignored.values()) == 1 else "files of other kinds were"  # no ledger entry
-    read = " ".join(sorted({*SUFFIXES, ".tar"}))
+    read = " ".join(sorted({*BASE_SUFFIXES, ".tar"}))
     more = ", …" if len(kinds) > 5 else ""
     return f"{sum(ignored.values()):,} {were} skipped ({listed}{more}); convert images to one of: {read}"

@@ -30,11 +30,14 @@ class Middle:
     """The middle look, between shortlist and second look."""
 
     maxsim: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=0, help="Re-order this many of the first look's best by their stored visual tokens first, such as 1000."
+            min=0,
+            help="Re-order this many of the first look's best by their stored visual tokens first, such as 1000; "
+            "0: none [default: as `looktwice maxsim --keep` noted].",
+            show_default=False,
         ),
-    ] = 0
+    ] = None
     maxsim_codec: Annotated[
         str,
         typer.Option(help="Stored visual tokens for --maxsim: auto (those of --codec, or the only ones), or a codec."),
@@ -67,7 +70,7 @@ class Stopping:
     budget: Annotated[
         str,
         typer.Option(
-            help="all; auto:0.01: stop when the rest changes the top with a lower chance (needs --calibration); "
+            help="all; auto:0.01: stop when a relevant candidate is missed with a lower chance (needs --calibration); "
             "cascade:pool2+pq8@20: score all from these stored tokens, and the best 20 again."
         ),
     ] = "all"

@@ -110,7 +110,7 @@ def search(
 
       looktwice search photos.lt --queries queries.jsonl --run out.trec --report out.html
     """
-    _refuse_unused(ctx, no_rerank, middle.maxsim > 0, scope.distinct)
+    _refuse_unused(ctx, no_rerank, bool(middle.maxsim), scope.distinct)
     if remote.is_address(path):
         return remote.search(ctx, path, question, output)
     from looktwice.search.retriever import Retriever
@@ -127,7 +127,7 @@ def search(
         _note_odds(opened, path, where, None if look is None else rerank.mllm)
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)
         with nullcontext() if look is None else closing(look):
-            Outputs.of(output, opened.loader.find, asked, record(rerank.preset)).write(answers)
+            Outputs.of(output, opened.loader.find, asked, record(rerank.preset), opened.middle).write(answers)
 
 
 def _cache(named: Path | None, output: options.Output, many: bool) -> AbstractContextManager[Path | None]:

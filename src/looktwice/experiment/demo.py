@@ -86,7 +86,7 @@ def run_demo(
     if maxsim:
         write_run(folder / "middle-look.trec", _middle(answers))
     write_run(folder / "second-look.trec", _second(answers))
-    viewer = Viewer(retriever.loader.find, qrels, MEASURES)
+    viewer = Viewer(retriever.loader.find, qrels, MEASURES, retriever.middle)
     views = [viewer.view(answer) for answer in answers]
     report = folder / "report.html"
     write_report(report, title="looktwice demo", manifest=manifest, queries=views, summary=rows)

@@ -22,7 +22,7 @@ from looktwice.search.distinct import least_cosine, with_folded
 from looktwice.search.examples import Examples, settings_of
 from looktwice.search.first_look import FirstLook, Looked
 from looktwice.search.inputs import QueryLike
-from looktwice.search.middle_stage import MiddleStage
+from looktwice.search.middle_stage import MiddleStage, kept_depth
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
 from looktwice.search.query_reader import QueryReader, read_call
@@ -73,7 +73,7 @@ class Answer:
         """Return the scored pairs with labels, for `rank.calibration.fit`. Grades below 0 (junk) are skipped."""
         best = max((candidate.coarse for candidate in self.shortlist), default=0.0)
         return [
-            Sample(self.query.id, hit.p, best - hit.coarse, grades.get(hit.id, 0) > 0)
+            Sample(self.query.id, hit.p, best - hit.coarse, grades.get(hit.id, 0) > 0, hit.id)
             for hit in self.ranking
             if hit.p is not None and grades.get(hit.id, 0) >= 0
         ]
@@ -94,9 +94,10 @@ class Retriever:
     Snapshot never changes.
 
     `maxsim` is the number of candidates that a middle look re-orders by their stored tokens before the second look
-    sees the first of them (0: no middle look). `codec`, `missing_tokens` and `asymmetric`: see
-    `token_choice.CandidateLoader`. `ties`, `direction`, `budget`, `calibration`, `min_precision`, `maxsim` and
-    `maxsim_codec`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
+    sees the first of them (0: no middle look; None: as `looktwice maxsim --keep` noted in the table). `codec`,
+    `missing_tokens` and `asymmetric`: see `token_choice.CandidateLoader`. `ties`, `direction`, `budget`,
+    `calibration`, `min_precision`, `maxsim` and `maxsim_codec`: see `ranking_config.RankingConfig`. `urls` says
+    which URLs may be fetched.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Retriever:
         fusion: Fusion | str | float = "auto",
         ties: Ties | str = "default",
         shortlist: int = 100,
-        maxsim: int = 0,
+        maxsim: int | None = None,
         maxsim_codec: str = "auto",
         direction: Direction | str = "auto",
         budget: Budget | str = "all",
@@ -128,7 +129,8 @@ class Retriever:
             raise TypeError(f"Unknown Retriever setting {min(renamed.keys() - {'sure'})!r}; see help(Retriever)")
         self.table = TableGroup.open(table)
         rules = fusion, ties, direction, budget, calibration, min_precision
-        self.config = RankingConfig.of(*rules, maxsim, maxsim_codec)
+        known = kept_depth(self.table) if maxsim is None and scorer is not None else maxsim
+        self.config = RankingConfig.of(*rules, known or 0, maxsim_codec)
         self.shortlist = positive(shortlist, "shortlist")
         if scorer is not None and mllm is not None:
             raise UsageError("scorer and mllm both name the second look; pass only one of them.")

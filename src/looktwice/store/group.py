@@ -110,6 +110,10 @@ class TableGroup(TableReader):
         )
         return [row and replace(row, id=id_) for id_ in ids for row in [rows[id_]]]
 
+    @property
+    def tokens_version(self) -> int:
+        return hash(tuple(table.tokens_version for table in self.tables.values()))
+
     def codebook(self, sha256: str) -> bytes:
         return next(iter(self.tables.values())).codebook(sha256)
 

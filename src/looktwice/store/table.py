@@ -116,7 +116,10 @@ class Table(TableReader):
                 self._open_newest()
                 if self.manifest.format < FORMAT:
                     self.manifest = migrate(self._failures, self.manifest, self.location)
-            yield self
+            try:
+                yield self
+            finally:
+                self._writes += 1
 
     def follow(self) -> None:
         """Move to the newest version, whoever wrote it; this takes a few milliseconds."""

@@ -12,14 +12,14 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from looktwice.checked import demand, read_json
-from looktwice.codecs import CodecRecord, layout_from_json
+from looktwice.codecs import layout_from_json
 from looktwice.errors import Mismatch, StoreError
+from looktwice.token_index.matching import Opened
 from looktwice.token_index.pictures import draw_pictures
 from looktwice.token_index.sets import TokenSet
-from looktwice.types import Layout
 
 if TYPE_CHECKING:
     from looktwice.store import Table, TableReader, TokenRow
@@ -29,9 +29,6 @@ IMAGES, LEAST_IMAGES, TOKENS = 64, 16, 16_384
 """The sample has this many images; fewer, but at least LEAST_IMAGES, if they have more than TOKENS tokens together."""
 GROWN = 1.5
 METADATA = "looktwice.rarity"
-
-Opened: TypeAlias = tuple[CodecRecord, Layout]
-"""The codes of one image, and the layout that they were made from."""
 
 log = logging.getLogger(__name__)
 

@@ -71,7 +71,7 @@ def run(
         look = load_rerank(rerank, compute, opened)
     encoder = _encoder(benchmark, compute)
     where = compute.placement
-    own: dict[str, Any] = {"maxsim": middle.maxsim, "maxsim_codec": middle.maxsim_codec, "rerank": not no_rerank}
+    own: dict[str, Any] = {"maxsim": middle.maxsim or 0, "maxsim_codec": middle.maxsim_codec, "rerank": not no_rerank}
     plan = Plan(encoder, look, fusion, rule, shortlist, codec, tune_on, urls=urls.allowed, **own, **where)
     _run(opened, folder, plan, benchmark.table, json)
 
