@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from looktwice import __version__
 from looktwice.cli import (
     calibrate,
+    columns,
     delete,
     demo,
     doctor,
@@ -129,7 +130,7 @@ def looktwice(
 
 
 SEARCHING = (demo, index, search, rerank, calibrate, eval, serve)
-KEEPING = (info, ledger, duplicates, delete, export, import_, tokens, maxsim, estimate, models, doctor)
+KEEPING = (info, columns, ledger, duplicates, delete, export, import_, tokens, maxsim, estimate, models, doctor)
 for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)
 

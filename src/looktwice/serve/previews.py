@@ -50,19 +50,23 @@ def preview(service: Service, served: ServedTable, id_: str, width: int) -> Prev
     with _lock:
         data = _cache.get(key)
     if data is None:
-        data = _made(service, row, width)
+        data = _made(service, served, row, width)
         with _lock:
             if len(data) <= CACHE_BYTES // 8:
                 _cache[key] = data
     return Preview(data, row["sha256"], width)
 
 
-def _made(service: Service, row: Any, width: int) -> bytes:
+def _made(service: Service, served: ServedTable, row: Any, width: int) -> bytes:
+    """Return a small image of the original, or of the table's own copy if that is not at hand."""
     urls: Urls = "public" if service.settings.allow_urls else "refused"
     try:
         image, _ = images.load(read_uri(row["uri"], urls=urls, sha256=row["sha256"]))
     except MediaError as error:
-        raise Problem(409, "image_missing", f"The item's image cannot be read ({error.reason}).", "id") from None
+        kept = served.reader().preview(row["id"], row["sha256"])
+        if kept is None:
+            raise Problem(409, "image_missing", f"The item's image cannot be read ({error.reason}).", "id") from None
+        image, _ = images.load(kept)
     small = image.convert("RGB")
     small.thumbnail((width, 4 * width))
     out = io.BytesIO()
