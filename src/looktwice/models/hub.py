@@ -26,11 +26,11 @@ EVERY = 5.0
 """Seconds between two log lines about a download if stderr is not a terminal."""
 XET_LIMITS = {
     "HF_XET_CLIENT_CONNECT_TIMEOUT": "10s",
-    "HF_XET_CLIENT_READ_TIMEOUT": "60s",
-    "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "3",
+    "HF_XET_CLIENT_READ_TIMEOUT": "20s",
+    "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "2",
     "HF_XET_CLIENT_RETRY_MAX_DURATION": "60s",
 }
-"""Limits of hf_xet, unless the environment has its own: a dead xet server would be tried for four minutes and more."""
+"""Limits of hf_xet, unless the environment has its own: its own would try a silent xet server for half an hour."""
 
 _AGAIN = "run the same command again: files that are complete are kept"
 
