@@ -36,6 +36,7 @@ from looktwice.cli import (
     tokens,
 )
 from looktwice.cli.console import mute_stdout, note, show_warnings
+from looktwice.cli.interrupt import as_usual
 from looktwice.cli.renamed import current
 from looktwice.cli.resume import KEPT
 from looktwice.errors import LooktwiceError
@@ -81,6 +82,7 @@ class Verbs(TyperGroup):
 
     def _run(self, ctx: Any) -> None:
         try:
+            as_usual()
             super().invoke(ctx)
         except BrokenPipeError:
             mute_stdout()
