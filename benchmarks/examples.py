@@ -5,6 +5,8 @@
 Like: each query has up to three portraits of one drawing, each on another ground. The first look searches by the mean
 of their vectors; the second look joins their scores by the maximum or the mean.
 
+Two things: each query has one portrait of each of two drawings, and scenes with either of them are relevant.
+
 Unlike: the best wrong hit of the first look is named as a negative example, with several weights. Shown: the second
 look is asked about the negative example too, and p becomes p · (1 − p of the negative one). Hits that were named as
 examples are taken out of every ranking, also out of those that did not use them.
@@ -24,7 +26,7 @@ import numpy as np
 from _smoke import finish, parse
 
 from looktwice import Retriever, Table, index, load_encoder, scan
-from looktwice.evaluate import scenes
+from looktwice.evaluate import Qrels, scenes
 from looktwice.evaluate.groups import measure_group
 from looktwice.evaluate.scenes.compose import portrait
 from looktwice.evaluate.scenes.cutouts import Cutouts
@@ -59,29 +61,46 @@ def main(argv: Sequence[str] | None = None) -> None:
         index(table, scan([Path(folder) / "data" / "scenes"]), encoder)
         retriever = Retriever(table, encoder, "tiny-vl", shortlist=asked.shortlist)
         runs: Runs = defaultdict(dict)
+        first_portraits: list[Item] = []
         for number, cutout in enumerate(wanted):
             name = f"p{number:04d}"
             shown = [portrait(cutout, 192, Random(f"{name} {n}"), cutouts, others).image for n in range(3)]
             labels = data.qrels.get(name, {})
-            like(runs, retriever, name, [Item(f"{name}-{n}", image) for n, image in enumerate(shown)])
+            like(runs, retriever, name, [Item(f"{name}-{n}", image) for n, image in enumerate(shown)], "like ")
             unlike(runs, retriever, name, Item(f"{name}-0", shown[0]), {d for d, grade in labels.items() if grade > 0})
-    rows = {name: round(measure_group(run, data.qrels, [MEASURE])[MEASURE], 4) for name, run in runs.items()}
+            first_portraits.append(Item(f"{name}-0", shown[0]))
+            if number % 2:
+                two(runs, retriever, data.qrels, number, first_portraits[-2:])
+    rows = {name: round(measured(run, data.qrels), 4) for name, run in runs.items()}
     print(f"{len(wanted)} queries, {asked.scenes} scenes, shortlist {asked.shortlist}\n{'ranking':<44}{MEASURE:>8}")
     for name, value in rows.items():
         print(f"{name:<44}{value:>8.3f}")
     finish("examples", asked, {"measure": MEASURE, "queries": len(wanted), "rows": rows})
 
 
-def like(runs: Runs, retriever: Retriever, name: str, shown: Sequence[Item]) -> None:
-    """Rank with one, two and three positive examples: the first look, and both rules of the second."""
+def like(runs: Runs, retriever: Retriever, name: str, shown: Sequence[Item], title: str) -> None:
+    """Rank with the first positive example, the first two, …: the first look, and both rules of the second."""
     for n in range(1, len(shown) + 1):
         query = Examples.of(shown[:n], (), name)
         shortlist = first(retriever, query)
         p = np.stack([look(retriever, item, shortlist) for item in shown[:n]])
-        runs[f"like {n}: first look"][name] = [(c.id, c.coarse) for c in shortlist]
-        runs[f"like {n}: second look, max"][name] = fused(shortlist, p.max(axis=0))
+        runs[f"{title}{n}: first look"][name] = [(c.id, c.coarse) for c in shortlist]
+        runs[f"{title}{n}: second look, max"][name] = fused(shortlist, p.max(axis=0))
         if n > 1:
-            runs[f"like {n}: second look, mean"][name] = fused(shortlist, p.mean(axis=0))
+            runs[f"{title}{n}: second look, mean"][name] = fused(shortlist, p.mean(axis=0))
+
+
+def two(runs: Runs, retriever: Retriever, qrels: Qrels, number: int, pair: Sequence[Item]) -> None:
+    """Rank with one portrait of each of two drawings; scenes with either are relevant."""
+    name = f"p{number - 1:04d} or p{number:04d}"
+    either = [qrels.get(f"p{n:04d}", {}) for n in (number - 1, number)]
+    qrels[name] = {item: max(labels.get(item, -1) for labels in either) for item in set().union(*either)}
+    like(runs, retriever, name, pair, "two things, ")
+
+
+def measured(run: dict[str, Order], qrels: Qrels) -> float:
+    """Return the measure over the queries of a run."""
+    return measure_group(run, {name: qrels.get(name, {}) for name in run}, [MEASURE])[MEASURE]
 
 
 def unlike(runs: Runs, retriever: Retriever, name: str, query: Item, relevant: set[str]) -> None:

@@ -26,7 +26,7 @@ Control characters in names of files are shown as escapes. `--debug` (anywhere) 
 | 0 | done |
 | 1 | looktwice, the disk or a model failed |
 | 2 | the command is wrong, or its request is refused |
-| 3 | finished, but some items failed; the ledger or the notes name them |
+| 3 | finished, but some items failed, which the ledger or the notes name; or `duplicates` found some |
 | 130 | interrupted; a note says so if the same command goes on from there |
 
 A bare query that names a file is an image. A query that looks like a path but names no file is refused. Every other

@@ -35,6 +35,7 @@ PLACES = (
     ("README.md",),
     ("docs/tutorial.md", "docs/guides/experiment.md"),
     ("docs/guides/photos.md", "docs/reference/prompts.md", "docs/reference/scores.md", "docs/reference/python.md"),
+    ("docs/guides/examples.md",),
     ("docs/guides/shop.md",),
     ("docs/guides/pipeline.md",),
 )

@@ -72,7 +72,7 @@ def test_a_negative_example_pushes_its_neighbours_down(table: Table, colours: Co
         hit.coarse for hit in plain if "blue" in hit.id
     }
     assert max(place[f"blue-{i}.png"] for i in range(3)) < min(place[f"red-{i}.png"] for i in range(3))
-    assert pushed.manifest["examples"] == {"like": 1, "unlike": 1, "rule": "max", "unlike_weight": 0.5}
+    assert pushed.manifest["examples"] == {"like": 1, "unlike": 1, "rule": "mean", "unlike_weight": 0.25}
 
 
 def test_an_item_of_the_table_is_an_example_and_not_a_hit(table: Table, colours: ColorEncoder) -> None:

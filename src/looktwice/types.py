@@ -161,7 +161,9 @@ class Candidate:
 class Hit:
     """One row of an answer. `rank` counts from 1; `scored` says whether the second look scored this candidate.
 
-    `maxsim` is the score of the middle look, None if it did not run or did not see this candidate.
+    `folded` are the ids of its near-duplicates, best first, if the search folded them. `maxsim` is the score of the
+    middle look, None if it did not run or did not see this candidate. `uri`, `text` and `metadata` are those of the
+    item, in the hits of a Retriever.
     """
 
     id: str
@@ -171,7 +173,16 @@ class Hit:
     p: float | None
     scored: bool
     explain: Mapping[str, Any] | None = None
+    folded: tuple[str, ...] = ()
     maxsim: float | None = None
+    uri: str | None = None
+    text: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """Return "ok" for a scored candidate, "not scored" below the second look, else why there is no score."""
+        return str((self.explain or {}).get("status", "ok" if self.scored else "not scored"))
 
 
 def has_words(text: str | None) -> bool:
@@ -209,7 +220,8 @@ class EncoderInfo:
     """The identity of an encoder, by which a table refuses others.
 
     `queries` is the name of the same encoder with a size for queries (None: the same size). `dtype` is the dtype that
-    it computes in (None: unknown). Neither is compared, as such vectors fit the same table.
+    it computes in (None: unknown). `side` is how many pixels of an image's side it reads (None: any number). None of
+    them is compared, as such vectors fit the same table.
     """
 
     name: str
@@ -218,6 +230,7 @@ class EncoderInfo:
     dim: int
     queries: str | None = field(default=None, compare=False)
     dtype: str | None = field(default=None, compare=False)
+    side: int | None = field(default=None, compare=False)
 
     def record(self) -> dict[str, Any]:
         """Return the encoder's identity as plain data, with `queries` only if it is set."""

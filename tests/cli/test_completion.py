@@ -38,7 +38,7 @@ def bash(home: Path, script: str) -> str:
 
 def test_installed_completion_knows_verbs_and_options(home: Path) -> None:
     assert "bash completion installed" in bash(home, "looktwice --install-completion; exit $?")
-    assert bash(home, ASK % "looktwice se").split() == ["search"]
+    assert bash(home, ASK % "looktwice sea").split() == ["search"]
     assert "--report" in bash(home, ASK % "looktwice search --re").split()
     assert bash(home, ASK % "looktwice search --nothing-like-that").split() == []
 

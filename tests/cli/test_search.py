@@ -412,3 +412,15 @@ def test_examples_that_are_neither_file_nor_item(looktwice: Looktwice, table: Pa
     assert done.code == 2 and "query is missing" in done.err
     done = looktwice("search", table, "red", "--like", "blue", "--examples", "mean", "--no-rerank")
     assert done.code == 2 and "no effect" in done.err
+
+
+def test_two_tables_are_searched_as_one(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9), (240, 0, 10)).save(tmp_path / "other.png")
+    assert looktwice("index", "b.lt", "other.png").code == 0
+    done = looktwice("search", "t.lt", "--table", "b.lt", "red", "--json", "-k", "13", "--report", "r.html")
+    assert done.code == 0 and "13 of 13 candidates" in done.err
+    assert {record["id"] for record in done.records} >= {"t.lt/red-0.png", "b.lt/other.png"} and len(done.records) == 13
+    done = looktwice("search", "t.lt", "--table", "b.lt", "--like", "b.lt/other.png", "--no-rerank", "--json")
+    assert done.records[0]["id"] == "t.lt/red-0.png"
+    done = looktwice("search", "t.lt", "--table", "t.lt", "red")
+    assert done.code == 2 and "named twice" in done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 
 from looktwice.cli import options, tokens
 from looktwice.cli.console import TerminalBar, emit, note, plural, progress, say, size
+from looktwice.cli.folders import FolderOptions, among, changes, needs_extras
 from looktwice.cli.groups import grouped
 from looktwice.cli.options import DEFAULT_ENCODER
 from looktwice.cli.presets import Preset, note_drawings
@@ -51,17 +53,19 @@ def index(
         typer.Option(metavar="NAME:TYPE", help="A metadata key to filter on: int, float, str or bool. Repeatable."),
     ] = None,
     prune: Prune = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and index files as they change.")] = False,
     max_failures: options.MaxFailures = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 64,
     mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,
     codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = "pq8",
     preset: Preset = None,
+    folders: FolderOptions,
     limits: options.ImageLimits,
     compute: options.Compute,
     urls: options.UrlOptions,
     json: options.Json = False,
 ) -> None:
-    """Fill a table from folders (with subfolders), image files, globs, .jsonl lists and .tar archives.
+    """Fill a table from folders (with subfolders), image files, PDFs, videos, globs, .jsonl lists and .tar archives.
 
     A .jsonl line is {"id", "image", "text", "metadata"}. Unreadable files go to the ledger, the others are indexed, and
     the exit code is 3. Run the same command again after an interruption, or when files have changed: it skips files
@@ -69,20 +73,19 @@ def index(
 
     Example: looktwice index photos.lt ~/Pictures --column year:int
     """
-    from looktwice.sources import scan
     from looktwice.store import Table, parse_columns
 
     columns = parse_columns(column or ())
     _check_tokens(mllm, codec, limits)
     known = Table.open(path) if (path / "manifest.json").exists() else None
-    found = scan(sources, roots=() if known is None else known.manifest.roots, urls=urls.allowed)
+    found = folders.scan(sources, urls.allowed, () if known is None else known.manifest.roots)
     compute.set_threads()
     encodes = encoder_for(encoder, known, compute)
     opened = Table.create(path, encodes.info, columns) if known is None else known
     _check_columns(opened, columns)
     settings = {"batch_size": batch_size, "max_failures": max_failures, "prune": prune}
     note_drawings([opened.manifest.encoder.name, *([] if mllm is None else [mllm])])
-    report = _fill(opened, found, encodes, scan(sources, urls=urls.allowed), settings)
+    report = _fill(opened, found, encodes, folders.scan(sources, urls.allowed), settings)
     built = _build_index(opened)
     if not json:
         _tell(path, opened, report, built)
@@ -92,6 +95,9 @@ def index(
         filled = tokens.fill(opened, mllm, codec, limits, training, compute, quiet=json)
     if json:
         emit({**_record(opened, report, built), "tokens": None if filled is None else tokens.record(filled)})
+    for changed in changes(sources, path) if watch else ():
+        found = folders.scan([one for one in sources if Path(one).exists()], urls.allowed, opened.manifest.roots)
+        _refresh(opened, found, changed, encodes, settings, path)
     if report.failed or (filled is not None and filled.failed):
         raise typer.Exit(3)
 
@@ -114,6 +120,20 @@ def _fill(opened: Table, found: Scan, encoder: Encoder, counted: Scan, settings:
         if bar.shown:
             _count(counted, bar)
         return bring_up_to_date(opened, found, encoder, progress=lambda so_far: bar.at(so_far.met), **settings)
+
+
+def _refresh(
+    opened: Table, found: Scan, changed: set[bytes], encoder: Encoder, settings: dict[str, Any], path: Path
+) -> None:
+    """Index changed files. With --prune a deletion means a whole run, as only that knows what is gone."""
+    from looktwice.indexing import index as bring_up_to_date
+
+    whole = settings["prune"] and not all(map(os.path.lexists, changed))
+    sources = found if whole else list(among(found, changed))
+    if not sources:
+        return
+    report = bring_up_to_date(opened, sources, encoder, **{**settings, "prune": whole})
+    _tell(path, opened, report, _build_index(opened))
 
 
 def encoder_for(name: str | None, known: Table | None, compute: options.Compute) -> Encoder:
@@ -156,7 +176,9 @@ def _record(table: Table, report: IndexReport, built: Mapping[str, Any] | None) 
 def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any] | None) -> None:
     rate = f", {report.met / report.seconds:,.0f} items/s" if report.seconds and report.met else ""
     counts = (
-        (n, name) for name in ("added", "updated", "unchanged", "failed", "pruned") if (n := getattr(report, name))
+        (n, name)
+        for name in ("added", "updated", "unchanged", "failed", "accepted", "pruned")
+        if (n := getattr(report, name))
     )
     done = ", ".join(f"{n:,} {name}" for n, name in counts) or "no changes"
     say(f"{path}: {done} ({report.seconds:.1f} s{rate})")
@@ -166,6 +188,8 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
         say(f"search index: {built['kind']}, recall@100 {built['recall']:.4f} on {built['sample']} of its own rows")
     if report.ignored:
         note(_passed_over(report.ignored))
+    if report.skipped:
+        note(needs_extras(report.skipped, path))
     if gone := report.gone - report.pruned:
         where = "has lost its file" if gone == 1 else "have lost their files"
         note(f"{plural(gone, 'item')} of the table {where}; pass --prune to remove {'it' if gone == 1 else 'them'}.")

@@ -19,12 +19,14 @@ from looktwice.cli import (
     delete,
     demo,
     doctor,
+    duplicates,
     estimate,
     eval,
     export,
     index,
     info,
     ledger,
+    maxsim,
     models,
     rerank,
     search,
@@ -126,7 +128,7 @@ def looktwice(
 
 
 SEARCHING = (demo, index, search, rerank, calibrate, eval, serve)
-KEEPING = (info, ledger, delete, export, tokens, estimate, models, doctor)
+KEEPING = (info, ledger, duplicates, delete, export, tokens, maxsim, estimate, models, doctor)
 for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)
 

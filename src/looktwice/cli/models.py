@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
@@ -63,6 +63,11 @@ def models(
         return show_fits(items, json)
     if show:
         return show_prompts(names or ())
+    _list_choices([name.removeprefix("--") for name in names or ()], json)
+
+
+def _list_choices(names: Sequence[str], json: bool) -> None:
+    """Show the choices of these options, or of all."""
     lists = {
         "preset": _presets,
         "encoder": _encoders,
@@ -73,7 +78,7 @@ def models(
         "retrace": _retraces,
         "codec": _codecs,
     }
-    wanted = [name.removeprefix("--") for name in names or ()] or list(lists)
+    wanted = names or list(lists)
     if unknown := [name for name in wanted if name not in lists]:
         raise UnknownName("option", unknown[0], lists)
     for name in wanted:

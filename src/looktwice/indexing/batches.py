@@ -28,11 +28,12 @@ class Met:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRow:
-    """A row to write. `known`: the table had its id when it was encoded."""
+    """A row to write. `known`: the table had its id when it was encoded; `same`: and bytes and text were the same."""
 
     met: Met
     row: Row
     known: bool
+    same: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ class Scanned:
 class EncodedBatch:
     """A part of a run, ready to commit. `encoded`: how many items went through the encoder.
 
-    The first batch of a scan holds `roots`, its last one `scanned`.
+    The first batch of a scan holds `roots`, its last one `scanned`. `reading`: the version of the rules by which images
+    became pixels; None for a batch without rows.
     """
 
     encoder: EncoderInfo
@@ -81,3 +83,4 @@ class EncodedBatch:
     encoded: int = 0
     roots: tuple[str, ...] = ()
     scanned: Scanned | None = field(default=None, repr=False)
+    reading: int | None = None

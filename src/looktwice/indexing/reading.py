@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from looktwice.errors import MediaError
 from looktwice.indexing.batches import Failed
+from looktwice.indexing.failures import SKIPPED
 from looktwice.sources import Source, images
+from looktwice.sources.formats import NEEDS
 from looktwice.sources.prefetch import pixels_of, prefetch
+from looktwice.sources.reading import WHOLE, Reading
 from looktwice.store import metadata_json
 
 if TYPE_CHECKING:
@@ -52,12 +55,12 @@ class Decoded:
 Planned: TypeAlias = Failed | tuple[Source, Known | None]
 
 
-def load_ahead(plan: Iterable[Planned], threads: int) -> Iterator[Decoded | Failed]:
+def load_ahead(plan: Iterable[Planned], threads: int, reading: Reading = WHOLE) -> Iterator[Decoded | Failed]:
     """Read and decode the planned items in order, with bounded memory."""
-    return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one), _pixels, threads)
+    return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one, reading), _pixels, threads)
 
 
-def load(source: Source, known: Known | None) -> Decoded | Failed:
+def load(source: Source, known: Known | None, reading: Reading = WHOLE) -> Decoded | Failed:
     """Read one item, and decode it if it is new or has changed."""
     stage = "read"
     try:
@@ -68,10 +71,10 @@ def load(source: Source, known: Known | None) -> Decoded | Failed:
         if same or not source.picture:
             return Decoded(source, sha256, None, (0, 0), known, same)
         stage = "decode"
-        image, size = images.load(data)
+        image, size = source.decode(data, reading)
         return Decoded(source, sha256, image, size, known, same)
     except MediaError as error:
-        return Failed.of(source, stage, error.reason, error.detail)
+        return Failed.of(source, SKIPPED if error.reason in NEEDS else stage, error.reason, error.detail)
 
 
 def _pixels(one: Decoded | Failed) -> int:

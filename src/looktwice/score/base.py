@@ -67,7 +67,7 @@ class Scorer(ABC):
         Raises UsageError if this scorer can ask only one question.
         """
         raise UsageError(
-            f"The scorer {self._name} can ask only one question; use --ties default or coarse, which ask no second "
+            f"The scorer {self._name} can ask only one question; use the ties default or coarse, which ask no second "
             "question, or define its with_prompt method."
         )
 

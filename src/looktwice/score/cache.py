@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from looktwice.errors import StoreError
+from looktwice.errors import Damaged, StoreError
 from looktwice.score.base import Scorer, ScorerWrapper
 from looktwice.score.readout import probability
 from looktwice.types import SCORED, Item, PairScores, VisualTokens
@@ -27,7 +27,7 @@ from looktwice.types import SCORED, Item, PairScores, VisualTokens
 if TYPE_CHECKING:
     from looktwice.score.prompting.prompt import Prompt
 
-ENGINE_VERSION = 3  # raise it when the numbers of an unchanged model, prompt and image change
+ENGINE_VERSION = 4  # raise it when the numbers of an unchanged model, prompt and image change
 NOT_PART_OF_THE_SCORE = ("device", "path", "batch_size", "shared", "reason", "server")
 APPLICATION_ID = 0x4C545343  # "LTSC"
 SCHEMA = """
@@ -72,7 +72,7 @@ class ScoreCache:
         found = db.execute("PRAGMA application_id").fetchone()[0]
         foreign = found == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
         if foreign or found not in (0, APPLICATION_ID):
-            raise StoreError(f"{self.path} is another kind of database; name another file for the score cache.")
+            raise Damaged(f"{self.path} is another kind of database; name another file for the score cache.")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -149,7 +149,8 @@ class ScoreCache:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(f"The score cache {self.path} cannot be used: {error}; name another file.") from error
+            kind = StoreError if isinstance(error, sqlite3.OperationalError) else Damaged
+            raise kind(f"The score cache {self.path} cannot be used: {error}; name another file.") from error
 
 
 class CachedScorer(ScorerWrapper):

@@ -61,7 +61,7 @@ def _local(name: str, prompt: Prompt, config: ScorerConfig) -> Scorer:
     from looktwice.models import checkpoints
     from looktwice.models.device import place
 
-    checkpoint = checkpoints.resolve(name, config.revision)
+    checkpoint = checkpoints.resolve(name, config.revision, kind="mllm")
     mllm = load_mllm(checkpoint, place(config.device, config.dtype), config.resolution, config.max_tiles)
     return scorer(mllm, prompt, config)
 

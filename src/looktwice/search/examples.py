@@ -19,7 +19,7 @@ from looktwice.types import SCORED, Item, PairScores
 if TYPE_CHECKING:
     from looktwice.types import FloatArray
 
-UNLIKE_WEIGHT = 0.5
+UNLIKE_WEIGHT = 0.25
 """The weight of the negative examples against that of the positive ones."""
 
 RULES = ("max", "mean")
@@ -42,11 +42,11 @@ class Examples(Item):
 
     like: tuple[Item, ...] = ()
     unlike: tuple[Item, ...] = ()
-    rule: str = "max"
+    rule: str = "mean"
     weight: float = UNLIKE_WEIGHT
 
     @classmethod
-    def of(cls, like: Sequence[Item], unlike: Sequence[Item], name: str, rule: str = "max") -> Examples:
+    def of(cls, like: Sequence[Item], unlike: Sequence[Item], name: str, rule: str = "mean") -> Examples:
         """Return the query of these examples. Raises UnknownName for an unknown rule."""
         if rule not in RULES:
             raise UnknownName("rule for examples", rule, RULES)

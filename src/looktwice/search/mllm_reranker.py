@@ -269,7 +269,7 @@ def _common_prompt(query: Item, candidates: Sequence[Item], mode: str) -> str:
         if all(name in names for names in lists) and modes.suits(mode, built_in.get(name)):
             return name
     raise UsageError(
-        "No built-in prompt can show this query with these candidates; write a prompt file and pass --prompt FILE."
+        "No built-in prompt can show this query with these candidates; write a prompt file and name it as the prompt."
     )
 
 

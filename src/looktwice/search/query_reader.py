@@ -37,7 +37,7 @@ class QueryReader:
         return item.each(self._direction.query) if isinstance(item, Examples) else self._direction.query(item)
 
     def together(
-        self, like: Sequence[Any], unlike: Sequence[Any], name: str, rule: str = "max", shown: bool = True
+        self, like: Sequence[Any], unlike: Sequence[Any], name: str, rule: str = "mean", shown: bool = True
     ) -> Item:
         """Return the query of several examples. Raises QueryError if one cannot be used, or none is positive."""
         if not like:
@@ -87,7 +87,7 @@ def read_call(
     """Return the query that `Retriever.search` was called with. Raises QueryError, and UsageError without a query."""
     for given, what in ((like, "The examples in like"), (unlike, "The examples in unlike")):
         demand_list(given, what)
-    if not like and not unlike and rule == "max" and query is not None:
+    if not like and not unlike and rule == "mean" and query is not None:
         return reader.read(query, "query", shown)
     first = [] if query is None else list(query) if isinstance(query, list | tuple) else [query]
     if not first and not like:

@@ -28,7 +28,9 @@ class RunStats:
     `requested` counts the candidates sent to the second stage. Each of them has exactly one `status`: "ok" (scored),
     "bounded" (scored as an interval), "missing" (unreadable image), "failed" or "parse_error". `tie_questions` counts
     those that got a second question because they were tied. `cached` counts scores from the score cache. `unreadable`
-    holds the reason of each missing one, by id. `seconds` are by stage: encode, search, load, read, score.
+    holds the reason of each missing one, by id. `middle` counts the candidates of the middle look ("matched",
+    "missing", "damaged") and the queries that it skipped. `seconds` are by stage: encode, search, maxsim, load, read,
+    score.
     """
 
     queries: int = 0
@@ -38,6 +40,7 @@ class RunStats:
     cached: int = 0
     status: Counter[str] = field(default_factory=Counter)
     directions: Counter[str] = field(default_factory=Counter)
+    middle: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     unreadable: dict[str, MediaError] = field(default_factory=dict)
 
@@ -67,6 +70,7 @@ class RunStats:
         self.cached += other.cached
         self.status += other.status
         self.directions += other.directions
+        self.middle += other.middle
         for stage, spent in other.seconds.items():
             self.seconds[stage] += spent
         self.unreadable |= other.unreadable
@@ -102,6 +106,7 @@ class RunStats:
                 "asked_again": self.tie_questions,
                 "remembered": self.cached,
                 "reasons": dict(Counter(error.reason for error in self.unreadable.values())),
+                **({"middle_look": dict(self.middle)} if self.middle else {}),
             },
             "seconds": {stage: round(spent, 4) for stage, spent in self.seconds.items()},
             "pairs_per_second": round(rate, 2) if (rate := self.pairs_per_second) else None,

@@ -13,7 +13,7 @@ from typing import Any
 
 from looktwice.errors import UsageError
 from looktwice.rank import Fusion, below, fuse, tied_at_the_top
-from looktwice.rank.budget import BLOCK, blended, chance_of_change
+from looktwice.rank.budget import BLOCK, blended, chance_of_a_miss
 from looktwice.rank.calibration import source_of
 from looktwice.score.readout.probability import concatenate
 from looktwice.search.examples import score_each
@@ -68,8 +68,8 @@ class SecondStage:
     ) -> None:
         if config.budget.epsilon is not None and reranker.listwise:
             raise UsageError(
-                "--budget auto scores in several calls, but --score-mode choice needs all candidates in one; "
-                "use --budget all."
+                "A budget that stops early scores in several calls, but the score mode choice needs all candidates in "
+                "one; use the budget all."
             )
         self.reranker, self.loader, self.config, self.depth = reranker, loader, config, depth
         self.first_pass = first_pass
@@ -108,7 +108,7 @@ class SecondStage:
         return self._score(request, request.candidates, self.loader)
 
     def _score_blocks(self, request: _Request) -> PairScores | None:
-        """Score blocks in coarse order. Stop when the chance that the rest changes the top is below ε."""
+        """Score blocks in coarse order. Stop when the chance of missing a relevant one for the top is below ε."""
         scores: PairScores | None = None
         for start in range(0, len(request.candidates), BLOCK):
             block = self._score(request, request.candidates[start : start + BLOCK], self.loader)
@@ -118,14 +118,14 @@ class SecondStage:
         return scores
 
     def _chance(self, request: _Request, scores: PairScores) -> float:
-        """Estimate the chance that an unscored candidate would enter the top."""
+        """Estimate the chance that an unscored candidate is relevant and would enter the top."""
         config, shortlist = self.config, request.shortlist
         assert config.calibration is not None
         done = [i for i, status in enumerate(scores.status) if status in SCORED]
         seen = [(blended(shortlist[i], config.fusion), float(scores.p[i])) for i in done]
         left = shortlist[len(scores.p) : len(request.candidates)]
         best = max(candidate.coarse for candidate in shortlist)
-        return chance_of_change(seen, left, best, config.budget.top or request.top, config.fusion, config.calibration)
+        return chance_of_a_miss(seen, left, best, config.budget.top or request.top, config.fusion, config.calibration)
 
     def _cascade(self, request: _Request, first_pass: CandidateLoader) -> list[Hit]:
         """Score all from coarse tokens, and the best of them again. The others rank below."""

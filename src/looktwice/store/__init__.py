@@ -9,13 +9,14 @@ Importing this package loads neither LanceDB nor Arrow; opening a table does.
 
 from looktwice.store.ann import IndexInfo
 from looktwice.store.conditions import Where, compile_where
+from looktwice.store.group import TableGroup
 from looktwice.store.lance import batched, is_in
 from looktwice.store.ledger import Ledger, LedgerEntry, LedgerReader
-from looktwice.store.location import LocalFolder, Location
+from looktwice.store.location import LocalFolder, Location, exists
 from looktwice.store.maintenance import bytes_below
 from looktwice.store.manifest import Manifest
 from looktwice.store.reader import Snapshot, TableReader
-from looktwice.store.schema import Row, TokenRow, check_metadata, metadata_json, parse_columns
+from looktwice.store.schema import Row, TokenRow, metadata_json, parse_columns, unfit
 from looktwice.store.table import Table
 
 __all__ = [
@@ -29,14 +30,16 @@ __all__ = [
     "Row",
     "Snapshot",
     "Table",
+    "TableGroup",
     "TableReader",
     "TokenRow",
     "Where",
     "batched",
     "bytes_below",
-    "check_metadata",
     "compile_where",
+    "exists",
     "is_in",
     "metadata_json",
     "parse_columns",
+    "unfit",
 ]

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from looktwice.errors import UnknownName
-from looktwice.store import ann, maintenance, tokens
+from looktwice.store import ann, maintenance, matrix, tokens
 from looktwice.store.conditions import Where
 from looktwice.store.empty import why_empty
 from looktwice.store.lance import batched, filtering, is_in, plain_errors
 from looktwice.store.ledger import LedgerReader
 from looktwice.store.location import Location
 from looktwice.store.manifest import Manifest
-from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared, filterable
+from looktwice.store.matrix import MatrixCache
+from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared, filterable, vectors_of
 from looktwice.store.search import Space, find_images
 
 if TYPE_CHECKING:
-    from looktwice.types import Candidate
+    from looktwice.types import Candidate, Encoder, FloatArray
 
 _CHUNK = 2000
 
@@ -33,9 +34,12 @@ class TableReader:
     moves on with every write through it.
     """
 
-    def __init__(self, location: Location, database: Any) -> None:
+    encoder: Encoder | None = None
+
+    def __init__(self, location: Location, database: Any, matrices: MatrixCache | None = None) -> None:
         self.location = location
         self._database = database
+        self._matrices = matrices or MatrixCache()
         self._open_newest()
         self.ledger = LedgerReader(location, lambda: self._failures)
 
@@ -57,6 +61,9 @@ class TableReader:
         self._schema = self._items.schema
         self.columns = declared(self._schema)
         self.filters = filterable(self._schema)
+
+    def follow(self) -> None:
+        """Move to the newest version, where this view may move at all."""
 
     def __len__(self) -> int:
         with plain_errors(self.path, "counting items"):
@@ -92,6 +99,16 @@ class TableReader:
                 raise UnknownName("item", id_, self._some_ids())
         return [found[id_] for id_ in ids]
 
+    def vectors(self, ids: Sequence[str]) -> FloatArray:
+        """Return the vectors [n, d] of `ids` in their order, as stored. Raises UnknownName for an unknown id."""
+        found = self._lookup(ids, ["id", "vector"])
+        place = {id_: row for row, id_ in enumerate(found["id"].to_pylist())}
+        for id_ in ids:
+            if id_ not in place:
+                raise UnknownName("item", id_, self._some_ids())
+        rows: FloatArray = vectors_of(found, self.manifest.encoder.dim).astype(np.float32)
+        return rows[[place[id_] for id_ in ids]]
+
     def rows(self, columns: Sequence[str] = ("id",), where: Where | None = None) -> Iterator[dict[str, Any]]:
         """Yield chosen columns of all items (any of the schema but the vector), in no particular order."""
         with plain_errors(self.path, "reading items"), filtering(where, self.filters) as sql:
@@ -102,6 +119,13 @@ class TableReader:
     def lookup(self, ids: Iterable[str], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return chosen columns of those of `ids` that exist, in no particular order."""
         rows: list[dict[str, Any]] = self._lookup(ids, list(columns)).to_pylist()
+        return rows
+
+    def page(self, offset: int, limit: int, columns: Sequence[str] = ("id",)) -> list[dict[str, Any]]:
+        """Return chosen columns of `limit` items from the `offset`-th on, in the order in which they are stored."""
+        with plain_errors(self.path, "reading items"):
+            found = self._items.search().select(list(columns)).offset(offset).limit(limit)
+            rows: list[dict[str, Any]] = found.to_arrow().to_pylist()
         return rows
 
     def find_images(self, hashes: Iterable[str]) -> list[Row]:
@@ -126,6 +150,11 @@ class TableReader:
         """Return the visual tokens of `ids` in their order; None for an item without tokens of this set."""
         return tokens.read_codes(self._tokens, self.path, ids, tokens_key)
 
+    @property
+    def tokens_version(self) -> int:
+        """Return a number that changes with every write to the stored tokens."""
+        return int(self._tokens.version)
+
     def pending_tokens(self, tokens_key: str) -> Iterator[list[str]]:
         """Yield, in batches, the ids of images that still need tokens of this set."""
         return tokens.pending(self._items, self._tokens, self.path, tokens_key)
@@ -136,9 +165,11 @@ class TableReader:
 
     @property
     def index_is_due(self) -> bool:
-        """Return whether `build_index` pays: the table is large, and has no index or has grown by half since."""
+        """Return whether `build_index` pays: the vectors are too many for memory, or half as many again as indexed."""
         rows, built = len(self), self.manifest.index
-        return rows >= ann.EXACT_ROWS and (built is None or rows >= 1.5 * built["rows"])
+        if built is not None:
+            return rows >= ann.EXACT_ROWS and bool(rows >= 1.5 * built["rows"])
+        return rows >= ann.EXACT_ROWS and matrix.size_of(rows, self.manifest.encoder.dim) > matrix.MOST_BYTES
 
     def info(self) -> dict[str, Any]:
         """Return counts and settings of the table, and the bytes of each part on disk, in total and per item."""
@@ -167,7 +198,7 @@ class TableReader:
 
     def _space(self) -> Space:
         manifest = self.manifest
-        return Space(self._items, self.path, manifest.encoder.dim, self.filters, manifest.index)
+        return Space(self._items, self.path, manifest.encoder.dim, self.filters, manifest.index, self._matrices)
 
     def _lookup(self, ids: Iterable[str], columns: list[str] | None = None) -> Any:
         import pyarrow as pa
@@ -175,11 +206,18 @@ class TableReader:
         parts = []
         with plain_errors(self.path, "reading items"):
             for part in batched(dict.fromkeys(ids), _CHUNK):
-                found = self._items.search().where(is_in("id", part))
+                found = self._rows_of(part)
                 parts.append((found if columns is None else found.select(columns)).to_arrow())
         schema = self._schema
         empty = (schema if columns is None else pa.schema([schema.field(name) for name in columns])).empty_table()
         return pa.concat_tables(parts) if parts else empty
+
+    def _rows_of(self, ids: list[str]) -> Any:
+        """Return a query for the rows of `ids`: by row id, if the matrix knows them, which is several times faster."""
+        known = self._matrices.known(self._items)
+        if known is None:
+            return self._items.search().where(is_in("id", ids))
+        return self._items.take_row_ids(known.row_ids_of(ids))
 
     def _some_ids(self) -> list[str]:
         with plain_errors(self.path, "reading items"):

@@ -6,11 +6,13 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import UsageError, demand_list
 from looktwice.store import ann, maintenance, tokens
+from looktwice.store.columns import create_columns, fill_columns, new_columns
 from looktwice.store.conditions import Where
 from looktwice.store.create import create_tables, open_location
 from looktwice.store.lance import batched, connect, filtering, is_in, plain_errors, refuse_forked
@@ -21,7 +23,10 @@ from looktwice.store.manifest import FORMAT
 from looktwice.store.migrate import migrate
 from looktwice.store.reader import Snapshot, TableReader
 from looktwice.store.schema import Row, TokenRow, check_rows, rows_to_arrow
-from looktwice.types import EncoderInfo
+from looktwice.types import Encoder, EncoderInfo
+
+if TYPE_CHECKING:
+    from looktwice.indexing.upserting import UpsertReport
 
 _CHUNK, _AT_ONCE = 2000, 100_000
 
@@ -29,14 +34,16 @@ _CHUNK, _AT_ONCE = 2000, 100_000
 class Table(TableReader):
     """One folder with items, their vectors, their tokens and a ledger. Get one with `create` or `open`.
 
-    A table object sees the version at its opening or at the last write through it. `snapshot` returns the newest
-    version, whoever wrote it. Threads may share a table object, but only one of them may write at a time.
+    A table object sees the version at its opening, or at the last write or search through it. `snapshot` returns the
+    newest version, whoever wrote it. Threads may share a table object, but only one of them may write at a time.
+    `encoder` is the one that `upsert` uses, once it is loaded.
     """
 
     def __init__(self, location: Location) -> None:
         with plain_errors(location, "opening the table"):
             database = connect(location)
         super().__init__(location, database)
+        self.placement: Mapping[str, str] = {}
         self._lock = WriterLock(location)
         self.ledger: Ledger = Ledger(location, lambda: self._failures, self.writer)
 
@@ -56,9 +63,39 @@ class Table(TableReader):
         """Open a table. Raises UsageError if it does not exist, Mismatch if another encoder made it."""
         return cls(open_location(locate(path), encoder))
 
+    @classmethod
+    def open_or_create(
+        cls,
+        path: str | Path | Location,
+        encoder: str | Encoder = "tiny-clip",
+        *,
+        columns: Mapping[str, type] | None = None,
+        **placement: str,
+    ) -> Table:
+        """Open a table, or create an empty one for an encoder, given by name or loaded; add `columns` that it lacks.
+
+        `placement` is `device` and `dtype` of the encoder, which loads when it is first used. Raises Mismatch if
+        another encoder made the table.
+        """
+        table: Table = _upserting().open_or_create(path, encoder, columns or {}, placement)
+        return table
+
+    def upsert(self, items: Iterable[Mapping[str, Any]], *, wait: float = 0, **how: Any) -> UpsertReport:
+        """Insert items, or update those whose id is known; return the counts, and the failures one by one.
+
+        An item is a dict: "id", "image" (a path, a PIL image, a NumPy array, bytes, a binary file or a data URI),
+        "text" and "metadata". What is not given stays as it is; metadata is replaced as a whole. Nothing is encoded
+        unless image or text have changed. A new key of the metadata with a number, a text or a bool becomes a column.
+
+        `wait` are the seconds to wait for another writer; `how` are `batch_size`, `threads` and `progress`, as in
+        `index`. Raises Locked, and like `index`; after any error the table is whole and the same call goes on.
+        """
+        report: UpsertReport = _upserting().upsert(self, items, wait=wait, **how)
+        return report
+
     def snapshot(self) -> Snapshot:
         """Return the newest version as a view that never changes; this takes a few milliseconds at most."""
-        return Snapshot(self.location, self._database)
+        return Snapshot(self.location, self._database, self._matrices)
 
     @contextmanager
     def writer(self, wait: float = 0) -> Iterator[Table]:
@@ -74,6 +111,10 @@ class Table(TableReader):
                     self.manifest = migrate(self._failures, self.manifest, self.location)
             yield self
 
+    def follow(self) -> None:
+        """Move to the newest version, whoever wrote it; this takes a few milliseconds."""
+        self._open_newest()
+
     def refresh(self) -> None:
         """Move to the newest version. Deprecated: use `snapshot`."""
         warnings.warn("Table.refresh is deprecated; use Table.snapshot().", DeprecationWarning, stacklevel=2)
@@ -83,7 +124,7 @@ class Table(TableReader):
         """Write rows in one atomic commit; a row with a known id replaces it and drops tokens of other bytes.
 
         Raises UsageError, and writes nothing, for a row that cannot be stored: a vector of another length, zero or not
-        finite; a repeated id; metadata that does not fit a declared column.
+        finite; a repeated id; metadata that is not JSON. A value that does not fit its column is null there.
         """
         if not rows:
             return
@@ -92,6 +133,7 @@ class Table(TableReader):
         with self.writer(), plain_errors(self.path, "adding items"):
             tokens.drop_stale(self._tokens, {row.id: row.sha256 for row in rows})
             self._items.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
+            maintenance.tidy_after_write(self._items, len(rows))
 
     def delete(self, ids: Iterable[str] | None = None, *, where: Where | None = None) -> int:
         """Delete items by id or by filter, with their tokens and ledger lines. Return how many were deleted.
@@ -113,6 +155,20 @@ class Table(TableReader):
             for some in batched(found["id"].to_pylist(), _AT_ONCE):
                 self._items.delete(is_in("id", some))
         return len(found)
+
+    def add_columns(self, columns: Mapping[str, type]) -> dict[str, int]:
+        """Make columns of metadata keys, filled from the stored metadata; return how many values did not fit each.
+
+        Such a value is null in the column and stays in the metadata. A column that exists is filled where it has gaps,
+        so that an interrupted call can be repeated. Raises UsageError for a name that cannot be a column, or that is
+        one of another type.
+        """
+        with self.writer(), plain_errors(self.path, "adding columns"):
+            added = new_columns(columns, self.columns)
+            if added:
+                create_columns(self._items, added)
+                self._open_newest()
+            return fill_columns(self._items, columns)
 
     def compact(self, purge: bool = False) -> None:
         """Merge small files, update the index and delete versions older than a week.
@@ -162,6 +218,7 @@ class Table(TableReader):
         """Write visual tokens in one atomic commit; they replace those of the same item and token set."""
         with self.writer():
             tokens.put_codes(self._tokens, self.path, rows)
+            maintenance.tidy_after_write(self._tokens, len(rows))
 
     def put_codebook(self, data: bytes) -> str:
         """Store a codebook and return its SHA-256 (hex), which `codebook` takes."""
@@ -188,3 +245,8 @@ class Table(TableReader):
         with plain_errors(self.path, "writing the manifest"):
             changed.write(self.location)
         self.manifest = changed
+
+
+def _upserting() -> Any:
+    """Return the flow that fills tables from memory: the one step upwards, so that people meet a single `Table`."""
+    return import_module("looktwice.indexing.upserting")

@@ -1,0 +1,91 @@
+"""The first look: encode a batch of queries, search the table for all of them at once, fold near-duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from looktwice.errors import QueryError
+from looktwice.search.distinct import Found, distinct_shortlist
+from looktwice.search.examples import left_out, vector_of
+from looktwice.search.run_record import RunStats
+from looktwice.sources.queries import read_alike
+from looktwice.sources.reading import Reading
+from looktwice.store import TableReader, Where
+from looktwice.types import Candidate, Encoder, Item
+
+if TYPE_CHECKING:
+    from looktwice.types import FloatArray
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One query with its shortlist, and its share of the seconds. `folded`: the ids behind each distinct candidate.
+
+    A query that cannot be used is a QueryError, and its shortlist is empty.
+    """
+
+    query: Item | QueryError
+    shortlist: list[Candidate]
+    stats: RunStats
+    folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """A search of `table` for the best `depth` items that pass `where`.
+
+    With `least`, items with that cosine to a better one are folded into it. The encoder is the one of queries.
+    """
+
+    table: TableReader
+    encoder: Encoder
+    depth: int
+    where: Where | None = None
+    least: float | None = None
+
+    def at(self, batch: Sequence[Item | QueryError]) -> Iterator[Looked]:
+        """Yield each query of a batch with its shortlist."""
+        spent = RunStats()
+        with spent.time("encode"):
+            vectors = [self._vector(query) for query in batch]
+        good = [vector for vector in vectors if not isinstance(vector, QueryError)]
+        drop = [set() if isinstance(query, QueryError) else left_out(query) for query in batch]
+        deep = self.depth + max(map(len, drop))
+        with spent.time("search"):
+            found = iter(self.table.search_many(good, deep, self.where) if good else ())
+            looked = [
+                ([], {}) if isinstance(vector, QueryError) else self._kept(next(found), vector, own)
+                for vector, own in zip(vectors, drop, strict=True)
+            ]
+        for query, vector, (shortlist, folded) in zip(batch, vectors, looked, strict=True):
+            stats = RunStats(queries=1, seconds=spent.share(len(batch)))
+            yield Looked(vector if isinstance(vector, QueryError) else query, shortlist, stats, folded)
+
+    def _kept(self, found: list[Candidate], vector: FloatArray, own: set[str]) -> Found:
+        """Return the best `depth` candidates without the query's `own` items, distinct ones if asked."""
+
+        def without_own(candidates: list[Candidate]) -> list[Candidate]:
+            return [candidate for candidate in candidates if candidate.id not in own]
+
+        if self.least is None:
+            return without_own(found)[: self.depth], {}
+
+        def deeper(k: int) -> list[Candidate]:
+            return without_own(self.table.search(vector, k, self.where))
+
+        return distinct_shortlist(self.table, without_own(found), self.depth, self.least, deeper)
+
+    def _vector(self, query: Item | QueryError) -> FloatArray | QueryError:
+        """Encode one query on its own, as in half precision a vector changes with its batch."""
+        if isinstance(query, QueryError):
+            return query
+        reading = Reading(self.table.manifest.reading, self.encoder.info.side)
+        vector = vector_of(query, lambda item: self.encoder.encode([read_alike(item, reading)])[0])
+        if np.isfinite(vector).all():
+            return vector
+        why = "The encoder returned a zero or non-finite vector for query"
+        return QueryError(f"{why} {query.id!r}; try another image or text.", query.id)
