@@ -148,7 +148,7 @@ def test_the_identity_of_an_image_covers_what_is_sent(vllm: VllmServer, pairs: l
     ours = load_scorer("tiny-vl", prompt="object", **LOCAL)
     theirs = remote(vllm, image_ids=True)
     for scene in scenes[:3]:
-        same_name = Item("one", scene.image, sha256="one")
+        same_name = Item("one", scene.image)
         np.testing.assert_allclose(
             theirs.score(query, [same_name]).p, ours.score(query, [Item("x", scene.image)]).p, atol=1e-5
         )
