@@ -17,6 +17,7 @@ from looktwice.errors import QueryError, UsageError, renamed_keyword
 from looktwice.rank import Fusion, Ties, fuse
 from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration, Sample
+from looktwice.search.at_once import in_order
 from looktwice.search.details import Describe, describe_from
 from looktwice.search.distinct import least_cosine, with_folded
 from looktwice.search.examples import Examples, settings_of
@@ -230,12 +231,15 @@ class Retriever:
         depth, shown = max(k, self.shortlist, self.config.maxsim), stage is not None or self.middle is not None
         first_look = FirstLook(self.table, query_encoder(self.encoder), depth, where, least, self.hubness)
         read = (self._read(query, str(number), shown) for number, query in enumerate(queries, start=1))
+
+        def answer(found: Looked) -> Answer:
+            if isinstance(query := found.query, QueryError):
+                return Answer(Item(query.query), [], [], k, {**run, "second_look": None}, found.stats, error=query)
+            return self._answer(query, found, stage, k, run)
+
+        at_once = 1 if stage is None else stage.reranker.together
         for batch in in_chunks(read, BATCH):
-            for found in first_look.at(batch):
-                if isinstance(query := found.query, QueryError):
-                    yield Answer(Item(query.query), [], [], k, {**run, "second_look": None}, found.stats, error=query)
-                else:
-                    yield self._answer(query, found, stage, k, run)
+            yield from in_order(answer, first_look.at(batch), at_once)
 
     def _read(self, query: Any, name: str, shown: bool) -> Item | QueryError:
         try:
