@@ -68,9 +68,9 @@ def test_it_follows_every_commit_whoever_made_it(table: Table, reads: list[int])
 @pytest.mark.parametrize("where", ["year < 9", "year % 2 = 0", "year >= 0", "year > 9999"])
 def test_filters_choose_among_its_rows(table: Table, where: str) -> None:
     expected = [table.search(QUERY, 50, where)]  # a single filtered search asks LanceDB while nothing is in memory
-    assert table._matrices.known(table._items) is None
+    assert table._matrices.known(table._items.version) is None
     table.search(QUERY, 1)
-    assert table._matrices.known(table._items) is not None
+    assert table._matrices.known(table._items.version) is not None
     assert [table.search(QUERY, 50, where)] == expected
     assert table.search_many([QUERY] * 9, 50, where) == expected * 9
 

@@ -115,19 +115,21 @@ class MatrixCache:
         self._lock = Lock()
         self._made: OrderedDict[int, VectorMatrix | None] = OrderedDict()
 
-    def known(self, table: Any) -> VectorMatrix | None:
-        """Return the matrix of the version that a LanceDB handle reads, if it is in memory."""
+    def known(self, version: int) -> VectorMatrix | None:
+        """Return the matrix of a version if it is in memory."""
         with self._lock:
-            return self._made.get(table.version)
+            return self._made.get(version)
 
-    def get(self, table: Any, dim: int) -> VectorMatrix | None:
-        """Return the matrix of that version, read now if need be; None if it would be too large."""
+    def get(self, table: Any, version: int, dim: int) -> VectorMatrix | None:
+        """Return the matrix of the version that a LanceDB handle reads, read now if need be.
+
+        None if it would be too large, or if another thread writes through the handle meanwhile.
+        """
         with self._lock:  # the first search reads it, the others wait for it
-            version = table.version
             if version not in self._made:
                 fits = size_of(table.count_rows(), dim) <= MOST_BYTES
                 matrix = VectorMatrix.read(table, dim) if fits else None
-                if table.version != version:  # another thread has written meanwhile
+                if table.version != version:
                     return None
                 self._made[version] = matrix
                 self._forget()

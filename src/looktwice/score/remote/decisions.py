@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from looktwice.errors import ServerError
-from looktwice.score.remote.direct import Answer, DirectScorer, Form, probability
+from looktwice.score.remote.direct import DirectAnswer, DirectScorer, Form, probability
 from looktwice.score.remote.questions import question
 from looktwice.score.remote.wording import clean
 from looktwice.types import Item
@@ -34,7 +34,7 @@ class DecisionsScorer(DirectScorer):
         ]
         return "/decisions", {"model": model, "input": [evidence], "questions": questions}
 
-    def answers(self, reply: Mapping[str, Any], n: int) -> Sequence[Answer]:
+    def answers(self, reply: Mapping[str, Any], n: int) -> Sequence[DirectAnswer]:
         """Return the probabilities by name; see DirectScorer."""
         rows = self._by_name(reply)
         return [_answer(rows.get(str(i))) for i in range(n)]
@@ -63,7 +63,7 @@ class DecisionsScorer(DirectScorer):
         return parts
 
 
-def _answer(row: Mapping[str, Any] | None) -> Answer:
+def _answer(row: Mapping[str, Any] | None) -> DirectAnswer:
     if row is None:
         return ServerError("The server left its question unanswered.")
     if row.get("type") == "refusal":

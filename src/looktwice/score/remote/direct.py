@@ -29,7 +29,7 @@ MOVED = 0.1  # by which p of the same pair may differ before it counts as anothe
 Form: TypeAlias = str
 """One of the shapes of a request that servers of a kind take."""
 
-Answer: TypeAlias = "float | ServerError"
+DirectAnswer: TypeAlias = "float | ServerError"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class DirectScorer(RemoteScorer):
         """Return path and body of a request for some candidates."""
 
     @abstractmethod
-    def answers(self, reply: Mapping[str, Any], n: int) -> Sequence[Answer]:
+    def answers(self, reply: Mapping[str, Any], n: int) -> Sequence[DirectAnswer]:
         """Return p of n candidates, in their order, or why there is none."""
 
     def off_masses(self, reply: Mapping[str, Any], n: int) -> Sequence[float]:
@@ -177,7 +177,7 @@ def as_scores(p: Sequence[float], off: Sequence[float]) -> PairScores:
     return assemble(logits, unknown, np.asarray(off, dtype=np.float64), np.full(len(values), -1), (0.0, 1.0))
 
 
-def probability(value: object, what: str) -> Answer:
+def probability(value: object, what: str) -> DirectAnswer:
     """Return a server's number if it is a probability, or why it is none. A number outside [0, 1] stops the run."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return ServerError(f"The server gave no {what} for it.")

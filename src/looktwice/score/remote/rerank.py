@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from looktwice.errors import ServerError
-from looktwice.score.remote.direct import Answer, DirectScorer, Form, probability
+from looktwice.score.remote.direct import DirectAnswer, DirectScorer, Form, probability
 from looktwice.score.remote.wording import clean
 from looktwice.types import Item
 
@@ -28,10 +28,10 @@ class RerankScorer(DirectScorer):
         documents = [self._document(form, candidate) for candidate in candidates]
         return "/rerank", {"model": model, "query": self._document(form, query), "documents": documents}
 
-    def answers(self, reply: Mapping[str, Any], n: int) -> Sequence[Answer]:
+    def answers(self, reply: Mapping[str, Any], n: int) -> Sequence[DirectAnswer]:
         """Return the relevance scores by index; see DirectScorer."""
         rows = reply.get("results")
-        found: dict[int, Answer] = {}
+        found: dict[int, DirectAnswer] = {}
         for row in rows if isinstance(rows, list) else ():
             index = row.get("index") if isinstance(row, Mapping) else None
             if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < n or index in found:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from looktwice.errors import ServerError
-from looktwice.score.remote.direct import Answer, DirectScorer, Form, probability
+from looktwice.score.remote.direct import DirectAnswer, DirectScorer, Form, probability
 from looktwice.score.remote.questions import question
 from looktwice.score.remote.wording import clean
 from looktwice.types import Item
@@ -45,7 +45,7 @@ class SystemOneScorer(DirectScorer):
         body = {"model": model, "state": state, "questions": ask} | ({"images": list(shown.values())} if shown else {})
         return "/systemone", body
 
-    def answers(self, reply: Mapping[str, Any], n: int) -> Sequence[Answer]:
+    def answers(self, reply: Mapping[str, Any], n: int) -> Sequence[DirectAnswer]:
         """Return the probability of yes; see DirectScorer."""
         rows = reply.get("answers")
         if not isinstance(rows, Mapping):
