@@ -95,10 +95,9 @@ def chromium() -> Iterator[Any]:
 
         def open_page(width: int, height: int, colours: str) -> Page:
             small = width < 600
-            about = {"device_scale_factor": 2, "has_touch": True, "is_mobile": True} if small else {}
-            viewport = {"width": width, "height": height}
-            context = browser.new_context(viewport=viewport, color_scheme=colours, reduced_motion="reduce", **about)
-            return context.new_page()
+            about: dict[str, Any] = {"viewport": {"width": width, "height": height}, "color_scheme": colours}
+            about |= {"device_scale_factor": 2, "has_touch": True, "is_mobile": True} if small else {}
+            return browser.new_context(reduced_motion="reduce", **about).new_page()
 
         yield open_page
         browser.close()
@@ -116,13 +115,13 @@ def search(page: Page) -> None:
 
 def most_telling(page: Page) -> str:
     """Return the hit of the first twelve of which one part matters most."""
-    ids = page.locator(".tile").evaluate_all("(tiles) => tiles.slice(0, 12).map((tile) => tile.dataset.id)")
+    ids: list[str] = page.locator(".tile").evaluate_all("(tiles) => tiles.slice(0, 12).map((tile) => tile.dataset.id)")
     image = base64.b64encode((bundled_gallery() / "queries" / f"{QUERY}.jpg").read_bytes()).decode()
 
     def most(name: str) -> float:
         asked = {"table": "gallery", "query": {"image": image}, "candidate": {"item": name}}
         told = page.request.post(f"{ADDRESS}/v1/explain", data=asked).json()
-        return max(value for row in told["map"]["values"] for value in row)
+        return max(float(value) for row in told["map"]["values"] for value in row)
 
     return max(ids, key=most)
 
