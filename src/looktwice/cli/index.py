@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,15 +97,13 @@ def index(
     if json:
         emit({**_record(opened, report, built), "tokens": tokens.record(filled) if filled else None})
     if watch:
-        _watch(
-            opened, sources, lambda there: folders.scan(there, urls.allowed, opened.manifest.roots), encodes, settings
-        )
+        _watch(opened, sources, partial(folders.scan, urls=urls.allowed), encodes, settings)
     if report.failed or (filled and filled.failed):
         raise typer.Exit(3)
 
 
 def _watch(
-    table: Table, sources: list[str], scan: Callable[[list[str]], Scan], encoder: Encoder, settings: dict[str, Any]
+    table: Table, sources: list[str], scan: Callable[..., Scan], encoder: Encoder, settings: dict[str, Any]
 ) -> None:
     """Index files as they change, until Ctrl-C."""
     for changed in changes(sources, Path(table.path)):
