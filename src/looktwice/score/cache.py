@@ -12,7 +12,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -43,6 +43,18 @@ CREATE TABLE IF NOT EXISTS scores (
 ) WITHOUT ROWID;
 """
 CachedRow: TypeAlias = tuple[float, bytes, float | None, float | None, int]
+
+
+def queries_in(path: Path, most: int) -> int:
+    """Return how many queries a cache holds scores of, counted up to `most`; 0 for a file that is no cache."""
+    if not path.exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(path)) as db:
+            found = db.execute("SELECT count(*) FROM (SELECT DISTINCT query FROM scores LIMIT ?)", (most,))
+            return int(found.fetchone()[0])
+    except sqlite3.Error:
+        return 0
 
 
 class ScoreCache:
@@ -180,19 +192,24 @@ class CachedScorer(ScorerWrapper):
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
         """Score the candidates whose scores are not cached; see Scorer."""
+        return self.counted(query, candidates)[0]
+
+    def counted(self, query: Item, candidates: Sequence[Item]) -> tuple[PairScores, int]:
+        """Return what `score` does, and how many of the scores were cached."""
         asked, keys = fingerprint(query, self.tokens_key), [fingerprint(c, self.tokens_key) for c in candidates]
         known = self._read(asked, keys)
         left = [i for i, status in enumerate(known.status) if status not in SCORED]
-        self.hits += len(candidates) - len(left)
+        hits = len(candidates) - len(left)
+        self.hits += hits
         if not left:
-            return known
+            return known, hits
         new = [*self._new(asked, query, [candidates[i] for i in left], [keys[i] for i in left])]
         done = [i for i, status in enumerate(known.status) if status in SCORED]
         labels = new[0][1].label_logits.shape[1]
         if done and known.label_logits.shape[1] != labels:
             raise StoreError(f"The score cache {self.cache.path} holds scores of other labels; name another file.")
         parts = [(done, probability.select(known, done)), *(([left[j] for j in rows], part) for rows, part in new)]
-        return probability.scatter(len(candidates), labels, parts, "missing")
+        return probability.scatter(len(candidates), labels, parts, "missing"), hits
 
     def _new(
         self, asked: bytes, query: Item, candidates: Sequence[Item], keys: Sequence[bytes]
