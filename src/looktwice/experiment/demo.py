@@ -71,6 +71,8 @@ def run_demo(
     loaded = load_encoder(encoder, device=device, dtype=dtype)
     table, indexed = _index(folder / "gallery.lt", gallery / "images", loaded, indexing)
     maxsim = maxsim if maxsim and store_tokens(table, look, "auto", indexing) else 0
+    if maxsim:
+        store_tokens(table, look, "auto", indexing, crops=True)
     retriever = Retriever(table, loaded, look, fusion=fusion, shortlist=shortlist, maxsim=maxsim)
     searching.total(len(queries))
     answers = []

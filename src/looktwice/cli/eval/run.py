@@ -35,6 +35,9 @@ def run(
     no_rerank: options.NoRerank = False,
     rerank: options.Rerank,
     middle: options.Middle,
+    crops: Annotated[
+        bool, typer.Option("--crops", help="Store tokens of four crops of each image, too, for --maxsim.")
+    ] = False,
     fusion: options.Fusion = "auto",
     ties: options.Ties = "default",
     codec: options.Codec = "auto",
@@ -71,7 +74,12 @@ def run(
         look = load_rerank(rerank, compute, opened)
     encoder = _encoder(benchmark, compute)
     where = compute.placement
-    own: dict[str, Any] = {"maxsim": middle.maxsim or 0, "maxsim_codec": middle.maxsim_codec, "rerank": not no_rerank}
+    own: dict[str, Any] = {
+        "crops": crops,
+        "maxsim": middle.maxsim or 0,
+        "maxsim_codec": middle.maxsim_codec,
+        "rerank": not no_rerank,
+    }
     plan = Plan(encoder, look, fusion, rule, shortlist, codec, tune_on, urls=urls.allowed, **own, **where)
     _run(opened, folder, plan, benchmark.table, json)
 
