@@ -37,7 +37,7 @@ def test_what_is_learned_is_used(looktwice: Any, labelled: Path) -> None:
     early = looktwice(*asked, "--shortlist", 12, "--budget", "auto:0.9@1")
     assert early.code == 0 and sum(hit["scored"] for hit in early.records) == 8
     refused = looktwice(*asked, "--min-precision", "0.99")
-    assert refused.code == 2 and "no threshold for a precision of 0.99" in refused.err
+    assert refused.code == 2 and "cannot promise a precision of 0.99" in refused.err
 
 
 def test_a_budget_without_labels_is_refused(looktwice: Any, labelled: Path) -> None:

@@ -70,7 +70,7 @@ class Stopping:
     budget: Annotated[
         str,
         typer.Option(
-            help="all; auto:0.01: stop when the rest changes the top with a lower chance (needs --calibration); "
+            help="all; auto:0.01: stop when a relevant candidate is missed with a lower chance (needs --calibration); "
             "cascade:pool2+pq8@20: score all from these stored tokens, and the best 20 again."
         ),
     ] = "all"

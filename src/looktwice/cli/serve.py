@@ -23,6 +23,28 @@ def add_to(app: typer.Typer) -> None:
 
 
 @dataclass(frozen=True)
+class Looks:
+    """The looks that a server takes; requests may choose other sizes and prompts."""
+
+    mllm: options.Mllm = "tiny-vl"
+    no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Load no MLLM; serve first looks only.")] = False
+    prompt: options.Prompt = "auto"
+    fusion: options.Fusion = "auto"
+    shortlist: options.Shortlist = 100
+    maxsim: Annotated[int, typer.Option(min=0, help="Candidates of the middle look, if a request names none.")] = 0
+    codec: options.Codec = "auto"
+    score_cache: options.ScoreCache = None
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """Return all of them, as settings of a server."""
+        own = {
+            name: getattr(self, name) for name in ("prompt", "fusion", "shortlist", "maxsim", "codec", "score_cache")
+        }
+        return {**own, "mllm": None if self.no_rerank else self.mllm}
+
+
+@dataclass(frozen=True)
 class Doors:
     """What a server opens to others; all of it is off by default."""
 
@@ -69,13 +91,7 @@ class Limits:
 def serve(
     tables: Annotated[list[Path] | None, typer.Argument(metavar="[TABLE]...", help="Folders of the tables.")] = None,
     *,
-    mllm: options.Mllm = "tiny-vl",
-    no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Load no MLLM; serve first looks only.")] = False,
-    prompt: options.Prompt = "auto",
-    fusion: options.Fusion = "0.5",
-    shortlist: options.Shortlist = 100,
-    codec: options.Codec = "auto",
-    score_cache: options.ScoreCache = None,
+    looks: Looks,
     doors: Doors,
     limits: Limits,
     compute: options.Compute,
@@ -93,11 +109,9 @@ def serve(
     from looktwice.serve.settings import Settings
 
     compute.set_threads()
-    search = {"prompt": prompt, "fusion": fusion, "shortlist": shortlist, "codec": codec, "score_cache": score_cache}
     settings = Settings(
         tables=tuple(tables or ()),
-        mllm=None if no_rerank else mllm,
-        **search,  # type: ignore[arg-type]
+        **looks.chosen,
         **doors.chosen,
         **limits.chosen,
         **compute.placement,

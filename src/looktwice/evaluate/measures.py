@@ -176,10 +176,24 @@ def trapezoidal(hits: Sequence[bool], relevant: int, k: int | None = None) -> fl
     return total / relevant
 
 
+def found_precision(hits: Sequence[bool], relevant: int, k: int | None = None) -> float:
+    """Return the mean precision at the hits in the top k: the sum of `average_precision`, divided by the hits found.
+
+    Source: Product1M (ICCV 2021), evaluation script. A list with one hit on top scores 1, whatever it misses, so that
+    the figure can fall when more is found: compare it only with figures of that script.
+
+    >>> found_precision([True, False, False], relevant=5)
+    1.0
+    """
+    found = sum(hits[:k])
+    return average_precision(hits, relevant, k) * _divisor(relevant, k) / found if found else 0.0
+
+
 _OWN: dict[str, Callable[[Sequence[bool], int, int | None], float]] = {
     "mAP": average_precision,
     "oracle": oracle,
     "trapAP": trapezoidal,
+    "foundAP": found_precision,
 }
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from looktwice.evaluate import Qrels, Result, Run
+from looktwice.evaluate.bootstrap import interval
 from looktwice.evaluate.compare import Comparison, compare
+from looktwice.evaluate.confidence import confidence_measures, mean_of_means
 from looktwice.evaluate.datasets import Dataset
 from looktwice.evaluate.groups import measure_group
 from looktwice.experiment.stored import Stored
@@ -72,7 +74,9 @@ def summarise(
         record["reliability"] = _reliability(dataset.qrels, answers)
     rows = [*record["systems"], *record["sweep"]]
     record["pareto"] = {cost: [row["system"] for row in front(rows, cost, main)] for cost in COSTS}
-    record["groups"] = dict(_groups(dataset, runs, systems))
+    record["groups"] = {**dict(_means(dataset, runs, systems)), **dict(_groups(dataset, runs, systems))}
+    if dataset.confidence:
+        record["confidence"] = {name: confidence_measures(run, dataset.qrels) for name, run in runs.items()}
     return Outcome(record, runs, before, after)
 
 
@@ -185,6 +189,22 @@ def _groups(dataset: Dataset, runs: Mapping[str, Run], systems: Sequence[System]
                 },
             },
         )
+
+
+def _means(dataset: Dataset, runs: Mapping[str, Run], systems: Sequence[System]) -> Iterator[tuple[str, Any]]:
+    """Yield groups whose figure is the mean of other groups' figures; those without any query are left out."""
+    for name, parts in dataset.means.items():
+        labels = {part: dataset.groups[part] for part in parts if _labelled(dataset.groups.get(part, {}))}
+        if not labels:
+            continue
+        record: dict[str, Any] = {"queries": sum(map(len, labels.values()))}
+        for system in systems:
+            found = [measure_group(runs[system.name], part, dataset.measures) for part in labels.values()]
+            values = {
+                m: mean_of_means({str(i): one.per_query[m] for i, one in enumerate(found)}) for m in dataset.measures
+            }
+            record[system.name] = {m: interval(each)._asdict() for m, each in values.items()}
+        yield name, record
 
 
 def _labelled(labels: Qrels) -> bool:

@@ -27,7 +27,7 @@ from looktwice.types import SCORED, Item, PairScores, VisualTokens
 if TYPE_CHECKING:
     from looktwice.score.prompting.prompt import Prompt
 
-ENGINE_VERSION = 3  # raise it when the numbers of an unchanged model, prompt and image change
+ENGINE_VERSION = 4  # raise it when the numbers of an unchanged model, prompt and image change
 NOT_PART_OF_THE_SCORE = ("device", "path", "batch_size", "shared", "reason", "server")
 APPLICATION_ID = 0x4C545343  # "LTSC"
 SCHEMA = """

@@ -73,7 +73,7 @@ class Answer:
         """Return the scored pairs with labels, for `rank.calibration.fit`. Grades below 0 (junk) are skipped."""
         best = max((candidate.coarse for candidate in self.shortlist), default=0.0)
         return [
-            Sample(self.query.id, hit.p, best - hit.coarse, grades.get(hit.id, 0) > 0)
+            Sample(self.query.id, hit.p, best - hit.coarse, grades.get(hit.id, 0) > 0, hit.id)
             for hit in self.ranking
             if hit.p is not None and grades.get(hit.id, 0) >= 0
         ]

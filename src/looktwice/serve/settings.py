@@ -29,7 +29,8 @@ class Settings(BaseModel):
     tables: tuple[Path, ...] = ()
     mllm: str | None = "tiny-vl"
     prompt: str = "auto"
-    fusion: str = "0.5"
+    fusion: str = "auto"
+    maxsim: int = Field(0, ge=0)
     shortlist: int = Field(100, ge=1)
     codec: str = "auto"
     missing_tokens: str = "encode"

@@ -129,6 +129,12 @@ class Pool:
         with self._lock:
             return self._idle.pop() if self._idle else _Decoder()
 
+    def end(self) -> None:
+        """End the decoders that wait; the next file starts new ones."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().end()
+
     def forget(self) -> None:
         """Leave the decoders to the process that started them; a fork calls this in its child."""
         self.__init__()  # type: ignore[misc]

@@ -1,13 +1,14 @@
 // Joins the parts: the link is the state, the state makes a request, the answer is drawn as it arrives.
 import { Answer } from "./answer.js";
-import { get, onMissingKey, post, stream } from "./api.js";
+import { get, imageBlob, onMissingKey, post, stream } from "./api.js";
 import { camera } from "./camera.js";
 import { askForKey, shortcuts, themeButton } from "./controls.js";
 import { crop } from "./crop.js";
 import { $, announce, h, icon, toast } from "./dom.js";
+import { hasMiddle } from "./fusion.js";
 import { Grid } from "./grid.js";
 import { HitView } from "./hit.js";
-import { full } from "./images.js";
+import { dataUri, full } from "./images.js";
 import * as marks from "./marks.js";
 import * as places from "./places.js";
 import { QueryField } from "./query.js";
@@ -36,6 +37,7 @@ class App {
       ask: (patch) => this.ask(patch),
       adjust: (patch) => this.adjust(patch),
       open: (id) => this.open(id),
+      address: (id) => `#${encode({ ...this.state, hit: id })}`,
       close: () => this.close(),
       step: (by) => this.stepHit(by),
       like: (id) => this.ask({ ...cleared, item: id }),
@@ -143,8 +145,8 @@ class App {
 
   /** Bring the page to its state: the table, the view, the answer. */
   async apply({ restore = places.place() } = {}) {
-    const named = this.tables.find((one) => one.name === this.state.table);
-    if (!named) this.state.table = (this.tables.find((one) => one.default) ?? this.tables[0]).name;
+    this.#name(this.state);
+    if (!this.state.yes.length && !this.state.no.length) Object.assign(this.state, marks.kept(this.state));
     this.query.show(this.state);
     try {
       await this.#loadTable();
@@ -164,18 +166,23 @@ class App {
     if (!asks(this.state)) { this.#browse(key); return; }
     this.browsing = false;
     if (this.answer?.key === key) { this.draw(); return; }
-    this.stop();
+    this.#halt();
     this.answer = this.answers.get(key) ?? null;
     if (this.answer) this.draw();
     else this.#search(key);
   }
 
+  /** Stop the search that runs, and show what has come. */
   stop() {
+    this.#halt();
+    if (this.answer) this.draw();
+  }
+
+  #halt() {
     this.asking?.abort();
     this.answer?.stop();
     clearTimeout(this.moving);
     this.moving = 0;
-    if (this.answer) this.draw();
   }
 
   /** Draw what is known. With `move`, tiles glide to their new places. */
@@ -191,8 +198,8 @@ class App {
     this.grid.set(shown, { move, total: this.browsing ? this.total : shown.length });
     this.stages.show(this.browsing ? null : this.answer, order, { onlyFirst: !this.about?.mllm || !state.depth });
     this.summary.show({ ...this, shown });
-    this.#restore();
     this.#showHit(shown);
+    this.#restore();
     document.title = this.browsing ? "looktwice" : `${state.text.trim() || "image"} · looktwice`;
   }
 
@@ -205,7 +212,7 @@ class App {
     const most = Math.min(this.about.limits?.k ?? 10_000, this.about.items);
     if (answer.hits.size >= most || answer.hits.size < FIRST) { answer.exhausted = true; return; }
     await this.#busy(async () => {
-      const { hits } = await post("search", this.#request({ k: Math.min(most, answer.hits.size * 3), rerank: false, stream: false }));
+      const { hits } = await post("search", await this.#request({ k: Math.min(most, answer.hits.size * 3), rerank: false, stream: false }));
       if (!answer.more(hits)) answer.exhausted = true;
       if (answer === this.answer) this.draw();
     });
@@ -220,18 +227,26 @@ class App {
     return { table, marks: this.markMap, scale: this.scale, browsing: this.browsing };
   }
 
-  #request(more = {}) {
+  async #request(more = {}) {
     const { table, like, unlike, depth, where, distinct, weight } = this.state;
     const full = Object.keys(where).length > 0;
     return {
-      table, query: this.#query(), ...(like.length && { like }), ...(unlike.length && { unlike }), ...(full && { where }), ...(distinct && { distinct }),
+      table, query: await this.#query(), ...(like.length && { like }), ...(unlike.length && { unlike }), ...(full && { where }), ...(distinct && { distinct }),
       k: Math.min(Math.max(FIRST, depth), this.about.limits?.k ?? FIRST), shortlist: Math.max(1, depth),
-      rerank: depth > 0 && Boolean(this.about.mllm), fusion: weight, stream: true, ...more,
+      rerank: depth > 0 && Boolean(this.about.mllm), stream: true, ...this.#looks(depth, weight), ...more,
     };
   }
 
-  #query() {
-    const { text, item, image } = this.state;
+  /** Return how the looks are joined; where tokens are stored, a middle look orders what the second one reads. */
+  #looks(depth, weight) {
+    if (!this.about.maxsim || !depth) return { fusion: weight };
+    return { maxsim: Math.max(FIRST, depth), fusion: `coarse=0,maxsim=${weight},p=${1 - weight}` };
+  }
+
+  /** Return the query of a request. A stored item that has words beside it is sent as an image. */
+  async #query() {
+    const { table, text, item, image } = this.state;
+    if (item && text.trim()) return { text: text.trim(), image: await dataUri(await imageBlob(table, item)) };
     return { ...(text.trim() && { text: text.trim() }), ...(item && { item }), ...(image && { image: full(image).uri }) };
   }
 
@@ -242,7 +257,7 @@ class App {
     this.asking = asking;
     this.draw();
     try {
-      await stream("search", this.#request(), (name, data) => answer === this.answer && this.#take(answer, name, data), asking.signal);
+      await stream("search", await this.#request(), (name, data) => answer === this.answer && this.#take(answer, name, data), asking.signal);
       if (answer.state === "looking" || answer.state === "waiting") answer.fail("The answer ended early; search again.");
     } catch (error) {
       if (error.name === "AbortError") return;
@@ -276,7 +291,7 @@ class App {
   }
 
   #browse(key) {
-    this.stop();
+    this.#halt();
     this.answer = null;
     this.browsing = true;
     if (this.browsed !== key) { this.browsed = key; this.items = []; this.total = this.about.items; this.ended = false; }
@@ -337,7 +352,7 @@ class App {
     const hit = this.grid.hits[index] ?? this.answer?.hits.get(id);
     if (!hit) return; // not there yet: the first look will bring it
     this.grid.select(id);
-    this.hitView.show(hit, { state: this.state, about: this.about, browsing: this.browsing, position: index + 1, total: shown.length, requestQuery: () => this.#query() });
+    this.hitView.show(hit, { state: this.state, about: this.about, browsing: this.browsing, position: index + 1, total: shown.length, middle: hasMiddle(this.order), requestQuery: () => this.#query() });
   }
 
   #restore() {
@@ -394,10 +409,25 @@ class App {
     link("to-search", { view: "search" });
     link("to-table", { view: "table" });
     $("#skip").addEventListener("click", (event) => { event.preventDefault(); $("#results").focus(); });
-    addEventListener("popstate", () => {
-      this.state = decode(location.hash);
-      this.apply();
-    });
+    addEventListener("popstate", () => this.#popped());
+  }
+
+  /** Name the table of a state: a link may leave it out, or name one that is not served. */
+  #name(state) {
+    if (this.tables.some(({ name }) => name === state.table)) return;
+    state.table = (this.tables.find((one) => one.default) ?? this.tables[0]).name;
+  }
+
+  /** Follow Back and Forward. Marks belong to the query, not to the entry; a closed hit stays the selected one. */
+  #popped() {
+    const before = this.state;
+    this.state = decode(location.hash);
+    this.#name(this.state);
+    const mine = marks.kept(this.state);
+    if (mine.yes.length + mine.no.length || queryKey(before) === queryKey(this.state)) Object.assign(this.state, mine);
+    places.write(encode(this.state));
+    const closed = before.hit && !this.state.hit && requestKey(before) === requestKey(this.state);
+    this.apply({ restore: closed ? { ...places.place(), selected: before.hit } : places.place() });
   }
 
   #picker() {
