@@ -318,3 +318,16 @@ def test_a_corner_that_is_the_whole_query_is_found_in_its_crop(table: Table, tmp
     query = Item("corner", image=whole.crop((0, 0, width, height)))
     hit = retriever(table).search(query, k=12, rerank=False).hits[0]
     assert hit.id == "p006.png" and hit.maxsim == pytest.approx(1, abs=0.01)
+
+
+def test_a_purge_leaves_no_codes_of_deleted_rows_in_a_sample(table: Table) -> None:
+    folder = Path(str(table.path)) / "codebooks"
+    assert len(list(folder.iterdir())) == 1
+    table.delete(["p001.png"])
+    table.compact(purge=True)
+    assert list(folder.iterdir()) == [] and "rarity" not in table.manifest.tokens[0]
+    add_tokens(table, ToyScorer(), "int8")
+    assert TokenMatcher(table, ToyScorer()).rarity.about["images"] == 11
+    table.add([row_of(Path(str(table.path)).parent / "pictures" / "p001.png", f"again{n}") for n in range(9)])
+    add_tokens(table, ToyScorer(), "int8")
+    assert len(list(folder.iterdir())) == 1, "the old sample is gone"
