@@ -127,7 +127,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             dataset = build(asked.data or Path(kept), SMALL if asked.size == "small" else FULL)
             sets.append((f"scenes ({asked.size})", *loaded(dataset), dataset.qrels))
         print(
-            "data            queries        rule      success@1  mAP@20  mAP@50  Δ success@1 [95 %]        Δ mAP@20 [95 %]"
+            "data            queries        rule      success@1  mAP@20  mAP@50  Δ success@1 [95 %]"
+            "        Δ mAP@20 [95 %]"
         )
         for name, ids, items, queries, qrels in sets:
             for row in rows(name, ids, vectors(encoder, items), queries, encoder, qrels):
