@@ -30,9 +30,10 @@ from looktwice.evaluate.bootstrap import difference
 from looktwice.evaluate.datasets import Dataset
 from looktwice.evaluate.scenes import FULL, SMALL, ScenesSize, build
 from looktwice.experiment import Plan, run_benchmark
-from looktwice.experiment.answers import Answers, Stored
+from looktwice.experiment.answers import Answers
+from looktwice.experiment.stored import Stored
 from looktwice.rank import Fusion
-from looktwice.rank.budget import BLOCK, chance_of_change
+from looktwice.rank.budget import BLOCK, chance_of_a_miss
 from looktwice.rank.calibration import Calibration, Sample, fit
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.types import Candidate
@@ -167,7 +168,7 @@ def depths(row: Stored, fusion: Fusion, odds: Calibration) -> dict[float, int]:
     open_ = set(EPSILONS)
     for done in range(BLOCK, len(shortlist), BLOCK):
         seen = [(c.coarse, p) for c, p in zip(shortlist[:done], row.p, strict=False) if p is not None]
-        chance = chance_of_change(seen, shortlist[done:], shortlist[0].coarse, 1, fusion, odds)
+        chance = chance_of_a_miss(seen, shortlist[done:], shortlist[0].coarse, 1, fusion, odds)
         for epsilon in [e for e in open_ if chance < e]:
             found[epsilon] = done
             open_.remove(epsilon)

@@ -18,8 +18,9 @@ from PIL import Image
 
 from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.rank import Fusion
-from looktwice.rank.budget import Budget, chance_of_change
+from looktwice.rank.budget import Budget, chance_of_a_miss
 from looktwice.rank.calibration import Calibration, Sample, ece, fit, reliability, source_of
+from looktwice.rank.precision import thresholds
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import NAMES, Direction, inferred
 from looktwice.search.retriever import Answer, Retriever
@@ -83,8 +84,70 @@ def test_thresholds_keep_their_precision_and_the_unreachable_is_refused() -> Non
         shown = [s.relevant for s in samples(4000) if s.p >= least]
         assert np.mean(shown) >= float(precision)
     assert "0.8" in made.thresholds and "0.99" not in made.thresholds
-    with pytest.raises(UsageError, match=r"no threshold for a precision of 0\.99"):
+    with pytest.raises(UsageError, match=r"cannot promise a precision of 0\.99"):
         made.threshold(0.99)
+
+
+def worlds(seed: int, queries: int, spread: float) -> list[Sample]:
+    """Pairs whose queries differ in difficulty: one shift of the log-odds a query."""
+    rng = np.random.default_rng(seed)
+    z, shift = rng.normal(-3, 3, (queries, 50)), rng.normal(0, spread, (queries, 1))
+    relevant = rng.random(z.shape) < 1 / (1 + np.exp(-(z + shift)))
+    p = 1 / (1 + np.exp(-z))
+    return [Sample(f"q{q}", float(p[q, i]), 0.1 * i, bool(relevant[q, i])) for q in range(queries) for i in range(50)]
+
+
+def test_a_promised_precision_holds_where_queries_differ() -> None:
+    """An interval over pairs promised too much here: it takes fifty pairs of one easy query for fifty witnesses."""
+    others = worlds(999, 2000, 2.0)
+    missed = given = 0
+    for seed in range(40):
+        made = thresholds([(s.query, s.p, s.relevant) for s in worlds(seed, 40, 2.0)], [0.9])
+        if "0.9" in made:
+            given += 1
+            missed += np.mean([s.relevant for s in others if s.p >= made["0.9"]]) < 0.9
+    assert given >= 15 and missed <= 2
+
+
+def test_few_queries_that_are_all_right_promise_little() -> None:
+    pairs = [(f"q{q}", 0.9, True) for q in range(8) for _ in range(100)]
+    assert set(thresholds(pairs, [0.5, 0.8, 0.9, 0.99])) == {"0.5", "0.8"}
+    assert thresholds(pairs[:300], [0.5]) == {}  # three queries are too few for anything
+    many = [(f"q{q}", 0.9, True) for q in range(200) for _ in range(5)]
+    assert set(thresholds(many, [0.5, 0.9, 0.99])) == {"0.5", "0.9", "0.99"}
+
+
+def test_a_precision_that_fails_on_held_out_queries_is_refused() -> None:
+    """What a fifth of the queries does not bear out is not promised, though all together reach it."""
+    from looktwice.rank import precision as module
+
+    hits, shown = np.array([[9.0], [9.0], [0.0]]), np.array([[9.0], [9.0], [9.0]])
+    parts = [(np.array([False, False, True]), np.array([1.0])), (np.array([True, False, False]), np.array([1.0]))]
+    assert module._holds(hits, shown, parts, 0.5) and not module._holds(hits, shown, parts, 0.6)
+    assert not module._holds(hits, shown, [(np.array([True, True, True]), np.array([0.0]))], 0.5)
+
+
+def test_thresholds_stop_at_the_first_failure_after_a_pass() -> None:
+    from looktwice.rank.precision import _least
+
+    assert _least(np.array([np.nan, 0.95, 0.93, 0.8, 0.99]), 0.9) == 2
+    assert _least(np.array([np.nan, 0.5]), 0.9) is None and _least(np.array([0.95, 0.9]), 0.9) == 1
+
+
+def test_queries_that_share_a_relevant_item_are_one_group() -> None:
+    """Twenty queries of one object are one witness, however often it is asked for."""
+    pairs = [replace(s, item="cup" if s.relevant else f"{s.query}-{i}") for i, s in enumerate(samples(400))]
+    assert fit(samples(400), SOURCE).quality["ece_after"] is not None
+    one = fit(pairs, SOURCE)
+    assert one.quality["ece_after"] is None and one.quality["held_out"] == 0 and one.thresholds == {}
+    assert one.quality["queries"] == 40
+
+
+def test_a_fold_without_both_labels_elsewhere_is_not_held_out() -> None:
+    pairs = [Sample(f"q{q}", 0.5 + 0.01 * q, 0.1, relevant=q == 0) for q in range(5) for _ in range(4)]
+    made = fit(pairs, SOURCE)
+    assert made.quality["held_out"] == 16 and made.quality["pairs"] == 20
+    assert sum(n for _, _, n in made.quality["reliability_after"]) == 16
 
 
 def test_it_is_kept_whole_and_refused_elsewhere(tmp_path: Path) -> None:
@@ -183,10 +246,10 @@ ODDS: Any = SimpleNamespace(relevance=lambda gap: 0.2 if gap < 0.3 else 0.0, sur
 
 def chance(scored: Any, rest: list[float], top: int = 1, fusion: str = "p-only") -> float:
     candidates = [Candidate(str(i), c) for i, c in enumerate(rest)]
-    return chance_of_change(scored, candidates, 1.0, top, Fusion.parse(fusion), ODDS)
+    return chance_of_a_miss(scored, candidates, 1.0, top, Fusion.parse(fusion), ODDS)
 
 
-def test_the_chance_of_change_by_hand() -> None:
+def test_the_chance_of_a_miss_by_hand() -> None:
     assert chance([(1.0, 0.75)], [0.9, 0.8, 0.1]) == pytest.approx(1 - (1 - 0.2 * 0.25) ** 2)
     assert chance([(1.0, 0.75)], [0.9], top=2) == 1.0 and chance([], []) == 0.0
     # λ = 0.5: the best is at 0.875, so a candidate at 0.8 needs p > 0.95, one at 0.7 more than 1
@@ -280,7 +343,7 @@ def test_a_choice_among_all_cannot_stop_early(table: Table) -> None:
 
     full, _ = of_the_table(table)
     made = fit(samples(), source_of(full.settings))
-    with pytest.raises(UsageError, match="--budget all"):
+    with pytest.raises(UsageError, match="use the budget all"):
         Retriever(table, ColorEncoder(), Listwise(), shortlist=26, calibration=made, budget="auto:0.01")
 
 
@@ -310,7 +373,7 @@ def test_directions_take_away_what_was_not_asked_for(table: Table) -> None:
     assert answer.manifest["directions"] == {"text-to-image": 1} and answer.hits[0].p > 0.9
     answer, _ = of_the_table(table, direction="text-to-text")
     assert answer.manifest["directions"] == {"text-to-text": 1} and answer.hits[0].p == 0.5
-    with pytest.raises(UsageError, match="has no image, which --direction image-to-text requires"):
+    with pytest.raises(UsageError, match="has no image, which the direction image-to-text requires"):
         of_the_table(table, direction="image-to-text")
 
 

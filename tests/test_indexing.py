@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -99,10 +100,11 @@ def test_ledger_lines_go_when_the_file_is_mended_or_gone(made: Collection) -> No
 
 def test_lines_of_a_list_that_share_a_picture_fail_and_recover_one_by_one(made: Collection, tmp_path: Path) -> None:
     made.save(good="red")
+    (made.folder / "bad.png").write_bytes(b"no image")
     records = [
         {"id": "a", "image": "no.png", "text": "one"},
         {"id": "b", "image": "no.png", "text": "two"},
-        {"id": "c", "image": "pictures/good.png", "year": "soon"},
+        {"id": "c", "image": "pictures/bad.png"},
         {"id": "d", "image": "pictures/good.png"},
         {"id": "e", "image": "pictures/good.png", "text": "five"},
     ]
@@ -121,9 +123,9 @@ def test_lines_of_a_list_that_share_a_picture_fail_and_recover_one_by_one(made: 
         assert told(*records) == {
             "a": ("missing", f"line 1, id 'a', {nowhere}"),
             "b": ("missing", f"line 2, id 'b', {nowhere}"),
-            "c": ("bad-record", told(*records)["c"][1]),
+            "c": ("not-an-image", told(*records)["c"][1]),
         }
-    assert told(*records)["c"][1].startswith(f"line 3, id 'c', {made.folder}/good.png: ")
+    assert told(*records)["c"][1].startswith(f"line 3, id 'c', {made.folder}/bad.png: ")
     again = {"id": "d", "text": "words"}
     assert set(told(*records, again)) == {"a", "b", "c", "d"}
     assert told(*records, again)["d"][1].startswith("line 6, id 'd': the id 'd' belongs to ")
@@ -135,7 +137,7 @@ def test_lines_of_a_list_that_share_a_picture_fail_and_recover_one_by_one(made: 
     assert {name: why[0] for name, why in told("bad line\n", *records).items()} == {
         "bad line\n": "bad-record",
         "b": "missing",
-        "c": "bad-record",
+        "c": "not-an-image",
     }
 
 
@@ -263,6 +265,7 @@ def test_rows_of_a_placeholder_are_looked_up_once(made: Collection, monkeypatch:
     monkeypatch.setattr(Table, "find_images", lambda self, sums: find(self, asked.append(set(sums)) or asked[-1]))
     made.save(first="red")
     made.index()
+    asked.clear()
     made.save(**{f"x{number}": "red" for number in range(6)})
     report = made.index(batch_size=2)
     assert (report.added, report.encoded) == (6, 0) and sum(map(len, asked)) == 1
@@ -294,7 +297,8 @@ def test_texts_and_metadata(made: Collection) -> None:
     lines = [{"id": "t", "text": "zoo", "year": 1999}, {"id": "u", "text": "a", "metadata": {"year": "1999"}}]
     (made.folder / "l.jsonl").write_text("\n".join(map(json.dumps, lines)))
     report = made.index(made.folder / "l.jsonl")
-    assert (report.added, report.reasons) == (1, {"bad-record": 1})
+    assert (report.added, report.reasons, report.unfit) == (2, {}, {"year": 1})
+    assert made.table.count("year IS NULL") == 1 and made.table.get(["u"])[0].metadata == {"year": "1999"}
     (row,) = made.table.get(["t"])
     assert (row.text, row.width, row.height, row.metadata) == ("zoo", 0, 0, {"year": 1999})
     assert np.allclose(row.vector[12:], np.array([0, 0, 2, 1]) / np.sqrt(5), atol=1e-3)
@@ -397,7 +401,7 @@ def test_what_could_not_be_seen_is_not_gone(made: Collection, monkeypatch: pytes
     listdir = os.listdir
 
     def refuse(path: bytes) -> list[bytes]:
-        if path.endswith(b"shut"):
+        if os.fsencode(path).endswith(b"shut"):
             raise PermissionError(13, "Permission denied")
         return listdir(path)
 
@@ -426,18 +430,27 @@ def test_moved_collection_keeps_its_vectors(made: Collection, tmp_path: Path) ->
     assert made.ledger() == {}
 
 
-def test_same_id_from_two_places_is_refused(made: Collection, tmp_path: Path) -> None:
+def test_same_names_in_two_folders_are_two_items(made: Collection, tmp_path: Path) -> None:
     made.save(a="red")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "a.png").write_bytes(picture("blue"))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.png").write_bytes(picture("blue"))
     for run_number in range(2):  # in one run, and against the table
-        report = made.index(made.folder, tmp_path / "other")
-        assert (report.added, report.unchanged) == (1 - run_number, run_number)
-        assert report.reasons == {"duplicate-id": 1}
-    report = made.index(tmp_path / "other", made.folder)
-    assert report.reasons == {"duplicate-id": 1}  # whoever was there first stays
+        report = made.index(made.folder, other)
+        assert (report.added, report.unchanged, report.failed) == (2 - 2 * run_number, 2 * run_number, 0)
+    assert (made.index(other, made.folder).unchanged, made.index(other).unchanged) == (2, 1)  # in any order
+    first, second = sorted(row["id"] for row in made.table.rows(["id"]))
+    assert first == "a.png" and re.fullmatch(r"other~[0-9a-f]{6}/a\.png", second)
     assert np.allclose(made.table.get(["a.png"])[0].vector, [0.5, 0, 0] * 4 + [0] * 4)
-    assert str(made.folder / "a.png") in next(iter(made.table.ledger)).detail
+    (other / "b.png").write_bytes(picture("green"))
+    assert made.index(other).added == 1 and len(made.table.get(["b.png"])) == 1  # no name that is taken, no prefix
+    (made.folder / "a.png").unlink()
+    assert made.index(other).unchanged == 2 and len(made.table.get([second])) == 1  # an id stays
+
+
+def test_same_id_from_a_list_and_a_folder_is_refused(made: Collection) -> None:
+    made.save(a="red")
+    assert made.index(made.folder).added == 1
     (made.folder / "l.jsonl").write_text('{"id": "x", "text": "a"}\n{"id": "x", "text": "b"}')
     assert made.index(made.folder / "l.jsonl").reasons == {"duplicate-id": 1}
 

@@ -134,10 +134,10 @@ def test_what_changed_in_the_table_meanwhile_is_noticed(tmp_path: Path, folder: 
     table = make(tmp_path / "t.lt")
     index(table, scan(paths_of(folder)), ColourEncoder())
     batches = list(encode_batches(scan(paths_of(folder)), ColourEncoder(), known=table.snapshot()))
-    table.delete(["x/0007.png"])
+    table.delete(["x/0007.png"], remember=False)
     (folder / "x" / "0008.png").write_bytes(picture("red"))
     index(table, scan(paths_of(folder)[:1], roots=table.manifest.roots), ColourEncoder())
-    table.delete(["x/0009.png"])
+    table.delete(["x/0009.png"], remember=False)
     report = commit(table, batches)
     assert report.reasons["outdated"] == 2 and report.unchanged == 59
     outdated = {entry.item_id for entry in table.ledger if entry.reason == "outdated"}
@@ -159,12 +159,12 @@ def test_an_id_of_another_root_is_refused_when_it_is_committed(tmp_path: Path) -
     }
 
 
-def test_metadata_that_does_not_fit_is_refused_when_it_is_committed(tmp_path: Path) -> None:
+def test_metadata_that_does_not_fit_is_null_in_its_column_and_counted(tmp_path: Path) -> None:
     table = make(tmp_path / "t.lt")
     own = [Source(str(n), "", "", f"word {n}", {"year": n if n else "soon"}, picture=False) for n in range(3)]
     report = commit(table, encode_batches(own, ColourEncoder()))
-    assert (report.added, report.reasons) == (2, {"bad-record": 1})
-    assert [entry.item_id for entry in table.ledger] == ["0"]
+    assert (report.added, report.reasons, report.unfit) == (3, {}, {"year": 1})
+    assert [row["id"] for row in table.rows(where="year IS NULL")] == ["0"] and len(table.ledger) == 0
 
 
 def test_batches_of_another_encoder_are_refused(tmp_path: Path, folder: Path) -> None:

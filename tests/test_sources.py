@@ -45,13 +45,13 @@ def test_one_text_is_no_list_of_paths(tmp_path: Path) -> None:
 
 
 def test_files_of_other_kinds_are_counted_and_tables_are_passed_over(tmp_path: Path) -> None:
-    make(tmp_path, "1.HEIC", "2.heic", "b/3.jsonl", "b/README", "b/4.png", ".5.heic")
+    make(tmp_path, "1.PSD", "2.psd", "b/3.jsonl", "b/README", "b/4.png", ".5.psd")
     make(tmp_path / "t.lt", "manifest.json", "items.lance/data/x.lance", "codebooks/y.png", "6.png")
     make(tmp_path / "no.lt", "manifest.json", "7.png")
     found = scan([tmp_path])
     for _ in range(2):
         assert [one.id for one in found] == ["b/4.png", "no.lt/7.png"]
-        assert found.ignored == {".heic": 2, ".jsonl": 1, "": 1, ".json": 1} and found.empty == []
+        assert found.ignored == {".psd": 2, ".jsonl": 1, "": 1, ".json": 1} and found.empty == []
 
 
 def test_reading_is_lazy(tmp_path: Path) -> None:

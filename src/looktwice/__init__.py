@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from looktwice.client import AsyncClient, Client
     from looktwice.encode import load_encoder
     from looktwice.indexing import index
     from looktwice.score import Scorer, ScorerConfig, load_scorer
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AsyncClient",
+    "Client",
     "Item",
     "MllmReranker",
     "Reranker",
@@ -38,6 +41,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "AsyncClient": "client",
+    "Client": "client",
     "Item": "types",
     "Reranker": "search.reranker",
     "Retriever": "search.retriever",

@@ -8,9 +8,11 @@ LooktwiceError                exit code 1
 │   └── MissingDependency     2   an optional package is not installed; says how to get it
 ├── MediaError                1   one file cannot be read as an image; becomes a ledger line
 ├── StoreError                1   the table cannot be read or written
+│   ├── Damaged               2   a file of a table, run or cache is not what looktwice wrote
 │   └── Locked                1   another process is writing
 ├── TooManyFailures           3   --max-failures was reached
 └── ModelError                1   a model gave no usable answer
+    └── ServerError           1   a server refused a request, is full, failed, or does not answer
 """
 
 from __future__ import annotations
@@ -34,11 +36,13 @@ class UsageError(LooktwiceError, ValueError):
 
 
 class UnknownName(UsageError):
-    """A name that does not exist."""
+    """A name that does not exist. `meant` is what the name stands for elsewhere."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], advice: str = "") -> None:
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], advice: str = "", *, meant: str | None = None
+    ) -> None:
         known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=3)
+        near = [meant] if meant else difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}."
         super().__init__(f"Unknown {kind} {name!r}; {hint}{advice and ' ' + advice}")
 
@@ -93,6 +97,12 @@ class StoreError(LooktwiceError):
     """A table that cannot be read or written."""
 
 
+class Damaged(StoreError):
+    """A file that is not what looktwice wrote: changed by hand, cut, of another kind, or a link."""
+
+    exit_code = 2
+
+
 class Locked(StoreError):
     """A table to which another process is writing."""
 
@@ -105,6 +115,21 @@ class TooManyFailures(LooktwiceError):
 
 class ModelError(LooktwiceError):
     """A model that cannot be loaded as requested, or that gave no usable answer."""
+
+
+class ServerError(ModelError):
+    """A server that refused a request, is full, failed, or does not answer.
+
+    `stops`: no other request can fare better. `status`: HTTP's, 0 without an answer. `code`: the server's word for it.
+    `retry_after`: the seconds to wait, if the server says so.
+    """
+
+    def __init__(
+        self, message: str, stops: bool = False, status: int = 0, *, code: str = "", retry_after: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.stops, self.status, self.code = stops, status, code
+        self.retry_after = int(retry_after) if retry_after is not None and retry_after.isdecimal() else None
 
 
 # --- names that changed, which work for one more release ------------------------------------------------------------

@@ -8,7 +8,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from looktwice.errors import LooktwiceError, StoreError, UsageError
+from looktwice.errors import Damaged, LooktwiceError, UsageError
 
 DRAFT = ".part"
 
@@ -40,7 +40,7 @@ def write_whole(path: Path, data: bytes, *, sync: bool = False) -> None:
 def read_own(path: Path, limit: int) -> bytes:
     """Read a file of a folder that may be a stranger's: a regular file, not a link, of at most `limit` bytes.
 
-    Raises StoreError for anything else, OSError if the file is missing or unreadable.
+    Raises Damaged for anything else, OSError if the file is missing or unreadable.
     """
     try:
         # O_NONBLOCK: opening a named pipe must not wait for somebody to write into it.
@@ -48,23 +48,21 @@ def read_own(path: Path, limit: int) -> bytes:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        raise StoreError(f"{path} is a link; replace it with the file itself.") from None
+        raise Damaged(f"{path} is a link; replace it with the file itself.") from None
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise StoreError(f"{path} is not a regular file; restore it from a copy.")
+            raise Damaged(f"{path} is not a regular file; restore it from a copy.")
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise StoreError(
-            f"{path} has more than {limit:,} bytes, so looktwice did not write it; restore it from a copy."
-        )
+        raise Damaged(f"{path} has more than {limit:,} bytes, so looktwice did not write it; restore it from a copy.")
     return data
 
 
 def demand_plain(folder: Path) -> None:
-    """Raise StoreError if anything below `folder` is a link, pipe or device: it may lead out, or never end."""
+    """Raise Damaged if anything below `folder` is a link, pipe or device: it may lead out, or never end."""
     folders = [folder]
     if folder.is_symlink():
-        raise StoreError(f"{folder} is a link; replace it with the folder itself.")
+        raise Damaged(f"{folder} is a link; replace it with the folder itself.")
     while folders:
         with (
             suppress(FileNotFoundError, NotADirectoryError),
@@ -74,7 +72,7 @@ def demand_plain(folder: Path) -> None:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path))
                 elif not entry.is_file(follow_symlinks=False):
-                    raise StoreError(
+                    raise Damaged(
                         f"{entry.path} is a link, pipe or device, but a table holds only regular files; remove it."
                     )
 

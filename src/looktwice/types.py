@@ -39,7 +39,7 @@ class Item:
 
     `image` is upright RGB as `images.load` returns it. `sha256` is the hash (hex) of the bytes at `uri`; both are None
     for items in memory only. `tokens` carries stored visual tokens; then `image` may be None although the item is an
-    image.
+    image. `preview`: the image is the table's small copy, as the original is not at hand; `sha256` is that of the copy.
     """
 
     id: str
@@ -49,6 +49,7 @@ class Item:
     uri: str | None = None
     sha256: str | None = None
     tokens: VisualTokens | None = None
+    preview: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,9 @@ class TokensInfo:
     resampler: str = field(default="Pillow", compare=False)
 
 
-Status: TypeAlias = Literal["ok", "missing", "failed", "parse_error"]
+Status: TypeAlias = Literal["ok", "bounded", "missing", "failed", "parse_error"]
+SCORED: tuple[Status, ...] = ("ok", "bounded")
+"""Statuses of rows whose p may be ranked: known, or known to lie in an interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,9 @@ class PairScores:
     `p` [n] in [0, 1]; `label_logits` [n, l], log-sum-exp over each label's variants; `entropy` [n] in nats over the
     full vocabulary; `off_mass` [n] in [0, 1], the probability outside the labels; `argmax_id` [n] int64 (-1: unknown).
     NaN in `entropy` or `off_mass` means unknown: a server may return only a few log-probabilities. `status` says which
-    rows hold a score: a row that is not "ok" has p = NaN, never a number that looks like a score.
+    rows hold a score. A "bounded" row has the middle of an interval as its p; `bounds` [n, 2] holds its lower and upper
+    end (NaN in other rows; None: no row is bounded). Any other row that is not "ok" has p = NaN, never a number that
+    looks like a score.
     """
 
     p: FloatArray
@@ -136,6 +141,7 @@ class PairScores:
     off_mass: FloatArray
     argmax_id: np.ndarray[Any, np.dtype[np.int64]]
     status: tuple[Status, ...]
+    bounds: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +162,9 @@ class Candidate:
 class Hit:
     """One row of an answer. `rank` counts from 1; `scored` says whether the second look scored this candidate.
 
-    `folded` are the ids of its near-duplicates, best first, if the search folded them.
-    `maxsim` is the score of the middle look, None if it did not run or did not see this candidate.
+    `folded` are the ids of its near-duplicates, best first, if the search folded them. `maxsim` is the score of the
+    middle look, None if it did not run or did not see this candidate. `uri`, `text` and `metadata` are those of the
+    item, in the hits of a Retriever.
     """
 
     id: str
@@ -169,6 +176,14 @@ class Hit:
     explain: Mapping[str, Any] | None = None
     folded: tuple[str, ...] = ()
     maxsim: float | None = None
+    uri: str | None = None
+    text: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """Return "ok" for a scored candidate, "not scored" below the second look, else why there is no score."""
+        return str((self.explain or {}).get("status", "ok" if self.scored else "not scored"))
 
 
 def has_words(text: str | None) -> bool:
@@ -206,7 +221,8 @@ class EncoderInfo:
     """The identity of an encoder, by which a table refuses others.
 
     `queries` is the name of the same encoder with a size for queries (None: the same size). `dtype` is the dtype that
-    it computes in (None: unknown). Neither is compared, as such vectors fit the same table.
+    it computes in (None: unknown). `side` is how many pixels of an image's side it reads (None: any number). None of
+    them is compared, as such vectors fit the same table.
     """
 
     name: str
@@ -215,6 +231,7 @@ class EncoderInfo:
     dim: int
     queries: str | None = field(default=None, compare=False)
     dtype: str | None = field(default=None, compare=False)
+    side: int | None = field(default=None, compare=False)
 
     def record(self) -> dict[str, Any]:
         """Return the encoder's identity as plain data, with `queries` only if it is set."""

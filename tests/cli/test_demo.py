@@ -24,7 +24,7 @@ def test_with_json_every_line_is_json(looktwice: Any, gallery: Path) -> None:
     done = looktwice("demo", "out", "--gallery", gallery, "--json")
     assert done.code == 0
     *rows, last = done.records
-    assert [row["ranking"] for row in rows] == ["shortlist", "second look"] and last == {"report": "out/report.html"}
+    assert [row["ranking"] for row in rows] == ["first look", "second look"] and last == {"report": "out/report.html"}
     assert looktwice("demo", "out", "--gallery", gallery).out.splitlines()[-1] == "out/report.html"
 
 

@@ -12,10 +12,15 @@ from conftest import Looktwice
 from looktwice.cli.summary import SLOW, advise
 from looktwice.codecs import parse_codec
 from looktwice.encode.name import parse
+from looktwice.errors import UnknownName, UsageError
 from looktwice.estimate import fits as fitting
+from looktwice.evaluate import measure
 from looktwice.models.catalog import BY_NAME
 from looktwice.models.device import Memory, Placement
 from looktwice.models.presets import PRESETS
+from looktwice.score.prompting import built_in
+from looktwice.score.prompting.prompt import Label, Prompt, Segment
+from looktwice.score.prompting.prompt_file import to_toml
 
 
 @pytest.fixture
@@ -146,3 +151,111 @@ def test_rate_and_seconds_of_the_summary_have_one_span(looktwice: Looktwice, tab
     span = kept["seconds"]["read"] + kept["seconds"]["score"]
     assert f"second look {span:.2f} s, {kept['pairs_per_second']:,} pairs/s" in done.err
     assert kept["pairs_per_second"] == pytest.approx(12 / span, rel=0.1)
+
+
+def test_a_run_is_not_overwritten_silently(looktwice: Looktwice, table: Path) -> None:
+    ask = ["search", table, "red", "--run", "r.trec", "-k", "2"]
+    assert looktwice(*ask, "--tag", "first try").code == 0
+    before = Path("r.trec").read_text()
+    assert before.splitlines()[0].split()[-1] == "first\\u0020try"
+    assert json.loads(Path("r.trec.json").read_text())["tag"] == "first try"
+    refused = looktwice(*ask)
+    assert refused.code == 2 and "pass --overwrite to replace it" in refused.err
+    assert Path("r.trec").read_text() == before
+    assert looktwice(*ask, "--overwrite").code == 0
+    assert Path("r.trec").read_text().splitlines()[0].split()[-1] == "looktwice"
+    assert "tag" not in json.loads(Path("r.trec.json").read_text())
+    lone = looktwice("search", table, "red", "--tag", "x")
+    assert lone.code == 2 and "--tag needs --run FILE" in lone.err
+
+
+def test_an_unknown_mllm_is_compared_with_mllms_only(looktwice: Looktwice) -> None:
+    from looktwice.encode.registry import _find
+    from looktwice.models.catalog import names
+    from looktwice.models.checkpoints import resolve
+
+    with pytest.raises(UnknownName) as unknown:
+        resolve("foo", kind="mllm")
+    assert "Unknown MLLM" in str(unknown.value)
+    assert all(name in str(unknown.value) for name in names("mllm")) and "siglip2-b" not in str(unknown.value)
+    with pytest.raises(UnknownName, match=r"Unknown encoder.*siglip2-b"):
+        _find(parse("foo"), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("map", "AP"),
+        ("map_cut_20", "AP@20"),
+        ("ndcg_cut_10", "nDCG@10"),
+        ("MRR", "RR"),
+        ("P_5", "P@5"),
+        ("hit@3", "success@3"),
+    ],
+)
+def test_a_measure_by_another_tools_name_is_recognised(looktwice: Looktwice, name: str, meant: str) -> None:
+    for path, text in (("a.trec", "q Q0 d 1 1.0 t\n"), ("qrels", "q 0 d 1\n")):
+        Path(path).write_text(text)
+    done = looktwice("eval", "compare", "a.trec", "--qrels", "qrels", "--measure", name)
+    assert done.code == 2 and f"did you mean {meant}?" in done.err
+    assert looktwice("eval", "compare", "a.trec", "--qrels", "qrels", "--measure", meant).code == 0
+
+
+def test_measure_refuses_a_bare_string() -> None:
+    with pytest.raises(UsageError, match=r"must be a list, not the text 'mAP@10'"):
+        measure({"q": [("d", 1.0)]}, {"q": {"d": 1}}, "mAP@10")
+
+
+@pytest.mark.parametrize("name", built_in.PROMPTS)
+def test_a_built_in_prompt_is_printed_as_the_file_that_reads_back(looktwice: Looktwice, name: str) -> None:
+    done = looktwice("models", "prompt", name, "--show")
+    Path("own.toml").write_text(done.out)
+    read = built_in.read(Path("own.toml"))
+    assert read == built_in.PROMPTS[name] and f"# hash {read.hash}" in done.out
+
+
+def test_any_text_survives_a_prompt_file(looktwice: Looktwice) -> None:
+    odd = 'say "x"\\n\t\x7f\r\n"""\n\nend é'
+    segments = (
+        Segment(part="query.text", before=odd),
+        Segment(part="candidate.text", optional=True),
+        Segment(text=odd),
+    )
+    prompt = Prompt(odd, segments, (Label(odd, 0.1, (odd, "b")), Label("c", 1.0, ("c",))))
+    Path("odd.toml").write_text(to_toml(prompt), newline="")
+    assert built_in.read(Path("odd.toml")) == prompt
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("[labels]\nNo = 0\nYes = 1\n", None),
+        ('[labels]\nNo = 0\nYes = "1"\n', "labels.Yes is '1' but must be float"),
+        ("", "it has no 'labels'"),
+        ('[[labels]]\nname = "No"\n', "labels[0] has no 'value'"),
+        ("labels = 3\n", "it.labels is '3' but must be list or dict"),
+    ],
+)
+def test_labels_in_the_obvious_form_and_wrong_ones(looktwice: Looktwice, table: Path, labels: str, said: str) -> None:
+    Path("p.toml").write_text(f'segments = ["query.text", "candidate.image", "So?"]\n{labels}')
+    done = looktwice("search", table, "red", "--prompt", "p.toml")
+    if said is None:
+        assert done.code == 0
+        assert [(x.name, x.value, x.variants) for x in built_in.read(Path("p.toml")).labels] == [
+            ("No", 0.0, ("No",)),
+            ("Yes", 1.0, ("Yes",)),
+        ]
+    else:
+        assert done.code == 2 and said in done.err and "models prompt object --show" in done.err
+
+
+def test_show_without_a_prompt_says_how(looktwice: Looktwice) -> None:
+    assert "name one: looktwice models prompt object --show" in looktwice("models", "prompt", "--show").err
+    assert "Unknown prompt 'objekt'; did you mean object" in looktwice("models", "prompt", "objekt", "--show").err
+
+
+def test_errors_of_python_calls_name_their_keywords(looktwice: Looktwice, table: Path) -> None:
+    from looktwice import Retriever
+
+    with pytest.raises(UsageError, match=r"min_precision \(--min-precision\) need a calibration"):
+        Retriever(table, min_precision=0.9)

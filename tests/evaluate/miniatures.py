@@ -159,7 +159,7 @@ def sharegpt4v(root: Path) -> None:
 def urban1k(root: Path) -> None:
     for i in (1, 2):
         picture(root / f"image/{i}.jpg", i)
-        text(root / f"caption/{i}.txt", f"A street with {i} cars.\n")
+        text(root / f"caption/{i}.txt", f"A street with {i} cars.\nA second line that nobody reads.\n")
 
 
 def sugarcrepe(root: Path) -> None:
@@ -223,11 +223,12 @@ def folder(root: Path) -> None:
 
 ALL = {
     "ilias": ilias, "ilias:text": ilias, "ilias-mini": ilias, "ilias-mini:text": ilias, "ilias-core": ilias,
-    "instre": instre, "gldv2": gldv2, "gldv2:public": gldv2, "product1m": product1m, "roxford5k": revisited,
+    "instre": instre, "gldv2": gldv2, "gldv2:public": gldv2, "product1m": product1m,
+    "product1m:own": product1m, "met:all": met, "roxford5k": revisited,
     "roxford5k+1m": revisited, "rparis6k": rparis, "rparis6k+1m": rparis, "met": met, "met:val": met, "met-mini": met,
     "flickr30k:t2i": flickr30k, "flickr30k:i2t": flickr30k, "coco:t2i": coco, "coco:i2t": coco,
     "sharegpt4v:t2i": sharegpt4v, "sharegpt4v:i2t": sharegpt4v, "urban1k:t2i": urban1k, "urban1k:i2t": urban1k,
     "sugarcrepe": sugarcrepe, "mmeb:DocVQA": mmeb, "mmeb:NIGHTS": mmeb, "cirr": cirr, "cirr:subset": cirr,
     "circo": circo, "beir": beir, "hub": hub, "hub:test": hub, "folder": folder,
 }  # fmt: skip
-UNCOUNTED = ("product1m", "beir", "hub", "hub:test", "folder")
+UNCOUNTED = ("product1m", "product1m:own", "beir", "hub", "hub:test", "folder")

@@ -22,9 +22,10 @@ from looktwice.evaluate.datasets import open_dataset
 from looktwice.evaluate.groups import measure_group
 from looktwice.evaluate.trec import escape, unescape
 from looktwice.experiment import Plan, run_benchmark
-from looktwice.experiment.answers import Stored, _row
 from looktwice.experiment.counts import added
 from looktwice.experiment.plot import plot
+from looktwice.experiment.stored import Stored
+from looktwice.experiment.stored import stored_row as _row
 from looktwice.experiment.systems import WEIGHTS, System, fused, ideal, perfect, reranked, tune
 from looktwice.experiment.tuning import split_queries
 from looktwice.rank import Fusion, fuse, tied_at_the_top

@@ -51,7 +51,10 @@ def logits(fast: Engine, query: Item, candidates: Sequence[Item]) -> Tensor:
 def transcribed(spec: Retrace, mlp: Any, x: Tensor, ffn: Tensor, z: Tensor, begins: int) -> Tensor:
     """FFN' of one pair: `x` and `ffn` [T, d], `z` [N, d]; one number at a time where it matters."""
     mean_z = z.abs().mean()
-    key, value = (p.weight.abs().mean() / mean_z if spec.scaled else 1.0 for p in (mlp.gate_proj, mlp.down_proj))
+    key, value = (
+        p.weight.abs().mean() / mean_z if spec.scaled else 1.0
+        for p in (getattr(mlp, f"{spec.keys}_proj"), mlp.down_proj)
+    )
     added = torch.zeros_like(x)
     for t in range(len(x)):
         for j in range(len(z)):

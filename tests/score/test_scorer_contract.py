@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from stub_server import Stub
 
 from looktwice import Item, Reranker, Scorer, load_scorer
 from looktwice.errors import ModelError, UsageError
@@ -59,6 +62,13 @@ def tiny(**settings: Any) -> Scorer:
     return load_scorer("tiny-vl", device="cpu", dtype="float32", **settings)
 
 
+@cache
+def _stub() -> str:
+    stub = Stub()
+    threading.Thread(target=stub.serve_forever, daemon=True).start()
+    return stub.url
+
+
 SCORERS: dict[str, Callable[[Path], object]] = {
     "engine": lambda folder: tiny(),
     "engine, digit": lambda folder: tiny(score_mode="digit"),
@@ -69,6 +79,8 @@ SCORERS: dict[str, Callable[[Path], object]] = {
     "prior": lambda folder: tiny(prior="candidate"),
     "prior, reference": lambda folder: tiny(prior="query", path="reference"),
     "cached": lambda folder: CachedScorer(tiny(), ScoreCache(folder / "s.db")),
+    "server": lambda folder: load_scorer(f"{_stub()}#stub", prompt="object"),
+    "server, cached": lambda folder: CachedScorer(load_scorer(f"{_stub()}#stub"), ScoreCache(folder / "s.db")),
     "brightness": lambda folder: BrightnessScorer(),
     "wrapper": lambda folder: Wrapper(BrightnessScorer()),
     "minimal": lambda folder: Minimal(),
@@ -150,7 +162,7 @@ def test_visual_tokens_take_the_place_of_images(scorer: Scorer) -> None:
 
 def test_only_the_fast_path_makes_visual_tokens() -> None:
     assert {name for name, make in SCORERS.items() if Scorer.of(make(Path("/tmp"))).tokens() is None} == {
-        "reference", "prior, reference", "brightness", "wrapper", "minimal", "old",
+        "reference", "prior, reference", "server", "server, cached", "brightness", "wrapper", "minimal", "old",
     }  # fmt: skip
 
 

@@ -51,6 +51,8 @@ def test_the_manifest_says_what_they_were_made_with(tmp_path: Path) -> None:
     table = make_table(tmp_path)
     report = add_tokens(table, ToyScorer(), "pq8x4", train_tokens=200, seed=7)
     (entry,) = Table.open(table.path).manifest.tokens
+    sample = entry.pop("rarity")
+    assert (sample["images"], sample["of"], sample["seed"]) == (12, 12, 0) and len(sample["sha256"]) == 64
     assert entry == {
         "tokens_key": report.tokens_key, "mllm": "toy", "revision": "1", "preprocessing": "patch8", "codec": "pq8x4",
         "codebook_sha256": report.codebook_sha256, "width": 16, "levels": 0, "resampler": "Pillow",

@@ -179,8 +179,8 @@ def test_tokens_of_another_model_are_passed_over_with_a_warning(table: Table, ca
 
 def test_a_lost_codebook_is_an_error_that_names_it(tmp_path: Path) -> None:
     table, scorer = make_table(tmp_path), ToyScorer()
-    add_tokens(table, scorer, "pq8x4")
-    (file,) = (table.path / "codebooks").iterdir()
+    report = add_tokens(table, scorer, "pq8x4")
+    file = table.path / "codebooks" / str(report.codebook_sha256)
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + b"\x00\x01")
     with pytest.raises(StoreError, match="damaged"):

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from looktwice.cli.console import emit, json_line, mute_stdout, note, number, plural, progress, say, table
+from looktwice.cli.explained import in_words
 from looktwice.cli.summary import advise, summarise
 from looktwice.errors import LooktwiceError, UsageError
 from looktwice.files import followed, is_replaced, write_whole
@@ -23,19 +24,24 @@ if TYPE_CHECKING:
     from looktwice.cli.options import Output
     from looktwice.report import QueryView
     from looktwice.report.viewer import Viewer
+    from looktwice.search.middle_stage import MiddleStage
     from looktwice.search.retriever import Answer
+    from looktwice.search.run_record import RunStats
     from looktwice.sources.loader import Resolver
     from looktwice.sources.queries import Queries
     from looktwice.types import Hit
 
 MOST_IN_REPORT = 200
+GONE = ("missing", "dangling-link")
+"""Reasons of images that are not where they were."""
 
 
 @dataclass
 class Outputs:
     """The outputs of answers. `find` resolves the candidates of a report; `queries` is the file of queries, if any.
 
-    `tag` names the run in its file and manifest; `extra` are further keys of the manifest.
+    `tag` names the run in its file and manifest; `extra` are further keys of the manifest. With `middle`, reports and
+    explanations say which tokens matched.
     """
 
     json: bool
@@ -46,6 +52,7 @@ class Outputs:
     explain: bool = False
     tag: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    middle: MiddleStage | None = None
     _run: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
     _views: list[QueryView] = field(default_factory=list)
 
@@ -56,11 +63,12 @@ class Outputs:
         find: Resolver,
         queries: Queries | None = None,
         extra: Mapping[str, Any] | None = None,
+        middle: MiddleStage | None = None,
     ) -> Outputs:
         """Return the outputs that a verb's options ask for."""
         named = {} if output.tag is None else {"tag": output.tag}
         more = {**named, **(extra or {})}
-        return cls(output.json, output.run, output.report, find, queries, output.explain, output.tag, more)
+        return cls(output.json, output.run, output.report, find, queries, output.explain, output.tag, more, middle)
 
     def write(self, answers: Iterable[Answer]) -> None:
         """Write every answer. Exits with code 3 if a query or a candidate could not be read or scored."""
@@ -83,7 +91,8 @@ class Outputs:
         for name, why in list(total.unreadable.items())[:5]:
             note(f"Not scored: {name}: {why}")
         if len(total.unreadable) > 5:
-            note(f"… and {len(total.unreadable) - 5:,} more that could not be read; they rank below the others.")
+            note(f"… and {len(total.unreadable) - 5:,} more that could not be read.")
+        _say_what_is_gone(total)
         broken: dict[str, LooktwiceError] = {**(self.queries.broken if self.queries is not None else {}), **failed}
         for name, problem in broken.items():
             note(f"Query {name} was skipped: {problem}.")
@@ -113,21 +122,25 @@ class Outputs:
             mute_stdout()
 
     def _show(self, name: str, answer: Answer) -> None:
-        if self.json:
-            for hit in answer.hits:
-                emit(record(name, hit))
-        elif self.queries is None or (self.run is None and self.report is None):
+        if self.json or self.queries is None or (self.run is None and self.report is None):
             title = None if self.queries is None else f"query {name}"
-            _table(answer.hits, title)
-            if self.explain:
-                for hit in answer.hits:
-                    say(f"{hit.rank} {hit.id}: {explained(hit)}")
+            show_hits(name, self._hits(answer), json=self.json, explain=self.explain, title=title)
+
+    def _hits(self, answer: Answer) -> list[Hit]:
+        """Return the hits; with --explain, those of a middle look say which tokens matched."""
+        if not self.explain or self.middle is None or answer.middle is None:
+            return answer.hits
+        from looktwice.search.match_map import matches_of
+
+        found = matches_of(self.middle, answer.query, [hit.id for hit in answer.hits])
+        own = {name: {"matches": [match.record() for match in rows]} for name, rows in found.items()}
+        return [replace(hit, explain={**(hit.explain or {}), **own.get(hit.id, {})}) for hit in answer.hits]
 
     @cached_property
     def _viewer(self) -> Viewer:
         from looktwice.report.viewer import Viewer
 
-        return Viewer(self.find)
+        return Viewer(self.find, middle=self.middle)
 
     def _files(self, manifest: Mapping[str, Any]) -> None:
         if self.run is not None:
@@ -151,17 +164,26 @@ class Outputs:
             note(f"Report: {self.report}{cut}")
 
 
-def explained(hit: Hit) -> str:
-    """Return the parts of a hit's score on one line."""
-    made_of = dict(hit.explain or {})
-    parts = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in made_of.items() if name != "label_logits"]
-    return " · ".join([*parts, *([f"near-duplicates {', '.join(hit.folded)}"] if hit.folded else [])])
+def _say_what_is_gone(total: RunStats) -> None:
+    gone = sum(error.reason in GONE for error in total.unreadable.values())
+    if gone:
+        note(
+            f"{gone:,} of {total.requested:,} are gone; run index again, or mount their disk. "
+            "They keep the places that the first look gave them."
+        )
+    if n := len(total.previewed):
+        note(f"{plural(n, 'original')} {'is' if n == 1 else 'are'} not at hand; the second look saw their previews.")
 
 
-def _short(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return "/".join(_short(part) for part in value)
-    return number(value) if isinstance(value, float) else "unknown" if value is None else str(value)
+def show_hits(name: str, hits: Sequence[Hit], *, json: bool, explain: bool, title: str | None = None) -> None:
+    """Write the hits of one query: JSON lines, or a table and, with `explain`, sentences on each score."""
+    if json:
+        for hit in hits:
+            emit(record(name, hit))
+        return
+    _table(hits, title)
+    for hit in hits if explain else ():
+        say(f"{hit.rank} {hit.id}: {in_words(hit)}")
 
 
 def record(query: str, hit: Hit) -> dict[str, Any]:
@@ -176,22 +198,26 @@ def record(query: str, hit: Hit) -> dict[str, Any]:
         "scored": hit.scored,
         "explain": hit.explain,
         **({"folded": hit.folded} if hit.folded else {}),
+        **({} if hit.maxsim is None else {"maxsim": hit.maxsim}),
     }
 
 
 def _table(hits: Sequence[Hit], title: str | None) -> None:
-    """Write hits as a table; with near-duplicates folded, a column counts them."""
-    columns, rows = ["#", "id", ">score", ">coarse", ">p", ">moved"], [_cells(hit) for hit in hits]
+    """Write hits as a table, with columns for a middle look and for folded near-duplicates where there are any."""
+    middle = any(hit.maxsim is not None for hit in hits)
+    columns = ["#", "id", ">score", ">coarse", *([">maxsim"] if middle else []), ">p", ">moved"]
+    rows = [_cells(hit, middle) for hit in hits]
     if any(hit.folded for hit in hits):
         columns.append(">alike")
         rows = [(*row, f"+{len(hit.folded)}" if hit.folded else "") for row, hit in zip(rows, hits, strict=True)]
     table(columns, rows, title=title)
 
 
-def _cells(hit: Hit) -> tuple[object, ...]:
+def _cells(hit: Hit, middle: bool) -> tuple[object, ...]:
     before = (hit.explain or {}).get("coarse_rank")
     moved = "" if not before or before == hit.rank else f"{'↑' if before > hit.rank else '↓'}{abs(before - hit.rank)}"
-    return hit.rank, hit.id, number(hit.score), number(hit.coarse), number(hit.p), moved
+    scores = [number(score) for score in (hit.score, hit.coarse, *([hit.maxsim] if middle else []))]
+    return hit.rank, hit.id, *scores, "gone" if hit.status == "missing" else number(hit.p), moved
 
 
 def check_outputs(run: Path | None, report: Path | None, *, overwrite: bool = True) -> None:

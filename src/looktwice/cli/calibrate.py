@@ -16,6 +16,7 @@ from looktwice.cli.groups import grouped
 from looktwice.cli.resume import kept_scores
 from looktwice.errors import QueryError, UsageError
 from looktwice.files import followed
+from looktwice.rank.calibration import PRECISIONS
 
 if TYPE_CHECKING:
     from looktwice.evaluate import Qrels
@@ -154,6 +155,15 @@ def _show(quality: Mapping[str, Any], thresholds: Mapping[str, float], json: boo
         return
     points = [(number(mean), number(share), n) for mean, share, n in quality["reliability_after"]]
     table(["mean p, calibrated", ">share relevant", ">pairs"], points)
-    note(f"Calibration error (ECE): {quality['ece_before']:.4f} before, {quality['ece_after']:.4f} after.")
-    for precision, least in thresholds.items():
-        note(f"--min-precision {precision} shows hits with p ≥ {least:.6g}.")
+    after = (
+        "unknown, as no fold leaves both kinds of labels" if quality["ece_after"] is None else "{ece_after:.4f} after"
+    )
+    held = f", on {quality['held_out']:,} held-out pairs of {quality['pairs']:,}" if "held_out" in quality else ""
+    note(f"Calibration error (ECE): {quality['ece_before']:.4f} before, {after}{held}.")
+    for precision in PRECISIONS:
+        least = thresholds.get(f"{precision:g}")
+        if least is not None:
+            note(f"--min-precision {precision:g} shows hits with p ≥ {least:.6g}.")
+    missed = ", ".join(f"{precision:g}" for precision in PRECISIONS if f"{precision:g}" not in thresholds)
+    if missed:
+        note(f"Precisions that these labels cannot promise for other queries: {missed}; label more queries.")

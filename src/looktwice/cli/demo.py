@@ -31,12 +31,15 @@ def demo(
     encoder: options.Encoder = options.DEFAULT_ENCODER,
     mllm: options.Mllm = "tiny-vl",
     prompt: options.Prompt = "auto",
-    fusion: options.Fusion = "0.5",
+    fusion: options.Fusion = "auto",
+    maxsim: Annotated[
+        int, typer.Option(min=0, help="Candidates of the middle look; 0: none, and no stored tokens.")
+    ] = 1000,
     shortlist: options.Shortlist = 50,
     compute: options.Compute,
     json: options.Json = False,
 ) -> None:
-    """Index the bundled gallery, run its labelled queries, compare shortlist and second look, and write a report.
+    """Index the bundled gallery, run its labelled queries, compare first, middle and second look, and write a report.
 
     The last line of output is the report's path.
 
@@ -51,6 +54,7 @@ def demo(
         "encoder": encoder,
         "shortlist": shortlist,
         "fusion": fusion,
+        "maxsim": maxsim,
         **compute.placement,
     }
     with progress("indexing the gallery", "images") as indexing, progress("looking twice", "queries") as searching:

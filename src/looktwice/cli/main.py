@@ -26,6 +26,7 @@ from looktwice.cli import (
     index,
     info,
     ledger,
+    maxsim,
     models,
     rerank,
     search,
@@ -129,7 +130,7 @@ def looktwice(
 
 
 SEARCHING = (demo, index, search, rerank, calibrate, eval, serve)
-KEEPING = (info, ledger, duplicates, delete, export, tokens, estimate, models, doctor)
+KEEPING = (info, ledger, duplicates, delete, export, tokens, maxsim, estimate, models, doctor)
 for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
 
-from looktwice.cli import options
+from looktwice.cli import options, server_facts
 from looktwice.cli.console import SENTENCES, emit, table
 from looktwice.cli.fits import show_fits
+from looktwice.cli.groups import grouped
 from looktwice.cli.shown_prompts import show_prompts
 from looktwice.errors import UnknownName
 from looktwice.types import Choice
@@ -20,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("models", short_help="List encoders, MLLMs, prompts and other names.")(models)
 
 
+@grouped
 def models(
     names: Annotated[
         list[str] | None,
@@ -36,6 +38,8 @@ def models(
     show: Annotated[
         bool, typer.Option("--show", help="Print built-in prompts as files: models prompt NAME --show.")
     ] = False,
+    *,
+    server: server_facts.Probing,
     json: options.Json = False,
 ) -> None:
     """List the names that --encoder, --mllm, --prompt, --codec and other options take, and their requirements.
@@ -50,11 +54,20 @@ def models(
       looktwice models --fits --items 50000
 
       looktwice models prompt object --show
+
+      looktwice models --probe http://127.0.0.1:8000/v1 --pairs 10000
     """
+    if server.probe is not None:
+        return server.show(json)
     if fits:
         return show_fits(items, json)
     if show:
         return show_prompts(names or ())
+    _list_choices([name.removeprefix("--") for name in names or ()], json)
+
+
+def _list_choices(names: Sequence[str], json: bool) -> None:
+    """Show the choices of these options, or of all."""
     lists = {
         "preset": _presets,
         "encoder": _encoders,
@@ -65,10 +78,9 @@ def models(
         "retrace": _retraces,
         "codec": _codecs,
     }
-    wanted = [name.removeprefix("--") for name in names or ()] or list(lists)
-    for name in wanted:
-        if name not in lists:
-            raise UnknownName("option", name, lists)
+    wanted = names or list(lists)
+    if unknown := [name for name in wanted if name not in lists]:
+        raise UnknownName("option", unknown[0], lists)
     for name in wanted:
         if json:
             for title, what, needs in lists[name]():

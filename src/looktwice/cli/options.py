@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from looktwice.cli import server_options
 from looktwice.cli.presets import Preset
+from looktwice.cli.ranking_options import Direction as Direction
+from looktwice.cli.ranking_options import Fusion as Fusion
+from looktwice.cli.ranking_options import Middle as Middle
+from looktwice.cli.ranking_options import Ranking as Ranking
+from looktwice.cli.ranking_options import Stopping as Stopping
+from looktwice.cli.ranking_options import Ties as Ties
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,24 +32,12 @@ DEFAULT_ENCODER = "tiny-clip"
 TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="The folder of the table, such as photos.lt.")]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout: one object, or one per line for lists.")]
 Encoder = Annotated[str, typer.Option(help="Encoder: a name (see `looktwice models`), a folder or a hub id.")]
-Mllm = Annotated[str, typer.Option(help="MLLM of the second look: a name, a folder or a hub id.")]
+Mllm = Annotated[
+    str, typer.Option(help="MLLM of the second look: a name, a folder, a hub id, or http://HOST:PORT/v1#MODEL.")
+]
 Prompt = Annotated[
     str,
     typer.Option(help="Prompt: a name (see `looktwice models`) or a .toml or .json file; auto fits the pair."),
-]
-Fusion = Annotated[
-    str,
-    typer.Option(
-        "--fusion",
-        help="How scores are combined: λ in λ·coarse + (1−λ)·p, such as 0.5; p-only; rrf (reciprocal ranks).",
-    ),
-]
-Ties = Annotated[
-    str,
-    typer.Option(help="How equal scores are ordered: default, coarse, paper, repaired, released-code."),
-]
-Direction = Annotated[
-    str, typer.Option(help="Parts of queries and candidates to show: auto, or a pair such as text-to-image.")
 ]
 Shortlist = Annotated[int, typer.Option(help="Number of candidates that get the second look.")]
 K = Annotated[int, typer.Option("-k", "--k", help="Number of hits to show.")]
@@ -169,6 +164,13 @@ class Rerank:
     resolution: Resolution = None
     max_tiles: MaxTiles = None
     preset: Preset = None
+    concurrency: server_options.Concurrency = 16
+    timeout: server_options.Timeout = 300
+    api_key_file: server_options.ApiKeyFile = None
+    price: server_options.Price = None
+    max_cost: server_options.MaxCost = None
+    tokens_from: server_options.TokensFrom = None
+    proxy: server_options.Proxy = None
 
     def load(self, compute: Compute, *, cache: Path | None = None, prompt: str | None = None) -> MllmReranker:
         """Return the reranker; its weights load when the first pair is scored."""
@@ -183,6 +185,7 @@ class Rerank:
             score_mode=self.score_mode,
             retrace=self.retrace,
             prior=self.prior,
+            remote=server_options.remote_config(self),
             **compute.placement,
         )
         return MllmReranker(self.mllm, prompt=prompt or self.prompt, cache=cache, config=config)
@@ -202,44 +205,6 @@ class StoredTokens:
     def choice(self) -> dict[str, Any]:
         """Return all of them, as arguments of Retriever."""
         return {"codec": self.codec, "missing_tokens": self.missing_tokens, "asymmetric": self.asymmetric}
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The rules that combine both scores into one order."""
-
-    fusion: Fusion = "0.5"
-    ties: Ties = "default"
-    direction: Direction = "auto"
-
-    @property
-    def rules(self) -> dict[str, Any]:
-        """Return all of them, as arguments of Retriever."""
-        return {"fusion": self.fusion, "ties": self.ties, "direction": self.direction}
-
-
-@dataclass(frozen=True)
-class Stopping:
-    """The share of a shortlist that gets the second look, and the hits that are shown."""
-
-    budget: Annotated[
-        str,
-        typer.Option(
-            help="all; auto:0.01: stop when the rest changes the top with a lower chance (needs --calibration); "
-            "cascade:pool2+pq8@20: score all from these stored tokens, and the best 20 again."
-        ),
-    ] = "all"
-    calibration: Annotated[
-        Path | None, typer.Option(help="Calibration file that `looktwice calibrate` made for these models.")
-    ] = None
-    min_precision: Annotated[
-        float | None, typer.Option(help="Show only hits with this precision, such as 0.95 (needs --calibration).")
-    ] = None
-
-    @property
-    def rules(self) -> dict[str, Any]:
-        """Return all of them, as arguments of Retriever."""
-        return {"budget": self.budget, "calibration": self.calibration, "min_precision": self.min_precision}
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from looktwice.cli.bare import bare_kind
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,22 +95,11 @@ def _single(query: str | None, image: Path | None, text: str | None) -> Item:
 
 def _bare(query: str) -> Item:
     """Read a bare query: an image if it names a file, else a text. Raises UsageError for the path of no file."""
-    from looktwice.search.inputs import looks_like_path, picture, words
+    from looktwice.search.inputs import picture, words
     from looktwice.types import Item
 
-    if not query.strip():
-        raise UsageError("The query is empty; give an image file or a text.")
-    path = Path(query)
-    try:
-        there, folder = path.exists(), path.is_dir()
-    except (OSError, ValueError):  # too long for a file name, or with a NUL in it: a text
-        there = folder = False
-    if folder:
-        raise UsageError(f"{query!r} is a folder; name an image in it, or pass --text {shlex.quote(query)}.")
-    if there:
-        return picture(path, query)
-    if looks_like_path(query):
-        raise UsageError(f"File {query!r} does not exist; check the path, or pass --text {shlex.quote(query)}.")
+    if bare_kind(query) == "image":
+        return picture(Path(query), query)
     return Item(query, text=words(query, "The query"))
 
 

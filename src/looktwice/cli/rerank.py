@@ -41,6 +41,7 @@ def rerank(
     k: options.K = 10,
     shortlist: options.Shortlist = 100,
     rerank: options.Rerank,
+    middle: options.Middle,
     ranking: options.Ranking,
     tokens: options.StoredTokens,
     score_cache: options.ScoreCache = None,
@@ -62,7 +63,7 @@ def rerank(
 
     table = _table(collection)
     if table is None:
-        options.refuse_unused(ctx, names(options.StoredTokens), "with a folder of images")
+        options.refuse_unused(ctx, names(options.StoredTokens, options.Middle), "with a folder of images")
     output.check()
     asked = Queries(queries, urls.allowed)
     shortlists = read_run(candidates)
@@ -75,7 +76,7 @@ def rerank(
         loader = CandidateLoader.for_table(table, urls.allowed, **how)
     with kept_scores(score_cache, output.run) as cache:
         look = rerank.load(compute, cache=cache)
-        limits: dict[str, Any] = {"shortlist": shortlist, "k": k}
+        limits: dict[str, Any] = {"shortlist": shortlist, "k": k, "table": table, **middle.rules}
         answers = rerank_run(shortlists, asked, loader, look, **limits, **ranking.rules)
         with closing(look):
             Outputs.of(output, loader.find, asked, record(rerank.preset)).write(answers)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from looktwice.cli import options
+from looktwice.cli import options, remote
 from looktwice.cli.answers import Outputs
 from looktwice.cli.console import note
 from looktwice.cli.groups import grouped, names
@@ -29,6 +29,8 @@ def add_to(app: typer.Typer) -> None:
 
 SECOND = {*names(options.Rerank, options.Stopping, options.StoredTokens), "ties", "fusion", "score_cache", "examples"}
 """Parameters of `search` that only the second look uses."""
+TOWER = {"mllm", "resolution", "max_tiles", "codec"}
+"""Those of SECOND that a middle look uses too."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def search(
     encoder: NoEncoder = None,
     no_rerank: options.NoRerank = False,
     rerank: options.Rerank,
+    middle: options.Middle,
     ranking: options.Ranking,
     stopping: options.Stopping,
     tokens: options.StoredTokens,
@@ -92,7 +95,8 @@ def search(
     file is an error; pass --image or --text to choose.
 
     With --queries and --run an interrupted search continues when it is run again. Its scores are kept in RUN.scores
-    until the run file is written, or permanently in a --score-cache.
+    until the run file is written, or permanently in a --score-cache. With --maxsim, a middle look compares stored
+    visual tokens first (see `looktwice add-tokens`).
 
     Examples:
 
@@ -106,30 +110,40 @@ def search(
 
       looktwice search photos.lt --queries queries.jsonl --run out.trec --report out.html
     """
+    _refuse_unused(ctx, no_rerank, bool(middle.maxsim), scope.distinct)
+    if remote.is_address(path):
+        return remote.search(ctx, path, question, output)
     from looktwice.search.retriever import Retriever
 
-    options.refuse_unused(ctx, SECOND if no_rerank else (), "with --no-rerank")
-    options.refuse_unused(ctx, () if scope.distinct else ("min_cosine",), "without --distinct")
     output.check()
     asked = question.file(urls.allowed)
     query = question.one() if asked is None else None
     compute.set_threads()
-    many = asked is not None and not no_rerank
-    with kept_scores(score_cache, output.run if many else None, many) as cache:
-        look = None if no_rerank else rerank.load(compute, cache=cache)
-        rules = {**ranking.rules, **stopping.rules, **tokens.choice}
-        paths, placing = scope.all(path), compute.placement
-        opened = Retriever(paths, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **placing)
-        _note_empty(opened, path, where)
+    with _cache(score_cache, output, asked is not None and not no_rerank) as cache:
+        look = rerank.load(compute, cache=cache) if not no_rerank or middle.maxsim else None
+        rules = {**middle.rules, **ranking.rules, **stopping.rules, **tokens.choice, **compute.placement}
+        opened = Retriever(scope.all(path), scorer=look, shortlist=shortlist, urls=urls.allowed, **rules)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
-        note_drawings([opened.table.manifest.encoder.name, *([] if no_rerank else [rerank.mllm])])
-        answers = opened.search_many(queries, k=k, where=where, distinct=scope.folding)
+        _note_odds(opened, path, where, None if look is None else rerank.mllm)
+        answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)
         with nullcontext() if look is None else closing(look):
-            Outputs.of(output, opened.loader.find, asked, record(rerank.preset)).write(answers)
+            Outputs.of(output, opened.loader.find, asked, record(rerank.preset), opened.middle).write(answers)
 
 
-def _note_empty(opened: Retriever, path: Path, where: Any) -> None:
-    """Say why no answer will have a hit."""
+def _cache(named: Path | None, output: options.Output, many: bool) -> AbstractContextManager[Path | None]:
+    """Return the file that keeps scores: the named one, or one beside the run of many queries."""
+    return kept_scores(named, output.run if many else None, many)
+
+
+def _refuse_unused(ctx: typer.Context, no_rerank: bool, middle: bool, distinct: bool) -> None:
+    unused = () if not no_rerank else SECOND - TOWER if middle else SECOND
+    options.refuse_unused(ctx, unused, "with --no-rerank")
+    options.refuse_unused(ctx, () if distinct else ("min_cosine",), "without --distinct")
+
+
+def _note_odds(opened: Retriever, path: Path, where: Any, mllm: str | None) -> None:
+    """Say why no answer will have a hit, and that the bundled models know drawings only."""
+    note_drawings([opened.table.manifest.encoder.name, *([] if mllm is None else [mllm])])
     if len(opened.table) == 0:
         note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
     elif where is not None and (why := opened.table.why_empty(where)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,44 +13,87 @@ from looktwice.cli import options
 from looktwice.cli.console import note, say
 from looktwice.cli.groups import grouped
 
+if TYPE_CHECKING:
+    from looktwice.serve import Settings
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
     app.command("serve", short_help="Serve tables over HTTP, with a page.")(serve)
 
 
-@grouped
-def serve(
-    tables: Annotated[
-        list[Path] | None, typer.Argument(metavar="TABLE...", help="Folders of the tables.", show_default=False)
-    ] = None,
-    *,
-    mllm: options.Mllm = "tiny-vl",
-    no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Load no MLLM; serve first looks only.")] = False,
-    prompt: options.Prompt = "auto",
-    fusion: options.Fusion = "0.5",
-    shortlist: options.Shortlist = 100,
-    codec: options.Codec = "auto",
-    score_cache: options.ScoreCache = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; another than this machine's needs a key.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8765,
+@dataclass(frozen=True)
+class Looks:
+    """The looks that a server takes; requests may choose other sizes and prompts."""
+
+    mllm: options.Mllm = "tiny-vl"
+    no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Load no MLLM; serve first looks only.")] = False
+    prompt: options.Prompt = "auto"
+    fusion: options.Fusion = "auto"
+    shortlist: options.Shortlist = 100
+    maxsim: Annotated[int, typer.Option(min=0, help="Candidates of the middle look, if a request names none.")] = 0
+    codec: options.Codec = "auto"
+    score_cache: options.ScoreCache = None
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """Return all of them, as settings of a server."""
+        own = {
+            name: getattr(self, name) for name in ("prompt", "fusion", "shortlist", "maxsim", "codec", "score_cache")
+        }
+        return {**own, "mllm": None if self.no_rerank else self.mllm}
+
+
+@dataclass(frozen=True)
+class Doors:
+    """What a server opens to others; all of it is off by default."""
+
+    host: Annotated[str, typer.Option(help="Address to listen on; one that others reach needs a key.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8765
     api_key_file: Annotated[
-        Path | None, typer.Option(help="File of API keys, one a line; then each request needs one.")
-    ] = None,
-    allow_write: Annotated[
-        bool, typer.Option("--allow-write", help="Let requests add, replace and delete items.")
-    ] = False,
+        Path | None, typer.Option(help="File of API keys, one a line; then every request needs one.")
+    ] = None
+    allow_write: Annotated[bool, typer.Option("--allow-write", help="Let requests add, replace and delete items.")] = (
+        False
+    )
     allow_urls: Annotated[
-        bool, typer.Option("--allow-urls", help="Fetch images at public URLs that requests name.")
-    ] = False,
-    max_queued_pairs: Annotated[int, typer.Option(min=1, help="Pairs that may wait; more are refused (429).")] = 5000,
-    max_body: Annotated[str, typer.Option(help="Largest request, such as 20MB.")] = "20MB",
+        bool, typer.Option("--allow-urls", help="Fetch images at public URLs that requests and tables name.")
+    ] = False
     cors: Annotated[
         list[str] | None,
-        typer.Option(help="Origin whose pages may call, such as https://shop.example.", show_default=False),
-    ] = None,
+        typer.Option(help="Origin whose pages may call, such as https://shop.example; may be repeated."),
+    ] = None
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """Return all of them, as settings of a server."""
+        from looktwice.serve.settings import read_keys
+
+        keys = read_keys(self.api_key_file) if self.api_key_file is not None else ()
+        flags = {"allow_write": self.allow_write, "allow_urls": self.allow_urls}
+        return {"host": self.host, "port": self.port, "api_keys": keys, "cors": tuple(self.cors or ()), **flags}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a server."""
+
+    max_queued_pairs: Annotated[int, typer.Option(min=1, help="Pairs that may wait; more are refused (429).")] = 5000
+    max_body: Annotated[str, typer.Option(help="Largest request, such as 20MB.")] = "20MB"
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """Return all of them, as settings of a server."""
+        return {"max_queued_pairs": self.max_queued_pairs, "max_body": bytes_of(self.max_body)}
+
+
+@grouped
+def serve(
+    tables: Annotated[list[Path] | None, typer.Argument(metavar="[TABLE]...", help="Folders of the tables.")] = None,
+    *,
+    looks: Looks,
+    doors: Doors,
+    limits: Limits,
     compute: options.Compute,
 ) -> None:
     """Serve tables over HTTP: an API that rerank clients know, and a page to search with.
@@ -61,39 +106,39 @@ def serve(
 
       looktwice serve photos.lt --mllm qwen3-vl-2b --host 0.0.0.0 --api-key-file keys.txt
     """
-    from looktwice.serve.run import log_to_stderr
-    from looktwice.serve.run import serve as run
-    from looktwice.serve.settings import Settings, read_keys
+    from looktwice.serve.settings import Settings
 
     compute.set_threads()
-    log_to_stderr()
     settings = Settings(
         tables=tuple(tables or ()),
-        mllm=None if no_rerank else mllm,
-        prompt=prompt,
-        fusion=fusion,
-        shortlist=shortlist,
-        codec=codec,
-        score_cache=score_cache,
-        host=host,
-        port=port,
-        api_keys=read_keys(api_key_file) if api_key_file else (),
-        allow_write=allow_write,
-        allow_urls=allow_urls,
-        max_queued_pairs=max_queued_pairs,
-        max_body=_bytes(max_body),
-        cors=tuple(cors or ()),
+        **looks.chosen,
+        **doors.chosen,
+        **limits.chosen,
         **compute.placement,
     )
     if not tables:
         note("No table was named, so there is nothing to search; /v1/rerank, /v1/score and /v1/decisions work.")
-    run(settings, ready=lambda address: say(f"Serving at {address}"))
+    run_server(settings)
 
 
-def _bytes(text: str) -> int:
-    """Return a size in bytes.
+def run_server(settings: Settings) -> None:
+    """Serve until interrupted, and print the address when the server is ready."""
+    from looktwice.serve.run import log_to_stderr
+    from looktwice.serve.run import serve as run
 
-    >>> _bytes("20MB"), _bytes("512k")
+    log_to_stderr()
+    run(settings, _announce)
+
+
+def _announce(address: str) -> None:
+    say(f"Serving at {address}")
+    sys.stdout.flush()
+
+
+def bytes_of(text: str) -> int:
+    """Return a size in bytes. Raises UsageError.
+
+    >>> bytes_of("20MB"), bytes_of("512k")
     (20000000, 512000)
     """
     from looktwice.errors import UsageError

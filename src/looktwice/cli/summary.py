@@ -19,12 +19,17 @@ def summarise(manifest: Mapping[str, Any]) -> None:
         prompt = f"prompt {look.get('prompt')} ({look.get('prompt_hash')})"
         note(f"{name} · {prompt} · {look.get('dtype')} on {look.get('device')} · {look.get('path')} path")
     counts = manifest["candidates"]
+    for one in manifest.get("middle_look") or []:
+        seen = counts.get("middle_look", {})
+        note(f"middle look · {one['codec']} tokens · " + ", ".join(f"{n:,} {what}" for what, n in seen.items()))
     spent = sum(manifest["seconds"].values())
     second = manifest["seconds"].get("read", 0.0) + manifest["seconds"].get("score", 0.0)  # the span of pairs/s
     looked = f"{counts['scored']:,} of {counts['requested']:,} candidates reranked, fusion {manifest.get('fusion')}"
     rate = f" · second look {second:.2f} s, {_rate(manifest)}" if manifest["pairs_per_second"] else ""
     if counts["parse_errors"]:
         looked += f", {counts['parse_errors']:,} answers without a number"
+    if counts.get("bounded"):
+        looked += f", {counts['bounded']:,} known as an interval only"
     if counts["asked_again"]:
         looked += f", {counts['asked_again']:,} tie questions"
     what = f"{' and '.join(manifest['directions'])}: {looked}" if looks else "no second look"

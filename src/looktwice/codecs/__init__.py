@@ -5,7 +5,7 @@
 """
 
 from looktwice.codecs.codebook import Codebook, codebook_from_bytes, load_codebook, train_codebook
-from looktwice.codecs.codec import Codec
+from looktwice.codecs.codec import Codec, CodecRecord
 from looktwice.codecs.layout import from_json as layout_from_json
 from looktwice.codecs.layout import to_json as layout_to_json
 from looktwice.codecs.layout import token_count
@@ -15,6 +15,7 @@ __all__ = [
     "EXAMPLES",
     "Codebook",
     "Codec",
+    "CodecRecord",
     "codebook_from_bytes",
     "layout_from_json",
     "layout_to_json",

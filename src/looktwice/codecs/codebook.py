@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.checked import demand, read_json
 from looktwice.codecs.pq import PQ
-from looktwice.errors import Mismatch, StoreError, UsageError
+from looktwice.errors import Damaged, Mismatch, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -139,7 +139,7 @@ class Codebook:
 
 
 def load_codebook(path: str | Path) -> Codebook:
-    """Read a codebook from a file. Raises UsageError if it cannot be opened, StoreError if it is damaged."""
+    """Read a codebook from a file. Raises UsageError if it cannot be opened, Damaged if it is damaged."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -148,7 +148,7 @@ def load_codebook(path: str | Path) -> Codebook:
 
 
 def codebook_from_bytes(data: bytes, name: str = "This") -> Codebook:
-    """Undo `Codebook.to_bytes`. Raises StoreError, naming `name`, for anything else."""
+    """Undo `Codebook.to_bytes`. Raises Damaged, naming `name`, for anything else."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -159,7 +159,7 @@ def codebook_from_bytes(data: bytes, name: str = "This") -> Codebook:
         demand(about, {"quantiser": str, "trained": dict}, "it")
         return _from_tensors(about, tensors)
     except (SafetensorError, UsageError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{name} is not a valid codebook ({error}); load or train another.") from error
+        raise Damaged(f"{name} is not a valid codebook ({error}); load or train another.") from error
 
 
 def _from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Codebook:

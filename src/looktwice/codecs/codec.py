@@ -25,7 +25,7 @@ from looktwice.codecs.plain import Plain
 from looktwice.codecs.pooling import Pooling
 from looktwice.codecs.pq import PQ
 from looktwice.codecs.sampling import Sampling
-from looktwice.errors import Mismatch, StoreError, UsageError
+from looktwice.errors import Damaged, Mismatch, UsageError
 from looktwice.types import Layout, VisualTokens
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Codec:
         """Turn many images' bytes into tokens; on an accelerator with one copy of the codes, one transfer, one gather.
 
         `layouts` are the ones encoded. The tokens come back with `shown(layout)`, in `dtype` or else in the dtype of
-        the model that made them, and may be views of one tensor. Raises StoreError for damaged bytes and for a layout
+        the model that made them, and may be views of one tensor. Raises Damaged for damaged bytes and for a layout
         that does not match the codes, Mismatch for codes of another codec or codebook.
         """
         crc = self._crc()
@@ -165,6 +165,14 @@ class Codec:
                 records, shapes = [record for record, _ in part], [layout for _, layout in part]
                 decoded += self._decode_alike(records, shapes, device, dtype)
         return decoded
+
+    def open(self, data: bytes, layout: Layout) -> CodecRecord:
+        """Return one image's codes without decoding them; raises as `decode_batch` does."""
+        return self._open(data, layout, self._crc())
+
+    def rows(self, record: CodecRecord, layout: Layout) -> NDArray[np.int64]:
+        """Return the stored vector that stands for each token of `shown(layout)`."""
+        return self._rows(record, layout)
 
     def round_trip(self, tokens: VisualTokens) -> VisualTokens:
         """Return encoded and decoded `tokens`, as the symmetric setting treats the query."""
@@ -235,7 +243,7 @@ class Codec:
         header = record_format.read_header(data)
         if header.codec_crc != crc:
             raise Mismatch(f"Another codec or codebook than {self} made these token codes; use the table's own codec.")
-        disagree = StoreError("Token codes do not match their layout; index that item again.")
+        disagree = Damaged("Token codes do not match their layout; index that item again.")
         if header.layout_crc != _layout_crc(layout):
             raise disagree
         cells = self._cell_count(layout)

@@ -1,6 +1,6 @@
 """Convert layouts to and from JSON, and count their tokens.
 
-Knows no codec and no model. An impossible layout raises StoreError, because it came from a table.
+Knows no codec and no model. An impossible layout raises Damaged, because it came from a table.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from looktwice.errors import StoreError
+from looktwice.errors import Damaged
 from looktwice.types import Block, Layout, Newline, TextIds
 
 MOST_TOKENS = 1 << 22
@@ -38,7 +38,7 @@ def to_json(layout: Layout) -> str:
 
 @lru_cache(maxsize=4096)  # a collection has few layouts, a shortlist has many images
 def from_json(text: str) -> Layout:
-    """Read a layout. Raises StoreError if the text is not one.
+    """Read a layout. Raises Damaged if the text is not one.
 
     >>> from_json('[{"tile":[2,2],"stride":2,"grid":[3,4],"newlines":true}]')
     (Block(kind='tile', h=2, w=2, stride=2, grid=(3, 4), newlines=True),)
@@ -47,9 +47,9 @@ def from_json(text: str) -> Layout:
         parts = json.loads(text)
         layout = tuple(_part_from_json(part) for part in parts)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise StoreError(f"A stored token layout cannot be read ({error}); index that item again.") from error
+        raise Damaged(f"A stored token layout cannot be read ({error}); index that item again.") from error
     if not 1 <= token_count(layout) <= MOST_TOKENS:
-        raise StoreError(f"A stored token layout claims {token_count(layout)} tokens; index that item again.")
+        raise Damaged(f"A stored token layout claims {token_count(layout)} tokens; index that item again.")
     return layout
 
 

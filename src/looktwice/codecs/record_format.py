@@ -22,7 +22,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from looktwice.errors import StoreError
+from looktwice.errors import Damaged
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,16 +60,16 @@ class Header:
 
 
 def read_header(data: bytes) -> Header:
-    """Read the header. Raises StoreError for other bytes and for a later version."""
+    """Read the header. Raises Damaged for other bytes and for a later version."""
     if len(data) < HEADER.size or data[:2] != b"LT":
-        raise StoreError("These are not token codes; index that item again.")
+        raise Damaged("These are not token codes; index that item again.")
     _, version, dtype, *numbers = HEADER.unpack_from(data)
     if version != VERSION:
-        raise StoreError(
+        raise Damaged(
             f"Token codes of version {version} are newer than {VERSION}, the latest known here; upgrade looktwice."
         )
     if dtype >= len(DTYPES) or not numbers[1] or not numbers[2]:
-        raise StoreError("The header of these token codes is damaged; index that item again.")
+        raise Damaged("The header of these token codes is damaged; index that item again.")
     return Header(DTYPES[dtype], *numbers)
 
 
@@ -92,12 +92,12 @@ def pack_labels(label: NDArray[np.int64], kept: int) -> bytes:
 
 
 def unpack_labels(data: bytes, tokens: int, kept: int) -> NDArray[np.int64]:
-    """Undo `pack_labels`. Raises StoreError for a label out of range."""
+    """Undo `pack_labels`. Raises Damaged for a label out of range."""
     import numpy as np
 
     width = label_bits(kept)
     bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little", count=tokens * width)
     label: NDArray[np.int64] = bits.reshape(tokens, width) @ (1 << np.arange(width))
     if label.max(initial=0) >= kept:
-        raise StoreError("The labels of these token codes are damaged; index that item again.")
+        raise Damaged("The labels of these token codes are damaged; index that item again.")
     return label

@@ -49,8 +49,10 @@ def load_encoder(
     encoder = asked = _build(spec, checkpoint, placement, batch, mixing)
     if spec.query_size is not None:
         asked = _build(replace(spec, size=spec.query_size), checkpoint, placement, batch, mixing)
+        side = asked.info.side
         # a table is compared by the encoder of its items; `queries` only records the name for queries
-        asked.info = encoder.info = replace(encoder.info, queries=_for_queries(encoder.info.name, spec))
+        encoder.info = replace(encoder.info, queries=_for_queries(encoder.info.name, spec))
+        asked.info = replace(encoder.info, side=side)
     encoder.for_queries = QueryEncoder(asked) if mixing.name in PRESETS or asked.own_queries else asked
     return encoder
 
@@ -90,7 +92,7 @@ def _find(spec: EncoderName, revision: str | None) -> Checkpoint:
     revision = spec.revision or revision
     entry = BY_NAME.get(spec.model)
     if entry is None:
-        return resolve(spec.model, revision, nested=spec.st)
+        return resolve(spec.model, revision, nested=spec.st, kind="mllm" if spec.tower else "encoder")
     if entry.kind == "mllm" and not (spec.tower or spec.st):
         raise UsageError(f"{entry.name} is a multimodal LLM; encode with its visual tokens as tower:{entry.name}.")
     if entry.kind == "encoder" and spec.tower:
@@ -123,7 +125,7 @@ def _build(
     prepared = [made.pixels, made.text]
     prepared += [mixing.description] if made.reads_text and made.mixes else []
     prepared += [f"linear={linear.sha256}"] if linear else []
-    return made.make(
+    encoder = made.make(
         checkpoint,
         placement,
         name=_canonical(spec, checkpoint, made.own_side, mixing),
@@ -133,6 +135,8 @@ def _build(
         batch_size=batch_size,
         mixing=mixing,
     )
+    encoder.info = replace(encoder.info, side=made.own_side if spec.size is None else spec.size)
+    return encoder
 
 
 def _kept(spec: EncoderName, made: Recipe) -> int:

@@ -13,12 +13,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from looktwice.errors import UnknownName, UsageError
+from looktwice.errors import UnknownName, UsageError, demand_list
 from looktwice.evaluate.bootstrap import Interval, interval
 from looktwice.evaluate.trec import Qrels, Run
 
 _STANDARD = {"success": "Success", "recall": "R", "P": "P", "nDCG": "nDCG", "AP": "AP", "RR": "RR", "Rprec": "Rprec"}
 _CUTOFF = {"success": True, "recall": True, "P": True, "Rprec": False}  # required or forbidden; else optional
+_ELSEWHERE = {
+    "map": "AP", "mrr": "RR", "recip_rank": "RR", "rr": "RR", "mrr_cut": "RR", "ap": "AP", "ndcg": "nDCG", "p": "P",
+    "precision": "P", "hit": "success", "hits": "success", "hit_rate": "success", "success": "success",
+    "recall": "recall", "rprec": "Rprec", "trapap": "trapAP", "oracle": "oracle",
+}  # fmt: skip
+"""Names of trec_eval and of other tools, and of ours in another case, in lower case."""
+_OTHER = re.compile(r"([a-z_]+?)(?:_cut)?(?:[@_.]([1-9][0-9]*k?))?")
 _NAME = re.compile(r"([A-Za-z]+)(?:@([1-9][0-9]*)(k?))?")
 
 
@@ -47,9 +54,8 @@ class Measure:
         needs = _CUTOFF.get(kind)
         if kind not in measure_kinds() or (needs is not None and needs != bool(k)):
             depth = k or "10"
-            raise UnknownName(
-                "measure", name, (kind if _CUTOFF.get(kind) is False else f"{kind}@{depth}" for kind in measure_kinds())
-            )
+            known = (kind if _CUTOFF.get(kind) is False else f"{kind}@{depth}" for kind in measure_kinds())
+            raise UnknownName("measure", name, known, meant=_meant(name))
         return cls(kind, int(k) * (1000 if thousands else 1) if k else None)
 
     def __str__(self) -> str:
@@ -84,6 +90,16 @@ class Result:
         return interval(self.per_query[name].values(), level=level, resamples=resamples, seed=seed)
 
 
+def _meant(name: str) -> str | None:
+    """Return the name here of a measure that another tool calls `name`, such as map, ndcg_cut_10 or P_5."""
+    found = _OTHER.fullmatch(name.lower())
+    kind = _ELSEWHERE.get(found[1]) if found else None
+    if found is None or kind is None:
+        return None
+    depth = found[2] or ("10" if _CUTOFF.get(kind) else None)
+    return kind if depth is None or _CUTOFF.get(kind) is False else f"{kind}@{depth}"
+
+
 def measure_kinds() -> tuple[str, ...]:
     """Return the names that `Measure.parse` knows, without their depth."""
     return (*_OWN, *_STANDARD)
@@ -95,6 +111,7 @@ def measure(run: Run, qrels: Qrels, names: Iterable[str | Measure]) -> Result:
     A document without a label is not relevant. A query of `qrels` that the run lacks counts as 0 in every measure.
     Raises UsageError when no query has a relevant document or a list names one twice; UnknownName for a measure.
     """
+    demand_list(names, "The measures")
     wanted = {str(name): Measure.parse(name) for name in names}
     labels = {query: labelled for query, labelled in sorted(qrels.items()) if any(r > 0 for r in labelled.values())}
     if not labels:
@@ -159,10 +176,24 @@ def trapezoidal(hits: Sequence[bool], relevant: int, k: int | None = None) -> fl
     return total / relevant
 
 
+def found_precision(hits: Sequence[bool], relevant: int, k: int | None = None) -> float:
+    """Return the mean precision at the hits in the top k: the sum of `average_precision`, divided by the hits found.
+
+    Source: Product1M (ICCV 2021), evaluation script. A list with one hit on top scores 1, whatever it misses, so that
+    the figure can fall when more is found: compare it only with figures of that script.
+
+    >>> found_precision([True, False, False], relevant=5)
+    1.0
+    """
+    found = sum(hits[:k])
+    return average_precision(hits, relevant, k) * _divisor(relevant, k) / found if found else 0.0
+
+
 _OWN: dict[str, Callable[[Sequence[bool], int, int | None], float]] = {
     "mAP": average_precision,
     "oracle": oracle,
     "trapAP": trapezoidal,
+    "foundAP": found_precision,
 }
 
 

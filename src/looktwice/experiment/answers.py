@@ -11,67 +11,32 @@ import hashlib
 import json
 import logging
 import os
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from looktwice.errors import MediaError, Mismatch, StoreError, UsageError
+from looktwice.errors import Damaged, MediaError, Mismatch, UsageError
 from looktwice.evaluate.datasets import Dataset, Query
-from looktwice.evaluate.trec import escape, unescape
 from looktwice.experiment.counts import added, finite
+from looktwice.experiment.stored import Stored, stored_row
 from looktwice.files import write_whole
 from looktwice.score.prompting import built_in
 from looktwice.search.mllm_reranker import AUTO, MllmReranker
 from looktwice.search.retriever import Answer, Retriever
-from looktwice.search.run_record import RunStats
 from looktwice.store import is_in
 from looktwice.types import Item
 
-WHERE = ("device", "dtype", "batch_size", "cache_bytes", "path")  # a run may continue on another device, or faster
+WHERE = (
+    "device",
+    "dtype",
+    "batch_size",
+    "cache_bytes",
+    "path",
+    "remote",
+)  # a run may go on elsewhere
 LATER = ("asked", "contents", "prompt_hash")  # settings that earlier versions did not store
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """One answered query: candidates in coarse order, their cosines, and p of the first `len(p)` (None: not scored).
-
-    `entropy` is that of each answer (empty: not kept). `second` has, by id, (p, entropy) of the second question about
-    tied candidates. `picture` is the SHA-256 of the query's bytes ("": none, or not kept).
-    """
-
-    query: str
-    ids: tuple[str, ...]
-    coarse: tuple[float, ...]
-    p: tuple[float | None, ...]
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    entropy: tuple[float | None, ...] = ()
-    second: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
-    picture: str = ""
-
-    @classmethod
-    def of(cls, answer: Answer, asked: int) -> Stored:
-        """Return the stored form of an answer whose first `asked` candidates got a second look."""
-        hits, ids = {hit.id: hit for hit in answer.ranking}, tuple(candidate.id for candidate in answer.shortlist)
-        why = {name: hit.explain or {} for name, hit in hits.items()}
-        return cls(
-            answer.query.id,
-            ids,
-            tuple(c.coarse for c in answer.shortlist),
-            tuple(hits[i].p for i in ids[:asked]),
-            {stage: round(spent, 5) for stage, spent in answer.stats.seconds.items()},
-            tuple(why[i].get("entropy") for i in ids[:asked]),
-            {i: (why[i]["second_p"], why[i]["second_entropy"]) for i in ids[:asked] if "second_p" in why[i]},
-            answer.query.sha256 or "",
-        )
-
-    @property
-    def stats(self) -> RunStats:
-        """Return the stored counts and seconds."""
-        status = Counter("failed" if p is None else "ok" for p in self.p)
-        return RunStats(1, len(self.ids), len(self.p), status=status, seconds=defaultdict(float, self.seconds))
 
 
 @dataclass
@@ -107,10 +72,8 @@ class Answers:
         """Store one answer, on disk before in memory."""
         row = Stored.of(answer, asked)
         self._check(finite(json.loads(json.dumps(dict(answer.settings), default=str))))
-        second = {escape(name): answered for name, answered in row.second.items()}
-        record = {**asdict(row), "query": escape(row.query), "ids": [escape(i) for i in row.ids], "second": second}
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=True) + "\n")
+            file.write(json.dumps(row.record(), ensure_ascii=True) + "\n")
         self.rows[row.query] = row
         return row
 
@@ -134,21 +97,21 @@ class Answers:
             os.truncate(self.path, len(whole))
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                row = _row(json.loads(line))
+                row = stored_row(json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-                raise StoreError(f"{self.path}, line {number} is damaged; remove that line, or the file.") from None
+                raise Damaged(f"{self.path}, line {number} is damaged; remove that line, or the file.") from None
             self.rows[row.query] = row
 
 
 def collect(
-    dataset: Dataset, retriever: Retriever, folder: Path, settings: Mapping[str, Any]
+    dataset: Dataset, retriever: Retriever, folder: Path, settings: Mapping[str, Any], *, rerank: bool = True
 ) -> Iterator[Stored | tuple[Query, MediaError]]:
     """Yield the answers of all queries of a dataset, searching only for missing ones, then the unreadable queries.
 
     The caller's settings are joined with those of retriever and dataset. Lines go to `folder`/answers.jsonl. Raises
     Mismatch if settings, or the image of a query, differ from those of the run that is continued.
     """
-    store = Answers(folder, {**settings, **_settings(dataset, retriever)})
+    store = Answers(folder, {**settings, **_settings(dataset, retriever, rerank)})
     for query in dataset.queries:
         if query.id in store.rows and _is_another(query, store.rows[query.id].picture):
             raise Mismatch(
@@ -158,26 +121,12 @@ def collect(
     yield from (store.rows[query.id] for query in dataset.queries if query.id in store.rows)
     broken: list[tuple[Query, MediaError]] = []
     by_id = {query.id: query for query in asked}
-    for answer in _answers(dataset, retriever, _loaded(asked, broken)):
+    for answer in _answers(dataset, retriever, _loaded(asked, broken), rerank):
         if answer.error is not None:
             broken.append((by_id[answer.error.query], MediaError("query", str(answer.error))))
             continue
-        yield store.add(answer, retriever.shortlist if retriever.reranker is not None else 0)
+        yield store.add(answer, retriever.shortlist if rerank and retriever.reranker is not None else 0)
     yield from broken
-
-
-def _row(record: Mapping[str, Any]) -> Stored:
-    """Return the answer of a line. Lines of earlier versions have no entropy."""
-    return Stored(
-        unescape(record["query"]),
-        tuple(unescape(name) for name in record["ids"]),
-        tuple(record["coarse"]),
-        tuple(record["p"]),
-        record["seconds"],
-        tuple(record.get("entropy", ())),
-        {unescape(name): (p, entropy) for name, (p, entropy) in record.get("second", {}).items()},
-        record.get("picture", ""),
-    )
 
 
 def read_conditions(folder: Path) -> dict[str, Any]:
@@ -191,8 +140,8 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, text.encode())
 
 
-def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:
-    reranker, config = retriever.reranker, retriever.config
+def _settings(dataset: Dataset, retriever: Retriever, rerank: bool) -> dict[str, Any]:
+    reranker, config = retriever.reranker if rerank else None, retriever.config
     ties = {} if str(config.ties) == "default" else {"ties": str(config.ties)}
     if config.ties.by == "question":  # the fusion decides which candidates are tied, and so asked about again
         ties["fusion"] = str(config.fusion)
@@ -208,6 +157,7 @@ def _settings(dataset: Dataset, retriever: Retriever) -> dict[str, Any]:
         "second_look": reranker and {"mllm": _name(reranker.mllm), "prompt": reranker.prompt, **unusual(reranker)},
         **({} if reranker is None else prompt_hash(reranker)),
         **ties,
+        **({"maxsim": config.maxsim, "maxsim_codec": config.maxsim_codec} if config.maxsim else {}),
     }
 
 
@@ -259,15 +209,15 @@ def _loaded(queries: Sequence[Query], broken: list[tuple[Query, MediaError]]) ->
             broken.append((query, error))
 
 
-def _answers(dataset: Dataset, retriever: Retriever, queries: Iterator[Item]) -> Iterator[Answer]:
+def _answers(dataset: Dataset, retriever: Retriever, queries: Iterator[Item], rerank: bool) -> Iterator[Answer]:
     if dataset.candidates is None:
-        yield from retriever.search_many(queries, k=dataset.depth)
+        yield from retriever.search_many(queries, k=dataset.depth, rerank=rerank)
         return
     for query in queries:
         names = dataset.candidates[query.id]
         if not names:
             raise UsageError(f"Query {query.id!r} has no candidates; add some to the benchmark's files.")
-        yield from retriever.search_many([query], k=len(names), where=is_in("id", names))
+        yield from retriever.search_many([query], k=len(names), where=is_in("id", names), rerank=rerank)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -276,5 +226,5 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError):
-        raise StoreError(f"{path} is damaged; remove the folder, or choose another --out.") from None
+        raise Damaged(f"{path} is damaged; remove the folder, or choose another --out.") from None
     return value if isinstance(value, dict) else None

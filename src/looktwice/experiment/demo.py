@@ -1,4 +1,4 @@
-"""Run the demo: index the bundled gallery, run its labelled queries, measure both stages, write the report.
+"""Run the demo: index the bundled gallery, run its labelled queries, measure every stage, write the report.
 
     gallery/images/*.jpg   gallery/queries.jsonl   gallery/queries/*.jpg   gallery/qrels.txt (TREC)
 
@@ -7,7 +7,7 @@ This module joins the work of `looktwice index`, `search` and `eval`, and prints
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from looktwice.encode import load_encoder
 from looktwice.errors import UsageError
 from looktwice.evaluate import measure, read_qrels, write_run
-from looktwice.experiment.run import Bar
+from looktwice.experiment.progress import Bar
+from looktwice.experiment.tokens import store_tokens
 from looktwice.indexing import IndexReport, index
+from looktwice.rank import fuse
 from looktwice.report import write_report
 from looktwice.report.viewer import Viewer
 from looktwice.search.mllm_reranker import MllmReranker
@@ -36,7 +38,7 @@ MEASURES = ("mAP@20", "success@1", "oracle@20")
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """The results: two rows per kind of query, the report's path, the manifest, the number of unscored pairs."""
+    """The results: a row per kind of query and stage, the report's path, the manifest, the number of unscored pairs."""
 
     rows: list[dict[str, Any]]
     report: Path
@@ -52,7 +54,8 @@ def run_demo(
     gallery: Path | None = None,
     encoder: str = "tiny-clip",
     shortlist: int = 50,
-    fusion: str = "0.5",
+    fusion: str = "auto",
+    maxsim: int = 1000,
     device: str = "auto",
     dtype: str = "auto",
     indexing: Bar,
@@ -67,7 +70,8 @@ def run_demo(
     folder.mkdir(parents=True, exist_ok=True)
     loaded = load_encoder(encoder, device=device, dtype=dtype)
     table, indexed = _index(folder / "gallery.lt", gallery / "images", loaded, indexing)
-    retriever = Retriever(table, loaded, look, fusion=fusion, shortlist=shortlist)
+    maxsim = maxsim if maxsim and store_tokens(table, look, "auto", indexing) else 0
+    retriever = Retriever(table, loaded, look, fusion=fusion, shortlist=shortlist, maxsim=maxsim)
     searching.total(len(queries))
     answers = []
     for answer in retriever.search_many(queries):
@@ -77,10 +81,12 @@ def run_demo(
         raise UsageError(f"{gallery} has no readable query; pass another --gallery.")
     total = RunStats.total(answer.stats for answer in answers)
     manifest = run_manifest(answers[-1].settings, total)
-    rows = list(_rows(answers, qrels, table.info()["bytes_per_item"]["total"]))
+    rows = list(_rows(answers, qrels, table.info()["bytes_per_item"]))
     write_run(folder / "shortlist.trec", _first(answers))
+    if maxsim:
+        write_run(folder / "middle-look.trec", _middle(answers))
     write_run(folder / "second-look.trec", _second(answers))
-    viewer = Viewer(retriever.loader.find, qrels, MEASURES)
+    viewer = Viewer(retriever.loader.find, qrels, MEASURES, retriever.middle)
     views = [viewer.view(answer) for answer in answers]
     report = folder / "report.html"
     write_report(report, title="looktwice demo", manifest=manifest, queries=views, summary=rows)
@@ -103,8 +109,8 @@ def _index(path: Path, images: Path, loaded: Encoder, bar: Bar) -> tuple[Table, 
     return table, index(table, found, loaded, prune=True, progress=lambda report: bar.at(report.met))
 
 
-def _rows(answers: Sequence[Answer], qrels: Qrels, bytes_per_item: float) -> Iterator[dict[str, Any]]:
-    """Yield two rows for each kind of query: the shortlist, and the second look."""
+def _rows(answers: Sequence[Answer], qrels: Qrels, sizes: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+    """Yield a row per stage for each kind of query: first look, middle look if there was one, second look."""
     kinds: dict[str, list[Answer]] = {}
     for answer in answers:
         kinds.setdefault(_kind(answer), []).append(answer)
@@ -114,14 +120,17 @@ def _rows(answers: Sequence[Answer], qrels: Qrels, bytes_per_item: float) -> Ite
         labels = {answer.query.id: qrels.get(answer.query.id, {}) for answer in chosen}
         spent = RunStats.total(answer.stats for answer in chosen)
         first = spent.seconds["encode"] + spent.seconds["search"]
-        second = first + spent.seconds["read"] + spent.seconds["score"]
-        for ranking, run, seconds, rate in (
-            ("shortlist", _first(chosen), first, None),
-            ("second look", _second(chosen), second, spent.pairs_per_second),
-        ):
+        middle = first + spent.seconds["maxsim"]
+        second = middle + spent.seconds["read"] + spent.seconds["score"]
+        stages: list[tuple[str, Run, float, float | None]] = [("first look", _first(chosen), first, None)]
+        if any(answer.middle for answer in chosen):
+            stages.append(("middle look", _middle(chosen), middle, None))
+        stages.append(("second look", _second(chosen), second, spent.pairs_per_second))
+        for ranking, run, seconds, rate in stages:
             measured = measure(run, labels, MEASURES)
             about = {"queries": f"{kind} ({len(chosen)})", "ranking": ranking}
-            costs = {"seconds": seconds, "pairs/s": rate, "bytes/item": bytes_per_item}
+            size = sizes["total"] - (sizes["tokens"] if ranking == "first look" else 0)
+            costs = {"seconds": seconds, "pairs/s": rate, "bytes/item": size}
             yield about | {name: measured[name] for name in MEASURES} | costs
 
 
@@ -132,6 +141,11 @@ def _kind(answer: Answer) -> str:
 
 def _first(answers: Sequence[Answer]) -> Run:
     return {answer.query.id: [(c.id, c.coarse) for c in answer.shortlist] for answer in answers}
+
+
+def _middle(answers: Sequence[Answer]) -> Run:
+    orders = {answer.query.id: fuse(answer.middle or answer.shortlist, None) for answer in answers}
+    return {name: [(hit.id, hit.score) for hit in order] for name, order in orders.items()}
 
 
 def _second(answers: Sequence[Answer]) -> Run:

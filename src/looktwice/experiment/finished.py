@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from looktwice.errors import MediaError, Mismatch, StoreError
+from looktwice.errors import Damaged, MediaError, Mismatch
 from looktwice.experiment.answers import digest, prompt_hash, unusual
 from looktwice.models import checkpoints
 from looktwice.sources import Source
@@ -63,7 +63,7 @@ def _revision(look: MllmReranker) -> str:
 def read_finished(path: Path, about: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the finished conditions of a file by name. A half-written last line is cut off.
 
-    Raises StoreError for a damaged file, and Mismatch for one with other settings than `about`.
+    Raises Damaged for a damaged file, and Mismatch for one with other settings than `about`.
     """
     if not path.exists():
         return
@@ -75,7 +75,7 @@ def read_finished(path: Path, about: dict[str, Any]) -> Iterator[tuple[str, dict
         if not all(isinstance(line, dict) for line in lines) or any("condition" not in line for line in lines[1:]):
             raise ValueError
     except (ValueError, RecursionError):
-        raise StoreError(f"{path} is damaged; remove it, or choose another --out.") from None
+        raise Damaged(f"{path} is damaged; remove it, or choose another --out.") from None
     if lines and {**{name: about[name] for name in LATER if name in about}, **lines[0]} != about:
         raise Mismatch(f"{path.parent} holds a run with other settings ({lines[0]}); choose another --out.")
     yield from ((line["condition"], line) for line in lines[1:])

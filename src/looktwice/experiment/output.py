@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 
 from looktwice.evaluate import write_run
 from looktwice.evaluate.datasets import Dataset
-from looktwice.experiment.answers import Stored, write_json
+from looktwice.experiment.answers import write_json
 from looktwice.experiment.plot import plot
 from looktwice.experiment.result import Outcome, front
+from looktwice.experiment.stored import Stored
 from looktwice.experiment.systems import System, reranked
 from looktwice.files import write_whole
 from looktwice.report import write_report
@@ -18,7 +19,6 @@ from looktwice.report.viewer import Viewer
 from looktwice.search.retriever import Answer
 from looktwice.search.run_record import RunStats
 from looktwice.sources.loader import Resolver
-from looktwice.types import Candidate
 
 SHOWN = 20  # best and worst queries that the report shows with images
 HURT = 50  # hurt queries that the report lists by name
@@ -129,7 +129,7 @@ def _rebuilt(dataset: Dataset, answers: Iterable[Stored], system: System, shown:
         if name not in stored:
             continue
         answer = stored[name]
-        shortlist = [Candidate(*row) for row in zip(answer.ids, answer.coarse, strict=True)]
+        shortlist = sorted(answer.candidates, key=lambda candidate: (-candidate.coarse, candidate.id))
         yield Answer(queries[name].load(), shortlist, reranked(answer, system), 10, {}, RunStats())
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from looktwice.evaluate import Qrels, Result, Run
+from looktwice.evaluate.bootstrap import interval
 from looktwice.evaluate.compare import Comparison, compare
+from looktwice.evaluate.confidence import confidence_measures, mean_of_means
 from looktwice.evaluate.datasets import Dataset
 from looktwice.evaluate.groups import measure_group
-from looktwice.experiment.answers import Stored
+from looktwice.experiment.stored import Stored
 from looktwice.experiment.systems import System, fused, ideal, perfect
 from looktwice.rank.calibration import ece, reliability
 from looktwice.search.run_record import RunStats
@@ -72,7 +74,9 @@ def summarise(
         record["reliability"] = _reliability(dataset.qrels, answers)
     rows = [*record["systems"], *record["sweep"]]
     record["pareto"] = {cost: [row["system"] for row in front(rows, cost, main)] for cost in COSTS}
-    record["groups"] = dict(_groups(dataset, runs, systems))
+    record["groups"] = {**dict(_means(dataset, runs, systems)), **dict(_groups(dataset, runs, systems))}
+    if dataset.confidence:
+        record["confidence"] = {name: confidence_measures(run, dataset.qrels) for name, run in runs.items()}
     return Outcome(record, runs, before, after)
 
 
@@ -112,7 +116,7 @@ def _row(
     system: System, result: Result, dataset: Dataset, answers: Sequence[Stored], bytes_per_item: tuple[float, float]
 ) -> dict[str, Any]:
     queries, spent = max(1, len(answers)), RunStats.total(answer.stats for answer in answers).seconds
-    first = spent["encode"] + spent["search"]
+    first = spent["encode"] + spent["search"] + (spent["maxsim"] if system.fusion or system.middle else 0.0)
     pairs = sum(len(answer.p[: system.depth]) for answer in answers) if system.fusion else 0
     scored = sum(len(answer.p) for answer in answers)
     second = (spent["read"] + spent["score"]) * (pairs / scored if scored else 0)
@@ -125,7 +129,7 @@ def _row(
         "pairs_per_query": round(pairs / queries, 2),
         "seconds_per_query": round((first + second) / queries, 5),
         "pairs_per_second": round(pairs / second, 2) if second else None,
-        "bytes_per_item": bytes_per_item[system.fusion is not None],
+        "bytes_per_item": bytes_per_item[system.fusion is not None or system.middle],
     }
 
 
@@ -185,6 +189,22 @@ def _groups(dataset: Dataset, runs: Mapping[str, Run], systems: Sequence[System]
                 },
             },
         )
+
+
+def _means(dataset: Dataset, runs: Mapping[str, Run], systems: Sequence[System]) -> Iterator[tuple[str, Any]]:
+    """Yield groups whose figure is the mean of other groups' figures; those without any query are left out."""
+    for name, parts in dataset.means.items():
+        labels = {part: dataset.groups[part] for part in parts if _labelled(dataset.groups.get(part, {}))}
+        if not labels:
+            continue
+        record: dict[str, Any] = {"queries": sum(map(len, labels.values()))}
+        for system in systems:
+            found = [measure_group(runs[system.name], part, dataset.measures) for part in labels.values()]
+            values = {
+                m: mean_of_means({str(i): one.per_query[m] for i, one in enumerate(found)}) for m in dataset.measures
+            }
+            record[system.name] = {m: interval(each)._asdict() for m, each in values.items()}
+        yield name, record
 
 
 def _labelled(labels: Qrels) -> bool:

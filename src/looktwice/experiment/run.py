@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from looktwice.encode import load_encoder
 from looktwice.errors import MediaError, UsageError
 from looktwice.evaluate.datasets import Dataset, Query
-from looktwice.experiment.answers import Stored, collect, read_conditions
+from looktwice.experiment.answers import collect, read_conditions
 from looktwice.experiment.output import write
+from looktwice.experiment.progress import Bar
 from looktwice.experiment.result import Outcome, summarise
+from looktwice.experiment.stored import Stored
 from looktwice.experiment.systems import System, tune
+from looktwice.experiment.tokens import store_tokens
 from looktwice.experiment.tuning import Split, split_queries
 from looktwice.indexing import IndexReport, index
 from looktwice.rank import Fusion
@@ -29,28 +32,23 @@ from looktwice.store import Table
 from looktwice.types import Encoder
 
 SWEEP = ("p-only", "0.25", "0.5", "0.75", "rrf")
+MIDDLE_SWEEP = ("maxsim=0.25,p=0.75", "maxsim=0.5,p=0.5", "maxsim=0.75,p=0.25", "coarse=0.25,maxsim=0.25,p=0.5")
 DEPTHS = (5, 10, 20, 50, 100, 200, 500, 1000)
-
-
-class Bar(Protocol):
-    """A receiver of the run's progress."""
-
-    def at(self, done: int) -> None: ...
-
-    def total(self, n: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The settings of a benchmark run. An encoder's name applies only to a new table.
 
-    `look` None measures the shortlist alone. `tune_on` chooses the fusion weight on queries that are not reported.
-    `urls` sets which images may be fetched if the table was filled from URLs.
+    `look` None measures the shortlist alone. With `maxsim` there is a middle look over stored tokens, which are
+    added to a table that has none; `rerank` False leaves out the second look then. `tune_on` chooses the fusion
+    weight on queries that are not reported. `urls` sets which images may be fetched if the table was filled from
+    URLs.
     """
 
     encoder: str | Encoder = "tiny-clip"
     look: MllmReranker | None = None
-    fusion: str = "0.5"
+    fusion: str = "auto"
     ties: str = "default"
     shortlist: int = 50
     codec: str = "auto"
@@ -58,6 +56,14 @@ class Plan:
     device: str = "auto"
     dtype: str = "auto"
     urls: Urls = "refused"
+    maxsim: int = 0
+    maxsim_codec: str = "auto"
+    rerank: bool = True
+
+    @property
+    def second(self) -> bool:
+        """Return whether there is a second look."""
+        return self.look is not None and self.rerank
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,8 @@ def run_benchmark(
     """
     folder.mkdir(parents=True, exist_ok=True)
     opened, failed = _table(dataset, table, folder / "items.lt", plan, indexing)
+    if plan.maxsim and plan.look is not None and not opened.manifest.tokens:
+        store_tokens(opened, plan.look, plan.codec, indexing, plan.urls)
     retriever = Retriever(
         opened,
         plan.encoder if not isinstance(plan.encoder, str) else None,
@@ -87,20 +95,24 @@ def run_benchmark(
         fusion=plan.fusion,
         ties=plan.ties,
         shortlist=plan.shortlist,
+        maxsim=plan.maxsim,
+        maxsim_codec=plan.maxsim_codec,
         codec=plan.codec,
         urls=plan.urls,
         device=plan.device,
         dtype=plan.dtype,
     )
     known = _known(dataset, opened)
-    answers, broken = _asked(dataset, retriever, folder, plan.codec, searching)
+    answers, broken = _asked(dataset, retriever, folder, plan, searching)
     split = None if plan.tune_on is None else split_queries(plan.tune_on, dataset.qrels)
-    fusion, tuning = _tuned(dataset, answers, plan, split)
+    fusion, tuning = _tuned(dataset, answers, plan, retriever.config.fusion, split)
     reported = dataset if split is None else _only(dataset, split.reported)
     systems = [System("shortlist", None, plan.shortlist)]
-    if plan.look is not None:
+    if plan.maxsim:
+        systems.append(System("middle look", None, plan.shortlist, middle=True))
+    if plan.second:
         systems.append(System("second look", fusion, plan.shortlist, plan.ties))
-    sweep = _sweep(plan, fusion) if plan.look is not None else []
+    sweep = _sweep(plan, fusion) if plan.second else []
     conditions = read_conditions(folder)
     costs = _bytes(opened, conditions)
     outcome = summarise(reported, answers, systems, known=known, bytes_per_item=costs, sweep=sweep)
@@ -147,12 +159,12 @@ def _known(dataset: Dataset, table: Table) -> set[str]:
 
 
 def _asked(
-    dataset: Dataset, retriever: Retriever, folder: Path, codec: str, bar: Bar
+    dataset: Dataset, retriever: Retriever, folder: Path, plan: Plan, bar: Bar
 ) -> tuple[list[Stored], list[tuple[Query, MediaError]]]:
     answers: list[Stored] = []
     broken: list[tuple[Query, MediaError]] = []
     bar.total(len(dataset.queries))
-    for one in collect(dataset, retriever, folder, {"codec": codec}):
+    for one in collect(dataset, retriever, folder, {"codec": plan.codec}, rerank=plan.second or not plan.maxsim):
         if isinstance(one, Stored):
             answers.append(one)
         else:
@@ -162,10 +174,10 @@ def _asked(
 
 
 def _tuned(
-    dataset: Dataset, answers: Sequence[Stored], plan: Plan, split: Split | None
+    dataset: Dataset, answers: Sequence[Stored], plan: Plan, fusion: Fusion, split: Split | None
 ) -> tuple[Fusion, dict[str, Any] | None]:
     if split is None:
-        return Fusion.parse(plan.fusion), None
+        return fusion, None
     part = _only(dataset, split.tuned_on)
     chosen = [answer for answer in answers if answer.query in split.tuned_on]
     fusion, values = tune(chosen, part.qrels, dataset.measures[0], plan.shortlist, plan.ties)
@@ -184,7 +196,7 @@ def _only(dataset: Dataset, queries: frozenset[str]) -> Dataset:
 
 
 def _sweep(plan: Plan, fusion: Fusion) -> list[System]:
-    weights = [Fusion.parse(name) for name in SWEEP]
+    weights = [Fusion.parse(name) for name in (*SWEEP, *(MIDDLE_SWEEP if plan.maxsim else ()))]
     depths = [depth for depth in DEPTHS if depth < plan.shortlist]
     return [
         *(System(f"fusion {weight}", weight, plan.shortlist, plan.ties) for weight in weights if weight != fusion),
@@ -195,6 +207,7 @@ def _sweep(plan: Plan, fusion: Fusion) -> list[System]:
 def _bytes(table: Table, conditions: Mapping[str, Any]) -> tuple[float, float]:
     """Return bytes per item on disk: those of the first stage, which reads no stored tokens, and of both stages."""
     parts = table.info()["bytes_per_item"]
-    stored = any("tokens_key" in source for source in conditions.get("candidates_from", ()))
+    sources = [*conditions.get("candidates_from", ()), *conditions.get("middle_look", ())]
+    stored = any("tokens_key" in source for source in sources)
     first = round(parts["total"] - parts["tokens"], 1)
     return first, float(parts["total"]) if stored else first

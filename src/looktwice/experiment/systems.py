@@ -12,7 +12,7 @@ import numpy as np
 from looktwice.errors import UsageError
 from looktwice.evaluate import Qrels, Run
 from looktwice.evaluate.groups import measure_group
-from looktwice.experiment.answers import Stored
+from looktwice.experiment.stored import Stored
 from looktwice.rank import Fusion, fuse
 from looktwice.types import Candidate, Hit, PairScores
 
@@ -20,16 +20,21 @@ if TYPE_CHECKING:
     from looktwice.types import FloatArray
 
 WEIGHTS = tuple(Fusion("linear", round(0.1 * i, 1)) for i in range(11))
+THREE_WEIGHTS = tuple(Fusion("linear", round(0.1 * i, 1), round(0.1 * j, 1)) for i in range(11) for j in range(11 - i))
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One way to rank: the shortlist alone (`fusion` None), or a second look at its first `depth`."""
+    """One way to rank: the shortlist alone (`fusion` None), or a second look at its first `depth`.
+
+    With `middle` and no fusion, the order of the middle look alone.
+    """
 
     name: str
     fusion: Fusion | None
     depth: int
     ties: str = "default"
+    middle: bool = False
 
 
 def fused(answers: Iterable[Stored], system: System) -> Run:
@@ -59,7 +64,7 @@ def ideal(qrels: Qrels) -> Run:
 def tune(
     answers: Iterable[Stored], qrels: Qrels, measure: str, depth: int, ties: str = "default"
 ) -> tuple[Fusion, dict[str, float]]:
-    """Return the best weight of 0, 0.1 … 1 on these answers, and the value of each. Ties prefer the one nearest to 0.5.
+    """Return the best weights of 0, 0.1 … 1 on these answers, and the value of each. Ties prefer half p.
 
     Raises UsageError if the answers have no second look or no labels.
     """
@@ -68,23 +73,24 @@ def tune(
         raise UsageError("--tune-on needs a second look, but the answers have no p; leave it out.")
     values = {
         fusion: measure_group(fused(answers, System("", fusion, depth, ties)), qrels, [measure])[measure]
-        for fusion in WEIGHTS
+        for fusion in (THREE_WEIGHTS if any(answer.maxsim for answer in answers) else WEIGHTS)
     }
-    best = max(values, key=lambda fusion: (values[fusion], -abs(fusion.weight - 0.5)))
+    best = max(values, key=lambda fusion: (values[fusion], -abs(fusion.p_weight - 0.5)))
     return best, {str(fusion): round(value, 6) for fusion, value in values.items()}
 
 
 def _ranked(answer: Stored, system: System) -> list[tuple[str, float]]:
-    if system.fusion is None:
-        return list(zip(answer.ids, answer.coarse, strict=True))
+    if system.fusion is None and not system.middle:
+        return sorted(zip(answer.ids, answer.coarse, strict=True), key=lambda row: (-row[1], row[0]))
     return [(hit.id, hit.score) for hit in reranked(answer, system)]
 
 
 def reranked(answer: Stored, system: System) -> list[Hit]:
     """Return the hits of a search with the settings of `system`."""
-    shortlist = [Candidate(*row) for row in zip(answer.ids, answer.coarse, strict=True)]
+    shortlist = answer.candidates
     if system.fusion is None:
-        return fuse(shortlist, None, explain=True)
+        known = shortlist if system.middle else [Candidate(c.id, c.coarse) for c in shortlist]
+        return fuse(known, None, explain=True)
     asked = answer.ids[: system.depth]
     scores = scores_of(answer.p[: system.depth], answer.entropy[: system.depth])
     again = [answer.second.get(name, (None, None)) for name in asked]

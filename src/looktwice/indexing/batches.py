@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from looktwice.sources import Scan, Scope, Source
-from looktwice.store import LedgerEntry, Row
+from looktwice.store import LedgerEntry, PreviewRow, Row
 from looktwice.types import EncoderInfo
 
 
@@ -28,11 +28,12 @@ class Met:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRow:
-    """A row to write. `known`: the table had its id when it was encoded."""
+    """A row to write. `known`: the table had its id when it was encoded; `same`: and bytes and text were the same."""
 
     met: Met
     row: Row
     known: bool
+    same: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,9 @@ class Scanned:
 class EncodedBatch:
     """A part of a run, ready to commit. `encoded`: how many items went through the encoder.
 
-    The first batch of a scan holds `roots`, its last one `scanned`.
+    `previews` belong to its rows and unchanged items. `deleted` items were passed over: deleted on purpose. The first
+    batch of a scan holds `roots`, its last one `scanned`. `reading`: the version of the rules by which images became
+    pixels; None for a batch without rows.
     """
 
     encoder: EncoderInfo
@@ -79,5 +82,8 @@ class EncodedBatch:
     unchanged: tuple[Met, ...] = ()
     failures: tuple[Failed, ...] = ()
     encoded: int = 0
+    previews: tuple[PreviewRow, ...] = ()
+    deleted: tuple[Met, ...] = ()
     roots: tuple[str, ...] = ()
     scanned: Scanned | None = field(default=None, repr=False)
+    reading: int | None = None

@@ -10,19 +10,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from looktwice.errors import StoreError, TooManyFailures, UsageError
+from looktwice.errors import Mismatch, StoreError, TooManyFailures, UsageError
 from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
 from looktwice.indexing.encoding import duplicate
-from looktwice.indexing.failures import Failures
+from looktwice.indexing.failures import SKIPPED, Failures
 from looktwice.indexing.prune import prune_gone
 from looktwice.indexing.report import IndexReport
 from looktwice.indexing.seen import Roots, Seen
 from looktwice.sources import Hidden
-from looktwice.store import LedgerEntry, Row, Table, check_metadata
+from looktwice.store import LedgerEntry, PreviewRow, Row, Table, unfit
 
 COMMIT_ROWS = 4096
 COMMIT_SECONDS = 10.0
-"""A commit follows after this many rows or seconds; an interruption loses at most as much."""
+PREVIEW_BYTES = 2**25
+"""A commit follows after this many rows, seconds or bytes of previews; an interruption loses at most as much."""
 
 Progress = Callable[[IndexReport], None]
 
@@ -52,9 +53,13 @@ def write(
     progress: Progress | None,
     *,
     compare: bool,
+    failed: Callable[[LedgerEntry], None] | None = None,
 ) -> IndexReport:
-    """Write batches like `commit`; without `compare` they must come from this version, under this lock."""
-    with table.writer(), closing(Commit(table, max_failures, progress, compare)) as run:
+    """Write batches like `commit`; without `compare` they must come from this version, under this lock.
+
+    `failed` is called with each failure.
+    """
+    with table.writer(), closing(Commit(table, max_failures, progress, compare, failed)) as run:
         try:
             for batch in batches:
                 run.take(batch)
@@ -77,13 +82,22 @@ def write(
 class Commit:
     """The counts and pending writes of one run. `started` marks its ledger entries."""
 
-    def __init__(self, table: Table, max_failures: int | None, progress: Progress | None, compare: bool) -> None:
+    def __init__(
+        self,
+        table: Table,
+        max_failures: int | None,
+        progress: Progress | None,
+        compare: bool,
+        failed: Callable[[LedgerEntry], None] | None = None,
+    ) -> None:
+        self._failed = failed
         self.table, self.max_failures, self.compare = table, max_failures, compare
         self.started = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.count: Counter[str] = Counter()
         self.withheld: list[str] = []
         self.unseen: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
+        self.unfit: Counter[str] = Counter()
         self.hidden, self.torn = Hidden(), Hidden()
         self.failures = Failures(table.ledger)
         self.seen, self.roots = Seen(), Roots()
@@ -91,9 +105,11 @@ class Commit:
         self._progress = progress
         self._clock = self._committed = time.monotonic()
         self._reasons: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
         self._noted: set[object] = set()
         self._rows: list[Row] = []
-        self._fine: list[str] = []
+        self._previews: list[PreviewRow] = []
+        self._fine: list[Met] = []
         self._failures: list[LedgerEntry] = []
 
     def close(self) -> None:
@@ -103,10 +119,17 @@ class Commit:
         """Count a batch and keep it for the next commit."""
         self._note(batch)
         known = self._lookup(batch) if self.compare else {}
+        before = len(self._fine)
         for one in batch.rows:
             self._take_row(one, known.get(one.row.id))
         for met in batch.unchanged:
             self._take_unchanged(met, known.get(met.id))
+        fine = {met.id for met in self._fine[before:]}
+        self._previews += [one for one in batch.previews if one.id in fine]
+        if sum(len(one.webp) for one in self._previews) >= PREVIEW_BYTES:
+            self._flush_previews()
+        for met in batch.deleted:
+            self.count["deleted"] += self._claim(met)
         self.count["encoded"] += batch.encoded
         for failure in batch.failures:  # after the rows, as one failure too many ends the run
             self._take_failure(failure)
@@ -121,12 +144,18 @@ class Commit:
         """Commit the pending rows, and update the ledger."""
         rows, fine, failures = self._rows, self._fine, self._failures
         self._rows, self._fine, self._failures = [], [], []
+        self._flush_previews()  # first, so that an interruption leaves no row without its preview
         self.table.add(rows)
-        self.failures.clear(fine)
+        self.failures.clear([met.where for met in fine])
+        self.failures.clear_own([met.id for met in fine if not met.root])
         self.failures.put(failures)
         self.table.build_keys()
         self._committed = time.monotonic()
         self._tell()
+
+    def _flush_previews(self) -> None:
+        previews, self._previews = self._previews, []
+        self.table.put_previews(previews)
 
     def report(self) -> IndexReport:
         return IndexReport(
@@ -134,13 +163,20 @@ class Commit:
             ignored=dict(self.ignored),
             withheld=tuple(self.withheld),
             unseen=dict(self.unseen),
+            unfit=dict(self.unfit),
             reasons=dict(self._reasons),
+            skipped=dict(self._skipped),
             seconds=round(time.monotonic() - self._clock, 3),
         )
 
     def _note(self, batch: EncodedBatch) -> None:
         """Refuse another encoder; record roots and dtype before the first of their rows."""
         self.table.manifest.check(batch.encoder, self.table.path)
+        if batch.reading not in (None, self.table.manifest.reading):
+            raise Mismatch(
+                f"{self.table.path} reads images by rules {self.table.manifest.reading}, this batch by rules "
+                f"{batch.reading}; encode again with known=table.snapshot()."
+            )
         if (about := (batch.roots, batch.encoder.dtype)) not in self._noted:
             self._noted.add(about)
             self.table.note_run(*about)
@@ -151,18 +187,15 @@ class Commit:
 
     def _take_row(self, one: EncodedRow, known: dict[str, Any] | None) -> None:
         row, met = one.row, one.met
-        if known is not None and known["root"] != row.root and self.roots.exists(known["root"]):
+        if known is not None and self.roots.keep(known["root"], row.root):
             return self._fail(_entry(met, "duplicate-id", duplicate(row.id, known["uri"])))
         if not self._claim(met):
             return None
-        if self.compare:
-            try:
-                check_metadata(row.metadata, self.table.columns)
-            except UsageError as error:
-                return self._fail(_entry(met, "bad-record", str(error)))
+        self.unfit.update(unfit(row.metadata, self.table.columns))
         self._rows.append(row)
-        self._fine.append(met.where)
+        self._fine.append(met)
         self.count["updated" if one.known or known is not None else "added"] += 1
+        self.count["metadata_only"] += one.same
         return None
 
     def _take_unchanged(self, met: Met, known: dict[str, Any] | None) -> None:
@@ -173,7 +206,7 @@ class Commit:
             self._fail(_entry(met, "outdated", "the table has changed since this item was read; index it again"))
             return
         self.count["unchanged"] += 1
-        self._fine.append(met.where)
+        self._fine.append(met)
 
     def _take_failure(self, failure: Failed) -> None:
         self.hidden.add(failure.hides)
@@ -189,9 +222,18 @@ class Commit:
         return earlier is None
 
     def _fail(self, entry: LedgerEntry) -> None:
+        if entry.stage == SKIPPED:
+            self._skipped[entry.reason] += 1
+            self._failures.append(replace(entry, at=self.started))
+            return
+        if self.failures.accepts(entry):
+            self.count["accepted"] += 1
+            return
         self.count["failed"] += 1
         self._reasons[entry.reason] += 1
         self._failures.append(replace(entry, at=self.started))
+        if self._failed is not None:
+            self._failed(entry)
         if self.max_failures is not None and self.count["failed"] > self.max_failures:
             raise TooManyFailures(
                 f"{self.count['failed']} items failed, more than the {self.max_failures} allowed by max_failures; "

@@ -31,11 +31,15 @@ class Seen:
             raise StoreError(
                 f"A temporary file cannot be written ({error}); free some space, or set SQLITE_TMPDIR."
             ) from error
-        (earlier,) = self._database.execute("SELECT uri FROM seen WHERE id = ?", (item_id,)).fetchone()
-        return str(earlier)
+        return self.get(item_id)
+
+    def get(self, item_id: str) -> str | None:
+        """Return the uri that an id was met with, None if it was not met."""
+        found = self._database.execute("SELECT uri FROM seen WHERE id = ?", (item_id,)).fetchone()
+        return None if found is None else str(found[0])
 
     def __contains__(self, item_id: object) -> bool:
-        return self._database.execute("SELECT 1 FROM seen WHERE id = ?", (item_id,)).fetchone() is not None
+        return isinstance(item_id, str) and self.get(item_id) is not None
 
     def close(self) -> None:
         self._database.close()
@@ -52,6 +56,14 @@ class Roots:
         if root not in self._known:
             self._known[root] = not root or os.path.exists(parse_uri(root).path)
         return self._known[root]
+
+    def keep(self, owner: str, root: str) -> bool:
+        """Return whether an item of the root `owner` keeps its id from an item of `root`.
+
+        Lists and programs name ids on purpose: they update the items of one another.
+        """
+        named = not owner.endswith("/") and not root.endswith("/")
+        return owner != root and not named and self.exists(owner)
 
 
 class Hashes:

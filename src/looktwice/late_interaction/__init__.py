@@ -2,21 +2,23 @@
 
     s(q, x) = Σᵢ wᵢ · maxⱼ cos(qᵢ, xⱼ),   wᵢ ∝ max(0, 1 − mean over the collection of maxⱼ cos(qᵢ, ·))^power
 
-A query token that matches something in every image, such as plain ground, counts little. MaxSim without weights is
-ColBERT's late interaction (Khattab and Zaharia, SIGIR 2020). This package knows arrays: no images, codecs or tables.
+cos is taken after the vote of neighbours (`agreement`). A query token that matches something in every image, such as
+plain ground, counts little. MaxSim without weights is ColBERT's late interaction (Khattab and Zaharia, SIGIR 2020).
+This package knows arrays: no images, codecs or tables.
 """
 
-from looktwice.late_interaction.maxsim import Matches, match, rarity, unit_rows, weights_of
+from looktwice.late_interaction.agreement import agreed
+from looktwice.late_interaction.maxsim import rarity, scores_of, unit_rows, weights_of
 from looktwice.late_interaction.packed import Packed, PackedInt8, PackedProducts, PackedRows
 
 __all__ = [
-    "Matches",
     "Packed",
     "PackedInt8",
     "PackedProducts",
     "PackedRows",
-    "match",
+    "agreed",
     "rarity",
+    "scores_of",
     "unit_rows",
     "weights_of",
 ]

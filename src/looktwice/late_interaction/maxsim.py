@@ -1,32 +1,17 @@
-"""Find the best match of every query token in every image, weigh the tokens by rarity, and add up.
+"""Weigh query tokens by how rare their best matches are in a collection.
 
 Sums are in float32. The score of an image does not depend on the images beside it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from looktwice.late_interaction.packed import Packed
-
-POWER = 4.0
+POWER = 6.0
 """Power of the rarities: chosen on scenes that no reported figure uses (docs/lab/maxsim.md)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """The matches of one query with n images.
-
-    `scores` [n] are Σ wᵢ · best[n, i]; `best` [n, q] is the cosine of each query token with the nearest token of the
-    image. An image without tokens has NaN.
-    """
-
-    scores: Tensor
-    best: Tensor
 
 
 def unit_rows(rows: Tensor) -> Tensor:
@@ -53,22 +38,6 @@ def weights_of(rarities: Tensor, power: float = POWER) -> Tensor | None:
     return raised / total if torch.isfinite(raised).all() and total > 0 else None
 
 
-def best_of(cosines: Tensor, lengths: Tensor) -> Tensor:
-    """Return [n, q]: the largest of each image's rows of `cosines` [N, q]; NaN for an image without rows."""
-    import torch
-
-    if len(lengths) == 0:
-        return cosines.new_zeros(0, cosines.shape[1])
-    first = int(lengths[0])
-    if first and bool((lengths == first).all()):  # the usual case, and the fastest
-        return cosines.view(len(lengths), first, -1).amax(1)
-    found = torch.segment_reduce(cosines, "max", lengths=lengths.to(cosines.device), axis=0, unsafe=False)
-    return torch.where((lengths == 0).to(found.device)[:, None], torch.nan, found)
-
-
-def match(query: Tensor, packed: Packed, weights: Tensor | None = None) -> Matches:
-    """Compare the rows of `query` [q, d], which have length 1, with every image; equal weights by default."""
-    best = best_of(packed.cosines(query), packed.lengths)
-    if weights is None:
-        weights = best.new_full((len(query),), 1 / max(1, len(query)))
-    return Matches(best @ weights, best)
+def scores_of(best: Tensor, weights: Tensor) -> Tensor:
+    """Return [n]: the weighted sums of the best cosines [n, q]."""
+    return best @ weights

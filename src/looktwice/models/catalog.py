@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
+
+ModelKind: TypeAlias = Literal["encoder", "mllm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class Entry:
     """
 
     name: str
-    kind: Literal["encoder", "mllm"]
+    kind: ModelKind
     dim: int
     parameters: int
     gigabytes: float
@@ -160,7 +162,7 @@ ENTRIES: tuple[Entry, ...] = (
 BY_NAME: Mapping[str, Entry] = {entry.name: entry for entry in ENTRIES}
 
 
-def names(kind: Literal["encoder", "mllm"]) -> list[str]:
+def names(kind: ModelKind) -> list[str]:
     """Return the short names of one kind, in the order of the catalogue."""
     return [entry.name for entry in ENTRIES if entry.kind == kind]
 

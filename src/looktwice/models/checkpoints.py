@@ -17,7 +17,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,9 +25,10 @@ from typing import Any
 
 from looktwice.errors import Mismatch, ModelError, UnknownName, UsageError, first_line
 from looktwice.models import hub
-from looktwice.models.catalog import BY_NAME, ENTRIES
+from looktwice.models.catalog import BY_NAME, ENTRIES, ModelKind
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_KINDS: Mapping[ModelKind | None, str] = {None: "model", "encoder": "encoder", "mllm": "MLLM"}
 _REVISION = re.compile(r"[\w][\w./-]*")
 _SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
 _WANTED = [*_SMALL, "*.safetensors"]
@@ -83,12 +84,16 @@ def split_revision(name: str) -> tuple[str, str | None]:
     return (head, tail) if mark and head and _REVISION.fullmatch(tail) else (name, None)
 
 
-def resolve(name: str, revision: str | None = None, *, nested: bool = False) -> Checkpoint:
+def resolve(
+    name: str, revision: str | None = None, *, nested: bool = False, kind: ModelKind | None = None
+) -> Checkpoint:
     """Return the checkpoint of this name; download it if it is the hub's and not here yet.
 
     `revision` pins it, as `NAME#REVISION` does; `nested` includes subfolders, which models of sentence-transformers
-    have. Raises UnknownName for a name that is no model, folder or hub name; UsageError for a folder or hub name that
-    is not available; Mismatch for a folder that no longer holds `revision`; ModelError for missing or pickled weights.
+    have. `kind` says which short names to list for an unknown one.
+
+    Raises UnknownName for a name that is no model, folder or hub name; UsageError for a folder or hub name that is not
+    available; Mismatch for a folder that no longer holds `revision`; ModelError for missing or pickled weights.
     """
     plain, pinned = (name, None) if _is_folder(name) else split_revision(name)
     if pinned and revision and pinned != revision:
@@ -104,7 +109,8 @@ def resolve(name: str, revision: str | None = None, *, nested: bool = False) -> 
         return _from_folder(str(folder), folder, revision, nested)
     if _HUB_NAME.fullmatch(plain):
         return _from_hub(plain, plain, revision, nested)
-    raise UnknownName("model, folder or hub name (org/name)", plain, BY_NAME)
+    known = [entry.name for entry in ENTRIES if kind in (None, entry.kind)]
+    raise UnknownName(f"{_KINDS[kind]}, folder or hub name (org/name)", plain, known)
 
 
 def _expand(name: str) -> str:

@@ -85,17 +85,21 @@ class Budget:
         return f"auto:{self.epsilon:g}" + (f"@{self.top}" if self.top else "")
 
 
-def chance_of_change(
+def chance_of_a_miss(
     scored: Sequence[tuple[float, float]], rest: Sequence[Candidate], best: float, top: int, fusion: Fusion, odds: Odds
 ) -> float:
-    """Return the chance that `rest` holds a relevant candidate that would enter the first `top` places.
+    """Return the chance that stopping misses a relevant candidate: that `rest` holds one for the first `top` places.
+
+    It says nothing about candidates that are not relevant: those may change the list far more often.
 
     `scored` holds (coarse, p) of the scored candidates, coarse as `blended` returns it; `best` is the shortlist's best
     coarse score. The chance is 1 while fewer than `top` are scored. Raises UsageError for reciprocal rank fusion, whose
     scores need all ranks.
     """
     if fusion.method != "linear":
-        raise UsageError("--budget auto cannot be used with --fusion rrf; use --fusion p-only or a weight.")
+        raise UsageError(
+            "A budget that stops early cannot be used with the fusion rrf; use the fusion p-only or a weight."
+        )
     if not rest:
         return 0.0
     if len(scored) < top:

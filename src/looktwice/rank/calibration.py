@@ -19,6 +19,7 @@ from typing import Any
 from looktwice.checked import demand, read_json
 from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.files import write_whole
+from looktwice.rank.precision import linked, thresholds
 
 FORMAT = 1
 METHODS = ("platt", "isotonic")
@@ -38,12 +39,16 @@ _SOURCE = ("mllm", "revision", "preprocessing", "prompt", "prompt_hash", "mode",
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled pair: its query's id, p, how far its coarse score is below its shortlist's best, and its label."""
+    """One labelled pair: its query's id, p, how far its coarse score is below its shortlist's best, and its label.
+
+    `item` is the candidate's id; queries that share a relevant item are held out together. "" links nothing.
+    """
 
     query: str
     p: float
     gap: float
     relevant: bool
+    item: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,8 @@ class Calibration:
     """A fitted calibration.
 
     `curve` holds (a, b) for Platt, or steps (p, P(relevant)) for isotonic. `gap` holds (a, b) of σ(a · gap + b).
-    `relevant` holds p of relevant pairs, ascending. `thresholds` maps a precision to the least p from which on the
-    lower end of its 95 % interval (Wilson) reaches it. `quality` holds ECE and reliability points, out of fold.
+    `relevant` holds p of relevant pairs, ascending. `thresholds` maps a precision that can be promised to the least p
+    to show (see `rank.precision`). `quality` holds ECE and reliability points, the latter of held-out pairs.
     """
 
     source: Mapping[str, Any]
@@ -81,8 +86,8 @@ class Calibration:
         found = self.thresholds.get(f"{precision:g}")
         if found is None:
             raise UsageError(
-                f"This calibration has no threshold for a precision of {precision:g}; choose one of "
-                f"{', '.join(self.thresholds) or '(it has none)'}, or calibrate with more labelled pairs."
+                f"This calibration cannot promise a precision of {precision:g}; choose one of "
+                f"{', '.join(self.thresholds) or '(it promises none)'}, or calibrate with more labelled queries."
             )
         return found
 
@@ -140,10 +145,13 @@ def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:
     looks = [look for look in conditions.get("second_look") or [] if look]
     own = [{key: _setting(look.get(key)) for key in _SOURCE} for look in looks]
     if not own or any(other != own[0] for other in own):
-        raise UsageError("Calibration needs one fixed prompt: pass --prompt NAME and --ties default or coarse.")
+        raise UsageError(
+            "Calibration needs one fixed prompt: name it (prompt=, --prompt), with the ties default or coarse."
+        )
     seen = conditions.get("candidates_from", [])
     codecs = {str(found.get("tokens_key", "")) for found in seen}
     unusual = {"asymmetric": True} if any(found.get("asymmetric") for found in seen) else {}
+    unusual |= {"maxsim": conditions["maxsim"]} if conditions.get("maxsim") else {}
     penalty = looks[0].get("repetition_penalty", 1.0)
     unusual |= {} if penalty == 1.0 else {"repetition_penalty": penalty}
     return {"encoder": dict(conditions.get("encoder", {})), **own[0], "tokens": ",".join(sorted(codecs)), **unusual}
@@ -161,7 +169,7 @@ def fit(samples: Iterable[Sample], source: Mapping[str, Any], method: str = "pla
         raise UnknownName("calibration method", method, METHODS)
     if len({s.relevant for s in pairs}) < 2 or len({s.query for s in pairs}) < 2:
         raise UsageError("Calibration needs relevant and other pairs of two queries or more; give more labels.")
-    relevant = sorted(s.p for s in pairs if s.relevant)
+    relevant, groups = sorted(s.p for s in pairs if s.relevant), _groups(pairs)
     kept = [relevant[i * (len(relevant) - 1) // max(1, QUANTILES - 1)] for i in range(min(QUANTILES, len(relevant)))]
     return Calibration(
         source=dict(source),
@@ -169,8 +177,8 @@ def fit(samples: Iterable[Sample], source: Mapping[str, Any], method: str = "pla
         curve=_fit(method, pairs),
         gap=_logistic([s.gap for s in pairs], [s.relevant for s in pairs]),
         relevant=tuple(kept if len(relevant) > QUANTILES else relevant),
-        thresholds=_thresholds(pairs),
-        quality=_quality(method, pairs),
+        thresholds=thresholds([(groups[s.query], s.p, s.relevant) for s in pairs], PRECISIONS),
+        quality=_quality(method, pairs, groups),
     )
 
 
@@ -190,49 +198,39 @@ def reliability(p: Sequence[float], relevant: Sequence[bool]) -> list[tuple[floa
     ]
 
 
-def _quality(method: str, pairs: Sequence[Sample]) -> dict[str, Any]:
-    """Measure a fit on unseen queries, by cross-validation over five folds of queries."""
-    names = sorted({s.query for s in pairs})
+def _groups(pairs: Sequence[Sample]) -> dict[str, str]:
+    """Return the group of each query: those that share a relevant item belong together."""
+    alone = [(s.query, f"\0{s.query}") for s in pairs]  # an item of its own, so that every query is named
+    return linked([*alone, *((s.query, s.item) for s in pairs if s.relevant and s.item)])
+
+
+def _quality(method: str, pairs: Sequence[Sample], groups: Mapping[str, str]) -> dict[str, Any]:
+    """Measure a fit on unseen queries, by cross-validation over five folds of groups of queries.
+
+    A fold is left out of it if the other folds have labels of one kind only: no curve can be fitted without it.
+    `held_out` counts the pairs that were measured, if not all. `ece_after` is None if there are none.
+    """
+    names = sorted(set(groups.values()))
     fold = {name: i % min(FOLDS, len(names)) for i, name in enumerate(names)}
-    after = [0.0] * len(pairs)
-    for held in sorted(set(fold.values())):
-        others = [s for s in pairs if fold[s.query] != held]
-        curve = _fit(method, others if len({s.relevant for s in others}) == 2 else pairs)
-        for i, s in enumerate(pairs):
-            if fold[s.query] == held:
-                after[i] = _apply(method, curve, s.p)
+    place = [fold[groups[s.query]] for s in pairs]
+    after: dict[int, float] = {}
+    for held in sorted(set(place)):
+        others = [s for s, at in zip(pairs, place, strict=True) if at != held]
+        if len({s.relevant for s in others}) == 2:
+            curve = _fit(method, others)
+            after |= {i: _apply(method, curve, s.p) for i, s in enumerate(pairs) if place[i] == held}
     labels, before = [s.relevant for s in pairs], [s.p for s in pairs]
+    unseen, theirs = list(after.values()), [labels[i] for i in after]
     return {
         "pairs": len(pairs),
-        "queries": len(names),
+        "queries": len(groups),
         "relevant": sum(labels),
+        **({} if len(after) == len(pairs) else {"held_out": len(after)}),
         "ece_before": ece(before, labels),
-        "ece_after": ece(after, labels),
+        "ece_after": ece(unseen, theirs) if after else None,
         "reliability_before": reliability(before, labels),
-        "reliability_after": reliability(after, labels),
+        "reliability_after": reliability(unseen, theirs),
     }
-
-
-def _thresholds(pairs: Sequence[Sample]) -> dict[str, float]:
-    ranked = sorted(pairs, key=lambda s: -s.p)
-    found: dict[str, float] = {}
-    hits = 0
-    for n, s in enumerate(ranked, 1):
-        hits += s.relevant
-        if n < len(ranked) and ranked[n].p == s.p:
-            continue
-        for precision in PRECISIONS:
-            if _lower(hits, n) >= precision:
-                found[f"{precision:g}"] = s.p
-    return found
-
-
-def _lower(hits: int, n: int) -> float:
-    """Return the lower end of Wilson's 95 % interval."""
-    z = 1.959964
-    share = hits / n
-    middle, spread = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (middle - spread) / (1 + z * z / n)
 
 
 def _fit(method: str, pairs: Sequence[Sample]) -> tuple[tuple[float, float], ...]:

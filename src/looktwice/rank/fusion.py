@@ -16,8 +16,9 @@ from typing import Any
 from looktwice.errors import UsageError
 from looktwice.rank.entropy import Ties
 from looktwice.rank.fusion_rule import Fusion
+from looktwice.rank.missing import keep_places
 from looktwice.rank.ties import order
-from looktwice.types import Candidate, Hit, PairScores
+from looktwice.types import SCORED, Candidate, Hit, PairScores
 
 
 def fuse(
@@ -36,10 +37,11 @@ def fuse(
     `scores` covers the first `len(scores.p)` candidates; None keeps the coarse order. Unscored candidates below scored
     ones get their coarse score, lowered by one constant per query, so that the best of them lies 1 below the worst
     scored hit. So sorting by `score` equals sorting by `rank`, and a raw cosine is never compared with a fused score.
-    A row counts as scored if its status is "ok" and p is finite; any other row of `scores` carries its status in
-    `explain`. With `explain=True` every hit holds the parts of its score. `ties` orders candidates that share a score;
-    all of them get the best score among them. `second` holds the answers to its second question, in the order of
-    `scores`.
+    A candidate whose status is "missing" keeps its rank by coarse score, and gets a score between its neighbours'.
+    A row counts as scored if its status is "ok" or "bounded" and p is finite; any other row of `scores` carries its
+    status in `explain`. With `explain=True` every hit holds the parts of its score. `ties` orders candidates that share
+    a score; all of them get the best score among them. `second` holds the answers to its second question, in the order
+    of `scores`.
     Raises UsageError for repeated ids, a coarse score that is not finite, or more scores than candidates.
     """
     fusion, ties = Fusion.parse(fusion), Ties.parse(ties)
@@ -62,7 +64,7 @@ def fuse(
     scored = sorted(seen, key=lambda i: (-value[i], keys[i], -shortlist[i].coarse, shortlist[i].id))
     ranked = scored + [i for tail in tails for i in _sorted(shortlist, tail, [_standing(shortlist[i]) for i in tail])]
     places = _places(shortlist)
-    return [
+    hits = [
         Hit(
             id=shortlist[i].id,
             rank=rank,
@@ -77,6 +79,8 @@ def fuse(
         )
         for rank, i in enumerate(ranked, start=1)
     ]
+    gone = [i for i in range(len(scores.p)) if scores.status[i] == "missing"] if scores is not None else []
+    return keep_places(hits, {shortlist[i].id: places[i]["coarse_rank"] for i in gone})
 
 
 def below(first: Sequence[Hit], rest: Sequence[Hit]) -> list[Hit]:
@@ -116,13 +120,13 @@ def _check(shortlist: Sequence[Candidate], scores: PairScores | None) -> None:
 
 
 def _usable(scores: PairScores, i: int) -> bool:
-    return scores.status[i] == "ok" and math.isfinite(scores.p[i])
+    return scores.status[i] in SCORED and math.isfinite(scores.p[i])
 
 
 def _status(scores: PairScores | None, i: int) -> str:
     if scores is None or i >= len(scores.p):
         return "not scored"
-    return "failed" if scores.status[i] == "ok" and not _usable(scores, i) else scores.status[i]
+    return "failed" if scores.status[i] in SCORED and not _usable(scores, i) else scores.status[i]
 
 
 def _sorted(shortlist: Sequence[Candidate], rows: Sequence[int], values: Sequence[float]) -> list[int]:
@@ -165,7 +169,7 @@ def _explanation(
 ) -> dict[str, Any]:
     status = _status(scores, i)
     if not full:
-        return {} if status in ("ok", "not scored") else {"status": status}
+        return {} if status in ("ok", "not scored") else {"status": status, **_interval(scores, i)}
     made_of: dict[str, Any] = {"status": status, **places}
     if scores is None or status == "not scored":
         return made_of
@@ -176,7 +180,16 @@ def _explanation(
         "label_logits": [_finite(x) for x in scores.label_logits[i]],
         "labels": _shares(scores.label_logits[i]),
         "argmax_id": int(scores.argmax_id[i]),
+        **_interval(scores, i),
     }
+
+
+def _interval(scores: PairScores | None, i: int) -> dict[str, Any]:
+    """Return the ends of the interval in which a bounded row's p lies."""
+    if scores is None or scores.bounds is None or scores.status[i] != "bounded":
+        return {}
+    low, high = map(float, scores.bounds[i])
+    return {"p_bounds": [low, high]}
 
 
 def tied_at_the_top(

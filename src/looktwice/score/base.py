@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from looktwice.errors import UsageError
@@ -50,6 +50,13 @@ class Scorer(ABC):
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
         """Score every candidate against one query; permuting candidates permutes scores."""
 
+    def score_parts(self, query: Item, candidates: Sequence[Item]) -> Iterator[tuple[Sequence[int], PairScores]]:
+        """Yield scores as they are made, with the indices of their candidates; by default all at once.
+
+        A scorer that waits for a server overrides it, so that a cache keeps each score as soon as it is there.
+        """
+        yield range(len(candidates)), self.score(query, candidates)
+
     def score_many(self, requests: Sequence[tuple[Item, Sequence[Item]]]) -> list[PairScores]:
         """Score several (query, candidates) requests, in order. Override it to batch across queries."""
         return [self.score(query, candidates) for query, candidates in requests]
@@ -60,7 +67,7 @@ class Scorer(ABC):
         Raises UsageError if this scorer can ask only one question.
         """
         raise UsageError(
-            f"The scorer {self._name} can ask only one question; use --ties default or coarse, which ask no second "
+            f"The scorer {self._name} can ask only one question; use the ties default or coarse, which ask no second "
             "question, or define its with_prompt method."
         )
 

@@ -12,26 +12,30 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from looktwice.errors import StoreError
+from looktwice.errors import Damaged, StoreError
 from looktwice.score.base import Scorer, ScorerWrapper
 from looktwice.score.readout import probability
-from looktwice.types import Item, PairScores, VisualTokens
+from looktwice.types import SCORED, Item, PairScores, VisualTokens
 
 if TYPE_CHECKING:
     from looktwice.score.prompting.prompt import Prompt
 
-ENGINE_VERSION = 3  # raise it when the numbers of an unchanged model, prompt and image change
-NOT_PART_OF_THE_SCORE = ("device", "path", "batch_size", "shared", "reason")
+ENGINE_VERSION = 4  # raise it when the numbers of an unchanged model, prompt and image change
+NOT_PART_OF_THE_SCORE = ("device", "path", "batch_size", "shared", "reason", "server")
 APPLICATION_ID = 0x4C545343  # "LTSC"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS scopes (id INTEGER PRIMARY KEY, described TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS bounds (
+    scope INTEGER NOT NULL, query BLOB NOT NULL, candidate BLOB NOT NULL, low REAL NOT NULL, high REAL NOT NULL,
+    PRIMARY KEY (scope, query, candidate)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS scores (
     scope INTEGER NOT NULL, query BLOB NOT NULL, candidate BLOB NOT NULL,
     p REAL NOT NULL, label_logits BLOB NOT NULL, entropy REAL, off_mass REAL, argmax_id INTEGER NOT NULL,
@@ -39,18 +43,6 @@ CREATE TABLE IF NOT EXISTS scores (
 ) WITHOUT ROWID;
 """
 CachedRow: TypeAlias = tuple[float, bytes, float | None, float | None, int]
-
-
-def queries_in(path: Path, most: int) -> int:
-    """Return how many queries a cache holds scores of, counted up to `most`; 0 for a file that is no cache."""
-    if not path.exists():
-        return 0
-    try:
-        with closing(sqlite3.connect(path)) as db:
-            found = db.execute("SELECT count(*) FROM (SELECT DISTINCT query FROM scores LIMIT ?)", (most,))
-            return int(found.fetchone()[0])
-    except sqlite3.Error:
-        return 0
 
 
 class ScoreCache:
@@ -80,7 +72,7 @@ class ScoreCache:
         found = db.execute("PRAGMA application_id").fetchone()[0]
         foreign = found == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
         if foreign or found not in (0, APPLICATION_ID):
-            raise StoreError(f"{self.path} is another kind of database; name another file for the score cache.")
+            raise Damaged(f"{self.path} is another kind of database; name another file for the score cache.")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -110,11 +102,26 @@ class ScoreCache:
         sizes = {len(row[1]) for row in found.values()}
         return found if len(sizes) <= 1 else {}  # rows of one setting all have the same number of labels
 
-    def put(self, scope: int, query: bytes, rows: Iterable[tuple[bytes, CachedRow]]) -> None:
-        """Store rows, all or none."""
+    def put(
+        self,
+        scope: int,
+        query: bytes,
+        rows: Iterable[tuple[bytes, CachedRow]],
+        bounds: Iterable[tuple[bytes, float, float]] = (),
+    ) -> None:
+        """Store rows and the intervals of those that are bounded, all or none."""
         values = [(scope, query, candidate, *row) for candidate, row in rows]
         with self._transaction() as db:
             db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+            db.executemany("INSERT OR REPLACE INTO bounds VALUES (?, ?, ?, ?, ?)", [(scope, query, *b) for b in bounds])
+
+    def bounds(self, scope: int, query: bytes) -> dict[bytes, tuple[float, float]]:
+        """Return the intervals of a query's bounded rows, by candidate."""
+        with self._plain_errors(), self._lock:
+            rows = self._db.execute(
+                "SELECT candidate, low, high FROM bounds WHERE scope = ? AND query = ?", (scope, query)
+            )
+            return {row[0]: (float(row[1]), float(row[2])) for row in rows}
 
     def __len__(self) -> int:
         with self._plain_errors(), self._lock:
@@ -142,7 +149,8 @@ class ScoreCache:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(f"The score cache {self.path} cannot be used: {error}; name another file.") from error
+            kind = StoreError if isinstance(error, sqlite3.OperationalError) else Damaged
+            raise kind(f"The score cache {self.path} cannot be used: {error}; name another file.") from error
 
 
 class CachedScorer(ScorerWrapper):
@@ -167,25 +175,35 @@ class CachedScorer(ScorerWrapper):
         """
         keys = [unread(sha256, text, self.tokens_key) for sha256, text in rows]
         known = self._read(fingerprint(query, self.tokens_key), keys)
-        self.hits += known.status.count("ok")
+        self.hits += sum(status in SCORED for status in known.status)
         return known
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
         """Score the candidates whose scores are not cached; see Scorer."""
         asked, keys = fingerprint(query, self.tokens_key), [fingerprint(c, self.tokens_key) for c in candidates]
         known = self._read(asked, keys)
-        left = [i for i, status in enumerate(known.status) if status != "ok"]
+        left = [i for i, status in enumerate(known.status) if status not in SCORED]
         self.hits += len(candidates) - len(left)
         if not left:
             return known
-        new = self.inner.score(query, [candidates[i] for i in left])
-        good = [j for j, status in enumerate(new.status) if status == "ok"]
-        self.cache.put(self._scope, asked, [(keys[left[j]], _row(new, j)) for j in good])
-        done = [i for i, status in enumerate(known.status) if status == "ok"]
-        if done and known.label_logits.shape[1] != new.label_logits.shape[1]:
+        new = [*self._new(asked, query, [candidates[i] for i in left], [keys[i] for i in left])]
+        done = [i for i, status in enumerate(known.status) if status in SCORED]
+        labels = new[0][1].label_logits.shape[1]
+        if done and known.label_logits.shape[1] != labels:
             raise StoreError(f"The score cache {self.cache.path} holds scores of other labels; name another file.")
-        parts = [(done, select(known, done)), (left, new)]
-        return probability.scatter(len(candidates), new.label_logits.shape[1], parts, "missing")
+        parts = [(done, probability.select(known, done)), *(([left[j] for j in rows], part) for rows, part in new)]
+        return probability.scatter(len(candidates), labels, parts, "missing")
+
+    def _new(
+        self, asked: bytes, query: Item, candidates: Sequence[Item], keys: Sequence[bytes]
+    ) -> Iterator[tuple[Sequence[int], PairScores]]:
+        """Yield new scores with their rows, each part in the cache before it is handed on."""
+        for rows, part in self.inner.score_parts(query, candidates):
+            good = [j for j, status in enumerate(part.status) if status in SCORED]
+            self.cache.put(
+                self._scope, asked, [(keys[rows[j]], _row(part, j)) for j in good], _intervals(keys, rows, part)
+            )
+            yield rows, part
 
     def settings(self) -> Mapping[str, Any]:
         """Return the inner scorer's settings and the number of scores that were cached."""
@@ -206,7 +224,17 @@ class CachedScorer(ScorerWrapper):
                 out.entropy[i] = np.nan if entropy is None else entropy
                 out.off_mass[i] = np.nan if off_mass is None else off_mass
                 out.argmax_id[i] = argmax_id
-        return replace(out, status=tuple("ok" if key in found else "missing" for key in keys))
+        return self._bounded(query, keys, replace(out, status=tuple("ok" if k in found else "missing" for k in keys)))
+
+    def _bounded(self, query: bytes, keys: Sequence[bytes], scores: PairScores) -> PairScores:
+        """Return the scores with the intervals of the rows that were stored with one."""
+        known = self.cache.bounds(self._scope, query) if "ok" in scores.status else {}
+        if not known:
+            return scores
+        bounds = np.array([known.get(key, (np.nan, np.nan)) for key in keys], dtype=np.float32)
+        there = [key in known and status == "ok" for key, status in zip(keys, scores.status, strict=True)]
+        status = tuple("bounded" if b else s for b, s in zip(there, scores.status, strict=True))
+        return replace(scores, status=status, bounds=np.where(np.array(there)[:, None], bounds, np.nan))
 
 
 def fingerprint(item: Item, tokens_key: str = "") -> bytes:
@@ -253,20 +281,14 @@ def _is_row(p: object, logits: object, *others: object) -> bool:
     return type(argmax) is int and all(one is None or isinstance(one, float) for one in rest)
 
 
+def _intervals(keys: Sequence[bytes], rows: Sequence[int], part: PairScores) -> list[tuple[bytes, float, float]]:
+    if part.bounds is None:
+        return []
+    bounded = [j for j, status in enumerate(part.status) if status == "bounded"]
+    return [(keys[rows[j]], float(part.bounds[j, 0]), float(part.bounds[j, 1])) for j in bounded]
+
+
 def _row(scores: PairScores, i: int) -> CachedRow:
     entropy, off_mass = (None if np.isnan(x) else float(x) for x in (scores.entropy[i], scores.off_mass[i]))
     logits = scores.label_logits[i].astype("<f4").tobytes()
     return float(scores.p[i]), logits, entropy, off_mass, int(scores.argmax_id[i])
-
-
-def select(scores: PairScores, rows: Sequence[int]) -> PairScores:
-    """Return these rows of `scores`, in this order."""
-    at = list(rows)
-    return PairScores(
-        p=scores.p[at],
-        label_logits=scores.label_logits[at],
-        entropy=scores.entropy[at],
-        off_mass=scores.off_mass[at],
-        argmax_id=scores.argmax_id[at],
-        status=tuple(scores.status[i] for i in at),
-    )

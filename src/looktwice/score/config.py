@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from looktwice.errors import UnknownName, UsageError
 from looktwice.score.local.retrace import Retrace
 from looktwice.score.readout import modes
+from looktwice.score.remote.config import DEFAULT, RemoteConfig
 
 ScorePath = Literal["auto", "fast", "reference"]
 PRIORS = ("off", "candidate", "query")
@@ -24,7 +25,8 @@ class ScorerConfig:
     for families that cut images into tiles. `as_released` applies the checkpoint's repetition penalty, as the code of
     2604.13268 does. `cache_bytes`: visual tokens kept in memory; query prefixes may take a quarter of it on top.
     `score_mode`: how p is read (`score.readout.modes`). `retrace`: show images once more (`score.local.retrace`).
-    `prior`: candidate or query, whose empty form's answer is divided out (`score.local.prior`).
+    `prior`: candidate or query, whose empty form's answer is divided out (`score.local.prior`). `remote`: settings of
+    a model on a server.
 
     Raises UsageError for values that are wrong or do not go together, UnknownName for unknown names.
     """
@@ -41,6 +43,7 @@ class ScorerConfig:
     score_mode: str = modes.P_LABEL
     retrace: str | Retrace | None = None
     prior: str = "off"
+    remote: RemoteConfig = DEFAULT
 
     def __post_init__(self) -> None:
         if self.path not in get_args(ScorePath):

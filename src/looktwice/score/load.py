@@ -16,6 +16,7 @@ from looktwice.score.local.retrace import Retrace
 from looktwice.score.prompting import built_in, chat
 from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout import modes
+from looktwice.score.remote.address import lacks_scheme
 
 if TYPE_CHECKING:
     from looktwice.models.checkpoints import Checkpoint
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
     from looktwice.score.local.engine import Engine
     from looktwice.score.local.reference import Reference
 
-SCHEMES: dict[str, str] = {}
+SCHEMES: dict[str, str] = {
+    f"{kind}{scheme}": "looktwice.score.remote.connect:load"
+    for kind in ("", "decisions+", "systemone+", "rerank+")
+    for scheme in ("http://", "https://")
+} | {"vllm:": "looktwice.score.remote.in_process:load"}
 """Loaders by how a scorer's name begins, such as "http://": "module:function", called with (name, prompt, config)."""
 
 log = logging.getLogger(__name__)
@@ -47,6 +52,8 @@ def load_scorer(
         if mllm.startswith(scheme):
             module, _, function = target.partition(":")
             return Scorer.of(getattr(import_module(module), function)(mllm, asked, config))
+    if lacks_scheme(mllm):
+        raise UsageError(f"{mllm!r} looks like the address of a server; write it with http:// or https:// before it.")
     return _local(mllm, asked, config)
 
 
@@ -54,7 +61,7 @@ def _local(name: str, prompt: Prompt, config: ScorerConfig) -> Scorer:
     from looktwice.models import checkpoints
     from looktwice.models.device import place
 
-    checkpoint = checkpoints.resolve(name, config.revision)
+    checkpoint = checkpoints.resolve(name, config.revision, kind="mllm")
     mllm = load_mllm(checkpoint, place(config.device, config.dtype), config.resolution, config.max_tiles)
     return scorer(mllm, prompt, config)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from looktwice.errors import UnknownName
-from looktwice.types import Item, PairScores
+from looktwice.types import SCORED, Item, PairScores
 
 if TYPE_CHECKING:
     from looktwice.types import FloatArray
@@ -102,11 +102,11 @@ def combine(parts: Sequence[PairScores], rule: str) -> PairScores:
     """Join the scores of the same candidates against several queries.
 
     "max" takes each candidate's row from the query with the highest p. "mean" takes the mean of p, and the other
-    numbers from the row whose p is nearest to it. Rows that are not "ok" do not count, unless a candidate has no other.
+    numbers from the row whose p is nearest to it. Rows without a score do not count, unless a candidate has no other.
     """
     if len(parts) == 1:
         return parts[0]
-    p = np.stack([np.where([s == "ok" for s in part.status], part.p, np.nan) for part in parts])
+    p = np.stack([np.where([s in SCORED for s in part.status], part.p, np.nan) for part in parts])
     known = np.isfinite(p)
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known.any(axis=0), np.where(known, p, 0).sum(axis=0) / count, np.nan)
@@ -129,6 +129,8 @@ def _rows(parts: Sequence[PairScores], rows: Any) -> PairScores:
     def pick(arrays: Sequence[Any]) -> Any:
         return np.stack(arrays)[rows, places]
 
+    none = np.full((len(rows), 2), np.nan, dtype=np.float32)
+    bounded = any(part.bounds is not None for part in parts)
     return PairScores(
         p=pick([part.p for part in parts]),
         label_logits=pick(logits),
@@ -136,4 +138,5 @@ def _rows(parts: Sequence[PairScores], rows: Any) -> PairScores:
         off_mass=pick([part.off_mass for part in parts]),
         argmax_id=pick([part.argmax_id for part in parts]),
         status=tuple(parts[row].status[place] for place, row in enumerate(rows)),
+        bounds=pick([none if part.bounds is None else part.bounds for part in parts]) if bounded else None,
     )

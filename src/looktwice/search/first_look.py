@@ -12,6 +12,8 @@ from looktwice.errors import QueryError
 from looktwice.search.distinct import Found, distinct_shortlist
 from looktwice.search.examples import left_out, vector_of
 from looktwice.search.run_record import RunStats
+from looktwice.sources.queries import read_alike
+from looktwice.sources.reading import Reading
 from looktwice.store import TableReader, Where
 from looktwice.types import Candidate, Encoder, Item
 
@@ -81,7 +83,8 @@ class FirstLook:
         """Encode one query on its own, as in half precision a vector changes with its batch."""
         if isinstance(query, QueryError):
             return query
-        vector = vector_of(query, lambda item: self.encoder.encode([item])[0])
+        reading = Reading(self.table.manifest.reading, self.encoder.info.side)
+        vector = vector_of(query, lambda item: self.encoder.encode([read_alike(item, reading)])[0])
         if np.isfinite(vector).all():
             return vector
         why = "The encoder returned a zero or non-finite vector for query"

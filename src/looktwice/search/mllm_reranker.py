@@ -14,14 +14,14 @@ from typing import Any, TypeAlias
 from looktwice.errors import UsageError
 from looktwice.models.device import place
 from looktwice.score import Scorer, ScorerConfig, load_scorer
-from looktwice.score.cache import CachedScorer, ScoreCache, select
+from looktwice.score.cache import CachedScorer, ScoreCache
 from looktwice.score.prompting import built_in
 from looktwice.score.readout import modes
-from looktwice.score.readout.probability import checked, scatter
+from looktwice.score.readout.probability import checked, scatter, select
 from looktwice.search.run_record import RunStats
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import CandidateRef, ImageLoader, Loaded, LoadError
-from looktwice.types import Item, PairScores, has_words
+from looktwice.types import SCORED, Item, PairScores, has_words
 
 AUTO = "auto"
 Ref: TypeAlias = Item | CandidateRef
@@ -235,6 +235,7 @@ def _chunks(source: ImageLoader, shown: Rows, stats: RunStats, whole: bool) -> I
     chunks = _timed(source.load([candidate for _, candidate in shown]), stats)
     for chunk in [list(chain.from_iterable(chunks))] if whole else chunks:
         stats.unreadable |= {found.id: found.why for found in chunk if isinstance(found, LoadError)}
+        stats.previewed |= {found.id for found in chunk if isinstance(found, Item) and found.preview}
         there = [(row, found) for found, row in zip(chunk, rows, strict=False) if isinstance(found, Item)]
         if there:
             yield [row for row, _ in there], [item for _, item in there]
@@ -254,7 +255,7 @@ def _recalled(cached: CachedScorer, query: Item, shown: Rows) -> tuple[list[int]
     """Return the rows and scores of candidates in the cache, which need no reading."""
     refs = [(row, c) for row, c in shown if isinstance(c, CandidateRef) and (c.uri is None or c.sha256 is not None)]
     known = cached.recall(query, [(c.sha256 if c.uri is not None else None, c.text) for _, c in refs])
-    there = [i for i, status in enumerate(known.status) if status == "ok"]
+    there = [i for i, status in enumerate(known.status) if status in SCORED]
     return [refs[i][0] for i in there], select(known, there)
 
 
@@ -269,7 +270,7 @@ def _common_prompt(query: Item, candidates: Sequence[Item], mode: str) -> str:
         if all(name in names for names in lists) and modes.suits(mode, built_in.get(name)):
             return name
     raise UsageError(
-        "No built-in prompt can show this query with these candidates; write a prompt file and pass --prompt FILE."
+        "No built-in prompt can show this query with these candidates; write a prompt file and name it as the prompt."
     )
 
 

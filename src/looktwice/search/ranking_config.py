@@ -12,11 +12,17 @@ from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration
 from looktwice.search.modalities import Direction
 
+AUTO = "auto"
+TWO, THREE = "0.5", "coarse=0,maxsim=0.5,p=0.5"
+"""Default fusions without and with a middle look; the second was chosen on scenes that no figure reports."""
+
 
 @dataclass(frozen=True)
 class RankingConfig:
     """The settings of a ranking.
 
+    `maxsim` is the number of the first look's best that the middle look re-orders by their stored tokens (0: none);
+    `maxsim_codec` names those tokens.
     Hits below `min_precision` are not shown. `min_precision` and a `budget` that stops early need a `calibration` for
     the same encoder, model, prompt and codec.
     """
@@ -27,34 +33,50 @@ class RankingConfig:
     budget: Budget
     calibration: Calibration | None
     min_precision: float | None
+    maxsim: int = 0
+    maxsim_codec: str = "auto"
 
     @classmethod
     def of(
         cls,
-        fusion: Fusion | str | float = "0.5",
+        fusion: Fusion | str | float = AUTO,
         ties: Ties | str = "default",
         direction: Direction | str = "auto",
         budget: Budget | str = "all",
         calibration: Calibration | str | Path | None = None,
         min_precision: float | None = None,
+        maxsim: int = 0,
+        maxsim_codec: str = "auto",
     ) -> RankingConfig:
-        """Parse settings from their names. Raises UsageError for settings that contradict one another."""
+        """Parse settings from their names; `fusion` "auto" depends on whether there is a middle look.
+
+        Raises UsageError for settings that contradict one another.
+        """
         known = None if calibration is None else Calibration.load(calibration)
+        if fusion == AUTO:
+            fusion = THREE if maxsim else TWO
         parsed = Fusion.parse(fusion), Ties.parse(ties), Direction.parse(direction), Budget.parse(budget)
-        return cls(*parsed, known, min_precision)
+        return cls(*parsed, known, min_precision, maxsim, maxsim_codec)
 
     def __post_init__(self) -> None:
+        if self.maxsim < 0:
+            raise UsageError(f"--maxsim must be at least 1 (or 0 for no middle look), not {self.maxsim}.")
+        if self.fusion.maxsim and not self.maxsim:
+            raise UsageError(f"--fusion {self.fusion} weighs a middle look; add --maxsim 1000, or leave out maxsim=.")
         stops_early = self.budget.epsilon is not None
         if self.calibration is None and (stops_early or self.min_precision is not None):
             raise UsageError(
-                "--budget auto and --min-precision need --calibration FILE; create one with `looktwice calibrate`."
+                "A budget that stops early (--budget auto) and min_precision (--min-precision) need a calibration; "
+                "create one with `looktwice calibrate` and pass it as calibration (--calibration)."
             )
         if self.budget.first_pass is not None and self.calibration is not None:
             raise UsageError(
-                "A calibration holds for one codec, but a cascade uses two; leave out --calibration or the cascade."
+                "A calibration holds for one codec, but a cascade uses two; leave out the calibration or the cascade."
             )
         if stops_early and self.fusion.method != "linear":
-            raise UsageError("--budget auto cannot be used with --fusion rrf; use --fusion p-only or a weight.")
+            raise UsageError(
+                "A budget that stops early cannot be used with the fusion rrf; use the fusion p-only or a weight."
+            )
         self.least_p  # noqa: B018  # raises now for a precision that the calibration does not reach
 
     @property
@@ -66,7 +88,9 @@ class RankingConfig:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the ranking for a run's manifest."""
-        own = {"fusion": str(self.fusion), "ties": str(self.ties), "budget": str(self.budget)}
+        own: dict[str, Any] = {"fusion": str(self.fusion), "ties": str(self.ties), "budget": str(self.budget)}
+        if self.maxsim:
+            own["maxsim"] = self.maxsim
         if self.calibration is None:
             return own
         made = {"method": self.calibration.method, **self.calibration.quality}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from looktwice.errors import QueryError, UsageError
 from looktwice.rank import Fusion, Ties
+from looktwice.search.middle_stage import MiddleStage, kept_depth
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
 from looktwice.search.ranking_config import RankingConfig
@@ -19,6 +20,7 @@ from looktwice.types import Candidate, Item
 
 if TYPE_CHECKING:
     from looktwice.evaluate import Run
+    from looktwice.store import TableReader
 
 
 def rerank_run(
@@ -27,17 +29,24 @@ def rerank_run(
     loader: CandidateLoader,
     reranker: MllmReranker,
     *,
-    fusion: Fusion | str | float = "0.5",
+    fusion: Fusion | str | float = "auto",
     ties: Ties | str = "default",
     direction: Direction | str = "auto",
     shortlist: int = 100,
     k: int = 10,
+    table: TableReader | None = None,
+    maxsim: int | None = None,
+    maxsim_codec: str = "auto",
 ) -> Iterator[Answer]:
     """Yield one answer per query with a shortlist in `run`, in the order of `queries`.
 
+    `maxsim` is the depth of a middle look, which needs the `table` that holds the tokens.
+
     Raises UsageError for a weighted fusion of scores other than cosines, and for a run of unknown candidates only.
     """
-    config = RankingConfig.of(fusion, ties, direction)
+    known = kept_depth(table) if maxsim is None and table is not None else maxsim
+    config = RankingConfig.of(fusion, ties, direction, maxsim=known or 0, maxsim_codec=maxsim_codec)
+    middle = None if table is None else MiddleStage.of(table, reranker, config, loader.codec)
     _check_scale(run, config.fusion)
     _check_ids(run, loader)
     asked = {"k": positive(k, "k"), "shortlist": positive(shortlist, "shortlist")}
@@ -52,9 +61,11 @@ def rerank_run(
         except QueryError as error:
             yield Answer(query, [], [], k, {**asked, "second_look": None}, stats, error=error)
             continue
-        reranked = stage.rerank(query, candidates, k)
+        order = None if middle is None else middle.reorder(query, candidates, stats)
+        reranked = stage.rerank(query, order or candidates, k)
         stats.add(reranked.stats)
-        yield Answer(query, candidates, reranked.hits, k, {**asked, **stage.settings()}, stats)
+        own = {} if middle is None else middle.settings()
+        yield Answer(query, candidates, reranked.hits, k, {**asked, **stage.settings(), **own}, stats, middle=order)
 
 
 def _check_ids(run: Run, loader: CandidateLoader) -> None:
@@ -72,5 +83,5 @@ def _check_scale(run: Run, fusion: Fusion) -> None:
     if scores and fusion.method == "linear" and fusion.weight and not -1.01 <= min(scores) <= max(scores) <= 1.01:
         raise UsageError(
             f"The shortlist's scores run from {min(scores):g} to {max(scores):g}, but a weighted fusion needs cosines; "
-            "use --fusion rrf (ranks) or --fusion p-only."
+            "use the fusion rrf (ranks) or p-only."
         )

@@ -13,7 +13,7 @@ from looktwice.search.inputs import QueryLike, as_candidate, as_item, ends_like_
 from looktwice.search.mllm_reranker import AUTO, MllmReranker
 from looktwice.search.run_record import RunStats
 from looktwice.search.token_choice import CandidateLoader
-from looktwice.types import Item
+from looktwice.types import SCORED, Item
 
 if TYPE_CHECKING:
     from looktwice.types import FloatArray
@@ -54,11 +54,11 @@ class Reranker:
         scores = self._reranker.score(asked, items, self._loader, stats)
         if scores is None:
             return []
-        order = sorted(range(len(items)), key=lambda i: (scores.status[i] != "ok", -scores.p[i], i))
+        order = sorted(range(len(items)), key=lambda i: (scores.status[i] not in SCORED, -scores.p[i], i))
         rows: list[dict[str, Any]] = []
         for i in order[:top_k]:
             why = stats.unreadable.get(items[i].id, scores.status[i])
-            rows.append({"corpus_id": i, "score": float(scores.p[i])} | ({} if why == "ok" else {"error": str(why)}))
+            rows.append({"corpus_id": i, "score": float(scores.p[i])} | ({} if why in SCORED else {"error": str(why)}))
             if return_documents:
                 rows[-1] |= _as_given(documents[i])
         return rows

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,12 @@ from looktwice.errors import QueryError, UsageError, renamed_keyword
 from looktwice.rank import Fusion, Ties, fuse
 from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration, Sample
+from looktwice.search.details import Describe, describe_from
 from looktwice.search.distinct import least_cosine, with_folded
 from looktwice.search.examples import Examples, settings_of
 from looktwice.search.first_look import FirstLook, Looked
 from looktwice.search.inputs import QueryLike
+from looktwice.search.middle_stage import MiddleStage, kept_depth
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
 from looktwice.search.query_reader import QueryReader, read_call
@@ -28,6 +31,7 @@ from looktwice.search.run_record import RunStats, run_manifest
 from looktwice.search.second_stage import SecondStage
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import in_chunks
+from looktwice.sources.reading import NEWEST
 from looktwice.store import TableGroup, TableReader, Where
 from looktwice.types import Candidate, Encoder, EncoderInfo, Hit, Item
 
@@ -41,6 +45,7 @@ BATCH = 32  # queries searched together
 class Answer:
     """The answer to one query.
 
+    `middle` is the shortlist in the order of the middle look, with its scores; None if it did not run.
     `ranking` is the whole shortlist in its new order, with unscored candidates below; `hits` are its first k.
     `shortlist` is the same in coarse order. `manifest` holds settings, counts and seconds. `error` is set if the query
     cannot be used; the lists are then empty.
@@ -54,18 +59,21 @@ class Answer:
     stats: RunStats = field(repr=False)
     least_p: float | None = None
     error: QueryError | None = None
+    describe: Describe | None = field(default=None, repr=False, compare=False)
+    middle: list[Candidate] | None = field(default=None, repr=False)
 
-    @property
+    @cached_property
     def hits(self) -> list[Hit]:
-        """Return the first k of the ranking; with `least_p`, only those with at least that p."""
+        """Return the first k of the ranking, with details of the table; with `least_p`, only those with that p."""
         first = self.ranking[: self.k]
-        return first if self.least_p is None else [h for h in first if h.p is not None and h.p >= self.least_p]
+        shown = first if self.least_p is None else [h for h in first if h.p is not None and h.p >= self.least_p]
+        return shown if self.describe is None else self.describe(shown)
 
     def samples(self, grades: Mapping[str, int]) -> list[Sample]:
         """Return the scored pairs with labels, for `rank.calibration.fit`. Grades below 0 (junk) are skipped."""
         best = max((candidate.coarse for candidate in self.shortlist), default=0.0)
         return [
-            Sample(self.query.id, hit.p, best - hit.coarse, grades.get(hit.id, 0) > 0)
+            Sample(self.query.id, hit.p, best - hit.coarse, grades.get(hit.id, 0) > 0, hit.id)
             for hit in self.ranking
             if hit.p is not None and grades.get(hit.id, 0) >= 0
         ]
@@ -80,12 +88,16 @@ class Retriever:
     """A search over one table, with a second look if a scorer is given.
 
     `table` is a Table, a Snapshot or the folder of a table; or a list of them, to be searched as one (see
-    `store.TableGroup`). `encoder` defaults to the one that filled the table; any
-    other raises Mismatch. `scorer` is an MLLM's name, an MllmReranker or any Scorer. The best `shortlist` candidates
-    get the second look. Weights load at the first search.
+    `store.TableGroup`). `encoder` defaults to the one that filled the table; any other raises Mismatch. `scorer` (or
+    `mllm`) is an MLLM's name, an MllmReranker or any Scorer. The best `shortlist` candidates get the second look.
+    Weights load at the first search. Each search answers from the newest version of a table, whoever wrote it; a
+    Snapshot never changes.
 
-    `codec`, `missing_tokens` and `asymmetric`: see `token_choice.CandidateLoader`. `ties`, `direction`, `budget`,
-    `calibration` and `min_precision`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
+    `maxsim` is the number of candidates that a middle look re-orders by their stored tokens before the second look
+    sees the first of them (0: no middle look; None: as `looktwice maxsim --keep` noted in the table). `codec`,
+    `missing_tokens` and `asymmetric`: see `token_choice.CandidateLoader`. `ties`, `direction`, `budget`,
+    `calibration`, `min_precision`, `maxsim` and `maxsim_codec`: see `ranking_config.RankingConfig`. `urls` says
+    which URLs may be fetched.
     """
 
     def __init__(
@@ -94,9 +106,12 @@ class Retriever:
         encoder: Encoder | None = None,
         scorer: MllmReranker | Any | str | None = None,
         *,
-        fusion: Fusion | str | float = "0.5",
+        mllm: str | None = None,
+        fusion: Fusion | str | float = "auto",
         ties: Ties | str = "default",
         shortlist: int = 100,
+        maxsim: int | None = None,
+        maxsim_codec: str = "auto",
         direction: Direction | str = "auto",
         budget: Budget | str = "all",
         calibration: Calibration | str | Path | None = None,
@@ -113,9 +128,13 @@ class Retriever:
         if renamed.keys() - {"sure"}:
             raise TypeError(f"Unknown Retriever setting {min(renamed.keys() - {'sure'})!r}; see help(Retriever)")
         self.table = TableGroup.open(table)
-        self.config = RankingConfig.of(fusion, ties, direction, budget, calibration, min_precision)
+        rules = fusion, ties, direction, budget, calibration, min_precision
+        known = kept_depth(self.table) if maxsim is None and scorer is not None else maxsim
+        self.config = RankingConfig.of(*rules, known or 0, maxsim_codec)
         self.shortlist = positive(shortlist, "shortlist")
-        self.reranker = MllmReranker.of(scorer, device=device, dtype=dtype)
+        if scorer is not None and mllm is not None:
+            raise UsageError("scorer and mllm both name the second look; pass only one of them.")
+        self.reranker = MllmReranker.of(scorer if mllm is None else mllm, device=device, dtype=dtype)
         self._encoder = encoder
         self._device, self._dtype = device, dtype
         if encoder is not None:
@@ -130,10 +149,13 @@ class Retriever:
             about = self._about(self.table.manifest.encoder)
             parts = self.reranker, self.loader, self.config
             self.stage = SecondStage(*parts, self.shortlist, first_pass=coarse, about=about)
+        self.middle = MiddleStage.of(self.table, self.reranker, self.config, codec, device=device, dtype=dtype)
 
     @property
     def encoder(self) -> Encoder:
         """Return the encoder of the table, loaded at first use."""
+        if self._encoder is None and self.table.manifest.encoder.queries is None:
+            self._encoder = self.table.encoder
         if self._encoder is None:
             made_by = self.table.manifest.encoder
             name = made_by.queries or made_by.name
@@ -162,6 +184,7 @@ class Retriever:
         of them: from a cosine of 0.97 on, or from the one given. Raises QueryError for an unusable query, and
         UsageError for k < 1, an unusable filter, and a prompt that cannot show this query.
         """
+        self.table.follow()  # examples may name items that somebody has just added
         shown = rerank and self.stage is not None
         asked = read_call(self.reader, query, like, unlike, examples, shown)
         answer = next(self.search_many([asked], k=k, where=where, rerank=rerank, distinct=distinct))
@@ -188,12 +211,20 @@ class Retriever:
         least = least_cosine(distinct)
         stage = self.stage if rerank else None
         if stage is None and self.config.min_precision is not None:
-            raise UsageError("--min-precision needs a second look; leave out --no-rerank or --min-precision.")
+            raise UsageError(
+                "min_precision (--min-precision) needs a second look; leave it out, or search with one (without "
+                "rerank=False, --no-rerank)."
+            )
+        self.table.follow()
+        self.table.manifest.check(self.encoder.info, self.table.path)
         run = {**self._about(self.encoder.info), "items": len(self.table)}
         run |= {"k": k, "shortlist": self.shortlist, "where": where, **({"distinct": least} if least else {})}
         run |= {"tables": list(self.table.tables)} if isinstance(self.table, TableGroup) else {}
-        first_look = FirstLook(self.table, query_encoder(self.encoder), max(k, self.shortlist), where, least)
-        read = (self._read(query, str(number), stage is not None) for number, query in enumerate(queries, start=1))
+        if self.table.manifest.reading != NEWEST:
+            run["reading"] = self.table.manifest.reading
+        depth, shown = max(k, self.shortlist, self.config.maxsim), stage is not None or self.middle is not None
+        first_look = FirstLook(self.table, query_encoder(self.encoder), depth, where, least)
+        read = (self._read(query, str(number), shown) for number, query in enumerate(queries, start=1))
         for batch in in_chunks(read, BATCH):
             for found in first_look.at(batch):
                 if isinstance(query := found.query, QueryError):
@@ -218,17 +249,20 @@ class Retriever:
         k: int,
         run: Mapping[str, Any],
     ) -> Answer:
-        shortlist, stats = found.shortlist, found.stats
+        shortlist, stats, describe = found.shortlist, found.stats, describe_from(self.table)
         stats.retrieved = len(shortlist)
         run = {**run, **settings_of(query)}
+        order = None if self.middle is None else self.middle.reorder(query, shortlist, stats)
+        looked = {} if self.middle is None else self.middle.settings()
         if stage is None:
-            ranking = with_folded(fuse(shortlist, None, self.config.fusion, explain=True), found.folded)
-            return Answer(query, shortlist, ranking, k, {**run, "second_look": None}, stats)
-        reranked = stage.rerank(query, shortlist, k)
+            ranking = with_folded(fuse(order or shortlist, None, self.config.fusion, explain=True), found.folded)
+            settings = {**run, "second_look": None, **looked}
+            return Answer(query, shortlist, ranking, k, settings, stats, describe=describe, middle=order)
+        reranked = stage.rerank(query, order or shortlist, k)
         stats.add(reranked.stats)
-        settings = {**run, **stage.settings()}
-        ranking = with_folded(reranked.hits, found.folded)
-        return Answer(query, shortlist, ranking, k, settings, stats, self.config.least_p)
+        settings, ranking = {**run, **stage.settings(), **looked}, with_folded(reranked.hits, found.folded)
+        least_p = self.config.least_p
+        return Answer(query, shortlist, ranking, k, settings, stats, least_p, describe=describe, middle=order)
 
     @staticmethod
     def _about(info: EncoderInfo) -> dict[str, Any]:
@@ -243,7 +277,7 @@ def _first_pass(budget: Budget, codec: str) -> str | None:
         return None
     first_pass = str(parse_codec(budget.first_pass))
     if codec not in ("auto", "pictures") and str(parse_codec(codec)) == first_pass:
-        raise UsageError(f"Both passes of the cascade would use {first_pass}; name another --codec.")
+        raise UsageError(f"Both passes of the cascade would use {first_pass}; name another codec (--codec).")
     return first_pass
 
 

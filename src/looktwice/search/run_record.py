@@ -16,6 +16,7 @@ from importlib import metadata
 from typing import Any
 
 from looktwice.errors import MediaError
+from looktwice.types import SCORED
 
 PACKAGES = ("looktwice", "torch", "transformers", "lancedb", "faiss-cpu", "numpy", "pillow")
 
@@ -25,9 +26,11 @@ class RunStats:
     """Counts and seconds of a run, added up over its queries.
 
     `requested` counts the candidates sent to the second stage. Each of them has exactly one `status`: "ok" (scored),
-    "missing" (unreadable image), "failed" or "parse_error". `tie_questions` counts those that got a second question
-    because they were tied. `cached` counts scores from the score cache. `unreadable` holds the reason of each missing
-    one, by id. `seconds` are by stage: encode, search, load, read, score.
+    "bounded" (scored as an interval), "missing" (unreadable image), "failed" or "parse_error". `tie_questions` counts
+    those that got a second question because they were tied. `cached` counts scores from the score cache. `unreadable`
+    holds the reason of each missing one, by id; `previewed` the ids of those whose preview was shown for want of the
+    original. `middle` counts the candidates of the middle look ("matched", "missing", "damaged") and the queries that
+    it skipped. `seconds` are by stage: encode, search, maxsim, load, read, score.
     """
 
     queries: int = 0
@@ -37,8 +40,10 @@ class RunStats:
     cached: int = 0
     status: Counter[str] = field(default_factory=Counter)
     directions: Counter[str] = field(default_factory=Counter)
+    middle: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     unreadable: dict[str, MediaError] = field(default_factory=dict)
+    previewed: set[str] = field(default_factory=set)
 
     @classmethod
     def total(cls, many: Iterable[RunStats]) -> RunStats:
@@ -66,9 +71,11 @@ class RunStats:
         self.cached += other.cached
         self.status += other.status
         self.directions += other.directions
+        self.middle += other.middle
         for stage, spent in other.seconds.items():
             self.seconds[stage] += spent
         self.unreadable |= other.unreadable
+        self.previewed |= other.previewed
 
     def share(self, parts: int) -> defaultdict[str, float]:
         """Return the seconds of each stage, divided by `parts`."""
@@ -77,7 +84,7 @@ class RunStats:
     @property
     def scored(self) -> int:
         """Return the number of candidates with a score."""
-        return self.status["ok"]
+        return sum(self.status[one] for one in SCORED)
 
     @property
     def pairs_per_second(self) -> float | None:
@@ -94,12 +101,15 @@ class RunStats:
                 "retrieved": self.retrieved,
                 "requested": self.requested,
                 "scored": self.scored,
+                **({"bounded": bounded} if (bounded := self.status["bounded"]) else {}),
                 "missing": self.status["missing"],
                 "failed": self.status["failed"] + self.status["parse_error"],
                 "parse_errors": self.status["parse_error"],
                 "asked_again": self.tie_questions,
                 "remembered": self.cached,
                 "reasons": dict(Counter(error.reason for error in self.unreadable.values())),
+                **({"previews": len(self.previewed)} if self.previewed else {}),
+                **({"middle_look": dict(self.middle)} if self.middle else {}),
             },
             "seconds": {stage: round(spent, 4) for stage, spent in self.seconds.items()},
             "pairs_per_second": round(rate, 2) if (rate := self.pairs_per_second) else None,

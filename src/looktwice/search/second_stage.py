@@ -13,8 +13,9 @@ from typing import Any
 
 from looktwice.errors import UsageError
 from looktwice.rank import Fusion, below, fuse, tied_at_the_top
-from looktwice.rank.budget import BLOCK, blended, chance_of_change
+from looktwice.rank.budget import BLOCK, blended, chance_of_a_miss
 from looktwice.rank.calibration import source_of
+from looktwice.rank.missing import keep_places
 from looktwice.score.readout.probability import concatenate
 from looktwice.search.examples import score_each
 from looktwice.search.mllm_reranker import MllmReranker
@@ -23,7 +24,7 @@ from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.run_record import RunStats
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import CandidateRef, LoadError
-from looktwice.types import Candidate, Hit, Item, PairScores
+from looktwice.types import SCORED, Candidate, Hit, Item, PairScores
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class SecondStage:
     ) -> None:
         if config.budget.epsilon is not None and reranker.listwise:
             raise UsageError(
-                "--budget auto scores in several calls, but --score-mode choice needs all candidates in one; "
-                "use --budget all."
+                "A budget that stops early scores in several calls, but the score mode choice needs all candidates in "
+                "one; use the budget all."
             )
         self.reranker, self.loader, self.config, self.depth = reranker, loader, config, depth
         self.first_pass = first_pass
@@ -89,9 +90,9 @@ class SecondStage:
         stats.directions[inferred(query, candidates)] += 1
         request = _Request(query, shortlist, candidates, top, stats)
         if self.first_pass is not None:
-            return Reranked(self._cascade(request, self.first_pass), stats)
+            return Reranked(_shown(self._cascade(request, self.first_pass), stats), stats)
         scores = self._score_all(request) if self.config.budget.epsilon is None else self._score_blocks(request)
-        return Reranked(self._fuse(request, scores), stats)
+        return Reranked(_shown(self._fuse(request, scores), stats), stats)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the second stage for a run's manifest."""
@@ -108,7 +109,7 @@ class SecondStage:
         return self._score(request, request.candidates, self.loader)
 
     def _score_blocks(self, request: _Request) -> PairScores | None:
-        """Score blocks in coarse order. Stop when the chance that the rest changes the top is below ε."""
+        """Score blocks in coarse order. Stop when the chance of missing a relevant one for the top is below ε."""
         scores: PairScores | None = None
         for start in range(0, len(request.candidates), BLOCK):
             block = self._score(request, request.candidates[start : start + BLOCK], self.loader)
@@ -118,14 +119,14 @@ class SecondStage:
         return scores
 
     def _chance(self, request: _Request, scores: PairScores) -> float:
-        """Estimate the chance that an unscored candidate would enter the top."""
+        """Estimate the chance that an unscored candidate is relevant and would enter the top."""
         config, shortlist = self.config, request.shortlist
         assert config.calibration is not None
-        done = [i for i, status in enumerate(scores.status) if status == "ok"]
+        done = [i for i, status in enumerate(scores.status) if status in SCORED]
         seen = [(blended(shortlist[i], config.fusion), float(scores.p[i])) for i in done]
         left = shortlist[len(scores.p) : len(request.candidates)]
         best = max(candidate.coarse for candidate in shortlist)
-        return chance_of_change(seen, left, best, config.budget.top or request.top, config.fusion, config.calibration)
+        return chance_of_a_miss(seen, left, best, config.budget.top or request.top, config.fusion, config.calibration)
 
     def _cascade(self, request: _Request, first_pass: CandidateLoader) -> list[Hit]:
         """Score all from coarse tokens, and the best of them again. The others rank below."""
@@ -138,7 +139,8 @@ class SecondStage:
         first = [_explain(h, coarse_rank=_rank(before[h.id]), rough_p=before[h.id].p) for h in seen]
         done = {hit.id for hit in first}
         rest = [_explain(self._explained(h), look="rough") if h.scored else h for h in coarse if h.id not in done]
-        return below(first, rest)
+        gone = {h.id: _rank(before[h.id]) for h in coarse if h.status == "missing"}
+        return keep_places(below(first, rest), gone)
 
     def _score(
         self, request: _Request, candidates: Sequence[CandidateRef | LoadError], loader: CandidateLoader
@@ -190,6 +192,11 @@ def _parts(hit: Hit, fusion: Fusion, p: float) -> dict[str, Any]:
     if not fusion.maxsim:
         return own
     return own | {"from_maxsim": fusion.known(hit.coarse, hit.maxsim) - own["from_coarse"]}
+
+
+def _shown(hits: list[Hit], stats: RunStats) -> list[Hit]:
+    """Say of which hits the model saw a preview, as the original was not at hand."""
+    return [_explain(hit, image="preview") if hit.id in stats.previewed else hit for hit in hits]
 
 
 def _explain(hit: Hit, **more: Any) -> Hit:

@@ -56,6 +56,11 @@ class CandidateLoader:
         """Return a loader of the files of a folder, by the ids that indexing it would give."""
         return cls(in_folder(folder, urls))
 
+    @property
+    def codec(self) -> str:
+        """Return the codec as it was asked for."""
+        return self._codec
+
     def find(self, ids: Sequence[str]) -> list[CandidateRef | LoadError]:
         """Return the place of each candidate, in order."""
         if self._resolve is None:

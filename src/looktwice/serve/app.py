@@ -14,21 +14,22 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 
 from looktwice import __version__
 from looktwice.score import Scorer
-from looktwice.serve import problems, strict_json
+from looktwice.serve import problems
 from looktwice.serve.guard import Guard
 from looktwice.serve.problems import Problem
-from looktwice.serve.routes import health, pairs, search, tables
+from looktwice.serve.routes import browse, explain, health, items, pairs, search, tables
 from looktwice.serve.schemas import ErrorBody
 from looktwice.serve.service import Service
 from looktwice.serve.settings import Settings
 
 log = logging.getLogger("looktwice.serve")
 STATIC = Path(__file__).parent / "static"
-ROUTERS = (search.router, pairs.router, tables.router, health.router)
+ROUTERS = (search.router, explain.router, pairs.router, items.router, tables.router, browse.router, health.router)
 ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}}
 
 
@@ -51,9 +52,7 @@ def create_app(settings: Settings, scorer: Scorer | None = None) -> FastAPI:
         responses=ERRORS,
     )
     app.state.service = service
-    app.router.route_class = StrictRoute
     for router in ROUTERS:
-        router.route_class = StrictRoute
         app.include_router(router)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -62,30 +61,6 @@ def create_app(settings: Settings, scorer: Scorer | None = None) -> FastAPI:
         app.mount("/", Page(directory=STATIC, html=True), name="page")
     app.add_middleware(Guard, settings=settings, observe=service.metrics.observe)
     return app
-
-
-class StrictRequest(Request):
-    """A request whose JSON is parsed strictly, beside the loop if it is long."""
-
-    async def json(self) -> Any:
-        """Return the value of the body. Raises Problem."""
-        if not hasattr(self, "_json"):
-            data = await self.body()
-            parse = strict_json.parse
-            self._json = parse(data) if len(data) < 100_000 else await asyncio.to_thread(parse, data)
-        return self._json
-
-
-class StrictRoute(APIRoute):
-    """A route that reads StrictRequests."""
-
-    def get_route_handler(self) -> Callable[[Request], Any]:
-        handle = super().get_route_handler()
-
-        async def strict(request: Request) -> Response:
-            return await handle(StrictRequest(request.scope, request.receive))
-
-        return strict
 
 
 class Page(StaticFiles):
@@ -132,12 +107,20 @@ async def _invalid(request: Request, error: Any) -> Response:
     return await _problem(request, problem)
 
 
+def _methods(request: Request) -> set[str]:
+    """Return the methods of all routes of an address."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    return {method for one in routes if one.matches(request.scope)[0] != Match.NONE for method in one.methods or ()}
+
+
 async def _http(request: Request, error: Any) -> Response:
     if isinstance(cause := error.__cause__, Problem):  # FastAPI wraps what a body's parser raises
         return await _problem(request, cause)
+    status, headers, allowed = error.status_code, dict(error.headers or {}), _methods(request)
+    if status in (404, 405) and allowed and request.method not in allowed:  # the page's mount knows files only
+        status, headers = 405, {"Allow": ", ".join(sorted(allowed))}
     texts = {404: "There is nothing here.", 405: "This address has no such method."}
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
-    problem = Problem(
-        error.status_code, code, texts.get(error.status_code, "The request cannot be read."), None, error.headers
+    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "refused")
+    return await _problem(
+        request, Problem(status, code, texts.get(status, "The request cannot be read."), None, headers)
     )
-    return await _problem(request, problem)

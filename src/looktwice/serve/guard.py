@@ -25,10 +25,10 @@ from looktwice.serve.settings import LOOPBACK, Settings, is_loopback
 log = logging.getLogger("looktwice.serve")
 access = logging.getLogger("looktwice.serve.access")
 
-Scope: TypeAlias = MutableMapping[str, Any]
+AsgiScope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+App: TypeAlias = Callable[[AsgiScope, Receive, Send], Awaitable[None]]
 
 HEALTH = frozenset({"/healthz", "/readyz"})
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -55,7 +55,7 @@ class Guard:
         self._keys = [_digest(key.get_secret_value().encode()) for key in settings.api_keys]
         self._hosts = {host.strip("[]").lower() for host in (*LOOPBACK, settings.host)}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -64,7 +64,7 @@ class Guard:
             return
         await _Exchange(self, scope, receive, send).run()
 
-    def check(self, scope: Scope, headers: dict[str, str]) -> None:
+    def check(self, scope: AsgiScope, headers: dict[str, str]) -> None:
         """Raise Problem for a request that must not reach a route."""
         self._check_host(headers)
         if _path(scope) in HEALTH:
@@ -104,7 +104,7 @@ class Guard:
         if name.lower() not in self._hosts and not is_loopback(name):
             raise Problem(421, "wrong_host", "This server answers to the names of its own machine only.")
 
-    def _check_origin(self, scope: Scope, headers: dict[str, str]) -> None:
+    def _check_origin(self, scope: AsgiScope, headers: dict[str, str]) -> None:
         """Refuse what another site's page makes a browser send; CORS alone would only hide the answer."""
         origin = headers.get("origin")
         if origin is None or origin in self.settings.cors:
@@ -122,7 +122,7 @@ class Guard:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, guard: Guard, scope: AsgiScope, receive: Receive, send: Send) -> None:
         self.guard, self.scope, self._receive, self._send = guard, scope, receive, send
         self.headers = _headers(scope["headers"])
         given = self.headers.get("x-request-id", "")
@@ -235,12 +235,12 @@ def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
 
 
-def _path(scope: Scope) -> str:
+def _path(scope: AsgiScope) -> str:
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", "")) or "/"
 
 
-def _keep_escapes(scope: Scope) -> None:
+def _keep_escapes(scope: AsgiScope) -> None:
     """Route by the path as it was sent, so that an id may hold a slash (%2F); routes decode their own parts."""
     raw: bytes = scope.get("raw_path") or b""
     if b"/v1/tables/" in raw:

@@ -11,8 +11,6 @@ from looktwice.sources.uri import is_url
 from looktwice.store import TableReader
 from looktwice.types import Candidate, Hit
 
-_OWN = ("status", "coarse_rank", "entropy", "off_mass", "calibrated")
-
 
 class HitMaker:
     """Makes the JSON of hits of one table."""
@@ -39,15 +37,14 @@ class HitMaker:
 
     def _hit(self, hit: Hit, row: Mapping[str, Any]) -> dict[str, Any]:
         made_of = dict(hit.explain or {})
-        status = made_of.get("status", "not scored")
-        maxsim = getattr(hit, "maxsim", None)
+        status = hit.status
         made: dict[str, Any] = {
             "id": hit.id,
             "rank": hit.rank,
             "score": hit.score,
             "coarse": hit.coarse,
             "coarse_rank": made_of.get("coarse_rank", hit.rank),
-            "maxsim": maxsim,
+            "maxsim": hit.maxsim,
             "maxsim_rank": made_of.get("maxsim_rank"),
             "p": hit.p,
             "calibrated": made_of.get("calibrated"),
@@ -58,10 +55,10 @@ class HitMaker:
             "metadata": row.get("metadata", {}),
             "text": row.get("text"),
             "preview": preview_link(self.table, hit.id, row.get("sha256")),
-            "folded": made_of.get("folded"),
+            "folded": list(hit.folded) or None,
         }
         if self.explain:
-            made["explain"] = plain({k: v for k, v in made_of.items() if k not in _OWN})
+            made["explain"] = plain(made_of)
         return made
 
 

@@ -12,7 +12,7 @@ from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout import probability
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.serve.device_queue import DeviceQueue, current
-from looktwice.types import Encoder, EncoderInfo, FloatArray, Item, PairScores, TokensInfo, VisualTokens
+from looktwice.types import SCORED, Encoder, EncoderInfo, FloatArray, Item, PairScores, TokensInfo, VisualTokens
 
 if TYPE_CHECKING:
     import torch
@@ -125,7 +125,7 @@ def block_rows(scores: PairScores, ids: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {
             "id": name,
-            "p": known(scores.p[i]) if scores.status[i] == "ok" else None,
+            "p": known(scores.p[i]) if scores.status[i] in SCORED else None,
             "off_mass": known(scores.off_mass[i]),
             "entropy": known(scores.entropy[i]),
             "status": scores.status[i],

@@ -29,7 +29,8 @@ class Settings(BaseModel):
     tables: tuple[Path, ...] = ()
     mllm: str | None = "tiny-vl"
     prompt: str = "auto"
-    fusion: str = "0.5"
+    fusion: str = "auto"
+    maxsim: int = Field(0, ge=0)
     shortlist: int = Field(100, ge=1)
     codec: str = "auto"
     missing_tokens: str = "encode"
@@ -104,6 +105,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_local(settings: Settings) -> bool:
+    """Return whether only people at this machine can call, who may then see paths of its files."""
+    return is_loopback(settings.host) and not settings.api_keys and not settings.cors
 
 
 def read_keys(path: Path) -> tuple[SecretStr, ...]:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Container, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from looktwice.errors import MediaError, UsageError
-from looktwice.sources import Source, Unreadable, Urls, images, scan
+from looktwice.sources import Source, Unreadable, Urls, file_uri, images, read_uri, scan
+from looktwice.sources.reading import NEWEST, Reading
 from looktwice.types import Item
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class Queries:
@@ -90,3 +96,24 @@ def load_query(source: Source) -> Item:
         return Item(source.id, text=source.text)
     image, _ = images.load(data)
     return Item(source.id, image, source.text, source.metadata, source.uri, hashlib.sha256(data).hexdigest())
+
+
+def read_alike(query: Item, reading: Reading) -> Item:
+    """Return a query whose image was read as the items of a table were: from its file, else reduced in memory.
+
+    The second look gets the query itself, with its whole image.
+    """
+    image = query.image
+    if image is None or (reading.version == NEWEST and reading.factor(image.size) == 1):
+        return query
+    return replace(query, image=_read_again(query, reading) or images.reduced(image, reading))
+
+
+def _read_again(query: Item, reading: Reading) -> Image | None:
+    if query.uri is None or query.sha256 is None:
+        return None
+    uri = query.uri if "://" in query.uri else file_uri(query.uri)
+    try:
+        return images.load(read_uri(uri, sha256=query.sha256), reading)[0]
+    except MediaError:  # a pipe, a URL, a file that is gone
+        return None

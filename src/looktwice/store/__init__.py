@@ -12,11 +12,12 @@ from looktwice.store.conditions import Where, compile_where
 from looktwice.store.group import TableGroup
 from looktwice.store.lance import batched, is_in
 from looktwice.store.ledger import Ledger, LedgerEntry, LedgerReader
-from looktwice.store.location import LocalFolder, Location
+from looktwice.store.location import LocalFolder, Location, exists
 from looktwice.store.maintenance import bytes_below
 from looktwice.store.manifest import Manifest
+from looktwice.store.previews import PreviewRow
 from looktwice.store.reader import Snapshot, TableReader
-from looktwice.store.schema import Row, TokenRow, check_metadata, metadata_json, parse_columns
+from looktwice.store.schema import Row, TokenRow, metadata_json, parse_columns, unfit
 from looktwice.store.table import Table
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LocalFolder",
     "Location",
     "Manifest",
+    "PreviewRow",
     "Row",
     "Snapshot",
     "Table",
@@ -36,9 +38,10 @@ __all__ = [
     "Where",
     "batched",
     "bytes_below",
-    "check_metadata",
     "compile_where",
+    "exists",
     "is_in",
     "metadata_json",
     "parse_columns",
+    "unfit",
 ]

@@ -88,6 +88,15 @@ class Ledger(LedgerReader):
                 removed += self._delete(where)
         return removed
 
+    def clear_ids(self, root: str, ids: Sequence[str], stages: Sequence[str]) -> int:
+        """Delete the failures of the items `ids` of one root, in these stages. Return how many were deleted."""
+        removed = 0
+        with self._writing(), plain_errors(self._place, "clearing the ledger"):
+            for part in batched(ids, _CHUNK):
+                where = f"{is_in('item_id', part)} AND {is_in('root', [root])} AND {is_in('stage', stages)}"
+                removed += self._delete(where)
+        return removed
+
     def clear_items(self, rows: Iterable[Mapping[str, str]]) -> None:
         """Delete the failures of these items (id, uri, root), by their uri or their id."""
         by_root: dict[str, list[str]] = defaultdict(list)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from looktwice.errors import StoreError, UsageError
+from looktwice.errors import Damaged, UsageError
 from looktwice.files import demand_plain, read_own, write_whole
 
 LOCK = ".writer.lock"
@@ -39,7 +39,7 @@ class Location(Protocol):
         ...
 
     def read_bytes(self, name: str, limit: int) -> bytes:
-        """Return a file's bytes. Raises FileNotFoundError, StoreError above `limit` bytes or if it is not a file."""
+        """Return a file's bytes. Raises FileNotFoundError, Damaged above `limit` bytes or if it is not a file."""
         ...
 
     def write_whole(self, name: str, data: bytes) -> None:
@@ -67,7 +67,7 @@ class Location(Protocol):
         ...
 
     def check(self, name: str) -> None:
-        """Raise StoreError if a folder contains links out of the table. Object storage has none."""
+        """Raise Damaged if a folder contains links out of the table. Object storage has none."""
         ...
 
 
@@ -80,6 +80,11 @@ def locate(path: str | Path | Location) -> Location:
             f"{path} is not on this machine; pass a local folder, as tables on object storage are not supported yet."
         )
     return LocalFolder(Path(path))
+
+
+def exists(path: str | Path | Location) -> bool:
+    """Return whether a place holds a table."""
+    return locate(path).exists("manifest.json")
 
 
 class LocalFolder:
@@ -131,13 +136,13 @@ class LocalFolder:
         demand_plain(self._at(name))
 
     def _at(self, name: str) -> Path:
-        """Return the path of a name. Raises StoreError if a folder on the way is a link."""
+        """Return the path of a name. Raises Damaged if a folder on the way is a link."""
         path = self.path / name
         for folder in path.parents:
             if folder == self.path:
                 break
             if folder.is_symlink():
-                raise StoreError(f"{folder} is a link; replace it with the folder itself.")
+                raise Damaged(f"{folder} is a link; replace it with the folder itself.")
         return path
 
 

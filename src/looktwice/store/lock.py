@@ -16,7 +16,7 @@ from threading import RLock
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from looktwice.errors import Locked, StoreError
+from looktwice.errors import Damaged, Locked, StoreError
 from looktwice.files import read_own
 from looktwice.store.location import Location
 
@@ -86,7 +86,7 @@ class WriterLock:
         with suppress(FileNotFoundError, NotADirectoryError):
             found = self._file.lstat()
             if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-                raise StoreError(f"{self._file} is a link or not a regular file, so it cannot be locked; remove it.")
+                raise Damaged(f"{self._file} is a link or not a regular file, so it cannot be locked; remove it.")
 
     def _sign(self) -> None:
         """Write the holder into the file, in filelock's format; without `flock`, filelock does it itself."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from looktwice.checked import demand, read_json
-from looktwice.errors import Mismatch, StoreError, UsageError
+from looktwice.errors import Damaged, Mismatch, StoreError, UsageError
+from looktwice.sources.reading import NEWEST, OLDEST
 from looktwice.store.location import Location
 from looktwice.types import EncoderInfo
 
@@ -33,12 +34,17 @@ _KINDS = {
     "encoder": {"name": str, "revision": str, "preprocessing": str, "dim": int, "queries?": (str, None)},
     "roots": [str],
     "dtypes?": [str],
+    "previews?": int,
+    "reading?": int,
     "index": (dict, None),
     "tokens": [{**dict.fromkeys(_TEXTS, str), "codebook_sha256": (str, None), "width": int, "levels": int}],
 }
 _INDEX = {"kind": str, **dict.fromkeys(_COUNTS, int), "recall": float}
 
 MOST_DIM = 2**16
+LEAST_SIDE, MOST_SIDE = 16, 4096
+"""Limits of the side of previews in pixels."""
+
 MOST_BYTES = 2**26
 """Largest manifest: a million roots of 60 characters."""
 
@@ -50,7 +56,8 @@ class Manifest:
     `roots`: the indexed uris. `index`: the measurements of `build_index`, None while search is exact. `tokens`: one
     mapping per token set, with at least its `tokens_key`. `dtypes`: the dtypes that the encoder computed in, usually
     one; empty for tables of versions that did not record it. `format`: the on-disk format, which may be an older one
-    until the next write.
+    until the next write. `reading`: the version of the rules by which images become pixels, see `sources.reading`.
+    `previews`: the longest side of the previews in pixels, 0 for none; only written if it is set.
     """
 
     encoder: EncoderInfo
@@ -59,15 +66,19 @@ class Manifest:
     tokens: tuple[Mapping[str, Any], ...] = ()
     dtypes: tuple[str, ...] = ()
     format: int = FORMAT
+    reading: int = NEWEST
+    previews: int = 0
 
     def write(self, location: Location) -> None:
         """Replace the manifest of a table atomically. Raises like `files.write_whole`."""
         values = {**dataclasses.asdict(self), "encoder": self.encoder.record(), "needs": NEEDS}
+        if not self.previews:
+            del values["previews"]
         location.write_whole(NAME, json.dumps(values, indent=1, ensure_ascii=False).encode())
 
     @classmethod
     def read(cls, location: Location) -> Manifest:
-        """Read a table's manifest. Raises UsageError if it is missing or too old or new, StoreError if damaged."""
+        """Read a table's manifest. Raises UsageError if it is missing, too old or too new, Damaged otherwise."""
         try:
             values = read_json(location.read_bytes(NAME, MOST_BYTES))
         except FileNotFoundError:
@@ -77,7 +88,8 @@ class Manifest:
         except NotADirectoryError:
             raise UsageError(f"{location} is a file, but a looktwice table is a folder; pass the folder.") from None
         except (OSError, ValueError) as error:
-            raise StoreError(f"{location}/{NAME} cannot be read ({error}); restore it from a copy.") from error
+            kind = StoreError if isinstance(error, OSError) else Damaged
+            raise kind(f"{location}/{NAME} cannot be read ({error}); restore it from a copy.") from error
         found = values.get("format") if isinstance(values, dict) else None
         if type(found) is not int or found not in READABLE:
             read = " and ".join(map(str, READABLE))
@@ -96,9 +108,13 @@ class Manifest:
             if not 1 <= encoder.dim <= MOST_DIM:
                 raise ValueError(f"its vectors have {encoder.dim} dimensions")
         except (ValueError, TypeError) as error:
-            raise StoreError(f"{place}/{NAME} is damaged ({error}); restore it from a copy, or index again.") from error
+            raise Damaged(f"{place}/{NAME} is damaged ({error}); restore it from a copy, or index again.") from error
+        reading = values.get("reading", OLDEST)  # tables of versions that had one way to read images
+        if not OLDEST <= reading <= NEWEST:
+            raise UsageError(f"The images of {place} were read by rules {reading}; install a newer looktwice.")
         dtypes, sets = tuple(values.get("dtypes", ())), tuple(values["tokens"])
-        return cls(encoder, tuple(values["roots"]), values["index"], sets, dtypes, values["format"])
+        side = max(0, min(values.get("previews", 0), MOST_SIDE))
+        return cls(encoder, tuple(values["roots"]), values["index"], sets, dtypes, values["format"], reading, side)
 
     def check(self, encoder: EncoderInfo, place: object) -> None:
         """Raise Mismatch, with both names, unless `encoder` is the one whose vectors are in the table."""

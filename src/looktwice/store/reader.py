@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from looktwice.errors import UnknownName
-from looktwice.store import ann, maintenance, matrix, tokens
+from looktwice.store import ann, deleted, maintenance, matrix, previews, tokens
 from looktwice.store.conditions import Where
 from looktwice.store.empty import why_empty
+from looktwice.store.extras import open_extras
 from looktwice.store.lance import batched, filtering, is_in, plain_errors
 from looktwice.store.ledger import LedgerReader
 from looktwice.store.location import Location
@@ -22,7 +23,7 @@ from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared, filte
 from looktwice.store.search import Space, find_images
 
 if TYPE_CHECKING:
-    from looktwice.types import Candidate, FloatArray
+    from looktwice.types import Candidate, Encoder, FloatArray
 
 _CHUNK = 2000
 
@@ -33,6 +34,8 @@ class TableReader:
     A single call answers from one version. Several calls answer from the same version on a `Snapshot` only: a `Table`
     moves on with every write through it.
     """
+
+    encoder: Encoder | None = None
 
     def __init__(self, location: Location, database: Any, matrices: MatrixCache | None = None) -> None:
         self.location = location
@@ -55,12 +58,17 @@ class TableReader:
                 manifest = Manifest.read(self.location)
                 # New handles, because another thread may still be reading through the old ones.
                 tokens_, items, failures = map(self._database.open_table, ("tokens", "items", "ledger"))
+                extras = open_extras(self.location, self._database)
                 if Manifest.read(self.location) == manifest:
                     break
         self.manifest, self._items, self._tokens, self._failures = manifest, items, tokens_, failures
+        self._extras: dict[str, Any] = extras
         self._schema = self._items.schema
         self.columns = declared(self._schema)
         self.filters = filterable(self._schema)
+
+    def follow(self) -> None:
+        """Move to the newest version, where this view may move at all."""
 
     def __len__(self) -> int:
         with plain_errors(self.path, "counting items"):
@@ -118,6 +126,13 @@ class TableReader:
         rows: list[dict[str, Any]] = self._lookup(ids, list(columns)).to_pylist()
         return rows
 
+    def page(self, offset: int, limit: int, columns: Sequence[str] = ("id",)) -> list[dict[str, Any]]:
+        """Return chosen columns of `limit` items from the `offset`-th on, in the order in which they are stored."""
+        with plain_errors(self.path, "reading items"):
+            found = self._items.search().select(list(columns)).offset(offset).limit(limit)
+            rows: list[dict[str, Any]] = found.to_arrow().to_pylist()
+        return rows
+
     def find_images(self, hashes: Iterable[str]) -> list[Row]:
         """Return the rows whose bytes have one of these SHA-256 sums; of rows with the same text, only one."""
         with plain_errors(self.path, "reading items"):
@@ -136,9 +151,31 @@ class TableReader:
         """Return 16 hex digits over the ids, bytes and texts of all items, independent of their order."""
         return maintenance.digest(self.rows(["id", "sha256", "text"]))
 
+    def preview(self, item_id: str, sha256: str | None = None) -> bytes | None:
+        """Return the small WebP of an item's image, None if the table keeps none. `sha256` saves a look-up."""
+        with plain_errors(self.path, "reading a preview"):
+            if sha256 is None:
+                sha256 = next((row["sha256"] for row in self.lookup([item_id], ["sha256"])), "")
+            return previews.read(self._extras.get(previews.NAME), item_id, sha256)
+
+    def previewed(self, ids: Iterable[str]) -> dict[str, str]:
+        """Return id -> SHA-256 of the image for those of `ids` that have a preview."""
+        with plain_errors(self.path, "reading previews"):
+            return previews.hashes(self._extras.get(previews.NAME), ids)
+
+    def deleted(self, items: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Return those of the items (root, id) that were deleted on purpose and have not come back."""
+        with plain_errors(self.path, "reading what was deleted"):
+            return deleted.find(self._extras.get(deleted.NAME), items)
+
     def read_codes(self, ids: Sequence[str], tokens_key: str) -> list[TokenRow | None]:
         """Return the visual tokens of `ids` in their order; None for an item without tokens of this set."""
         return tokens.read_codes(self._tokens, self.path, ids, tokens_key)
+
+    @property
+    def tokens_version(self) -> int:
+        """Return a number that changes with every write to the stored tokens."""
+        return int(self._tokens.version)
 
     def pending_tokens(self, tokens_key: str) -> Iterator[list[str]]:
         """Yield, in batches, the ids of images that still need tokens of this set."""
@@ -167,6 +204,8 @@ class TableReader:
             "items": len(self),
             "failed": len(self.ledger),
             "tokens": int(self._tokens.count_rows()),
+            "previews": {"side": self.manifest.previews, "count": self._count_extra(previews.NAME)},
+            "deleted": self._count_extra(deleted.NAME),
             "encoder": {"name": encoder.name, "revision": encoder.revision, "dim": encoder.dim},
             "dtypes": list(self.manifest.dtypes),
             "roots": list(self.manifest.roots),
@@ -180,6 +219,9 @@ class TableReader:
     def export(self, target: str | Path) -> Path:
         """Write vectors, ids and metadata to a .parquet file, or items.parquet in a folder. Return the file's path."""
         return maintenance.export(self._items, Path(target), self.manifest.encoder.dim)
+
+    def _count_extra(self, name: str) -> int:
+        return int(self._extras[name].count_rows()) if name in self._extras else 0
 
     def _space(self) -> Space:
         dim, index = self.manifest.encoder.dim, self.manifest.index

@@ -91,10 +91,17 @@ def stored_dim(dim: int) -> int:
     return -(-dim // 8) * 8
 
 
-def items_schema(dim: int, columns: Mapping[str, type]) -> Any:
+def column_fields(columns: Mapping[str, type]) -> list[Any]:
+    """Return the Arrow fields of metadata columns."""
     import pyarrow as pa
 
     kinds = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+    return [pa.field(name, kinds[kind]) for name, kind in columns.items()]
+
+
+def items_schema(dim: int, columns: Mapping[str, type]) -> Any:
+    import pyarrow as pa
+
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
@@ -105,7 +112,7 @@ def items_schema(dim: int, columns: Mapping[str, type]) -> Any:
             pa.field("height", pa.int32()),
             pa.field("text", pa.string()),
             pa.field("metadata", pa.string()),
-            *(pa.field(name, kinds[kind]) for name, kind in columns.items()),
+            *column_fields(columns),
             pa.field("vector", pa.list_(pa.float16(), stored_dim(dim))),
             pa.field("indexed_at", pa.timestamp("ms", tz="UTC")),
         ]
@@ -154,26 +161,22 @@ def metadata_json(metadata: Mapping[str, Any]) -> str:
 
 
 def column_values(metadata: Mapping[str, Any], columns: Mapping[str, type]) -> dict[str, Any]:
-    """Return the declared columns of one item, None for missing keys. Raises UsageError for a wrong type."""
-    values = {}
-    for name, kind in columns.items():
-        value = metadata.get(name)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if value is not None and type(value) is not kind:
-            raise UsageError(f"Column {name} holds {kind.__name__}, but this item has {value!r}; correct its metadata.")
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise UsageError(
-                f"Column {name} holds 64-bit whole numbers, but this item has {value!r}; correct its metadata."
-            )
-        values[name] = value
-    return values
+    """Return the declared columns of one item, None for a missing key or a value that does not fit."""
+    return {name: _fitted(metadata.get(name), kind) for name, kind in columns.items()}
 
 
-def check_metadata(metadata: Mapping[str, Any], columns: Mapping[str, type]) -> None:
-    """Raise UsageError if metadata is not JSON or does not fit the declared columns."""
-    metadata_json(metadata)
-    column_values(metadata, columns)
+def unfit(metadata: Mapping[str, Any], columns: Mapping[str, type]) -> list[str]:
+    """Return the columns for which an item has a value of another type; they are null in its row."""
+    values = column_values(metadata, columns)
+    return [name for name in columns if metadata.get(name) is not None and values[name] is None]
+
+
+def _fitted(value: Any, kind: type) -> Any:
+    if kind is float and type(value) is int:
+        return float(value) if abs(value) < 2**1023 else None
+    if type(value) is not kind or (type(value) is int and not -(2**63) <= value < 2**63):
+        return None
+    return value
 
 
 def check_rows(rows: Sequence[Row], dim: int) -> None:

@@ -6,22 +6,29 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import UsageError, demand_list
-from looktwice.store import ann, maintenance, tokens
+from looktwice.store import ann, deleted, maintenance, previews, tokens
+from looktwice.store.columns import create_columns, fill_columns, new_columns
 from looktwice.store.conditions import Where
 from looktwice.store.create import create_tables, open_location
+from looktwice.store.extras import make_extra
 from looktwice.store.lance import batched, connect, filtering, is_in, plain_errors, refuse_forked
 from looktwice.store.ledger import Ledger
 from looktwice.store.location import Location, locate
 from looktwice.store.lock import WriterLock
-from looktwice.store.manifest import FORMAT
+from looktwice.store.manifest import FORMAT, LEAST_SIDE, MOST_SIDE
 from looktwice.store.migrate import migrate
+from looktwice.store.previews import PreviewRow
 from looktwice.store.reader import Snapshot, TableReader
 from looktwice.store.schema import Row, TokenRow, check_rows, rows_to_arrow
-from looktwice.types import EncoderInfo
+from looktwice.types import Encoder, EncoderInfo
+
+if TYPE_CHECKING:
+    from looktwice.indexing.upserting import UpsertReport
 
 _CHUNK, _AT_ONCE = 2000, 100_000
 
@@ -29,14 +36,16 @@ _CHUNK, _AT_ONCE = 2000, 100_000
 class Table(TableReader):
     """One folder with items, their vectors, their tokens and a ledger. Get one with `create` or `open`.
 
-    A table object sees the version at its opening or at the last write through it. `snapshot` returns the newest
-    version, whoever wrote it. Threads may share a table object, but only one of them may write at a time.
+    A table object sees the version at its opening, or at the last write or search through it. `snapshot` returns the
+    newest version, whoever wrote it. Threads may share a table object, but only one of them may write at a time.
+    `encoder` is the one that `upsert` uses, once it is loaded.
     """
 
     def __init__(self, location: Location) -> None:
         with plain_errors(location, "opening the table"):
             database = connect(location)
         super().__init__(location, database)
+        self.placement: Mapping[str, str] = {}
         self._lock = WriterLock(location)
         self.ledger: Ledger = Ledger(location, lambda: self._failures, self.writer)
 
@@ -47,14 +56,49 @@ class Table(TableReader):
         encoder: EncoderInfo,
         columns: Mapping[str, type] | None = None,
         roots: Sequence[str] = (),
+        previews: int = 0,
     ) -> Table:
-        """Create an empty table; `columns` are metadata keys to filter on. Raises UsageError if the path is in use."""
-        return cls(create_tables(locate(path), encoder, columns or {}, roots))
+        """Create an empty table; `columns` are metadata keys to filter on. Raises UsageError if the path is in use.
+
+        `previews` is the longest side of the previews that it keeps, in pixels; 0 for none.
+        """
+        return cls(create_tables(locate(path), encoder, columns or {}, roots, previews))
 
     @classmethod
     def open(cls, path: str | Path | Location, encoder: EncoderInfo | None = None) -> Table:
         """Open a table. Raises UsageError if it does not exist, Mismatch if another encoder made it."""
         return cls(open_location(locate(path), encoder))
+
+    @classmethod
+    def open_or_create(
+        cls,
+        path: str | Path | Location,
+        encoder: str | Encoder = "tiny-clip",
+        *,
+        columns: Mapping[str, type] | None = None,
+        previews: int = 512,
+        **placement: str,
+    ) -> Table:
+        """Open a table, or create an empty one for an encoder, given by name or loaded; add `columns` that it lacks.
+
+        A new table keeps previews of `previews` pixels; see `create`. `placement` is `device` and `dtype` of the
+        encoder, which loads when it is first used. Raises Mismatch if another encoder made the table.
+        """
+        table: Table = _upserting().open_or_create(path, encoder, columns or {}, previews, placement)
+        return table
+
+    def upsert(self, items: Iterable[Mapping[str, Any]], *, wait: float = 0, **how: Any) -> UpsertReport:
+        """Insert items, or update those whose id is known; return the counts, and the failures one by one.
+
+        An item is a dict: "id", "image" (a path, a PIL image, a NumPy array, bytes, a binary file or a data URI),
+        "text" and "metadata". What is not given stays as it is; metadata is replaced as a whole. Nothing is encoded
+        unless image or text have changed. A new key of the metadata with a number, a text or a bool becomes a column.
+
+        `wait` are the seconds to wait for another writer; `how` are `batch_size`, `threads` and `progress`, as in
+        `index`. Raises Locked, and like `index`; after any error the table is whole and the same call goes on.
+        """
+        report: UpsertReport = _upserting().upsert(self, items, wait=wait, **how)
+        return report
 
     def snapshot(self) -> Snapshot:
         """Return the newest version as a view that never changes; this takes a few milliseconds at most."""
@@ -77,6 +121,10 @@ class Table(TableReader):
             finally:
                 self._writes += 1
 
+    def follow(self) -> None:
+        """Move to the newest version, whoever wrote it; this takes a few milliseconds."""
+        self._open_newest()
+
     def refresh(self) -> None:
         """Move to the newest version. Deprecated: use `snapshot`."""
         warnings.warn("Table.refresh is deprecated; use Table.snapshot().", DeprecationWarning, stacklevel=2)
@@ -86,20 +134,38 @@ class Table(TableReader):
         """Write rows in one atomic commit; a row with a known id replaces it and drops tokens of other bytes.
 
         Raises UsageError, and writes nothing, for a row that cannot be stored: a vector of another length, zero or not
-        finite; a repeated id; metadata that does not fit a declared column.
+        finite; a repeated id; metadata that is not JSON. A value that does not fit its column is null there.
         """
         if not rows:
             return
         check_rows(rows, self.manifest.encoder.dim)
         data = rows_to_arrow(rows, self._schema, self.columns)
         with self.writer(), plain_errors(self.path, "adding items"):
-            tokens.drop_stale(self._tokens, {row.id: row.sha256 for row in rows})
+            fresh = {row.id: row.sha256 for row in rows}
+            tokens.drop_stale(self._tokens, fresh)
+            previews.drop_stale(self._extras.get(previews.NAME), fresh)
             self._items.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
+            deleted.forget(self._extras.get(deleted.NAME), ((row.root, row.id) for row in rows))
             maintenance.tidy_after_write(self._items, len(rows))
 
-    def delete(self, ids: Iterable[str] | None = None, *, where: Where | None = None) -> int:
-        """Delete items by id or by filter, with their tokens and ledger lines. Return how many were deleted.
+    def put_previews(self, rows: Sequence[PreviewRow]) -> None:
+        """Write previews in one atomic commit; they replace those of the same items."""
+        if rows:
+            with self.writer(), plain_errors(self.path, "writing previews"):
+                previews.put(self._extra(previews.NAME), rows)
 
+    def note_previews(self, side: int) -> None:
+        """Keep previews of `side` pixels from now on, 0 for none. Raises UsageError outside 16 to 4,096."""
+        if side and not LEAST_SIDE <= side <= MOST_SIDE:
+            raise UsageError(f"A preview has {LEAST_SIDE} to {MOST_SIDE:,} pixels a side, or 0 for none, not {side}.")
+        with self.writer():
+            if side != self.manifest.previews:
+                self._note(previews=side)
+
+    def delete(self, ids: Iterable[str] | None = None, *, where: Where | None = None, remember: bool = True) -> int:
+        """Delete items by id or by filter, with all that belongs to them. Return how many were deleted.
+
+        With `remember`, the next `index` does not bring them back from their folder or list.
         The items go last, in commits of 100,000 ids: after an interruption the same call finishes the work.
         """
         if (ids is None) == (where is None):
@@ -111,12 +177,29 @@ class Table(TableReader):
                 found = self._lookup(ids or (), columns)
             else:
                 found = self._items.search().where(sql).select(columns).to_arrow()
+            if remember and len(found):
+                deleted.remember(self._extra(deleted.NAME), found.to_pylist())
             for part in found.to_batches(_CHUNK):
+                previews.drop(self._extras.get(previews.NAME), part["id"].to_pylist())
                 self.ledger.clear_items(part.to_pylist())
                 self._tokens.delete(is_in("id", part["id"].to_pylist()))
             for some in batched(found["id"].to_pylist(), _AT_ONCE):
                 self._items.delete(is_in("id", some))
         return len(found)
+
+    def add_columns(self, columns: Mapping[str, type]) -> dict[str, int]:
+        """Make columns of metadata keys, filled from the stored metadata; return how many values did not fit each.
+
+        Such a value is null in the column and stays in the metadata. A column that exists is filled where it has gaps,
+        so that an interrupted call can be repeated. Raises UsageError for a name that cannot be a column, or that is
+        one of another type.
+        """
+        with self.writer(), plain_errors(self.path, "adding columns"):
+            added = new_columns(columns, self.columns)
+            if added:
+                create_columns(self._items, added)
+                self._open_newest()
+            return fill_columns(self._items, columns)
 
     def compact(self, purge: bool = False) -> None:
         """Merge small files, update the index and delete versions older than a week.
@@ -126,12 +209,13 @@ class Table(TableReader):
         """
         with self.writer(), plain_errors(self.path, "compacting"):
             if not purge:
-                for handle in (self._items, self._tokens, self._failures):
+                for handle in self._handles():
                     maintenance.tidy(handle)
                 return
             self._items = maintenance.rewrite(self._database, self._items)
             self._tokens = maintenance.rewrite(self._database, self._tokens)
             self._failures = maintenance.rewrite(self._database, self._failures)
+            self._extras = {name: maintenance.rewrite(self._database, one) for name, one in self._extras.items()}
             if self.manifest.index is not None:
                 self.build_index()
             self.build_keys()
@@ -139,7 +223,7 @@ class Table(TableReader):
     def tidy(self) -> None:
         """Compact if it pays: after many small files, or many rows that the index does not cover yet."""
         with self.writer(), plain_errors(self.path, "tidying up"):
-            for handle in (self._items, self._tokens, self._failures):
+            for handle in self._handles():
                 if maintenance.is_untidy(handle):
                     maintenance.tidy(handle)
 
@@ -161,6 +245,8 @@ class Table(TableReader):
         with self.writer(), plain_errors(self.path, "indexing keys"):
             ann.build_keys(self._items, ["id", "sha256"])
             ann.build_keys(self._tokens, ["key"])
+            if previews.NAME in self._extras:
+                ann.build_keys(self._extras[previews.NAME], ["id"])
 
     def put_codes(self, rows: Sequence[TokenRow]) -> None:
         """Write visual tokens in one atomic commit; they replace those of the same item and token set."""
@@ -188,8 +274,23 @@ class Table(TableReader):
             if (merged, dtypes) != (before.roots, before.dtypes):
                 self._note(roots=merged, dtypes=dtypes)
 
+    def _handles(self) -> list[Any]:
+        return [self._items, self._tokens, self._failures, *self._extras.values()]
+
+    def _extra(self, name: str) -> Any:
+        """Return the handle of a table that exists only once it is needed."""
+        if name not in self._extras:
+            made = make_extra(self.location, self._database, name)
+            self._extras = {**self._extras, name: made}
+        return self._extras[name]
+
     def _note(self, **changes: Any) -> None:
         changed = replace(self.manifest, **changes)
         with plain_errors(self.path, "writing the manifest"):
             changed.write(self.location)
         self.manifest = changed
+
+
+def _upserting() -> Any:
+    """Return the flow that fills tables from memory: the one step upwards, so that people meet a single `Table`."""
+    return import_module("looktwice.indexing.upserting")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from looktwice.errors import StoreError, UsageError
+from looktwice.errors import Damaged, UsageError
 from looktwice.store.lance import batched, is_in, plain_errors
 from looktwice.store.location import Location
 from looktwice.store.schema import TokenRow, tokens_schema
@@ -79,14 +79,14 @@ def put_codebook(location: Location, data: bytes) -> str:
 def read_codebook(location: Location, sha256: str) -> bytes:
     """Return a stored codebook. Raises StoreError if it is missing or damaged."""
     if not _HASH.fullmatch(sha256):  # a stranger's manifest may name any file
-        raise StoreError(f"{location} names a codebook {sha256[:80]!r}, which is not a SHA-256; make the tokens again.")
+        raise Damaged(f"{location} names a codebook {sha256[:80]!r}, which is not a SHA-256; make the tokens again.")
     with plain_errors(location, "reading a codebook"):
         try:
             data = location.read_bytes(f"{CODEBOOKS}/{sha256}", MOST_CODEBOOK_BYTES)
         except FileNotFoundError:
-            raise StoreError(f"{location} has lost its codebook {sha256[:12]}; make the tokens again.") from None
+            raise Damaged(f"{location} has lost its codebook {sha256[:12]}; make the tokens again.") from None
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise StoreError(f"The codebook {sha256[:12]} of {location} is damaged; make the tokens again.")
+        raise Damaged(f"The codebook {sha256[:12]} of {location} is damaged; make the tokens again.")
     return data
 
 

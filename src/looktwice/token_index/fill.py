@@ -22,6 +22,7 @@ from looktwice.score import TokenMaker
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import LedgerEntry, TokenRow
 from looktwice.token_index.pictures import Encoded, Progress, encode_pictures, sample_tokens
+from looktwice.token_index.rarity import refresh
 from looktwice.token_index.sets import TokenSet, demand_tokens, load_set, make_set, matching
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def add_tokens(
         run = _Run(table, maker, progress or (lambda _: None), max_failures, urls)
         run.begin(codec, codebook, train_tokens, seed)
         run.encode()
+        run.note_rarity()
         if run.commits > MANY_COMMITS:
             table.compact()
         table.build_keys()
@@ -159,6 +161,11 @@ class _Run:
                         f"looktwice ledger {self.table.path}."
                     )
         self.commits += batch.commit()
+
+    def note_rarity(self) -> None:
+        """Store the sample that the middle look measures rarity on."""
+        assert self.set is not None
+        refresh(self.table, self.set)
 
     def _count(self, done: Encoded | LooktwiceError) -> None:
         if isinstance(done, LooktwiceError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,7 +34,8 @@ def run(
     shortlist: options.Shortlist = 50,
     no_rerank: options.NoRerank = False,
     rerank: options.Rerank,
-    fusion: options.Fusion = "0.5",
+    middle: options.Middle,
+    fusion: options.Fusion = "auto",
     ties: options.Ties = "default",
     codec: options.Codec = "auto",
     compute: options.Compute,
@@ -55,12 +56,14 @@ def run(
       looktwice eval run table --table photos.lt --queries queries.jsonl --qrels qrels.txt
     """
     name = benchmark_name(dataset)
-    refuse_options(ctx, name, no_rerank)
+    refuse_options(ctx, name, no_rerank and not middle.maxsim)
     from looktwice.experiment import Plan
     from looktwice.rank import Ties
 
     compute.set_threads()
-    look = None if no_rerank else rerank.load(compute)  # refuse a wrong setting before reading any file
+    look = (
+        None if no_rerank and not middle.maxsim else rerank.load(compute)
+    )  # refuse a wrong setting before reading any file
     rule = str(Ties.parse(ties))
     folder = benchmark.folder(name, into)
     opened = benchmark.open(name, folder, urls.allowed)
@@ -68,7 +71,8 @@ def run(
         look = load_rerank(rerank, compute, opened)
     encoder = _encoder(benchmark, compute)
     where = compute.placement
-    plan = Plan(encoder, look, fusion, rule, shortlist, codec, tune_on, urls=urls.allowed, **where)
+    own: dict[str, Any] = {"maxsim": middle.maxsim or 0, "maxsim_codec": middle.maxsim_codec, "rerank": not no_rerank}
+    plan = Plan(encoder, look, fusion, rule, shortlist, codec, tune_on, urls=urls.allowed, **own, **where)
     _run(opened, folder, plan, benchmark.table, json)
 
 

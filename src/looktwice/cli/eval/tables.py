@@ -24,6 +24,14 @@ def tell(record: Mapping[str, Any]) -> None:
         )
     if record["groups"]:
         _tell_groups(record["groups"], names[0], [row["system"] for row in record["systems"]])
+    if "confidence" in record:
+        _tell_confidence(record["confidence"])
+
+
+def _tell_confidence(found: Mapping[str, Mapping[str, float]]) -> None:
+    names = list(next(iter(found.values())))
+    rows = [[system, *(number(values[name]) for name in names)] for system, values in found.items()]
+    table(["ranking", *(f">{name}" for name in names)], rows, title="first answers by confidence")
 
 
 def _tell_loss(loss: Mapping[str, float], second: Mapping[str, Any]) -> None:

@@ -45,6 +45,9 @@ class Dataset:
     `measures` are the benchmark's own; it reports the first one. `groups` are further sets of labels, each measured
     like the whole. With `candidates`, a query chooses only among its own items, whose order does not count. `depth` is
     the length of the benchmark's lists. `notes` record the counts and any difference from the published set.
+
+    `means` are groups whose figure is the mean of those of other groups. With `confidence`, GAP and ACC are reported
+    too (see `evaluate.confidence`), and queries without labels are asked.
     """
 
     name: str
@@ -57,3 +60,5 @@ class Dataset:
     candidates: Mapping[str, tuple[str, ...]] | None = None
     prompt: str = "auto"
     notes: tuple[str, ...] = ()
+    means: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    confidence: bool = False

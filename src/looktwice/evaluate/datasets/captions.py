@@ -8,7 +8,8 @@
 Karpathy's files: {"images": [{"filename", "filepath"?, "split", "sentences": [{"raw"}]}]}; only the first five captions
 count, as in RetLLM and CLIP (a few COCO images have six or seven). ShareGPT4V's: [{"image", "conversations":
 [{"from", "value"}]}]; the caption is the value from "gpt". `t2i` searches images with captions, `i2t` captions with
-images. The papers' R@k is `success@k`.
+images. Of an Urban1K file only the first line counts, as in the code of Long-CLIP and RetLLM. The papers' R@k is
+`success@k`.
 """
 
 from __future__ import annotations
@@ -94,10 +95,16 @@ def _urban(layout: FileLayout) -> Captioned:
     for number, image in enumerate(sorted(images.glob("*.jpg"))):
         caption = captions / f"{image.stem}.txt"
         if caption.is_file():
-            found.append(_captioned(layout, image, caption, [caption.read_text("utf-8", "replace")], number))
+            found.append(_captioned(layout, image, caption, [_first_line(caption)], number))
         else:
             layout.missing(f"caption/{caption.name}")
     return found
+
+
+def _first_line(path: Path) -> str:
+    """Return the first line of a caption file, which is all that Long-CLIP's and RetLLM's code reads."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.readline()
 
 
 def _captioned(

@@ -30,7 +30,9 @@ def read_cirr(root: Path, partial: bool = False, subset: bool = False) -> Datase
     split = layout.file("cirr", "image_splits", "split.rc2.val.json")
     layout.check()
     paths = layout.json(split, dict)
-    items = {name: layout.picture(root / layout.get(paths, name, str, split, name), name) for name in paths}
+    below = root / "cirr" / "img_raw"  # its README's place for images; NLVR2's own folders have them beside cirr
+    images = below if below.is_dir() else root
+    items = {name: layout.picture(images / layout.get(paths, name, str, split, name), name) for name in paths}
     queries, qrels = [], {}
     groups: dict[str, tuple[str, ...]] = {}
     for number, entry in enumerate(layout.json(captions, list)):
@@ -41,7 +43,7 @@ def read_cirr(root: Path, partial: bool = False, subset: bool = False) -> Datase
         )
         if not {reference, target} <= items.keys():
             layout.broken(captions, where, "images of the split", (reference, target))
-        queries.append(Query(layout.picture(root / paths[reference], name, text)))
+        queries.append(Query(layout.picture(images / paths[reference], name, text)))
         qrels[name] = {target: 1, reference: -1}
         if subset:
             groups[name] = _others(layout, captions, where, entry, reference, target)

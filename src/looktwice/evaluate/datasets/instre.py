@@ -4,7 +4,8 @@
     ROOT/INSTRE-S1/…, ROOT/INSTRE-S2/…, ROOT/INSTRE-M/…
 
 Layout as VISSL's InstreDataset reads it. Queries are whole images, as there. mAP over the list cut at 1,000
-(`mAP@1k`, MLLM-ILR) and at 100 (ELViS); the full-list mAP of older papers is `AP` with a depth of 27,293.
+(`mAP@1k`, MLLM-ILR) and at 100 (ELViS); the full-list mAP of older papers is `trapAP` with a depth of 27,293: the
+code of diffusion retrieval takes trapezoids, as for ROxford.
 """
 
 from __future__ import annotations

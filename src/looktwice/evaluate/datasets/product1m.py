@@ -19,8 +19,12 @@ FETCH = "The lists are linked from github.com/zhanxlin/Product1M; the images are
 LISTS = {part: f"product1m_{part}_ossurl_v2" for part in ("gallery", "test")}
 
 
-def read(root: Path, partial: bool = False) -> Dataset:
-    """Read Product1M's test queries and gallery."""
+def read(root: Path, partial: bool = False, own: bool = False) -> Dataset:
+    """Read Product1M's test queries and gallery; with `own`, labels and measures of its own evaluation script.
+
+    The script takes a gallery image's first label only, and divides each sum of precisions by the number of hits found
+    (`foundAP@k`). ELViS and MLLM-ILR take all labels and min(|G|, 100).
+    """
     layout = FileLayout("Product1M", root, FETCH, partial)
     files = {part: layout.file(f"{name}.txt") for part, name in LISTS.items()}
     folders = {part: layout.folder(name) for part, name in LISTS.items()}
@@ -30,11 +34,20 @@ def read(root: Path, partial: bool = False) -> Dataset:
     queries = [Query(layout.picture(folders["test"] / f"{name}.jpg", name)) for name, _ in rows["test"]]
     layout.count("gallery", len(items), None)
     layout.count("queries", len(queries), None)
-    shows = by_label((name, label) for name, labels in rows["gallery"] for label in labels)
+    shows = by_label((name, label) for name, labels in rows["gallery"] for label in (labels[:1] if own else labels))
     qrels = {name: {item: 1 for label in labels for item in shows.get(label, [])} for name, labels in rows["test"]}
-    measures = ("mAP@100", "oracle@100", "success@1")
+    measures = ("foundAP@100", "foundAP@50", "foundAP@10") if own else ("mAP@100", "oracle@100", "success@1")
+    layout.notes.append("each gallery image's first label only, as its own script" if own else "all labels, as ELViS")
     return layout.finish(
-        Dataset("Product1M", items, queries, qrels, measures, prompt="object", notes=tuple(layout.notes))
+        Dataset(
+            "Product1M, own measure" if own else "Product1M",
+            items,
+            queries,
+            qrels,
+            measures,
+            prompt="object",
+            notes=tuple(layout.notes),
+        )
     )
 
 

@@ -26,7 +26,10 @@ COUNTS: dict[str, int | None] = {
 
 
 def read(root: Path, partial: bool = False) -> Dataset:
-    """Read all seven files; groups are Add, Replace and Swap, and each kind."""
+    """Read all seven files; groups are the kinds, and Add, Replace and Swap as means of their kinds.
+
+    The tables of papers have these means. The groups "by question" weigh every question alike.
+    """
     layout = FileLayout("SugarCrepe", root, FETCH, partial)
     paths = {kind: layout.file(f"{kind}.json") for kind in COUNTS}
     layout.folder("val2017")
@@ -52,8 +55,9 @@ def read(root: Path, partial: bool = False) -> Dataset:
             right[name], options[name] = offered[captions.index(right_one)].id, tuple(o.id for o in offered)
             kinds[name] = kind
     qrels = relevant(right.items())
-    groups = by_query(qrels, {name: kind.split("_")[0].capitalize() for name, kind in kinds.items()})
+    groups = by_query(qrels, {name: f"{_family(kind)} by question" for name, kind in kinds.items()})
     groups |= by_query(qrels, kinds)
+    families = dict.fromkeys(map(_family, COUNTS))
     return layout.finish(
         Dataset(
             "SugarCrepe",
@@ -65,8 +69,13 @@ def read(root: Path, partial: bool = False) -> Dataset:
             groups=groups,
             candidates=options,
             notes=tuple(layout.notes),
+            means={name: tuple(kind for kind in COUNTS if _family(kind) == name) for name in families},
         )
     )
+
+
+def _family(kind: str) -> str:
+    return kind.split("_")[0].capitalize()
 
 
 def _shuffled(name: str, *texts: str) -> list[str]:

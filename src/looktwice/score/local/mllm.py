@@ -28,10 +28,7 @@ class Mllm:
 
         2604.13268, image preparation.
         """
-        if self.resolution is None or max(image.size) == self.resolution:
-            return image
-        width, height = (max(1, side * self.resolution // max(image.size)) for side in image.size)
-        return image.resize((width, height))
+        return image if self.resolution is None else scaled(image, self.resolution)
 
     @property
     def resampler(self) -> str:
@@ -46,6 +43,14 @@ class Mllm:
         settings = {k: v for k, v in processor.to_dict().items() if not k.startswith("_") and "type" not in k}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
         return f"{kind}:{digest}" + (f"@{self.resolution}" if self.resolution else "")
+
+
+def scaled(image: Image, longer: int) -> Image:
+    """Scale an image up or down to this longer side; the other side is rounded down."""
+    if max(image.size) == longer:
+        return image
+    width, height = (max(1, side * longer // max(image.size)) for side in image.size)
+    return image.resize((width, height))
 
 
 def keep_budget(processor: Any, resolution: int) -> None:

@@ -33,7 +33,8 @@ class Retrace:
     early-exit entropy above `gamma` (in [0, 1]: top 10 logits, divided by ln 10). `tokens` names the images that Z
     holds: "last" the one that stands last, "all" every token of the pair, text included. `positions`: from the
     candidate on, or all. `match`: Δ is scaled to FFN's size token by token (L2 norm), over the pair as a whole (mean
-    magnitude), or not. `scaled`: keys and values are first scaled to the size of the layer's own weights. `phi` false
+    magnitude), or not. `scaled`: keys and values are first scaled to the size of the layer's own weights; the keys to
+    those of `keys`, the gate's (RetLLM's code) or the up projection's (MemVR's code). `phi` false
     leaves φ out. `normed`: the final norm goes before the early exit. `remember` false: while a number is written, Z is
     the token just written.
     """
@@ -47,6 +48,7 @@ class Retrace:
     positions: Literal["candidate", "all"] = "all"
     match: Literal["token", "pair", "none"] = "pair"
     scaled: bool = True
+    keys: Literal["gate", "up"] = "gate"
     phi: bool = True
     normed: bool = False
     remember: bool = True
@@ -99,8 +101,8 @@ PRESETS: Mapping[str, Retrace] = {
         Retrace("causal-dynamic", 0.3, positions="candidate", match="token"),
         Retrace("paper", 0.3),
         Retrace("paper-literal", 0.3, match="none", scaled=False),
-        Retrace("memvr-llava", 0.12, tokens="last", phi=False, normed=True),
-        Retrace("memvr-qwen", 0.28, window=(9 / 32, 16 / 32)),
+        Retrace("memvr-llava", 0.12, tokens="last", keys="up", phi=False, normed=True),
+        Retrace("memvr-qwen", 0.28, window=(9 / 32, 16 / 32), keys="up"),
         Retrace("released-code", 0.12, window=(5 / 28, 16 / 28), tokens="all", remember=False),
     )
 }

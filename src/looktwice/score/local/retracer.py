@@ -50,7 +50,8 @@ class Retracer:
         layers = list(getattr(self.decoder, "layers", ()))
         self.static, self.probes = _places(spec, len(layers))
         self.mlps = {at: getattr(layers[at], "mlp", None) for at in self._acting}
-        wrong = [at for at, mlp in self.mlps.items() if not (hasattr(mlp, "gate_proj") and hasattr(mlp, "down_proj"))]
+        needed = (f"{spec.keys}_proj", "down_proj")
+        wrong = [at for at, mlp in self.mlps.items() if not all(hasattr(mlp, name) for name in needed)]
         if any(hasattr(part, "experts") for at, mlp in self.mlps.items() for part in (mlp, layers[at])):
             raise UsageError(
                 f"Retrace {spec} needs one feed-forward layer per place, but layers of {mllm.name} send each token to "
@@ -192,7 +193,8 @@ class Retracer:
         if not self.spec.scaled:
             return z, z
         if at not in self._sizes:  # weights never change, so their sizes are measured once
-            sizes = [float(part.weight.abs().float().mean()) for part in (mlp.gate_proj, mlp.down_proj)]
+            parts = getattr(mlp, f"{self.spec.keys}_proj"), mlp.down_proj
+            sizes = [float(part.weight.abs().float().mean()) for part in parts]
             self._sizes[at] = (sizes[0], sizes[1])
         size = mean_size(z, there).clamp_min(TINY)
         key, value = self._sizes[at]

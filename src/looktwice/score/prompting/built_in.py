@@ -18,8 +18,9 @@ from looktwice.types import Item
 _KINDS = {
     "name?": str,
     "segments": [(str, dict)],
-    "labels": [{"name": str, "value": float, "variants?": (list, str)}],
+    "labels": (list, dict),
 }
+_LABELS = [{"name": str, "value": float, "variants?": (list, str)}]
 _SEGMENT = {"part?": str, "before?": str, "after?": str, "optional?": bool}
 
 
@@ -56,21 +57,24 @@ def read(path: Path) -> Prompt:
     """Read a prompt from a file of `name`, `segments` and `labels`.
 
     A segment is a string (a part such as "query.image", or literal text) or a table {part, before, after, optional}. A
-    label is a table {name, value, variants}; without variants, its name is its one spelling.
+    label is a table {name, value, variants}; without variants, its name is its one spelling. Labels may also be one
+    table of names and values.
     """
     try:
         text = path.read_text(encoding="utf-8")
         body = tomllib.loads(text) if path.suffix == ".toml" else read_json(text)
         demand(body, _KINDS, "it")
         segments = tuple(_segment(s) for s in body["segments"])
-        labels = tuple(_label(x) for x in body["labels"])
+        labels = tuple(_label(x) for x in _labels(body["labels"]))
         return Prompt(str(body.get("name", path.stem)), segments, labels)
     except OSError as error:
         raise UsageError(f"The prompt file {path} cannot be read: {error.strerror or error}.") from error
     except UsageError:
         raise
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"The prompt file {path} is not valid ({error}); give it `segments` and `labels`.") from error
+        raise UsageError(
+            f"The prompt file {path} is not valid ({error}); see how one looks: looktwice models prompt object --show"
+        ) from error
 
 
 def _segment(value: str | Mapping[str, Any]) -> Segment:
@@ -82,6 +86,15 @@ def _segment(value: str | Mapping[str, Any]) -> Segment:
     return Segment(
         "", value["part"], str(value.get("before", "")), str(value.get("after", "")), bool(value.get("optional"))
     )
+
+
+def _labels(given: Any) -> list[dict[str, Any]]:
+    """Return labels as a list of tables, also from the short form {name: value}."""
+    listed = [{"name": name, "value": value} for name, value in given.items()] if isinstance(given, dict) else given
+    if isinstance(given, dict):
+        demand(given, dict.fromkeys(given, float), "labels")
+    demand(listed, _LABELS, "labels")
+    return list(listed)
 
 
 def _label(value: Mapping[str, Any]) -> Label:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from looktwice.errors import ModelError, UsageError
-from looktwice.types import PairScores, Status
+from looktwice.types import SCORED, PairScores, Status
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,10 +104,10 @@ def checked(scores: PairScores, n: int, name: str) -> PairScores:
     known = np.isfinite(scores.p)
     if np.any((scores.p[known] < 0) | (scores.p[known] > 1 + 1e-6)):
         raise ModelError(f"The scorer {name} gave a p outside 0 and 1; scale its scores to probabilities.")
-    if all(known[i] or one != "ok" for i, one in enumerate(scores.status)):
+    if all(known[i] or one not in SCORED for i, one in enumerate(scores.status)):
         return scores
     status: tuple[Status, ...] = tuple(
-        "failed" if one == "ok" and not known[i] else one for i, one in enumerate(scores.status)
+        "failed" if one in SCORED and not known[i] else one for i, one in enumerate(scores.status)
     )
     return replace(scores, status=status)
 
@@ -123,15 +123,32 @@ def scatter(n: int, labels: int, parts: Sequence[tuple[Sequence[int], PairScores
     """Put rows scored in any order back in their places; rows that no part covers get the status `rest`."""
     out = blank(n, labels, rest)
     status = list(out.status)
+    bounds = np.full((n, 2), np.nan, dtype=np.float32) if any(part.bounds is not None for _, part in parts) else None
     for rows, part in parts:
         index = list(rows)
         if not index:
             continue
         for name in ("p", "label_logits", "entropy", "off_mass", "argmax_id"):
             getattr(out, name)[index] = getattr(part, name)
+        if bounds is not None and part.bounds is not None:
+            bounds[index] = part.bounds
         for row, value in zip(index, part.status, strict=True):
             status[row] = value
-    return PairScores(out.p, out.label_logits, out.entropy, out.off_mass, out.argmax_id, tuple(status))
+    return PairScores(out.p, out.label_logits, out.entropy, out.off_mass, out.argmax_id, tuple(status), bounds)
+
+
+def select(scores: PairScores, rows: Sequence[int]) -> PairScores:
+    """Return these rows of `scores`, in this order."""
+    at = list(rows)
+    return PairScores(
+        p=scores.p[at],
+        label_logits=scores.label_logits[at],
+        entropy=scores.entropy[at],
+        off_mass=scores.off_mass[at],
+        argmax_id=scores.argmax_id[at],
+        status=tuple(scores.status[i] for i in at),
+        bounds=None if scores.bounds is None else scores.bounds[at],
+    )
 
 
 def concatenate(first: PairScores, second: PairScores) -> PairScores:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from looktwice.serve import problems
 from looktwice.serve.problems import Problem
 from looktwice.serve.service import service_of
+from looktwice.serve.strict_route import StrictRoute
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], route_class=StrictRoute)
 
 
 @router.get("/healthz", summary="Say that the process is alive.")
@@ -29,7 +30,7 @@ async def readyz(request: Request) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-@router.get("/metrics", summary="Measure the server, for Prometheus.")
+@router.get("/metrics", response_class=PlainTextResponse, summary="Measure the server, for Prometheus.")
 async def metrics(request: Request) -> Response:
     """Return all measurements in Prometheus' text format."""
     return Response(service_of(request).metrics.text(), media_type="text/plain; version=0.0.4")

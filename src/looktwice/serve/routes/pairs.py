@@ -26,9 +26,10 @@ from looktwice.serve.pairs import (
 )
 from looktwice.serve.problems import Problem
 from looktwice.serve.service import Service, service_of
-from looktwice.types import Item, PairScores
+from looktwice.serve.strict_route import StrictRoute
+from looktwice.types import SCORED, Item, PairScores
 
-router = APIRouter(tags=["pairs"])
+router = APIRouter(tags=["pairs"], route_class=StrictRoute)
 
 
 @router.post("/v1/rerank", response_model=shapes.RerankResponse, summary="Rank documents for a query.")
@@ -176,19 +177,19 @@ def _rows(scores: PairScores | None) -> list[dict[str, Any]]:
     if scores is None:
         return []
     return [
-        {"score": known(p)} if status == "ok" else {"score": None, "error": status}
+        {"score": known(p)} if status in SCORED else {"score": None, "error": status}
         for p, status in zip(scores.p, scores.status, strict=True)
     ]
 
 
-def _answers(questions: Sequence[shapes.Question], scores: PairScores) -> list[dict[str, Any]]:
+def _answers(questions: Sequence[shapes.PredicateQuestion], scores: PairScores) -> list[dict[str, Any]]:
     answers = []
     for i, question in enumerate(questions):
         off = known(scores.off_mass[i])
         answer = {"type": "predicate", "name": question.name, "probability": known(scores.p[i])}
         answer |= {"label_mass": None if off is None else 1 - off, "off_mass": off}
         answers.append(
-            answer if scores.status[i] == "ok" else {**answer, "probability": None, "error": scores.status[i]}
+            answer if scores.status[i] in SCORED else {**answer, "probability": None, "error": scores.status[i]}
         )
     return answers
 

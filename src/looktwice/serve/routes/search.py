@@ -12,32 +12,36 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from looktwice.serve.jobs import Job
 from looktwice.serve.problems import Problem
-from looktwice.serve.schemas import SearchRequest, SearchResponse
-from looktwice.serve.searching import Search
+from looktwice.serve.schemas import Example, SearchRequest, SearchResponse
+from looktwice.serve.searching import Asked, Search
 from looktwice.serve.service import Service, service_of
+from looktwice.serve.strict_route import StrictRoute
+from looktwice.serve.tables import ServedTable
 from looktwice.types import Item
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 
-@router.post("/v1/search", response_model=SearchResponse, summary="Search a table.", tags=["search"])
-async def search(asked: SearchRequest, request: Request) -> Response:
+STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+
+
+@router.post("/v1/search", response_model=SearchResponse, responses=STREAM, summary="Search a table.", tags=["search"])
+async def search(body: SearchRequest, request: Request) -> Response:
     """Find the items nearest to a query, and let the model look at the best of them again.
 
     With `stream` the answer is a row of server-sent events: `first` at once, `scores` block by block, then `end`, or
     `error`.
     """
     service = service_of(request)
-    served = service.tables.get(asked.table)
-    _check_sizes(service, asked)
-    query = await _query(service, asked)
-    depth = asked.shortlist or service.settings.shortlist
-    pairs = min(depth, len(served.reader())) if asked.rerank and service.reranker is not None else 0
-    key = ("search", served.name, hashlib.sha256(asked.model_dump_json().encode()).digest())
-    work = Search(service, served, asked, query).run
-    if not asked.stream:
-        return JSONResponse(await service.answer(request, key, pairs, asked.timeout_s, work))
-    context = service.job(key, pairs, asked.timeout_s, work)
+    served = service.tables.get(body.table)
+    _check_sizes(service, body)
+    asked = await service.quick(_read, service, body)
+    pairs = await service.quick(_pairs, service, served, body) * asked.positive
+    key = ("search", served.name, hashlib.sha256(body.model_dump_json().encode()).digest())
+    work = Search(service, served, body, asked).run
+    if not body.stream:
+        return JSONResponse(await service.answer(request, key, pairs, body.timeout_s, work))
+    context = service.job(key, pairs, body.timeout_s, work)
     job = await context.__aenter__()  # a refusal is an answer of its own, before the stream begins
 
     async def events() -> AsyncIterator[bytes]:
@@ -62,18 +66,37 @@ def _event(name: str, data: Any) -> bytes:
     return f"event: {name}\ndata: {text}\n\n".encode()
 
 
-def _check_sizes(service: Service, asked: SearchRequest) -> None:
+def _pairs(service: Service, served: ServedTable, body: SearchRequest) -> int:
+    if not body.rerank or service.reranker is None:
+        return 0
+    return min(body.shortlist or service.settings.shortlist, len(served.reader()))
+
+
+def _check_sizes(service: Service, body: SearchRequest) -> None:
     most = service.settings.max_k
     for name in ("k", "shortlist"):
-        if (value := getattr(asked, name)) is not None and value > most:
+        if (value := getattr(body, name)) is not None and value > most:
             raise Problem(422, "too_many", f"{name} may be at most {most:,}.", name)
 
 
-async def _query(service: Service, asked: SearchRequest) -> Item | None:
-    """Return the query, or None for a stored item, which is read later."""
-    given = asked.query
+def _read(service: Service, request: SearchRequest) -> Asked:
+    """Read the images and texts of a request. Stored items are read later, by id."""
+    like = [_example(service, one, f"like.{number}") for number, one in enumerate(request.like)]
+    unlike = [_example(service, one, f"unlike.{number}") for number, one in enumerate(request.unlike)]
+    given = request.query
     if given.item is not None:
         if given.image is not None or given.text is not None:
             raise Problem(422, "too_many_queries", "query.item excludes query.image and query.text.", "query")
-        return None
-    return await service.quick(service.media.item, "query", given.image, given.text, "query")
+        return Asked({"item": given.item}, like, unlike)
+    if like and given.image is None and given.text is None:
+        return Asked(None, like, unlike)
+    return Asked(service.media.item("query", given.image, given.text, "query"), like, unlike)
+
+
+def _example(service: Service, given: str | Example, param: str) -> Item | dict[str, str]:
+    """Return an example: the id of a stored item, or an image."""
+    if isinstance(given, str):
+        return {"item": given}
+    if (given.id is None) == (given.image is None):
+        raise Problem(422, "wrong_example", "An example has either an id or an image.", param)
+    return {"item": given.id} if given.id is not None else service.media.item(param, given.image, None, param)

@@ -8,13 +8,18 @@ from urllib.parse import unquote
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
+from looktwice import __version__
+from looktwice.rank.calibration import Calibration
 from looktwice.serve.hits import plain
 from looktwice.serve.previews import preview
 from looktwice.serve.problems import Problem
-from looktwice.serve.service import service_of
+from looktwice.serve.service import Service, service_of
+from looktwice.serve.settings import is_local
+from looktwice.serve.strict_route import StrictRoute
 from looktwice.serve.tables import ServedTable
 
-router = APIRouter(tags=["tables"])
+router = APIRouter(tags=["tables"], route_class=StrictRoute)
+CURVE = 50  # points of a calibration's curve that the page draws between
 
 
 def named(part: str, param: str = "id") -> str:
@@ -30,7 +35,9 @@ async def tables(request: Request) -> Response:
     """Return every table with its number of items, columns and encoder."""
     service = service_of(request)
     found = await service.quick(lambda: [_about(served) for served in service.tables])
-    return JSONResponse({"tables": found})
+    for number, about in enumerate(found):
+        about |= {"default": number == 0, "writable": service.settings.allow_write}
+    return JSONResponse({"tables": found, "version": __version__, "mllm": _mllm(service)})
 
 
 @router.get("/v1/tables/{table}", summary="Describe one table.")
@@ -38,7 +45,8 @@ async def table(table: str, request: Request) -> Response:
     """Return counts, columns with their values, token sets and bytes of a table."""
     service = service_of(request)
     served = service.tables.get(named(table, "table"))
-    return JSONResponse(await service.quick(lambda: {**_about(served), **_details(served)}))
+    known = await service.quick(lambda: {**_about(served), **_details(served)})
+    return JSONResponse(known | _served(service, served))
 
 
 @router.get(
@@ -84,5 +92,37 @@ def _about(served: ServedTable) -> dict[str, Any]:
 
 def _details(served: ServedTable) -> dict[str, Any]:
     info = served.reader().info()
-    kept = ("failed", "tokens", "index", "token_sets", "bytes", "bytes_per_item", "dtypes")
+    kept = ("encoder", "format", "failed", "tokens", "index", "token_sets", "bytes", "bytes_per_item", "dtypes")
     return {name: plain(info[name]) for name in kept}
+
+
+def _served(service: Service, served: ServedTable) -> dict[str, Any]:
+    """Return how the server was set up for a table: what the page may ask for."""
+    settings, base = service.settings, served.retriever()
+    local = is_local(settings)
+    return {
+        "writable": settings.allow_write,
+        "mllm": _mllm(service),
+        "fusion": settings.fusion,
+        "shortlist": settings.shortlist,
+        "maxsim": served.newest().middle is not None,
+        "calibration": _calibration(base.config.calibration),
+        "limits": {
+            "k": settings.max_k,
+            "shortlist": min(settings.max_k, settings.max_queued_pairs),
+            "body": settings.max_body,
+        },
+        "local": local,
+        "path": str(served.path) if local else None,
+    }
+
+
+def _calibration(known: Calibration | None) -> dict[str, Any] | None:
+    if known is None:
+        return None
+    curve = [[n / CURVE, known.probability(n / CURVE)] for n in range(CURVE + 1)]
+    return {"method": known.method, "thresholds": dict(known.thresholds), "curve": curve}
+
+
+def _mllm(service: Service) -> str | None:
+    return None if service.reranker is None else plain(str(service.settings.mllm))

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import GALLERY
+from serving import GALLERY, Running
 
 from looktwice import Retriever
 
@@ -29,7 +29,7 @@ def library(drawings: Path) -> Retriever:
     return Retriever(drawings, scorer="tiny-vl")
 
 
-def test_hits_are_the_librarys(server: Any, library: Retriever, image_of: Named) -> None:
+def test_hits_are_the_librarys(server: Running, library: Retriever, image_of: Named) -> None:
     answer = server.post("/v1/search", {"query": {"image": image_of("scene-003.jpg")}, "k": 5})
     expected = library.search(GALLERY / "images" / "scene-003.jpg", k=5)
     assert answer.status_code == 200
@@ -44,14 +44,36 @@ def test_hits_are_the_librarys(server: Any, library: Retriever, image_of: Named)
     assert set(found["stages"]) >= {"encode", "search", "score"}
 
 
-def test_a_text_a_stored_item_and_a_first_look_alone(server: Any) -> None:
+def test_a_text_a_stored_item_and_a_first_look_alone(server: Running) -> None:
     text = server.post("/v1/search", {"query": {"text": "horse"}, "k": 3, "rerank": False}).json()["hits"]
     assert [hit["status"] for hit in text] == ["unscored"] * 3 and text[0]["p"] is None
-    item = server.post("/v1/search", {"query": {"item": "scene-007.jpg"}, "k": 1, "rerank": False}).json()["hits"]
-    assert item[0]["id"] == "scene-007.jpg" and item[0]["coarse"] == pytest.approx(1, abs=1e-3)
+    item = server.post("/v1/search", {"query": {"item": "scene-007.jpg"}, "k": 40, "rerank": False}).json()["hits"]
+    assert len(item) == 39 and "scene-007.jpg" not in {hit["id"] for hit in item}  # more like this: not itself
 
 
-def test_a_stream_tells_the_first_look_then_scores_then_the_end(server: Any, image_of: Named) -> None:
+def test_examples_to_be_like_and_unlike(server: Running, library: Retriever, image_of: Named) -> None:
+    names = ["scene-003.jpg", "scene-007.jpg"]
+    body = {"like": [names[0], {"image": image_of("scene-011.jpg")}], "unlike": [{"id": names[1]}], "k": 3}
+    found = server.post("/v1/search", {**body, "shortlist": 10}).json()["hits"]
+    like = [{"item": names[0]}, GALLERY / "images" / "scene-011.jpg"]
+    expected = Retriever(library.table, library.encoder, library.reranker, shortlist=10).search(
+        like=like, unlike=[{"item": names[1]}], k=3
+    )
+    assert [hit["id"] for hit in found] == [hit.id for hit in expected.hits]
+    assert [hit["p"] for hit in found] == pytest.approx([hit.p for hit in expected.hits], abs=2e-3)
+
+
+def test_filters_are_plain_data(server: Running) -> None:
+    asked = {"query": {"text": "a"}, "rerank": False, "k": 100}
+    found = server.post("/v1/search", {**asked, "where": {"id": ["scene-001.jpg", "scene-002.jpg"]}})
+    assert {hit["id"] for hit in found.json()["hits"]} == {"scene-001.jpg", "scene-002.jpg"}
+    wrong = server.post("/v1/search", {**asked, "where": {"id = 'a' OR 1": 1}})
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "unknown_name")
+    text = server.post("/v1/search", {**asked, "where": "id = 'scene-001.jpg'"})
+    assert text.status_code == 422
+
+
+def test_a_stream_tells_the_first_look_then_scores_then_the_end(server: Running, image_of: Named) -> None:
     body = {"query": {"image": image_of("scene-005.jpg")}, "k": 4}
     with server.client.stream("POST", "/v1/search", json={**body, "stream": True}) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -69,7 +91,7 @@ def test_a_stream_tells_the_first_look_then_scores_then_the_end(server: Any, ima
     assert end["hits"] == server.post("/v1/search", body).json()["hits"]
 
 
-def test_an_error_in_a_stream_is_its_last_event(server: Any) -> None:
+def test_an_error_in_a_stream_is_its_last_event(server: Running) -> None:
     body = {"query": {"item": "none.jpg"}, "stream": True}
     with server.client.stream("POST", "/v1/search", json=body) as response:
         assert [(name, data["error"]["code"]) for name, data in events(response)] == [("error", "unknown_item")]
@@ -92,7 +114,7 @@ def test_an_error_in_a_stream_is_its_last_event(server: Any) -> None:
         ({"query": {"image": "file:///etc/passwd"}}, 422, "bad_image", "query"),
     ],
 )
-def test_refusals_say_what_is_wrong(server: Any, body: Any, status: int, code: str, param: str | None) -> None:
+def test_refusals_say_what_is_wrong(server: Running, body: Any, status: int, code: str, param: str | None) -> None:
     answer = server.post("/v1/search", body)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (status, code, param), error
@@ -100,7 +122,7 @@ def test_refusals_say_what_is_wrong(server: Any, body: Any, status: int, code: s
     assert "Traceback" not in answer.text and "/work" not in answer.text and "/tmp" not in answer.text
 
 
-def test_identical_requests_in_work_are_answered_once(server: Any, image_of: Named) -> None:
+def test_identical_requests_in_work_are_answered_once(server: Running, image_of: Named) -> None:
     body = {"query": {"image": image_of("scene-021.jpg")}, "k": 3}
     before, shared = server.service.queue.pairs_done, server.service.jobs.shared
     found: list[Any] = []
@@ -114,12 +136,12 @@ def test_identical_requests_in_work_are_answered_once(server: Any, image_of: Nam
     assert joined >= 1 and done == 40 * (4 - joined)
 
 
-def test_tables_models_and_previews(server: Any) -> None:
+def test_tables_models_and_previews(server: Running) -> None:
     (table,) = server.client.get("/v1/tables").json()["tables"]
     assert (table["name"], table["items"], table["encoder"]) == ("photos", 40, "tiny-clip")
     assert server.client.get("/v1/tables/photos").json()["bytes"]["vectors"] > 0
     assert [row["id"] for row in server.client.get("/v1/models").json()["data"]] == ["tiny-vl", "tiny-clip"]
-    hit = server.post("/v1/search", {"query": {"item": "scene-001.jpg"}, "k": 1, "rerank": False}).json()["hits"][0]
+    hit = server.post("/v1/search", {"query": {"item": "scene-002.jpg"}, "k": 1, "rerank": False}).json()["hits"][0]
     shown = server.client.get(hit["preview"])
     assert shown.headers["content-type"] == "image/webp" and "immutable" in shown.headers["cache-control"]
     again = server.client.get(hit["preview"], headers={"If-None-Match": shown.headers["etag"]})
@@ -129,7 +151,7 @@ def test_tables_models_and_previews(server: Any) -> None:
     assert server.client.get("/v1/tables/photos/items/none/preview").status_code == 404
 
 
-def test_another_writer_shows_without_a_restart(server: Any, drawings: Path) -> None:
+def test_another_writer_shows_without_a_restart(server: Running, drawings: Path) -> None:
     from looktwice.store import Table
 
     other = Table.open(drawings)
@@ -144,7 +166,7 @@ def test_another_writer_shows_without_a_restart(server: Any, drawings: Path) -> 
     assert server.client.get("/v1/tables").json()["tables"][0]["items"] == 40
 
 
-def test_health_readiness_and_metrics(server: Any) -> None:
+def test_health_readiness_and_metrics(server: Running) -> None:
     assert server.client.get("/healthz").json() == {"status": "ok"}
     assert server.client.get("/readyz").json() == {"status": "ready"}
     text = server.client.get("/metrics").text
@@ -153,7 +175,7 @@ def test_health_readiness_and_metrics(server: Any) -> None:
     assert 'looktwice_request_total{method="POST",route="/v1/search",status="200"}' in text
 
 
-def test_a_data_uri_and_bare_base64_are_the_same_image(server: Any, image_of: Named) -> None:
+def test_a_data_uri_and_bare_base64_are_the_same_image(server: Running, image_of: Named) -> None:
     bare = image_of("scene-009.jpg")
     found = [
         server.post("/v1/search", {"query": {"image": image}, "k": 2, "rerank": False}).json()["hits"]

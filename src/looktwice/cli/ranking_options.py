@@ -1,0 +1,87 @@
+"""Options that decide the order of an answer: middle look, fusion, ties, budget. `options` hands them on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Fusion = Annotated[
+    str,
+    typer.Option(
+        "--fusion",
+        help="How scores are combined: λ in λ·coarse + (1−λ)·p, such as 0.5; p-only; rrf (reciprocal ranks); with "
+        "--maxsim also coarse=0.25,maxsim=0.25,p=0.5. auto: see `looktwice models fusion`.",
+    ),
+]
+Ties = Annotated[
+    str,
+    typer.Option(help="How equal scores are ordered: default, coarse, paper, repaired, released-code."),
+]
+Direction = Annotated[
+    str, typer.Option(help="Parts of queries and candidates to show: auto, or a pair such as text-to-image.")
+]
+
+
+@dataclass(frozen=True)
+class Middle:
+    """The middle look, between shortlist and second look."""
+
+    maxsim: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Re-order this many of the first look's best by their stored visual tokens first, such as 1000; "
+            "0: none [default: as `looktwice maxsim --keep` noted].",
+            show_default=False,
+        ),
+    ] = None
+    maxsim_codec: Annotated[
+        str,
+        typer.Option(help="Stored visual tokens for --maxsim: auto (those of --codec, or the only ones), or a codec."),
+    ] = "auto"
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """Return both, as arguments of Retriever."""
+        return {"maxsim": self.maxsim, "maxsim_codec": self.maxsim_codec}
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The rules that combine the scores into one order."""
+
+    fusion: Fusion = "auto"
+    ties: Ties = "default"
+    direction: Direction = "auto"
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """Return all of them, as arguments of Retriever."""
+        return {"fusion": self.fusion, "ties": self.ties, "direction": self.direction}
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """The share of a shortlist that gets the second look, and the hits that are shown."""
+
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="all; auto:0.01: stop when a relevant candidate is missed with a lower chance (needs --calibration); "
+            "cascade:pool2+pq8@20: score all from these stored tokens, and the best 20 again."
+        ),
+    ] = "all"
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file that `looktwice calibrate` made for these models.")
+    ] = None
+    min_precision: Annotated[
+        float | None, typer.Option(help="Show only hits with this precision, such as 0.95 (needs --calibration).")
+    ] = None
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """Return all of them, as arguments of Retriever."""
+        return {"budget": self.budget, "calibration": self.calibration, "min_precision": self.min_precision}

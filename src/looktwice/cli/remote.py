@@ -1,0 +1,118 @@
+"""Search by a running server: the same output and exit codes as a search of a folder, without loading a model."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+import typer
+
+from looktwice.cli.answers import show_hits
+from looktwice.cli.bare import bare_kind
+from looktwice.cli.console import note
+from looktwice.cli.summary import summarise
+from looktwice.errors import UsageError
+
+if TYPE_CHECKING:
+    from looktwice.cli.options import Output
+    from looktwice.cli.question import Question
+
+_ADDRESS = re.compile(r"(https?):/+([^/]+)(?:/(.*))?\Z", re.IGNORECASE)
+KNOWN = frozenset(
+    {
+        *("path", "query", "image", "text", "like", "unlike", "k", "shortlist", "where", "no_rerank", "prompt"),
+        *("fusion", "explain", "json"),
+    }
+)
+"""Parameters of `search` that a server takes."""
+
+
+def is_address(path: Path) -> bool:
+    """Return whether TABLE is the address of a server; a Path has lost one of its slashes.
+
+    >>> is_address(Path("http://127.0.0.1:8765")), is_address(Path("photos.lt"))
+    (True, False)
+    """
+    return _ADDRESS.match(str(path)) is not None
+
+
+def search(ctx: typer.Context, path: Path, question: Question, output: Output) -> None:
+    """Search by the server at `path`, and write its answer. Exits with code 3 if a candidate was not scored."""
+    _refuse_others(ctx)
+    url, table = _split(path)
+    fields: dict[str, Any] = {"table": table, "explain": True, "rerank": not ctx.params["no_rerank"]}
+    fields |= {name: _given(ctx, name) for name in ("prompt", "fusion", "shortlist")}
+    fields |= {"k": ctx.params["k"], "where": _filter(ctx.params["where"])}
+    fields |= {"like": _examples(question.like), "unlike": _examples(question.unlike)}
+    name, query = _query(question)
+    from looktwice.client import Client
+
+    with Client(url) as client:
+        answer = client.search(query, **fields)
+    show_hits(name, answer.hits, json=output.json, explain=output.explain)
+    sys.stdout.flush()
+    summarise(answer.manifest)
+    counts = answer.manifest["candidates"]
+    if counts["scored"] < counts["requested"]:
+        why = ", ".join(f"{count} {reason}" for reason, count in counts["reasons"].items()) or "no usable answer"
+        note(f"Not scored: {counts['requested'] - counts['scored']:,} candidates ({why}); they rank below the others.")
+        raise typer.Exit(3)
+
+
+def _filter(where: str | None) -> Mapping[str, Any] | None:
+    """Return a filter as a server takes it. Raises UsageError for SQL."""
+    if where is None:
+        return None
+    try:
+        found = json.loads(where)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError('A server takes filters as JSON only; write one such as: --where \'{"year": {">": 2020}}\'')
+    return found
+
+
+def _given(ctx: typer.Context, name: str) -> Any:
+    """Return the value of an option that was given, None for its default: the server has defaults of its own."""
+    source = ctx.get_parameter_source(name)
+    return ctx.params[name] if source is not None and source.name == "COMMANDLINE" else None
+
+
+def _split(path: Path) -> tuple[str, str | None]:
+    """Return the address of the server, and the table that its path names, if any."""
+    found = _ADDRESS.match(str(path))
+    assert found is not None
+    table = (found[3] or "").strip("/")
+    return f"{found[1].lower()}://{quote(found[2], safe='[]:@')}", unquote(table) or None
+
+
+def _query(question: Question) -> tuple[str, Any]:
+    """Return the query's name and what to send. Raises UsageError as for a folder."""
+    if question.query is not None:
+        if question.image is not None or question.text is not None:
+            raise UsageError("QUERY excludes --image and --text; give only one of them.")
+        image = bare_kind(question.query) == "image"
+        return question.query, {"image": Path(question.query)} if image else {"text": question.query}
+    given: dict[str, Any] = {} if question.text is None else {"text": question.text}
+    if question.image is not None:
+        given["image"] = question.image
+    if not given and not question.like:
+        raise UsageError("The query is missing; give an image file, a text, or examples with --like.")
+    return str(question.image or question.text or " + ".join(question.like or ())), given or None
+
+
+def _examples(names: list[str] | None) -> list[Any] | None:
+    """Return examples: an image if one names a file, else the id of an item."""
+    return None if not names else [Path(name) if Path(name).is_file() else name for name in names]
+
+
+def _refuse_others(ctx: typer.Context) -> None:
+    for option in ctx.command.params:
+        source = ctx.get_parameter_source(str(option.name))
+        if option.name not in KNOWN and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{option.opts[0]} cannot be sent to a server; set it where `looktwice serve` is started.")

@@ -1,0 +1,42 @@
+"""Options of a second look on a server: `--mllm http://HOST:PORT/v1#MODEL`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from looktwice.score.remote.config import RemoteConfig
+
+Concurrency = Annotated[int, typer.Option(help="Most requests to a server at once.")]
+Timeout = Annotated[
+    float,
+    typer.Option(help="Seconds for one pair with its retries, and for a server to come back."),
+]
+ApiKeyFile = Annotated[
+    Path | None,
+    typer.Option(help="File with the server's key [default: the variable LOOKTWICE_API_KEY]."),
+]
+Price = Annotated[float | None, typer.Option(help="Money per million tokens that a server reads.")]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(help="Stop before a server has cost more than this (needs --price)."),
+]
+TokensFrom = Annotated[
+    str | None,
+    typer.Option(
+        help="Send stored visual tokens of this local model in place of images; the server must run the same model.",
+    ),
+]
+Proxy = Annotated[str | None, typer.Option(help="Proxy on the way to the server.")]
+NAMES = ("concurrency", "timeout", "api_key_file", "price", "max_cost", "tokens_from", "proxy")
+
+
+def remote_config(group: Any) -> RemoteConfig:
+    """Return the settings of servers from a group of options that has these fields."""
+    from looktwice.score.remote.config import RemoteConfig
+
+    given = {name: getattr(group, name) for name in NAMES if name != "api_key_file"}
+    return RemoteConfig(key_file=group.api_key_file, **given)

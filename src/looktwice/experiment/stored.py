@@ -1,0 +1,105 @@
+"""Define the stored form of one answered query, as a record of plain data."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from looktwice.evaluate.trec import escape, unescape
+from looktwice.search.retriever import Answer
+from looktwice.search.run_record import RunStats
+from looktwice.types import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One answered query: candidates in the order that the second look met them, their cosines, and p of the first
+    `len(p)` (None: not scored).
+
+    `maxsim` are the scores of the middle look (empty: it did not run; None: beyond its depth), `estimated` the ids
+    that it had no tokens for. Without it the order is that of the cosines. `entropy` is that of each answer (empty: not
+    kept). `second` has, by id, (p, entropy) of the second question about tied candidates. `picture` is the SHA-256 of
+    the query's bytes ("": none, or not kept).
+    """
+
+    query: str
+    ids: tuple[str, ...]
+    coarse: tuple[float, ...]
+    p: tuple[float | None, ...]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    entropy: tuple[float | None, ...] = ()
+    second: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    picture: str = ""
+    maxsim: tuple[float | None, ...] = ()
+    estimated: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, answer: Answer, asked: int) -> Stored:
+        """Return the stored form of an answer whose first `asked` candidates got a second look."""
+        hits, kept = {hit.id: hit for hit in answer.ranking}, list(_kept(answer, asked))
+        ids = tuple(candidate.id for candidate in kept)
+        why = {name: hit.explain or {} for name, hit in hits.items()}
+        return cls(
+            answer.query.id,
+            ids,
+            tuple(c.coarse for c in kept),
+            tuple(hits[i].p for i in ids[:asked]),
+            {stage: round(spent, 5) for stage, spent in answer.stats.seconds.items()},
+            tuple(why[i].get("entropy") for i in ids[:asked]),
+            {i: (why[i]["second_p"], why[i]["second_entropy"]) for i in ids[:asked] if "second_p" in why[i]},
+            answer.query.sha256 or "",
+            () if answer.middle is None else tuple(c.maxsim for c in kept),
+            tuple(c.id for c in kept if c.estimated),
+        )
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """Return the candidates in their order."""
+        estimated = set(self.estimated)
+        maxsim = self.maxsim or (None,) * len(self.ids)
+        rows = zip(self.ids, self.coarse, maxsim, strict=True)
+        return [Candidate(name, coarse, score, name in estimated) for name, coarse, score in rows]
+
+    @property
+    def stats(self) -> RunStats:
+        """Return the stored counts and seconds."""
+        status = Counter("failed" if p is None else "ok" for p in self.p)
+        return RunStats(1, len(self.ids), len(self.p), status=status, seconds=defaultdict(float, self.seconds))
+
+    def record(self) -> dict[str, Any]:
+        """Return the answer as plain data, with escaped ids; the middle look's only if it ran."""
+        second = {escape(name): answered for name, answered in self.second.items()}
+        own = {**asdict(self), "query": escape(self.query), "ids": [escape(i) for i in self.ids], "second": second}
+        if not self.maxsim:
+            return {name: value for name, value in own.items() if name not in ("maxsim", "estimated")}
+        return {**own, "estimated": [escape(i) for i in self.estimated]}
+
+
+def _kept(answer: Answer, asked: int) -> Iterator[Candidate]:
+    """Yield the candidates to keep: all, or with a middle look the best of both orders, as it may see thousands."""
+    if answer.middle is None:
+        yield from answer.shortlist
+        return
+    depth = max(answer.k, asked)
+    best = {candidate.id for candidate in answer.shortlist[:depth]}
+    for place, candidate in enumerate(answer.middle):
+        if place < depth or candidate.id in best:
+            yield candidate
+
+
+def stored_row(record: Mapping[str, Any]) -> Stored:
+    """Return the answer of a line. Lines of earlier versions have no entropy, and others no middle look."""
+    return Stored(
+        unescape(record["query"]),
+        tuple(unescape(name) for name in record["ids"]),
+        tuple(record["coarse"]),
+        tuple(record["p"]),
+        record["seconds"],
+        tuple(record.get("entropy", ())),
+        {unescape(name): (p, entropy) for name, (p, entropy) in record.get("second", {}).items()},
+        record.get("picture", ""),
+        tuple(record.get("maxsim", ())),
+        tuple(unescape(name) for name in record.get("estimated", ())),
+    )

@@ -1,0 +1,25 @@
+"""Store the visual tokens that a middle look needs, before a run."""
+
+from __future__ import annotations
+
+from looktwice.experiment.progress import Bar
+from looktwice.search.mllm_reranker import MllmReranker
+from looktwice.sources import Urls
+from looktwice.sources.loader import CandidateRef
+from looktwice.store import Table
+from looktwice.token_index import add_tokens
+from looktwice.types import Item
+
+CODEC = "int8"
+
+
+def store_tokens(table: Table, look: MllmReranker, codec: str, bar: Bar, urls: Urls = "refused") -> bool:
+    """Store the images' visual tokens; return False if the model makes none. `codec` "auto" means int8."""
+    from PIL import Image
+
+    scorer = look.scorer_for(Item("", image=Image.new("RGB", (8, 8))), [CandidateRef("", "candidate")])
+    if scorer.tokens() is None:
+        return False
+    name = CODEC if codec in ("auto", "pictures") else codec
+    add_tokens(table, scorer, name, urls=urls, progress=lambda now: bar.at(now.done))
+    return True

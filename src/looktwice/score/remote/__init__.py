@@ -1,0 +1,1 @@
+"""Score pairs on servers: vLLM, SGLang, llama.cpp and hosted services, over HTTP."""

@@ -1,0 +1,127 @@
+"""Ask a chat server for log-probabilities, and read them: what differs from server to server."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from looktwice.errors import ServerError
+from looktwice.score.remote.reading import Listed
+
+MOST_NAMED = 128  # vLLM's limit of named tokens
+TOPS = (20, 8, 5)
+_ID = re.compile(r"token_id:(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one server wants to be asked.
+
+    `named`: it gives the log-probabilities of the ids in a request. `top`: how many of the likeliest tokens it lists.
+    `limit`: its name for the number of tokens to write. `switch`: it takes arguments for the chat template.
+    """
+
+    named: bool
+    top: int
+    limit: str = "max_tokens"
+    switch: bool = True
+    temperature: float = 0.0
+
+    def fields(self, ids: Sequence[int]) -> dict[str, Any]:
+        """Return the fields of a request beside model and messages; `ids`: the tokens to name, if it takes them."""
+        asked: dict[str, Any] = {self.limit: 1, "temperature": self.temperature, "logprobs": True}
+        if self.named:
+            asked |= {"logprob_token_ids": list(ids), "return_tokens_as_token_ids": True}
+        else:
+            asked["top_logprobs"] = self.top
+        if self.switch:  # a template that knows no thinking ignores it
+            asked["chat_template_kwargs"] = {"enable_thinking": False}
+        return asked
+
+    def listed(self, reply: Mapping[str, Any], ids: Sequence[int]) -> Listed:
+        """Return what an answer lists. Raises ServerError for an answer of another shape, or without the ids asked."""
+        entries = top_entries(reply)
+        if self.named:
+            return _named(entries, ids)
+        logps: dict[Hashable, float] = {}
+        together: defaultdict[str, list[float]] = defaultdict(list)
+        for text, value in entries:
+            together[text].append(value)
+        for text, values in together.items():  # two ids may spell the same text: both are the label's
+            logps[text] = _log_sum(values)
+        return Listed(logps, min(value for _, value in entries))
+
+
+def dialects(named: bool) -> Iterator[Dialect]:
+    """Yield dialects, the most telling one first; `named`: the labels' ids are known."""
+    ways = [(True, 0)] if named else []
+    for (names, top), switch, limit in product(
+        [*ways, *((False, top) for top in TOPS)], (True, False), ("max_tokens", "max_completion_tokens")
+    ):
+        yield Dialect(names, top, limit, switch)
+
+
+def top_entries(reply: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Return the tokens of the first position's list with their log-probabilities. Raises ServerError without one."""
+    choice = only_choice(reply)
+    found = choice.get("logprobs")
+    content = found.get("content") if isinstance(found, Mapping) else None
+    first = content[0] if isinstance(content, list) and content else None
+    entries = first.get("top_logprobs") if isinstance(first, Mapping) else None
+    if not isinstance(entries, list) or not entries:
+        raise ServerError("The server answers without log-probabilities.")
+    return [_entry(entry) for entry in entries]
+
+
+def only_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the one choice of an answer. Raises ServerError for none or several."""
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], Mapping):
+        count = len(choices) if isinstance(choices, list) else "no"
+        raise ServerError(f"The server gave {count} choices where one was asked for; use another server.")
+    return choices[0]
+
+
+def chosen(reply: Mapping[str, Any]) -> str:
+    """Return the token that the server chose, as it names it; "" if it does not say."""
+    found = only_choice(reply).get("logprobs")
+    content = found.get("content") if isinstance(found, Mapping) else None
+    first = content[0] if isinstance(content, list) and content and isinstance(content[0], Mapping) else {}
+    return str(first.get("token", ""))
+
+
+def token_id(text: str) -> int | None:
+    """Return the id in a token's name such as "token_id:42"."""
+    found = _ID.fullmatch(text)
+    return int(found[1]) if found else None
+
+
+def _named(entries: Sequence[tuple[str, float]], ids: Sequence[int]) -> Listed:
+    logps: dict[Hashable, float] = {}
+    for text, value in entries:
+        found = token_id(text)
+        if found is None:
+            raise ServerError("The server does not name tokens by their ids.")
+        if abs(logps.setdefault(found, value) - value) > 1e-3:
+            raise ServerError(f"The server gives two log-probabilities for the token {found}; use another server.")
+    if set(ids) - set(logps):
+        raise ServerError("The server leaves out tokens that were asked for.")
+    return Listed(logps)
+
+
+def _entry(entry: object) -> tuple[str, float]:
+    if isinstance(entry, Mapping):
+        text, value = entry.get("token"), entry.get("logprob")
+        if isinstance(text, str) and isinstance(value, int | float) and not isinstance(value, bool):
+            return text, float(value)
+    raise ServerError("The server lists log-probabilities in a form that is not OpenAI's; use another server.")
+
+
+def _log_sum(values: Sequence[float]) -> float:
+    most = max(values)
+    return most if math.isinf(most) else most + math.log(math.fsum(math.exp(x - most) for x in values))

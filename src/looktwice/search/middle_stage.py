@@ -1,0 +1,175 @@
+"""The middle stage: re-order the best of the first look by their stored visual tokens, before the second look.
+
+It needs the vision tower for the query only. A candidate without usable tokens keeps its coarse place. A query that it
+cannot help (a text; tokens that are all common) keeps the coarse order, and the run's record says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from threading import Lock
+from typing import Any
+
+from looktwice.errors import MediaError, ModelError, UsageError
+from looktwice.score import TokenMaker
+from looktwice.search.examples import Examples
+from looktwice.search.mllm_reranker import MllmReranker
+from looktwice.search.ranking_config import RankingConfig
+from looktwice.search.run_record import RunStats
+from looktwice.sources.loader import CandidateRef
+from looktwice.store import TableReader
+from looktwice.token_index.matcher import TokenMatcher
+from looktwice.token_index.matching import QueryTokens
+from looktwice.token_index.sets import demand_tokens
+from looktwice.types import Candidate, Item
+
+AUTO = "auto"
+EDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class MiddleLook:
+    """A shortlist in the order of the middle look, which fills in `maxsim`. `skipped` says why it did not run ("")."""
+
+    candidates: list[Candidate]
+    stats: RunStats
+    skipped: str = ""
+
+
+class MiddleStage:
+    """A re-orderer of shortlists by the tokens that `table` stores for the reranker's model.
+
+    It sees the first `depth` candidates. `codec` names the token set; "auto" takes the only one. Raises UsageError if
+    the table stores no tokens.
+    """
+
+    def __init__(self, reranker: MllmReranker, table: TableReader, depth: int, codec: str = AUTO) -> None:
+        _demand_tokens_in(table)
+        self.reranker, self.table, self.depth, self.codec = reranker, table, depth, codec
+        self._matchers: dict[str, TokenMatcher] = {}
+        self._lock = Lock()
+
+    @classmethod
+    def of(
+        cls, table: TableReader, reranker: MllmReranker | None, config: RankingConfig, codec: str, **placement: Any
+    ) -> MiddleStage | None:
+        """Return the middle stage of a ranking, or None if it has none.
+
+        Without a reranker it loads the model of the table's newest tokens. `codec` is that of the second look.
+        """
+        if not config.maxsim:
+            return None
+        _demand_tokens_in(table)
+        reranker = reranker or MllmReranker(table.manifest.tokens[-1]["mllm"], **placement)
+        named = config.maxsim_codec if config.maxsim_codec != AUTO or codec == "pictures" else codec
+        return cls(reranker, table, config.maxsim, named)
+
+    def look(self, query: Item, shortlist: Sequence[Candidate]) -> MiddleLook:
+        """Return the shortlist with its first `depth` candidates in a new order.
+
+        Raises what `open_set` raises, and ModelError if the model cannot be loaded.
+        """
+        stats = RunStats()
+        head = shortlist[: self.depth]
+        ids = [candidate.id for candidate in head]
+        found: list[Mapping[str, float]] = []
+        why = "no-image"
+        for example in query.like if isinstance(query, Examples) else (query,):
+            scores, problem = self._scores(example, ids, stats)
+            why = problem or why
+            found += [scores] if scores else []
+        if not found:
+            stats.middle[f"skipped: {why}"] += 1
+            return MiddleLook(list(shortlist), stats, why)
+        join = max if isinstance(query, Examples) and query.rule == "max" else fmean
+        joined = {id_: join([scores[id_] for scores in found]) for id_ in found[0]}
+        return MiddleLook([*in_place(head, joined), *shortlist[self.depth :]], stats)
+
+    def reorder(self, query: Item, shortlist: Sequence[Candidate], stats: RunStats) -> list[Candidate] | None:
+        """Return `look`'s order, or None if it was skipped; add its counts and seconds to `stats`."""
+        looked = self.look(query, shortlist)
+        stats.add(looked.stats)
+        return None if looked.skipped else looked.candidates
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of the middle stage for a run's manifest, once it has run."""
+        own = [matcher.settings() for matcher in self._matchers.values()]
+        return {"middle_look": [{"depth": self.depth, **one} for one in own]}
+
+    def query_tokens(self, query: Item) -> tuple[QueryTokens, TokenMatcher]:
+        """Return the query's tokens and their matcher. Raises MediaError or ModelError if the image cannot be used."""
+        matcher = self._matcher(query)
+        return matcher.query(query), matcher
+
+    def _scores(self, query: Item, ids: Sequence[str], stats: RunStats) -> tuple[Mapping[str, float], str]:
+        """Return the scores of one image by id, or why there are none."""
+        if query.image is None:
+            return {}, "no-image"
+        with stats.time("load"):
+            matcher = self._matcher(query)
+        with stats.time("maxsim"):
+            try:
+                tokens = matcher.query(query)
+            except (MediaError, ModelError) as error:
+                return {}, getattr(error, "reason", "model")
+            if tokens.weights is None:
+                return {}, "common-tokens"
+            found = matcher.scores(tokens, ids)
+        if not stats.middle:  # several examples meet the same candidates
+            stats.middle.update(found.counts)
+        return found.scores, "" if found.scores else "no-tokens"
+
+    def _matcher(self, query: Item) -> TokenMatcher:
+        maker = self._maker(query)
+        key = repr(maker.tokens_info())
+        with self._lock:
+            if key not in self._matchers:
+                codec = None if self.codec == AUTO else self.codec
+                self._matchers[key] = TokenMatcher(self.table, maker, codec)
+            return self._matchers[key]
+
+    def _maker(self, query: Item) -> TokenMaker:
+        return demand_tokens(self.reranker.scorer_for(query, [CandidateRef("", "candidate")]))
+
+
+def in_place(shortlist: Sequence[Candidate], scores: Mapping[str, float]) -> list[Candidate]:
+    """Order candidates by score. One without a score keeps its place, with a score between its neighbours'.
+
+    >>> [c.id for c in in_place([Candidate("a", 0.9), Candidate("b", 0.8), Candidate("c", 0.7)], {"a": 0.1, "c": 0.3})]
+    ['c', 'b', 'a']
+    """
+    known = [replace(c, maxsim=scores[c.id]) for c in shortlist if c.id in scores]
+    known.sort(key=lambda c: (-(c.maxsim or 0.0), -c.coarse, c.id))
+    values = [candidate.maxsim or 0.0 for candidate in known]
+    placed: list[Candidate] = []
+    taken = 0
+    for candidate in shortlist:
+        if candidate.id in scores:
+            placed.append(known[taken])
+            taken += 1
+        else:
+            placed.append(replace(candidate, maxsim=_between(values, taken), estimated=True))
+    return placed
+
+
+def _between(values: Sequence[float], place: int) -> float:
+    """Return a number between the descending `values` before and at `place`; beyond the ends, just outside."""
+    if not 0 < place < len(values):
+        return values[0] + EDGE if place == 0 else values[-1] - EDGE
+    return (values[place - 1] + values[place]) / 2
+
+
+def kept_depth(table: TableReader) -> int:
+    """Return the depth of the middle look that a probe of the table recommends; 0 if none does."""
+    noted = [entry.get("maxsim") or {} for entry in table.manifest.tokens]
+    return next((int(one["depth"]) for one in noted if one.get("verdict") == "helps"), 0)
+
+
+def _demand_tokens_in(table: TableReader) -> None:
+    if not table.manifest.tokens:
+        raise UsageError(
+            f"--maxsim compares stored visual tokens, but {table.path} holds none; run looktwice add-tokens "
+            f"{table.path}, or leave out --maxsim."
+        )

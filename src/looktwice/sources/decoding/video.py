@@ -1,0 +1,70 @@
+"""Read frames of a video (extra `video`, FFmpeg through PyAV)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from looktwice.errors import MediaError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MOST_DECODED = 2000
+"""Frames decoded to reach one time: key frames further apart than this are not searched."""
+
+
+def length(path: str) -> float:
+    """Return the length in seconds that the container or the video stream states. Raises MediaError."""
+    with _open(path) as container:
+        stream = _stream(container)
+        if container.duration:
+            return float(container.duration) / 1_000_000
+        if stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        return 0.0
+
+
+def frame(path: str, time: float) -> Image:
+    """Return the frame shown at `time` seconds, upright. Raises MediaError."""
+    import av
+
+    try:
+        with _open(path) as container:
+            found = _frame(container, _stream(container), time)
+            turn = -int(found.rotation) % 360  # FFmpeg counts against the clock
+            image: Image = found.to_image()
+    except av.FFmpegError as error:
+        raise MediaError("corrupt", str(error)) from None
+    return image.rotate(-turn, expand=True) if turn else image
+
+
+def _frame(container: Any, stream: Any, time: float) -> Any:
+    if time > 0:
+        container.seek(int(time * 1_000_000))  # to the key frame before
+    last = None
+    for number, found in enumerate(container.decode(stream)):
+        if last is not None and found.time is not None and found.time > time:
+            break
+        last = found
+        if number >= MOST_DECODED:
+            raise MediaError("too-slow", f"no key frame within {MOST_DECODED} frames before {time:g} s")
+    if last is None:
+        raise MediaError("truncated", f"the video has no frame at {time:g} s")
+    return last
+
+
+def _open(path: str) -> Any:
+    import av
+
+    try:
+        return av.open(path, options={"protocol_whitelist": "file"})
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError("corrupt", str(error)) from None
+
+
+def _stream(container: Any) -> Any:
+    if not container.streams.video:
+        raise MediaError("empty", "the file has no video stream")
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    return stream

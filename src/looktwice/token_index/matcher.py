@@ -1,0 +1,159 @@
+"""Compare an image's visual tokens with the stored ones of many items, from their codes.
+
+This module joins `late_interaction`, `codecs` and a table; codes that were read are kept in memory for later queries.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from looktwice.codecs import Codec, layout_from_json
+from looktwice.errors import MediaError, Mismatch, StoreError
+from looktwice.late_interaction import rarity, scores_of, unit_rows, weights_of
+from looktwice.late_interaction.agreement import AGREEMENT, Grids
+from looktwice.late_interaction.maxsim import POWER
+from looktwice.score import TokenMaker
+from looktwice.token_index.matching import Opened, QueryTokens, best_matches, cosines_of, grids
+from looktwice.token_index.rarity import Rarity, rarity_of
+from looktwice.token_index.sets import TokenSet, open_set
+from looktwice.types import Item
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from looktwice.store import TableReader
+
+CACHE_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """The scores of some items, by id, and counts: "matched", "missing" (no stored tokens) and "damaged"."""
+
+    scores: Mapping[str, float]
+    counts: Counter[str]
+
+
+class TokenMatcher:
+    """A matcher of images with the items of one token set. Raises what `open_set` raises.
+
+    `power` is that of the rarities; the package `late_interaction` has the formula. `cache_bytes` limits the codes
+    kept in memory.
+    """
+
+    def __init__(
+        self,
+        table: TableReader,
+        maker: TokenMaker,
+        codec: str | None = None,
+        *,
+        power: float = POWER,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.table, self.maker, self.power = table, maker, power
+        self.set: TokenSet = open_set(table, maker.tokens_info(), codec)
+        self._cache = _Cache(cache_bytes)
+        self._rarity: Rarity | None = None
+        self._lock = Lock()
+
+    @property
+    def rarity(self) -> Rarity:
+        """Return the sample of the collection that rarities are measured on; read or drawn at first use."""
+        with self._lock:
+            if self._rarity is None:
+                self._rarity = rarity_of(self.table, self.set)
+            return self._rarity
+
+    def query(self, item: Item) -> QueryTokens:
+        """Return an image's own tokens, pooled as the codec pools but not quantised, with weights by rarity.
+
+        Raises MediaError for tokens that are not finite.
+        """
+        import torch
+
+        codec = self.set.codec
+        tokens = self.maker.visual_tokens([item])[0]
+        if not torch.isfinite(tokens.features).all():
+            raise MediaError("non-finite", "the model's vision tower gave NaN or infinity for this image")
+        tokens = Codec(codec.cells).round_trip(tokens) if codec.cells else tokens
+        rows = unit_rows(tokens.features)
+        rows = rows if codec.codebook is None else codec.codebook.rotate(rows, 0)
+        asked = QueryTokens(rows, grids(tokens.layout), None)
+        if not self.rarity.records:
+            return asked
+        rare = rarity(best_matches(codec, asked, self.rarity.records)) * (rows.abs().amax(1) > 0)
+        return replace(asked, weights=weights_of(rare, self.power))
+
+    def scores(self, query: QueryTokens, ids: Sequence[str]) -> TokenScores:
+        """Return the score of each of `ids` that has usable tokens."""
+        records, counts = self._records(ids)
+        known = [(id_, found) for id_, found in records.items() if not isinstance(found, str)]
+        if not known or query.weights is None:
+            return TokenScores({}, counts)
+        found = scores_of(best_matches(self.set.codec, query, [one for _, one in known]), query.weights)
+        return TokenScores(dict(zip([id_ for id_, _ in known], found.tolist(), strict=True)), counts)
+
+    def cosines(self, query: QueryTokens, id_: str) -> tuple[Tensor, Grids] | None:
+        """Return the cosines [T, q] of one item's tokens with the query's, and their grids; None without tokens."""
+        found = self._records([id_])[0][id_]
+        if isinstance(found, str):
+            return None
+        return next(cosines_of(self.set.codec, query, [found]))[1][0], grids(self.set.codec.shown(found[1]))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the token set, the power and the sample for a run's manifest."""
+        kept = {name: self.set.entry[name] for name in ("tokens_key", "codec", "codebook_sha256")}
+        return {**kept, "power": self.power, "agreement": AGREEMENT, "rarity": self.rarity.record()}
+
+    def _records(self, ids: Sequence[str]) -> tuple[dict[str, Opened | str], Counter[str]]:
+        """Return the opened codes of each id, or "missing" or "damaged", and counts of all three."""
+        with self._lock:
+            records = self._cache.get(ids, self.table.tokens_version)
+        fresh = dict(_opened(self.table, self.set, [id_ for id_ in ids if id_ not in records]))
+        with self._lock:
+            self._cache.put(fresh)
+        records |= fresh
+        counts = Counter(found if isinstance(found, str) else "matched" for found in records.values())
+        return {id_: records[id_] for id_ in ids}, counts
+
+
+def _opened(table: TableReader, kept: TokenSet, ids: Sequence[str]) -> Iterator[tuple[str, Opened | str]]:
+    """Yield each id with its codes, or "missing" or "damaged"."""
+    for id_, row in zip(ids, table.read_codes(ids, kept.key) if ids else [], strict=True):
+        if row is None:
+            yield id_, "missing"
+            continue
+        try:
+            layout = layout_from_json(row.layout)
+            yield id_, (kept.codec.open(row.codes, layout), layout)
+        except (StoreError, Mismatch):
+            yield id_, "damaged"
+
+
+class _Cache:
+    """The opened codes of one version of a table; the oldest go first when `room` bytes are full."""
+
+    def __init__(self, room: int) -> None:
+        self._room, self._bytes, self._version = room, 0, -1
+        self._kept: dict[str, Opened | str] = {}
+
+    def get(self, ids: Sequence[str], version: int) -> dict[str, Opened | str]:
+        if version != self._version:
+            self._kept, self._bytes, self._version = {}, 0, version
+        return {id_: self._kept[id_] for id_ in ids if id_ in self._kept}
+
+    def put(self, fresh: Mapping[str, Opened | str]) -> None:
+        for id_, found in fresh.items():
+            if id_ not in self._kept:
+                self._kept[id_] = found
+                self._bytes += _size(found)
+        while self._bytes > self._room:
+            self._bytes -= _size(self._kept.pop(next(iter(self._kept))))
+
+
+def _size(found: Opened | str) -> int:
+    return 200 + (0 if isinstance(found, str) else found[0].codes.nbytes)

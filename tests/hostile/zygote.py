@@ -1,0 +1,133 @@
+"""Run many `looktwice` commands without paying the imports each time: fork them from a process that has imported all.
+
+Reads one JSON line a job from stdin and writes one JSON line of its outcome to stdout; see `Job`. LanceDB is imported
+in the child, as its threads do not survive a fork. No table is opened here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+import traceback
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+HEAVY = ("torch", "transformers", "pyarrow", "faiss", "PIL.Image", "scipy.stats", "looktwice.cli.main")
+
+
+@dataclass
+class Job:
+    """One command in one folder.
+
+    `kill_after`: seconds after the imports at which it gets SIGKILL (None: never). `patch`: attributes to set before,
+    as {"module:name": value}. `limits`: resource limits, as {"NOFILE": 64}. `call`: a function "module:name" to call
+    with `argv` instead of a command; what it returns is the outcome's `value`. `seconds`: after which a command counts
+    as hanging.
+    """
+
+    argv: list[str]
+    folder: str
+    kill_after: float | None = None
+    patch: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, int] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    call: str | None = None
+    seconds: float = 120
+
+
+@dataclass
+class Outcome:
+    """How a command ended: its exit code (negative: the signal; None: it hung), what it wrote and how long it took."""
+
+    code: int | None
+    out: str
+    err: str
+    seconds: float
+    value: Any = None
+
+
+def child(job: Job, ready: int) -> None:
+    os.chdir(job.folder)
+    os.environ.update(job.env)
+    for stream, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(f"{job.folder}/.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), stream)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    importlib.import_module("lancedb")
+    for target, value in job.patch.items():
+        module, _, name = target.partition(":")
+        setattr(importlib.import_module(module), name, value)
+    for name, most in job.limits.items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
+    os.write(ready, b"+")
+    if job.call is not None:
+        module, _, name = job.call.partition(":")
+        print(json.dumps(getattr(importlib.import_module(module), name)(*job.argv)), flush=True)
+        return
+    sys.argv = ["looktwice", *job.argv]
+    importlib.import_module("looktwice.cli.main").main()
+
+
+def run(job: Job) -> Outcome:
+    reading, ready = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code: Any = 1
+        try:
+            child(job, ready)
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+    os.close(ready)
+    select.select([reading], [], [], 60)
+    os.close(reading)
+    began = time.monotonic()
+    limit = job.seconds if job.kill_after is None else job.kill_after
+    code = wait(pid, began + limit)
+    if code is None:
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        code = None if job.kill_after is None else os.waitstatus_to_exitcode(status)
+    folder = Path(job.folder)
+    out, err = ((folder / f".{name}").read_text(errors="replace") for name in ("stdout", "stderr"))
+    done = Outcome(code, out, err, time.monotonic() - began)
+    if job.call is not None and code == 0:
+        done.value = json.loads(out)
+    return done
+
+
+def wait(pid: int, until: float) -> int | None:
+    pause = 0.0005
+    while time.monotonic() < until:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(min(pause, max(0.0, until - time.monotonic())))
+        pause = min(2 * pause, 0.02)
+    return None
+
+
+def main() -> None:
+    for name in HEAVY:
+        importlib.import_module(name)
+    import torch
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        outcome = run(Job(**json.loads(line)))
+        print(json.dumps(asdict(outcome)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
