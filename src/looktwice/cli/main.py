@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from looktwice import __version__
 from looktwice.cli import (
     calibrate,
+    columns,
     delete,
     demo,
     doctor,
@@ -23,6 +24,7 @@ from looktwice.cli import (
     estimate,
     eval,
     export,
+    import_,
     index,
     info,
     ledger,
@@ -130,7 +132,7 @@ def looktwice(
 
 
 SEARCHING = (demo, index, search, rerank, calibrate, eval, serve)
-KEEPING = (info, ledger, duplicates, delete, export, tokens, maxsim, estimate, models, doctor)
+KEEPING = (info, columns, ledger, duplicates, delete, export, import_, tokens, maxsim, estimate, models, doctor)
 for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)
 
