@@ -57,6 +57,11 @@ class SearchScope:
         return [first, *(self.tables or ())]
 
     @property
+    def rules(self) -> dict[str, Any]:
+        """Return the rule for hubs, as an argument of Retriever."""
+        return {"hubness": self.hubness}
+
+    @property
     def folding(self) -> float | bool:
         """Return the cosine from which near-duplicates are folded, or False."""
         return self.min_cosine if self.distinct else False
@@ -127,9 +132,8 @@ def search(
     compute.set_threads()
     with _cache(score_cache, output, asked is not None and not no_rerank) as cache:
         look = rerank.load(compute, cache=cache) if not no_rerank or middle.maxsim else None
-        rules = {**middle.rules, **ranking.rules, **stopping.rules, **tokens.choice, **compute.placement}
-        rules |= {"shortlist": shortlist, "hubness": scope.hubness}
-        opened = Retriever(scope.all(path), scorer=look, urls=urls.allowed, **rules)
+        rules = {**scope.rules, **middle.rules, **ranking.rules, **stopping.rules, **tokens.choice, **compute.placement}
+        opened = Retriever(scope.all(path), scorer=look, shortlist=shortlist, urls=urls.allowed, **rules)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
         _note_odds(opened, path, where, None if look is None else rerank.mllm)
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)
