@@ -401,7 +401,7 @@ def test_what_could_not_be_seen_is_not_gone(made: Collection, monkeypatch: pytes
     listdir = os.listdir
 
     def refuse(path: bytes) -> list[bytes]:
-        if path.endswith(b"shut"):
+        if os.fsencode(path).endswith(b"shut"):
             raise PermissionError(13, "Permission denied")
         return listdir(path)
 

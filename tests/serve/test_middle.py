@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from serving import GALLERY, Running, running
-from test_search import events
+from test_serve_search import events
 from typer.testing import CliRunner
 
 from looktwice import Retriever

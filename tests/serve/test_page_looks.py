@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browsing import Opener, Site
 from playwright.sync_api import Page, expect
-from serving import Running
+from serving import Running, running
+
+from looktwice.score import load_scorer
+from looktwice.serve import Settings
+from looktwice.store import Table
+from looktwice.token_index import add_tokens
 
 WIDTHS = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1400, "height": 900}}
 
@@ -111,6 +119,39 @@ def test_ten_thousand_hits_scroll_smoothly(visit: Opener, shop_page: Running) ->
     assert page.evaluate("scrollY + innerHeight >= document.documentElement.scrollHeight - 200")
 
 
+def test_a_long_list_loads_more_as_one_scrolls(visit: Opener, shop_page: Running) -> None:
+    site = visit(shop_page, viewport=WIDTHS["desktop"])
+    page = site.page
+
+    def answer(route: Any) -> None:
+        asked = route.request.post_data_json
+        hits = [
+            {"id": f"item {i:05}", "rank": i + 1, "score": 0.5, "coarse": 1 - i / 999, "coarse_rank": i + 1, "p": None}
+            | {"status": "unscored", "uri_kind": "memory", "metadata": {}, "text": f"Text {i}", "preview": None}
+            for i in range(asked["k"])
+        ]
+        if asked["stream"]:
+            body = f"event: first\ndata: {json.dumps({'hits': hits, 'seconds': 0.01})}\n\nevent: end\ndata: {{}}\n\n"
+            route.fulfill(body=body, content_type="text/event-stream")
+        else:
+            assert asked["rerank"] is False
+            route.fulfill(json={"hits": hits, "manifest": {}, "stages": {}})
+
+    page.route("**/v1/tables/shop", lambda route: told_as_large(route))
+    page.route("**/v1/search", answer)
+    site.open(text="all")
+    expect(page.locator(".count")).to_have_text("200 hits")
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    expect(page.locator(".count")).to_have_text("600 hits")
+    assert [asked["k"] for asked in site.asked] == [200, 600]
+
+
+def told_as_large(route: Any) -> None:
+    """Pass on what the server says of a table, which has a million items then."""
+    about = route.fetch().json()
+    route.fulfill(json={**about, "items": 1_000_000})
+
+
 @pytest.mark.parametrize("motion", ["reduce", "no-preference"])
 def test_tiles_glide_to_their_places_unless_less_motion_is_asked_for(
     visit: Opener, shop_page: Running, motion: str
@@ -136,6 +177,7 @@ def test_tiles_glide_to_their_places_unless_less_motion_is_asked_for(
 
 
 def test_the_middle_look_is_a_stage_of_its_own(visit: Opener, shop_page: Running) -> None:
+    """With a stream of our own, whose stages are known; the next test has the server's."""
     site = visit(shop_page)
     hits = [
         {"id": name, "rank": rank, "score": 1 / rank, "coarse": 1 / rank, "coarse_rank": rank, "p": None, "text": name}
@@ -154,3 +196,21 @@ def test_the_middle_look_is_a_stage_of_its_own(visit: Opener, shop_page: Running
     page = site.search(text="all", depth=1)
     expect(page.locator(".step.middle")).to_contain_text("3 by stored tokens in 20 ms")
     assert site.ids() == ["b", "c", "a"]
+
+
+def test_three_stages_over_stored_tokens_end_in_the_servers_order(
+    visit: Opener, shop: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("coded") / "coded.lt"
+    shutil.copytree(shop, path)
+    add_tokens(Table.open(path), load_scorer("tiny-vl"), "int8")
+    with running(Settings(tables=(path,))) as server:
+        site = visit(server)
+        page = site.search(item="scene-003.jpg", depth=10)
+        expect(page.locator(".step.middle")).to_contain_text(re.compile(r"(39|40) by stored tokens in"))
+        expect(page.locator(".step.second")).to_contain_text("10 pairs in")
+        answer = server.post("/v1/search", {**site.asked[-1], "stream": False}).json()
+        assert site.ids() == [hit["id"] for hit in answer["hits"]]
+        page.locator('.tile[aria-posinset="1"] .open').click()
+        expect(page.locator(".sum")).to_contain_text(f"{answer['hits'][0]['score']:.3f}")
+        expect(page.locator(".sum")).to_contain_text("maxsim")

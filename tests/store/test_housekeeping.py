@@ -15,7 +15,7 @@ import pytest
 from store_helpers import ENCODER, random_rows, row
 
 from looktwice.errors import StoreError, UsageError
-from looktwice.store import LedgerEntry, Table, TokenRow, ann, maintenance
+from looktwice.store import LedgerEntry, PreviewRow, Table, TokenRow, ann, maintenance
 from looktwice.types import EncoderInfo
 
 
@@ -206,6 +206,7 @@ def test_info_adds_up_to_the_files_on_disk(table: Table, monkeypatch: pytest.Mon
     table.put_codes([TokenRow(f"{n:05}", "0", "k", "[]", bytes(500), 0) for n in range(50)])
     table.put_codebook(b"book")
     table.ledger.put([LedgerEntry("u", "read", "missing")])
+    table.put_previews([PreviewRow("00001", "0", b"webp")])
     table.build_index()
     info = table.info()
     on_disk = sum(path.stat().st_size for path in table.path.rglob("*") if path.is_file())

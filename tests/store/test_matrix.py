@@ -68,9 +68,9 @@ def test_it_follows_every_commit_whoever_made_it(table: Table, reads: list[int])
 @pytest.mark.parametrize("where", ["year < 9", "year % 2 = 0", "year >= 0", "year > 9999"])
 def test_filters_choose_among_its_rows(table: Table, where: str) -> None:
     expected = [table.search(QUERY, 50, where)]  # a single filtered search asks LanceDB while nothing is in memory
-    assert table._matrices.known(table._items) is None
+    assert table._matrices.known(table._items.version) is None
     table.search(QUERY, 1)
-    assert table._matrices.known(table._items) is not None
+    assert table._matrices.known(table._items.version) is not None
     assert [table.search(QUERY, 50, where)] == expected
     assert table.search_many([QUERY] * 9, 50, where) == expected * 9
 
@@ -83,6 +83,18 @@ def test_rows_are_looked_up_by_row_id(table: Table, monkeypatch: pytest.MonkeyPa
     assert sorted(map(str, table.lookup(ids, ["id", "uri", "year"]))) == plain and len(plain) == 2
     assert table.lookup(["nobody"], ["id"]) == table.lookup([], ["id"]) == []
     assert [one.id for one in table.get(["00399", "00007"])] == ["00399", "00007"]
+
+
+def test_the_first_search_of_a_larger_table_reads_nothing_in_vain(
+    table: Table, reads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matrix, "EAGER_ROWS", 399)
+    first = table.search(QUERY, 9)
+    assert not reads and table.snapshot().search(QUERY, 9) == first and len(reads) == 1
+    table.add([row("new", QUERY)])
+    assert table.search(QUERY, 1)[0].id == "new" and len(reads) == 1
+    table.add([row("newer", QUERY)])
+    assert table.search_many([QUERY, QUERY], 2)[1][0].id == "new" and len(reads) == 2
 
 
 def test_a_table_that_is_too_large_is_searched_on_disk(

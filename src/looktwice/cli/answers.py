@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from looktwice.report.viewer import Viewer
     from looktwice.search.middle_stage import MiddleStage
     from looktwice.search.retriever import Answer
+    from looktwice.search.run_record import RunStats
     from looktwice.sources.loader import Resolver
     from looktwice.sources.queries import Queries
     from looktwice.types import Hit
 
 MOST_IN_REPORT = 200
+GONE = ("missing", "dangling-link")
+"""Reasons of images that are not where they were."""
 
 
 @dataclass
@@ -88,7 +91,8 @@ class Outputs:
         for name, why in list(total.unreadable.items())[:5]:
             note(f"Not scored: {name}: {why}")
         if len(total.unreadable) > 5:
-            note(f"… and {len(total.unreadable) - 5:,} more that could not be read; they rank below the others.")
+            note(f"… and {len(total.unreadable) - 5:,} more that could not be read.")
+        _say_what_is_gone(total)
         broken: dict[str, LooktwiceError] = {**(self.queries.broken if self.queries is not None else {}), **failed}
         for name, problem in broken.items():
             note(f"Query {name} was skipped: {problem}.")
@@ -160,6 +164,17 @@ class Outputs:
             note(f"Report: {self.report}{cut}")
 
 
+def _say_what_is_gone(total: RunStats) -> None:
+    gone = sum(error.reason in GONE for error in total.unreadable.values())
+    if gone:
+        note(
+            f"{gone:,} of {total.requested:,} are gone; run index again, or mount their disk. "
+            "They keep the places that the first look gave them."
+        )
+    if n := len(total.previewed):
+        note(f"{plural(n, 'original')} {'is' if n == 1 else 'are'} not at hand; the second look saw their previews.")
+
+
 def show_hits(name: str, hits: Sequence[Hit], *, json: bool, explain: bool, title: str | None = None) -> None:
     """Write the hits of one query: JSON lines, or a table and, with `explain`, sentences on each score."""
     if json:
@@ -201,8 +216,8 @@ def _table(hits: Sequence[Hit], title: str | None) -> None:
 def _cells(hit: Hit, middle: bool) -> tuple[object, ...]:
     before = (hit.explain or {}).get("coarse_rank")
     moved = "" if not before or before == hit.rank else f"{'↑' if before > hit.rank else '↓'}{abs(before - hit.rank)}"
-    scores = [hit.score, hit.coarse, *([hit.maxsim] if middle else []), hit.p]
-    return hit.rank, hit.id, *map(number, scores), moved
+    scores = [number(score) for score in (hit.score, hit.coarse, *([hit.maxsim] if middle else []))]
+    return hit.rank, hit.id, *scores, "gone" if hit.status == "missing" else number(hit.p), moved
 
 
 def check_outputs(run: Path | None, report: Path | None, *, overwrite: bool = True) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from looktwice.cli import options, tokens
 from looktwice.cli.console import TerminalBar, emit, note, plural, progress, say, size
 from looktwice.cli.folders import FolderOptions, among, changes, needs_extras
 from looktwice.cli.groups import grouped
+from looktwice.cli.kept import Kept, tell_kept
 from looktwice.cli.options import DEFAULT_ENCODER
 from looktwice.cli.presets import Preset, note_drawings
 from looktwice.errors import Mismatch, UsageError
@@ -26,6 +28,16 @@ if TYPE_CHECKING:
     from looktwice.types import Encoder
 
 
+OwnEncoder = Annotated[
+    str | None,
+    typer.Option(
+        help=f"A name (see `looktwice models`), a folder, a hub id [default: the table's, {DEFAULT_ENCODER}]."
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME:TYPE", help="A metadata key to filter on: int, float, str or bool. Repeatable."),
+]
 Prune = Annotated[
     bool,
     typer.Option("--prune", help="Remove items whose files are gone; items of a folder that is empty now are kept."),
@@ -42,16 +54,8 @@ def index(
     path: options.TablePath,
     sources: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders, images, globs, .jsonl, .tar.")],
     *,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help=f"A name (see `looktwice models`), a folder, a hub id [default: the table's, {DEFAULT_ENCODER}]."
-        ),
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME:TYPE", help="A metadata key to filter on: int, float, str or bool. Repeatable."),
-    ] = None,
+    encoder: OwnEncoder = None,
+    column: Columns = None,
     prune: Prune = False,
     watch: Annotated[bool, typer.Option("--watch", help="Stay, and index files as they change.")] = False,
     max_failures: options.MaxFailures = None,
@@ -59,6 +63,7 @@ def index(
     mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,
     codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = "pq8",
     preset: Preset = None,
+    kept: Kept,
     folders: FolderOptions,
     limits: options.ImageLimits,
     compute: options.Compute,
@@ -77,29 +82,36 @@ def index(
 
     columns = parse_columns(column or ())
     _check_tokens(mllm, codec, limits)
+    kept.side  # noqa: B018  # raises now, before the encoder is loaded
     known = Table.open(path) if (path / "manifest.json").exists() else None
     found = folders.scan(sources, urls.allowed, () if known is None else known.manifest.roots)
     compute.set_threads()
     encodes = encoder_for(encoder, known, compute)
-    opened = Table.create(path, encodes.info, columns) if known is None else known
-    _check_columns(opened, columns)
-    settings = {"batch_size": batch_size, "max_failures": max_failures, "prune": prune}
+    opened = _with_columns(kept.table(path, known, encodes.info, columns), columns)
+    settings = {"batch_size": batch_size, "max_failures": max_failures, "prune": prune, "restore": kept.restore}
     note_drawings([opened.manifest.encoder.name, *([] if mllm is None else [mllm])])
     report = _fill(opened, found, encodes, folders.scan(sources, urls.allowed), settings)
     built = _build_index(opened)
     if not json:
         _tell(path, opened, report, built)
-    filled = None
-    if mllm is not None:
-        training = {"max_failures": max_failures, "urls": urls.allowed}
-        filled = tokens.fill(opened, mllm, codec, limits, training, compute, quiet=json)
+    training = {"max_failures": max_failures, "urls": urls.allowed}
+    filled = mllm and tokens.fill(opened, mllm, codec, limits, training, compute, quiet=json)
     if json:
-        emit({**_record(opened, report, built), "tokens": None if filled is None else tokens.record(filled)})
-    for changed in changes(sources, path) if watch else ():
-        found = folders.scan([one for one in sources if Path(one).exists()], urls.allowed, opened.manifest.roots)
-        _refresh(opened, found, changed, encodes, settings, path)
-    if report.failed or (filled is not None and filled.failed):
+        emit({**_record(opened, report, built), "tokens": tokens.record(filled) if filled else None})
+    if watch:
+        _watch(opened, sources, partial(folders.scan, urls=urls.allowed), encodes, settings)
+    if report.failed or (filled and filled.failed):
         raise typer.Exit(3)
+
+
+def _watch(
+    table: Table, sources: list[str], scan: Callable[..., Scan], encoder: Encoder, settings: dict[str, Any]
+) -> None:
+    """Index files as they change, until Ctrl-C."""
+    for changed in changes(sources, Path(table.path)):
+        _refresh(
+            table, scan([one for one in sources if Path(one).exists()]), changed, encoder, settings, Path(table.path)
+        )
 
 
 def _check_tokens(mllm: str | None, codec: str, limits: options.ImageLimits) -> None:
@@ -138,8 +150,10 @@ def _refresh(
 
 def encoder_for(name: str | None, known: Table | None, compute: options.Compute) -> Encoder:
     """Load the named encoder, by default the table's own at its revision. `eval` calls this too."""
-    from looktwice.encode import load_encoder
+    from looktwice.encode import demand_same_model, load_encoder
 
+    if known is not None and name is not None:
+        demand_same_model(name, known.manifest.encoder, known.path)
     if known is None or name is not None:
         made = load_encoder(name or DEFAULT_ENCODER, **compute.placement)
     else:
@@ -150,10 +164,17 @@ def encoder_for(name: str | None, known: Table | None, compute: options.Compute)
     return made
 
 
-def _check_columns(table: Table, columns: Mapping[str, type]) -> None:
-    if columns and dict(columns) != dict(table.columns):
+def _with_columns(table: Table, columns: Mapping[str, type]) -> Table:
+    """Return a table that has these columns, and perhaps those of --exif. Raises Mismatch if it has others."""
+    from looktwice.sources.exif import COLUMNS
+
+    own = {name: kind for name, kind in table.columns.items() if COLUMNS.get(name) is not kind or name in columns}
+    if columns and dict(columns) != own:
         have = ", ".join(f"{name}:{kind.__name__}" for name, kind in table.columns.items()) or "none"
-        raise Mismatch(f"{table.path} has other columns ({have}); leave out --column, or index into a new table.")
+        raise Mismatch(
+            f"{table.path} has other columns ({have}); add some with: looktwice columns {table.path} add NAME:TYPE"
+        )
+    return table
 
 
 def _count(scan: Scan, bar: TerminalBar) -> None:
@@ -186,6 +207,7 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
     say(f"{plural(len(table), 'item')}, {size(per_item['total'])} each; encoder {table.manifest.encoder.name}")
     if built:
         say(f"search index: {built['kind']}, recall@100 {built['recall']:.4f} on {built['sample']} of its own rows")
+    tell_kept(table, report)
     if report.ignored:
         note(_passed_over(report.ignored))
     if report.skipped:
@@ -208,11 +230,11 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
 
 
 def _passed_over(ignored: Mapping[str, int]) -> str:
-    from looktwice.sources.images import SUFFIXES
+    from looktwice.sources.formats import BASE_SUFFIXES
 
     kinds = sorted(ignored.items(), key=lambda kind: (-kind[1], kind[0]))
     listed = ", ".join(f"{suffix or 'without a suffix'} {n:,}" for suffix, n in kinds[:5])
     were = "file of another kind was" if sum(ignored.values()) == 1 else "files of other kinds were"  # no ledger entry
-    read = " ".join(sorted({*SUFFIXES, ".tar"}))
+    read = " ".join(sorted({*BASE_SUFFIXES, ".tar"}))
     more = ", …" if len(kinds) > 5 else ""
     return f"{sum(ignored.values()):,} {were} skipped ({listed}{more}); convert images to one of: {read}"

@@ -37,7 +37,7 @@ def prune_gone(run: Commit, *, delete: bool) -> None:
     run.count["gone"] = sum(map(len, gone.values()))
     for place, ids in gone.items() if delete else ():
         if kept[place]:
-            run.count["pruned"] += run.table.delete(ids)
+            run.count["pruned"] += run.table.delete(ids, remember=False)
         else:
             run.withheld.append(display(place))
     _forget_failures(run, scopes)

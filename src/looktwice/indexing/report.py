@@ -17,7 +17,8 @@ class IndexReport:
     counts files of other kinds in folders, by suffix. `metadata_only` of the updated items kept their vectors. `unfit`,
     by column, counts written items whose value does not fit the column, which is null for them. `accepted` items failed
     again as the user has accepted. `skipped` counts, by reason word, files that need an extra which is not installed.
-    Neither counts as met.
+    `deleted` items were passed over, because they were deleted on purpose; `restore=True` brings them back. None of the
+    last three counts as met.
     """
 
     added: int = 0
@@ -28,6 +29,7 @@ class IndexReport:
     metadata_only: int = 0
     gone: int = 0
     pruned: int = 0
+    deleted: int = 0
     ignored: Mapping[str, int] = field(default_factory=dict)
     withheld: tuple[str, ...] = ()
     unseen: Mapping[str, int] = field(default_factory=dict)

@@ -238,6 +238,7 @@ def _chunks(source: ImageLoader, shown: Rows, stats: RunStats, whole: bool) -> I
     chunks = _timed(source.load([candidate for _, candidate in shown]), stats)
     for chunk in [list(chain.from_iterable(chunks))] if whole else chunks:
         stats.unreadable |= {found.id: found.why for found in chunk if isinstance(found, LoadError)}
+        stats.previewed |= {found.id for found in chunk if isinstance(found, Item) and found.preview}
         there = [(row, found) for found, row in zip(chunk, rows, strict=False) if isinstance(found, Item)]
         if there:
             yield [row for row, _ in there], [item for _, item in there]

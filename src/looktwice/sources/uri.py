@@ -46,6 +46,9 @@ REASONS = {
 }
 """Values of `MediaError.reason` from this module."""
 
+MEMORY = "memory:"
+"""Begins the uri of an item whose bytes a program handed over."""
+
 _RANGE = re.compile(r"offset=([0-9]{1,18})&size=([0-9]{1,18})\Z")
 _PART = re.compile(r"(page=[0-9]{1,9}|t=[0-9]{1,9}\.[0-9])\Z")
 _URL = re.compile(r"https?://", re.IGNORECASE)
@@ -114,6 +117,8 @@ def read_uri(uri: str, *, urls: Urls = "refused", sha256: str | None = None) -> 
 
     With `sha256` (hex) the bytes must be the indexed ones. Raises MediaError with a word from `REASONS`.
     """
+    if uri.startswith(MEMORY):
+        raise MediaError("missing", "its image lived in memory only, and no original was kept")
     data = _fetch(uri, urls) if is_url(uri) else _read(parse_uri(uri))
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise MediaError("changed", f"{display(uri)} has changed since it was indexed; index it again")

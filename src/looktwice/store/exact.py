@@ -62,13 +62,15 @@ def best(ids: Any, scores: Any, k: int) -> tuple[Any, Any]:
     if len(scores) > k:  # keep all ties with the k-th, or they would be cut before they are ordered
         keep = scores >= np.partition(scores, -k)[-k]
         ids, scores = ids[keep], scores[keep]
-    order = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))[:k]
-    return ids[order], scores[order]
+    order = np.argsort(-scores, kind="stable")
+    if (scores[order[1:]] == scores[order[:-1]]).any():  # equal scores are ordered by id
+        order = np.array(sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i])), np.intp)
+    return ids[order[:k]], scores[order[:k]]
 
 
 def candidates(ids: Any, scores: Any) -> list[Candidate]:
     """Return ids and scores as records."""
-    return [Candidate(id_, float(score)) for id_, score in zip(ids, scores, strict=True)]
+    return [Candidate(id_, score) for id_, score in zip(ids, scores.tolist(), strict=True)]
 
 
 def ranked(ids: Sequence[str], scores: Any, k: int) -> list[Candidate]:

@@ -96,7 +96,8 @@ def sizes(location: Location, items: Any, rows: int) -> dict[str, int]:
         "index": index,
         "versions": in_items - live - index,
         "tokens": location.size("tokens.lance") + location.size("codebooks"),
-        "ledger": location.size("ledger.lance"),
+        "previews": location.size("previews.lance"),
+        "ledger": location.size("ledger.lance") + location.size("deleted.lance"),
     }
     return {**parts, "manifest": total - sum(parts.values()), "total": total}
 

@@ -36,6 +36,7 @@ class Space:
     """A LanceDB handle with the settings of a search: true dimension, filter columns, settings of the index.
 
     `cache` keeps the vectors of a table that is small enough; without an index, all searches then go through it.
+    `version` is that of the handle, None if it must be asked.
     """
 
     table: Any
@@ -44,6 +45,7 @@ class Space:
     columns: Mapping[str, type]
     index: Mapping[str, Any] | None
     cache: MatrixCache = field(default_factory=MatrixCache)
+    version: int | None = None
 
     def search(self, queries: Any, k: int, where: Where | None = None) -> list[list[Candidate]]:
         """Return the k nearest rows of each query [q, d] among those that match `where`."""
@@ -61,7 +63,8 @@ class Space:
     def _matrix(self, queries: int, where: str | None) -> VectorMatrix | None:
         """Return the matrix; a single filtered search only uses one that is there, as a filter reads fewer rows."""
         single = where is not None and queries < STREAM_FROM
-        return self.cache.known(self.table) if single else self.cache.get(self.table, self.dim)
+        version = self.table.version if self.version is None else self.version
+        return self.cache.known(version) if single else self.cache.get(self.table, version, self.dim, queries)
 
     def _row_ids(self, where: str) -> Any:
         found = self.table.search().where(where).select(["id"]).with_row_id(True).to_arrow()
