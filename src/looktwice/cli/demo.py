@@ -14,6 +14,7 @@ from looktwice.cli.groups import grouped
 from looktwice.cli.summary import summarise
 
 if TYPE_CHECKING:
+    from looktwice.experiment.demo import Demo
     from looktwice.search.mllm_reranker import MllmReranker
 
 
@@ -72,6 +73,17 @@ def demo(
         return _serve(folder, look, port, chosen)
     with progress("indexing the gallery", "images") as indexing, progress("looking twice", "queries") as searching:
         done = run_demo(folder, look, indexing=indexing, searching=searching, **chosen)
+    _show(done, json)
+    if done.unscored or done.indexed.failed:
+        note(
+            f"{plural(done.indexed.failed, 'image')} could not be indexed, and {done.unscored:,} pairs or queries "
+            f"got no score; list the reasons with: looktwice ledger {folder / 'gallery.lt'}"
+        )
+        raise typer.Exit(3)
+
+
+def _show(done: Demo, json: bool) -> None:
+    """Write the rows of both looks and the report's path."""
     summarise(done.manifest)
     if json:
         for row in done.rows:
@@ -83,12 +95,6 @@ def demo(
             list(map(_cells, done.rows)),
         )
         say(str(done.report))
-    if done.unscored or done.indexed.failed:
-        note(
-            f"{plural(done.indexed.failed, 'image')} could not be indexed, and {done.unscored:,} pairs or queries "
-            f"got no score; list the reasons with: looktwice ledger {folder / 'gallery.lt'}"
-        )
-        raise typer.Exit(3)
 
 
 def _serve(folder: Path, look: MllmReranker, port: int, chosen: Mapping[str, Any]) -> None:

@@ -97,7 +97,10 @@ def fill_gallery(
     """Index a gallery and store its tokens for a middle look; return also the depth that this look can have."""
     folder.mkdir(parents=True, exist_ok=True)
     table, indexed = _index(folder / "gallery.lt", gallery / "images", loaded, bar)
-    return table, indexed, maxsim if maxsim and store_tokens(table, look, "auto", bar) else 0
+    maxsim = maxsim if maxsim and store_tokens(table, look, "auto", bar) else 0
+    if maxsim:
+        store_tokens(table, look, "auto", bar, crops=True)
+    return table, indexed, maxsim
 
 
 def bundled_gallery() -> Path:
