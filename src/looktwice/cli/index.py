@@ -28,6 +28,16 @@ if TYPE_CHECKING:
     from looktwice.types import Encoder
 
 
+OwnEncoder = Annotated[
+    str | None,
+    typer.Option(
+        help=f"A name (see `looktwice models`), a folder, a hub id [default: the table's, {DEFAULT_ENCODER}]."
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME:TYPE", help="A metadata key to filter on: int, float, str or bool. Repeatable."),
+]
 Prune = Annotated[
     bool,
     typer.Option("--prune", help="Remove items whose files are gone; items of a folder that is empty now are kept."),
@@ -44,16 +54,8 @@ def index(
     path: options.TablePath,
     sources: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders, images, globs, .jsonl, .tar.")],
     *,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help=f"A name (see `looktwice models`), a folder, a hub id [default: the table's, {DEFAULT_ENCODER}]."
-        ),
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME:TYPE", help="A metadata key to filter on: int, float, str or bool. Repeatable."),
-    ] = None,
+    encoder: OwnEncoder = None,
+    column: Columns = None,
     prune: Prune = False,
     watch: Annotated[bool, typer.Option("--watch", help="Stay, and index files as they change.")] = False,
     max_failures: options.MaxFailures = None,
@@ -148,8 +150,10 @@ def _refresh(
 
 def encoder_for(name: str | None, known: Table | None, compute: options.Compute) -> Encoder:
     """Load the named encoder, by default the table's own at its revision. `eval` calls this too."""
-    from looktwice.encode import load_encoder
+    from looktwice.encode import demand_same_model, load_encoder
 
+    if known is not None and name is not None:
+        demand_same_model(name, known.manifest.encoder, known.path)
     if known is None or name is not None:
         made = load_encoder(name or DEFAULT_ENCODER, **compute.placement)
     else:
@@ -161,10 +165,15 @@ def encoder_for(name: str | None, known: Table | None, compute: options.Compute)
 
 
 def _with_columns(table: Table, columns: Mapping[str, type]) -> Table:
-    """Return a table that has these columns. Raises Mismatch if it has others."""
-    if columns and dict(columns) != dict(table.columns):
+    """Return a table that has these columns, and perhaps those of --exif. Raises Mismatch if it has others."""
+    from looktwice.sources.exif import COLUMNS
+
+    own = {name: kind for name, kind in table.columns.items() if COLUMNS.get(name) is not kind or name in columns}
+    if columns and dict(columns) != own:
         have = ", ".join(f"{name}:{kind.__name__}" for name, kind in table.columns.items()) or "none"
-        raise Mismatch(f"{table.path} has other columns ({have}); leave out --column, or index into a new table.")
+        raise Mismatch(
+            f"{table.path} has other columns ({have}); add some with: looktwice columns {table.path} add NAME:TYPE"
+        )
     return table
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kept:
-    """Previews, and deleted items."""
+    """Previews, EXIF columns, and deleted items."""
 
     previews: Annotated[
         str | None,
@@ -29,6 +29,10 @@ class Kept:
             show_default=False,
         ),
     ] = None
+    exif: Annotated[
+        bool,
+        typer.Option("--exif", help="Keep columns of date, camera, lens, place and keywords; a table stays with it."),
+    ] = False
     restore: Annotated[
         bool, typer.Option("--restore", help="Bring back items that were removed with looktwice delete.")
     ] = False
@@ -47,12 +51,15 @@ class Kept:
 
     def table(self, path: Path, known: Table | None, encoder: EncoderInfo, columns: Mapping[str, type]) -> Table:
         """Return the known table, or a new one, that keeps what was asked for."""
+        from looktwice.sources.exif import COLUMNS
         from looktwice.sources.previews import SIDE
         from looktwice.store import Table
 
-        side = self.side
+        side, exif = self.side, COLUMNS if self.exif else {}
         if known is None:
-            return Table.create(path, encoder, columns, previews=SIDE if side is None else side)
+            return Table.create(path, encoder, {**columns, **exif}, previews=SIDE if side is None else side)
+        if exif:
+            known.add_columns(exif)
         if side is not None:
             known.note_previews(side)
         return known

@@ -15,9 +15,9 @@ from looktwice.errors import MediaError, ModelError, UsageError
 from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
 from looktwice.indexing.failures import SKIPPED
 from looktwice.indexing.naming import apart, named
-from looktwice.indexing.reading import Decoded, Known, Planned, known_rows, load_ahead
+from looktwice.indexing.reading import Decoded, Known, Loading, Planned, known_rows, load_ahead
 from looktwice.indexing.seen import Hashes, Roots, Seen
-from looktwice.sources import Scan, Source, Unreadable, display
+from looktwice.sources import Scan, Source, Unreadable, display, exif
 from looktwice.sources.formats import NEEDS
 from looktwice.sources.prefetch import pixels_of
 from looktwice.sources.reading import NEWEST, Reading
@@ -81,6 +81,7 @@ class _Run:
     ) -> None:
         self.encoder, self.known, self.batch_size, self.threads = encoder, known, batch_size, threads
         self.side, self.restore = side, restore
+        self.exif = known is not None and exif.COLUMNS.keys() <= known.columns.keys()
         self.reading = Reading(NEWEST if known is None else known.manifest.reading, encoder.info.side)
         self._seen, self._roots = Seen(), Roots()
         self._folders = {root for root in (known.manifest.roots if known else ()) if root.endswith("/")}
@@ -95,7 +96,7 @@ class _Run:
     def batches(self, sources: Iterable[Source | Unreadable]) -> Iterator[EncodedBatch]:
         batch: list[Decoded] = []
         pixels = 0
-        for one in load_ahead(self._plan(sources), self.threads, self.reading, self.side):
+        for one in load_ahead(self._plan(sources), self.threads, Loading(self.reading, self.side, self.exif)):
             if isinstance(one, Failed):
                 self._failures.append(one)
             elif one.unchanged:

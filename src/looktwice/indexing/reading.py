@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from looktwice.errors import MediaError
 from looktwice.indexing.batches import Failed
 from looktwice.indexing.failures import SKIPPED
-from looktwice.sources import Source, images
+from looktwice.sources import Source, exif, images
 from looktwice.sources.formats import NEEDS
 from looktwice.sources.prefetch import pixels_of, prefetch
 from looktwice.sources.previews import preview
@@ -65,35 +65,55 @@ class Decoded:
         return metadata_json(source.metadata) == known.metadata
 
 
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How items are read: by which rules, with previews of `side` pixels (0: none), with what cameras wrote."""
+
+    reading: Reading = WHOLE
+    side: int = 0
+    exif: bool = False
+
+
+PLAIN = Loading()
+
 Planned: TypeAlias = Failed | tuple[Source, Known | None]
 
 
-def load_ahead(
-    plan: Iterable[Planned], threads: int, reading: Reading = WHOLE, side: int = 0
-) -> Iterator[Decoded | Failed]:
-    """Read and decode the planned items in order, with bounded memory; make previews of `side` pixels, 0 for none."""
-    return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one, reading, side), _pixels, threads)
+def load_ahead(plan: Iterable[Planned], threads: int, how: Loading = PLAIN) -> Iterator[Decoded | Failed]:
+    """Read and decode the planned items in order, with bounded memory."""
+    return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one, how), _pixels, threads)
 
 
-def load(source: Source, known: Known | None, reading: Reading = WHOLE, side: int = 0) -> Decoded | Failed:
+def load(source: Source, known: Known | None, how: Loading = PLAIN) -> Decoded | Failed:
     """Read one item, and decode it if it is new, has changed or lacks its preview."""
     stage = "read"
     try:
         data = source.read()
         sha256 = hashlib.sha256(data).hexdigest()
+        if how.exif and source.picture:
+            source = _with_exif(source, data)
         now = (sha256, source.text, source.picture)
         same = known is not None and (known.sha256, known.text, known.picture) == now
         if same and known is not None:
-            shown = _preview(source, data, side) if source.picture and not known.preview else b""
+            shown = _preview(source, data, how.side) if source.picture and not known.preview else b""
             return Decoded(source, sha256, None, (0, 0), known, same, shown)
         if not source.picture:
             return Decoded(source, sha256, None, (0, 0), known, same)
         stage = "decode"
-        image, size = source.decode(data, reading)
-        shown = _preview(source, data, side, image if max(image.size) >= min(side, max(size)) else None)
+        image, size = source.decode(data, how.reading)
+        large = max(image.size) >= min(how.side, max(size))
+        shown = _preview(source, data, how.side, image if large else None)
         return Decoded(source, sha256, image, size, known, same, shown)
     except MediaError as error:
         return Failed.of(source, SKIPPED if error.reason in NEEDS else stage, error.reason, error.detail)
+
+
+def _with_exif(source: Source, data: bytes) -> Source:
+    """Return a source with what the camera wrote; a list's own metadata counts more, a folder's file has none."""
+    own = source.metadata
+    if source.root.endswith("/"):
+        own = {key: value for key, value in own.items() if key not in exif.COLUMNS}
+    return replace(source, metadata={**exif.metadata(data, source.uri), **own})
 
 
 def _preview(source: Source, data: bytes, side: int, image: Image | None = None) -> bytes:

@@ -35,6 +35,11 @@ def image(data: bytes, reading: Reading, max_pixels: int) -> tuple[Image, tuple[
     return _opened(*POOL.ask(about, data))
 
 
+def exif(data: bytes) -> dict[str, Any]:
+    """Return what a camera wrote into an image, read in a child process. Raises MediaError."""
+    return dict(POOL.ask({"do": "exif"}, data)[0]["exif"])
+
+
 def page(path: str, number: int) -> Image:
     """Return page `number` (from 1) of a PDF as an image. Raises MediaError."""
     return _opened(*POOL.ask({"do": "page", "path": path, "page": number}))[0]
