@@ -14,7 +14,7 @@ SYSTEM := chromium=chromium pdftoppm=poppler-utils
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-newest test-slow test-gpu test-vllm check package bench docs constraints clean
+.PHONY: demo test test-newest test-slow test-gpu test-vllm test-hostile check package bench docs constraints clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready
@@ -35,6 +35,10 @@ test-newest: | $(NEWEST)/bin/python
 test-slow: $(VENV)/.ready-test
 	@scripts/system-packages.sh $(SYSTEM)
 	$(PY) -m pytest -m slow
+
+# Attacks with a seed: kill -9, full disks, damaged files. HOSTILE_RUNS=10 HOSTILE_STEPS=4 HOSTILE_FILES=100 is a taste.
+test-hostile: $(VENV)/.ready-test
+	$(PY) -m pytest -n 2 -m hostile tests/hostile --timeout=1800
 
 test-gpu: $(VENV)/.ready-test
 	$(PY) -m pytest -m gpu tests/gpu

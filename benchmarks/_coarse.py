@@ -29,9 +29,10 @@ def _of_size(path: Path, size: int, dim: int, k: int, repeats: int) -> Iterator[
     vectors = unit(np.random.default_rng(size).normal(size=(size + BATCH, dim)))
     stored, queries = vectors[:size], vectors[size:]
     table = filled(path, stored)
-    begun = time.process_time()
-    table.search(queries[0], k)
-    yield {"search": "first search, which reads the vectors", "single_cpu_ms": 1000 * (time.process_time() - begun)}
+    for what in ("first search", "second search"):
+        begun = time.process_time()
+        table.search(queries[0], k)
+        yield {"search": what, "single_cpu_ms": 1000 * (time.process_time() - begun)}
     flat = flat_index(unit(stored.astype(np.float16)))
     truth = flat(queries, k)
     searches: dict[str, Callable[[np.ndarray], list[list[int]]]] = {

@@ -97,16 +97,17 @@ def worlds(seed: int, queries: int, spread: float) -> list[Sample]:
     return [Sample(f"q{q}", float(p[q, i]), 0.1 * i, bool(relevant[q, i])) for q in range(queries) for i in range(50)]
 
 
-def test_a_promised_precision_holds_where_queries_differ() -> None:
+@pytest.mark.parametrize("spread", [0.0, 2.0])
+def test_a_promised_precision_holds_where_queries_differ(spread: float) -> None:
     """An interval over pairs promised too much here: it takes fifty pairs of one easy query for fifty witnesses."""
-    others = worlds(999, 2000, 2.0)
+    others = worlds(999, 2000, spread)
     missed = given = 0
-    for seed in range(40):
-        made = thresholds([(s.query, s.p, s.relevant) for s in worlds(seed, 40, 2.0)], [0.9])
+    for seed in range(20):
+        made = thresholds([(s.query, s.p, s.relevant) for s in worlds(seed, 150, spread)], [0.9])
         if "0.9" in made:
             given += 1
             missed += np.mean([s.relevant for s in others if s.p >= made["0.9"]]) < 0.9
-    assert given >= 15 and missed <= 2
+    assert given >= 12 and missed <= 1
 
 
 def test_few_queries_that_are_all_right_promise_little() -> None:

@@ -257,8 +257,7 @@ def test_outputs_that_may_not_be_written_are_refused_before_the_work(
     ("lines", "message"),
     [
         ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "occurs twice"),
-        ('{"id": "a", "text": "x"}\n{"id": "b"\n', "q.jsonl is not a usable query file: line 2: it is not JSON"),
-        ('{"id": "a", "text": "x"}\n\n5\n', "line 3: it is JSON, but not an object"),
+        ('{"id": "b"\n', "q.jsonl is not a usable query file: line 1: it is not JSON"),
         ("", "has no queries"),
         ('{"text": "x"}\n', "id"),
     ],
@@ -267,6 +266,14 @@ def test_bad_query_files(looktwice: Looktwice, table: Path, tmp_path: Path, line
     (tmp_path / "q.jsonl").write_text(lines)
     done = looktwice("search", table, "--queries", "q.jsonl")
     assert done.code == 2 and message in done.err
+
+
+def test_a_bad_line_is_a_failed_query(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"id": "a", "text": "red"}\n{"id": "b"\n\n5\n{"id": "c", "text": "blue"}\n')
+    done = looktwice("search", table, "--queries", "q.jsonl", "--no-rerank", "--json", "-k", 1)
+    assert done.code == 3 and [record["query"] for record in done.records] == ["a", "c"]
+    assert "Query line 2 was skipped: bad-record: it is not JSON" in done.err
+    assert "Query line 4 was skipped: bad-record: it is JSON, but not an object" in done.err
 
 
 def test_score_cache_goes_on_where_it_stopped(looktwice: Looktwice, table: Path, scorer: BrightnessScorer) -> None:

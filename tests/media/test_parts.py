@@ -208,3 +208,85 @@ def test_ignore_files_count_for_their_folder_and_below(tmp_path: Path) -> None:
 def test_every_extra_has_a_reason_and_an_install_line() -> None:
     assert {extra.reason for extra in EXTRAS} <= set(images.REASONS)
     assert PDF.install == "pip install 'looktwice[pdf]'" and VIDEO.parts and not RAW.parts
+
+
+def test_a_pdf_of_a_billion_pages(tmp_path: Path) -> None:
+    make_pdf(tmp_path / "a.pdf", RED, RED)
+    data = (tmp_path / "a.pdf").read_bytes()
+    assert b"/Count 2" in data
+    (tmp_path / "a.pdf").write_bytes(data.replace(b"/Count 2", b"/Count 1000000000"))
+    found = met(tmp_path)
+    assert 1 <= len(found) <= 10_001
+    readable = [one for one in found[:4] if isinstance(one, Source)]
+    for one in readable[2:]:
+        with pytest.raises(MediaError):
+            images.load(one.read())
+
+
+def test_a_video_that_ends_before_its_stated_length(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", 3)
+    (source,) = met(tmp_path)
+    assert read_uri(source.uri.replace("t=0.0", "t=2.9"))
+    with pytest.raises(MediaError, match="truncated"):
+        read_uri(source.uri.replace("t=0.0", "t=1000.0"))
+
+
+def test_a_file_without_a_video(tmp_path: Path) -> None:
+    import av
+
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    (found,) = met(tmp_path)
+    assert isinstance(found, Unreadable) and found.reason == "empty"
+
+
+def test_a_telephones_folder_has_no_unexplained_skip(tmp_path: Path) -> None:
+    """HEIC, live photos, edits and their notes, copies, and two folders with the same names."""
+    import pillow_heif
+
+    from looktwice import Retriever, Table, index
+    from looktwice.testing import ColorEncoder
+
+    pillow_heif.register_heif_opener()
+    for folder, shade in (("100APPLE", RED), ("101APPLE", BLUE)):
+        place = tmp_path / folder
+        place.mkdir()
+        for name in ("IMG_0001.HEIC", "IMG_E0001.HEIC", "IMG_0001 copy.heic"):
+            Image.new("RGB", (64, 48), shade).save(place / name, "HEIF")
+        Image.new("RGB", (64, 48), shade).save(place / "IMG_0002.JPG", "HEIF")  # a wrong suffix
+        make_video(place / "IMG_0001.MOV", 2)
+        (place / "IMG_0001.AAE").write_text("<?xml version='1.0'?>")
+    table = Table.create(tmp_path / "t.lt", ColorEncoder.info)
+    report = index(table, scan([tmp_path / "100APPLE", tmp_path / "101APPLE"]), ColorEncoder())
+    assert (report.added, report.failed, report.ignored, report.skipped) == (10, 0, {".aae": 2}, {})
+    found = Retriever(table, ColorEncoder()).search(tmp_path / "101APPLE" / "IMG_0001.HEIC", k=4).hits
+    assert len(found) == 4 and all(hit.id.startswith("101APPLE~") for hit in found)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.webm", "a.mpg", "a.m2ts"])
+def test_containers(tmp_path: Path, name: str) -> None:
+    import av
+
+    codec = {"a.webm": "libvpx", "a.mpg": "mpeg2video", "a.avi": "mpeg4"}.get(name, "libx264")
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), RED, np.uint8), "rgb24")))
+        container.mux(stream.encode())
+    (source,) = met(tmp_path)
+    assert np.abs(colour(source) - RED).max() < 20
+
+
+def test_playlists_are_no_videos(tmp_path: Path) -> None:
+    make_video(tmp_path / "other.mov", 2)
+    (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile other.mov\n")
+    (tmp_path / "b.mp4").write_text(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{tmp_path}/other.mov\n#EXT-X-ENDLIST\n"
+    )
+    found = [one for one in met(tmp_path) if isinstance(one, Unreadable)]
+    assert [one.reason for one in found] == ["corrupt", "corrupt"]

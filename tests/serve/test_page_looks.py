@@ -119,6 +119,39 @@ def test_ten_thousand_hits_scroll_smoothly(visit: Opener, shop_page: Running) ->
     assert page.evaluate("scrollY + innerHeight >= document.documentElement.scrollHeight - 200")
 
 
+def test_a_long_list_loads_more_as_one_scrolls(visit: Opener, shop_page: Running) -> None:
+    site = visit(shop_page, viewport=WIDTHS["desktop"])
+    page = site.page
+
+    def answer(route: Any) -> None:
+        asked = route.request.post_data_json
+        hits = [
+            {"id": f"item {i:05}", "rank": i + 1, "score": 0.5, "coarse": 1 - i / 999, "coarse_rank": i + 1, "p": None}
+            | {"status": "unscored", "uri_kind": "memory", "metadata": {}, "text": f"Text {i}", "preview": None}
+            for i in range(asked["k"])
+        ]
+        if asked["stream"]:
+            body = f"event: first\ndata: {json.dumps({'hits': hits, 'seconds': 0.01})}\n\nevent: end\ndata: {{}}\n\n"
+            route.fulfill(body=body, content_type="text/event-stream")
+        else:
+            assert asked["rerank"] is False
+            route.fulfill(json={"hits": hits, "manifest": {}, "stages": {}})
+
+    page.route("**/v1/tables/shop", lambda route: told_as_large(route))
+    page.route("**/v1/search", answer)
+    site.open(text="all")
+    expect(page.locator(".count")).to_have_text("200 hits")
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    expect(page.locator(".count")).to_have_text("600 hits")
+    assert [asked["k"] for asked in site.asked] == [200, 600]
+
+
+def told_as_large(route: Any) -> None:
+    """Pass on what the server says of a table, which has a million items then."""
+    about = route.fetch().json()
+    route.fulfill(json={**about, "items": 1_000_000})
+
+
 @pytest.mark.parametrize("motion", ["reduce", "no-preference"])
 def test_tiles_glide_to_their_places_unless_less_motion_is_asked_for(
     visit: Opener, shop_page: Running, motion: str

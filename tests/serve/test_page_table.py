@@ -20,6 +20,7 @@ from looktwice.store import Table
 def writable(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     copy = tmp_path_factory.mktemp("written") / "shop.lt"
     shutil.copytree(shop, copy)
+    Table.open(copy).note_previews(320)
     with running(Settings(tables=(copy,), mllm=None, allow_write=True, max_body=100_000)) as made:
         yield made
 
@@ -64,7 +65,8 @@ def test_images_are_added_with_progress_and_found_and_deleted(visit: Opener, wri
     page.get_by_role("link", name="Search").click()
     with site.asks():
         page.set_input_files('#search input[type="file"]', new[1])
-    assert site.ids()[0] == "scene-102.jpg"
+    assert "scene-102.jpg" in site.ids()
+    expect(page.locator('[data-id="scene-102.jpg"] .mat:not(.loading) img')).to_be_visible()
     page.locator('[data-id="scene-102.jpg"] .open').click()
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Delete").click()

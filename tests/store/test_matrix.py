@@ -85,6 +85,18 @@ def test_rows_are_looked_up_by_row_id(table: Table, monkeypatch: pytest.MonkeyPa
     assert [one.id for one in table.get(["00399", "00007"])] == ["00399", "00007"]
 
 
+def test_the_first_search_of_a_larger_table_reads_nothing_in_vain(
+    table: Table, reads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matrix, "EAGER_ROWS", 399)
+    first = table.search(QUERY, 9)
+    assert not reads and table.snapshot().search(QUERY, 9) == first and len(reads) == 1
+    table.add([row("new", QUERY)])
+    assert table.search(QUERY, 1)[0].id == "new" and len(reads) == 1
+    table.add([row("newer", QUERY)])
+    assert table.search_many([QUERY, QUERY], 2)[1][0].id == "new" and len(reads) == 2
+
+
 def test_a_table_that_is_too_large_is_searched_on_disk(
     table: Table, reads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

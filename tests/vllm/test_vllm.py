@@ -148,10 +148,64 @@ def test_the_identity_of_an_image_covers_what_is_sent(vllm: VllmServer, pairs: l
     ours = load_scorer("tiny-vl", prompt="object", **LOCAL)
     theirs = remote(vllm, image_ids=True)
     for scene in scenes[:3]:
-        same_name = Item("one", scene.image, sha256="one")
+        same_name = Item("one", scene.image)
         np.testing.assert_allclose(
             theirs.score(query, [same_name]).p, ours.score(query, [Item("x", scene.image)]).p, atol=1e-5
         )
+
+
+def test_vllm_in_this_process_gives_the_local_scores(pairs: list[tuple[Item, list[Item]]]) -> None:
+    folder = environment()
+    assert folder is not None
+    paths = [GALLERY / "queries" / "p00.jpg", *sorted((GALLERY / "images").glob("*.jpg"))[:4]]
+    own = {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    done = subprocess.run(
+        [
+            folder / "bin" / "python",
+            Path(__file__).with_name("in_process.py"),
+            json.dumps([str(path) for path in paths]),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **own, "PYTHONPATH": str(INSTALLED)},
+        timeout=600,
+    )
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith('{"p"')] or [done.stderr[-2000:]]
+    found = json.loads(line)
+    query, *candidates = map(image, paths)
+    here = load_scorer("tiny-vl", prompt="object", **LOCAL).score(query, candidates)
+    np.testing.assert_allclose(found["p"], here.p, atol=1e-5)
+    assert found["settings"]["mllm"] == "vllm:tiny-vl" and found["status"] == ["ok"] * 4
+
+
+def test_the_commands_of_the_guide_run(vllm: VllmServer, tmp_path: Path) -> None:
+    import re
+    import shlex
+    import shutil
+
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "own-server.md").read_text(encoding="utf-8")
+    (tmp_path / "photos").mkdir()
+    for path in sorted((GALLERY / "images").glob("*.jpg"))[:40]:
+        shutil.copy(path, tmp_path / "photos")
+    shutil.copy(GALLERY / "queries" / "p00.jpg", tmp_path / "query.jpg")
+    (tmp_path / "key.txt").write_text("any")
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("looktwice ")]
+    assert len(commands) >= 8
+    answers = []
+    for command in commands:
+        _, *arguments = shlex.split(command.replace("127.0.0.1:8000", f"127.0.0.1:{vllm.port}"))
+        done = subprocess.run(
+            [sys.executable, "-m", "looktwice", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(INSTALLED)},
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        if arguments[0] == "search":
+            answers.append(done.stdout)
+    assert len(set(answers[:-1])) == 1  # the last one shows tokens through a codec
 
 
 def test_a_run_goes_on_when_the_server_is_killed_and_started_again(tmp_path: Path) -> None:

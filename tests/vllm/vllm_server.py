@@ -36,7 +36,7 @@ class VllmServer:
         port: int = 0,
         more_options: Sequence[str] = (),
     ) -> None:
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
         command = [
             str((folder / "bin" / "vllm").absolute()), "serve", str(model), "--served-model-name", name,
@@ -87,7 +87,8 @@ class VllmServer:
         self.process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

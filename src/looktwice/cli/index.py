@@ -150,8 +150,10 @@ def _refresh(
 
 def encoder_for(name: str | None, known: Table | None, compute: options.Compute) -> Encoder:
     """Load the named encoder, by default the table's own at its revision. `eval` calls this too."""
-    from looktwice.encode import load_encoder
+    from looktwice.encode import demand_same_model, load_encoder
 
+    if known is not None and name is not None:
+        demand_same_model(name, known.manifest.encoder, known.path)
     if known is None or name is not None:
         made = load_encoder(name or DEFAULT_ENCODER, **compute.placement)
     else:

@@ -58,5 +58,7 @@ def ledger(
     if reasons:
         rows = [(e.reason, e.stage, e.item_id, display(e.uri), e.detail) for e in chosen]
         table(["reason", "stage", "id", "path", "detail"], rows)
-    counts = ", ".join(f"{n} {name}" for name, n in reasons.most_common())
-    note(f"{plural(reasons.total(), 'entry', 'entries')}: {counts}." if reasons else "The ledger is empty.")
+    shown = reasons if reason is None else Counter({reason: reasons[reason]})
+    counts = ", ".join(f"{n} {name}" for name, n in shown.most_common())
+    of = "" if reason is None else f" of {reasons.total():,}"
+    note(f"{plural(shown.total(), 'entry', 'entries')}{of}: {counts}." if reasons else "The ledger is empty.")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from looktwice.cli import options, server_facts
-from looktwice.cli.console import emit, table
+from looktwice.cli.console import SENTENCES, emit, table
 from looktwice.cli.fits import show_fits
 from looktwice.cli.groups import grouped
 from looktwice.cli.shown_prompts import show_prompts
@@ -86,7 +86,11 @@ def _list_choices(names: Sequence[str], json: bool) -> None:
             for title, what, needs in lists[name]():
                 emit({"option": name, "name": title, "what": what, "needs": needs})
         else:
-            table([f"--{name}", "what it is", "shows" if name == "prompt" else "needs"], list(lists[name]()))
+            table(
+                [f"--{name}", "what it is", "shows" if name == "prompt" else "needs"],
+                list(lists[name]()),
+                width=SENTENCES,
+            )
 
 
 def _presets() -> Iterator[Choice]:

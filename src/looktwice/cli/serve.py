@@ -59,6 +59,9 @@ class Doors:
     allow_urls: Annotated[
         bool, typer.Option("--allow-urls", help="Fetch images at public URLs that requests and tables name.")
     ] = False
+    tracing: Annotated[
+        bool, typer.Option("--tracing", help="Trace requests with OpenTelemetry; OTEL_TRACES_EXPORTER says where to.")
+    ] = False
     cors: Annotated[
         list[str] | None,
         typer.Option(help="Origin whose pages may call, such as https://shop.example; may be repeated."),
@@ -70,7 +73,7 @@ class Doors:
         from looktwice.serve.settings import read_keys
 
         keys = read_keys(self.api_key_file) if self.api_key_file is not None else ()
-        flags = {"allow_write": self.allow_write, "allow_urls": self.allow_urls}
+        flags = {"allow_write": self.allow_write, "allow_urls": self.allow_urls, "tracing": self.tracing}
         return {"host": self.host, "port": self.port, "api_keys": keys, "cors": tuple(self.cors or ()), **flags}
 
 
@@ -94,6 +97,7 @@ def serve(
     looks: Looks,
     doors: Doors,
     limits: Limits,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that take first looks; needs --no-rerank.")] = 1,
     compute: options.Compute,
 ) -> None:
     """Serve tables over HTTP: an API that rerank clients know, and a page to search with.
@@ -118,16 +122,21 @@ def serve(
     )
     if not tables:
         note("No table was named, so there is nothing to search; /v1/rerank, /v1/score and /v1/decisions work.")
-    run_server(settings)
+    run_server(settings, workers)
 
 
-def run_server(settings: Settings) -> None:
+def run_server(settings: Settings, workers: int = 1) -> None:
     """Serve until interrupted, and print the address when the server is ready."""
     from looktwice.serve.run import log_to_stderr
     from looktwice.serve.run import serve as run
 
     log_to_stderr()
-    run(settings, _announce)
+    if workers > 1:
+        from looktwice.serve.workers import serve_many
+
+        serve_many(settings, workers, _announce)
+    else:
+        run(settings, _announce)
 
 
 def _announce(address: str) -> None:

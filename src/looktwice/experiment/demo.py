@@ -67,10 +67,8 @@ def run_demo(
     """
     gallery = gallery or bundled_gallery()
     queries, qrels = Queries(gallery / "queries.jsonl"), read_qrels(gallery / "qrels.txt")
-    folder.mkdir(parents=True, exist_ok=True)
     loaded = load_encoder(encoder, device=device, dtype=dtype)
-    table, indexed = _index(folder / "gallery.lt", gallery / "images", loaded, indexing)
-    maxsim = maxsim if maxsim and store_tokens(table, look, "auto", indexing) else 0
+    table, indexed, maxsim = fill_gallery(folder, look, gallery, loaded, maxsim, indexing)
     retriever = Retriever(table, loaded, look, fusion=fusion, shortlist=shortlist, maxsim=maxsim)
     searching.total(len(queries))
     answers = []
@@ -91,6 +89,18 @@ def run_demo(
     report = folder / "report.html"
     write_report(report, title="looktwice demo", manifest=manifest, queries=views, summary=rows)
     return Demo(rows, report, manifest, indexed, total.requested - total.scored + len(queries.broken))
+
+
+def fill_gallery(
+    folder: Path, look: MllmReranker, gallery: Path, loaded: Encoder, maxsim: int, bar: Bar
+) -> tuple[Table, IndexReport, int]:
+    """Index a gallery and store its tokens for a middle look; return also the depth that this look can have."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table, indexed = _index(folder / "gallery.lt", gallery / "images", loaded, bar)
+    maxsim = maxsim if maxsim and store_tokens(table, look, "auto", bar) else 0
+    if maxsim:
+        store_tokens(table, look, "auto", bar, crops=True)
+    return table, indexed, maxsim
 
 
 def bundled_gallery() -> Path:

@@ -152,7 +152,9 @@ class _Run:
 
     def _named(self, one: Source, known: Mapping[str, Known], gone: Collection[tuple[str, str]]) -> Iterator[Planned]:
         """Yield the plan for a source under its id; nothing if it was deleted on purpose or given twice."""
-        source, row = named(one, known, self._seen.get, self._roots)
+        source, row = one, known.get(one.id)
+        if len(self._folders) > 1:
+            source, row = named(one, known, self._seen.get, self._roots)
         if row is None and (source.root, source.id) in gone:
             self._deleted.append(Met.of(source))
         elif (planned := self._admit(source, row)) is not None:

@@ -4,8 +4,9 @@ Precision of a threshold: the share of relevant pairs among those shown, over al
 so what is resampled is queries (groups of queries that share a relevant item, which are alike as well):
 
 1. A threshold passes if the lower end of the 95 % bootstrap interval of its precision reaches the target. Every
-   resample gets one query more, which shows as many pairs as the average query, all of them wrong: a new query may be
-   unlike all that were labelled. Without it, few queries that are all right would promise everything.
+   resample gets one query more, which shows as many pairs as the query that shows most, all of them wrong: a new query
+   may be unlike all that were labelled. Without it, few queries that are all right would promise everything, and a
+   rare query that shows a whole page of wrong hits, which fifty labelled ones need not hold, would break the promise.
 2. Thresholds are tried from the strictest on. The first one that fails after one that passed ends the search, so that
    trying many does not find a lucky one.
 3. The choice is repeated on four fifths of the groups and applied to the last fifth, five times. If the precision over
@@ -88,7 +89,7 @@ def _lower(hits: Counts, shown: Counts, rng: np.random.Generator) -> Counts:
     if n == 0:
         return np.full(hits.shape[1], np.nan)
     drawn = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
-    wrong = shown.sum(0) / n  # the query that is unlike all others
+    wrong = shown.max(0)  # the query that is unlike all others
     precision = (drawn @ hits) / np.maximum(drawn @ shown + wrong, 1e-12)
     low: Any = np.quantile(precision, (1 - LEVEL) / 2, axis=0)
     return np.where((shown > 0).sum(0) >= GROUPS, low, np.nan)

@@ -11,6 +11,7 @@ import numpy as np
 from looktwice.errors import QueryError
 from looktwice.search.distinct import Found, distinct_shortlist
 from looktwice.search.examples import left_out, vector_of
+from looktwice.search.hubness import Hubness
 from looktwice.search.run_record import RunStats
 from looktwice.sources.queries import read_alike
 from looktwice.sources.reading import Reading
@@ -39,6 +40,7 @@ class FirstLook:
     """A search of `table` for the best `depth` items that pass `where`.
 
     With `least`, items with that cosine to a better one are folded into it. The encoder is the one of queries.
+    `hubness` may take a bank's mean scores from those of text queries.
     """
 
     table: TableReader
@@ -46,6 +48,7 @@ class FirstLook:
     depth: int
     where: Where | None = None
     least: float | None = None
+    hubness: Hubness = field(default_factory=Hubness)
 
     def at(self, batch: Sequence[Item | QueryError]) -> Iterator[Looked]:
         """Yield each query of a batch with its shortlist."""
@@ -63,6 +66,8 @@ class FirstLook:
             ]
         for query, vector, (shortlist, folded) in zip(batch, vectors, looked, strict=True):
             stats = RunStats(queries=1, seconds=spent.share(len(batch)))
+            if self.hubness.rule != "off" and not isinstance(vector, QueryError):
+                shortlist = _scaled(shortlist, float(np.linalg.norm(vector)))
             yield Looked(vector if isinstance(vector, QueryError) else query, shortlist, stats, folded)
 
     def _kept(self, found: list[Candidate], vector: FloatArray, own: set[str]) -> Found:
@@ -86,6 +91,11 @@ class FirstLook:
         reading = Reading(self.table.manifest.reading, self.encoder.info.side)
         vector = vector_of(query, lambda item: self.encoder.encode([read_alike(item, reading)])[0])
         if np.isfinite(vector).all():
-            return vector
+            return self.hubness.centred(query, vector, self.table, self.encoder)
         why = "The encoder returned a zero or non-finite vector for query"
         return QueryError(f"{why} {query.id!r}; try another image or text.", query.id)
+
+
+def _scaled(shortlist: list[Candidate], factor: float) -> list[Candidate]:
+    """Return candidates with scores in place of cosines to a query of length `factor`; a unit query changes nothing."""
+    return [Candidate(c.id, c.coarse * factor) for c in shortlist] if abs(factor - 1) > 1e-5 else shortlist

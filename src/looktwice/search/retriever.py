@@ -17,10 +17,12 @@ from looktwice.errors import QueryError, UsageError, renamed_keyword
 from looktwice.rank import Fusion, Ties, fuse
 from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration, Sample
+from looktwice.search.at_once import in_order
 from looktwice.search.details import Describe, describe_from
 from looktwice.search.distinct import least_cosine, with_folded
 from looktwice.search.examples import Examples, settings_of
 from looktwice.search.first_look import FirstLook, Looked
+from looktwice.search.hubness import Hubness
 from looktwice.search.inputs import QueryLike
 from looktwice.search.middle_stage import MiddleStage, kept_depth
 from looktwice.search.mllm_reranker import MllmReranker
@@ -94,10 +96,10 @@ class Retriever:
     Snapshot never changes.
 
     `maxsim` is the number of candidates that a middle look re-orders by their stored tokens before the second look
-    sees the first of them (0: no middle look; None: as `looktwice maxsim --keep` noted in the table). `codec`,
-    `missing_tokens` and `asymmetric`: see `token_choice.CandidateLoader`. `ties`, `direction`, `budget`,
-    `calibration`, `min_precision`, `maxsim` and `maxsim_codec`: see `ranking_config.RankingConfig`. `urls` says
-    which URLs may be fetched.
+    sees the first of them (0: no middle look; None: as `looktwice maxsim --keep` noted in the table). `hubness` "bank"
+    takes hubs out of text queries' shortlists (see `search.hubness`). `codec`, `missing_tokens` and `asymmetric`: see
+    `token_choice.CandidateLoader`. `ties`, `direction`, `budget`, `calibration`, `min_precision`, `maxsim` and
+    `maxsim_codec`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Retriever:
         shortlist: int = 100,
         maxsim: int | None = None,
         maxsim_codec: str = "auto",
+        hubness: str = "off",
         direction: Direction | str = "auto",
         budget: Budget | str = "all",
         calibration: Calibration | str | Path | None = None,
@@ -129,9 +132,12 @@ class Retriever:
             raise TypeError(f"Unknown Retriever setting {min(renamed.keys() - {'sure'})!r}; see help(Retriever)")
         self.table = TableGroup.open(table)
         rules = fusion, ties, direction, budget, calibration, min_precision
-        known = kept_depth(self.table) if maxsim is None and scorer is not None else maxsim
+        known = kept_depth(self.table) if maxsim is None and (scorer or mllm) is not None else maxsim
         self.config = RankingConfig.of(*rules, known or 0, maxsim_codec)
         self.shortlist = positive(shortlist, "shortlist")
+        self.hubness = Hubness(hubness)
+        if hubness != "off" and self.config.calibration is not None:
+            raise UsageError("A calibration holds for plain cosines; leave out hubness (--hubness) or the calibration.")
         if scorer is not None and mllm is not None:
             raise UsageError("scorer and mllm both name the second look; pass only one of them.")
         self.reranker = MllmReranker.of(scorer if mllm is None else mllm, device=device, dtype=dtype)
@@ -223,14 +229,17 @@ class Retriever:
         if self.table.manifest.reading != NEWEST:
             run["reading"] = self.table.manifest.reading
         depth, shown = max(k, self.shortlist, self.config.maxsim), stage is not None or self.middle is not None
-        first_look = FirstLook(self.table, query_encoder(self.encoder), depth, where, least)
+        first_look = FirstLook(self.table, query_encoder(self.encoder), depth, where, least, self.hubness)
         read = (self._read(query, str(number), shown) for number, query in enumerate(queries, start=1))
+
+        def answer(found: Looked) -> Answer:
+            if isinstance(query := found.query, QueryError):
+                return Answer(Item(query.query), [], [], k, {**run, "second_look": None}, found.stats, error=query)
+            return self._answer(query, found, stage, k, run)
+
+        at_once = 1 if stage is None else stage.reranker.together
         for batch in in_chunks(read, BATCH):
-            for found in first_look.at(batch):
-                if isinstance(query := found.query, QueryError):
-                    yield Answer(Item(query.query), [], [], k, {**run, "second_look": None}, found.stats, error=query)
-                else:
-                    yield self._answer(query, found, stage, k, run)
+            yield from in_order(answer, first_look.at(batch), at_once)
 
     def _read(self, query: Any, name: str, shown: bool) -> Item | QueryError:
         try:
@@ -251,7 +260,7 @@ class Retriever:
     ) -> Answer:
         shortlist, stats, describe = found.shortlist, found.stats, describe_from(self.table)
         stats.retrieved = len(shortlist)
-        run = {**run, **settings_of(query)}
+        run = {**run, **settings_of(query), **self.hubness.settings()}
         order = None if self.middle is None else self.middle.reorder(query, shortlist, stats)
         looked = {} if self.middle is None else self.middle.settings()
         if stage is None:

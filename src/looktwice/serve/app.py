@@ -22,14 +22,24 @@ from looktwice.score import Scorer
 from looktwice.serve import problems
 from looktwice.serve.guard import Guard
 from looktwice.serve.problems import Problem
-from looktwice.serve.routes import browse, explain, health, items, pairs, search, tables
+from looktwice.serve.routes import browse, docs, explain, health, items, pairs, search, tables
 from looktwice.serve.schemas import ErrorBody
 from looktwice.serve.service import Service
 from looktwice.serve.settings import Settings
+from looktwice.serve.tracing import trace_app
 
 log = logging.getLogger("looktwice.serve")
 STATIC = Path(__file__).parent / "static"
-ROUTERS = (search.router, explain.router, pairs.router, items.router, tables.router, browse.router, health.router)
+ROUTERS = (
+    search.router,
+    explain.router,
+    pairs.router,
+    items.router,
+    tables.router,
+    browse.router,
+    docs.router,
+    health.router,
+)
 ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}}
 
 
@@ -59,6 +69,8 @@ def create_app(settings: Settings, scorer: Scorer | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     if STATIC.is_dir():
         app.mount("/", Page(directory=STATIC, html=True), name="page")
+    if settings.tracing:
+        trace_app(app)
     app.add_middleware(Guard, settings=settings, observe=service.metrics.observe)
     return app
 
@@ -91,7 +103,8 @@ def _load(service: Service) -> None:
         service.start()
     except Exception as error:
         service.failed = error
-        log.error("loading failed: %s", error)
+        if not service.watched:
+            log.error("loading failed: %s", error)
 
 
 async def _problem(request: Request, error: Any) -> Response:

@@ -12,6 +12,7 @@ from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout import probability
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.serve.device_queue import DeviceQueue, current
+from looktwice.serve.tracing import span
 from looktwice.types import SCORED, Encoder, EncoderInfo, FloatArray, Item, PairScores, TokensInfo, VisualTokens
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class QueuedScorer(ScorerWrapper):
         return probability.scatter(len(candidates), parts[0][1].label_logits.shape[1], parts, "missing")
 
     def _block(self, query: Item, block: Sequence[Item]) -> PairScores:
-        scores = self.queue.run(lambda: self.inner.score(query, block), len(block))
+        with span("looktwice.block", pairs=len(block)):
+            scores = self.queue.run(lambda: self.inner.score(query, block), len(block))
         ticket = current.get()
         if ticket is not None and ticket.tell is not None:
             ticket.tell([item.id for item in block], scores)

@@ -46,6 +46,7 @@ class Settings(BaseModel):
     cors: tuple[str, ...] = ()
     allow_write: bool = False
     allow_urls: bool = False
+    tracing: bool = False
 
     max_queued_pairs: int = Field(5000, ge=1)
     max_requests: int = Field(256, ge=1)

@@ -26,6 +26,10 @@ MOST_BYTES = 2**28
 ID_BYTES = 200
 """What an id takes in memory, about: its text, its row and its entry in the look-up."""
 
+EAGER_ROWS = 20_000
+"""Up to so many rows, the first search of a version reads the matrix: that costs no more than a search on disk. Above,
+the second one does: a command with one query, or a table written to between searches, reads it in vain."""
+
 MOST_VERSIONS = 4
 _BATCH = 8192
 _SCORES = 2**24  # scores of several queries at once, at most: 64 MB
@@ -114,20 +118,25 @@ class MatrixCache:
     def __init__(self) -> None:
         self._lock = Lock()
         self._made: OrderedDict[int, VectorMatrix | None] = OrderedDict()
+        self._asked = (-1, 0)  # the last version that was asked for, and for how many queries
 
     def known(self, version: int) -> VectorMatrix | None:
         """Return the matrix of a version if it is in memory."""
         with self._lock:
             return self._made.get(version)
 
-    def get(self, table: Any, version: int, dim: int) -> VectorMatrix | None:
-        """Return the matrix of the version that a LanceDB handle reads, read now if need be.
+    def get(self, table: Any, version: int, dim: int, queries: int = 1) -> VectorMatrix | None:
+        """Return the matrix of the version that a LanceDB handle reads, read now if that pays for so many queries.
 
         None if it would be too large, or if another thread writes through the handle meanwhile.
         """
         with self._lock:  # the first search reads it, the others wait for it
             if version not in self._made:
-                fits = size_of(table.count_rows(), dim) <= MOST_BYTES
+                rows = table.count_rows()
+                self._asked = version, queries + (self._asked[1] if self._asked[0] == version else 0)
+                if rows > EAGER_ROWS and self._asked[1] < 2:
+                    return None
+                fits = size_of(rows, dim) <= MOST_BYTES
                 matrix = VectorMatrix.read(table, dim) if fits else None
                 if table.version != version:
                     return None

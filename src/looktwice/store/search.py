@@ -64,7 +64,7 @@ class Space:
         """Return the matrix; a single filtered search only uses one that is there, as a filter reads fewer rows."""
         single = where is not None and queries < STREAM_FROM
         version = self.table.version if self.version is None else self.version
-        return self.cache.known(version) if single else self.cache.get(self.table, version, self.dim)
+        return self.cache.known(version) if single else self.cache.get(self.table, version, self.dim, queries)
 
     def _row_ids(self, where: str) -> Any:
         found = self.table.search().where(where).select(["id"]).with_row_id(True).to_arrow()

@@ -212,6 +212,7 @@ class Table(TableReader):
                 for handle in self._handles():
                     maintenance.tidy(handle)
                 return
+            self._note(tokens=tokens.without_samples(self.location, self.manifest.tokens))
             self._items = maintenance.rewrite(self._database, self._items)
             self._tokens = maintenance.rewrite(self._database, self._tokens)
             self._failures = maintenance.rewrite(self._database, self._failures)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import MediaError
 from looktwice.sources.decoding import frames
+from looktwice.sources.decoding.pillow import THREADS
 from looktwice.sources.reading import Reading
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class _Decoder:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, "MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": str(THREADS)},
             process_group=0 if os.name == "posix" else None,  # an interrupt is for the run, which then ends this
         )
 

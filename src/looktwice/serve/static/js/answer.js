@@ -10,7 +10,6 @@ export class Answer {
     this.state = "waiting"; // waiting, looking, done, stopped, failed
     this.error = null;
     this.manifest = null;
-    this.exhausted = false; // no further hits below these
   }
 
   /** Take in one event of the stream. */

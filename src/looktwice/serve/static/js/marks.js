@@ -79,6 +79,7 @@ export async function saveArchive() {
 /** Open the dialog of marks. `act` has use(), which searches with the marks, and changed(), after they were cleared. */
 export function open(state, act) {
   const dialog = $("#marks");
+  if (state.yes.length + state.no.length) keep(state); // those of a link are kept too
   const queries = all();
   const close = () => dialog.close();
   const usable = state.yes.length + state.no.length > 0;
