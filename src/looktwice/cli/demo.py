@@ -19,6 +19,12 @@ def add_to(app: typer.Typer) -> None:
     app.command("demo", short_help="Index the bundled gallery, search it, measure both stages.")(demo)
 
 
+Words = Annotated[
+    bool,
+    typer.Option("--words", help="Also ask for names that the bundled models were trained on, in other drawings."),
+]
+
+
 @grouped
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Folder for the table, runs and report.")] = Path(
@@ -36,6 +42,7 @@ def demo(
         int, typer.Option(min=0, help="Candidates of the middle look; 0: none, and no stored tokens.")
     ] = 1000,
     shortlist: options.Shortlist = 50,
+    words: Words = False,
     compute: options.Compute,
     json: options.Json = False,
 ) -> None:
@@ -54,6 +61,7 @@ def demo(
         "encoder": encoder,
         "shortlist": shortlist,
         "fusion": fusion,
+        "words": words,
         "maxsim": maxsim,
         **compute.placement,
     }
