@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 NEWEST ?= .venv-newest
+VLLM   ?= .venv-vllm
 PIP_ARGS ?=
 PY     := $(VENV)/bin/python
 EXTRAS := timm,st,siglip,smolvlm,bench
@@ -13,7 +14,7 @@ SYSTEM := chromium=chromium pdftoppm=poppler-utils
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-newest test-slow test-gpu check package bench docs constraints clean
+.PHONY: demo test test-newest test-slow test-gpu test-vllm test-hostile check package bench docs constraints clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready
@@ -35,8 +36,17 @@ test-slow: $(VENV)/.ready-test
 	@scripts/system-packages.sh $(SYSTEM)
 	$(PY) -m pytest -m slow
 
+# Attacks with a seed: kill -9, full disks, damaged files. HOSTILE_RUNS=10 HOSTILE_STEPS=4 HOSTILE_FILES=100 is a taste.
+test-hostile: $(VENV)/.ready-test
+	$(PY) -m pytest -n 2 -m hostile tests/hostile --timeout=1800
+
 test-gpu: $(VENV)/.ready-test
 	$(PY) -m pytest -m gpu tests/gpu
+
+# A real vLLM on the CPU, in an environment of its own (3.5 GB); one server for all tests.
+test-vllm: $(VENV)/.ready-test
+	scripts/vllm-environment.sh $(VLLM) $(PYTHON)
+	LOOKTWICE_VLLM=$(VLLM) $(PY) -m pytest -m vllm tests/vllm --timeout=900
 
 check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .

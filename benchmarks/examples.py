@@ -75,7 +75,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{len(wanted)} queries, {asked.scenes} scenes, shortlist {asked.shortlist}\n{'ranking':<44}{MEASURE:>8}")
     for name, value in rows.items():
         print(f"{name:<44}{value:>8.3f}")
-    finish("examples", asked, {"measure": MEASURE, "queries": len(wanted), "rows": rows})
+    finish(
+        "examples",
+        asked,
+        {"queries": len(wanted), "rows": [{"ranking": name, MEASURE: value} for name, value in rows.items()]},
+    )
 
 
 def like(runs: Runs, retriever: Retriever, name: str, shown: Sequence[Item], title: str) -> None:

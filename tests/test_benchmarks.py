@@ -44,7 +44,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     yield
-    for name in {"_smoke", *NAMES} & sys.modules.keys() - known:
+    for name in {"_smoke", "_coarse", *NAMES} & sys.modules.keys() - known:
         del sys.modules[name]
 
 

@@ -21,6 +21,7 @@ from hub import Hub, Refusal
 from safetensors.torch import save_file
 from tiny_models import build
 
+from looktwice.models.hub import XET_LIMITS
 from looktwice.testing import make_images
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -248,6 +249,24 @@ def test_failing_xet_storage_can_be_switched_off(hub: Hub, home: Path) -> None:
     assert "from its xet storage (" in said and "; set HF_HUB_DISABLE_XET=1 and run the same command again" in said
     (snapshot,), _ = resolved(hub, home, "org/large", HF_HUB_DISABLE_XET="1")
     assert snapshot.endswith(hub.commit("org/large"))
+
+
+def test_a_dead_xet_server_is_given_up_soon(hub: Hub, home: Path) -> None:
+    hf_xet = pytest.importorskip("hf_xet")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in XET_LIMITS.items():
+            patch.setenv(name, value)
+        limits = hf_xet.XetConfig()  # it knows these names and can read these values
+    longest = limits.get("client.read_timeout") + limits.get("client.retry_base_delay") * 3
+    assert longest.total_seconds() * (1 + limits.get("client.retry_max_attempts")) < 90
+    assert limits.get("client.connect_timeout").total_seconds() == 10
+    code = (
+        "import os\nfrom looktwice.models.checkpoints import resolve\nresolve('org/tiny-clip')\n"
+        f"print(*[os.environ[name] for name in {list(XET_LIMITS)!r}])"
+    )
+    env = environment(hub, home, HF_XET_CLIENT_READ_TIMEOUT="7s")
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["10s", "7s", "2", "60s"]
 
 
 @pytest.fixture

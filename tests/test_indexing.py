@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -400,7 +401,7 @@ def test_what_could_not_be_seen_is_not_gone(made: Collection, monkeypatch: pytes
     listdir = os.listdir
 
     def refuse(path: bytes) -> list[bytes]:
-        if path.endswith(b"shut"):
+        if os.fsencode(path).endswith(b"shut"):
             raise PermissionError(13, "Permission denied")
         return listdir(path)
 
@@ -429,18 +430,27 @@ def test_moved_collection_keeps_its_vectors(made: Collection, tmp_path: Path) ->
     assert made.ledger() == {}
 
 
-def test_same_id_from_two_places_is_refused(made: Collection, tmp_path: Path) -> None:
+def test_same_names_in_two_folders_are_two_items(made: Collection, tmp_path: Path) -> None:
     made.save(a="red")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "a.png").write_bytes(picture("blue"))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.png").write_bytes(picture("blue"))
     for run_number in range(2):  # in one run, and against the table
-        report = made.index(made.folder, tmp_path / "other")
-        assert (report.added, report.unchanged) == (1 - run_number, run_number)
-        assert report.reasons == {"duplicate-id": 1}
-    report = made.index(tmp_path / "other", made.folder)
-    assert report.reasons == {"duplicate-id": 1}  # whoever was there first stays
+        report = made.index(made.folder, other)
+        assert (report.added, report.unchanged, report.failed) == (2 - 2 * run_number, 2 * run_number, 0)
+    assert (made.index(other, made.folder).unchanged, made.index(other).unchanged) == (2, 1)  # in any order
+    first, second = sorted(row["id"] for row in made.table.rows(["id"]))
+    assert first == "a.png" and re.fullmatch(r"other~[0-9a-f]{6}/a\.png", second)
     assert np.allclose(made.table.get(["a.png"])[0].vector, [0.5, 0, 0] * 4 + [0] * 4)
-    assert str(made.folder / "a.png") in next(iter(made.table.ledger)).detail
+    (other / "b.png").write_bytes(picture("green"))
+    assert made.index(other).added == 1 and len(made.table.get(["b.png"])) == 1  # no name that is taken, no prefix
+    (made.folder / "a.png").unlink()
+    assert made.index(other).unchanged == 2 and len(made.table.get([second])) == 1  # an id stays
+
+
+def test_same_id_from_a_list_and_a_folder_is_refused(made: Collection) -> None:
+    made.save(a="red")
+    assert made.index(made.folder).added == 1
     (made.folder / "l.jsonl").write_text('{"id": "x", "text": "a"}\n{"id": "x", "text": "b"}')
     assert made.index(made.folder / "l.jsonl").reasons == {"duplicate-id": 1}
 

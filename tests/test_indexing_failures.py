@@ -31,7 +31,7 @@ def test_max_failures(made: Collection) -> None:
     for number in range(5, 9):
         (made.folder / f"{number:04}.png").write_bytes(b"x")
     assert made.index(max_failures=4).failed == 4
-    made.table.delete(where="true")
+    made.table.delete(where="true", remember=False)
     with pytest.raises(TooManyFailures, match="3 items failed, more than the 2 allowed"):
         made.index(max_failures=2, batch_size=2)
     assert made.ids() == [f"{number:04}.png" for number in range(4)]  # whole batches before it are kept

@@ -134,10 +134,10 @@ def test_what_changed_in_the_table_meanwhile_is_noticed(tmp_path: Path, folder: 
     table = make(tmp_path / "t.lt")
     index(table, scan(paths_of(folder)), ColourEncoder())
     batches = list(encode_batches(scan(paths_of(folder)), ColourEncoder(), known=table.snapshot()))
-    table.delete(["x/0007.png"])
+    table.delete(["x/0007.png"], remember=False)
     (folder / "x" / "0008.png").write_bytes(picture("red"))
     index(table, scan(paths_of(folder)[:1], roots=table.manifest.roots), ColourEncoder())
-    table.delete(["x/0009.png"])
+    table.delete(["x/0009.png"], remember=False)
     report = commit(table, batches)
     assert report.reasons["outdated"] == 2 and report.unchanged == 59
     outdated = {entry.item_id for entry in table.ledger if entry.reason == "outdated"}

@@ -75,7 +75,7 @@ def test_weights_are_those_of_the_paper(table: Table, colours: ColorEncoder) -> 
         assert hit.score == pytest.approx(0.5 * hit.coarse + 0.5 * hit.p, abs=1e-6)
 
 
-def test_unreadable_changed_and_failed_candidates_are_counted_and_stand_below(
+def test_missing_candidates_keep_their_places_and_failed_ones_stand_below(
     table: Table, colours: ColorEncoder, pictures: Path
 ) -> None:
     (pictures / "red-0.png").unlink()
@@ -83,8 +83,11 @@ def test_unreadable_changed_and_failed_candidates_are_counted_and_stand_below(
     answer = Retriever(table, colours, BrightnessScorer(broken_below=0.3), shortlist=12).search("red", k=12)
     by_id = {hit.id: hit for hit in answer.ranking}
     assert by_id["red-0.png"].p is None and by_id["red-1.png"].p is None and by_id["red-2.png"].p is None
-    last = answer.ranking[-1]
-    assert not last.scored and all(hit.scored for hit in answer.ranking[:6])
+    gone = {hit.id: hit.rank for hit in answer.ranking if hit.status == "missing"}
+    first = {candidate.id: rank for rank, candidate in enumerate(answer.shortlist, 1)}
+    assert gone == {name: first[name] for name in ("red-0.png", "red-1.png")}
+    rest = [hit.scored for hit in answer.ranking if hit.id not in gone]
+    assert rest == [True] * 6 + [False] * 4
     counts = answer.manifest["candidates"]
     assert counts["missing"] == 2 and counts["reasons"] == {"missing": 1, "changed": 1}
     assert counts["failed"] == 4 and counts["scored"] == 6 and counts["requested"] == 12

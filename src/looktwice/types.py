@@ -39,7 +39,7 @@ class Item:
 
     `image` is upright RGB as `images.load` returns it. `sha256` is the hash (hex) of the bytes at `uri`; both are None
     for items in memory only. `tokens` carries stored visual tokens; then `image` may be None although the item is an
-    image.
+    image. `preview`: the image is the table's small copy, as the original is not at hand; `sha256` is that of the copy.
     """
 
     id: str
@@ -49,6 +49,7 @@ class Item:
     uri: str | None = None
     sha256: str | None = None
     tokens: VisualTokens | None = None
+    preview: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,3 +114,52 @@ def test_queries_of_two_kinds_are_refused_before_all_are_scored(
     done = looktwice("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "c.json")
     assert done.code == 2 and "one fixed prompt" in done.err
     assert len(scorer.shown) == 12, "one query of words, then the other kind"
+
+
+CALIBRATE = ("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "c.json")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("another 0 red-0.png 1\n", "labels for 0 queries of the file"),
+        ("red 0 red-0.png 1\nanother 0 red-1.png 1\n", "labels for 1 query of the file"),
+        (
+            "red 0 missing.png 1\nblue 0 red-0.png 0\n",
+            "No item that qrels.txt calls relevant is in t.lt ('missing.png')",
+        ),
+        ("red 0 red-0.png 0\nblue 0 red-0.png 0\n", "none is above 0"),
+    ],
+)
+def test_useless_labels_are_refused_before_anything_is_scored(
+    looktwice: Any, labelled: Path, scorer: BrightnessScorer, labels: str, message: str
+) -> None:
+    Path("qrels.txt").write_text(labels, encoding="utf-8")
+    done = looktwice(*CALIBRATE)
+    assert done.code == 2 and message in done.err
+    assert scorer.shown == [] and not list(Path().glob("c.json*"))
+
+
+def test_a_refused_calibration_names_the_query_and_leaves_nothing_behind(
+    looktwice: Any, labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from looktwice.errors import UsageError
+
+    done_before = {"queries": 1}
+    score = BrightnessScorer.score
+
+    def refused(self: BrightnessScorer, query: Any, candidates: Any) -> Any:
+        if query.id == list(COLORS)[done_before["queries"]]:
+            raise UsageError("The prompt cannot show this; choose another.")
+        return score(self, query, candidates)
+
+    monkeypatch.setattr(BrightnessScorer, "score", refused)
+    done = looktwice(*CALIBRATE)
+    assert done.code == 2 and "Error: Query 'green': The prompt cannot show this; choose another." in done.err
+    assert not list(Path().glob("c.json*"))
+    with pytest.MonkeyPatch.context() as patch:  # much work done: worth keeping
+        patch.setattr("looktwice.cli.resume._FEW", 0)
+        done = looktwice(*CALIBRATE)
+        assert "The scores so far are kept in c.json.scores" in done.err and Path("c.json.scores").exists()
+    looktwice(*CALIBRATE)
+    assert Path("c.json.scores").exists()  # of an earlier run: not ours to remove

@@ -125,14 +125,14 @@ def test_empty_folder_is_said_plainly(looktwice: Looktwice, tmp_path: Path) -> N
 
 
 def test_photos_of_a_kind_that_is_not_read_are_named(looktwice: Looktwice, tmp_path: Path) -> None:
-    for name in ("phone/1.HEIC", "phone/2.heic", "phone/more/3.Heic", "phone/notes"):
+    for name in ("phone/1.PSD", "phone/2.psd", "phone/more/3.Psd", "phone/notes"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     for _ in range(2):  # a second time, with the table's own files in the folder
         done = looktwice("index", "phone/t.lt", "phone")
-        assert "4 files of other kinds were skipped (.heic 3, without a suffix 1);" in done.err
+        assert "4 files of other kinds were skipped (.psd 3, without a suffix 1);" in done.err
         assert ".jpg" in done.err and ".tar" in done.err and "convert" in done.err
-    assert looktwice("index", "phone/t.lt", "phone", "--json").records[0]["ignored"] == {".heic": 3, "": 1}
+    assert looktwice("index", "phone/t.lt", "phone", "--json").records[0]["ignored"] == {".psd": 3, "": 1}
 
 
 def test_a_table_that_is_still_empty_is_filled_by_the_same_command(looktwice: Looktwice, pictures: Path) -> None:

@@ -143,13 +143,33 @@ def test_escapes_never_reach_the_terminal(looktwice: Looktwice, pictures: Path) 
     assert "evil\x1b]0;owned\x07\u202egpj.png" in {hit["id"] for hit in raw.records}
 
 
-def test_vanished_candidates_are_said_and_give_exit_code_3(looktwice: Looktwice, own_table: Path) -> None:
+def test_vanished_candidates_are_said_and_give_exit_code_3(looktwice: Looktwice, pictures: Path) -> None:
+    own_table = Path("t.lt")
+    assert looktwice("index", own_table, pictures, "--previews", "off").code == 0
     Path("pictures/red-0.png").unlink()
     done = looktwice("search", own_table, "red", "--json", "-k", "12")
     assert done.code == 3
-    assert "11 of 12 candidates" in done.err and "red-0.png" in done.err
-    assert done.records[-1]["id"] == "red-0.png" and done.records[-1]["p"] is None
-    assert done.records[-1]["explain"]["status"] == "missing"
+    assert "11 of 12 candidates" in done.err and "red-0.png" in done.err and "1 of 12 are gone; run index" in done.err
+    (gone,) = [hit for hit in done.records if hit["p"] is None]
+    assert gone["id"] == "red-0.png" and gone["rank"] == gone["explain"]["coarse_rank"] == 1
+    assert gone["explain"]["status"] == "missing"
+    shown = looktwice("search", own_table, "red", "-k", "1")
+    assert shown.out.splitlines()[2].split()[:2] == ["1", "red-0.png"] and "gone" in shown.out
+
+
+def test_a_preview_stands_in_for_a_vanished_image_and_says_so(looktwice: Looktwice, own_table: Path) -> None:
+    before = looktwice("search", own_table, "red", "--json", "-k", "12")
+    for path in Path("pictures").glob("red-*.png"):
+        path.unlink()
+    done = looktwice("search", own_table, "red", "--json", "-k", "12", "--report", "r.html")
+    assert done.code == 0 and [hit["id"] for hit in done.records] == [hit["id"] for hit in before.records]
+    assert {hit["id"] for hit in done.records if hit["explain"].get("image") == "preview"} == {
+        "red-0.png", "red-1.png", "red-2.png"
+    }  # fmt: skip
+    assert "3 originals are not at hand; the second look saw their previews" in done.err
+    assert not any("image" in hit["explain"] for hit in before.records)
+    page = Path("r.html").read_text()
+    assert page.count("data:image/") >= 10 and page.count("(preview)") >= 3
 
 
 def test_many_queries_run_report_and_manifest(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:
@@ -237,8 +257,7 @@ def test_outputs_that_may_not_be_written_are_refused_before_the_work(
     ("lines", "message"),
     [
         ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "occurs twice"),
-        ('{"id": "a", "text": "x"}\n{"id": "b"\n', "q.jsonl is not a usable query file: line 2: it is not JSON"),
-        ('{"id": "a", "text": "x"}\n\n5\n', "line 3: it is JSON, but not an object"),
+        ('{"id": "b"\n', "q.jsonl is not a usable query file: line 1: it is not JSON"),
         ("", "has no queries"),
         ('{"text": "x"}\n', "id"),
     ],
@@ -247,6 +266,14 @@ def test_bad_query_files(looktwice: Looktwice, table: Path, tmp_path: Path, line
     (tmp_path / "q.jsonl").write_text(lines)
     done = looktwice("search", table, "--queries", "q.jsonl")
     assert done.code == 2 and message in done.err
+
+
+def test_a_bad_line_is_a_failed_query(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"id": "a", "text": "red"}\n{"id": "b"\n\n5\n{"id": "c", "text": "blue"}\n')
+    done = looktwice("search", table, "--queries", "q.jsonl", "--no-rerank", "--json", "-k", 1)
+    assert done.code == 3 and [record["query"] for record in done.records] == ["a", "c"]
+    assert "Query line 2 was skipped: bad-record: it is not JSON" in done.err
+    assert "Query line 4 was skipped: bad-record: it is JSON, but not an object" in done.err
 
 
 def test_score_cache_goes_on_where_it_stopped(looktwice: Looktwice, table: Path, scorer: BrightnessScorer) -> None:

@@ -47,7 +47,7 @@ def write(name: str, lines: list[dict[str, Any]]) -> None:
 
 
 def test_urls_get_a_second_look_where_they_may_be_fetched(looktwice: Looktwice, listed: str) -> None:
-    assert looktwice("index", "u.lt", "urls.jsonl", ALLOWED).code == 0
+    assert looktwice("index", "u.lt", "urls.jsonl", ALLOWED, "--previews", "off").code == 0
     refused = looktwice("search", "u.lt", "red", "--json")
     assert refused.code == 3 and "0 of 12" in refused.err and "--allow-urls" in refused.err
     private = looktwice("search", "u.lt", "red", "--json", "--allow-urls")

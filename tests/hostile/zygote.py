@@ -13,12 +13,14 @@ import resource
 import select
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+LOGS = Path(tempfile.mkdtemp())
 HEAVY = ("torch", "transformers", "pyarrow", "faiss", "PIL.Image", "scipy.stats", "looktwice.cli.main")
 
 
@@ -57,7 +59,7 @@ def child(job: Job, ready: int) -> None:
     os.chdir(job.folder)
     os.environ.update(job.env)
     for stream, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(f"{job.folder}/.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), stream)
+        os.dup2(os.open(LOGS / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     importlib.import_module("lancedb")
     for target, value in job.patch.items():
@@ -99,8 +101,7 @@ def run(job: Job) -> Outcome:
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         code = None if job.kill_after is None else os.waitstatus_to_exitcode(status)
-    folder = Path(job.folder)
-    out, err = ((folder / f".{name}").read_text(errors="replace") for name in ("stdout", "stderr"))
+    out, err = ((LOGS / name).read_text(errors="replace") for name in ("stdout", "stderr"))
     done = Outcome(code, out, err, time.monotonic() - began)
     if job.call is not None and code == 0:
         done.value = json.loads(out)

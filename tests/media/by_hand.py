@@ -18,9 +18,9 @@ def tiff(
     sample_format: int = 1,
     order: str = "<",
     colours: Sequence[int] = (),
-    more: dict[int, tuple[int, int]] | None = None,
+    more: dict[int, tuple[int, Sequence[int]]] | None = None,
 ) -> bytes:
-    """An uncompressed TIFF of (h, w) or (h, w, n) samples, each of `bits` bits; `more` maps tags to (type, value)."""
+    """An uncompressed TIFF of (h, w) or (h, w, n) samples, each of `bits` bits; `more` maps tags to (type, values)."""
     height, width = samples.shape[:2]
     count = samples.shape[2] if samples.ndim == 3 else 1
     body = packed(samples.reshape(height, -1), bits, order)
@@ -40,7 +40,7 @@ def tiff(
         values[338] = (short, [extra])
     if colours:
         values[320] = (short, colours)
-    values |= {tag: (kind, [value]) for tag, (kind, value) in (more or {}).items()}
+    values |= more or {}
     values[273] = (long, [8])
     start = 8 + len(body) + len(body) % 2
     after = start + 2 + 12 * len(values) + 4
@@ -52,7 +52,7 @@ def tiff(
             tail += data + b"\0" * (len(data) % 2)
         else:
             place = data.ljust(4, b"\0")
-        entries += struct.pack(f"{order}HHI", tag, kind, len(numbers)) + place
+        entries += struct.pack(f"{order}HHI", tag, kind, len(numbers) // (2 if kind == 10 else 1)) + place
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", start)
     padded = body + b"\0" * (len(body) % 2)
     return head + padded + struct.pack(f"{order}H", len(values)) + entries + bytes(4) + tail

@@ -63,7 +63,7 @@ def test_png_headers(at: int, new: bytes) -> None:
 
 def test_unknown_compression_of_a_tiff() -> None:
     values = np.zeros((4, 4), np.uint8)
-    found = failure(tiff(values, 8, more={259: (3, 4711)}))
+    found = failure(tiff(values, 8, more={259: (3, [4711])}))
     assert found.reason == "unsupported"
 
 

@@ -33,8 +33,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> worker.Pool:
     fresh = worker.Pool()
     monkeypatch.setattr(worker, "POOL", fresh)
     yield fresh
-    for decoder in fresh._idle:
-        decoder.end()
+    fresh.end()
 
 
 def test_a_process_is_kept_for_the_next_file(pool: worker.Pool) -> None:

@@ -195,8 +195,14 @@ def test_every_answer_keeps_the_rules(case, fusion):
     assert sorted(hit.id for hit in hits) == sorted(c.id for c in candidates)
     assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
     assert all(math.isfinite(hit.score) for hit in hits)
-    for above, below in itertools.pairwise(hits):
-        assert above.score >= below.score
+    gone = {c.id for c, (_, status) in zip(candidates, looked, strict=False) if status == "missing"}
+    first = sorted(candidates, key=lambda c: (-c.coarse, c.id))
+    if any(hit.scored for hit in hits):
+        assert [(h.rank, h.id) for h in hits if h.id in gone] == [
+            (r, c.id) for r, c in enumerate(first, 1) if c.id in gone
+        ]
+    assert all(above.score >= below.score for above, below in itertools.pairwise(hits))
+    for above, below in itertools.pairwise(hit for hit in hits if hit.id not in gone):
         assert above.scored or not below.scored
         if not above.scored and not below.scored:
             assert above.coarse >= below.coarse

@@ -198,7 +198,7 @@ def test_a_body_that_trickles_meets_the_timeout(stub: Stub) -> None:
     ("answer", "sentence"),
     [
         ((200, {"Content-Type": "text/html"}, b"<html>log in</html>"), "it sent a web page"),
-        ((200, {}, b"[1, 2]"), "JSON of another shape"),
+        ((200, {}, b"12"), "JSON of another shape"),
         ((200, {}, b"x" * (9 << 20)), "sends more than 8 MB for one pair"),
         ((302, {"Location": "http://elsewhere/"}, b""), r"points to another address \(status 302\); name that one"),
         (said(402, "no credit"), "asks for payment"),

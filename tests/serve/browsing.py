@@ -65,6 +65,13 @@ class Site:
             timeout=30_000,
         )
 
+    @contextmanager
+    def asks(self) -> Iterator[None]:
+        """Wait for the search that the block begins, and for its end."""
+        with self.page.expect_request("**/v1/search"):
+            yield
+        self.done()
+
     def ids(self) -> list[str]:
         """Return the ids of the tiles in the order in which they are seen."""
         found: list[str] = self.page.evaluate(

@@ -84,7 +84,7 @@ def visit(browser: Browser) -> Iterator[Opener]:
     opened = []
 
     def open_page(server: Running, *, faults: bool = False, **how: Any) -> Site:
-        how = {"viewport": {"width": 1400, "height": 900}, "reduced_motion": "reduce", **how}
+        how = {"viewport": {"width": 1400, "height": 2800}, "reduced_motion": "reduce", **how}
         context = browser.new_context(**how)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         site = Site(context.new_page(), server.url)

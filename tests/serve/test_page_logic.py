@@ -68,9 +68,21 @@ def test_the_order_is_the_librarys(page: Page, weight: float) -> None:
 
 
 def test_a_middle_look_orders_what_the_second_did_not_see(page: Page) -> None:
-    hits = [{"id": "a", "coarse": 0.9, "p": None, "maxsim": 0.2}, {"id": "b", "coarse": 0.1, "p": None, "maxsim": 0.3}]
-    hits += [{"id": "c", "coarse": 0.5, "p": None, "maxsim": None}, {"id": "d", "coarse": 0.0, "p": 0.1}]
-    assert [hit["id"] for hit in run(page, "fusion", "m.ranked(value, 0.5)", hits)] == ["d", "b", "a", "c"]
+    rng = random.Random(1)
+    for _ in range(20):
+        shortlist = [Candidate(name, rng.random(), rng.random()) for name in IDS[:6]]
+        shortlist.sort(key=lambda candidate: -(candidate.maxsim or 0))
+        rest = sorted((Candidate(name, rng.random()) for name in IDS[6:9]), key=lambda candidate: -candidate.coarse)
+        answer = scores(rng, 3)
+        expected = fuse([*shortlist, *rest], answer, "coarse=0,maxsim=0.3,p=0.7", ties="default")
+        hits = [{"id": c.id, "coarse": c.coarse, "maxsim": c.maxsim, "p": None} for c in [*shortlist, *rest]]
+        for i in range(6):
+            hits[i] |= {"middle_place": i + 1}
+        for i in range(3):
+            hits[i] |= {"p": float(answer.p[i]), "entropy": float(answer.entropy[i])}
+        rng.shuffle(hits)
+        found = run(page, "fusion", "m.ranked(value, 0.3)", hits)
+        assert [hit["id"] for hit in found] == [hit.id for hit in expected]
 
 
 def test_a_calibration_reads_between_its_points(page: Page) -> None:

@@ -15,7 +15,7 @@ import pytest
 from store_helpers import ENCODER, random_rows, row
 
 from looktwice.errors import StoreError, UsageError
-from looktwice.store import LedgerEntry, Table, TokenRow, ann, maintenance
+from looktwice.store import LedgerEntry, PreviewRow, Table, TokenRow, ann, maintenance
 from looktwice.types import EncoderInfo
 
 
@@ -98,6 +98,39 @@ def test_tidy_waits_until_it_pays(table: Table, monkeypatch: pytest.MonkeyPatch)
     assert table._items.stats()["fragment_stats"]["num_fragments"] == 1
 
 
+def fragments(handle: Any) -> int:
+    return int(handle.stats()["fragment_stats"]["num_fragments"])
+
+
+def test_small_writes_tidy_up_by_themselves(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "SMALL_FRAGMENTS", 5)
+    most = 0
+    for part in range(30):
+        table.add(random_rows(3, seed=part, start=3 * part))
+        table.put_codes([TokenRow(f"{3 * part:05}", "0", "k", "[]", b"codes", 0)])
+        most = max(most, fragments(table._items), fragments(table._tokens))
+    assert most == 5 and len(table) == 90
+    assert [one.id for one in table.get(["00089", "00000"])] == ["00089", "00000"]
+    monkeypatch.setattr(maintenance, "SMALL_WRITE", 3)  # now these count as large
+    for part in range(30, 38):
+        table.add(random_rows(3, seed=part, start=3 * part))
+    assert fragments(table._items) > 8
+
+
+def test_a_failed_tidying_loses_nothing_and_is_said(
+    table: Table, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(maintenance, "SMALL_FRAGMENTS", 1)
+
+    def full(handle: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(maintenance, "tidy", full)
+    for part in range(4):
+        table.add(random_rows(3, start=3 * part))
+    assert len(table) == 12 and "looktwice compact" in caplog.text
+
+
 @pytest.mark.filterwarnings("ignore:optimize")  # of other processes' readers: there are none
 def test_tidy_erases_old_versions_of_what_is_one_fragment(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     for again in range(40):
@@ -173,6 +206,7 @@ def test_info_adds_up_to_the_files_on_disk(table: Table, monkeypatch: pytest.Mon
     table.put_codes([TokenRow(f"{n:05}", "0", "k", "[]", bytes(500), 0) for n in range(50)])
     table.put_codebook(b"book")
     table.ledger.put([LedgerEntry("u", "read", "missing")])
+    table.put_previews([PreviewRow("00001", "0", b"webp")])
     table.build_index()
     info = table.info()
     on_disk = sum(path.stat().st_size for path in table.path.rglob("*") if path.is_file())

@@ -11,11 +11,20 @@ from hypothesis import strategies as st
 from store_helpers import ENCODER, random_rows, row
 
 from looktwice.errors import UsageError
-from looktwice.store import Table, ann
+from looktwice.store import Table, ann, matrix
+from looktwice.store.matrix import MatrixCache
 from looktwice.store.search import STREAM_FROM
 from looktwice.types import Candidate, EncoderInfo
 
 DIM = 32
+
+
+@pytest.fixture(params=["memory", "disk"], autouse=True)
+def vectors_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test holds for tables whose vectors fit into memory, and for those that LanceDB searches on disk."""
+    if request.param == "disk":
+        for name in ("get", "known"):
+            monkeypatch.setattr(MatrixCache, name, lambda *_: None)
 
 
 def brute_force(table: Table, query: np.ndarray, k: int, keep: object = lambda row: True) -> list[Candidate]:
@@ -113,6 +122,8 @@ def test_an_index_that_nobody_measured_is_not_used(
     made = Table.create(tmp_path / "t.lt", table.manifest.encoder, {"year": int})
     made.add(table.get(sorted(table.hashes())))
     monkeypatch.setattr(ann, "EXACT_ROWS", 1000)
+    assert not made.index_is_due  # its vectors fit into memory
+    monkeypatch.setattr(matrix, "MOST_BYTES", 3000 * 4 * DIM)
     with monkeypatch.context() as patch:
         patch.setattr(ann, "tune", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -129,6 +140,21 @@ def test_an_index_that_nobody_measured_is_not_used(
 
 def vector_indices(table: Table) -> int:
     return [index.columns for index in table._items.list_indices()].count(["vector"])
+
+
+def test_a_batch_through_the_index_is_one_by_one(indexed: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    propose = type(indexed._space())._propose
+    monkeypatch.setattr(
+        "looktwice.store.search.Space._propose", lambda self, *args: (calls.append(1), propose(self, *args))[1]
+    )
+    batch = indexed.search_many(QUERIES[:12], 30)
+    assert len(calls) == 2  # all at once, and the one whose cut goes through the eighty twins again
+    assert batch == [indexed.search(query, 30) for query in QUERIES[:12]] and len(calls) == 2 + 13
+    where = "year < 7"
+    assert indexed.search_many(QUERIES[:3], 100, where) == [indexed.search(q, 100, where) for q in QUERIES[:3]]
+    twin = indexed.get(["00100"])[0].vector
+    assert indexed.search_many([twin, *QUERIES[:2]], 3)[0] == indexed.search(twin, 3)
 
 
 def test_rows_added_after_the_index_are_found(indexed: Table) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,17 +19,23 @@ from token_fakes import ToyScorer, draw, make_table, row_of
 
 from looktwice.codecs import layout_from_json
 from looktwice.errors import Mismatch, UsageError
+from looktwice.evaluate import Interval
 from looktwice.late_interaction import agreed, unit_rows
 from looktwice.rank import Fusion, fuse
+from looktwice.report.match_drawing import match_svg
 from looktwice.score import Scorer
 from looktwice.search.examples import Examples
+from looktwice.search.match_map import matches_of
 from looktwice.search.middle_stage import MiddleStage, in_place
 from looktwice.search.mllm_reranker import MllmReranker
+from looktwice.search.probe import keep, probe
 from looktwice.search.retriever import Retriever
 from looktwice.store import Table
+from looktwice.store.group import TableGroup
 from looktwice.store.tokens import TokenRow
 from looktwice.token_index import add_tokens
-from looktwice.token_index.matcher import TokenMatcher, grids
+from looktwice.token_index.matcher import TokenMatcher
+from looktwice.token_index.matching import grids
 from looktwice.types import Candidate, EncoderInfo, Item, VisualTokens
 
 
@@ -79,7 +86,7 @@ def test_an_image_is_most_like_itself_and_what_follows_is_in_order(table: Table)
     (how,) = answer.manifest["middle_look"]
     assert (how["depth"], how["codec"], how["rarity"]["images"], how["rarity"]["stored"]) == (12, "int8", 12, True)
     assert answer.manifest["candidates"]["middle_look"] == {"matched": 12} and answer.manifest["maxsim"] == 12
-    assert answer.manifest["fusion"] == "coarse=0,maxsim=0.5,p=0.5" and answer.stats.seconds["maxsim"] > 0
+    assert answer.manifest["fusion"] == "coarse=0,maxsim=0.75,p=0.25" and answer.stats.seconds["maxsim"] > 0
 
 
 def test_without_it_nothing_is_said_of_it(table: Table) -> None:
@@ -236,3 +243,91 @@ def test_scores_from_codes_are_those_of_decoded_tokens(tmp_path: Path, codec: st
         )
         voted = agreed((rows @ query.rows.T)[None], grids(tokens.layout), query.grids)
         assert found[row.id] == pytest.approx(float(voted[0].amax(0) @ query.weights), abs=1e-5)
+
+
+def test_a_probe_says_what_agrees_and_a_search_follows_it(table: Table) -> None:
+    found = probe(table, MllmReranker(ToyScorer()), queries=6, depth=10, encoder=ToyEncoder())
+    assert (found.queries, [row.order for row in found.rows]) == (6, ["first look", "middle look"])
+    assert found.gain.mean == pytest.approx(found.rows[1].tau - found.rows[0].tau)
+    assert retriever(table, maxsim=None).config.maxsim == 0, "not probed"
+    for low, expected in ((0.1, 500), (-0.1, 0)):
+        keep(table, replace(found, gain=Interval(0.2, low, 0.3)), 500)
+        assert retriever(table, maxsim=None).config.maxsim == expected
+        assert Retriever(table, ToyEncoder()).config.maxsim == 0, "nothing loads a model unasked"
+
+
+class Same(ToyScorer):
+    """Answers the same for every pair."""
+
+    def score(self, query: Item, candidates: Sequence[Item]) -> Any:
+        scores = super().score(query, candidates)
+        return replace(scores, p=np.full_like(scores.p, 0.5))
+
+
+def test_a_probe_without_an_order_to_agree_with_is_refused(table: Table) -> None:
+    with pytest.raises(UsageError, match="too few images"):
+        probe(table, MllmReranker(Same()), queries=4, depth=10, encoder=ToyEncoder())
+
+
+def test_a_map_says_where_each_token_was_found(table: Table) -> None:
+    stage = retriever(table).middle
+    assert stage is not None
+    query = image_of(table, "p004.png")
+    found = matches_of(stage, query, ["p004.png", "p005.png", "text"])
+    assert set(found) == {"p004.png", "p005.png"} and all(len(rows) == 6 for rows in found.values())
+    assert all(match.query == match.image and match.cosine > 0.9 for match in found["p004.png"])
+    shares = [match.weight * match.cosine for match in found["p005.png"]]
+    assert shares == sorted(shares, reverse=True)
+    assert matches_of(stage, Item("words", text="a thing"), ["p004.png"]) == {}
+    svg = match_svg("data:image/png;base64,AA==", 'data:"<', found["p005.png"], "p005 & <b>")
+    assert ElementTree.fromstring(svg).tag.endswith("svg") and svg.count("<rect") == 12
+
+
+def test_several_tables_are_matched_as_one(table: Table, tmp_path: Path) -> None:
+    other = make_table(tmp_path / "other", 5)
+    add_tokens(other, ToyScorer(), "int8")
+    group = TableGroup([table, other])
+    answer = Retriever(group, ToyEncoder(), ToyScorer(), maxsim=17, shortlist=4).search(
+        image_of(table, "p004.png"), k=17, rerank=False, where="width > 0"
+    )
+    assert answer.manifest["candidates"]["middle_look"] == {"matched": 17}
+    assert answer.hits[0].id.endswith("p004.png") and answer.hits[0].maxsim == pytest.approx(1, abs=0.01)
+
+
+def test_crops_are_a_token_set_of_their_own(table: Table) -> None:
+    before = dict(table.manifest.tokens[0])
+    report = add_tokens(table, ToyScorer(), "int8", crops=True)
+    assert report.encoded == 12 and dict(table.manifest.tokens[0]) == before
+    stage = retriever(table).middle
+    assert stage is not None
+    query = image_of(table, "p003.png")
+    answer = retriever(table).search(query, k=12)
+    (how,) = answer.manifest["middle_look"]
+    assert how["views"] == 5 and answer.hits[0].id == "p003.png"
+    assert [source.get("tokens_key") for source in answer.manifest["candidates_from"]] == [before["tokens_key"]]
+    matches = matches_of(stage, query, ["p003.png"])["p003.png"]
+    assert all(0 <= edge <= 1 for match in matches for edge in match.image)
+
+
+def test_a_corner_that_is_the_whole_query_is_found_in_its_crop(table: Table, tmp_path: Path) -> None:
+    """A query that is the corner of an image matches that image's crop exactly."""
+    add_tokens(table, ToyScorer(), "int8", crops=True)
+    whole = image_of(table, "p006.png").image
+    assert whole is not None
+    width, height = (round(0.6 * side) for side in whole.size)
+    query = Item("corner", image=whole.crop((0, 0, width, height)))
+    hit = retriever(table).search(query, k=12, rerank=False).hits[0]
+    assert hit.id == "p006.png" and hit.maxsim == pytest.approx(1, abs=0.01)
+
+
+def test_a_purge_leaves_no_codes_of_deleted_rows_in_a_sample(table: Table) -> None:
+    folder = Path(str(table.path)) / "codebooks"
+    assert len(list(folder.iterdir())) == 1
+    table.delete(["p001.png"])
+    table.compact(purge=True)
+    assert list(folder.iterdir()) == [] and "rarity" not in table.manifest.tokens[0]
+    add_tokens(table, ToyScorer(), "int8")
+    assert TokenMatcher(table, ToyScorer()).rarity.about["images"] == 11
+    table.add([row_of(Path(str(table.path)).parent / "pictures" / "p001.png", f"again{n}") for n in range(9)])
+    add_tokens(table, ToyScorer(), "int8")
+    assert len(list(folder.iterdir())) == 1, "the old sample is gone"

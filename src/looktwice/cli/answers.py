@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,19 +24,24 @@ if TYPE_CHECKING:
     from looktwice.cli.options import Output
     from looktwice.report import QueryView
     from looktwice.report.viewer import Viewer
+    from looktwice.search.middle_stage import MiddleStage
     from looktwice.search.retriever import Answer
+    from looktwice.search.run_record import RunStats
     from looktwice.sources.loader import Resolver
     from looktwice.sources.queries import Queries
     from looktwice.types import Hit
 
 MOST_IN_REPORT = 200
+GONE = ("missing", "dangling-link")
+"""Reasons of images that are not where they were."""
 
 
 @dataclass
 class Outputs:
     """The outputs of answers. `find` resolves the candidates of a report; `queries` is the file of queries, if any.
 
-    `tag` names the run in its file and manifest; `extra` are further keys of the manifest.
+    `tag` names the run in its file and manifest; `extra` are further keys of the manifest. With `middle`, reports and
+    explanations say which tokens matched.
     """
 
     json: bool
@@ -47,6 +52,7 @@ class Outputs:
     explain: bool = False
     tag: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    middle: MiddleStage | None = None
     _run: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
     _views: list[QueryView] = field(default_factory=list)
 
@@ -57,11 +63,12 @@ class Outputs:
         find: Resolver,
         queries: Queries | None = None,
         extra: Mapping[str, Any] | None = None,
+        middle: MiddleStage | None = None,
     ) -> Outputs:
         """Return the outputs that a verb's options ask for."""
         named = {} if output.tag is None else {"tag": output.tag}
         more = {**named, **(extra or {})}
-        return cls(output.json, output.run, output.report, find, queries, output.explain, output.tag, more)
+        return cls(output.json, output.run, output.report, find, queries, output.explain, output.tag, more, middle)
 
     def write(self, answers: Iterable[Answer]) -> None:
         """Write every answer. Exits with code 3 if a query or a candidate could not be read or scored."""
@@ -84,7 +91,8 @@ class Outputs:
         for name, why in list(total.unreadable.items())[:5]:
             note(f"Not scored: {name}: {why}")
         if len(total.unreadable) > 5:
-            note(f"… and {len(total.unreadable) - 5:,} more that could not be read; they rank below the others.")
+            note(f"… and {len(total.unreadable) - 5:,} more that could not be read.")
+        _say_what_is_gone(total)
         broken: dict[str, LooktwiceError] = {**(self.queries.broken if self.queries is not None else {}), **failed}
         for name, problem in broken.items():
             note(f"Query {name} was skipped: {problem}.")
@@ -116,13 +124,23 @@ class Outputs:
     def _show(self, name: str, answer: Answer) -> None:
         if self.json or self.queries is None or (self.run is None and self.report is None):
             title = None if self.queries is None else f"query {name}"
-            show_hits(name, answer.hits, json=self.json, explain=self.explain, title=title)
+            show_hits(name, self._hits(answer), json=self.json, explain=self.explain, title=title)
+
+    def _hits(self, answer: Answer) -> list[Hit]:
+        """Return the hits; with --explain, those of a middle look say which tokens matched."""
+        if not self.explain or self.middle is None or answer.middle is None:
+            return answer.hits
+        from looktwice.search.match_map import matches_of
+
+        found = matches_of(self.middle, answer.query, [hit.id for hit in answer.hits])
+        own = {name: {"matches": [match.record() for match in rows]} for name, rows in found.items()}
+        return [replace(hit, explain={**(hit.explain or {}), **own.get(hit.id, {})}) for hit in answer.hits]
 
     @cached_property
     def _viewer(self) -> Viewer:
         from looktwice.report.viewer import Viewer
 
-        return Viewer(self.find)
+        return Viewer(self.find, middle=self.middle)
 
     def _files(self, manifest: Mapping[str, Any]) -> None:
         if self.run is not None:
@@ -144,6 +162,17 @@ class Outputs:
             write_report(followed(self.report), title="looktwice", manifest=manifest, queries=self._views, total=total)
             cut = f" (the first {len(self._views):,} of {total:,} queries)" if len(self._views) < total else ""
             note(f"Report: {self.report}{cut}")
+
+
+def _say_what_is_gone(total: RunStats) -> None:
+    gone = sum(error.reason in GONE for error in total.unreadable.values())
+    if gone:
+        note(
+            f"{gone:,} of {total.requested:,} are gone; run index again, or mount their disk. "
+            "They keep the places that the first look gave them."
+        )
+    if n := len(total.previewed):
+        note(f"{plural(n, 'original')} {'is' if n == 1 else 'are'} not at hand; the second look saw their previews.")
 
 
 def show_hits(name: str, hits: Sequence[Hit], *, json: bool, explain: bool, title: str | None = None) -> None:
@@ -187,8 +216,8 @@ def _table(hits: Sequence[Hit], title: str | None) -> None:
 def _cells(hit: Hit, middle: bool) -> tuple[object, ...]:
     before = (hit.explain or {}).get("coarse_rank")
     moved = "" if not before or before == hit.rank else f"{'↑' if before > hit.rank else '↓'}{abs(before - hit.rank)}"
-    scores = [hit.score, hit.coarse, *([hit.maxsim] if middle else []), hit.p]
-    return hit.rank, hit.id, *map(number, scores), moved
+    scores = [number(score) for score in (hit.score, hit.coarse, *([hit.maxsim] if middle else []))]
+    return hit.rank, hit.id, *scores, "gone" if hit.status == "missing" else number(hit.p), moved
 
 
 def check_outputs(run: Path | None, report: Path | None, *, overwrite: bool = True) -> None:

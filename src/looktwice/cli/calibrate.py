@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from looktwice.cli.answers import check_outputs
 from looktwice.cli.console import emit, note, number, plural, progress, table
 from looktwice.cli.groups import grouped
 from looktwice.cli.resume import kept_scores
+from looktwice.errors import QueryError, UsageError
 from looktwice.files import followed
 from looktwice.rank.calibration import PRECISIONS
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from looktwice.search.retriever import Retriever
     from looktwice.search.run_record import RunStats
     from looktwice.sources.queries import Queries
+    from looktwice.store import TableReader
+    from looktwice.types import Item
 
 
 def add_to(app: typer.Typer) -> None:
@@ -73,19 +76,35 @@ def calibrate(
         look = rerank.load(compute, cache=cache)
         rules = {"direction": direction, "ties": "coarse", **tokens.choice}
         opened = Retriever(path, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **compute.placement)
+        _check_labels(opened.table, asked, labels, qrels)
         with closing(look):
             samples, source, total = _scored(opened, asked, labels, shortlist)
         made = fit(samples, source, method)
         made.save(followed(into))
     _show(made.quality, made.thresholds, json)
     note(f"Calibration: {into}")
-    left_out = {name: why for name, why in asked.broken.items() if name in labels}
+    left_out = asked.bad_lines | {name: why for name, why in asked.broken.items() if name in labels}
     for name, why in left_out.items():
         note(f"Query {name} was skipped: {why}.")
     if without := total.requested - total.scored:
         note(f"{plural(without, 'pair')} got no score and {'was' if without == 1 else 'were'} skipped.")
     if left_out or without:
         raise typer.Exit(3)
+
+
+def _check_labels(table: TableReader, asked: Queries, labels: Qrels, qrels: Path) -> None:
+    """Raise UsageError for labels that no fit can use, before anything is scored."""
+    mine = {name: labels[name] for name in asked.ids if name in labels}
+    if len(mine) < 2:
+        some = ", ".join(map(repr, [*labels][:2]))
+        raise UsageError(
+            f"{qrels} has labels for {plural(len(mine), 'query', 'queries')} of the file, but a calibration needs two "
+            f"or more; use the same ids in both ({qrels} has {some}, …)."
+        )
+    relevant = {item for grades in mine.values() for item, grade in grades.items() if grade > 0}
+    if not table.lookup(relevant, ["id"]):
+        some = ", ".join(map(repr, sorted(relevant)[:2])) or "none is above 0"
+        raise UsageError(f"No item that {qrels} calls relevant is in {table.path} ({some}); use the table's ids.")
 
 
 def _scored(
@@ -98,8 +117,9 @@ def _scored(
     samples: list[Sample] = []
     source: dict[str, Any] = {}
     total = RunStats()
-    with progress("queries", "queries", len(asked)) as bar:
-        for answer in opened.search_many(asked.kinds_first(labels), k=shortlist):
+    read: list[str] = []
+    with progress("queries", "queries", len(asked)) as bar, _naming_the_query(read, total):
+        for answer in opened.search_many(_noted(asked.kinds_first(labels), read), k=shortlist):
             if answer.error is not None:
                 raise answer.error
             if answer.settings["second_look"]:  # refuses mixed prompts at once, not after the last query
@@ -108,6 +128,25 @@ def _scored(
             total.add(answer.stats)
             bar.advance()
     return samples, source, total
+
+
+def _noted(queries: Iterable[Item], read: list[str]) -> Iterator[Item]:
+    """Yield queries, and note their ids in `read`."""
+    for query in queries:
+        read.append(query.id)
+        yield query
+
+
+@contextmanager
+def _naming_the_query(read: list[str], total: RunStats) -> Iterator[None]:
+    """Put the id of the query that was refused before the refusal; `total` counts the queries that are done."""
+    try:
+        yield
+    except UsageError as error:
+        name = error.query if isinstance(error, QueryError) else next(iter(read[total.queries :]), None)
+        if name is None or repr(name) in str(error):
+            raise
+        raise UsageError(f"Query {name!r}: {error}") from error
 
 
 def _show(quality: Mapping[str, Any], thresholds: Mapping[str, float], json: bool) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+SENTENCES = 120
+"""Width in columns without a terminal of tables of sentences, which people read."""
+
 UNFOLDED = 100_000
 """Width in columns without a terminal: wider than any table, so that nothing folds."""
 
@@ -65,10 +68,17 @@ def note(text: str) -> None:
     stderr().print(safe(text), markup=False, highlight=False, soft_wrap=True)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    title: str | None = None,
+    width: int | None = None,
+) -> None:
     """Write a table to stdout.
 
-    A column whose name starts with `>` is right-aligned. Cells fold on a terminal and are never cut off.
+    A column whose name starts with `>` is right-aligned. Cells fold on a terminal and are never cut off. Without a
+    terminal they do not fold, unless a `width` in columns is given, for tables of sentences.
     """
     from rich import box
     from rich.table import Table
@@ -82,7 +92,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
         )
     for row in rows:
         grid.add_row(*(Text(safe("–" if cell is None else cell)) for cell in row))
-    console = stdout()
+    console = stdout() if width is None else _console(sys.stdout, width)
     with console.capture() as drawn:
         if title:  # a title of the grid's own would be folded to the width of its columns
             console.print(Text(safe(title), style="table.title"), soft_wrap=True)

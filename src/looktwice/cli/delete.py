@@ -36,6 +36,7 @@ def delete(
 ) -> None:
     """Remove items from a table, by id or by filter. Their source files stay untouched.
 
+    The table remembers them: `looktwice index` skips their files, says so, and brings them back with --restore.
     The command asks before it deletes more than 1,000 items or all of them; without a terminal, pass --yes.
     Searches stop finding the rows at once; `looktwice compact --purge` also erases them from the disk.
 

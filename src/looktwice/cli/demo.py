@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,10 @@ from looktwice.cli import options
 from looktwice.cli.console import emit, note, number, plural, progress, say, size, table
 from looktwice.cli.groups import grouped
 from looktwice.cli.summary import summarise
+
+if TYPE_CHECKING:
+    from looktwice.experiment.demo import Demo
+    from looktwice.search.mllm_reranker import MllmReranker
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,6 +47,10 @@ def demo(
     ] = 1000,
     shortlist: options.Shortlist = 50,
     words: Words = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the gallery with a page to search it, instead of measuring.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --serve; 0 takes a free one.")] = 8765,
     compute: options.Compute,
     json: options.Json = False,
 ) -> None:
@@ -50,7 +58,11 @@ def demo(
 
     The last line of output is the report's path.
 
-    Example: looktwice demo
+    Examples:
+
+      looktwice demo
+
+      looktwice demo --serve
     """
     from looktwice.experiment.demo import run_demo
 
@@ -65,8 +77,21 @@ def demo(
         "maxsim": maxsim,
         **compute.placement,
     }
+    if serve:
+        return _serve(folder, look, port, chosen)
     with progress("indexing the gallery", "images") as indexing, progress("looking twice", "queries") as searching:
         done = run_demo(folder, look, indexing=indexing, searching=searching, **chosen)
+    _show(done, json)
+    if done.unscored or done.indexed.failed:
+        note(
+            f"{plural(done.indexed.failed, 'image')} could not be indexed, and {done.unscored:,} pairs or queries "
+            f"got no score; list the reasons with: looktwice ledger {folder / 'gallery.lt'}"
+        )
+        raise typer.Exit(3)
+
+
+def _show(done: Demo, json: bool) -> None:
+    """Write the rows of both looks and the report's path."""
     summarise(done.manifest)
     if json:
         for row in done.rows:
@@ -78,12 +103,24 @@ def demo(
             list(map(_cells, done.rows)),
         )
         say(str(done.report))
-    if done.unscored or done.indexed.failed:
-        note(
-            f"{plural(done.indexed.failed, 'image')} could not be indexed, and {done.unscored:,} pairs or queries "
-            f"got no score; list the reasons with: looktwice ledger {folder / 'gallery.lt'}"
-        )
-        raise typer.Exit(3)
+
+
+def _serve(folder: Path, look: MllmReranker, port: int, chosen: Mapping[str, Any]) -> None:
+    """Index the gallery, and serve it until interrupted."""
+    from looktwice.cli.serve import run_server
+    from looktwice.encode import load_encoder
+    from looktwice.experiment.demo import bundled_gallery, fill_gallery
+    from looktwice.serve.settings import Settings
+
+    placement: dict[str, Any] = {name: chosen[name] for name in ("device", "dtype")}
+    gallery = chosen["gallery"] or bundled_gallery()
+    with progress("indexing the gallery", "images") as bar:
+        loaded = load_encoder(chosen["encoder"], **placement)
+        _, indexed, maxsim = fill_gallery(folder, look, [gallery / "images"], loaded, chosen["maxsim"], bar)
+    note(f"{indexed.added:,} images added; press Ctrl-C to stop.")
+    rules: dict[str, Any] = {name: chosen[name] for name in ("fusion", "shortlist")}
+    own: dict[str, Any] = {"mllm": str(look.mllm), "prompt": look.prompt, "maxsim": maxsim, "port": port}
+    run_server(Settings(tables=(folder / "gallery.lt",), **own, **rules, **placement))
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.console import emit, table
+from looktwice.cli.console import SENTENCES, emit, table
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,6 +27,7 @@ def doctor(json: options.Json = False) -> None:
         for check in checks:
             emit({"name": check.name, "ok": check.ok, "value": check.value, "remedy": check.remedy or None})
     else:
-        table(["", "", "found", "advice"], [("ok" if c.ok else "!!", c.name, c.value, c.remedy) for c in checks])
+        rows = [("ok" if c.ok else "!!", c.name, c.value, c.remedy) for c in checks]
+        table(["", "", "found", "advice"], rows, width=SENTENCES)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from looktwice.cli.console import number
@@ -18,7 +18,7 @@ def in_words(hit: Hit) -> str:
 def _parts(hit: Hit, made_of: Mapping[str, Any]) -> Iterator[str]:
     yield f"first look: cosine {number(hit.coarse)}, place {made_of.get('coarse_rank', '?')}"
     if hit.maxsim is not None:
-        yield f"middle look: {number(hit.maxsim)}"
+        yield f"middle look: {number(hit.maxsim)}, place {made_of.get('maxsim_rank', '?')}{_matches(made_of)}"
     if hit.folded:
         yield f"near-duplicates: {', '.join(hit.folded)}"
     if hit.p is None:
@@ -36,6 +36,20 @@ def _parts(hit: Hit, made_of: Mapping[str, Any]) -> Iterator[str]:
         yield f"tied with others, ordered by the rule {made_of['ties']}{_again(made_of)}"
 
 
+def _matches(made_of: Mapping[str, Any]) -> str:
+    """Return where the heaviest tokens of the query found their matches, as places in shares of width and height."""
+    rows = [
+        f"{_middle_of(one['query'])} found {_middle_of(one['image'])} with {number(one['cosine'])} (weight "
+        f"{one['weight']:.0%})"
+        for one in list(made_of.get("matches") or ())[:3]
+    ]
+    return f"; its heaviest tokens: {', '.join(rows)}" if rows else ""
+
+
+def _middle_of(box: Sequence[float]) -> str:
+    return f"({(box[0] + box[2]) / 2:.0%}, {(box[1] + box[3]) / 2:.0%})"
+
+
 def _answers(made_of: Mapping[str, Any]) -> str:
     """Return how the probability was shared out among the answers, and how much went to none of them."""
     shares = ", ".join(f"{share:.1%}" for share in made_of.get("labels") or ())
@@ -47,7 +61,10 @@ def _answers(made_of: Mapping[str, Any]) -> str:
 
 def _score(hit: Hit, made_of: Mapping[str, Any]) -> Iterator[str]:
     if "from_coarse" in made_of:
-        parts = f"{number(made_of['from_coarse'])} from the first look + {number(made_of['from_p'])} from the second"
+        parts = f"{number(made_of['from_coarse'])} from the first look + "
+        if "from_maxsim" in made_of:
+            parts += f"{number(made_of['from_maxsim'])} from the middle look + "
+        parts += f"{number(made_of['from_p'])} from the second"
         yield f"score {number(hit.score)} = {parts} (fusion {made_of.get('fusion')})"
     else:
         yield f"score {number(hit.score)} by the fusion {made_of.get('fusion')}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +14,9 @@ import typer
 
 from looktwice.cli import options, tokens
 from looktwice.cli.console import TerminalBar, emit, note, plural, progress, say, size
+from looktwice.cli.folders import FolderOptions, among, changes, needs_extras
 from looktwice.cli.groups import grouped
+from looktwice.cli.kept import Kept, tell_kept
 from looktwice.cli.options import DEFAULT_ENCODER
 from looktwice.cli.presets import Preset, note_drawings
 from looktwice.errors import Mismatch, UsageError
@@ -24,6 +28,16 @@ if TYPE_CHECKING:
     from looktwice.types import Encoder
 
 
+OwnEncoder = Annotated[
+    str | None,
+    typer.Option(
+        help=f"A name (see `looktwice models`), a folder, a hub id [default: the table's, {DEFAULT_ENCODER}]."
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME:TYPE", help="A metadata key to filter on: int, float, str or bool. Repeatable."),
+]
 Prune = Annotated[
     bool,
     typer.Option("--prune", help="Remove items whose files are gone; items of a folder that is empty now are kept."),
@@ -40,28 +54,23 @@ def index(
     path: options.TablePath,
     sources: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders, images, globs, .jsonl, .tar.")],
     *,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help=f"A name (see `looktwice models`), a folder, a hub id [default: the table's, {DEFAULT_ENCODER}]."
-        ),
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME:TYPE", help="A metadata key to filter on: int, float, str or bool. Repeatable."),
-    ] = None,
+    encoder: OwnEncoder = None,
+    column: Columns = None,
     prune: Prune = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and index files as they change.")] = False,
     max_failures: options.MaxFailures = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 64,
     mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,
     codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = "pq8",
     preset: Preset = None,
+    kept: Kept,
+    folders: FolderOptions,
     limits: options.ImageLimits,
     compute: options.Compute,
     urls: options.UrlOptions,
     json: options.Json = False,
 ) -> None:
-    """Fill a table from folders (with subfolders), image files, globs, .jsonl lists and .tar archives.
+    """Fill a table from folders (with subfolders), image files, PDFs, videos, globs, .jsonl lists and .tar archives.
 
     A .jsonl line is {"id", "image", "text", "metadata"}. Unreadable files go to the ledger, the others are indexed, and
     the exit code is 3. Run the same command again after an interruption, or when files have changed: it skips files
@@ -69,31 +78,40 @@ def index(
 
     Example: looktwice index photos.lt ~/Pictures --column year:int
     """
-    from looktwice.sources import scan
     from looktwice.store import Table, parse_columns
 
     columns = parse_columns(column or ())
     _check_tokens(mllm, codec, limits)
+    kept.side  # noqa: B018  # raises now, before the encoder is loaded
     known = Table.open(path) if (path / "manifest.json").exists() else None
-    found = scan(sources, roots=() if known is None else known.manifest.roots, urls=urls.allowed)
+    found = folders.scan(sources, urls.allowed, () if known is None else known.manifest.roots)
     compute.set_threads()
     encodes = encoder_for(encoder, known, compute)
-    opened = Table.create(path, encodes.info, columns) if known is None else known
-    _check_columns(opened, columns)
-    settings = {"batch_size": batch_size, "max_failures": max_failures, "prune": prune}
+    opened = _with_columns(kept.table(path, known, encodes.info, columns), columns)
+    settings = {"batch_size": batch_size, "max_failures": max_failures, "prune": prune, "restore": kept.restore}
     note_drawings([opened.manifest.encoder.name, *([] if mllm is None else [mllm])])
-    report = _fill(opened, found, encodes, scan(sources, urls=urls.allowed), settings)
+    report = _fill(opened, found, encodes, folders.scan(sources, urls.allowed), settings)
     built = _build_index(opened)
     if not json:
         _tell(path, opened, report, built)
-    filled = None
-    if mllm is not None:
-        training = {"max_failures": max_failures, "urls": urls.allowed}
-        filled = tokens.fill(opened, mllm, codec, limits, training, compute, quiet=json)
+    training = {"max_failures": max_failures, "urls": urls.allowed}
+    filled = mllm and tokens.fill(opened, mllm, codec, limits, training, compute, quiet=json)
     if json:
-        emit({**_record(opened, report, built), "tokens": None if filled is None else tokens.record(filled)})
-    if report.failed or (filled is not None and filled.failed):
+        emit({**_record(opened, report, built), "tokens": tokens.record(filled) if filled else None})
+    if watch:
+        _watch(opened, sources, partial(folders.scan, urls=urls.allowed), encodes, settings)
+    if report.failed or (filled and filled.failed):
         raise typer.Exit(3)
+
+
+def _watch(
+    table: Table, sources: list[str], scan: Callable[..., Scan], encoder: Encoder, settings: dict[str, Any]
+) -> None:
+    """Index files as they change, until Ctrl-C."""
+    for changed in changes(sources, Path(table.path)):
+        _refresh(
+            table, scan([one for one in sources if Path(one).exists()]), changed, encoder, settings, Path(table.path)
+        )
 
 
 def _check_tokens(mllm: str | None, codec: str, limits: options.ImageLimits) -> None:
@@ -116,10 +134,26 @@ def _fill(opened: Table, found: Scan, encoder: Encoder, counted: Scan, settings:
         return bring_up_to_date(opened, found, encoder, progress=lambda so_far: bar.at(so_far.met), **settings)
 
 
+def _refresh(
+    opened: Table, found: Scan, changed: set[bytes], encoder: Encoder, settings: dict[str, Any], path: Path
+) -> None:
+    """Index changed files. With --prune a deletion means a whole run, as only that knows what is gone."""
+    from looktwice.indexing import index as bring_up_to_date
+
+    whole = settings["prune"] and not all(map(os.path.lexists, changed))
+    sources = found if whole else list(among(found, changed))
+    if not sources:
+        return
+    report = bring_up_to_date(opened, sources, encoder, **{**settings, "prune": whole})
+    _tell(path, opened, report, _build_index(opened))
+
+
 def encoder_for(name: str | None, known: Table | None, compute: options.Compute) -> Encoder:
     """Load the named encoder, by default the table's own at its revision. `eval` calls this too."""
-    from looktwice.encode import load_encoder
+    from looktwice.encode import demand_same_model, load_encoder
 
+    if known is not None and name is not None:
+        demand_same_model(name, known.manifest.encoder, known.path)
     if known is None or name is not None:
         made = load_encoder(name or DEFAULT_ENCODER, **compute.placement)
     else:
@@ -130,10 +164,17 @@ def encoder_for(name: str | None, known: Table | None, compute: options.Compute)
     return made
 
 
-def _check_columns(table: Table, columns: Mapping[str, type]) -> None:
-    if columns and dict(columns) != dict(table.columns):
+def _with_columns(table: Table, columns: Mapping[str, type]) -> Table:
+    """Return a table that has these columns, and perhaps those of --exif. Raises Mismatch if it has others."""
+    from looktwice.sources.exif import COLUMNS
+
+    own = {name: kind for name, kind in table.columns.items() if COLUMNS.get(name) is not kind or name in columns}
+    if columns and dict(columns) != own:
         have = ", ".join(f"{name}:{kind.__name__}" for name, kind in table.columns.items()) or "none"
-        raise Mismatch(f"{table.path} has other columns ({have}); leave out --column, or index into a new table.")
+        raise Mismatch(
+            f"{table.path} has other columns ({have}); add some with: looktwice columns {table.path} add NAME:TYPE"
+        )
+    return table
 
 
 def _count(scan: Scan, bar: TerminalBar) -> None:
@@ -156,7 +197,9 @@ def _record(table: Table, report: IndexReport, built: Mapping[str, Any] | None) 
 def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any] | None) -> None:
     rate = f", {report.met / report.seconds:,.0f} items/s" if report.seconds and report.met else ""
     counts = (
-        (n, name) for name in ("added", "updated", "unchanged", "failed", "pruned") if (n := getattr(report, name))
+        (n, name)
+        for name in ("added", "updated", "unchanged", "failed", "accepted", "pruned")
+        if (n := getattr(report, name))
     )
     done = ", ".join(f"{n:,} {name}" for n, name in counts) or "no changes"
     say(f"{path}: {done} ({report.seconds:.1f} s{rate})")
@@ -164,8 +207,11 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
     say(f"{plural(len(table), 'item')}, {size(per_item['total'])} each; encoder {table.manifest.encoder.name}")
     if built:
         say(f"search index: {built['kind']}, recall@100 {built['recall']:.4f} on {built['sample']} of its own rows")
+    tell_kept(table, report)
     if report.ignored:
         note(_passed_over(report.ignored))
+    if report.skipped:
+        note(needs_extras(report.skipped, path))
     if gone := report.gone - report.pruned:
         where = "has lost its file" if gone == 1 else "have lost their files"
         note(f"{plural(gone, 'item')} of the table {where}; pass --prune to remove {'it' if gone == 1 else 'them'}.")
@@ -184,11 +230,11 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
 
 
 def _passed_over(ignored: Mapping[str, int]) -> str:
-    from looktwice.sources.images import SUFFIXES
+    from looktwice.sources.formats import BASE_SUFFIXES
 
     kinds = sorted(ignored.items(), key=lambda kind: (-kind[1], kind[0]))
     listed = ", ".join(f"{suffix or 'without a suffix'} {n:,}" for suffix, n in kinds[:5])
     were = "file of another kind was" if sum(ignored.values()) == 1 else "files of other kinds were"  # no ledger entry
-    read = " ".join(sorted({*SUFFIXES, ".tar"}))
+    read = " ".join(sorted({*BASE_SUFFIXES, ".tar"}))
     more = ", …" if len(kinds) > 5 else ""
     return f"{sum(ignored.values()):,} {were} skipped ({listed}{more}); convert images to one of: {read}"

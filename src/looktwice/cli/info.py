@@ -42,6 +42,11 @@ def _facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "encoder", f"{encoder['name']}, revision {encoder['revision'][:12]}, {encoder['dim']} dimensions{computed}"
     yield "search", _search(facts["index"])
     yield "format", _format(facts["format"])
+    if (kept := facts["previews"])["side"] or kept["count"]:
+        now = f"up to {kept['side']} pixels" if kept["side"] else "off for new items"
+        yield "previews", f"{kept['count']:,}, {now}"
+    if facts["deleted"]:
+        yield "deleted", f"{facts['deleted']:,} (looktwice index --restore brings them back)"
     yield "columns", ", ".join(f"{name}:{kind}" for name, kind in facts["columns"].items()) or "none"
     for root in facts["roots"]:
         yield "indexed", display(root)

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from looktwice import __version__
 from looktwice.cli import (
     calibrate,
+    columns,
     delete,
     demo,
     doctor,
@@ -23,9 +24,11 @@ from looktwice.cli import (
     estimate,
     eval,
     export,
+    import_,
     index,
     info,
     ledger,
+    maxsim,
     models,
     rerank,
     search,
@@ -33,6 +36,7 @@ from looktwice.cli import (
     tokens,
 )
 from looktwice.cli.console import mute_stdout, note, show_warnings
+from looktwice.cli.interrupt import as_usual
 from looktwice.cli.renamed import current
 from looktwice.cli.resume import KEPT
 from looktwice.errors import LooktwiceError
@@ -78,6 +82,7 @@ class Verbs(TyperGroup):
 
     def _run(self, ctx: Any) -> None:
         try:
+            as_usual()
             super().invoke(ctx)
         except BrokenPipeError:
             mute_stdout()
@@ -127,7 +132,7 @@ def looktwice(
 
 
 SEARCHING = (demo, index, search, rerank, calibrate, eval, serve)
-KEEPING = (info, ledger, duplicates, delete, export, tokens, estimate, models, doctor)
+KEEPING = (info, columns, ledger, duplicates, delete, export, import_, tokens, maxsim, estimate, models, doctor)
 for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)
 

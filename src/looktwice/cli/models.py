@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from looktwice.cli import options, server_facts, server_options
-from looktwice.cli.console import emit, table
+from looktwice.cli import options, server_facts
+from looktwice.cli.console import SENTENCES, emit, table
 from looktwice.cli.fits import show_fits
+from looktwice.cli.groups import grouped
 from looktwice.cli.shown_prompts import show_prompts
 from looktwice.errors import UnknownName
 from looktwice.types import Choice
@@ -20,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("models", short_help="List encoders, MLLMs, prompts and other names.")(models)
 
 
+@grouped
 def models(
     names: Annotated[
         list[str] | None,
@@ -36,13 +38,8 @@ def models(
     show: Annotated[
         bool, typer.Option("--show", help="Print built-in prompts as files: models prompt NAME --show.")
     ] = False,
-    probe: Annotated[
-        str | None,
-        typer.Option(help="Ask a server what it can do, such as http://HOST:PORT/v1#MODEL.", show_default=False),
-    ] = None,
-    pairs: Annotated[int, typer.Option(min=1, help="With --probe: estimate the tokens of this many pairs.")] = 1000,
-    api_key_file: server_options.ApiKeyFile = None,
-    price: server_options.Price = None,
+    *,
+    server: server_facts.Probing,
     json: options.Json = False,
 ) -> None:
     """List the names that --encoder, --mllm, --prompt, --codec and other options take, and their requirements.
@@ -60,8 +57,8 @@ def models(
 
       looktwice models --probe http://127.0.0.1:8000/v1 --pairs 10000
     """
-    if probe is not None:
-        return server_facts.show(probe, pairs, api_key_file, price, json)
+    if server.probe is not None:
+        return server.show(json)
     if fits:
         return show_fits(items, json)
     if show:
@@ -82,15 +79,18 @@ def _list_choices(names: Sequence[str], json: bool) -> None:
         "codec": _codecs,
     }
     wanted = names or list(lists)
-    for name in wanted:
-        if name not in lists:
-            raise UnknownName("option", name, lists)
+    if unknown := [name for name in wanted if name not in lists]:
+        raise UnknownName("option", unknown[0], lists)
     for name in wanted:
         if json:
             for title, what, needs in lists[name]():
                 emit({"option": name, "name": title, "what": what, "needs": needs})
         else:
-            table([f"--{name}", "what it is", "shows" if name == "prompt" else "needs"], list(lists[name]()))
+            table(
+                [f"--{name}", "what it is", "shows" if name == "prompt" else "needs"],
+                list(lists[name]()),
+                width=SENTENCES,
+            )
 
 
 def _presets() -> Iterator[Choice]:

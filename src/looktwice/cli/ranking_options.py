@@ -30,11 +30,14 @@ class Middle:
     """The middle look, between shortlist and second look."""
 
     maxsim: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=0, help="Re-order this many of the first look's best by their stored visual tokens first, such as 1000."
+            min=0,
+            help="Re-order this many of the first look's best by their stored visual tokens first, such as 1000; "
+            "0: none [default: as `looktwice maxsim --keep` noted].",
+            show_default=False,
         ),
-    ] = 0
+    ] = None
     maxsim_codec: Annotated[
         str,
         typer.Option(help="Stored visual tokens for --maxsim: auto (those of --codec, or the only ones), or a codec."),

@@ -23,6 +23,28 @@ def add_to(app: typer.Typer) -> None:
 
 
 @dataclass(frozen=True)
+class Looks:
+    """The looks that a server takes; requests may choose other sizes and prompts."""
+
+    mllm: options.Mllm = "tiny-vl"
+    no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Load no MLLM; serve first looks only.")] = False
+    prompt: options.Prompt = "auto"
+    fusion: options.Fusion = "auto"
+    shortlist: options.Shortlist = 100
+    maxsim: Annotated[int, typer.Option(min=0, help="Candidates of the middle look, if a request names none.")] = 0
+    codec: options.Codec = "auto"
+    score_cache: options.ScoreCache = None
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """Return all of them, as settings of a server."""
+        own = {
+            name: getattr(self, name) for name in ("prompt", "fusion", "shortlist", "maxsim", "codec", "score_cache")
+        }
+        return {**own, "mllm": None if self.no_rerank else self.mllm}
+
+
+@dataclass(frozen=True)
 class Doors:
     """What a server opens to others; all of it is off by default."""
 
@@ -37,6 +59,9 @@ class Doors:
     allow_urls: Annotated[
         bool, typer.Option("--allow-urls", help="Fetch images at public URLs that requests and tables name.")
     ] = False
+    tracing: Annotated[
+        bool, typer.Option("--tracing", help="Trace requests with OpenTelemetry; OTEL_TRACES_EXPORTER says where to.")
+    ] = False
     cors: Annotated[
         list[str] | None,
         typer.Option(help="Origin whose pages may call, such as https://shop.example; may be repeated."),
@@ -48,7 +73,7 @@ class Doors:
         from looktwice.serve.settings import read_keys
 
         keys = read_keys(self.api_key_file) if self.api_key_file is not None else ()
-        flags = {"allow_write": self.allow_write, "allow_urls": self.allow_urls}
+        flags = {"allow_write": self.allow_write, "allow_urls": self.allow_urls, "tracing": self.tracing}
         return {"host": self.host, "port": self.port, "api_keys": keys, "cors": tuple(self.cors or ()), **flags}
 
 
@@ -69,15 +94,10 @@ class Limits:
 def serve(
     tables: Annotated[list[Path] | None, typer.Argument(metavar="[TABLE]...", help="Folders of the tables.")] = None,
     *,
-    mllm: options.Mllm = "tiny-vl",
-    no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Load no MLLM; serve first looks only.")] = False,
-    prompt: options.Prompt = "auto",
-    fusion: options.Fusion = "0.5",
-    shortlist: options.Shortlist = 100,
-    codec: options.Codec = "auto",
-    score_cache: options.ScoreCache = None,
+    looks: Looks,
     doors: Doors,
     limits: Limits,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that take first looks; needs --no-rerank.")] = 1,
     compute: options.Compute,
 ) -> None:
     """Serve tables over HTTP: an API that rerank clients know, and a page to search with.
@@ -93,27 +113,30 @@ def serve(
     from looktwice.serve.settings import Settings
 
     compute.set_threads()
-    search = {"prompt": prompt, "fusion": fusion, "shortlist": shortlist, "codec": codec, "score_cache": score_cache}
     settings = Settings(
         tables=tuple(tables or ()),
-        mllm=None if no_rerank else mllm,
-        **search,  # type: ignore[arg-type]
+        **looks.chosen,
         **doors.chosen,
         **limits.chosen,
         **compute.placement,
     )
     if not tables:
         note("No table was named, so there is nothing to search; /v1/rerank, /v1/score and /v1/decisions work.")
-    run_server(settings)
+    run_server(settings, workers)
 
 
-def run_server(settings: Settings) -> None:
+def run_server(settings: Settings, workers: int = 1) -> None:
     """Serve until interrupted, and print the address when the server is ready."""
     from looktwice.serve.run import log_to_stderr
     from looktwice.serve.run import serve as run
 
     log_to_stderr()
-    run(settings, _announce)
+    if workers > 1:
+        from looktwice.serve.workers import serve_many
+
+        serve_many(settings, workers, _announce)
+    else:
+        run(settings, _announce)
 
 
 def _announce(address: str) -> None:

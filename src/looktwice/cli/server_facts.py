@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+import typer
+
+from looktwice.cli import server_options
 from looktwice.cli.console import emit, table
 from looktwice.errors import UsageError
 
@@ -23,22 +26,35 @@ MEANINGS = {
 }
 
 
-def show(url: str, pairs: int, key_file: Path | None, price: float | None, json: bool) -> None:
-    """Probe the servers of a name and print the facts. Raises what loading a scorer raises."""
-    from looktwice.score import load_scorer
-    from looktwice.score.remote.config import RemoteConfig
-    from looktwice.score.remote.scorer import RemoteScorer
+@dataclass(frozen=True)
+class Probing:
+    """A server to probe, and the pairs to estimate."""
 
-    scorer = load_scorer(url, remote=RemoteConfig(key_file=key_file, price=price))
-    if not isinstance(scorer, RemoteScorer):
-        raise UsageError(f"{url!r} is no address of a server; write it as http://HOST:PORT/v1#MODEL.")
-    estimate = scorer.spending.estimate(pairs)
-    cost = {} if estimate is None else {"pairs": pairs, "tokens": estimate[0], "cost": estimate[1]}
-    for facts in scorer.probe():
-        if json:
-            emit({**facts, **cost})
-        else:
-            table(["server", str(facts["server"])], list(_rows(facts, cost)))
+    probe: Annotated[
+        str | None,
+        typer.Option(help="Ask a server what it can do, such as http://HOST:PORT/v1#MODEL.", show_default=False),
+    ] = None
+    pairs: Annotated[int, typer.Option(min=1, help="With --probe: estimate the tokens of this many pairs.")] = 1000
+    api_key_file: server_options.ApiKeyFile = None
+    price: server_options.Price = None
+
+    def show(self, json: bool) -> None:
+        """Probe the servers of a name and print the facts. Raises what loading a scorer raises."""
+        from looktwice.score import load_scorer
+        from looktwice.score.remote.config import RemoteConfig
+        from looktwice.score.remote.scorer import RemoteScorer
+
+        remote = RemoteConfig(key_file=self.api_key_file, price=self.price)
+        scorer = load_scorer(self.probe or "", remote=remote)
+        if not isinstance(scorer, RemoteScorer):
+            raise UsageError(f"{self.probe!r} is no address of a server; write it as http://HOST:PORT/v1#MODEL.")
+        estimate = scorer.spending.estimate(self.pairs)
+        cost = {} if estimate is None else {"pairs": self.pairs, "tokens": estimate[0], "cost": estimate[1]}
+        for facts in scorer.probe():
+            if json:
+                emit({**facts, **cost})
+            else:
+                table(["server", str(facts["server"])], list(_rows(facts, cost)))
 
 
 def _rows(facts: Mapping[str, Any], cost: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from looktwice.encode.name import EncoderName, parse
-from looktwice.encode.registry import load_encoder, query_encoder
+from looktwice.encode.registry import demand_same_model, load_encoder, query_encoder
 
-__all__ = ["EncoderName", "load_encoder", "parse", "query_encoder"]
+__all__ = ["EncoderName", "demand_same_model", "load_encoder", "parse", "query_encoder"]

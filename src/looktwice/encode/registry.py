@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from looktwice.encode.mixing import PRESETS, Mixing
 from looktwice.encode.name import EncoderName, parse
-from looktwice.errors import UsageError
+from looktwice.errors import Mismatch, UsageError
 from looktwice.models.catalog import BY_NAME, Entry
 from looktwice.models.checkpoints import Checkpoint, resolve
 from looktwice.models.device import Placement, place
-from looktwice.types import Encoder
+from looktwice.types import Encoder, EncoderInfo
 
 if TYPE_CHECKING:
     from looktwice.encode.base import BaseEncoder
@@ -55,6 +55,27 @@ def load_encoder(
         asked.info = replace(encoder.info, side=side)
     encoder.for_queries = QueryEncoder(asked) if mixing.name in PRESETS or asked.own_queries else asked
     return encoder
+
+
+def demand_same_model(name: str, stored: EncoderInfo, place: object) -> None:
+    """Raise Mismatch if `name` certainly is another model than the one whose vectors are at `place`.
+
+    This reads and downloads nothing, so it comes before loading; the rest is compared after it. A folder may be any
+    model.
+    """
+    try:
+        mine, theirs = parse(name), parse(stored.name)
+    except UsageError:
+        return  # loading says what is wrong with the name
+    if (mine.tower, mine.st, mine.model) != (theirs.tower, theirs.st, theirs.model) and not _is_folder(mine.model):
+        raise Mismatch(
+            f"{place} was made with encoder {stored.name}, not with {name}; leave out --encoder, or index into a new "
+            "table."
+        )
+
+
+def _is_folder(model: str) -> bool:
+    return model not in BY_NAME and Path(model).expanduser().exists()
 
 
 def _mixing(spec: EncoderName, text_weight: float | None) -> Mixing:

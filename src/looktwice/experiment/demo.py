@@ -79,8 +79,7 @@ def run_demo(
     queries, qrels = Queries(gallery / "queries.jsonl"), read_qrels(gallery / "qrels.txt")
     loaded = load_encoder(encoder, device=device, dtype=dtype)
     places = [gallery / "images", *([] if composed is None else [composed.scenes])]
-    table, indexed = _index(folder / "gallery.lt", places, loaded, indexing)
-    maxsim = maxsim if maxsim and store_tokens(table, look, "auto", indexing) else 0
+    table, indexed, maxsim = fill_gallery(folder, look, places, loaded, maxsim, indexing)
     retriever = Retriever(table, loaded, look, fusion=fusion, shortlist=shortlist, maxsim=maxsim)
     more: Sequence[Item] = () if composed is None else composed.queries
     searching.total(len(queries) + len(more))
@@ -95,7 +94,7 @@ def run_demo(
     rows = list(_rows(answers, qrels, kinds, table.info()["bytes_per_item"]))
     total = RunStats.total(answer.stats for answer in answers)
     manifest = run_manifest(answers[-1].settings, total)
-    viewer = Viewer(retriever.loader.find, qrels, MEASURES)
+    viewer = Viewer(retriever.loader.find, qrels, MEASURES, retriever.middle)
     report = _write(folder, answers, viewer, manifest, rows)
     return Demo(rows, report, manifest, indexed, total.requested - total.scored + len(queries.broken))
 
@@ -116,6 +115,18 @@ def _write(
     views = [viewer.view(answer) for answer in answers]
     write_report(report, title="looktwice demo", manifest=manifest, queries=views, summary=rows)
     return report
+
+
+def fill_gallery(
+    folder: Path, look: MllmReranker, images: list[Path], loaded: Encoder, maxsim: int, bar: Bar
+) -> tuple[Table, IndexReport, int]:
+    """Index images and store their tokens for a middle look; return also the depth that this look can have."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table, indexed = _index(folder / "gallery.lt", images, loaded, bar)
+    maxsim = maxsim if maxsim and store_tokens(table, look, "auto", bar) else 0
+    if maxsim:
+        store_tokens(table, look, "auto", bar, crops=True)
+    return table, indexed, maxsim
 
 
 def bundled_gallery() -> Path:

@@ -36,12 +36,14 @@ def index(
     prune: bool = False,
     progress: Callable[[IndexReport], None] | None = None,
     threads: int = 2,
+    restore: bool = False,
 ) -> IndexReport:
     """Update a table from `sources`, usually the result of `sources.scan`.
 
     `batch_size` images are encoded at a time (fewer if they are large) and `threads` threads read ahead. `progress` is
     called with the report so far. `prune` removes items that the scanned folders, archives and lists no longer hold. It
-    keeps the items of a place, or of a folder below, that has lost everything: an unmounted disk looks the same.
+    keeps the items of a place, or of a folder below, that has lost everything: an unmounted disk looks the same. Items
+    that `Table.delete` removed stay away, unless `restore` brings them back.
 
     Raises Locked, Mismatch (another encoder), StoreError (disk full), TooManyFailures beyond `max_failures`. After any
     of these, and after KeyboardInterrupt, the table is whole and the same call continues.
@@ -51,7 +53,7 @@ def index(
         raise UsageError(
             "prune=True needs the result of scan(), since a list of sources does not state its folders; pass a Scan."
         )
-    batches = encode_batches(sources, encoder, known=table, batch_size=batch_size, threads=threads)
+    batches = encode_batches(sources, encoder, known=table, batch_size=batch_size, threads=threads, restore=restore)
     with closing(batches):
         return write(table, batches, max_failures, prune, progress, compare=False)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from looktwice.sources import Scan, Scope, Source
-from looktwice.store import LedgerEntry, Row
+from looktwice.store import LedgerEntry, PreviewRow, Row
 from looktwice.types import EncoderInfo
 
 
@@ -72,8 +72,9 @@ class Scanned:
 class EncodedBatch:
     """A part of a run, ready to commit. `encoded`: how many items went through the encoder.
 
-    The first batch of a scan holds `roots`, its last one `scanned`. `reading`: the version of the rules by which images
-    became pixels; None for a batch without rows.
+    `previews` belong to its rows and unchanged items. `deleted` items were passed over: deleted on purpose. The first
+    batch of a scan holds `roots`, its last one `scanned`. `reading`: the version of the rules by which images became
+    pixels; None for a batch without rows.
     """
 
     encoder: EncoderInfo
@@ -81,6 +82,8 @@ class EncodedBatch:
     unchanged: tuple[Met, ...] = ()
     failures: tuple[Failed, ...] = ()
     encoded: int = 0
+    previews: tuple[PreviewRow, ...] = ()
+    deleted: tuple[Met, ...] = ()
     roots: tuple[str, ...] = ()
     scanned: Scanned | None = field(default=None, repr=False)
     reading: int | None = None

@@ -13,16 +13,17 @@ from typing import Any
 from looktwice.errors import Mismatch, StoreError, TooManyFailures, UsageError
 from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
 from looktwice.indexing.encoding import duplicate
-from looktwice.indexing.failures import Failures
+from looktwice.indexing.failures import SKIPPED, Failures
 from looktwice.indexing.prune import prune_gone
 from looktwice.indexing.report import IndexReport
 from looktwice.indexing.seen import Roots, Seen
 from looktwice.sources import Hidden
-from looktwice.store import LedgerEntry, Row, Table, unfit
+from looktwice.store import LedgerEntry, PreviewRow, Row, Table, unfit
 
 COMMIT_ROWS = 4096
 COMMIT_SECONDS = 10.0
-"""A commit follows after this many rows or seconds; an interruption loses at most as much."""
+PREVIEW_BYTES = 2**25
+"""A commit follows after this many rows, seconds or bytes of previews; an interruption loses at most as much."""
 
 Progress = Callable[[IndexReport], None]
 
@@ -104,8 +105,10 @@ class Commit:
         self._progress = progress
         self._clock = self._committed = time.monotonic()
         self._reasons: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
         self._noted: set[object] = set()
         self._rows: list[Row] = []
+        self._previews: list[PreviewRow] = []
         self._fine: list[Met] = []
         self._failures: list[LedgerEntry] = []
 
@@ -116,10 +119,17 @@ class Commit:
         """Count a batch and keep it for the next commit."""
         self._note(batch)
         known = self._lookup(batch) if self.compare else {}
+        before = len(self._fine)
         for one in batch.rows:
             self._take_row(one, known.get(one.row.id))
         for met in batch.unchanged:
             self._take_unchanged(met, known.get(met.id))
+        fine = {met.id for met in self._fine[before:]}
+        self._previews += [one for one in batch.previews if one.id in fine]
+        if sum(len(one.webp) for one in self._previews) >= PREVIEW_BYTES:
+            self._flush_previews()
+        for met in batch.deleted:
+            self.count["deleted"] += self._claim(met)
         self.count["encoded"] += batch.encoded
         for failure in batch.failures:  # after the rows, as one failure too many ends the run
             self._take_failure(failure)
@@ -134,6 +144,7 @@ class Commit:
         """Commit the pending rows, and update the ledger."""
         rows, fine, failures = self._rows, self._fine, self._failures
         self._rows, self._fine, self._failures = [], [], []
+        self._flush_previews()  # first, so that an interruption leaves no row without its preview
         self.table.add(rows)
         self.failures.clear([met.where for met in fine])
         self.failures.clear_own([met.id for met in fine if not met.root])
@@ -141,6 +152,10 @@ class Commit:
         self.table.build_keys()
         self._committed = time.monotonic()
         self._tell()
+
+    def _flush_previews(self) -> None:
+        previews, self._previews = self._previews, []
+        self.table.put_previews(previews)
 
     def report(self) -> IndexReport:
         return IndexReport(
@@ -150,6 +165,7 @@ class Commit:
             unseen=dict(self.unseen),
             unfit=dict(self.unfit),
             reasons=dict(self._reasons),
+            skipped=dict(self._skipped),
             seconds=round(time.monotonic() - self._clock, 3),
         )
 
@@ -206,6 +222,13 @@ class Commit:
         return earlier is None
 
     def _fail(self, entry: LedgerEntry) -> None:
+        if entry.stage == SKIPPED:
+            self._skipped[entry.reason] += 1
+            self._failures.append(replace(entry, at=self.started))
+            return
+        if self.failures.accepts(entry):
+            self.count["accepted"] += 1
+            return
         self.count["failed"] += 1
         self._reasons[entry.reason] += 1
         self._failures.append(replace(entry, at=self.started))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -13,12 +13,15 @@ import numpy as np
 
 from looktwice.errors import MediaError, ModelError, UsageError
 from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
-from looktwice.indexing.reading import Decoded, Known, Planned, load_ahead
+from looktwice.indexing.failures import SKIPPED
+from looktwice.indexing.naming import apart, named
+from looktwice.indexing.reading import Decoded, Known, Loading, Planned, known_rows, load_ahead
 from looktwice.indexing.seen import Hashes, Roots, Seen
-from looktwice.sources import Scan, Source, Unreadable, display
+from looktwice.sources import Scan, Source, Unreadable, display, exif
+from looktwice.sources.formats import NEEDS
 from looktwice.sources.prefetch import pixels_of
 from looktwice.sources.reading import NEWEST, Reading
-from looktwice.store import LedgerEntry, Row, TableReader, batched, metadata_json
+from looktwice.store import LedgerEntry, PreviewRow, Row, TableReader, batched, metadata_json
 from looktwice.types import Encoder, Item
 
 if TYPE_CHECKING:
@@ -44,34 +47,44 @@ def encode_batches(
     known: TableReader | None = None,
     batch_size: int = 64,
     threads: int = 2,
+    previews: int | None = None,
+    restore: bool = False,
 ) -> Generator[EncodedBatch]:
     """Yield batches for `commit`: rows, failures and unchanged items, in the order of `sources`.
 
     `known` is the table to compare with, or a snapshot of it: items that it holds with the same bytes are not encoded
     again. Without it everything is encoded. This only reads; another process may commit the pickled batches.
+
+    `previews` is the longest side of previews in pixels, by default that of the known table, or none. Items that were
+    deleted from the known table on purpose are passed over, unless `restore` brings them back.
     """
     if batch_size < 1 or threads < 1:
         raise UsageError(f"batch_size and threads must be at least 1, not {batch_size} and {threads}.")
-    return _batches(sources, encoder, known, batch_size, threads)
+    side = previews if previews is not None else known.manifest.previews if known is not None else 0
+    return _batches(sources, _Run(encoder, known, batch_size, threads, side, restore))
 
 
-def _batches(
-    sources: Iterable[Source | Unreadable], encoder: Encoder, known: TableReader | None, batch_size: int, threads: int
-) -> Generator[EncodedBatch]:
+def _batches(sources: Iterable[Source | Unreadable], work: _Run) -> Generator[EncodedBatch]:
+    info = work.encoder.info
     scan = sources if isinstance(sources, Scan) else None
-    yield EncodedBatch(encoder.info, roots=scan.roots if scan else ())
-    with closing(_Run(encoder, known, batch_size, threads)) as run:
+    yield EncodedBatch(info, roots=scan.roots if scan else ())
+    with closing(work) as run:
         yield from run.batches(sources)
-    yield EncodedBatch(encoder.info, scanned=Scanned.of(scan) if scan else None)
+    yield EncodedBatch(info, scanned=Scanned.of(scan) if scan else None)
 
 
 class _Run:
     """One pass over sources, with the batch in progress."""
 
-    def __init__(self, encoder: Encoder, known: TableReader | None, batch_size: int, threads: int) -> None:
+    def __init__(
+        self, encoder: Encoder, known: TableReader | None, batch_size: int, threads: int, side: int, restore: bool
+    ) -> None:
         self.encoder, self.known, self.batch_size, self.threads = encoder, known, batch_size, threads
+        self.side, self.restore = side, restore
+        self.exif = known is not None and exif.COLUMNS.keys() <= known.columns.keys()
         self.reading = Reading(NEWEST if known is None else known.manifest.reading, encoder.info.side)
         self._seen, self._roots = Seen(), Roots()
+        self._folders = {root for root in (known.manifest.roots if known else ()) if root.endswith("/")}
         self._hashes: Hashes | None = None  # of the table; not worth reading for a few items
         self._fresh: list[str] = []  # hashes of rows that are newer than `_hashes`
         self._vectors: dict[VectorKey, FloatArray | MediaError] = {}
@@ -83,11 +96,12 @@ class _Run:
     def batches(self, sources: Iterable[Source | Unreadable]) -> Iterator[EncodedBatch]:
         batch: list[Decoded] = []
         pixels = 0
-        for one in load_ahead(self._plan(sources), self.threads, self.reading):
+        for one in load_ahead(self._plan(sources), self.threads, Loading(self.reading, self.side, self.exif)):
             if isinstance(one, Failed):
                 self._failures.append(one)
             elif one.unchanged:
                 self._unchanged.append(Met.of(one.source, one.sha256))
+                self._show(one)
             else:
                 batch.append(one)
                 pixels += pixels_of(one.image)
@@ -101,36 +115,62 @@ class _Run:
 
     def _is_due(self) -> bool:
         """Return whether to yield: at once for failures, as a run may stop at them; else at a full batch or in time."""
-        if self._rows or self._failures or len(self._unchanged) >= _LOOKUP:
+        if self._rows or self._failures or self._previews or len(self._unchanged) >= _LOOKUP:
             return True
         return time.monotonic() - self._since >= YIELD_SECONDS
 
     def _take(self) -> EncodedBatch:
         made = tuple(self._rows), tuple(self._unchanged), tuple(self._failures), self._encoded
+        extra = tuple(self._previews), tuple(self._deleted)
         self._clear()
-        return EncodedBatch(self.encoder.info, *made, reading=self.reading.version)
+        return EncodedBatch(self.encoder.info, *made, *extra, reading=self.reading.version)
+
+    def _show(self, one: Decoded) -> None:
+        if one.preview:
+            self._previews.append(PreviewRow(one.source.id, one.sha256, one.preview))
 
     def _clear(self) -> None:
         self._rows: list[EncodedRow] = []
         self._unchanged: list[Met] = []
         self._failures: list[Failed] = []
+        self._previews: list[PreviewRow] = []
+        self._deleted: list[Met] = []
         self._encoded = 0
         self._since = time.monotonic()
 
     def _plan(self, sources: Iterable[Source | Unreadable]) -> Iterator[Planned]:
         for chunk in batched(sources, _LOOKUP):
-            known = self._lookup([one.id for one in chunk if isinstance(one, Source)])
+            new = [one for one in chunk if isinstance(one, Source)]
+            known, gone = known_rows(self.known, self._ids(new), self.side), self._gone(new)
             for one in chunk:
                 if isinstance(one, Unreadable):
-                    entry = LedgerEntry(one.uri, "scan", one.reason, one.detail, one.root, item_id=one.item_id)
+                    stage = SKIPPED if one.reason in NEEDS else "scan"
+                    entry = LedgerEntry(one.uri, stage, one.reason, one.detail, one.root, item_id=one.item_id)
                     yield Failed(entry, None, one.hides, one.torn)
-                elif (planned := self._admit(one, known.get(one.id))) is not None:
-                    yield planned
+                else:
+                    yield from self._named(one, known, gone)
 
-    def _lookup(self, ids: Sequence[str]) -> dict[str, Known]:
-        columns = ["id", "uri", "root", "sha256", "text", "metadata", "width"]
-        rows = [] if self.known is None else self.known.lookup(ids, columns)
-        return {row.pop("id"): Known(picture=row.pop("width") > 0, **row) for row in rows}
+    def _named(self, one: Source, known: Mapping[str, Known], gone: Collection[tuple[str, str]]) -> Iterator[Planned]:
+        """Yield the plan for a source under its id; nothing if it was deleted on purpose or given twice."""
+        source, row = one, known.get(one.id)
+        if len(self._folders) > 1:
+            source, row = named(one, known, self._seen.get, self._roots)
+        if row is None and (source.root, source.id) in gone:
+            self._deleted.append(Met.of(source))
+        elif (planned := self._admit(source, row)) is not None:
+            yield planned
+
+    def _ids(self, sources: Sequence[Source]) -> list[str]:
+        """Return the ids that sources may have; both of each as soon as there are several folders."""
+        self._folders.update(source.root for source in sources if source.root.endswith("/"))
+        both = sources if len(self._folders) > 1 else ()
+        return [*(one.id for one in sources), *(apart(one).id for one in both if one.root.endswith("/"))]
+
+    def _gone(self, sources: Sequence[Source]) -> set[tuple[str, str]]:
+        """Return root and id of items that somebody deleted."""
+        if self.known is None or self.restore:
+            return set()
+        return self.known.deleted((one.root, name) for one in sources if one.root for name in self._ids([one]))
 
     def _admit(self, source: Source, known: Known | None) -> Planned | None:
         """Return the plan for a source; None if the same item was given twice."""
@@ -159,6 +199,7 @@ class _Run:
                 continue
             size = (stored[_key(one)].width, stored[_key(one)].height) if one.same else one.size
             row = Row(source.id, source.uri, one.sha256, *size, source.text, source.metadata, vector, source.root)
+            self._show(one)
             self._rows.append(EncodedRow(Met.of(source, one.sha256), row, one.known is not None, one.same))
         self._remember(vectors)
 

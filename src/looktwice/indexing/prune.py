@@ -37,7 +37,7 @@ def prune_gone(run: Commit, *, delete: bool) -> None:
     run.count["gone"] = sum(map(len, gone.values()))
     for place, ids in gone.items() if delete else ():
         if kept[place]:
-            run.count["pruned"] += run.table.delete(ids)
+            run.count["pruned"] += run.table.delete(ids, remember=False)
         else:
             run.withheld.append(display(place))
     _forget_failures(run, scopes)
@@ -46,7 +46,7 @@ def prune_gone(run: Commit, *, delete: bool) -> None:
 def _forget_failures(run: Commit, scopes: Scopes) -> None:
     """Delete failures that this run should have met again and did not; a list with one bad line counts as read."""
     old = [
-        entry.uri
+        entry
         for entry in run.table.ledger
         if entry.at != run.started
         and entry not in run.failures
@@ -54,4 +54,5 @@ def _forget_failures(run: Commit, scopes: Scopes) -> None:
         and not run.torn.covers(entry.root, entry.uri)
         and (scopes.accounts_for(entry.root, entry.uri) or not run.roots.exists(entry.root))
     ]
-    run.table.ledger.clear(old, STAGES)
+    for stage in {entry.stage for entry in old}:  # another stage of the same place may have failed in this run
+        run.table.ledger.clear([entry.uri for entry in old if entry.stage == stage], [stage])

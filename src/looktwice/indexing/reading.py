@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from looktwice.errors import MediaError
 from looktwice.indexing.batches import Failed
-from looktwice.sources import Source, images
+from looktwice.indexing.failures import SKIPPED
+from looktwice.sources import Source, exif, images
+from looktwice.sources.formats import NEEDS
 from looktwice.sources.prefetch import pixels_of, prefetch
+from looktwice.sources.previews import preview
 from looktwice.sources.reading import WHOLE, Reading
-from looktwice.store import metadata_json
+from looktwice.store import TableReader, metadata_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A row of the table; `metadata` is the stored JSON."""
+    """A row of the table; `metadata` is the stored JSON. `preview`: the table keeps a preview of it."""
 
     uri: str
     root: str
@@ -28,6 +31,17 @@ class Known:
     text: str | None
     metadata: str
     picture: bool
+    preview: bool = False
+
+
+def known_rows(table: TableReader | None, ids: Sequence[str], side: int) -> dict[str, Known]:
+    """Return the rows of a table by id; with `side`, whether it keeps their previews."""
+    if table is None:
+        return {}
+    shown = table.previewed(ids) if side else {}
+    rows = table.lookup(ids, ["id", "uri", "root", "sha256", "text", "metadata", "width"])
+    found = ((row.pop("id"), row.pop("width") > 0, row) for row in rows)
+    return {name: Known(**row, picture=image, preview=shown.get(name) == row["sha256"]) for name, image, row in found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +54,7 @@ class Decoded:
     size: images.Size
     known: Known | None
     same: bool
+    preview: bytes = b""
 
     @property
     def unchanged(self) -> bool:
@@ -50,29 +65,65 @@ class Decoded:
         return metadata_json(source.metadata) == known.metadata
 
 
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How items are read: by which rules, with previews of `side` pixels (0: none), with what cameras wrote."""
+
+    reading: Reading = WHOLE
+    side: int = 0
+    exif: bool = False
+
+
+PLAIN = Loading()
+
 Planned: TypeAlias = Failed | tuple[Source, Known | None]
 
 
-def load_ahead(plan: Iterable[Planned], threads: int, reading: Reading = WHOLE) -> Iterator[Decoded | Failed]:
+def load_ahead(plan: Iterable[Planned], threads: int, how: Loading = PLAIN) -> Iterator[Decoded | Failed]:
     """Read and decode the planned items in order, with bounded memory."""
-    return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one, reading), _pixels, threads)
+    return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one, how), _pixels, threads)
 
 
-def load(source: Source, known: Known | None, reading: Reading = WHOLE) -> Decoded | Failed:
-    """Read one item, and decode it if it is new or has changed."""
+def load(source: Source, known: Known | None, how: Loading = PLAIN) -> Decoded | Failed:
+    """Read one item, and decode it if it is new, has changed or lacks its preview."""
     stage = "read"
     try:
         data = source.read()
         sha256 = hashlib.sha256(data).hexdigest()
+        if how.exif and source.picture:
+            source = _with_exif(source, data)
         now = (sha256, source.text, source.picture)
         same = known is not None and (known.sha256, known.text, known.picture) == now
-        if same or not source.picture:
+        if same and known is not None:
+            shown = _preview(source, data, how.side) if source.picture and not known.preview else b""
+            return Decoded(source, sha256, None, (0, 0), known, same, shown)
+        if not source.picture:
             return Decoded(source, sha256, None, (0, 0), known, same)
         stage = "decode"
-        image, size = source.decode(data, reading)
-        return Decoded(source, sha256, image, size, known, same)
+        image, size = source.decode(data, how.reading)
+        large = max(image.size) >= min(how.side, max(size))
+        shown = _preview(source, data, how.side, image if large else None)
+        return Decoded(source, sha256, image, size, known, same, shown)
     except MediaError as error:
-        return Failed.of(source, stage, error.reason, error.detail)
+        return Failed.of(source, SKIPPED if error.reason in NEEDS else stage, error.reason, error.detail)
+
+
+def _with_exif(source: Source, data: bytes) -> Source:
+    """Return a source with what the camera wrote; a list's own metadata counts more, a folder's file has none."""
+    own = source.metadata
+    if source.root.endswith("/"):
+        own = {key: value for key, value in own.items() if key not in exif.COLUMNS}
+    return replace(source, metadata={**exif.metadata(data, source.uri), **own})
+
+
+def _preview(source: Source, data: bytes, side: int, image: Image | None = None) -> bytes:
+    """Return the preview of an item, from `image` or decoded anew; "" if there shall be none."""
+    if not side:
+        return b""
+    try:
+        return preview(image or source.decode(data, Reading(side=side // 2))[0], side)
+    except MediaError:  # of bytes that could be decoded once
+        return b""
 
 
 def _pixels(one: Decoded | Failed) -> int:

@@ -15,7 +15,10 @@ class IndexReport:
     at their place, and `pruned` of them were removed. `withheld` lists places that lost all their items and were
     therefore not pruned. `unseen`, by place, counts items in unreadable parts, which were not pruned either. `ignored`
     counts files of other kinds in folders, by suffix. `metadata_only` of the updated items kept their vectors. `unfit`,
-    by column, counts written items whose value does not fit the column, which is null for them.
+    by column, counts written items whose value does not fit the column, which is null for them. `accepted` items failed
+    again as the user has accepted. `skipped` counts, by reason word, files that need an extra which is not installed.
+    `deleted` items were passed over, because they were deleted on purpose; `restore=True` brings them back. None of the
+    last three counts as met.
     """
 
     added: int = 0
@@ -26,11 +29,14 @@ class IndexReport:
     metadata_only: int = 0
     gone: int = 0
     pruned: int = 0
+    deleted: int = 0
     ignored: Mapping[str, int] = field(default_factory=dict)
     withheld: tuple[str, ...] = ()
     unseen: Mapping[str, int] = field(default_factory=dict)
     unfit: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
+    accepted: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property

@@ -31,11 +31,15 @@ class Seen:
             raise StoreError(
                 f"A temporary file cannot be written ({error}); free some space, or set SQLITE_TMPDIR."
             ) from error
-        (earlier,) = self._database.execute("SELECT uri FROM seen WHERE id = ?", (item_id,)).fetchone()
-        return str(earlier)
+        return self.get(item_id)
+
+    def get(self, item_id: str) -> str | None:
+        """Return the uri that an id was met with, None if it was not met."""
+        found = self._database.execute("SELECT uri FROM seen WHERE id = ?", (item_id,)).fetchone()
+        return None if found is None else str(found[0])
 
     def __contains__(self, item_id: object) -> bool:
-        return self._database.execute("SELECT 1 FROM seen WHERE id = ?", (item_id,)).fetchone() is not None
+        return isinstance(item_id, str) and self.get(item_id) is not None
 
     def close(self) -> None:
         self._database.close()

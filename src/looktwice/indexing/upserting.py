@@ -17,7 +17,8 @@ from looktwice.indexing.batches import EncodedBatch, EncodedRow, Met
 from looktwice.indexing.committing import Progress, write
 from looktwice.indexing.encoding import encode_batches
 from looktwice.sources import Source, Unreadable
-from looktwice.sources.memory import MEMORY, check_record, item_id, memory_source, memory_uri
+from looktwice.sources.memory import check_record, item_id, memory_source, memory_uri
+from looktwice.sources.uri import MEMORY
 from looktwice.store import LedgerEntry, Location, Table, batched, exists, metadata_json
 from looktwice.store.schema import check_columns
 from looktwice.types import Encoder
@@ -61,13 +62,17 @@ class UpsertReport:
 
 
 def open_or_create(
-    path: str | Path | Location, encoder: str | Encoder, columns: Mapping[str, type], placement: Mapping[str, str]
+    path: str | Path | Location,
+    encoder: str | Encoder,
+    columns: Mapping[str, type],
+    previews: int,
+    placement: Mapping[str, str],
 ) -> Table:
     """Open a table, or create it; missing `columns` are added. Raises Mismatch if another encoder made it."""
     if not exists(path):
         made = encoder if not isinstance(encoder, str) else _load(encoder, None, placement)
         try:
-            Table.create(path, made.info, columns)
+            Table.create(path, made.info, columns, previews=previews)
         except (UsageError, Locked):
             if not exists(path):  # else another process was faster
                 raise

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PORTION = 1 << 22
 """Numbers that `PackedProducts` looks up together: more would not stay in a CPU's cache."""
+ROWS = 1 << 17
+"""Numbers of tokens that are converted together, for the same reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,7 @@ class PackedRows(Packed):
     rows: Tensor
 
     def cosines(self, query: Tensor) -> Tensor:
-        rows = self.rows.float()
-        return _scaled(rows @ query.T, rows.square().sum(1))
+        return _products(self.rows, query)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,7 @@ class PackedInt8(Packed):
     steps: Tensor
 
     def cosines(self, query: Tensor) -> Tensor:
-        rows = self.steps.to(query.dtype)
-        return _scaled(rows @ query.T, rows.square().sum(1))
+        return _products(self.steps, query)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,18 @@ class PackedProducts(Packed):
         chunks = [torch.nn.functional.embedding_bag(part, table, mode="sum") for part in torch.split(places, most)]
         sums = torch.cat(chunks) if chunks else table[:0]
         return _scaled(sums[:, :-1], sums[:, -1])
+
+
+def _products(rows: Tensor, query: Tensor) -> Tensor:
+    """Return the cosines of `rows` [N, d] of any dtype, in parts that stay in a CPU's cache."""
+    import torch
+
+    most = len(rows) if rows.is_cuda else max(1, ROWS // rows.shape[1])
+    parts = []
+    for part in torch.split(rows, most) if len(rows) else ():
+        wide = part.float()
+        parts.append(_scaled(wide @ query.T, torch.linalg.vecdot(wide, wide)))
+    return torch.cat(parts) if parts else query.new_zeros(0, len(query))
 
 
 def _scaled(products: Tensor, squares: Tensor) -> Tensor:

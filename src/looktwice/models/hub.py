@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 import sys
 import threading
@@ -23,6 +24,14 @@ log = logging.getLogger(__name__)
 
 EVERY = 5.0
 """Seconds between two log lines about a download if stderr is not a terminal."""
+XET_LIMITS = {
+    "HF_XET_CLIENT_CONNECT_TIMEOUT": "10s",
+    "HF_XET_CLIENT_READ_TIMEOUT": "20s",
+    "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "2",
+    "HF_XET_CLIENT_RETRY_MAX_DURATION": "60s",
+}
+"""Limits of hf_xet, unless the environment has its own: its own would try a silent xet server for half an hour."""
+
 _AGAIN = "run the same command again: files that are complete are kept"
 
 
@@ -33,6 +42,8 @@ def snapshot(name: str, revision: str | None, wanted: list[str], unwanted: list[
     """
     from huggingface_hub import close_session, snapshot_download
 
+    for limit, value in XET_LIMITS.items():
+        os.environ.setdefault(limit, value)
     download = _Download(name)
     patterns: Any = {"allow_patterns": wanted, "ignore_patterns": unwanted}
     with ThreadPoolExecutor(1) as pool:  # so that Ctrl-C reaches this thread during a download

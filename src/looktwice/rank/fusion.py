@@ -16,6 +16,7 @@ from typing import Any
 from looktwice.errors import UsageError
 from looktwice.rank.entropy import Ties
 from looktwice.rank.fusion_rule import Fusion
+from looktwice.rank.missing import keep_places
 from looktwice.rank.ties import order
 from looktwice.types import SCORED, Candidate, Hit, PairScores
 
@@ -36,6 +37,7 @@ def fuse(
     `scores` covers the first `len(scores.p)` candidates; None keeps the coarse order. Unscored candidates below scored
     ones get their coarse score, lowered by one constant per query, so that the best of them lies 1 below the worst
     scored hit. So sorting by `score` equals sorting by `rank`, and a raw cosine is never compared with a fused score.
+    A candidate whose status is "missing" keeps its rank by coarse score, and gets a score between its neighbours'.
     A row counts as scored if its status is "ok" or "bounded" and p is finite; any other row of `scores` carries its
     status in `explain`. With `explain=True` every hit holds the parts of its score. `ties` orders candidates that share
     a score; all of them get the best score among them. `second` holds the answers to its second question, in the order
@@ -62,7 +64,7 @@ def fuse(
     scored = sorted(seen, key=lambda i: (-value[i], keys[i], -shortlist[i].coarse, shortlist[i].id))
     ranked = scored + [i for tail in tails for i in _sorted(shortlist, tail, [_standing(shortlist[i]) for i in tail])]
     places = _places(shortlist)
-    return [
+    hits = [
         Hit(
             id=shortlist[i].id,
             rank=rank,
@@ -77,6 +79,8 @@ def fuse(
         )
         for rank, i in enumerate(ranked, start=1)
     ]
+    gone = [i for i in range(len(scores.p)) if scores.status[i] == "missing"] if scores is not None else []
+    return keep_places(hits, {shortlist[i].id: places[i]["coarse_rank"] for i in gone})
 
 
 def below(first: Sequence[Hit], rest: Sequence[Hit]) -> list[Hit]:

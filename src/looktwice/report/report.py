@@ -145,6 +145,8 @@ def _block(view: QueryView, given: int, measure: str | None, sheet: _Sheet, colu
         "relevant": view.relevant,
         "found": sum(bool(r.relevant) for r in view.results),
         "rows": rows,
+        "matched": any(r.maxsim is not None for r in view.results),
+        "matches": [(name, _svg(drawn)) for name, drawn in view.matches],
         "omitted": len(view.results) - len(rows),
         "measures": [(name, view.before[name], view.after[name]) for name in view.before if name in view.after],
         "value": (view.before[measure], view.after[measure], _gain(view, measure)) if measure else None,

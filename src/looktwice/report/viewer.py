@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from looktwice.evaluate import Qrels
 from looktwice.evaluate.groups import measure_group
 from looktwice.report import QueryView, paired
+from looktwice.report.match_drawing import data_url, match_svg
 from looktwice.search.duplicates import DuplicateGroup
+from looktwice.search.match_map import matches_of
+from looktwice.search.middle_stage import MiddleStage
 from looktwice.search.retriever import Answer
 from looktwice.sources import images
 from looktwice.sources.loader import CandidateRef, ImageLoader, Resolver
@@ -15,13 +18,24 @@ from looktwice.types import Candidate, Hit, Item
 
 COLUMNS = 10
 SIDE = 144  # pixels of a thumbnail
+MATCHED = 3  # hits whose matches are drawn
 
 
 class Viewer:
-    """A maker of one QueryView per answer, which keeps thumbnails for later queries."""
+    """A maker of one QueryView per answer, which keeps thumbnails for later queries.
 
-    def __init__(self, find: Resolver, qrels: Qrels | None = None, measures: Sequence[str] = ()) -> None:
+    With `middle`, it draws what the middle look matched in the first hits.
+    """
+
+    def __init__(
+        self,
+        find: Resolver,
+        qrels: Qrels | None = None,
+        measures: Sequence[str] = (),
+        middle: MiddleStage | None = None,
+    ) -> None:
         self._find = find
+        self._middle = middle
         self._qrels = qrels
         self._measures = measures
         self._loader = ImageLoader(cache_bytes=0)
@@ -48,7 +62,18 @@ class Viewer:
             before=self._measured(answer.query.id, [c.id for c in answer.shortlist], relevant),
             after=self._measured(answer.query.id, [hit.id for hit in answer.ranking], relevant),
             relevant=None if relevant is None else len(relevant),
+            matches=self._matches(answer),
         )
+
+    def _matches(self, answer: Answer) -> list[tuple[str, str]]:
+        """Return (id, SVG) of the first hits with a thumbnail."""
+        image = answer.query.image
+        if self._middle is None or answer.middle is None or image is None:
+            return []
+        shown = [hit.id for hit in answer.ranking[:MATCHED] if hit.maxsim is not None and hit.id in self.thumbnails]
+        asked = data_url(images.thumbnail(image, SIDE))
+        found = matches_of(self._middle, answer.query, shown)
+        return [(id_, match_svg(asked, data_url(self.thumbnails[id_]), rows, id_)) for id_, rows in found.items()]
 
     def _fetch(self, answer: Answer, relevant: set[str]) -> None:
         shown = [c.id for c in answer.shortlist[:COLUMNS]] + [hit.id for hit in answer.ranking[: 2 * COLUMNS]]

@@ -14,8 +14,9 @@ class ResultView:
     """One candidate of one query, with its place in both orders.
 
     `before` is its rank in the shortlist and `after` in the answer, both from 1. `p` is None if the second look has no
-    score, and `note` then holds the reason. `thumbnail` is an encoded image as `images.thumbnail` returns it (JPEG,
-    PNG, WebP, GIF or AVIF). `relevant` is None without labels.
+    score, and `note` then holds the reason; with a score it is "preview" if the model saw one. `thumbnail` is an
+    encoded image as `images.thumbnail` returns it (JPEG, PNG, WebP, GIF or AVIF). `relevant` is None without labels.
+    `maxsim` is the middle look's score (None: none).
     """
 
     id: str
@@ -28,6 +29,7 @@ class ResultView:
     text: str | None = None
     relevant: bool | None = None
     note: str = ""
+    maxsim: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class QueryView:
     """One query with every candidate, and measures of both orders if labels are known.
 
     Queries are sorted and drawn by the first measure that `before` and `after` share; values lie in [0, 1]. `relevant`
-    counts all relevant items, including those that the shortlist missed.
+    counts all relevant items, including those that the shortlist missed. `matches` are (title, SVG) of the tokens that
+    the middle look matched.
     """
 
     id: str
@@ -45,6 +48,7 @@ class QueryView:
     before: Mapping[str, float] = field(default_factory=dict)
     after: Mapping[str, float] = field(default_factory=dict)
     relevant: int | None = None
+    matches: Sequence[tuple[str, str]] = ()
 
 
 def paired(
@@ -73,7 +77,8 @@ def paired(
             thumbnail=(thumbnails or {}).get(hit.id),
             text=(texts or {}).get(hit.id),
             relevant=None if relevant is None else hit.id in relevant,
-            note="" if hit.scored else str((hit.explain or {}).get("status", "not scored")),
+            note=str((hit.explain or {}).get("image", "")) if hit.scored else hit.status,
+            maxsim=hit.maxsim,
         )
         for hit in hits
     ]

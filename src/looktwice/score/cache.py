@@ -7,7 +7,6 @@ call is one transaction: a killed process loses at most the call in flight and n
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 import threading
@@ -21,8 +20,9 @@ import numpy as np
 
 from looktwice.errors import Damaged, StoreError
 from looktwice.score.base import Scorer, ScorerWrapper
+from looktwice.score.fingerprint import fingerprint, unread
 from looktwice.score.readout import probability
-from looktwice.types import SCORED, Item, PairScores, VisualTokens
+from looktwice.types import SCORED, Item, PairScores
 
 if TYPE_CHECKING:
     from looktwice.score.prompting.prompt import Prompt
@@ -180,19 +180,24 @@ class CachedScorer(ScorerWrapper):
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
         """Score the candidates whose scores are not cached; see Scorer."""
+        return self.counted(query, candidates)[0]
+
+    def counted(self, query: Item, candidates: Sequence[Item]) -> tuple[PairScores, int]:
+        """Return what `score` does, and how many of the scores were cached."""
         asked, keys = fingerprint(query, self.tokens_key), [fingerprint(c, self.tokens_key) for c in candidates]
         known = self._read(asked, keys)
         left = [i for i, status in enumerate(known.status) if status not in SCORED]
-        self.hits += len(candidates) - len(left)
+        hits = len(candidates) - len(left)
+        self.hits += hits
         if not left:
-            return known
+            return known, hits
         new = [*self._new(asked, query, [candidates[i] for i in left], [keys[i] for i in left])]
         done = [i for i, status in enumerate(known.status) if status in SCORED]
         labels = new[0][1].label_logits.shape[1]
         if done and known.label_logits.shape[1] != labels:
             raise StoreError(f"The score cache {self.cache.path} holds scores of other labels; name another file.")
         parts = [(done, probability.select(known, done)), *(([left[j] for j in rows], part) for rows, part in new)]
-        return probability.scatter(len(candidates), labels, parts, "missing")
+        return probability.scatter(len(candidates), labels, parts, "missing"), hits
 
     def _new(
         self, asked: bytes, query: Item, candidates: Sequence[Item], keys: Sequence[bytes]
@@ -235,42 +240,6 @@ class CachedScorer(ScorerWrapper):
         there = [key in known and status == "ok" for key, status in zip(keys, scores.status, strict=True)]
         status = tuple("bounded" if b else s for b, s in zip(there, scores.status, strict=True))
         return replace(scores, status=status, bounds=np.where(np.array(there)[:, None], bounds, np.nan))
-
-
-def fingerprint(item: Item, tokens_key: str = "") -> bytes:
-    """Return 32 bytes that identify what an item shows: an image as pixels or as tokens, its text, or both.
-
-    Pixels are identified by the `sha256` of their file. Tokens are identified by that and by `tokens_key`, which says
-    how they were made. If one of these is missing, the content itself is hashed. The hash of an image that is not shown
-    does not count.
-    """
-    if item.tokens is not None:
-        if tokens_key and item.sha256 is not None:
-            return unread(item.sha256, item.text, tokens_key)
-        return _digest("tokens", _of_tokens(item.tokens), item.text)
-    if item.image is not None and item.sha256 is None:
-        pixels = f"{item.image.mode} {item.image.size}".encode() + item.image.tobytes()
-        return _digest("pixels", hashlib.sha256(pixels).hexdigest(), item.text)
-    return unread(item.sha256 if item.image is not None else None, item.text)
-
-
-def unread(sha256: str | None, text: str | None, tokens_key: str = "") -> bytes:
-    """Return the `fingerprint` of an item; `sha256` None: without an image; `tokens_key` "": shown as pixels."""
-    if sha256 is None:
-        return _digest("words", text)
-    return _digest("stored", tokens_key, sha256, text) if tokens_key else _digest("file", sha256, text)
-
-
-def _digest(*parts: str | None) -> bytes:
-    return hashlib.sha256(json.dumps(parts).encode()).digest()
-
-
-def _of_tokens(tokens: VisualTokens) -> str:
-    digest = hashlib.sha256(repr(tokens.layout).encode())
-    for tensor in (tokens.features, tokens.levels):
-        if tensor is not None:
-            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.float().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _is_row(p: object, logits: object, *others: object) -> bool:

@@ -20,7 +20,8 @@ from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.run_record import RunStats
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import TableReader
-from looktwice.token_index.matcher import QueryTokens, TokenMatcher
+from looktwice.token_index.matcher import TokenMatcher
+from looktwice.token_index.matching import QueryTokens
 from looktwice.token_index.sets import demand_tokens
 from looktwice.types import Candidate, Item
 
@@ -158,6 +159,12 @@ def _between(values: Sequence[float], place: int) -> float:
     if not 0 < place < len(values):
         return values[0] + EDGE if place == 0 else values[-1] - EDGE
     return (values[place - 1] + values[place]) / 2
+
+
+def kept_depth(table: TableReader) -> int:
+    """Return the depth of the middle look that a probe of the table recommends; 0 if none does."""
+    noted = [entry.get("maxsim") or {} for entry in table.manifest.tokens]
+    return next((int(one["depth"]) for one in noted if one.get("verdict") == "helps"), 0)
 
 
 def _demand_tokens_in(table: TableReader) -> None:

@@ -24,6 +24,7 @@ from looktwice.sources.loader import CandidateRef, ImageLoader, Loaded, LoadErro
 from looktwice.types import SCORED, Item, PairScores, has_words
 
 AUTO = "auto"
+QUERIES_AT_ONCE = 4  # they keep the window of a server full while one of them waits for its last pair
 Ref: TypeAlias = Item | CandidateRef
 Rows: TypeAlias = Sequence[tuple[int, Ref]]
 
@@ -74,6 +75,11 @@ class MllmReranker:
         return self.config.score_mode == modes.CHOICE if isinstance(self.mllm, str) else self.mllm.listwise
 
     @property
+    def together(self) -> int:
+        """Return how many queries are best scored at once: several if a server scores them, else one."""
+        return QUERIES_AT_ONCE if isinstance(self.mllm, str) and "://" in self.mllm else 1
+
+    @property
     def loaded(self) -> int:
         """Return the number of scorers loaded so far: one for each prompt in use."""
         return len(self._scorers) + len(self._tie_scorers)
@@ -97,13 +103,13 @@ class MllmReranker:
         stats.requested += len(candidates)
         shown = _readable(candidates, stats)
         compared = [c for c in (candidates if among is None else among) if not isinstance(c, LoadError)]
-        before = self._hits
         parts = []
         if shown:
             with stats.time("load"):
                 scorer = self.scorer_for(query, compared)
-            parts = list(self._parts(scorer, query, shown, loader, stats))
-        stats.cached += self._hits - before
+            found = list(self._parts(scorer, query, shown, loader, stats))
+            stats.cached += sum(hits for _, _, hits in found)
+            parts = [(rows, part) for rows, part, _ in found]
         scores = scatter(len(candidates), _labels(parts), parts, "missing")
         stats.status.update(scores.status)
         return scores
@@ -120,7 +126,7 @@ class MllmReranker:
         shown = [(i, c) for i in tied if not isinstance(c := candidates[i], LoadError)]
         with stats.time("load"):
             scorer = self.tie_scorer_for(query, [candidate for _, candidate in shown])
-        parts = list(self._parts(scorer, query, shown, loader, stats))
+        parts = [(rows, part) for rows, part, _ in self._parts(scorer, query, shown, loader, stats)]
         stats.tie_questions += len(shown)
         return scatter(len(candidates), _labels(parts), parts, "missing")
 
@@ -186,8 +192,8 @@ class MllmReranker:
 
     def _parts(
         self, scorer: Scorer, query: Item, shown: Rows, loader: CandidateLoader, stats: RunStats
-    ) -> Iterator[tuple[list[int], PairScores]]:
-        """Yield rows with their scores: cached ones first, then chunk by chunk as candidates are read."""
+    ) -> Iterator[tuple[list[int], PairScores, int]]:
+        """Yield rows, their scores and how many were cached: known ones first, then as candidates are read."""
         with stats.time("load"):
             source = loader.for_scorer(scorer)
         with stats.time("score"):
@@ -196,13 +202,14 @@ class MllmReranker:
         if cached is not None:
             known, scores = _recalled(cached, query, shown)
             if known:
-                yield known, scores
+                yield known, scores, len(known)
             done = set(known)
             shown = [(row, candidate) for row, candidate in shown if row not in done]
         for rows, items in _chunks(source, shown, stats, whole=scorer.listwise):
             with stats.time("score"):
-                scores = checked((cached or scorer).score(query, items), len(items), type(scorer).__name__)
-            yield rows, scores
+                scores, hits = (scorer.score(query, items), 0) if cached is None else cached.counted(query, items)
+                scores = checked(scores, len(items), type(scorer).__name__)
+            yield rows, scores, hits
 
     def _with_cache(self, scorer: Scorer, source: ImageLoader) -> CachedScorer | None:
         if self._cache is None or scorer.listwise:
@@ -212,10 +219,6 @@ class MllmReranker:
             if key not in self._cached:
                 self._cached[key] = CachedScorer(scorer, self._cache, source.tokens_key)
             return self._cached[key]
-
-    @property
-    def _hits(self) -> int:
-        return sum(cached.hits for cached in self._cached.values())
 
     def _dtype_reason(self) -> str:
         if self._reason is None:
@@ -235,6 +238,7 @@ def _chunks(source: ImageLoader, shown: Rows, stats: RunStats, whole: bool) -> I
     chunks = _timed(source.load([candidate for _, candidate in shown]), stats)
     for chunk in [list(chain.from_iterable(chunks))] if whole else chunks:
         stats.unreadable |= {found.id: found.why for found in chunk if isinstance(found, LoadError)}
+        stats.previewed |= {found.id for found in chunk if isinstance(found, Item) and found.preview}
         there = [(row, found) for found, row in zip(chunk, rows, strict=False) if isinstance(found, Item)]
         if there:
             yield [row for row, _ in there], [item for _, item in there]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from looktwice.errors import QueryError, UsageError
 from looktwice.rank import Fusion, Ties
-from looktwice.search.middle_stage import MiddleStage
+from looktwice.search.middle_stage import MiddleStage, kept_depth
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
 from looktwice.search.ranking_config import RankingConfig
@@ -35,7 +35,7 @@ def rerank_run(
     shortlist: int = 100,
     k: int = 10,
     table: TableReader | None = None,
-    maxsim: int = 0,
+    maxsim: int | None = None,
     maxsim_codec: str = "auto",
 ) -> Iterator[Answer]:
     """Yield one answer per query with a shortlist in `run`, in the order of `queries`.
@@ -44,7 +44,8 @@ def rerank_run(
 
     Raises UsageError for a weighted fusion of scores other than cosines, and for a run of unknown candidates only.
     """
-    config = RankingConfig.of(fusion, ties, direction, maxsim=maxsim, maxsim_codec=maxsim_codec)
+    known = kept_depth(table) if maxsim is None and table is not None else maxsim
+    config = RankingConfig.of(fusion, ties, direction, maxsim=known or 0, maxsim_codec=maxsim_codec)
     middle = None if table is None else MiddleStage.of(table, reranker, config, loader.codec)
     _check_scale(run, config.fusion)
     _check_ids(run, loader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ def in_table(table: TableReader, urls: Urls = "refused") -> Resolver:
 
     def find(ids: Sequence[str]) -> list[CandidateRef | LoadError]:
         rows = {row["id"]: row for row in table.lookup(ids, ["id", "uri", "sha256", "width", "text"])}
-        return [_entry(rows[name], urls) if name in rows else _absent(name, "the table") for name in ids]
+        return [_entry(table, rows[name], urls) if name in rows else _absent(name, "the table") for name in ids]
 
     return find
 
@@ -34,8 +35,9 @@ def in_folder(folder: str | Path, urls: Urls = "refused") -> Resolver:
     return lambda ids: [there[name] if name in there else _absent(name, str(folder)) for name in ids]
 
 
-def _entry(row: Mapping[str, Any], urls: Urls) -> CandidateRef:
-    return CandidateRef(row["id"], row["uri"] if row["width"] else None, row["sha256"], row["text"], urls)
+def _entry(table: TableReader, row: Mapping[str, Any], urls: Urls) -> CandidateRef:
+    uri, preview = (row["uri"], partial(table.preview, row["id"], row["sha256"])) if row["width"] else (None, None)
+    return CandidateRef(row["id"], uri, row["sha256"], row["text"], urls, preview)
 
 
 def _absent(name: str, where: str) -> LoadError:

@@ -17,13 +17,14 @@ from looktwice.errors import QueryError, UsageError, renamed_keyword
 from looktwice.rank import Fusion, Ties, fuse
 from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration, Sample
+from looktwice.search.at_once import in_order
 from looktwice.search.details import Describe, describe_from
 from looktwice.search.distinct import least_cosine, with_folded
 from looktwice.search.examples import Examples, settings_of
 from looktwice.search.first_look import FirstLook, Looked
 from looktwice.search.hubness import Hubness
 from looktwice.search.inputs import QueryLike
-from looktwice.search.middle_stage import MiddleStage
+from looktwice.search.middle_stage import MiddleStage, kept_depth
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
 from looktwice.search.query_reader import QueryReader, read_call
@@ -95,8 +96,8 @@ class Retriever:
     Snapshot never changes.
 
     `maxsim` is the number of candidates that a middle look re-orders by their stored tokens before the second look
-    sees the first of them (0: no middle look). `hubness` "bank" takes hubs out of text queries' shortlists (see
-    `search.hubness`). `codec`, `missing_tokens` and `asymmetric`: see
+    sees the first of them (0: no middle look; None: as `looktwice maxsim --keep` noted in the table). `hubness` "bank"
+    takes hubs out of text queries' shortlists (see `search.hubness`). `codec`, `missing_tokens` and `asymmetric`: see
     `token_choice.CandidateLoader`. `ties`, `direction`, `budget`, `calibration`, `min_precision`, `maxsim` and
     `maxsim_codec`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
     """
@@ -111,7 +112,7 @@ class Retriever:
         fusion: Fusion | str | float = "auto",
         ties: Ties | str = "default",
         shortlist: int = 100,
-        maxsim: int = 0,
+        maxsim: int | None = None,
         maxsim_codec: str = "auto",
         hubness: str = "off",
         direction: Direction | str = "auto",
@@ -131,7 +132,8 @@ class Retriever:
             raise TypeError(f"Unknown Retriever setting {min(renamed.keys() - {'sure'})!r}; see help(Retriever)")
         self.table = TableGroup.open(table)
         rules = fusion, ties, direction, budget, calibration, min_precision
-        self.config = RankingConfig.of(*rules, maxsim, maxsim_codec)
+        known = kept_depth(self.table) if maxsim is None and (scorer or mllm) is not None else maxsim
+        self.config = RankingConfig.of(*rules, known or 0, maxsim_codec)
         self.shortlist = positive(shortlist, "shortlist")
         self.hubness = Hubness(hubness)
         if hubness != "off" and self.config.calibration is not None:
@@ -229,12 +231,15 @@ class Retriever:
         depth, shown = max(k, self.shortlist, self.config.maxsim), stage is not None or self.middle is not None
         first_look = FirstLook(self.table, query_encoder(self.encoder), depth, where, least, self.hubness)
         read = (self._read(query, str(number), shown) for number, query in enumerate(queries, start=1))
+
+        def answer(found: Looked) -> Answer:
+            if isinstance(query := found.query, QueryError):
+                return Answer(Item(query.query), [], [], k, {**run, "second_look": None}, found.stats, error=query)
+            return self._answer(query, found, stage, k, run)
+
+        at_once = 1 if stage is None else stage.reranker.together
         for batch in in_chunks(read, BATCH):
-            for found in first_look.at(batch):
-                if isinstance(query := found.query, QueryError):
-                    yield Answer(Item(query.query), [], [], k, {**run, "second_look": None}, found.stats, error=query)
-                else:
-                    yield self._answer(query, found, stage, k, run)
+            yield from in_order(answer, first_look.at(batch), at_once)
 
     def _read(self, query: Any, name: str, shown: bool) -> Item | QueryError:
         try:

@@ -28,9 +28,9 @@ class RunStats:
     `requested` counts the candidates sent to the second stage. Each of them has exactly one `status`: "ok" (scored),
     "bounded" (scored as an interval), "missing" (unreadable image), "failed" or "parse_error". `tie_questions` counts
     those that got a second question because they were tied. `cached` counts scores from the score cache. `unreadable`
-    holds the reason of each missing one, by id. `middle` counts the candidates of the middle look ("matched",
-    "missing", "damaged") and the queries that it skipped. `seconds` are by stage: encode, search, maxsim, load, read,
-    score.
+    holds the reason of each missing one, by id; `previewed` the ids of those whose preview was shown for want of the
+    original. `middle` counts the candidates of the middle look ("matched", "missing", "damaged") and the queries that
+    it skipped. `seconds` are by stage: encode, search, maxsim, load, read, score.
     """
 
     queries: int = 0
@@ -43,6 +43,7 @@ class RunStats:
     middle: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     unreadable: dict[str, MediaError] = field(default_factory=dict)
+    previewed: set[str] = field(default_factory=set)
 
     @classmethod
     def total(cls, many: Iterable[RunStats]) -> RunStats:
@@ -74,6 +75,7 @@ class RunStats:
         for stage, spent in other.seconds.items():
             self.seconds[stage] += spent
         self.unreadable |= other.unreadable
+        self.previewed |= other.previewed
 
     def share(self, parts: int) -> defaultdict[str, float]:
         """Return the seconds of each stage, divided by `parts`."""
@@ -106,6 +108,7 @@ class RunStats:
                 "asked_again": self.tie_questions,
                 "remembered": self.cached,
                 "reasons": dict(Counter(error.reason for error in self.unreadable.values())),
+                **({"previews": len(self.previewed)} if self.previewed else {}),
                 **({"middle_look": dict(self.middle)} if self.middle else {}),
             },
             "seconds": {stage: round(spent, 4) for stage, spent in self.seconds.items()},

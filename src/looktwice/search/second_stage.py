@@ -15,6 +15,7 @@ from looktwice.errors import UsageError
 from looktwice.rank import Fusion, below, fuse, tied_at_the_top
 from looktwice.rank.budget import BLOCK, blended, chance_of_a_miss
 from looktwice.rank.calibration import source_of
+from looktwice.rank.missing import keep_places
 from looktwice.score.readout.probability import concatenate
 from looktwice.search.examples import score_each
 from looktwice.search.mllm_reranker import MllmReranker
@@ -89,9 +90,9 @@ class SecondStage:
         stats.directions[inferred(query, candidates)] += 1
         request = _Request(query, shortlist, candidates, top, stats)
         if self.first_pass is not None:
-            return Reranked(self._cascade(request, self.first_pass), stats)
+            return Reranked(_shown(self._cascade(request, self.first_pass), stats), stats)
         scores = self._score_all(request) if self.config.budget.epsilon is None else self._score_blocks(request)
-        return Reranked(self._fuse(request, scores), stats)
+        return Reranked(_shown(self._fuse(request, scores), stats), stats)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the second stage for a run's manifest."""
@@ -138,7 +139,8 @@ class SecondStage:
         first = [_explain(h, coarse_rank=_rank(before[h.id]), rough_p=before[h.id].p) for h in seen]
         done = {hit.id for hit in first}
         rest = [_explain(self._explained(h), look="rough") if h.scored else h for h in coarse if h.id not in done]
-        return below(first, rest)
+        gone = {h.id: _rank(before[h.id]) for h in coarse if h.status == "missing"}
+        return keep_places(below(first, rest), gone)
 
     def _score(
         self, request: _Request, candidates: Sequence[CandidateRef | LoadError], loader: CandidateLoader
@@ -190,6 +192,11 @@ def _parts(hit: Hit, fusion: Fusion, p: float) -> dict[str, Any]:
     if not fusion.maxsim:
         return own
     return own | {"from_maxsim": fusion.known(hit.coarse, hit.maxsim) - own["from_coarse"]}
+
+
+def _shown(hits: list[Hit], stats: RunStats) -> list[Hit]:
+    """Say of which hits the model saw a preview, as the original was not at hand."""
+    return [_explain(hit, image="preview") if hit.id in stats.previewed else hit for hit in hits]
 
 
 def _explain(hit: Hit, **more: Any) -> Hit:

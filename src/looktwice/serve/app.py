@@ -12,7 +12,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 
 from looktwice import __version__
@@ -20,14 +22,24 @@ from looktwice.score import Scorer
 from looktwice.serve import problems
 from looktwice.serve.guard import Guard
 from looktwice.serve.problems import Problem
-from looktwice.serve.routes import browse, explain, health, pairs, search, tables
+from looktwice.serve.routes import browse, docs, explain, health, items, pairs, search, tables
 from looktwice.serve.schemas import ErrorBody
 from looktwice.serve.service import Service
 from looktwice.serve.settings import Settings
+from looktwice.serve.tracing import trace_app
 
 log = logging.getLogger("looktwice.serve")
 STATIC = Path(__file__).parent / "static"
-ROUTERS = (search.router, explain.router, pairs.router, tables.router, browse.router, health.router)
+ROUTERS = (
+    search.router,
+    explain.router,
+    pairs.router,
+    items.router,
+    tables.router,
+    browse.router,
+    docs.router,
+    health.router,
+)
 ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}}
 
 
@@ -57,6 +69,8 @@ def create_app(settings: Settings, scorer: Scorer | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     if STATIC.is_dir():
         app.mount("/", Page(directory=STATIC, html=True), name="page")
+    if settings.tracing:
+        trace_app(app)
     app.add_middleware(Guard, settings=settings, observe=service.metrics.observe)
     return app
 
@@ -89,7 +103,8 @@ def _load(service: Service) -> None:
         service.start()
     except Exception as error:
         service.failed = error
-        log.error("loading failed: %s", error)
+        if not service.watched:
+            log.error("loading failed: %s", error)
 
 
 async def _problem(request: Request, error: Any) -> Response:
@@ -105,12 +120,20 @@ async def _invalid(request: Request, error: Any) -> Response:
     return await _problem(request, problem)
 
 
+def _methods(request: Request) -> set[str]:
+    """Return the methods of all routes of an address."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    return {method for one in routes if one.matches(request.scope)[0] != Match.NONE for method in one.methods or ()}
+
+
 async def _http(request: Request, error: Any) -> Response:
     if isinstance(cause := error.__cause__, Problem):  # FastAPI wraps what a body's parser raises
         return await _problem(request, cause)
+    status, headers, allowed = error.status_code, dict(error.headers or {}), _methods(request)
+    if status in (404, 405) and allowed and request.method not in allowed:  # the page's mount knows files only
+        status, headers = 405, {"Allow": ", ".join(sorted(allowed))}
     texts = {404: "There is nothing here.", 405: "This address has no such method."}
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
-    problem = Problem(
-        error.status_code, code, texts.get(error.status_code, "The request cannot be read."), None, error.headers
+    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "refused")
+    return await _problem(
+        request, Problem(status, code, texts.get(status, "The request cannot be read."), None, headers)
     )
-    return await _problem(request, problem)

@@ -41,7 +41,7 @@ class Ticket:
         self.pairs, self.seconds, self.tell = pairs, seconds, tell
         self.deadline = time.monotonic() + seconds
         self.born = time.monotonic()
-        self.begun = False
+        self.begun = self.finished = False
         self.served = 0.0  # when it last had a turn
         self.ended: problems.Problem | None = None
 
@@ -78,6 +78,7 @@ class DeviceQueue:
 
     def __init__(self, name: str = "device") -> None:
         self._waiting: list[_Turn] = []
+        self._large: list[Ticket] = []  # that began and are not finished, in order of arrival
         self._news = threading.Condition()
         self._turns, self._closed = 0, False
         self.rate = 0.0  # pairs per second while the device works
@@ -156,11 +157,17 @@ class DeviceQueue:
 
     def _choose(self) -> _Turn:
         self._turns += 1
-        small = min((t for t in self._waiting if t.ticket.small), key=lambda t: t.ticket.number, default=None)
-        large = sorted((t for t in self._waiting if not t.ticket.small), key=lambda t: t.ticket.number)[:ACTIVE]
-        if small is not None and (not large or self._turns % 4):
-            return small
-        return min(large, key=lambda t: t.ticket.served)
+        in_order = sorted(self._waiting, key=lambda turn: turn.ticket.number)
+        small = [turn for turn in in_order if turn.ticket.small]
+        large = [turn for turn in in_order if not turn.ticket.small]
+        if small and (not large or self._turns % 4):
+            return small[0]
+        self._large = [ticket for ticket in self._large if not ticket.finished]
+        places = ACTIVE - len(self._large)  # one between two blocks keeps its place
+        new = [turn.ticket for turn in large if turn.ticket not in self._large]
+        self._large += new[: max(0, places)]
+        mine = [turn for turn in large if turn.ticket in self._large]
+        return min(mine or large, key=lambda turn: turn.ticket.served)
 
     @contextmanager
     def _timed(self, pairs: int) -> Iterator[None]:

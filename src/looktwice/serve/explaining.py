@@ -19,7 +19,7 @@ from looktwice.serve.problems import Problem
 from looktwice.serve.scorers import QueuedReranker
 from looktwice.serve.tables import prompted
 from looktwice.sources.loader import ImageLoader, LoadError
-from looktwice.types import Candidate, FloatArray, Item, PairScores
+from looktwice.types import SCORED, Candidate, FloatArray, Item, PairScores
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Explanation:
         query = self._shown(query, scorer)
         candidate = _with_tokens(scorer, candidate)
         scores = scorer.score(query, [candidate])
-        if scores.status[0] != "ok":
+        if scores.status[0] not in SCORED:
             raise Problem(422, "not_scored", f"The pair got no score ({scores.status[0]}).")
         p = float(scores.p[0])
         found = {"p": p, **self._score(query, scores), "labels": _labels(scorer, scores), "map": None}
@@ -98,7 +98,7 @@ class Explanation:
         fusion = retriever.config.fusion
         parts: dict[str, Any] = {"fusion": str(fusion), "coarse": coarse, "score": hit.score}
         if fusion.method == "linear":
-            parts |= {"from_coarse": fusion.weight * coarse, "from_p": hit.score - fusion.weight * coarse}
+            parts |= {"from_coarse": fusion.weight * coarse, "from_p": fusion.p_weight * float(scores.p[0])}
         return {"contributions": parts, **_numbers(hit.explain or {})}
 
 

@@ -37,15 +37,14 @@ class HitMaker:
 
     def _hit(self, hit: Hit, row: Mapping[str, Any]) -> dict[str, Any]:
         made_of = dict(hit.explain or {})
-        status = made_of.get("status", "not scored")
-        maxsim = getattr(hit, "maxsim", None)
+        status = hit.status
         made: dict[str, Any] = {
             "id": hit.id,
             "rank": hit.rank,
             "score": hit.score,
             "coarse": hit.coarse,
             "coarse_rank": made_of.get("coarse_rank", hit.rank),
-            "maxsim": maxsim,
+            "maxsim": hit.maxsim,
             "maxsim_rank": made_of.get("maxsim_rank"),
             "p": hit.p,
             "calibrated": made_of.get("calibrated"),
@@ -56,7 +55,7 @@ class HitMaker:
             "metadata": row.get("metadata", {}),
             "text": row.get("text"),
             "preview": preview_link(self.table, hit.id, row.get("sha256")),
-            "folded": made_of.get("folded"),
+            "folded": list(hit.folded) or None,
         }
         if self.explain:
             made["explain"] = plain(made_of)

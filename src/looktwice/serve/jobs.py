@@ -179,5 +179,7 @@ def _run(loop: asyncio.AbstractEventLoop, job: Job, work: Work, done: Callable[[
         problem = problems.of(error)
         if problem.status >= 500 and not isinstance(error, Problem):
             log.exception("request failed: %s", type(error).__name__)
+    finally:
+        job.ticket.finished = True
     if not loop.is_closed():
         loop.call_soon_threadsafe(done, result, problem)

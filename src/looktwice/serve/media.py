@@ -7,12 +7,16 @@ import binascii
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from looktwice.errors import MediaError
 from looktwice.serve.problems import Problem
 from looktwice.sources import images
 from looktwice.sources.uri import is_url
 from looktwice.types import Item, has_words, text_is_utf8
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*?;base64,", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
@@ -35,13 +39,22 @@ class Media:
         if image is None:
             return Item(name, text=said)
         data = self.data(image, param)
-        try:
-            picture, _ = images.load(data, max_pixels=self.max_pixels)
-        except MediaError as error:
-            raise Problem(
-                422, f"image_{error.reason}".replace("-", "_"), f"The image cannot be read: {error}.", param
-            ) from None
+        picture = self.decoded(data, param)
         return Item(name, image=picture, text=said, sha256=hashlib.sha256(data).hexdigest())
+
+    def checked(self, image: str, param: str) -> bytes:
+        """Return the bytes of an image that can be decoded within the limits. Raises Problem."""
+        data = self.data(image, param)
+        self.decoded(data, param)
+        return data
+
+    def decoded(self, data: bytes, param: str) -> Image:
+        """Return the image in `data`. Raises Problem."""
+        try:
+            return images.load(data, max_pixels=self.max_pixels)[0]
+        except MediaError as error:
+            code = f"image_{error.reason}".replace("-", "_")
+            raise Problem(422, code, f"The image cannot be read: {error}.", param) from None
 
     def text(self, text: str, param: str) -> str:
         """Return a text within the limit. Raises Problem."""

@@ -55,7 +55,7 @@ class RerankRequest(Strict):
     prompt: str | None = Field(default=None, max_length=100, description="Name of a built-in prompt.")
     user: str | None = None
     request_id: str | None = None
-    timeout_s: float | None = Field(default=None, gt=0, le=3600)
+    timeout_s: float | None = Field(default=None, ge=0.5, le=3600)
 
 
 class RerankResult(BaseModel):
@@ -97,7 +97,7 @@ class ScoreRequest(Strict):
     text_2: DocumentLike | list[DocumentLike] | None = None
     prompt: str | None = Field(default=None, max_length=100)
     user: str | None = None
-    timeout_s: float | None = Field(default=None, gt=0, le=3600)
+    timeout_s: float | None = Field(default=None, ge=0.5, le=3600)
 
     def sides(self) -> tuple[list[DocumentLike], list[DocumentLike]]:
         """Return both sides as lists. Raises ValueError unless one name is given for each."""
@@ -152,7 +152,7 @@ class DecisionRequest(Strict):
     input: str | list[Message]
     questions: list[PredicateQuestion] = Field(min_length=1, max_length=400)
     user: str | None = None
-    timeout_s: float | None = Field(default=None, gt=0, le=3600)
+    timeout_s: float | None = Field(default=None, ge=0.5, le=3600)
 
 
 class DecisionAnswer(BaseModel):

@@ -12,8 +12,11 @@ from cachetools import LRUCache
 from looktwice.errors import MediaError
 from looktwice.serve.problems import Problem
 from looktwice.sources import Urls, images, read_uri
+from looktwice.store import TableReader
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from looktwice.serve.service import Service
     from looktwice.serve.tables import ServedTable
 
@@ -50,21 +53,32 @@ def preview(service: Service, served: ServedTable, id_: str, width: int) -> Prev
     with _lock:
         data = _cache.get(key)
     if data is None:
-        data = _made(service, row, width)
+        data = _made(service, served.reader(), row, width)
         with _lock:
             if len(data) <= CACHE_BYTES // 8:
                 _cache[key] = data
     return Preview(data, row["sha256"], width)
 
 
-def _made(service: Service, row: Any, width: int) -> bytes:
-    urls: Urls = "public" if service.settings.allow_urls else "refused"
-    try:
-        image, _ = images.load(read_uri(row["uri"], urls=urls, sha256=row["sha256"]))
-    except MediaError as error:
-        raise Problem(409, "image_missing", f"The item's image cannot be read ({error.reason}).", "id") from None
+def _made(service: Service, table: TableReader, row: Any, width: int) -> bytes:
+    """Return an image as WebP, made from the table's own preview if that is large enough or nothing else is left."""
+    stored = table.preview(row["id"], row["sha256"])
+    if stored is not None and width <= table.manifest.previews:
+        image, _ = images.load(stored)
+    else:
+        image = _original(service, row, stored)
     small = image.convert("RGB")
     small.thumbnail((width, 4 * width))
     out = io.BytesIO()
     small.save(out, "WEBP", quality=80, method=2)
     return out.getvalue()
+
+
+def _original(service: Service, row: Any, otherwise: bytes | None) -> Image:
+    urls: Urls = "public" if service.settings.allow_urls else "refused"
+    try:
+        return images.load(read_uri(row["uri"], urls=urls, sha256=row["sha256"]))[0]
+    except MediaError as error:
+        if otherwise is not None:
+            return images.load(otherwise)[0]
+        raise Problem(409, "image_missing", f"The item's image cannot be read ({error.reason}).", "id") from None

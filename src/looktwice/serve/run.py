@@ -75,16 +75,23 @@ def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> Non
     """
     app = create_app(settings)
     server = Server(config(app, settings), app.state.service, ready)
+    server.service.watched = True
     server.run()
     if server.service.failed is not None:
         raise server.service.failed
 
 
-def config(app: Any, settings: Settings) -> uvicorn.Config:
-    """Return uvicorn's settings: HTTP/1.1 by h11, whose limits are known, and no proxy headers."""
-    protocol = type("Protocol", (PatientProtocol,), {"header_seconds": settings.header_seconds})
+def config(app: Any, settings: Settings, workers: int = 1) -> uvicorn.Config:
+    """Return uvicorn's settings: HTTP/1.1 by h11, whose limits are known, and no proxy headers.
+
+    With several workers `app` is the import string of a function that makes it.
+    """
+    own = {"header_seconds": settings.header_seconds}
+    protocol = PatientProtocol if workers > 1 else type("Protocol", (PatientProtocol,), own)
     return uvicorn.Config(
         app,
+        factory=workers > 1,
+        workers=workers,
         host=settings.host,
         port=settings.port,
         http=protocol,

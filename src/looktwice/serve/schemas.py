@@ -42,13 +42,14 @@ class SearchRequest(Strict):
     shortlist: int | None = Field(None, ge=1, description="Candidates that get the second look.")
     where: dict[str, Any] | None = Field(None, description='Filter: {"price": {"<": 20}, "brand": ["a", "b"]}.')
     rerank: bool = Field(True, description="Whether to take the second look.")
+    examples: Literal["max", "mean"] = Field("mean", description="How scores of several examples are joined.")
     maxsim: int | None = Field(None, ge=0, description="Candidates of a middle look over stored tokens; 0: none.")
     prompt: str | None = Field(None, max_length=100, description="Name of a built-in prompt.")
     fusion: str | float | None = Field(None, description="0.5, p-only or rrf.")
     distinct: bool = Field(False, description="Fold near-duplicates.")
     explain: bool = Field(False, description="Add the parts of each score.")
     stream: bool = Field(False, description="Answer with server-sent events.")
-    timeout_s: float | None = Field(None, gt=0, le=3600, description="Give up after this many seconds.")
+    timeout_s: float | None = Field(None, ge=0.5, le=3600, description="Give up after this many seconds.")
 
 
 class SearchHit(BaseModel):

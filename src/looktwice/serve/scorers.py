@@ -12,7 +12,8 @@ from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout import probability
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.serve.device_queue import DeviceQueue, current
-from looktwice.types import Encoder, EncoderInfo, FloatArray, Item, PairScores, TokensInfo, VisualTokens
+from looktwice.serve.tracing import span
+from looktwice.types import SCORED, Encoder, EncoderInfo, FloatArray, Item, PairScores, TokensInfo, VisualTokens
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +43,8 @@ class QueuedScorer(ScorerWrapper):
         return probability.scatter(len(candidates), parts[0][1].label_logits.shape[1], parts, "missing")
 
     def _block(self, query: Item, block: Sequence[Item]) -> PairScores:
-        scores = self.queue.run(lambda: self.inner.score(query, block), len(block))
+        with span("looktwice.block", pairs=len(block)):
+            scores = self.queue.run(lambda: self.inner.score(query, block), len(block))
         ticket = current.get()
         if ticket is not None and ticket.tell is not None:
             ticket.tell([item.id for item in block], scores)
@@ -125,7 +127,7 @@ def block_rows(scores: PairScores, ids: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {
             "id": name,
-            "p": known(scores.p[i]) if scores.status[i] == "ok" else None,
+            "p": known(scores.p[i]) if scores.status[i] in SCORED else None,
             "off_mass": known(scores.off_mass[i]),
             "entropy": known(scores.entropy[i]),
             "status": scores.status[i],

@@ -6,17 +6,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from statistics import fmean
+from typing import Any, cast
 
+from looktwice.search.middle_stage import MiddleStage
 from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.run_record import RunStats
 from looktwice.search.second_stage import Reranked, SecondStage
-from looktwice.serve.device_queue import current
+from looktwice.serve.device_queue import DeviceQueue, current
 from looktwice.serve.hits import HitMaker, plain
 from looktwice.serve.jobs import Emit
 from looktwice.serve.problems import Problem
 from looktwice.serve.schemas import SearchRequest
 from looktwice.serve.scorers import block_rows
-from looktwice.serve.tables import ServedTable, variant
+from looktwice.serve.service import Service
+from looktwice.serve.tables import Changes, OpenedTable, ServedTable, middle_of, variant
 from looktwice.types import Candidate, Item, PairScores
 
 
@@ -31,6 +35,26 @@ class WatchedStage(SecondStage):
         """See SecondStage."""
         self._seen(shortlist)
         return super().rerank(query, shortlist, top)
+
+
+class WatchedMiddle:
+    """A middle look that takes one turn on the device, and tells what it found."""
+
+    def __init__(self, inner: MiddleStage, queue: DeviceQueue, teller: _Teller | None) -> None:
+        self._inner, self._queue, self._teller = inner, queue, teller
+
+    def reorder(self, query: Item, shortlist: Sequence[Candidate], stats: RunStats) -> list[Candidate] | None:
+        """See MiddleStage."""
+        if self._teller is not None:
+            self._teller.first(shortlist)
+        order = self._queue.run(lambda: self._inner.reorder(query, shortlist, stats))
+        if self._teller is not None and order is not None:
+            self._teller.middle(order)
+        return order
+
+    def settings(self) -> dict[str, Any]:
+        """See MiddleStage."""
+        return self._inner.settings()
 
 
 @dataclass(frozen=True)
@@ -56,36 +80,51 @@ class Asked:
         return {one["item"]: param for param, one in parts if isinstance(one, Mapping)}
 
 
+@dataclass(frozen=True)
 class Search:
     """One search: `run` does it and may be called once, on a thread that may block."""
 
-    def __init__(self, served: ServedTable, request: SearchRequest, asked: Asked) -> None:
-        self.served, self.request, self.asked = served, request, asked
+    service: Service
+    served: ServedTable
+    request: SearchRequest
+    asked: Asked
 
     def run(self, emit: Emit) -> dict[str, Any]:
-        """Return the body of the answer. Emits `first`, `scores` and `end` if the request wants a stream."""
+        """Return the body of the answer. Emits `first`, `middle`, `scores` and `end` if the request wants a stream."""
         request, begin = self.request, time.perf_counter()
-        base = self.served.retriever()
-        self._check_ids(base)
-        maker = HitMaker(self.served.name, base.table, request.explain)
-        teller = _Teller(emit, maker, begin) if request.stream else None
-        changes = {"fusion": request.fusion, "shortlist": request.shortlist, "prompt": request.prompt}
-        seen = teller.first if teller else lambda shortlist: None
-        retriever = variant(base, changes, partial(WatchedStage, seen=seen))
+        opened = self.served.newest()
+        self._check_ids(opened.retriever)
+        maker = HitMaker(self.served.name, opened.retriever.table, request.explain)
+        teller = _Teller(emit, maker, begin, request.examples) if request.stream else None
         if teller and (ticket := current.get()) is not None:
             ticket.tell = teller.scores
-        answer = self._search(retriever)
+        answer = self._search(self._retriever(opened, teller))
         body = {"hits": maker.ranked(answer.hits), **_about(answer)}
         if teller:
             teller.rest(answer)
             emit("end", body)
         return body
 
+    def _retriever(self, opened: OpenedTable, teller: _Teller | None) -> Retriever:
+        request, settings = self.request, self.service.settings
+        depth = settings.maxsim if request.maxsim is None else request.maxsim
+        changes = Changes(request.fusion, request.shortlist, request.prompt, depth)
+        seen = teller.first if teller else lambda shortlist: None
+        made = variant(opened, changes, settings.fusion, partial(WatchedStage, seen=seen))
+        made.middle = None
+        if depth:
+            inner = middle_of(opened, made.reranker, depth)
+            made.middle = cast(MiddleStage, WatchedMiddle(inner, self.service.queue, teller))
+        return made
+
     def _search(self, retriever: Retriever) -> Answer:
         request, asked = self.request, self.asked
         rerank = request.rerank and retriever.reranker is not None
+        several = bool(asked.like or asked.unlike)
         examples: dict[str, Any] = {"like": asked.like, "unlike": asked.unlike}
-        return retriever.search(asked.query, k=request.k, rerank=rerank, where=request.where, **examples)
+        examples |= {"examples": request.examples} if several else {}
+        how: dict[str, Any] = {"k": request.k, "where": request.where, "rerank": rerank, "distinct": request.distinct}
+        return retriever.search(asked.query, **how, **examples)
 
     def _check_ids(self, retriever: Retriever) -> None:
         """Raise Problem for an id that is no item's; the library would say where the table lies."""
@@ -99,15 +138,22 @@ class Search:
 class _Teller:
     """Tells a stream what happened so far."""
 
-    def __init__(self, emit: Emit, maker: HitMaker, begin: float) -> None:
-        self._emit, self._maker, self._begin = emit, maker, begin
-        self._told: dict[str, dict[str, Any]] = {}
+    def __init__(self, emit: Emit, maker: HitMaker, begin: float, rule: str) -> None:
+        self._emit, self._maker, self._begin, self._rule = emit, maker, begin, rule
+        self._told: dict[str, list[dict[str, Any]]] = {}
         self._first, self._total = False, 0
 
     def first(self, shortlist: Sequence[Candidate]) -> None:
-        """Tell the first look's order."""
+        """Tell the first look's order, once."""
+        if self._first:
+            return
         self._first, self._total = True, len(shortlist)
         self._emit("first", {"hits": self._maker.first(shortlist), "seconds": self._seconds()})
+
+    def middle(self, order: Sequence[Candidate]) -> None:
+        """Tell the middle look's scores and order."""
+        scores = [{"id": c.id, "maxsim": c.maxsim} for c in order if c.maxsim is not None and not c.estimated]
+        self._emit("middle", {"scores": scores, "order": [c.id for c in order], "seconds": self._seconds()})
 
     def scores(self, ids: Sequence[str], scores: PairScores) -> None:
         """Tell the scores of a block."""
@@ -133,14 +179,24 @@ class _Teller:
         )
 
     def _send(self, rows: list[dict[str, Any]]) -> None:
-        """Tell rows; of a candidate that several examples were compared with, the best so far."""
-        best = [max(self._told.get(row["id"], row), row, key=lambda one: one["p"] or 0.0) for row in rows]
-        self._told |= {row["id"]: row for row in best}
+        """Tell rows; of a candidate that several examples were compared with, what they say together so far."""
+        for row in rows:
+            self._told.setdefault(row["id"], []).append(row)
+        joined = [_joined(self._told[row["id"]], self._rule) for row in rows]
         if rows:
-            self._emit("scores", {"scores": best, "done": len(self._told), "total": max(self._total, len(self._told))})
+            total = max(self._total, len(self._told))
+            self._emit("scores", {"scores": joined, "done": len(self._told), "total": total})
 
     def _seconds(self) -> float:
         return round(time.perf_counter() - self._begin, 4)
+
+
+def _joined(rows: Sequence[dict[str, Any]], rule: str) -> dict[str, Any]:
+    known = [row for row in rows if row["p"] is not None]
+    if len(known) < 2:
+        return known[0] if known else rows[-1]
+    best = max(known, key=lambda row: row["p"])
+    return best if rule == "max" else {**best, "p": fmean(row["p"] for row in known)}
 
 
 def _about(answer: Answer) -> dict[str, Any]:

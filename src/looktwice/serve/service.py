@@ -13,6 +13,7 @@ from fastapi import Request
 
 from looktwice.errors import LooktwiceError
 from looktwice.score import Scorer
+from looktwice.serve import problems
 from looktwice.serve.device_queue import DeviceQueue
 from looktwice.serve.jobs import Admission, Job, Jobs, Work
 from looktwice.serve.media import Media
@@ -21,11 +22,12 @@ from looktwice.serve.problems import Problem
 from looktwice.serve.scorers import PooledEncoder, QueuedReranker
 from looktwice.serve.settings import Settings
 from looktwice.serve.tables import Tables
+from looktwice.serve.writing import Writer
 from looktwice.types import Encoder, Item
 
 log = logging.getLogger("looktwice.serve")
 R = TypeVar("R")
-ENCODING, DECODING = 2, 4
+ENCODING, DECODING, WRITING = 2, 4, 4
 
 
 class Service:
@@ -39,11 +41,14 @@ class Service:
         self.jobs = Jobs(self.queue, self.gate)
         self.media = Media(settings.max_image, settings.max_pixels, settings.max_text, settings.allow_urls)
         self.encoding = ThreadPoolExecutor(ENCODING, thread_name_prefix="encode")
+        self.writing = ThreadPoolExecutor(WRITING, thread_name_prefix="write")
+        self.writer = Writer()
         self.small = ThreadPoolExecutor(DECODING, thread_name_prefix="small")
         self.metrics = Metrics(self)
         self.reranker: QueuedReranker | None = None
         self._tables: Tables | None = None
         self.failed: Exception | None = None
+        self.watched = False  # somebody raises what loading raised
 
     @property
     def tables(self) -> Tables:
@@ -73,7 +78,7 @@ class Service:
     def close(self) -> None:
         """End all work."""
         self.jobs.close()
-        for pool in (self.encoding, self.small):
+        for pool in (self.encoding, self.small, self.writing):
             pool.shutdown(wait=False, cancel_futures=True)
         if self.reranker is not None:
             self.reranker.close()
@@ -89,6 +94,12 @@ class Service:
         """Run short blocking work beside the loop: decoding, look-ups."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.small, lambda: work(*arguments))
+
+    async def write(self, work: Callable[[], R]) -> R:
+        """Run a change of a table. A write that has begun ends even if the client leaves."""
+        if not self.gate.open:
+            raise problems.stopping()
+        return await asyncio.get_running_loop().run_in_executor(self.writing, work)
 
     async def answer(self, request: Request, key: Any, pairs: int, seconds: float | None, work: Work) -> Any:
         """Run work as a job and return its result. Raises Problem; the work stops if the client leaves."""

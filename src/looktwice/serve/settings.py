@@ -29,7 +29,8 @@ class Settings(BaseModel):
     tables: tuple[Path, ...] = ()
     mllm: str | None = "tiny-vl"
     prompt: str = "auto"
-    fusion: str = "0.5"
+    fusion: str = "auto"
+    maxsim: int = Field(0, ge=0)
     shortlist: int = Field(100, ge=1)
     codec: str = "auto"
     missing_tokens: str = "encode"
@@ -45,6 +46,7 @@ class Settings(BaseModel):
     cors: tuple[str, ...] = ()
     allow_write: bool = False
     allow_urls: bool = False
+    tracing: bool = False
 
     max_queued_pairs: int = Field(5000, ge=1)
     max_requests: int = Field(256, ge=1)

@@ -20,6 +20,7 @@ from pathlib import Path
 from looktwice.errors import UsageError, demand_list
 from looktwice.sources.folders import Walk, inside, scan_file
 from looktwice.sources.jsonl import scan_jsonl
+from looktwice.sources.parts import EVERY, extra_of
 from looktwice.sources.records import REASONS as _SCAN_REASONS
 from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
 from looktwice.sources.scopes import Hidden, Scopes
@@ -74,14 +75,25 @@ class Scan:
                 self.empty += part.empty
 
 
-def scan(paths: Iterable[str | os.PathLike[str]], *, roots: Sequence[str] = (), urls: Urls = "refused") -> Scan:
+def scan(
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    roots: Sequence[str] = (),
+    urls: Urls = "refused",
+    exclude: Sequence[str] = (),
+    every: float = EVERY,
+) -> Scan:
     """Plan a scan of `paths` (folders, files, globs, .jsonl, .tar) and return it.
 
     `roots` are the roots that a table knows already: items inside one of them get ids relative to it, so that a part of
-    a collection can be indexed again. Raises UsageError for a path that is empty or does not exist, and for a pattern
-    without a match.
+    a collection can be indexed again. `exclude` holds patterns in the syntax of .gitignore, relative to each folder.
+    `every` is the number of seconds between two frames of a video. Raises UsageError for a path that is empty or does
+    not exist, and for a pattern without a match.
     """
     demand_list(paths, "The paths to scan")
+    demand_list(exclude, "The patterns to exclude")
+    if not every >= 0.1:
+        raise UsageError(f"Frames of a video must be at least 0.1 seconds apart, not {every}.")
     paths = list(paths)
     if not all(map(os.fspath, paths)):
         raise UsageError("A path is empty; pass a folder, a file, a .jsonl list or a .tar archive.")
@@ -92,7 +104,7 @@ def scan(paths: Iterable[str | os.PathLike[str]], *, roots: Sequence[str] = (), 
     bases = _Bases(known, [path for path, own in named if path == own])
     plan = Scan((), ())
     for path, own in named:
-        _add(plan, path, bases, own, urls)
+        _add(plan, path, bases, own, _Options(urls, tuple(exclude), every))
     return plan
 
 
@@ -138,23 +150,37 @@ class _Bases:
         return tuple(base for base in self.known if inside(base, path) and base != path)
 
 
-def _add(plan: Scan, path: bytes, bases: _Bases, own: bytes, urls: Urls) -> None:
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What counts for all paths of a scan."""
+
+    urls: Urls
+    exclude: tuple[str, ...]
+    every: float
+
+
+def _add(plan: Scan, path: bytes, bases: _Bases, own: bytes, how: _Options) -> None:
     base = bases.of(path, own)
     uri, root = file_uri(path), file_uri(base, folder=True)
     if os.path.isdir(path):
         nested = bases.below(path)
-        plan._parts.append(Walk(path, base, nested))
+        plan._parts.append(Walk(path, base, nested, how.exclude, how.every))
         roots = [root, *(file_uri(known, folder=True) for known in nested)]
         plan.scopes += tuple(Scope(one, file_uri(path, folder=True)) for one in roots)
         plan.roots += (root,) if base == own == path else ()
     elif path.lower().endswith(b".jsonl"):
-        plan._parts.append(_Lazily(partial(scan_jsonl, path, urls)))
+        plan._parts.append(_Lazily(partial(scan_jsonl, path, how.urls)))
         plan.scopes += (Scope(uri, ""),)
         plan.roots += (uri,)
     else:
-        plan._parts.append(_Lazily(partial(scan_file, path, base)))
-        plan.scopes += (Scope(root, f"{uri}#"),) if is_archive(path) else ()
+        plan._parts.append(_Lazily(partial(scan_file, path, base, how.every)))
+        plan.scopes += (Scope(root, f"{uri}#"),) if is_archive(path) or _has_parts(path) else ()
         plan.roots += (uri,) if is_archive(path) else ()
+
+
+def _has_parts(path: bytes) -> bool:
+    extra = extra_of(path)
+    return extra is not None and extra.parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Walk folders for images and `.tar` archives, in the order of their names' bytes.
 
-Names that begin with a dot and folders that are looktwice tables are skipped. Links to files are followed. A link to a
-folder is followed if it leads out of the scanned folder; otherwise it is skipped, since its target is scanned under its
-own name.
+Names that begin with a dot, what systems keep for themselves, what is excluded (`ignore`) and folders that are
+looktwice tables are skipped. Links to files are followed. A link to a folder is followed if it leads out of the scanned
+folder; otherwise it is skipped, since its target is scanned under its own name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from looktwice.errors import MediaError
-from looktwice.sources.images import SUFFIXES
+from looktwice.sources.formats import SUFFIXES
+from looktwice.sources.ignore import Exclude, is_own
+from looktwice.sources.parts import EVERY, extra_of, scan_parts
 from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
 from looktwice.sources.tar import is_archive, scan_tar
 from looktwice.sources.uri import failure, file_uri
@@ -26,15 +28,21 @@ _TABLE = {b"manifest.json", b"items.lance"}
 class Walk:
     """One scanned folder. Ids are relative to `base`, or to the folder of `nested` that holds the file.
 
-    `ignored` counts files of other kinds by suffix. `empty` holds the folders without any entry.
+    `ignored` counts files of other kinds by suffix. `empty` holds the folders without any entry. `every`: see `scan`.
     """
 
     folder: bytes
     base: bytes
     nested: tuple[bytes, ...] = ()
+    exclude: tuple[str, ...] = ()
+    every: float = EVERY
     ignored: Counter[str] = field(default_factory=Counter)
     empty: list[Scope] = field(default_factory=list)
     _seen: set[tuple[int, int]] = field(default_factory=set)
+    _excluded: Exclude = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._excluded = Exclude(self.folder, self.exclude)
 
     def _base(self, path: bytes) -> bytes:
         return max((known for known in self.nested if inside(path, known)), key=len, default=self.base)
@@ -44,6 +52,7 @@ class Walk:
 
     def __iter__(self) -> Iterator[Source | Unreadable]:
         self.ignored, self.empty = Counter(), []
+        self._excluded.start()
         self._seen = {_identity(os.stat(self.folder))}
         pending = list(reversed(self._names(self.folder)))
         while pending:
@@ -61,7 +70,9 @@ class Walk:
 
     def _names(self, folder: bytes) -> list[bytes | Unreadable]:
         try:
-            names = sorted(name for name in os.listdir(folder) if not name.startswith(b"."))
+            found = os.listdir(folder)
+            self._excluded.enter(folder, found)
+            names = sorted(name for name in found if not is_own(name))
         except OSError as error:
             uri = file_uri(folder, folder=True)
             return [Unreadable.of(uri, self._root(folder), failure(error, folder), hides=uri)]
@@ -73,12 +84,14 @@ class Walk:
         """Return the mode of a file or folder, or None to skip it."""
         try:
             status = os.stat(path)
+            if self._excluded.covers(path, stat.S_ISDIR(status.st_mode)):
+                return None
             if stat.S_ISDIR(status.st_mode):
                 return self._enter(path, status)
             return status.st_mode
         except OSError as error:
             suffix = os.path.splitext(path)[1]
-            if suffix and not _wanted(path):
+            if (suffix and not _wanted(path)) or self._excluded.covers(path, is_folder=False):
                 return None  # a broken link to something that would not have been read anyway
             uri = file_uri(path)
             return Unreadable.of(uri, self._root(path), failure(error, path), hides=uri)
@@ -105,14 +118,19 @@ class Walk:
             error = MediaError("not-a-file", "it is a pipe, socket or device; replace it with a regular file")
             yield Unreadable.of(file_uri(path), self._root(path), error)
         else:
-            yield from scan_file(path, self._base(path))
+            yield from scan_file(path, self._base(path), self.every)
 
 
-def scan_file(path: bytes, base: bytes) -> Iterator[Source | Unreadable]:
-    """Yield the items of one file: an image, or the members of a `.tar`."""
-    name, root = os.path.relpath(path, base), file_uri(base, folder=True)
+def scan_file(path: bytes, base: bytes, every: float = EVERY) -> Iterator[Source | Unreadable]:
+    """Yield the items of one file: an image, the members of a `.tar`, the pages of a PDF, the frames of a video."""
+    name, root, extra = os.path.relpath(path, base), file_uri(base, folder=True), extra_of(path)
     if is_archive(path):
         yield from scan_tar(path, name, root)
+    elif extra is not None and extra.parts:
+        yield from scan_parts(path, name, root, extra, every)
+    elif extra is not None and not extra.installed:
+        uri = file_uri(path)
+        yield Unreadable.of(uri, root, extra.missing(), hides=uri)
     else:
         yield Source(name_to_id(name), file_uri(path), root)
 
@@ -123,7 +141,7 @@ def inside(path: bytes, folder: bytes) -> bool:
 
 
 def _wanted(path: bytes) -> bool:
-    return path.lower().endswith(b".tar") or _suffix(path) in SUFFIXES
+    return path.lower().endswith(b".tar") or _suffix(path) in SUFFIXES or extra_of(path) is not None
 
 
 def _suffix(path: bytes) -> str:

@@ -34,9 +34,14 @@ class Extra:
         """Return the command that installs it."""
         return f"pip install 'looktwice[{self.extra}]'"
 
+    @property
+    def reason(self) -> str:
+        """Return the reason word of files that need this extra."""
+        return f"needs-{self.extra}"
+
     def missing(self) -> MediaError:
         """Return the failure of a file that needs this extra."""
-        return MediaError("needs-extra", f"it is {self.kind}; install its reader with: {self.install}")
+        return MediaError(self.reason, f"it is {self.kind}; install its reader with: {self.install}")
 
 
 JXL = Extra("JPEG XL", "jxl", "pillow_jxl", frozenset({".jxl"}))
@@ -65,6 +70,9 @@ BASE_SUFFIXES = frozenset(
 )
 SUFFIXES = BASE_SUFFIXES | JXL.suffixes | RAW.suffixes
 """Suffixes of files that hold one image."""
+
+NEEDS = {extra.reason: f"the file is {extra.kind}, which the extra {extra.extra!r} reads" for extra in EXTRAS}
+"""Reason words of files that lack their extra: they are skipped, and not counted as failures."""
 
 BY_SUFFIX = {suffix: extra for extra in EXTRAS for suffix in extra.suffixes}
 

@@ -37,7 +37,7 @@ __all__ = [
 REASONS = {
     "empty": "the file has no bytes, or the image no pixels",
     "not-an-image": "the bytes are not one of " + ", ".join(FORMATS),
-    "needs-extra": "the kind of file needs an optional package",
+    **formats.NEEDS,
     "truncated": "the image ends early",
     "corrupt": "the decoder failed",
     "too-large": f"the image has over {MAX_PIXELS:,} pixels, needs too much memory, or is a JPEG of too many scans",

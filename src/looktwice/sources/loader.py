@@ -5,9 +5,10 @@ This module knows where images lie (`CandidateRef`), but no model and no table.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -31,7 +32,8 @@ CACHE_BYTES = 2**28
 class CandidateRef:
     """A candidate before loading: the uri of its image (None without an image), and its text.
 
-    `urls` says whether a URL of the image may be fetched.
+    `urls` says whether a URL of the image may be fetched. `preview` returns a small WebP of the image, or None; it is
+    shown if the original is not at hand.
     """
 
     id: str
@@ -39,6 +41,7 @@ class CandidateRef:
     sha256: str | None = None
     text: str | None = None
     urls: Urls = "refused"
+    preview: Callable[[], bytes | None] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ class ImageLoader:
         try:
             image = None if entry.uri is None else self._image(entry.uri, entry.sha256, entry.urls)
         except MediaError as error:
-            return LoadError(entry.id, error)
+            return _from_preview(entry) or LoadError(entry.id, error)
         return Item(entry.id, image, entry.text, uri=entry.uri, sha256=entry.sha256)
 
     def _image(self, uri: str, sha256: str | None, urls: Urls) -> Image:
@@ -102,6 +105,19 @@ class ImageLoader:
             if _bytes(image) <= self._cache.maxsize:
                 self._cache[key] = image
         return image
+
+
+def _from_preview(entry: CandidateRef) -> Item | None:
+    """Return an item with the preview of its image; None if there is none, or a damaged one."""
+    shown = None if entry.preview is None else entry.preview()
+    if shown is None:
+        return None
+    try:
+        image, _ = images.load(shown)
+    except MediaError:
+        return None
+    sha256 = hashlib.sha256(shown).hexdigest()  # so that a cached score is never that of the original
+    return Item(entry.id, image, entry.text, uri=entry.uri, sha256=sha256, preview=True)
 
 
 def in_chunks(items: Iterable[T], most: int) -> Iterator[list[T]]:

@@ -20,15 +20,13 @@ from looktwice.errors import MediaError
 from looktwice.sources import images
 from looktwice.sources.reading import WHOLE, Reading
 from looktwice.sources.records import MAX_DEPTH, Source, text_is_clean
-from looktwice.sources.uri import MAX_BYTES, file_uri, is_url
+from looktwice.sources.uri import MAX_BYTES, MEMORY, file_uri, is_url
 from looktwice.types import text_is_utf8
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 KEYS = ("id", "image", "text", "metadata")
-MEMORY = "memory:"
-"""Begins the uri of an item whose bytes have no place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,25 +20,41 @@ if TYPE_CHECKING:
 class Queries:
     """The queries of a file, in order. Iterating loads them; an unreadable query is skipped and kept in `broken`.
 
-    `urls` says which of its URLs may be fetched. Raises UsageError for a file that is missing or empty, a line that
-    is not a query, and a repeated id.
+    A line that is not a query is kept there too, under "line N". `urls` says which of its URLs may be fetched. Raises
+    UsageError for a file that is missing or has no query, and for a repeated id.
     """
 
     def __init__(self, path: str | Path, urls: Urls = "refused") -> None:
         if Path(path).suffix.lower() != ".jsonl":
             raise UsageError(f'{path} is not a .jsonl file; pass one with one {{"id", "image", "text"}} per line.')
-        self.broken: dict[str, MediaError] = {}
+        self._lines: dict[str, MediaError] = {}  # those that are not queries
         self._sources: dict[str, Source] = {}
         for number, found in enumerate(scan([path], urls=urls), start=1):
             if isinstance(found, Unreadable):
-                raise UsageError(f"{path} is not a usable query file: {found.detail} ({found.reason}).")
+                self._not_a_query(found, path)
+                continue
             if self._sources.setdefault(found.id, found) is not found:
                 raise UsageError(f"{path}, entry {number}: the id {found.id!r} occurs twice; ids must be unique.")
+        self.broken = dict(self._lines)
+        if not self._sources and self._lines:
+            name, error = next(iter(self._lines.items()))
+            raise UsageError(f"{path} is not a usable query file: {name}: {error.detail} ({error.reason}).")
         if not self._sources:
             raise UsageError(f'{path} has no queries; add one {{"id", "image", "text"}} per line.')
 
+    def _not_a_query(self, found: Unreadable, path: str | Path) -> None:
+        line, _, detail = found.detail.partition(": ")
+        if found.uri == found.root:  # the whole file, not a line of it
+            raise UsageError(f"{path} is not a usable query file: {found.detail} ({found.reason}).")
+        self._lines[line] = MediaError(found.reason, detail)
+
     def __len__(self) -> int:
         return len(self._sources)
+
+    @property
+    def bad_lines(self) -> dict[str, MediaError]:
+        """Return the lines that are not queries, as "line N"."""
+        return dict(self._lines)
 
     @property
     def ids(self) -> list[str]:
@@ -65,7 +81,7 @@ class Queries:
         return self._load([*first.values(), *(source for source in chosen if source.id not in begun)])
 
     def _load(self, sources: Iterable[Source]) -> Iterator[Item]:
-        self.broken.clear()
+        self.broken = dict(self._lines)
         for source in sources:
             try:
                 yield load_query(source)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import MediaError
 from looktwice.sources import images
+from looktwice.sources.formats import NEEDS
 from looktwice.sources.reading import WHOLE, Reading
 from looktwice.sources.uri import Urls, display, read_uri
 from looktwice.types import text_is_utf8
@@ -21,6 +22,8 @@ MAX_DEPTH = 100
 REASONS = {
     "bad-record": "a line of a .jsonl file, or a .txt or .json in a .tar, is not usable",
     "bad-archive": "the .tar file cannot be read beyond this point",
+    "too-many": "the PDF or video has more pages or frames than are read",
+    **NEEDS,
 }
 """Reasons that only a scan gives; those of `uri.REASONS` come on top."""
 
@@ -38,7 +41,8 @@ class Source:
     """A future item: the place of its bytes, its text and its metadata. Only `read` reads the bytes.
 
     `picture` says whether the bytes are an image; otherwise the item is `text` alone. `root` is the folder (its uri,
-    closing slash) or the .jsonl file that the id belongs to. `line` is the line of that file.
+    closing slash) or the .jsonl file that the id belongs to. `line` is the line of that file. `member` is the name of
+    the image in its archive.
     """
 
     id: str
@@ -49,6 +53,7 @@ class Source:
     picture: bool = True
     urls: Urls = "refused"
     line: Line | None = None
+    member: str = ""
 
     @property
     def where(self) -> str:
@@ -56,9 +61,9 @@ class Source:
         return self.line.uri if self.line else self.uri
 
     def describe_failure(self, detail: str) -> str:
-        """Prefix `detail` with line number, id and image when the item came from a .jsonl list."""
+        """Prefix `detail` with what the uri does not say: line, id and image in a .jsonl list, the name in a .tar."""
         if self.line is None:
-            return detail
+            return f"{self.member}: {detail}" if self.member else detail
         image = f", {display(self.uri)}" if self.picture else ""
         return f"line {self.line.number}, id {self.id!r}{image}: {detail}"
 

@@ -1,7 +1,10 @@
-"""Read webdataset `.tar` archives: members that share a key (the path up to the name's first dot) are one item.
+"""Read webdataset `.tar` archives: members that share a key (the path up to the name's first dot) are one sample.
 
-An item has an image, a `.txt` (its text) and a `.json` (its metadata). Scanning reads headers only; images are read
-later, by offset, straight from the archive. No member is ever extracted, so its name cannot lead out of a folder.
+A sample has an image, a `.txt` (its text) and a `.json` (its metadata). Each further image under the key is an item of
+its own, with the same text and metadata unless it has its own: `a.left.jpg` and `a.left.txt` are the item `a.left`.
+
+Scanning reads headers only; images are read later, by offset, straight from the archive. No member is ever extracted,
+so its name cannot lead out of a folder.
 """
 
 from __future__ import annotations
@@ -9,13 +12,14 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from looktwice.errors import MediaError
-from looktwice.sources.images import SUFFIXES
+from looktwice.sources.formats import SUFFIXES
+from looktwice.sources.ignore import is_own_folder
 from looktwice.sources.jsonl import parse_object
 from looktwice.sources.records import Source, Unreadable, name_to_id
 from looktwice.sources.uri import failure, file_uri, open_file, range_uri
@@ -26,12 +30,21 @@ MAX_HEADERS = 2**20
 _OTHER = (".txt", ".json")
 _ARCHIVE = re.compile(rb"\.(tar(\.(gz|bz2|xz|zst))?|tgz)\Z", re.IGNORECASE)
 
+_Place: TypeAlias = tuple[int, int]
+"""Offset and size in the archive."""
+
 
 @dataclass(slots=True)
 class _Group:
     key: bytes
-    members: dict[str, tuple[int, int]] = field(default_factory=dict)  # suffix -> offset, size
-    problem: MediaError | None = None
+    members: dict[str, _Place | MediaError] = field(default_factory=dict)  # by suffix
+
+    def place(self, suffix: str) -> _Place | None:
+        """Return where a member lies; None without it. Raises MediaError for an unusable one."""
+        found = self.members.get(suffix)
+        if isinstance(found, MediaError):
+            raise found
+        return found
 
 
 @dataclass(slots=True)
@@ -82,12 +95,7 @@ def _items(file: BinaryIO, name: bytes, root: str, uri: str) -> Iterator[Source 
             return
         if group is None:
             return
-        try:
-            if (source := _source(group, file, name, root, uri)) is not None:
-                yield source
-        except MediaError as error:
-            where = range_uri(uri, *next(iter(group.members.values()), (0, 0)))
-            yield Unreadable.of(where, root, error, hides=f"{uri}#")
+        yield from _sources(group, file, name, root, uri)
 
 
 def _groups(file: BinaryIO, size: int) -> Iterator[_Group]:
@@ -102,7 +110,7 @@ def _groups(file: BinaryIO, size: int) -> Iterator[_Group]:
         if member is None:
             break
         key, suffix = _split(member.name)
-        if not key or not (_is_image(suffix) or suffix in _OTHER):
+        if not key or not (_is_image(suffix) or suffix.endswith(_OTHER)) or _is_own(key):
             continue
         if group is None or group.key != key:
             if group is not None:
@@ -116,16 +124,15 @@ def _groups(file: BinaryIO, size: int) -> Iterator[_Group]:
 
 
 def _put(group: _Group, suffix: str, member: tarfile.TarInfo, size: int) -> None:
-    images = sum(map(_is_image, group.members))
-    if not member.isreg() or member.issparse():
-        group.problem = MediaError("not-a-file", f"{member.name!r} is a link, device or sparse file")
+    if suffix in group.members:
+        twice = MediaError("bad-record", f"{member.name!r} occurs twice in a row; rename one of them")
+        group.members[suffix] = twice
+    elif not member.isreg() or member.issparse():
+        group.members[suffix] = MediaError("not-a-file", f"{member.name!r} is a link, device or sparse file")
     elif member.offset_data + member.size > size:
-        group.problem = MediaError("truncated", f"the archive ends inside {member.name!r}")
-    elif suffix in group.members or (images and _is_image(suffix)):
-        group.problem = MediaError(
-            "bad-record", f"{member.name!r} is a second file of its kind under one key; rename it"
-        )
-    group.members.setdefault(suffix, (member.offset_data, member.size))
+        group.members[suffix] = MediaError("truncated", f"the archive ends inside {member.name!r}")
+    else:
+        group.members[suffix] = (member.offset_data, member.size)
 
 
 def _members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
@@ -165,35 +172,61 @@ def _is_image(suffix: str) -> bool:
     return PurePosixPath(f"x{suffix}").suffix in SUFFIXES
 
 
-def _source(group: _Group, file: BinaryIO, name: bytes, root: str, uri: str) -> Source | None:
-    if group.problem is not None:
-        raise group.problem
-    image = next((where for suffix, where in group.members.items() if _is_image(suffix)), None)
-    text, metadata = _text(group, file), _metadata(group, file)
-    where = image or group.members.get(".txt")
+def _is_own(key: bytes) -> bool:
+    return any(is_own_folder(part) for part in key.split(b"/")[:-1])
+
+
+def _sources(group: _Group, file: BinaryIO, name: bytes, root: str, uri: str) -> Iterator[Source | Unreadable]:
+    """Yield an item for each image of a group, or one for its text."""
+    found = [suffix for suffix in group.members if _is_image(suffix)]
+    for suffix, stem in zip(found, _stems(found), strict=True) if found else [("", "")]:
+        try:
+            if (source := _source(group, suffix, stem, file, name, root, uri)) is not None:
+                yield source
+        except MediaError as error:
+            places = [place for place in group.members.values() if not isinstance(place, MediaError)]
+            yield Unreadable.of(range_uri(uri, *(places or [(0, 0)])[0]), root, error, hides=f"{uri}#")
+
+
+def _stems(suffixes: Sequence[str]) -> list[str]:
+    """Return what tells the images of one key apart: nothing for `.jpg`, `.left` for `.left.jpg`."""
+    stems = [suffix.rpartition(".")[0] for suffix in suffixes]
+    return stems if len(set(stems)) == len(stems) else list(suffixes)
+
+
+def _source(group: _Group, suffix: str, stem: str, file: BinaryIO, name: bytes, root: str, uri: str) -> Source | None:
+    image = group.place(suffix) if suffix else None
+    text, metadata = _text(group, stem, file), _metadata(group, stem, file)
+    where = image or group.place(".txt")
     if where is None:
         return None
     if image is None and not text:
         raise MediaError("bad-record", "it has no image and its .txt is empty; add a text")
-    item_id = name_to_id(name + b"/" + group.key)
-    return Source(item_id, range_uri(uri, *where), root, text, metadata, image is not None)
+    item_id = name_to_id(name + b"/" + group.key + stem.encode("utf-8", "surrogateescape"))
+    member = (group.key.decode("utf-8", "backslashreplace") + suffix) if suffix else ""
+    return Source(item_id, range_uri(uri, *where), root, text, metadata, image is not None, member=member)
 
 
-def _text(group: _Group, file: BinaryIO) -> str | None:
-    if ".txt" not in group.members:
+def _text(group: _Group, stem: str, file: BinaryIO) -> str | None:
+    if (data := _sidecar(group, stem, ".txt", file)) is None:
         return None
     try:
-        return _sidecar(group, ".txt", file).decode("utf-8-sig").strip()
+        return data.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         raise MediaError("bad-record", "its .txt is not UTF-8; save it as UTF-8") from None
 
 
-def _metadata(group: _Group, file: BinaryIO) -> dict[str, Any]:
-    return parse_object(_sidecar(group, ".json", file)) if ".json" in group.members else {}
+def _metadata(group: _Group, stem: str, file: BinaryIO) -> dict[str, Any]:
+    data = _sidecar(group, stem, ".json", file)
+    return {} if data is None else parse_object(data)
 
 
-def _sidecar(group: _Group, suffix: str, file: BinaryIO) -> bytes:
-    offset, size = group.members[suffix]
+def _sidecar(group: _Group, stem: str, kind: str, file: BinaryIO) -> bytes | None:
+    """Return the text or metadata of an image: its own, else that of the key."""
+    place = group.place(stem + kind) or group.place(kind)
+    if place is None:
+        return None
+    offset, size = place
     if size > MAX_SIDECAR:
-        raise MediaError("bad-record", f"its {suffix} has more than {MAX_SIDECAR:,} bytes; shorten it")
+        raise MediaError("bad-record", f"its {kind} has more than {MAX_SIDECAR:,} bytes; shorten it")
     return os.pread(file.fileno(), size, offset)

@@ -16,6 +16,7 @@ from typing import BinaryIO, Literal, TypeAlias
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from looktwice.errors import MediaError
+from looktwice.sources.decoding.parts import read_part
 from looktwice.sources.images import begins_like_image, kind_of
 
 MAX_BYTES = 2**29
@@ -45,17 +46,22 @@ REASONS = {
 }
 """Values of `MediaError.reason` from this module."""
 
+MEMORY = "memory:"
+"""Begins the uri of an item whose bytes a program handed over."""
+
 _RANGE = re.compile(r"offset=([0-9]{1,18})&size=([0-9]{1,18})\Z")
+_PART = re.compile(r"(page=[0-9]{1,9}|t=[0-9]{1,9}\.[0-9])\Z")
 _URL = re.compile(r"https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class UriParts:
-    """A file, or `size` bytes of it from `offset`."""
+    """A file, `size` bytes of it from `offset`, or one `part` of it: a page (`page=3`) or a frame (`t=12.0`)."""
 
     path: bytes
     offset: int = 0
     size: int | None = None
+    part: str = ""
 
 
 def file_uri(path: str | bytes | os.PathLike[str], *, folder: bool = False) -> str:
@@ -73,6 +79,11 @@ def range_uri(uri: str, offset: int, size: int) -> str:
     return f"{uri}#offset={offset}&size={size}"
 
 
+def part_uri(uri: str, part: str) -> str:
+    """Return the uri of a page (`page=3`) or a frame (`t=12.0`) of a file."""
+    return f"{uri}#{part}"
+
+
 def is_url(text: str) -> bool:
     """Return whether a text is an http or https URL."""
     return _URL.match(text) is not None
@@ -86,6 +97,8 @@ def parse_uri(uri: str) -> UriParts:
     path = unquote_to_bytes(address.removeprefix("file://"))
     if not fragment:
         return UriParts(path)
+    if _PART.match(fragment):
+        return UriParts(path, part=fragment)
     if (found := _RANGE.match(fragment)) is None:
         raise MediaError("bad-uri", uri)
     return UriParts(path, int(found[1]), int(found[2]))
@@ -104,6 +117,8 @@ def read_uri(uri: str, *, urls: Urls = "refused", sha256: str | None = None) -> 
 
     With `sha256` (hex) the bytes must be the indexed ones. Raises MediaError with a word from `REASONS`.
     """
+    if uri.startswith(MEMORY):
+        raise MediaError("missing", "its image lived in memory only, and no original was kept")
     data = _fetch(uri, urls) if is_url(uri) else _read(parse_uri(uri))
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise MediaError("changed", f"{display(uri)} has changed since it was indexed; index it again")
@@ -135,6 +150,9 @@ def open_file(path: bytes) -> BinaryIO:
 
 def _read(where: UriParts) -> bytes:
     try:
+        if where.part:
+            open_file(where.path).close()
+            return read_part(where.path, where.part)
         with open_file(where.path) as file:
             return _read_open(file, where)
     except OSError as error:

@@ -15,6 +15,7 @@ from looktwice.store.ledger import Ledger, LedgerEntry, LedgerReader
 from looktwice.store.location import LocalFolder, Location, exists
 from looktwice.store.maintenance import bytes_below
 from looktwice.store.manifest import Manifest
+from looktwice.store.previews import PreviewRow
 from looktwice.store.reader import Snapshot, TableReader
 from looktwice.store.schema import Row, TokenRow, metadata_json, parse_columns, unfit
 from looktwice.store.table import Table
@@ -27,6 +28,7 @@ __all__ = [
     "LocalFolder",
     "Location",
     "Manifest",
+    "PreviewRow",
     "Row",
     "Snapshot",
     "Table",

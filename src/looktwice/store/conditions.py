@@ -25,7 +25,7 @@ Where: TypeAlias = "str | Mapping[str, Any]"
 """A filter: SQL text, JSON text that begins with {, or a dict."""
 
 OPERATORS = ("=", "!=", "<", "<=", ">", ">=", "in", "like")
-DECLARE = "To filter on a metadata key, declare it when you create the table: looktwice index … --column KEY:TYPE."
+DECLARE = "To filter on a metadata key, make it a column: looktwice columns TABLE add KEY:TYPE."
 LOW, HIGH = -(2**63), 2**63 - 1
 
 

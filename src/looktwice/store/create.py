@@ -8,6 +8,7 @@ from typing import Any
 from looktwice.errors import Locked, StoreError, UsageError
 from looktwice.files import DRAFT
 from looktwice.store import manifest
+from looktwice.store.extras import EXTRAS
 from looktwice.store.lance import connect, plain_errors
 from looktwice.store.ledger import ledger_schema
 from looktwice.store.location import LOCK, Location
@@ -17,7 +18,7 @@ from looktwice.store.schema import check_columns, items_schema, tokens_schema
 from looktwice.types import EncoderInfo
 
 _TABLES = ("items", "tokens", "ledger")
-_OWN = {*(f"{name}.lance" for name in _TABLES), LOCK}
+_OWN = {*(f"{name}.lance" for name in (*_TABLES, *EXTRAS)), LOCK}
 
 
 def open_location(location: Location, encoder: EncoderInfo | None) -> Location:
@@ -33,13 +34,13 @@ def open_location(location: Location, encoder: EncoderInfo | None) -> Location:
     found = Manifest.read(location)
     if encoder is not None:
         found.check(encoder, location)
-    for name in _TABLES:
+    for name in (*_TABLES, *EXTRAS):
         location.check(f"{name}.lance")
     return location
 
 
 def create_tables(
-    location: Location, encoder: EncoderInfo, columns: Mapping[str, type], roots: Sequence[str]
+    location: Location, encoder: EncoderInfo, columns: Mapping[str, type], roots: Sequence[str], previews: int = 0
 ) -> Location:
     """Create the folder, its three empty tables and the manifest; clear the leftovers of a killed attempt first."""
     check_columns(columns)
@@ -54,7 +55,7 @@ def create_tables(
             _demand_free(location)
             _clear_leftovers(location)
             _create(connect(location), encoder, columns)
-            Manifest(encoder, tuple(roots)).write(location)
+            Manifest(encoder, tuple(roots), previews=previews).write(location)
     return location
 
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 MISSING = "files of the table are missing; restore them from a copy, or index into a new table."
 
 _RUST_PLACE = re.compile(r",? ?(at )?/\S*\.rs:\d+(:\d+)?")
-_NOT_FOUND = re.compile(r"\bNot found: .*\.lance\b")
+_NOT_FOUND = re.compile(r"\bNot found: .*\.lance\b|\bTable '\w+' was not found")
 _SHOWN = 300  # characters of a filter, and of what is wrong with it, that a message quotes
 _NO_COLUMN = re.compile(r"No field named \"?([^.,\s\"]+)\"?")
 

@@ -50,13 +50,13 @@ class WriterLock:
         try:
             first = not self._lock.is_locked
             self._say_how_far_it_reaches()
-            with self._hold_file(wait):
+            with self._hold_file(wait, first):
                 yield first
         finally:
             self._thread.release()
 
     @contextmanager
-    def _hold_file(self, wait: float) -> Iterator[None]:
+    def _hold_file(self, wait: float, first: bool) -> Iterator[None]:
         self._demand_own_file()
         try:
             self._lock.acquire(timeout=wait)
@@ -67,7 +67,8 @@ class WriterLock:
         except OSError as error:
             raise StoreError(f"{self._file} cannot be locked ({error.strerror}); check its permissions.") from error
         try:
-            self._sign()
+            if first:
+                self._sign()
             yield
         finally:
             self._lock.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -13,21 +14,40 @@ from typing import Any
 
 import numpy as np
 
-from looktwice.errors import StoreError, UsageError
+from looktwice.errors import StoreError, UsageError, first_line
 from looktwice.store.ann import behind
 from looktwice.store.lance import MISSING, plain_errors
 from looktwice.store.location import LocalFolder, Location
 from looktwice.store.schema import vectors_of
 
+log = logging.getLogger(__name__)
+
 KEEP_VERSIONS = timedelta(days=7)
 SMALL_FRAGMENTS = 32
 OLD_VERSIONS = 32
+SMALL_WRITE = 256
+"""Fewer rows than this in one commit count as a small write."""
 _BATCH = 4096
 
 
 def tidy(table: Any) -> None:
     """Merge small fragments, bring the index up to date and drop versions older than KEEP_VERSIONS."""
     table.optimize(cleanup_older_than=KEEP_VERSIONS)
+
+
+def tidy_after_write(table: Any, rows: int) -> None:
+    """Merge small files after a write of `rows` rows, if many small writes have made a table slow.
+
+    The more rows a table has, the more files are tolerated, so that the rows rewritten per write stay bounded.
+    Large writes are left to `Table.tidy` at the end of their run. A failure is only logged: the rows are written.
+    """
+    if rows >= SMALL_WRITE:
+        return
+    try:
+        if table.stats()["fragment_stats"]["num_small_fragments"] > max(SMALL_FRAGMENTS, table.count_rows() // 5000):
+            tidy(table)
+    except (OSError, RuntimeError, ValueError) as error:
+        log.warning("Small files could not be merged (%s); run looktwice compact.", first_line(error))
 
 
 def is_untidy(table: Any) -> bool:
@@ -76,7 +96,8 @@ def sizes(location: Location, items: Any, rows: int) -> dict[str, int]:
         "index": index,
         "versions": in_items - live - index,
         "tokens": location.size("tokens.lance") + location.size("codebooks"),
-        "ledger": location.size("ledger.lance"),
+        "previews": location.size("previews.lance"),
+        "ledger": location.size("ledger.lance") + location.size("deleted.lance"),
     }
     return {**parts, "manifest": total - sum(parts.values()), "total": total}
 

@@ -34,6 +34,7 @@ _KINDS = {
     "encoder": {"name": str, "revision": str, "preprocessing": str, "dim": int, "queries?": (str, None)},
     "roots": [str],
     "dtypes?": [str],
+    "previews?": int,
     "reading?": int,
     "index": (dict, None),
     "tokens": [{**dict.fromkeys(_TEXTS, str), "codebook_sha256": (str, None), "width": int, "levels": int}],
@@ -41,6 +42,9 @@ _KINDS = {
 _INDEX = {"kind": str, **dict.fromkeys(_COUNTS, int), "recall": float}
 
 MOST_DIM = 2**16
+LEAST_SIDE, MOST_SIDE = 16, 4096
+"""Limits of the side of previews in pixels."""
+
 MOST_BYTES = 2**26
 """Largest manifest: a million roots of 60 characters."""
 
@@ -53,6 +57,7 @@ class Manifest:
     mapping per token set, with at least its `tokens_key`. `dtypes`: the dtypes that the encoder computed in, usually
     one; empty for tables of versions that did not record it. `format`: the on-disk format, which may be an older one
     until the next write. `reading`: the version of the rules by which images become pixels, see `sources.reading`.
+    `previews`: the longest side of the previews in pixels, 0 for none; only written if it is set.
     """
 
     encoder: EncoderInfo
@@ -62,10 +67,13 @@ class Manifest:
     dtypes: tuple[str, ...] = ()
     format: int = FORMAT
     reading: int = NEWEST
+    previews: int = 0
 
     def write(self, location: Location) -> None:
         """Replace the manifest of a table atomically. Raises like `files.write_whole`."""
         values = {**dataclasses.asdict(self), "encoder": self.encoder.record(), "needs": NEEDS}
+        if not self.previews:
+            del values["previews"]
         location.write_whole(NAME, json.dumps(values, indent=1, ensure_ascii=False).encode())
 
     @classmethod
@@ -105,7 +113,8 @@ class Manifest:
         if not OLDEST <= reading <= NEWEST:
             raise UsageError(f"The images of {place} were read by rules {reading}; install a newer looktwice.")
         dtypes, sets = tuple(values.get("dtypes", ())), tuple(values["tokens"])
-        return cls(encoder, tuple(values["roots"]), values["index"], sets, dtypes, values["format"], reading)
+        side = max(0, min(values.get("previews", 0), MOST_SIDE))
+        return cls(encoder, tuple(values["roots"]), values["index"], sets, dtypes, values["format"], reading, side)
 
     def check(self, encoder: EncoderInfo, place: object) -> None:
         """Raise Mismatch, with both names, unless `encoder` is the one whose vectors are in the table."""

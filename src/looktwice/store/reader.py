@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from looktwice.errors import UnknownName
-from looktwice.store import ann, maintenance, tokens
+from looktwice.store import ann, deleted, maintenance, matrix, previews, tokens
 from looktwice.store.conditions import Where
 from looktwice.store.empty import why_empty
+from looktwice.store.extras import open_extras
 from looktwice.store.lance import batched, filtering, is_in, plain_errors
 from looktwice.store.ledger import LedgerReader
 from looktwice.store.location import Location
 from looktwice.store.manifest import Manifest
+from looktwice.store.matrix import MatrixCache
 from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared, filterable, vectors_of
 from looktwice.store.search import Space, find_images
 
@@ -35,9 +37,12 @@ class TableReader:
 
     encoder: Encoder | None = None
 
-    def __init__(self, location: Location, database: Any) -> None:
+    def __init__(self, location: Location, database: Any, matrices: MatrixCache | None = None) -> None:
         self.location = location
         self._database = database
+        self._matrices = matrices or MatrixCache()
+        self._writes = 0  # through this object: see `_version`
+        self._seen: tuple[int, Any, int] | None = None
         self._open_newest()
         self.ledger = LedgerReader(location, lambda: self._failures)
 
@@ -53,9 +58,11 @@ class TableReader:
                 manifest = Manifest.read(self.location)
                 # New handles, because another thread may still be reading through the old ones.
                 tokens_, items, failures = map(self._database.open_table, ("tokens", "items", "ledger"))
+                extras = open_extras(self.location, self._database)
                 if Manifest.read(self.location) == manifest:
                     break
         self.manifest, self._items, self._tokens, self._failures = manifest, items, tokens_, failures
+        self._extras: dict[str, Any] = extras
         self._schema = self._items.schema
         self.columns = declared(self._schema)
         self.filters = filterable(self._schema)
@@ -144,6 +151,23 @@ class TableReader:
         """Return 16 hex digits over the ids, bytes and texts of all items, independent of their order."""
         return maintenance.digest(self.rows(["id", "sha256", "text"]))
 
+    def preview(self, item_id: str, sha256: str | None = None) -> bytes | None:
+        """Return the small WebP of an item's image, None if the table keeps none. `sha256` saves a look-up."""
+        with plain_errors(self.path, "reading a preview"):
+            if sha256 is None:
+                sha256 = next((row["sha256"] for row in self.lookup([item_id], ["sha256"])), "")
+            return previews.read(self._extras.get(previews.NAME), item_id, sha256)
+
+    def previewed(self, ids: Iterable[str]) -> dict[str, str]:
+        """Return id -> SHA-256 of the image for those of `ids` that have a preview."""
+        with plain_errors(self.path, "reading previews"):
+            return previews.hashes(self._extras.get(previews.NAME), ids)
+
+    def deleted(self, items: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Return those of the items (root, id) that were deleted on purpose and have not come back."""
+        with plain_errors(self.path, "reading what was deleted"):
+            return deleted.find(self._extras.get(deleted.NAME), items)
+
     def read_codes(self, ids: Sequence[str], tokens_key: str) -> list[TokenRow | None]:
         """Return the visual tokens of `ids` in their order; None for an item without tokens of this set."""
         return tokens.read_codes(self._tokens, self.path, ids, tokens_key)
@@ -163,9 +187,11 @@ class TableReader:
 
     @property
     def index_is_due(self) -> bool:
-        """Return whether `build_index` pays: the table is large, and has no index or has grown by half since."""
+        """Return whether `build_index` pays: the vectors are too many for memory, or half as many again as indexed."""
         rows, built = len(self), self.manifest.index
-        return rows >= ann.EXACT_ROWS and (built is None or rows >= 1.5 * built["rows"])
+        if built is not None:
+            return rows >= ann.EXACT_ROWS and bool(rows >= 1.5 * built["rows"])
+        return rows >= ann.EXACT_ROWS and matrix.size_of(rows, self.manifest.encoder.dim) > matrix.MOST_BYTES
 
     def info(self) -> dict[str, Any]:
         """Return counts and settings of the table, and the bytes of each part on disk, in total and per item."""
@@ -178,6 +204,8 @@ class TableReader:
             "items": len(self),
             "failed": len(self.ledger),
             "tokens": int(self._tokens.count_rows()),
+            "previews": {"side": self.manifest.previews, "count": self._count_extra(previews.NAME)},
+            "deleted": self._count_extra(deleted.NAME),
             "encoder": {"name": encoder.name, "revision": encoder.revision, "dim": encoder.dim},
             "dtypes": list(self.manifest.dtypes),
             "roots": list(self.manifest.roots),
@@ -192,9 +220,20 @@ class TableReader:
         """Write vectors, ids and metadata to a .parquet file, or items.parquet in a folder. Return the file's path."""
         return maintenance.export(self._items, Path(target), self.manifest.encoder.dim)
 
+    def _count_extra(self, name: str) -> int:
+        return int(self._extras[name].count_rows()) if name in self._extras else 0
+
     def _space(self) -> Space:
-        manifest = self.manifest
-        return Space(self._items, self.path, manifest.encoder.dim, self.filters, manifest.index)
+        dim, index = self.manifest.encoder.dim, self.manifest.index
+        return Space(self._items, self.path, dim, self.filters, index, self._matrices, self._version())
+
+    def _version(self) -> int:
+        """Return the version of the items. LanceDB is asked once per handle and write, as the answer takes 0.1 ms."""
+        writes, items, seen = self._writes, self._items, self._seen
+        if seen is None or seen[0] != writes or seen[1] is not items:
+            with plain_errors(self.path, "reading items"):
+                self._seen = seen = (writes, items, int(items.version))
+        return seen[2]
 
     def _lookup(self, ids: Iterable[str], columns: list[str] | None = None) -> Any:
         import pyarrow as pa
@@ -202,11 +241,18 @@ class TableReader:
         parts = []
         with plain_errors(self.path, "reading items"):
             for part in batched(dict.fromkeys(ids), _CHUNK):
-                found = self._items.search().where(is_in("id", part))
+                found = self._rows_of(part)
                 parts.append((found if columns is None else found.select(columns)).to_arrow())
         schema = self._schema
         empty = (schema if columns is None else pa.schema([schema.field(name) for name in columns])).empty_table()
         return pa.concat_tables(parts) if parts else empty
+
+    def _rows_of(self, ids: list[str]) -> Any:
+        """Return a query for the rows of `ids`: by row id, if the matrix knows them, which is several times faster."""
+        known = self._matrices.known(self._version())
+        if known is None:
+            return self._items.search().where(is_in("id", ids))
+        return self._items.take_row_ids(known.row_ids_of(ids))
 
     def _some_ids(self) -> list[str]:
         with plain_errors(self.path, "reading items"):

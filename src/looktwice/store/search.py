@@ -1,71 +1,111 @@
 """Search nearest neighbours by cosine: exactly, or through the 1-bit index with refinement.
 
-LanceDB proposes candidates. Their scores are computed again from the stored vectors in float64 and rounded to seven
-decimals, so that equal vectors have equal scores and a score depends neither on the path nor on the other queries.
-Order: score descending, then id ascending.
+Tables that fit are searched in memory (`matrix`), others by LanceDB. Both propose candidates only; `exact` scores them
+from the stored vectors. Order: score descending, then id ascending.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from looktwice.errors import UsageError
+from looktwice.store import exact
 from looktwice.store.conditions import Where
 from looktwice.store.lance import batched, filtering, is_in, plain_errors
+from looktwice.store.matrix import MatrixCache, VectorMatrix
 from looktwice.store.schema import Row, arrow_to_rows, stored_dim, vectors_of
 from looktwice.types import Candidate
 
 SLACK = 32
 """Rows requested beyond k, so that ties and LanceDB's own rounding at the cut are decided here."""
 
-ROUNDING = 1e-4
-"""Largest error of LanceDB's distance of float16 vectors; the largest one measured was 2.4e-5 (d = 512)."""
-
 STREAM_FROM = 8
 """From this many queries on, one pass over all vectors beats one exact search per query."""
 
 _BLOCK = 8192
 _CHUNK = 2000
-
-Vectors = np.ndarray[Any, np.dtype[np.float64]]
+_AT_ONCE = 64  # queries in one call of the index; each brings its rows with their vectors
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A LanceDB handle with the settings of a search: true dimension, filter columns, settings of the index."""
+    """A LanceDB handle with the settings of a search: true dimension, filter columns, settings of the index.
+
+    `cache` keeps the vectors of a table that is small enough; without an index, all searches then go through it.
+    `version` is that of the handle, None if it must be asked.
+    """
 
     table: Any
     place: object
     dim: int
     columns: Mapping[str, type]
     index: Mapping[str, Any] | None
+    cache: MatrixCache = field(default_factory=MatrixCache)
+    version: int | None = None
 
     def search(self, queries: Any, k: int, where: Where | None = None) -> list[list[Candidate]]:
         """Return the k nearest rows of each query [q, d] among those that match `where`."""
-        units = _units(queries, self.dim)
+        units = exact.units_of(queries, self.dim)
         if k <= 0:
             raise UsageError(f"k must be at least 1, not {k}.")
         with plain_errors(self.place, "searching"), filtering(where, self.columns) as sql:
-            if self.index is None and len(units) >= STREAM_FROM:
-                return self.stream(units, k, sql)
-            return [self._one(unit, k, sql) for unit in units]
+            if self.index is not None:
+                return self._through_index(units, k, sql)
+            matrix = self._matrix(len(units), sql)
+            if matrix is not None:
+                return matrix.search(units, k, None if sql is None else self._row_ids(sql))
+            return self.stream(units, k, sql) if len(units) >= STREAM_FROM else [self._one(u, k, sql) for u in units]
 
-    def _one(self, unit: Any, k: int, where: str | None) -> list[Candidate]:
+    def _matrix(self, queries: int, where: str | None) -> VectorMatrix | None:
+        """Return the matrix; a single filtered search only uses one that is there, as a filter reads fewer rows."""
+        single = where is not None and queries < STREAM_FROM
+        version = self.table.version if self.version is None else self.version
+        return self.cache.known(version) if single else self.cache.get(self.table, version, self.dim, queries)
+
+    def _row_ids(self, where: str) -> Any:
+        found = self.table.search().where(where).select(["id"]).with_row_id(True).to_arrow()
+        return found["_rowid"].to_numpy()
+
+    def _through_index(self, units: exact.Vectors, k: int, where: str | None) -> list[list[Candidate]]:
+        """Search all queries in one call; those whose answer is not certain are searched again, deeper."""
+        parts = [units[start : start + _AT_ONCE] for start in range(0, len(units), _AT_ONCE)]
+        return [found for part in parts for found in self._batch(part, k, where)]
+
+    def _batch(self, units: exact.Vectors, k: int, where: str | None) -> Iterator[list[Candidate]]:
+        if len(units) == 1:
+            yield self._one(units[0], k, where)
+            return
+        rows = self._propose(units, k + SLACK, where)
+        owner = rows["query_index"].to_numpy()
+        for number, unit in enumerate(units):
+            own = rows.filter(owner == number)
+            best = self._best(own, unit, k)
+            yield best if self._is_certain(own, best, k + SLACK) else self._one(unit, k, where, 4 * (k + SLACK))
+
+    def _one(self, unit: Any, k: int, where: str | None, wanted: int = 0) -> list[Candidate]:
         """Request more rows until the k-th is clearly better than any row that LanceDB may have left out."""
-        wanted = k + SLACK
+        wanted = wanted or k + SLACK
         while True:
             found = self._propose(unit, wanted, where)
-            best = _ranked(found["id"].to_pylist(), _cosine(vectors_of(found, self.dim), unit), k)
-            if len(found) < wanted or 1 - found["_distance"][-1].as_py() < best[-1].coarse - ROUNDING:
+            best = self._best(found, unit, k)
+            if self._is_certain(found, best, wanted):
                 return best
             wanted *= 4
 
+    def _best(self, found: Any, unit: Any, k: int) -> list[Candidate]:
+        return exact.ranked(found["id"].to_pylist(), exact.cosines(vectors_of(found, self.dim), unit), k)
+
+    @staticmethod
+    def _is_certain(found: Any, best: Sequence[Candidate], wanted: int) -> bool:
+        return len(found) < wanted or 1 - found["_distance"][-1].as_py() < best[-1].coarse - exact.ROUNDING
+
     def _propose(self, unit: Any, wanted: int, where: str | None) -> Any:
-        query = np.pad(unit, (0, stored_dim(self.dim) - self.dim)).astype(np.float32)
+        padding = [(0, 0)] * (unit.ndim - 1) + [(0, stored_dim(self.dim) - self.dim)]
+        query = np.pad(unit, padding).astype(np.float32)
         builder = self.table.search(query, vector_column_name="vector").distance_type("cosine").limit(wanted)
         if self.index is None:  # an interrupted build may have left an unmeasured index
             builder = builder.bypass_vector_index()
@@ -77,56 +117,37 @@ class Space:
             builder = builder.where(where, prefilter=True)
         return builder.select(["id", "vector", "_distance"]).to_arrow()
 
-    def stream(self, units: Vectors, k: int, where: str | None = None) -> list[list[Candidate]]:
+    def stream(self, units: exact.Vectors, k: int, where: str | None = None) -> list[list[Candidate]]:
         """Search many queries exactly in one pass over the vectors, with memory for one block at a time."""
-        ids: list[np.ndarray[Any, Any]] = [np.empty(0, object) for _ in units]
-        scores = [np.empty(0, np.float32) for _ in units]
+        kept = [_Kept(k) for _ in units]
+        quick = units.T.astype(np.float32)
         scan = self.table.search().select(["id", "vector"])
         for batch in (scan if where is None else scan.where(where)).to_batches(_BLOCK):
             names = batch["id"].to_numpy(zero_copy_only=False)
-            block = _cosine(vectors_of(batch, self.dim), units.T)
-            for number, column in enumerate(np.ascontiguousarray(block.T)):
-                enough = scores[number][-1] if len(scores[number]) == k else -np.inf
-                if (better := np.flatnonzero(column >= enough)).size:
-                    both = np.append(ids[number], names[better]), np.append(scores[number], column[better])
-                    ids[number], scores[number] = _best(*both, k)
-        return [_candidates(*pair) for pair in zip(ids, scores, strict=True)]
+            rows = vectors_of(batch, self.dim).astype(np.float32)
+            block = rows @ quick / np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
+            for unit, column, mine in zip(units, np.ascontiguousarray(block.T), kept, strict=True):
+                mine.add(names, rows, column, unit)
+        return [exact.candidates(mine.ids, mine.scores) for mine in kept]
 
 
-def _units(queries: Any, dim: int) -> Vectors:
-    units: Vectors = np.asarray(queries, np.float64)
-    if units.ndim != 2 or (len(units) and units.shape[1] != dim):
-        raise UsageError(
-            f"The query vectors have shape {units.shape}; pass vectors of {dim} numbers, as this table has."
-        )
-    norms = np.linalg.norm(units, axis=1, keepdims=True)
-    if not np.all(np.isfinite(norms)) or np.any(norms == 0):
-        raise UsageError("A query vector is zero or not finite, so it has no nearest items; encode another query.")
-    units = units / norms
-    return units
+class _Kept:
+    """The best k rows of one query so far."""
 
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self.ids: Any = np.empty(0, object)
+        self.scores: exact.Scores = np.empty(0, np.float32)
 
-def _cosine(rows: Any, unit: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
-    exact = rows.astype(np.float64)
-    norms = np.sqrt(np.einsum("nd,nd->n", exact, exact))
-    scores = (exact @ unit) / (norms if unit.ndim == 1 else norms[:, None])
-    return np.asarray(np.round(scores, 7) + 0.0, np.float32)  # + 0.0 makes -0.0 print as what it is
-
-
-def _best(ids: Any, scores: Any, k: int) -> tuple[Any, Any]:
-    if len(scores) > k:  # keep all ties with the k-th, or they would be cut before they are ordered
-        keep = scores >= np.partition(scores, -k)[-k]
-        ids, scores = ids[keep], scores[keep]
-    order = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))[:k]
-    return ids[order], scores[order]
-
-
-def _candidates(ids: Any, scores: Any) -> list[Candidate]:
-    return [Candidate(id_, float(score)) for id_, score in zip(ids, scores, strict=True)]
-
-
-def _ranked(ids: Sequence[str], scores: Any, k: int) -> list[Candidate]:
-    return _candidates(*_best(np.array(ids, dtype=object), scores, k))
+    def add(self, names: Any, rows: Any, proposed: exact.Scores, unit: Any) -> None:
+        """Score those rows of a block that may be among the best, and keep the best."""
+        places = exact.proposed(proposed, self.k)
+        if len(self.scores) == self.k:
+            places = places[proposed[places] >= self.scores[-1] - exact.ROUNDING]
+        if places.size:
+            own = exact.cosines(rows[places], unit)
+            both = np.append(self.ids, names[places]), np.append(self.scores, own)
+            self.ids, self.scores = exact.best(*both, self.k)
 
 
 def find_images(items: Any, hashes: Iterable[str], dim: int) -> list[Row]:

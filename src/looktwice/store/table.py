@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import UsageError, demand_list
-from looktwice.store import ann, maintenance, tokens
+from looktwice.store import ann, deleted, maintenance, previews, tokens
 from looktwice.store.columns import create_columns, fill_columns, new_columns
 from looktwice.store.conditions import Where
 from looktwice.store.create import create_tables, open_location
+from looktwice.store.extras import make_extra
 from looktwice.store.lance import batched, connect, filtering, is_in, plain_errors, refuse_forked
 from looktwice.store.ledger import Ledger
 from looktwice.store.location import Location, locate
 from looktwice.store.lock import WriterLock
-from looktwice.store.manifest import FORMAT
+from looktwice.store.manifest import FORMAT, LEAST_SIDE, MOST_SIDE
 from looktwice.store.migrate import migrate
+from looktwice.store.previews import PreviewRow
 from looktwice.store.reader import Snapshot, TableReader
 from looktwice.store.schema import Row, TokenRow, check_rows, rows_to_arrow
 from looktwice.types import Encoder, EncoderInfo
@@ -54,9 +56,13 @@ class Table(TableReader):
         encoder: EncoderInfo,
         columns: Mapping[str, type] | None = None,
         roots: Sequence[str] = (),
+        previews: int = 0,
     ) -> Table:
-        """Create an empty table; `columns` are metadata keys to filter on. Raises UsageError if the path is in use."""
-        return cls(create_tables(locate(path), encoder, columns or {}, roots))
+        """Create an empty table; `columns` are metadata keys to filter on. Raises UsageError if the path is in use.
+
+        `previews` is the longest side of the previews that it keeps, in pixels; 0 for none.
+        """
+        return cls(create_tables(locate(path), encoder, columns or {}, roots, previews))
 
     @classmethod
     def open(cls, path: str | Path | Location, encoder: EncoderInfo | None = None) -> Table:
@@ -70,14 +76,15 @@ class Table(TableReader):
         encoder: str | Encoder = "tiny-clip",
         *,
         columns: Mapping[str, type] | None = None,
+        previews: int = 512,
         **placement: str,
     ) -> Table:
         """Open a table, or create an empty one for an encoder, given by name or loaded; add `columns` that it lacks.
 
-        `placement` is `device` and `dtype` of the encoder, which loads when it is first used. Raises Mismatch if
-        another encoder made the table.
+        A new table keeps previews of `previews` pixels; see `create`. `placement` is `device` and `dtype` of the
+        encoder, which loads when it is first used. Raises Mismatch if another encoder made the table.
         """
-        table: Table = _upserting().open_or_create(path, encoder, columns or {}, placement)
+        table: Table = _upserting().open_or_create(path, encoder, columns or {}, previews, placement)
         return table
 
     def upsert(self, items: Iterable[Mapping[str, Any]], *, wait: float = 0, **how: Any) -> UpsertReport:
@@ -95,7 +102,7 @@ class Table(TableReader):
 
     def snapshot(self) -> Snapshot:
         """Return the newest version as a view that never changes; this takes a few milliseconds at most."""
-        return Snapshot(self.location, self._database)
+        return Snapshot(self.location, self._database, self._matrices)
 
     @contextmanager
     def writer(self, wait: float = 0) -> Iterator[Table]:
@@ -109,7 +116,10 @@ class Table(TableReader):
                 self._open_newest()
                 if self.manifest.format < FORMAT:
                     self.manifest = migrate(self._failures, self.manifest, self.location)
-            yield self
+            try:
+                yield self
+            finally:
+                self._writes += 1
 
     def follow(self) -> None:
         """Move to the newest version, whoever wrote it; this takes a few milliseconds."""
@@ -131,12 +141,31 @@ class Table(TableReader):
         check_rows(rows, self.manifest.encoder.dim)
         data = rows_to_arrow(rows, self._schema, self.columns)
         with self.writer(), plain_errors(self.path, "adding items"):
-            tokens.drop_stale(self._tokens, {row.id: row.sha256 for row in rows})
+            fresh = {row.id: row.sha256 for row in rows}
+            tokens.drop_stale(self._tokens, fresh)
+            previews.drop_stale(self._extras.get(previews.NAME), fresh)
             self._items.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
+            deleted.forget(self._extras.get(deleted.NAME), ((row.root, row.id) for row in rows))
+            maintenance.tidy_after_write(self._items, len(rows))
 
-    def delete(self, ids: Iterable[str] | None = None, *, where: Where | None = None) -> int:
-        """Delete items by id or by filter, with their tokens and ledger lines. Return how many were deleted.
+    def put_previews(self, rows: Sequence[PreviewRow]) -> None:
+        """Write previews in one atomic commit; they replace those of the same items."""
+        if rows:
+            with self.writer(), plain_errors(self.path, "writing previews"):
+                previews.put(self._extra(previews.NAME), rows)
 
+    def note_previews(self, side: int) -> None:
+        """Keep previews of `side` pixels from now on, 0 for none. Raises UsageError outside 16 to 4,096."""
+        if side and not LEAST_SIDE <= side <= MOST_SIDE:
+            raise UsageError(f"A preview has {LEAST_SIDE} to {MOST_SIDE:,} pixels a side, or 0 for none, not {side}.")
+        with self.writer():
+            if side != self.manifest.previews:
+                self._note(previews=side)
+
+    def delete(self, ids: Iterable[str] | None = None, *, where: Where | None = None, remember: bool = True) -> int:
+        """Delete items by id or by filter, with all that belongs to them. Return how many were deleted.
+
+        With `remember`, the next `index` does not bring them back from their folder or list.
         The items go last, in commits of 100,000 ids: after an interruption the same call finishes the work.
         """
         if (ids is None) == (where is None):
@@ -148,7 +177,10 @@ class Table(TableReader):
                 found = self._lookup(ids or (), columns)
             else:
                 found = self._items.search().where(sql).select(columns).to_arrow()
+            if remember and len(found):
+                deleted.remember(self._extra(deleted.NAME), found.to_pylist())
             for part in found.to_batches(_CHUNK):
+                previews.drop(self._extras.get(previews.NAME), part["id"].to_pylist())
                 self.ledger.clear_items(part.to_pylist())
                 self._tokens.delete(is_in("id", part["id"].to_pylist()))
             for some in batched(found["id"].to_pylist(), _AT_ONCE):
@@ -177,12 +209,14 @@ class Table(TableReader):
         """
         with self.writer(), plain_errors(self.path, "compacting"):
             if not purge:
-                for handle in (self._items, self._tokens, self._failures):
+                for handle in self._handles():
                     maintenance.tidy(handle)
                 return
+            self._note(tokens=tokens.without_samples(self.location, self.manifest.tokens))
             self._items = maintenance.rewrite(self._database, self._items)
             self._tokens = maintenance.rewrite(self._database, self._tokens)
             self._failures = maintenance.rewrite(self._database, self._failures)
+            self._extras = {name: maintenance.rewrite(self._database, one) for name, one in self._extras.items()}
             if self.manifest.index is not None:
                 self.build_index()
             self.build_keys()
@@ -190,7 +224,7 @@ class Table(TableReader):
     def tidy(self) -> None:
         """Compact if it pays: after many small files, or many rows that the index does not cover yet."""
         with self.writer(), plain_errors(self.path, "tidying up"):
-            for handle in (self._items, self._tokens, self._failures):
+            for handle in self._handles():
                 if maintenance.is_untidy(handle):
                     maintenance.tidy(handle)
 
@@ -212,11 +246,14 @@ class Table(TableReader):
         with self.writer(), plain_errors(self.path, "indexing keys"):
             ann.build_keys(self._items, ["id", "sha256"])
             ann.build_keys(self._tokens, ["key"])
+            if previews.NAME in self._extras:
+                ann.build_keys(self._extras[previews.NAME], ["id"])
 
     def put_codes(self, rows: Sequence[TokenRow]) -> None:
         """Write visual tokens in one atomic commit; they replace those of the same item and token set."""
         with self.writer():
             tokens.put_codes(self._tokens, self.path, rows)
+            maintenance.tidy_after_write(self._tokens, len(rows))
 
     def put_codebook(self, data: bytes) -> str:
         """Store a codebook and return its SHA-256 (hex), which `codebook` takes."""
@@ -237,6 +274,16 @@ class Table(TableReader):
             dtypes = tuple(dict.fromkeys((*before.dtypes, *([dtype] if dtype else []))))
             if (merged, dtypes) != (before.roots, before.dtypes):
                 self._note(roots=merged, dtypes=dtypes)
+
+    def _handles(self) -> list[Any]:
+        return [self._items, self._tokens, self._failures, *self._extras.values()]
+
+    def _extra(self, name: str) -> Any:
+        """Return the handle of a table that exists only once it is needed."""
+        if name not in self._extras:
+            made = make_extra(self.location, self._database, name)
+            self._extras = {**self._extras, name: made}
+        return self._extras[name]
 
     def _note(self, **changes: Any) -> None:
         changed = replace(self.manifest, **changes)

@@ -8,55 +8,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from looktwice.codecs import Codec, CodecRecord, layout_from_json, token_count
-from looktwice.codecs.int8 import SCALE_BYTES, Int8
-from looktwice.codecs.layout import blocks
-from looktwice.codecs.pq import PQ, unpack_codes
+from looktwice.codecs import Codec, layout_from_json, parse_codec
 from looktwice.errors import MediaError, Mismatch, StoreError
-from looktwice.late_interaction import (
-    Packed,
-    PackedInt8,
-    PackedProducts,
-    PackedRows,
-    agreed,
-    rarity,
-    scores_of,
-    unit_rows,
-    weights_of,
-)
-from looktwice.late_interaction.agreement import Grids
+from looktwice.late_interaction import rarity, scores_of, unit_rows, weights_of
+from looktwice.late_interaction.agreement import AGREEMENT, Grids
 from looktwice.late_interaction.maxsim import POWER
 from looktwice.score import TokenMaker
-from looktwice.token_index.rarity import Opened, Rarity, rarity_of
-from looktwice.token_index.sets import TokenSet, open_set
-from looktwice.types import Item, Layout
+from looktwice.token_index.crops import SUFFIX, VIEWS, cropped
+from looktwice.token_index.matching import Opened, QueryTokens, best_matches, cosines_of, grids
+from looktwice.token_index.rarity import Rarity, rarity_of
+from looktwice.token_index.sets import TokenSet, matching, open_set
+from looktwice.types import Item, TokensInfo
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from looktwice.store import TableReader
 
 CACHE_BYTES = 1 << 28
-PORTION = 1 << 22
-"""Cosines held at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class QueryTokens:
-    """A query's tokens as unit rows [q, d] in the space of the codes, their grids, and their weights [q].
-
-    `weights` None: all tokens are common, so that no match tells anything.
-    """
-
-    rows: Tensor
-    grids: Grids
-    weights: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +42,7 @@ class TokenScores:
 class TokenMatcher:
     """A matcher of images with the items of one token set. Raises what `open_set` raises.
 
+    Of whole images and crops, `codec` None takes the set with crops, if there is one.
     `power` is that of the rarities; the package `late_interaction` has the formula. `cache_bytes` limits the codes
     kept in memory.
     """
@@ -84,7 +57,7 @@ class TokenMatcher:
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.table, self.maker, self.power = table, maker, power
-        self.set: TokenSet = open_set(table, maker.tokens_info(), codec)
+        self.set: TokenSet = _opened_set(table, maker.tokens_info(), codec)
         self._cache = _Cache(cache_bytes)
         self._rarity: Rarity | None = None
         self._lock = Lock()
@@ -114,7 +87,7 @@ class TokenMatcher:
         asked = QueryTokens(rows, grids(tokens.layout), None)
         if not self.rarity.records:
             return asked
-        rare = rarity(self._best(asked, self.rarity.records)) * (rows.abs().amax(1) > 0)
+        rare = rarity(best_matches(codec, asked, self.rarity.records)) * (rows.abs().amax(1) > 0)
         return replace(asked, weights=weights_of(rare, self.power))
 
     def scores(self, query: QueryTokens, ids: Sequence[str]) -> TokenScores:
@@ -123,7 +96,7 @@ class TokenMatcher:
         known = [(id_, found) for id_, found in records.items() if not isinstance(found, str)]
         if not known or query.weights is None:
             return TokenScores({}, counts)
-        found = scores_of(self._best(query, [one for _, one in known]), query.weights)
+        found = scores_of(best_matches(self.set.codec, query, [one for _, one in known]), query.weights)
         return TokenScores(dict(zip([id_ for id_, _ in known], found.tolist(), strict=True)), counts)
 
     def cosines(self, query: QueryTokens, id_: str) -> tuple[Tensor, Grids] | None:
@@ -131,41 +104,23 @@ class TokenMatcher:
         found = self._records([id_])[0][id_]
         if isinstance(found, str):
             return None
-        return next(self._cosines(query, [found]))[1][0], grids(self.set.codec.shown(found[1]))
+        return next(cosines_of(self.set.codec, query, [found]))[1][0], grids(self.set.codec.shown(found[1]))
+
+    @property
+    def views(self) -> int:
+        """Return how many views of each image the token set has."""
+        return VIEWS if self.set.entry["preprocessing"].endswith(SUFFIX) else 1
 
     def settings(self) -> dict[str, Any]:
         """Return the token set, the power and the sample for a run's manifest."""
         kept = {name: self.set.entry[name] for name in ("tokens_key", "codec", "codebook_sha256")}
-        return {**kept, "power": self.power, "rarity": self.rarity.record()}
-
-    def _best(self, query: QueryTokens, found: Sequence[Opened]) -> Tensor:
-        """Return [n, q]: the cosine of each query token with its best match in each image."""
-        import torch
-
-        best = query.rows.new_zeros(len(found), len(query.rows))
-        most = max(1, PORTION // max(1, len(query.rows) * found[0][0].header.kept))
-        for start in range(0, len(found), most):
-            for places, cosines in self._cosines(query, found[start : start + most]):
-                best[torch.tensor(places) + start] = cosines.amax(1)
-        return best
-
-    def _cosines(self, query: QueryTokens, found: Sequence[Opened]) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield the places of images of one layout, and their cosines [n, T, q] after the neighbours' vote."""
-        import torch
-
-        codec = self.set.codec
-        device = query.rows.device
-        cosines = pack(codec, [record for record, _ in found], device).cosines(query.rows)
-        starts = list(accumulate((record.header.kept for record, _ in found), initial=0))
-        for layout, places in _by_layout(found).items():
-            if len(places) == len(found) and found[0][0].header.kept * len(found) == len(places) * _tokens(
-                codec, layout
-            ):
-                part = cosines.view(len(places), -1, len(query.rows))
-            else:
-                rows = [torch.from_numpy(starts[n] + codec.rows(found[n][0], layout)) for n in places]
-                part = cosines[torch.stack(rows).to(device)]
-            yield places, agreed(part, grids(codec.shown(layout)), query.grids)
+        return {
+            **kept,
+            "views": self.views,
+            "power": self.power,
+            "agreement": AGREEMENT,
+            "rarity": self.rarity.record(),
+        }
 
     def _records(self, ids: Sequence[str]) -> tuple[dict[str, Opened | str], Counter[str]]:
         """Return the opened codes of each id, or "missing" or "damaged", and counts of all three."""
@@ -179,38 +134,11 @@ class TokenMatcher:
         return {id_: records[id_] for id_ in ids}, counts
 
 
-def grids(layout: Layout) -> Grids:
-    """Return the rows and columns of each block of a layout."""
-    return [(block.h, block.w) for block in blocks(layout)]
-
-
-def pack(codec: Codec, records: Sequence[CodecRecord], device: torch.device | str) -> Packed:
-    """Join the features' codes of many images; DeepStack levels are left out."""
-    import numpy as np
-    import torch
-
-    if isinstance(codec.quantiser, PQ | Int8):
-        codes = torch.from_numpy(np.concatenate([record.codes[0] for record in records])).to(device)
-        if isinstance(codec.quantiser, Int8):
-            return PackedInt8(codes[:, SCALE_BYTES:].view(torch.int8))
-        assert codec.codebook is not None
-        centroids = codec.codebook.table(codes.device, torch.float32)[0]
-        return PackedProducts(unpack_codes(codes, len(centroids), codec.quantiser.bits), centroids)
-    rows = [torch.from_numpy(record.codes[0].copy()).view(record.header.torch_dtype) for record in records]
-    return PackedRows(torch.cat([one.float() for one in rows]).to(device))
-
-
-def _by_layout(found: Sequence[Opened]) -> dict[Layout, list[int]]:
-    groups: dict[Layout, list[int]] = {}
-    for place, (_, layout) in enumerate(found):
-        groups.setdefault(layout, []).append(place)
-    return groups
-
-
-@lru_cache(maxsize=512)
-def _tokens(codec: Codec, layout: Layout) -> int:
-    """Return the number of tokens that the model would be shown."""
-    return token_count(codec.shown(layout))
+def _opened_set(table: TableReader, info: TokensInfo, codec: str | None) -> TokenSet:
+    """Open the set with crops if there is one (of this codec), else that of whole images."""
+    with_crops = cropped(info)
+    named = None if codec is None else str(parse_codec(codec))
+    return open_set(table, with_crops if matching(table, with_crops, named) else info, codec)
 
 
 def _opened(table: TableReader, kept: TokenSet, ids: Sequence[str]) -> Iterator[tuple[str, Opened | str]]:

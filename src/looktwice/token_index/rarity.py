@@ -12,14 +12,15 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from looktwice.checked import demand, read_json
-from looktwice.codecs import CodecRecord, layout_from_json
+from looktwice.codecs import layout_from_json
 from looktwice.errors import Mismatch, StoreError
+from looktwice.store.tokens import drop_sample
+from looktwice.token_index.matching import Opened
 from looktwice.token_index.pictures import draw_pictures
 from looktwice.token_index.sets import TokenSet
-from looktwice.types import Layout
 
 if TYPE_CHECKING:
     from looktwice.store import Table, TableReader, TokenRow
@@ -29,9 +30,6 @@ IMAGES, LEAST_IMAGES, TOKENS = 64, 16, 16_384
 """The sample has this many images; fewer, but at least LEAST_IMAGES, if they have more than TOKENS tokens together."""
 GROWN = 1.5
 METADATA = "looktwice.rarity"
-
-Opened: TypeAlias = tuple[CodecRecord, Layout]
-"""The codes of one image, and the layout that they were made from."""
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +80,8 @@ def refresh(table: Table, kept: TokenSet) -> None:
         return
     table.put_codebook(data)
     table.note_tokens({**entry, "rarity": fresh})
+    if about is not None and about.get("sha256") != fresh["sha256"]:
+        drop_sample(table.location, entry)
 
 
 def is_stale(about: Mapping[str, Any], images: int) -> bool:

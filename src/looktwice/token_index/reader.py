@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from looktwice.codecs import layout_from_json
@@ -71,6 +72,7 @@ class TokenLoader(ImageLoader):
         self.asymmetric = asymmetric
         self.set = open_set(table, self.maker.tokens_info(), codec)
         self.counts: Counter[str] = Counter()
+        self._counting = Lock()  # several queries may load at once
         self._queries: deque[tuple[Item, Item]] = deque(maxlen=QUERIES)
 
     def load(self, entries: Sequence[Item | CandidateRef | LoadError]) -> Iterator[list[Loaded]]:
@@ -154,7 +156,8 @@ class TokenLoader(ImageLoader):
 
     def _count(self, wanted: int, problems: Mapping[str, str]) -> None:
         kinds = Counter({"no-tokens": "missing", "old-tokens": "old"}.get(why, "damaged") for why in problems.values())
-        self.counts += Counter({"stored": wanted - len(problems)}) + kinds
+        with self._counting:
+            self.counts += Counter({"stored": wanted - len(problems)}) + kinds
         if not problems:
             return
         if self.policy == "error":
@@ -164,7 +167,8 @@ class TokenLoader(ImageLoader):
                 f"{REASONS[problems[first]]}); run looktwice add-tokens {self.table.path}, or choose --missing-tokens "
                 "encode or skip."
             )
-        self.counts["encoded" if self.policy == "encode" else "skipped"] += len(problems)
+        with self._counting:
+            self.counts["encoded" if self.policy == "encode" else "skipped"] += len(problems)
 
     def _files(self, entries: Sequence[Item | CandidateRef | LoadError]) -> Iterator[list[Loaded]]:
         """Read the image files of the entries that still have no tokens."""

@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from looktwice.errors import Mismatch, ServerError
+from looktwice.errors import ServerError
+from looktwice.score.base import TokenMaker
 from looktwice.score.config import ScorerConfig
 from looktwice.score.prompting import built_in
 from looktwice.score.prompting.prompt import Piece, Prompt
-from looktwice.score.readout.probability import LabelIds
 from looktwice.score.remote import labels as server_labels
 from looktwice.score.remote import limits, loop
 from looktwice.score.remote import probe as probing
+from looktwice.score.remote.chat_server import ROUTE, ProbedServer, chat_body, chat_content
 from looktwice.score.remote.dialect import Dialect, chosen, token_id
 from looktwice.score.remote.endpoint import Endpoint
-from looktwice.score.remote.images import ImageEncoder, image_part
 from looktwice.score.remote.pool import EndpointPool, PairReply, PairRequest
 from looktwice.score.remote.reading import read
-from looktwice.score.remote.samples import samples, showing, square
-from looktwice.score.remote.scorer import RemoteScorer, clean, refuse_local_settings
+from looktwice.score.remote.samples import showing, square
+from looktwice.score.remote.scorer import RemoteScorer, refuse_local_settings
 from looktwice.score.remote.spending import Spending
+from looktwice.score.remote.wording import clean
 from looktwice.types import Item, PairScores
 
-ROUTE = "/chat/completions"
-
-
-@dataclass
-class ProbedServer:
-    """What was found out about a server: its facts, and the label ids of each prompt, by its hash."""
-
-    facts: probing.Facts
-    ids: dict[str, LabelIds | None] = field(default_factory=dict)
+if TYPE_CHECKING:
+    from looktwice.score.remote.tokens import TokenSender
 
 
 class ChatScorer(RemoteScorer):
@@ -49,9 +42,11 @@ class ChatScorer(RemoteScorer):
         config: ScorerConfig,
         spending: Spending,
         known: dict[str, ProbedServer],
+        sender: TokenSender | None = None,
     ) -> None:
         super().__init__(pool, prompt, config, spending)
         self.known = known
+        self.sender = sender
 
     @property
     def labels(self) -> int:  # type: ignore[override]
@@ -73,9 +68,14 @@ class ChatScorer(RemoteScorer):
         return {
             **super().settings(),
             "reading": ", ".join(reading),
+            **({} if self.sender is None else self.sender.settings()),
             "shared": "query" if self.prompt.shares_query else "nothing: this prompt shows the candidate first",
             "server": [facts.record() for facts in self._facts],
         }
+
+    def tokens(self) -> TokenMaker | None:
+        """Return the maker of the tokens that are sent in place of images, if any; see Scorer."""
+        return self.sender
 
     def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> ChatScorer:
         """Return a scorer of the same servers with another prompt."""
@@ -83,6 +83,7 @@ class ChatScorer(RemoteScorer):
             refuse_local_settings(replace(self.config, score_mode=mode))
         other = copy.copy(self)
         other.prompt = built_in.get(prompt)
+        other.sender = None if self.sender is None else self.sender.with_prompt(other.prompt)
         for server in self.pool.servers:
             if (known := self.known.get(str(server.address))) is not None and other.prompt.hash not in known.ids:
                 ids = loop.wait(server_labels.resolve(server, known.facts.served.model, other.prompt))
@@ -128,7 +129,7 @@ class ChatScorer(RemoteScorer):
 
     def content(self, pieces: Sequence[Piece], items: Mapping[str, Item]) -> list[dict[str, Any]]:
         """Return a laid-out pair as the parts of a message, in the same order."""
-        return chat_content(pieces, items, self.images, self.config.remote.image_ids)
+        return chat_content(pieces, items, self.images, self.config.remote.image_ids, self.sender)
 
     def body(
         self, model: str, dialect: Dialect, ids: Sequence[int], content: Sequence[Mapping[str, Any]]
@@ -151,96 +152,3 @@ class ChatScorer(RemoteScorer):
         argmax = token_id(chosen(reply.body)) if dialect.temperature == 0 else None
         values = [label.value for label in self.prompt.labels]
         return read(probing.keys(dialect, self.prompt, ids), values, listed, -1 if argmax is None else argmax)
-
-
-def chat_content(
-    pieces: Sequence[Piece], items: Mapping[str, Item], images: ImageEncoder, with_id: bool
-) -> list[dict[str, Any]]:
-    """Return pieces as the parts of a message."""
-    return [
-        {"type": "text", "text": piece.text}
-        if piece.text is not None
-        else image_part(images.encode(items[str(piece.side)]), with_id)
-        for piece in pieces
-    ]
-
-
-def chat_body(
-    config: ScorerConfig, model: str, dialect: Dialect, ids: Sequence[int], content: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Return the body of a chat request."""
-    salt = {"cache_salt": config.remote.cache_salt} if config.remote.cache_salt else {}
-    messages = [{"role": "user", "content": list(content)}]
-    return {"model": model, "messages": messages, **dialect.fields(ids), **salt}
-
-
-async def connect(server: Endpoint, prompt: Prompt, config: ScorerConfig) -> ProbedServer:
-    """Probe one server with a prompt. Raises ServerError if p cannot be read from it."""
-    about = await probing.served(server)
-    ids = await server_labels.resolve(server, about.model, prompt)
-    post, body = _sender(server), _sample_bodies(about.model, prompt, ids, config)
-    facts, answer = await probing.probe(about, prompt, ids, body, post)
-    await _refuse_thought(server, facts, answer)
-    return ProbedServer(facts, {prompt.hash: ids})
-
-
-async def verify(server: Endpoint, known: ProbedServer, prompt: Prompt, config: ScorerConfig) -> None:
-    """Raise ServerError, which stops, if a server runs another model than the one that was probed."""
-    about = await probing.served(server)
-    ids, facts = known.ids[prompt.hash], known.facts
-    body = _sample_bodies(about.model, prompt, ids, config)
-    reply = await _sender(server)(body(facts.dialect, (0, 0)))
-    if probing.changed(facts, about, facts.dialect.listed(reply, probing.flat_ids(ids))):
-        raise ServerError(
-            f"{server.address.base} runs another model than when this run began; start the same one again, then run "
-            "the same command again.",
-            stops=True,
-        )
-
-
-def same_model(known: Sequence[ProbedServer]) -> None:
-    """Raise Mismatch if servers that share the work run different models."""
-    first = known[0].facts
-    for other in known[1:]:
-        if other.facts.reading == first.reading and probing.far(first.canary, other.facts.canary):
-            raise Mismatch(
-                f"The servers answer one and the same pair differently, so {first.served.model} on the first is not "
-                f"{other.facts.served.model} on another; name servers of one model."
-            )
-
-
-def _sender(server: Endpoint) -> probing.Post:
-    async def post(body: Mapping[str, Any]) -> dict[str, Any]:
-        return await server.ask("POST", server.address.base + ROUTE, json.dumps(body).encode())
-
-    return post
-
-
-def _sample_bodies(model: str, prompt: Prompt, ids: LabelIds | None, config: ScorerConfig) -> probing.MakeBody:
-    encoder = ImageEncoder(config.resolution)
-
-    def body(dialect: Dialect, pair: tuple[int, int]) -> Mapping[str, Any]:
-        query, candidate = (
-            showing(samples()[i], prompt, side) for i, side in zip(pair, ("query", "candidate"), strict=True)
-        )
-        items = {"query": query, "candidate": candidate}
-        content = chat_content(prompt.lay_out(query, candidate, clean), items, encoder, config.remote.image_ids)
-        return chat_body(config, model, dialect, probing.flat_ids(ids), content)
-
-    return body
-
-
-async def _refuse_thought(server: Endpoint, facts: probing.Facts, reply: Mapping[str, Any]) -> None:
-    """Raise ServerError if the token that a server names by id is the beginning of a thought."""
-    token = token_id(chosen(reply))
-    if token is None:
-        return
-    body = json.dumps({"model": facts.served.model, "tokens": [token]}).encode()
-    try:
-        text = str((await server.ask("POST", f"{server.address.root}/detokenize", body)).get("prompt", ""))
-    except ServerError as error:
-        if server.away:
-            raise error
-        return
-    if text.lstrip().startswith("<think"):
-        raise probing.thinks()

@@ -233,6 +233,8 @@ def _object(data: bytes) -> dict[str, Any] | Trouble:
     except (ValueError, RecursionError):
         kind = "a web page" if data.lstrip()[:1] == b"<" else "no JSON"
         return Trouble(f"it sent {kind}")
+    if isinstance(found, list):  # how some re-rankers answer
+        return {"results": found}
     return found if isinstance(found, dict) else Trouble("it sent JSON of another shape")
 
 

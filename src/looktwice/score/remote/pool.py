@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from looktwice.errors import ServerError
+from looktwice.errors import ModelError, ServerError
 from looktwice.score.remote import loop
 from looktwice.score.remote.endpoint import Endpoint
 
@@ -76,7 +76,8 @@ class EndpointPool:
     async def _outcome(self, job: PairRequest) -> PairReply | ServerError:
         try:
             reply = await self.post(job)
-        except ServerError as error:
+        except ModelError as problem:
+            error = problem if isinstance(problem, ServerError) else ServerError(str(problem))
             self._failures += 1
             if error.stops or self._failures >= FAILURES:
                 raise

@@ -189,6 +189,15 @@ def _refuse_thinking(reply: Mapping[str, Any]) -> None:
         raise thinks()
 
 
+def moved(server: Endpoint) -> ServerError:
+    """Return the error for a server that runs another model than before."""
+    return ServerError(
+        f"{server.address.base} runs another model than when this run began; start the same one again, then run the "
+        "same command again.",
+        stops=True,
+    )
+
+
 def thinks() -> ServerError:
     """Return the error for a model whose next token begins a thought."""
     return ServerError(

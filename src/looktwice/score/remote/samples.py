@@ -32,3 +32,9 @@ def showing(item: Item, prompt: Prompt, side: str) -> Item:
     """Return an item with only the parts that the prompt shows of this side."""
     shown = {part.partition(".")[2] for part in prompt.parts if part.startswith(side)}
     return Item(item.id, item.image if "image" in shown else None, item.text if "text" in shown else None)
+
+
+def sample_pair(prompt: Prompt, pair: tuple[int, int]) -> tuple[Item, Item]:
+    """Return two samples by number, as query and candidate of a prompt."""
+    query, candidate = (samples()[i] for i in pair)
+    return showing(query, prompt, "query"), showing(candidate, prompt, "candidate")

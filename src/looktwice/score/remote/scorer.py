@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from abc import abstractmethod
 from collections import Counter
@@ -11,27 +10,15 @@ from typing import Any
 
 from looktwice.errors import ServerError, UsageError
 from looktwice.score.base import Scorer
-from looktwice.score.cache import fingerprint
 from looktwice.score.config import ScorerConfig
+from looktwice.score.fingerprint import fingerprint
 from looktwice.score.local import common
 from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout import modes, probability
 from looktwice.score.remote.images import ImageEncoder
 from looktwice.score.remote.pool import EndpointPool, PairReply, PairRequest
 from looktwice.score.remote.spending import Spending
-from looktwice.types import Item, PairScores, shortened
-
-_CONTROL = re.compile(r"<(?=\|[^|<>]{1,40}\|>|/?[A-Za-z_][\w-]{0,40}>)|\[(?=/?[A-Z_]{2,20}\])")
-
-
-def clean(text: str) -> str:
-    """Make the text of users harmless to a tokenizer that is not known: what looks like a control token gets a space.
-
-    >>> clean("a <image> of <|im_end|>, 1 < 2")
-    'a < image> of < |im_end|>, 1 < 2'
-    """
-    text = shortened(text).encode("utf-8", "replace").decode("utf-8")
-    return _CONTROL.sub(lambda found: f"{found[0]} ", text)
+from looktwice.types import Item, PairScores
 
 
 class RemoteScorer(Scorer):
@@ -128,7 +115,7 @@ class RemoteScorer(Scorer):
         try:
             if isinstance(reply, ServerError):
                 raise reply
-            self.spending.add(reply.body)
+            self.spending.add(reply.body, len(job.rows))
             return self.read(job, reply)
         except ServerError as error:
             if error.stops:

@@ -17,27 +17,27 @@ class Spending:
     def __init__(self, price: float | None, most: float | None) -> None:
         self.price, self.most = price, most
         self.tokens = 0
-        self.requests = 0
-        self.per_request: float | None = None
+        self.pairs = 0
+        self.per_pair: float | None = None
         self._lock = threading.Lock()
 
-    def estimate(self, requests: int) -> tuple[int, float | None] | None:
-        """Return the tokens and the money of so many requests, from those so far; None if no server counts tokens."""
-        if self.per_request is None:
+    def estimate(self, pairs: int) -> tuple[int, float | None] | None:
+        """Return the tokens and the money of so many pairs, from those so far; None if no server counts tokens."""
+        if self.per_pair is None:
             return None
-        tokens = round(self.per_request * requests)
+        tokens = round(self.per_pair * pairs)
         return tokens, None if self.price is None else tokens * self.price / MILLION
 
-    def demand(self, requests: int) -> None:
-        """Raise UsageError if so many requests more would cost too much, or if their cost is unknown."""
+    def demand(self, pairs: int) -> None:
+        """Raise UsageError if so many pairs more would cost too much, or if their cost is unknown."""
         if self.most is None:
             return
-        more = self.estimate(requests)
+        more = self.estimate(pairs)
         if more is None:
             raise UsageError("This server does not count tokens, so --max-cost cannot be kept; leave it out.")
         if self.cost + (more[1] or 0.0) > self.most:
             raise UsageError(
-                f"The next {requests} requests would cost about {more[1]:.4g} on top of {self.cost:.4g} spent, more "
+                f"The next {pairs} pairs would cost about {more[1]:.4g} on top of {self.cost:.4g} spent, more "
                 f"than --max-cost {self.most:g}; raise it. Scores in a --score-cache or beside a --run are kept."
             )
 
@@ -46,8 +46,8 @@ class Spending:
         """Return the money spent."""
         return self.tokens * (self.price or 0.0) / MILLION
 
-    def add(self, reply: Mapping[str, Any]) -> None:
-        """Count the tokens that an answer reports."""
+    def add(self, reply: Mapping[str, Any], pairs: int) -> None:
+        """Count the tokens that an answer for so many pairs reports."""
         usage = reply.get("usage")
         used = usage if isinstance(usage, Mapping) else {}
         tokens = next((used[name] for name in ("prompt_tokens", "input_tokens", "total_tokens") if name in used), None)
@@ -55,8 +55,8 @@ class Spending:
             return
         with self._lock:
             self.tokens += tokens
-            self.requests += 1
-            self.per_request = self.tokens / self.requests
+            self.pairs += pairs
+            self.per_pair = self.tokens / self.pairs
 
     def record(self) -> dict[str, Any]:
         """Return tokens and money for a run's manifest."""

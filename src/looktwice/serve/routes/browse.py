@@ -19,10 +19,11 @@ from looktwice.serve.problems import Problem, public
 from looktwice.serve.routes.tables import named
 from looktwice.serve.service import Service, service_of
 from looktwice.serve.settings import is_local
+from looktwice.serve.strict_route import StrictRoute
 from looktwice.serve.tables import ServedTable
 from looktwice.sources import Urls, display, read_uri
 
-router = APIRouter(tags=["tables"])
+router = APIRouter(tags=["tables"], route_class=StrictRoute)
 
 _FIELDS = ["id", "uri", "sha256", "width", "height", "text", "metadata"]
 _IMAGES = {

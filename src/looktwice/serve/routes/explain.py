@@ -27,7 +27,7 @@ class ExplainRequest(Strict):
     candidate: SearchQuery
     prompt: str | None = Field(default=None, max_length=100)
     cells: int = Field(default=64, ge=0, le=400, description="About how many cells the map has; 0: no map.")
-    timeout_s: float | None = Field(default=None, gt=0, le=3600)
+    timeout_s: float | None = Field(default=None, ge=0.5, le=3600)
 
 
 class ExplainedLabel(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from looktwice.serve import problems
 from looktwice.serve.problems import Problem
@@ -30,7 +30,7 @@ async def readyz(request: Request) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-@router.get("/metrics", summary="Measure the server, for Prometheus.")
+@router.get("/metrics", response_class=PlainTextResponse, summary="Measure the server, for Prometheus.")
 async def metrics(request: Request) -> Response:
     """Return all measurements in Prometheus' text format."""
     return Response(service_of(request).metrics.text(), media_type="text/plain; version=0.0.4")

@@ -27,7 +27,7 @@ from looktwice.serve.pairs import (
 from looktwice.serve.problems import Problem
 from looktwice.serve.service import Service, service_of
 from looktwice.serve.strict_route import StrictRoute
-from looktwice.types import Item, PairScores
+from looktwice.types import SCORED, Item, PairScores
 
 router = APIRouter(tags=["pairs"], route_class=StrictRoute)
 
@@ -177,7 +177,7 @@ def _rows(scores: PairScores | None) -> list[dict[str, Any]]:
     if scores is None:
         return []
     return [
-        {"score": known(p)} if status == "ok" else {"score": None, "error": status}
+        {"score": known(p)} if status in SCORED else {"score": None, "error": status}
         for p, status in zip(scores.p, scores.status, strict=True)
     ]
 
@@ -189,7 +189,7 @@ def _answers(questions: Sequence[shapes.PredicateQuestion], scores: PairScores) 
         answer = {"type": "predicate", "name": question.name, "probability": known(scores.p[i])}
         answer |= {"label_mass": None if off is None else 1 - off, "off_mass": off}
         answers.append(
-            answer if scores.status[i] == "ok" else {**answer, "probability": None, "error": scores.status[i]}
+            answer if scores.status[i] in SCORED else {**answer, "probability": None, "error": scores.status[i]}
         )
     return answers
 

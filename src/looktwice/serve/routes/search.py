@@ -22,7 +22,10 @@ from looktwice.types import Item
 router = APIRouter(route_class=StrictRoute)
 
 
-@router.post("/v1/search", response_model=SearchResponse, summary="Search a table.", tags=["search"])
+STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+
+
+@router.post("/v1/search", response_model=SearchResponse, responses=STREAM, summary="Search a table.", tags=["search"])
 async def search(body: SearchRequest, request: Request) -> Response:
     """Find the items nearest to a query, and let the model look at the best of them again.
 
@@ -35,7 +38,7 @@ async def search(body: SearchRequest, request: Request) -> Response:
     asked = await service.quick(_read, service, body)
     pairs = await service.quick(_pairs, service, served, body) * asked.positive
     key = ("search", served.name, hashlib.sha256(body.model_dump_json().encode()).digest())
-    work = Search(served, body, asked).run
+    work = Search(service, served, body, asked).run
     if not body.stream:
         return JSONResponse(await service.answer(request, key, pairs, body.timeout_s, work))
     context = service.job(key, pairs, body.timeout_s, work)

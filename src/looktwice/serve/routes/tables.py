@@ -105,7 +105,7 @@ def _served(service: Service, served: ServedTable) -> dict[str, Any]:
         "mllm": _mllm(service),
         "fusion": settings.fusion,
         "shortlist": settings.shortlist,
-        "maxsim": bool(served.reader().manifest.tokens),
+        "maxsim": served.newest().middle is not None,
         "calibration": _calibration(base.config.calibration),
         "limits": {
             "k": settings.max_k,

@@ -92,6 +92,12 @@ def _pixels(image: Image, size: tuple[int, int]) -> _Answer:
     return {"image": image.size, "size": size}, image.tobytes()
 
 
+def _exif(header: Mapping[str, Any], body: bytes) -> _Answer:
+    from looktwice.sources.exif import from_bytes
+
+    return {"exif": from_bytes(body)}, b""
+
+
 def _pages(header: Mapping[str, Any], body: bytes) -> _Answer:
     from looktwice.sources.decoding import pdf
 
@@ -120,6 +126,7 @@ def _frame(header: Mapping[str, Any], body: bytes) -> _Answer:
 
 _WORK: dict[str, Callable[[Mapping[str, Any], bytes], _Answer]] = {
     "image": _image,
+    "exif": _exif,
     "pages": _pages,
     "page": _page,
     "length": _length,

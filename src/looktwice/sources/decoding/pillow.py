@@ -34,6 +34,9 @@ DECODING_PIXELS = 2**27
 MAX_SIDE, MAX_ASPECT = 100_000, 200
 """Limits of shape: models scale the shorter side to hundreds of pixels, so a line of pixels would become gigabytes."""
 
+THREADS = 2
+"""Threads of one decoder: one for each core of a large machine would take the address space of `child`."""
+
 BUDGET = DecodingBudget(DECODING_PIXELS)
 
 
@@ -95,12 +98,13 @@ def demand_shape(size: Size) -> None:
 @cache
 def pillow() -> Any:
     """Return Pillow's module Image, prepared for files of strangers."""
-    from PIL import Image
+    from PIL import AvifImagePlugin, Image
 
     # Pillow warns on standard error of damaged metadata and large images, without saying in which file.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     tiff.teach_pillow()
+    AvifImagePlugin.DEFAULT_MAX_THREADS = THREADS
     return Image
 
 
@@ -131,8 +135,7 @@ def known_formats(data: bytes) -> tuple[str, ...]:
         _register_heif()
         return ("HEIF",)
     if formats.is_jxl(data):
-        import pillow_jxl  # noqa: F401  # registers itself
-
+        _register_jxl()
         return ("JXL",)
     return tuple(name for name in formats.FORMATS if name != "HEIF")
 
@@ -141,7 +144,14 @@ def known_formats(data: bytes) -> tuple[str, ...]:
 def _register_heif() -> None:
     import pillow_heif
 
-    pillow_heif.register_heif_opener(thumbnails=False)
+    pillow_heif.register_heif_opener(thumbnails=False, decode_threads=THREADS)
+
+
+@cache
+def _register_jxl() -> None:
+    from pillow_jxl import JpegXLImagePlugin  # registers itself
+
+    JpegXLImagePlugin.DECODE_THREADS = THREADS
 
 
 def _tile(image: Image) -> Size:

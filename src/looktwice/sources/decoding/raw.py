@@ -65,5 +65,6 @@ def _developed(opened: Any, reading: Reading) -> Image:
 
     sizes = opened.sizes
     half = reading.factor((sizes.width, sizes.height)) > 1 or sizes.width * sizes.height > pillow.WORKING_PIXELS
-    pixels = opened.postprocess(use_camera_wb=True, half_size=half, output_bps=8)
+    balanced = min(opened.camera_whitebalance[:3]) > 0
+    pixels = opened.postprocess(use_camera_wb=balanced, half_size=half, output_bps=8)
     return pillow.upright(pil.fromarray(pixels), reading)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import MediaError
+from looktwice.sources.decoding.pillow import THREADS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf"
+"""What FFmpeg may take a file for: never a playlist, which names other files."""
 
 MOST_DECODED = 2000
 """Frames decoded to reach one time: key frames further apart than this are not searched."""
@@ -44,20 +48,26 @@ def _frame(container: Any, stream: Any, time: float) -> Any:
     last = None
     for number, found in enumerate(container.decode(stream)):
         if last is not None and found.time is not None and found.time > time:
-            break
+            return last
         last = found
         if number >= MOST_DECODED:
             raise MediaError("too-slow", f"no key frame within {MOST_DECODED} frames before {time:g} s")
-    if last is None:
+    if last is None or _is_over(last, time):
         raise MediaError("truncated", f"the video has no frame at {time:g} s")
     return last
+
+
+def _is_over(last: Any, time: float) -> bool:
+    """Return whether the last frame of a video has ended by then: the length in its header may be any number."""
+    shown = float(last.duration * last.time_base) if last.duration and last.time_base else 0.0
+    return last.time is not None and time > last.time + max(1.0, shown)
 
 
 def _open(path: str) -> Any:
     import av
 
     try:
-        return av.open(path, options={"protocol_whitelist": "file"})
+        return av.open(path, options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS})
     except (av.FFmpegError, ValueError) as error:
         raise MediaError("corrupt", str(error)) from None
 
@@ -66,5 +76,5 @@ def _stream(container: Any) -> Any:
     if not container.streams.video:
         raise MediaError("empty", "the file has no video stream")
     stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
+    stream.thread_count = THREADS
     return stream

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import MediaError
 from looktwice.sources.decoding import frames
+from looktwice.sources.decoding.pillow import THREADS
 from looktwice.sources.reading import Reading
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ def image(data: bytes, reading: Reading, max_pixels: int) -> tuple[Image, tuple[
     """Decode an image in a child process. Raises MediaError."""
     about = {"do": "image", "version": reading.version, "side": reading.side, "max_pixels": max_pixels}
     return _opened(*POOL.ask(about, data))
+
+
+def exif(data: bytes) -> dict[str, Any]:
+    """Return what a camera wrote into an image, read in a child process. Raises MediaError."""
+    return dict(POOL.ask({"do": "exif"}, data)[0]["exif"])
 
 
 def page(path: str, number: int) -> Image:
@@ -70,6 +76,7 @@ class _Decoder:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, "MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": str(THREADS)},
             process_group=0 if os.name == "posix" else None,  # an interrupt is for the run, which then ends this
         )
 
@@ -128,6 +135,12 @@ class Pool:
     def _take(self) -> _Decoder:
         with self._lock:
             return self._idle.pop() if self._idle else _Decoder()
+
+    def end(self) -> None:
+        """End the decoders that wait; the next file starts new ones."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().end()
 
     def forget(self) -> None:
         """Leave the decoders to the process that started them; a fork calls this in its child."""

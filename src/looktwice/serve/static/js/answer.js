@@ -10,7 +10,6 @@ export class Answer {
     this.state = "waiting"; // waiting, looking, done, stopped, failed
     this.error = null;
     this.manifest = null;
-    this.exhausted = false; // no further hits below these
   }
 
   /** Take in one event of the stream. */
@@ -61,8 +60,11 @@ export class Answer {
 
   #middle({ scores, order, seconds }) {
     const rank = new Map((order ?? []).map((id, place) => [id, place + 1]));
-    for (const { id, maxsim } of scores) this.#put(id, { maxsim, maxsim_rank: rank.get(id) ?? null });
-    for (const hit of this.hits.values()) hit.pending = (rank.get(hit.id) ?? Infinity) <= this.depth;
+    for (const { id, maxsim } of scores) this.#put(id, { maxsim });
+    for (const hit of this.hits.values()) {
+      hit.middle_place = rank.get(hit.id) ?? null;
+      hit.pending = (hit.middle_place ?? Infinity) <= this.depth;
+    }
     this.stages.middle = { seconds, count: scores.length };
   }
 

@@ -146,5 +146,7 @@ function forget(path) {
   blobs.delete(path);
 }
 
-/** Return the bytes of an image of the server. */
-export const fetchBlob = async (path) => (await send(path)).blob();
+const fetchBlob = async (path) => (await send(path)).blob();
+
+/** Return the bytes of an item's image: the original, or the largest preview where there is none. */
+export const imageBlob = (table, id) => fetchBlob(originalPath(table, id)).catch(() => fetchBlob(previewPath(table, id, 1280)));

@@ -1,90 +1,62 @@
 // Joins the parts: the link is the state, the state makes a request, the answer is drawn as it arrives.
-import { Answer } from "./answer.js";
-import { get, onMissingKey, post, stream } from "./api.js";
+import { get, onMissingKey } from "./api.js";
+import { Browse } from "./browse.js";
 import { camera } from "./camera.js";
 import { askForKey, shortcuts, themeButton } from "./controls.js";
 import { crop } from "./crop.js";
-import { $, announce, h, icon, toast } from "./dom.js";
+import { $, announce, toast } from "./dom.js";
+import { failed, greet, headLinks, tableChoice, view } from "./frame.js";
+import { hasMiddle } from "./fusion.js";
 import { Grid } from "./grid.js";
 import { HitView } from "./hit.js";
-import { full } from "./images.js";
 import * as marks from "./marks.js";
 import * as places from "./places.js";
 import { QueryField } from "./query.js";
 import { Refine } from "./refine.js";
+import { queryOf } from "./request.js";
+import { Searches } from "./searches.js";
 import { Stages, spokenStage } from "./stages.js";
 import { DEFAULTS, asks, decode, encode, queryKey, requestKey } from "./state.js";
 import { Summary } from "./summary.js";
 import { tablePage } from "./table.js";
-import { count, plural } from "./text.js";
+import { plural } from "./text.js";
 import { tileMaker } from "./tile.js";
-import { welcome } from "./welcome.js";
 
-const FIRST = 200; // hits asked for at first; more come as one scrolls
 const CALM = 650; // milliseconds between two movements of the grid while scores arrive
-const KEPT = 12; // answers kept for Back
-const PAGE = 60; // items per request while browsing
+const CLEARED = { text: "", item: null, image: null, like: [], unlike: [] };
 
 class App {
   constructor() {
     this.state = decode(location.hash);
-    this.answers = new Map();
-    this.answer = null;
+    this.searches = new Searches((name, data) => this.#heard(name, data));
+    this.browse = new Browse();
     this.order = [];
-    this.items = [];
-    const act = {
-      ask: (patch) => this.ask(patch),
-      adjust: (patch) => this.adjust(patch),
-      open: (id) => this.open(id),
-      close: () => this.close(),
-      step: (by) => this.stepHit(by),
-      like: (id) => this.ask({ ...cleared, item: id }),
-      crop: (id) => crop({ item: id }, this.state.table, (blob) => this.query.use(blob)),
-      mark: (id, grade) => this.mark(id, grade),
-      removed: (id) => this.removed(id),
-      marks: () => marks.open(this.state, { use: () => this.ask({ like: this.state.yes, unlike: this.state.no }), changed: () => this.adjust({ yes: [], no: [] }) }),
-      again: () => { this.answers.delete(requestKey(this.state)); this.answer = null; this.run(); },
-    };
-    const query = { ...act, crop: (source) => crop(source, this.state.table, (blob) => this.query.use(blob)), camera: () => camera((blob) => this.query.use(blob)) };
-    this.query = new QueryField($("#search"), query);
+    const act = this.#actions();
+    this.query = new QueryField($("#search"), { ...act, crop: (source) => this.#crop(source), camera: () => camera((blob) => this.query.use(blob)) });
     this.refine = new Refine($("#refine"), act);
     this.summary = new Summary($("#summary"), act);
     this.stages = new Stages($("#stages"), { stop: () => this.stop() });
     this.hitView = new HitView($("#hit"), act);
     this.grid = new Grid($("#grid"), {
-      make: tileMaker(act, () => this.context()),
+      make: tileMaker(act, () => this.#context()),
       onend: () => this.more(),
       onselect: (id) => { places.remember({ selected: id }); this.stages.highlight(id); },
     });
-    this.#frame();
+    themeButton($("#theme"));
+    shortcuts(this.query, this.grid);
+    places.followScroll();
   }
 
   async start() {
     onMissingKey(askForKey);
     try {
-      const served = await this.#loaded();
-      this.tables = served.tables;
-      if (!served.tables.length) return this.#welcome();
-      this.#picker();
-      await this.apply();
+      this.tables = (await this.#loaded()).tables;
+      if (this.tables.length) await this.#begin();
+      else greet();
     } catch (error) {
-      this.#failed(error);
+      failed(error);
     } finally {
       document.body.classList.remove("starting");
-    }
-  }
-
-  /** Return what is served; wait while the server still loads its models. */
-  async #loaded() {
-    for (;;) {
-      try {
-        return await get("tables");
-      } catch (error) {
-        if (error.code !== "loading") throw error;
-        document.body.classList.remove("starting");
-        $("#lead").textContent = "The server is loading its models…";
-        await new Promise((resolve) => setTimeout(resolve, 700));
-      }
     }
   }
 
@@ -106,7 +78,6 @@ class App {
   }
 
   open(id) {
-    places.leave();
     this.#go({ ...this.state, hit: id }, { push: true, opened: true });
     this.draw();
   }
@@ -118,149 +89,152 @@ class App {
     this.#focusSelected();
   }
 
+  /** Go to the hit before or after the open one. */
   stepHit(by) {
-    const hit = this.grid.hits[this.grid.indexOf(this.state.hit) + by];
+    const index = this.grid.indexOf(this.state.hit) + by;
+    const hit = this.grid.hits[index];
     if (!hit) return;
     this.#go({ ...this.state, hit: hit.id });
     this.grid.select(hit.id);
-    this.grid.reveal(this.grid.indexOf(hit.id));
+    this.grid.reveal(index);
     this.draw();
-    announce(`Hit ${this.grid.indexOf(hit.id) + 1} of ${this.grid.total}`);
+    announce(`Hit ${index + 1} of ${this.grid.total}`);
   }
 
   mark(id, grade) {
     this.adjust(marks.toggled(this.state, id, grade));
     marks.keep(this.state);
-    announce(this.state.yes.includes(id) ? `${id} marked right` : this.state.no.includes(id) ? `${id} marked wrong` : `${id} no longer marked`);
-  }
-
-  removed(id) {
-    this.answer?.hits.delete(id);
-    this.items = this.items.filter((one) => one.id !== id);
-    this.close();
-    this.draw();
+    const { yes, no } = this.state;
+    announce(yes.includes(id) ? `${id} marked right` : no.includes(id) ? `${id} marked wrong` : `${id} no longer marked`);
   }
 
   /** Bring the page to its state: the table, the view, the answer. */
   async apply({ restore = places.place() } = {}) {
-    const named = this.tables.find((one) => one.name === this.state.table);
-    if (!named) this.state.table = (this.tables.find((one) => one.default) ?? this.tables[0]).name;
+    this.#name(this.state);
+    if (!this.state.yes.length && !this.state.no.length) Object.assign(this.state, marks.kept(this.state));
     this.query.show(this.state);
     try {
       await this.#loadTable();
     } catch (error) {
-      this.#failed(error);
+      failed(error);
       return;
     }
     this.restoring = restore.y || restore.selected ? restore : null;
     if (this.state.view === "table") await this.#showTable();
-    else this.run();
+    else this.#run();
   }
 
-  /** Answer the state's request: from memory, or by the server. */
-  run() {
-    const key = requestKey(this.state);
-    this.query.show(this.state);
-    if (!asks(this.state)) { this.#browse(key); return; }
-    this.browsing = false;
-    if (this.answer?.key === key) { this.draw(); return; }
-    this.stop();
-    this.answer = this.answers.get(key) ?? null;
-    if (this.answer) this.draw();
-    else this.#search(key);
-  }
-
+  /** Stop the search that runs, and show what has come. */
   stop() {
-    this.asking?.abort();
-    this.answer?.stop();
-    clearTimeout(this.moving);
-    this.moving = 0;
-    if (this.answer) this.draw();
+    this.#still();
+    this.searches.halt();
+    this.draw();
   }
 
   /** Draw what is known. With `move`, tiles glide to their new places. */
   draw({ move = false } = {}) {
-    const { state } = this;
-    this.#mode(state.view === "table" ? "table" : this.browsing ? "home" : "results");
+    const { state, browsing, browse, searches: { answer } } = this;
+    view(state.view === "table" ? "table" : browsing ? "home" : "results");
     this.refine.show(state);
-    const order = this.browsing ? this.items.map((item, place) => ({ ...item, rank: place + 1 })) : this.answer?.order(state.weight) ?? [];
-    this.order = order;
-    this.#scale(order);
-    const shown = state.least > 0 && !this.browsing ? order.filter((hit) => hit.p !== null && hit.p >= state.least) : order;
-    this.grid.foot = this.browsing ? 26 : 58;
-    this.grid.set(shown, { move, total: this.browsing ? this.total : shown.length });
-    this.stages.show(this.browsing ? null : this.answer, order, { onlyFirst: !this.about?.mllm || !state.depth });
-    this.summary.show({ ...this, shown });
-    this.#restore();
+    this.order = browsing ? browse.hits() : answer?.order(state.weight) ?? [];
+    this.#rescale();
+    const shown = state.least > 0 && !browsing ? this.order.filter((hit) => hit.p !== null && hit.p >= state.least) : this.order;
+    this.grid.foot = browsing ? 26 : 58;
+    this.grid.set(shown, { move, total: browsing ? browse.total : shown.length });
+    this.stages.show(browsing ? null : answer, this.order, { onlyFirst: !this.about.mllm || !state.depth });
+    this.summary.show({ state, answer, browsing, order: this.order, shown, total: browse.total });
     this.#showHit(shown);
-    document.title = this.browsing ? "looktwice" : `${state.text.trim() || "image"} · looktwice`;
+    this.#restore();
+    document.title = browsing ? "looktwice" : `${state.text.trim() || "image"} · looktwice`;
   }
 
   /** Load further hits, or further items while browsing. */
   async more() {
-    if (this.loading || this.state.view === "table") return;
-    if (this.browsing) { await this.#moreItems(); return; }
-    const { answer } = this;
-    if (!answer || answer.exhausted || !["done", "stopped"].includes(answer.state) || this.state.least > 0) return;
-    const most = Math.min(this.about.limits?.k ?? 10_000, this.about.items);
-    if (answer.hits.size >= most || answer.hits.size < FIRST) { answer.exhausted = true; return; }
-    await this.#busy(async () => {
-      const { hits } = await post("search", this.#request({ k: Math.min(most, answer.hits.size * 3), rerank: false, stream: false }));
-      if (!answer.more(hits)) answer.exhausted = true;
-      if (answer === this.answer) this.draw();
-    });
-  }
-
-  context() {
-    const { yes, no, table } = this.state;
-    if (this.markedFor !== yes || this.markedNo !== no) {
-      [this.markedFor, this.markedNo] = [yes, no];
-      this.markMap = Object.fromEntries([...yes.map((id) => [id, 1]), ...no.map((id) => [id, 0])]);
+    if (this.loading || this.state.view === "table" || (!this.browsing && this.state.least > 0)) return;
+    this.loading = true;
+    try {
+      const came = this.browsing ? this.browse.more() : this.searches.more(this.state, this.about);
+      if (await came) this.draw();
+    } catch (error) {
+      toast(error.message, { bad: true });
+    } finally {
+      this.loading = false;
     }
-    return { table, marks: this.markMap, scale: this.scale, browsing: this.browsing };
   }
 
-  #request(more = {}) {
-    const { table, like, unlike, depth, where, distinct, weight } = this.state;
-    const full = Object.keys(where).length > 0;
+  #actions() {
     return {
-      table, query: this.#query(), ...(like.length && { like }), ...(unlike.length && { unlike }), ...(full && { where }), ...(distinct && { distinct }),
-      k: Math.min(Math.max(FIRST, depth), this.about.limits?.k ?? FIRST), shortlist: Math.max(1, depth),
-      rerank: depth > 0 && Boolean(this.about.mllm), fusion: weight, stream: true, ...more,
+      ask: (patch) => this.ask(patch),
+      adjust: (patch) => this.adjust(patch),
+      open: (id) => this.open(id),
+      address: (id) => `#${encode({ ...this.state, hit: id })}`,
+      close: () => this.close(),
+      step: (by) => this.stepHit(by),
+      like: (id) => this.ask({ ...CLEARED, item: id }),
+      crop: (id) => this.#crop({ item: id }),
+      mark: (id, grade) => this.mark(id, grade),
+      removed: (id) => this.#removed(id),
+      marks: () => this.#showMarks(),
+      again: () => { this.searches.forget(); this.#run(); },
     };
   }
 
-  #query() {
-    const { text, item, image } = this.state;
-    return { ...(text.trim() && { text: text.trim() }), ...(item && { item }), ...(image && { image: full(image).uri }) };
+  #crop(source) {
+    crop(source, this.state.table, (blob) => this.query.use(blob));
   }
 
-  async #search(key) {
-    const answer = new Answer(key, this.state.depth);
-    this.answer = answer;
-    const asking = new AbortController();
-    this.asking = asking;
-    this.draw();
-    try {
-      await stream("search", this.#request(), (name, data) => answer === this.answer && this.#take(answer, name, data), asking.signal);
-      if (answer.state === "looking" || answer.state === "waiting") answer.fail("The answer ended early; search again.");
-    } catch (error) {
-      if (error.name === "AbortError") return;
-      answer.fail(error.message);
+  #showMarks() {
+    const use = () => this.ask({ like: this.state.yes, unlike: this.state.no });
+    marks.open(this.state, { use, changed: () => this.adjust({ yes: [], no: [] }) });
+  }
+
+  /** Return what is served; wait while the server still loads its models. */
+  async #loaded() {
+    for (;;) {
+      try {
+        return await get("tables");
+      } catch (error) {
+        if (error.code !== "loading") throw error;
+        document.body.classList.remove("starting");
+        $("#lead").textContent = "The server is loading its models…";
+        await new Promise((resolve) => setTimeout(resolve, 700));
+      }
     }
-    if (answer !== this.answer) return;
-    this.#keep(answer);
-    this.#moveSoon(0);
-    announce(spokenStage(answer));
   }
 
-  #take(answer, name, data) {
-    answer.take(name, data);
-    if (name === "first") { this.draw({ move: true }); announce(spokenStage(answer)); }
+  async #begin() {
+    tableChoice(this.tables, (table) => this.ask({ ...CLEARED, where: {}, table }));
+    const go = (patch) => {
+      this.#go({ ...this.state, hit: null, ...patch }, { push: true });
+      this.apply();
+    };
+    const { table: _, ...start } = DEFAULTS;
+    headLinks(go, { home: start, "to-search": { view: "search" }, "to-table": { view: "table" } });
+    addEventListener("popstate", () => this.#popped());
+    await this.apply();
+  }
+
+  /** Answer the state's request: with the table's items, from memory, or by the server. */
+  #run() {
+    this.query.show(this.state);
+    this.#still();
+    this.browsing = !asks(this.state);
+    if (this.browsing) {
+      this.searches.leave();
+      this.browse.begin(this.about);
+    } else this.searches.take(this.state, this.about);
+    this.draw();
+    if (this.browsing && !this.browse.items.length) this.more();
+  }
+
+  #heard(name, data) {
+    const { answer } = this.searches;
+    if (name === "first") this.draw({ move: true });
     else if (name === "scores") {
       this.grid.refresh(data.scores.map(({ id }) => answer.hits.get(id)));
       this.#moveSoon(CALM);
     } else this.#moveSoon(0);
+    if (name === "first" || name === "over") announce(spokenStage(answer));
   }
 
   #moveSoon(after) {
@@ -269,37 +243,18 @@ class App {
     this.moving = setTimeout(() => { this.moving = 0; this.draw({ move: true }); }, after);
   }
 
-  #keep(answer) {
-    if (answer.state !== "done") return;
-    this.answers.set(answer.key, answer);
-    if (this.answers.size > KEPT) this.answers.delete(this.answers.keys().next().value);
+  #still() {
+    clearTimeout(this.moving);
+    this.moving = 0;
   }
 
-  #browse(key) {
-    this.stop();
-    this.answer = null;
-    this.browsing = true;
-    if (this.browsed !== key) { this.browsed = key; this.items = []; this.total = this.about.items; this.ended = false; }
-    this.draw();
-    if (!this.items.length) this.#moreItems();
-  }
-
-  async #moreItems() {
-    if (this.ended || this.loading) return;
-    await this.#busy(async () => {
-      const { table } = this.state;
-      const page = await get(`tables/${encodeURIComponent(table)}/items?offset=${this.items.length}&limit=${PAGE}`).catch(() => ({ items: [] }));
-      if (!this.browsing || table !== this.state.table) return;
-      this.items.push(...page.items);
-      this.total = page.total ?? this.items.length;
-      this.ended = page.items.length < PAGE;
-      this.draw();
-    });
-  }
-
-  async #busy(work) {
-    this.loading = true;
-    try { await work(); } catch (error) { toast(error.message, { bad: true }); } finally { this.loading = false; }
+  #context() {
+    const { yes, no, table } = this.state;
+    if (this.markedRight !== yes || this.markedWrong !== no) {
+      [this.markedRight, this.markedWrong] = [yes, no];
+      this.marked = Object.fromEntries([...yes.map((id) => [id, 1]), ...no.map((id) => [id, 0])]);
+    }
+    return { table, marks: this.marked, scale: this.scale, browsing: this.browsing };
   }
 
   async #loadTable() {
@@ -314,7 +269,7 @@ class App {
   }
 
   async #showTable() {
-    this.#mode("table");
+    view("table");
     document.title = `${this.about.name} · looktwice`;
     await tablePage($("#table-page"), this.about, this.facets, () => this.#changed());
     this.#restore();
@@ -322,22 +277,29 @@ class App {
 
   /** After a write: what is remembered of the table is out of date. */
   async #changed() {
-    this.answers.clear();
-    this.browsed = null;
-    this.answer = null;
+    this.searches.forget({ all: true });
+    this.browse.clear();
     const before = this.about;
     this.about = null;
     await this.#loadTable().catch(() => { this.about = before; });
   }
 
+  #removed(id) {
+    this.searches.answer?.hits.delete(id);
+    this.browse.items = this.browse.items.filter((one) => one.id !== id);
+    this.close();
+    this.draw();
+  }
+
   #showHit(shown) {
-    const { hit: id } = this.state;
-    if (!id) { this.hitView.close(); return; }
-    const index = this.grid.indexOf(id);
-    const hit = this.grid.hits[index] ?? this.answer?.hits.get(id);
+    const { state, about, browsing } = this;
+    if (!state.hit) { this.hitView.close(); return; }
+    const index = this.grid.indexOf(state.hit);
+    const hit = this.grid.hits[index] ?? this.searches.answer?.hits.get(state.hit);
     if (!hit) return; // not there yet: the first look will bring it
-    this.grid.select(id);
-    this.hitView.show(hit, { state: this.state, about: this.about, browsing: this.browsing, position: index + 1, total: shown.length, requestQuery: () => this.#query() });
+    this.grid.select(state.hit);
+    const where = { position: index + 1, total: shown.length, middle: hasMiddle(this.order) };
+    this.hitView.show(hit, { state, about, browsing, ...where, requestQuery: () => queryOf(state) });
   }
 
   #restore() {
@@ -345,7 +307,7 @@ class App {
     const { y = 0, selected = null } = this.restoring;
     if (selected !== null && this.grid.indexOf(selected) >= 0) this.grid.selected = selected;
     scrollTo({ top: y, behavior: "instant" });
-    if (Math.abs(scrollY - y) > 2 && this.answer?.state === "looking") return; // the list is still too short
+    if (Math.abs(scrollY - y) > 2 && this.searches.answer?.state === "looking") return; // the list is still too short
     this.restoring = null;
     this.#focusSelected();
   }
@@ -355,9 +317,9 @@ class App {
     if (index >= 0 && !this.state.hit) this.grid.focus(index, { scroll: false });
   }
 
-  #scale(order) {
-    let low = Infinity, high = -Infinity;
-    for (const { coarse } of order) if (coarse !== undefined) { low = Math.min(low, coarse); high = Math.max(high, coarse); }
+  #rescale() {
+    const values = this.order.map(({ coarse }) => coarse).filter((coarse) => coarse !== undefined);
+    const low = values.reduce((a, b) => Math.min(a, b), Infinity), high = values.reduce((a, b) => Math.max(a, b), -Infinity);
     this.scale = (coarse) => (high > low ? 0.04 + 0.96 * ((coarse - low) / (high - low)) : 1);
   }
 
@@ -367,59 +329,23 @@ class App {
     places.write(encode(state), how);
   }
 
-  #mode(view) {
-    document.body.dataset.view = view;
-    $("#table-page").hidden = view !== "table";
-    $("#columns").hidden = view === "table";
-    $("#ask").hidden = view === "table";
-    if (view === "table") $("#stages").hidden = true;
-    $("#refine").hidden = view !== "results";
-    for (const [id, current] of [["to-search", view !== "table"], ["to-table", view === "table"]]) {
-      if (current) $(`#${id}`).setAttribute("aria-current", "page");
-      else $(`#${id}`).removeAttribute("aria-current");
-    }
+  /** Name the table of a state: a link may leave it out, or name one that is not served. */
+  #name(state) {
+    if (this.tables.some(({ name }) => name === state.table)) return;
+    state.table = (this.tables.find((one) => one.default) ?? this.tables[0]).name;
   }
 
-  #frame() {
-    themeButton($("#theme"));
-    shortcuts(this.query, this.grid);
-    places.followScroll();
-    const link = (id, patch) => $(`#${id}`).addEventListener("click", (event) => {
-      if (event.metaKey || event.ctrlKey || !this.tables?.length) return;
-      event.preventDefault();
-      this.#go({ ...this.state, hit: null, ...patch }, { push: true });
-      this.apply();
-    });
-    link("home", { ...structuredClone(DEFAULTS), table: this.state.table });
-    link("to-search", { view: "search" });
-    link("to-table", { view: "table" });
-    $("#skip").addEventListener("click", (event) => { event.preventDefault(); $("#results").focus(); });
-    addEventListener("popstate", () => {
-      this.state = decode(location.hash);
-      this.apply();
-    });
-  }
-
-  #picker() {
-    const select = $("#tables");
-    select.replaceChildren(...this.tables.map(({ name, items }) => h("option", { value: name }, `${name} · ${count(items)}`)));
-    select.hidden = this.tables.length < 2;
-    select.addEventListener("change", () => this.ask({ ...cleared, where: {}, table: select.value }));
-  }
-
-  #welcome() {
-    document.body.dataset.view = "welcome";
-    $("#results").replaceChildren(welcome());
-    $("#search").hidden = true;
-    $("#to-table").hidden = true;
-  }
-
-  #failed(error) {
-    document.body.dataset.view = "welcome";
-    $("#results").replaceChildren(h("div.problem", { role: "alert" }, h("p", {}, error.message), h("button.pill", { type: "button", onclick: () => location.reload() }, icon("again"), "Try again")));
+  /** Follow Back and Forward. Marks belong to the query, not to the entry; a closed hit stays the selected one. */
+  #popped() {
+    const before = this.state;
+    this.state = decode(location.hash);
+    this.#name(this.state);
+    const mine = marks.kept(this.state);
+    if (mine.yes.length + mine.no.length || queryKey(before) === queryKey(this.state)) Object.assign(this.state, mine);
+    places.write(encode(this.state));
+    const closed = before.hit && !this.state.hit && requestKey(before) === requestKey(this.state);
+    this.apply({ restore: closed ? { ...places.place(), selected: before.hit } : places.place() });
   }
 }
-
-const cleared = { text: "", item: null, image: null, like: [], unlike: [] };
 
 new App().start();

@@ -1,5 +1,5 @@
 // Chooses a region of an image, with a finger, a mouse or the arrow keys, and searches with it.
-import { fetchBlob, originalPath, previewPath } from "./api.js";
+import { imageBlob } from "./api.js";
 import { $, h, iconButton, toast } from "./dom.js";
 import { region } from "./images.js";
 
@@ -8,14 +8,12 @@ const LEAST = 0.04; // share of a side
 /** Open the dialog for {shown} (an address of this page) or {item}. `use(blob)` gets the region. */
 export async function crop({ shown, item }, table, use) {
   try {
-    const blob = item ? await itemBlob(table, item) : await blobOf(shown);
+    const blob = item ? await imageBlob(table, item) : await blobOf(shown);
     open(await createImageBitmap(blob, { imageOrientation: "from-image" }), use);
   } catch (error) {
     toast(`This image cannot be opened for cropping: ${error.message}`, { bad: true });
   }
 }
-
-const itemBlob = (table, id) => fetchBlob(originalPath(table, id)).catch(() => fetchBlob(previewPath(table, id, 1280)));
 
 /** Return the bytes behind an address of this page. An <img> may show it where the page's policy forbids fetch(). */
 async function blobOf(address) {

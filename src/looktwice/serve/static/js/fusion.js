@@ -17,16 +17,25 @@ export function compareIds(a, b) {
 /** Return whether the second look gave this hit a probability. */
 export const isScored = (hit) => typeof hit.p === "number" && Number.isFinite(hit.p);
 
-/** Return λ·coarse + (1−λ)·p. */
-export const fused = (hit, weight) => weight * hit.coarse + (1 - weight) * hit.p;
+/** Return whether all scored hits were in a middle look; its score then stands for what was known before the second. */
+export const hasMiddle = (hits) => hits.some(isScored) && hits.filter(isScored).every((hit) => typeof hit.maxsim === "number");
+
+/** Return the parts of a score, λ·known + (1−λ)·p: [weight, value, name] each. */
+export const parts = (hit, weight, middle) => [
+  middle ? [weight, hit.maxsim, "maxsim"] : [weight, hit.coarse, "coarse"], [1 - weight, hit.p, "p"],
+];
+
+/** Return λ·known + (1−λ)·p. */
+export const fused = (hit, weight, middle) => parts(hit, weight, middle).reduce((sum, [share, value]) => sum + share * value, 0);
 
 /**
  * Return the hits best first, each with a new `score` and `rank`: scored ones by the fused score with λ = `weight`,
- * then the others by MaxSim where it is known, then by coarse score. Unscored scores are lowered by one constant, so
+ * then the others in the order of the middle look where it saw them, then by coarse score. Unscored scores are lowered by one constant, so
  * that sorting by score and sorting by rank give the same order.
  */
 export function ranked(hits, weight) {
-  const scored = tied(hits.filter(isScored).map((hit) => ({ hit, value: fused(hit, weight) })));
+  const middle = hasMiddle(hits);
+  const scored = tied(hits.filter(isScored).map((hit) => ({ hit, value: fused(hit, weight, middle) })));
   const rest = hits.filter((hit) => !isScored(hit)).sort(byFirstLooks);
   const ceiling = scored.length ? scored[scored.length - 1].value - 1 : 0;
   const shift = scored.length && rest.length ? Math.max(...rest.map((hit) => hit.coarse)) - ceiling : 0;
@@ -57,8 +66,9 @@ function compareTies(a, b) {
 }
 
 function byFirstLooks(a, b) {
-  const known = Number(typeof b.maxsim === "number") - Number(typeof a.maxsim === "number");
-  return known || (b.maxsim ?? 0) - (a.maxsim ?? 0) || b.coarse - a.coarse || compareIds(a.id, b.id);
+  const place = (hit) => hit.middle_place ?? Infinity;
+  if (place(a) !== place(b)) return place(a) - place(b);
+  return b.coarse - a.coarse || compareIds(a.id, b.id);
 }
 
 /** Return P(relevant) of a probability by a calibration's curve, between whose points it is a straight line. */

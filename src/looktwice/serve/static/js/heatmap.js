@@ -1,11 +1,14 @@
 // Lays over an image how much each part of it mattered: how far p falls when that part is replaced by the mean.
 import { h } from "./dom.js";
 
+const FAINT = 0.04; // a fall of p by less than this never gets the full colour: no part may look decisive that is not
+const NOTHING = 0.005;
+
 /** Return an overlay for a map {rows, cols, values, box}; its element covers the image it is laid over. */
 export function heatmap({ rows, cols, values: cells, box }) {
   const canvas = h("canvas", { width: cols, height: rows });
   const values = cells.flat();
-  paint(canvas, values, Math.max(1e-6, ...values.map(Math.abs)));
+  paint(canvas, values, Math.max(FAINT, ...values.map(Math.abs)));
   const element = h("div.heat", { role: "img", "aria-label": spoken({ rows, cols, values: cells }) }, canvas);
   if (box) element.append(outline(box));
   return element;
@@ -33,6 +36,7 @@ function outline([left, top, right, bottom]) {
 export function spoken({ rows, cols, values: cells }) {
   const values = cells.flat();
   const most = values.indexOf(Math.max(...values));
+  if (values[most] < NOTHING) return "No single part mattered: without any of them p stays as it is.";
   const third = (place, n) => Math.min(2, Math.floor((3 * (place + 0.5)) / n));
   const row = ["top", "middle", "bottom"][third(Math.floor(most / cols), rows)];
   const column = ["left", "centre", "right"][third(most % cols, cols)];

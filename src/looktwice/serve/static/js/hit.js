@@ -2,7 +2,7 @@
 import { at, get, item, originalPath, post, previewPath, remove, show } from "./api.js";
 import { quoted, searchCommand } from "./commands.js";
 import { $, copy, h, icon, iconButton, toast } from "./dom.js";
-import { calibrated, fused } from "./fusion.js";
+import { calibrated, fused, parts } from "./fusion.js";
 import { heatmap, spoken } from "./heatmap.js";
 import { full } from "./images.js";
 import { thumbnail } from "./tile.js";
@@ -114,7 +114,7 @@ export class HitView {
     }, () => {});
     if (!asksModel(this.context, hit)) { this.reading.replaceChildren(h("p.hint", {}, whyNoReading(this.context))); return; }
     try {
-      const query = this.context.requestQuery();
+      const query = await this.context.requestQuery();
       const told = await post("explain", { table: state.table, query, candidate: { item: hit.id } }, { signal });
       if (this.shown === hit.id) this.#explain(told);
     } catch (error) {
@@ -191,7 +191,7 @@ function queryFigure(state) {
 }
 
 /** Return the headline of a hit: p, what it is made of, and how it moved. */
-function verdict(hit, { state, about, browsing }) {
+function verdict(hit, { state, about, browsing, middle }) {
   if (browsing) return [];
   const moved = movement(hit);
   const way = h("p", {}, `First look: place ${count(hit.coarse_rank)}. Now: place ${count(hit.rank)}`, moved.places ? h(`span.${moved.places > 0 ? "up" : "down"}`, {}, ` ${moved.shown}`) : null);
@@ -201,7 +201,8 @@ function verdict(hit, { state, about, browsing }) {
   return [
     h("p.big", {}, h("small", {}, "p"), fixed(hit.p)),
     chance === null ? null : h("p", {}, `Calibrated: right with a chance of ${percent(chance)}.`),
-    h("p.sum", {}, ...[`score ${fixed(fused(hit, weight))} = `, `${fixed(weight, 2)} × ${fixed(hit.coarse)} coarse + `, `${fixed(1 - weight, 2)} × ${fixed(hit.p)} p`].map((part) => h("span", {}, part))),
+    h("p.sum", {}, h("span", {}, `score ${fixed(fused(hit, weight, middle))} =`), parts(hit, weight, middle).map(([share, value, name], place) =>
+      h("span", {}, `${place ? "+ " : ""}${fixed(share, 2)} × ${fixed(value)} ${name}`))),
     way,
   ].filter(Boolean);
 }

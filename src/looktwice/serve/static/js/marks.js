@@ -1,5 +1,5 @@
 // Marks of hits as right or wrong, per query. They stay in this browser and leave it as files that `looktwice eval` reads.
-import { fetchBlob, originalPath, previewPath } from "./api.js";
+import { imageBlob } from "./api.js";
 import { $, download, h, icon, iconButton, toast } from "./dom.js";
 import { full } from "./images.js";
 import { queryKey } from "./state.js";
@@ -56,7 +56,7 @@ export const queryLines = (queries, names) =>
     `${JSON.stringify({ id: `q${place + 1}`, ...(names[place] && { image: names[place] }), ...(text && { text }) })}\n`).join("");
 
 async function imageOf({ table, item, image }) {
-  if (item) return fetchBlob(originalPath(table, item)).catch(() => fetchBlob(previewPath(table, item, 1280)));
+  if (item) return imageBlob(table, item);
   return image ? fromData(full(image).uri) : null;
 }
 
@@ -79,6 +79,7 @@ export async function saveArchive() {
 /** Open the dialog of marks. `act` has use(), which searches with the marks, and changed(), after they were cleared. */
 export function open(state, act) {
   const dialog = $("#marks");
+  if (state.yes.length + state.no.length) keep(state); // those of a link are kept too
   const queries = all();
   const close = () => dialog.close();
   const usable = state.yes.length + state.no.length > 0;

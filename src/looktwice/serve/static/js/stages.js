@@ -37,7 +37,7 @@ export class Stages {
     const reach = Math.min(THREADS, Math.max(...order.filter((hit) => hit.p !== null).map((hit) => hit.coarse_rank), 0) || 0);
     const shown = order.filter((hit) => hit.coarse_rank <= reach && reach > 1);
     this.figure.hidden = reach < 2;
-    const x = (rank) => ((Math.min(rank, reach + 1) - 0.5) / reach) * 100;
+    const x = (rank) => Math.min(100, ((rank - 0.5) / reach) * 100);
     const seen = new Set();
     for (const hit of shown) {
       seen.add(hit.id);

@@ -1,5 +1,6 @@
 // The line above the hits: how many, what narrows them, what went wrong, marks and the link.
 import { copy, h, icon } from "./dom.js";
+import { address } from "./places.js";
 import { conditionChips } from "./refine.js";
 import { count, fixed, plural } from "./text.js";
 
@@ -11,7 +12,7 @@ export class Summary {
     this.chips = h("div.pills");
     this.problem = h("div");
     this.marks = h("button.pill", { type: "button", onclick: () => act.marks() });
-    this.link = h("button.pill", { type: "button", onclick: () => copy(location.href, "the link") }, icon("link"), "Copy link");
+    this.link = h("button.pill", { type: "button", onclick: () => copy(address(), "the link") }, icon("link"), "Copy link");
     this.refine = h("button.pill.to-refine", { type: "button", "aria-controls": "refine", "aria-expanded": "false", onclick: () => this.#toggle() }, icon("sliders"), "Refine");
     root.append(h("div.heading", {}, this.words, h("div.group", {}, this.refine, this.marks, this.link)), this.chips, this.problem);
   }

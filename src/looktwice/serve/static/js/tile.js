@@ -38,8 +38,8 @@ class Tile {
     this.firstBar = h("i.first");
     this.secondBar = h("i.second");
     this.button = h(
-      "button.open",
-      { type: "button", onclick: () => act.open(this.hit.id) },
+      "a.open",
+      { href: "#", draggable: true, onclick: (event) => this.#open(event, act), onpointerdown: () => this.#link(act), onfocus: () => this.#link(act) },
       thumbnail(context().table, hit),
       h("span.bars", { "aria-hidden": "true" }, h("span.track", {}, this.firstBar), h("span.track.thick", {}, this.secondBar)),
       h("span.line", {}, this.rank, this.move, this.p),
@@ -52,8 +52,7 @@ class Tile {
       (this.wrong = iconButton("wrong", `Mark ${hit.id} wrong`, () => act.mark(this.hit.id, 0), { "aria-pressed": "false" })),
     );
     this.element = h("li.tile", { data: { id: hit.id } }, this.button, this.more, this.acts);
-    this.element.draggable = true;
-    this.element.addEventListener("dragstart", (event) => this.#drag(event));
+    this.button.addEventListener("dragstart", (event) => this.#drag(event));
     this.element.addEventListener("animationend", () => this.element.classList.remove("entering", "news"));
   }
 
@@ -101,9 +100,21 @@ class Tile {
     for (const button of [this.button, ...this.acts.children]) button.tabIndex = here ? 0 : -1;
   }
 
+  /** A link opens in a new tab as any other does; a plain click stays here. */
+  #open(event, act) {
+    if (event.metaKey || event.ctrlKey || event.shiftKey) return;
+    event.preventDefault();
+    act.open(this.hit.id);
+  }
+
+  #link(act) {
+    this.button.href = act.address(this.hit.id);
+  }
+
   #drag(event) {
     event.dataTransfer.setData(DRAGGED, this.hit.id);
     event.dataTransfer.setData("text/plain", this.hit.id);
+    event.dataTransfer.setData("text/uri-list", this.button.href);
     event.dataTransfer.effectAllowed = "copy";
     const image = this.element.querySelector("img");
     if (image) event.dataTransfer.setDragImage(image, 40, 40);

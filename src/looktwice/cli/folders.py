@@ -1,0 +1,75 @@
+"""Say what `looktwice index` reads in folders, and keep a table current while they change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from looktwice.cli.console import plural
+
+if TYPE_CHECKING:
+    from looktwice.sources import Scan, Source, Unreadable, Urls
+
+_KINDS = {"jxl": "JPEG XL", "raw": "raw", "pdf": "PDF", "video": "video"}
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """What is read in folders."""
+
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB", help="Pass over what matches, in the syntax of .gitignore; see also .looktwiceignore."
+        ),
+    ] = None
+    video_every: Annotated[float, typer.Option(min=0.1, help="Seconds between two frames of a video.")] = 10.0
+
+    def scan(self, paths: Sequence[str], urls: Urls, roots: Sequence[str] = ()) -> Scan:
+        """Plan a scan with these options."""
+        from looktwice.sources import scan
+
+        return scan(paths, roots=roots, urls=urls, exclude=self.exclude or (), every=self.video_every)
+
+
+def needs_extras(skipped: Mapping[str, int], table: Path) -> str:
+    """Return a sentence about files that need an extra: how many of each kind, and the line that installs it."""
+    from looktwice.sources.formats import EXTRAS
+
+    lacking = [extra for extra in EXTRAS if extra.reason in skipped]
+    kinds = ", ".join(f"{skipped[extra.reason]:,} {_KINDS[extra.extra]}" for extra in lacking)
+    install = f"pip install 'looktwice[{','.join(extra.extra for extra in lacking)}]'"
+    files = plural(sum(skipped.values()), "file needs an extra", "files need extras")
+    return f"{files} ({kinds}); install with: {install}; list them with: looktwice ledger {table} --skipped"
+
+
+def changes(paths: Sequence[str], table: Path) -> Iterator[set[bytes]]:
+    """Yield the paths of files that have changed, whenever some did, until the user interrupts."""
+    from watchfiles import watch
+
+    own = os.path.abspath(table)
+    places = {path if os.path.isdir(path) else os.path.dirname(os.path.abspath(path)) for path in paths}
+
+    def wanted(_: object, path: str) -> bool:
+        return not os.path.abspath(path).startswith(own)
+
+    for found in watch(*sorted(places), watch_filter=wanted, debounce=2000, raise_interrupt=True):
+        yield {os.path.abspath(os.fsencode(path)) for _, path in found}
+
+
+def among(found: Scan, changed: Collection[bytes]) -> Iterator[Source | Unreadable]:
+    """Yield what a scan meets in changed files; the others are not opened."""
+    from looktwice.errors import MediaError
+    from looktwice.sources import parse_uri
+
+    for one in found:
+        try:
+            if parse_uri(one.uri).path.rstrip(b"/") in changed:
+                yield one
+        except MediaError:  # a URL
+            continue

@@ -1,0 +1,104 @@
+"""Compare a query's tokens with the codes of many images, without decoding what a product quantiser wrote.
+
+This module joins `late_interaction` and `codecs`; it knows no table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from typing import TYPE_CHECKING, TypeAlias
+
+from looktwice.codecs import Codec, CodecRecord, token_count
+from looktwice.codecs.int8 import SCALE_BYTES, Int8
+from looktwice.codecs.layout import blocks
+from looktwice.codecs.pq import PQ, unpack_codes
+from looktwice.late_interaction import Packed, PackedInt8, PackedProducts, PackedRows, agreed
+from looktwice.late_interaction.agreement import Grids
+from looktwice.types import Layout
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+PORTION = 1 << 22
+"""Cosines held at once."""
+
+Opened: TypeAlias = tuple[CodecRecord, Layout]
+"""The codes of one image, and the layout that they were made from."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryTokens:
+    """A query's tokens as unit rows [q, d] in the space of the codes, their grids, and their weights [q].
+
+    `weights` None: all tokens are common, so that no match tells anything.
+    """
+
+    rows: Tensor
+    grids: Grids
+    weights: Tensor | None
+
+
+def best_matches(codec: Codec, query: QueryTokens, found: Sequence[Opened]) -> Tensor:
+    """Return [n, q]: the cosine of each query token with its best match in each image."""
+    import torch
+
+    best = query.rows.new_zeros(len(found), len(query.rows))
+    most = max(1, PORTION // max(1, len(query.rows) * found[0][0].header.kept))
+    for start in range(0, len(found), most):
+        for places, cosines in cosines_of(codec, query, found[start : start + most]):
+            best[torch.tensor(places) + start] = cosines.amax(1)
+    return best
+
+
+def cosines_of(codec: Codec, query: QueryTokens, found: Sequence[Opened]) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield the places of images of one layout, and their cosines [n, T, q] after the neighbours' vote."""
+    import torch
+
+    device = query.rows.device
+    cosines = pack(codec, [record for record, _ in found], device).cosines(query.rows)
+    starts = list(accumulate((record.header.kept for record, _ in found), initial=0))
+    for layout, places in _by_layout(found).items():
+        if len(places) == len(found) and found[0][0].header.kept * len(found) == len(places) * _tokens(codec, layout):
+            part = cosines.view(len(places), -1, len(query.rows))
+        else:
+            rows = [torch.from_numpy(starts[n] + codec.rows(found[n][0], layout)) for n in places]
+            part = cosines[torch.stack(rows).to(device)]
+        yield places, agreed(part, grids(codec.shown(layout)), query.grids)
+
+
+def grids(layout: Layout) -> Grids:
+    """Return the rows and columns of each block of a layout."""
+    return [(block.h, block.w) for block in blocks(layout)]
+
+
+def pack(codec: Codec, records: Sequence[CodecRecord], device: torch.device | str) -> Packed:
+    """Join the features' codes of many images; DeepStack levels are left out."""
+    import numpy as np
+    import torch
+
+    if isinstance(codec.quantiser, PQ | Int8):
+        codes = torch.from_numpy(np.concatenate([record.codes[0] for record in records])).to(device)
+        if isinstance(codec.quantiser, Int8):
+            return PackedInt8(codes[:, SCALE_BYTES:].view(torch.int8))
+        assert codec.codebook is not None
+        centroids = codec.codebook.table(codes.device, torch.float32)[0]
+        return PackedProducts(unpack_codes(codes, len(centroids), codec.quantiser.bits), centroids)
+    rows = [torch.from_numpy(record.codes[0].copy()).view(record.header.torch_dtype) for record in records]
+    return PackedRows(torch.cat([one.float() for one in rows]).to(device))
+
+
+def _by_layout(found: Sequence[Opened]) -> dict[Layout, list[int]]:
+    groups: dict[Layout, list[int]] = {}
+    for place, (_, layout) in enumerate(found):
+        groups.setdefault(layout, []).append(place)
+    return groups
+
+
+@lru_cache(maxsize=512)
+def _tokens(codec: Codec, layout: Layout) -> int:
+    """Return the number of tokens that the model would be shown."""
+    return token_count(codec.shown(layout))

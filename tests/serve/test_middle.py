@@ -1,0 +1,75 @@
+"""Where a table stores tokens, a middle look comes between, and an explanation is made from them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from serving import GALLERY, Running, running
+from test_serve_search import events
+from typer.testing import CliRunner
+
+from looktwice import Retriever
+from looktwice.cli.main import app
+from looktwice.serve import Settings
+
+Named = Callable[[str], str]
+
+
+@pytest.fixture(scope="module")
+def tokens(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokens") / "coded.lt"
+    shutil.copytree(drawings, path)
+    done = CliRunner().invoke(app, ["add-tokens", str(path), "--mllm", "tiny-vl", "--codec", "int8"])
+    assert done.exit_code == 0, done.stderr
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(tokens: Path) -> Iterator[Running]:
+    with running(Settings(tables=(tokens,))) as made:
+        yield made
+
+
+def test_three_stages_are_told_one_after_the_other(server: Running, tokens: Path, image_of: Named) -> None:
+    body = {"query": {"image": image_of("scene-003.jpg")}, "k": 5, "shortlist": 10, "maxsim": 40}
+    with server.client.stream("POST", "/v1/search", json={**body, "stream": True}) as response:
+        told = events(response)
+    names = [name for name, _ in told]
+    assert names[:2] == ["first", "middle"] and set(names[2:-1]) == {"scores"} and names[-1] == "end"
+    middle = told[1][1]
+    assert len(middle["scores"]) == len(middle["order"]) == 40
+    by_score = sorted(middle["scores"], key=lambda row: -row["maxsim"])
+    assert [row["id"] for row in by_score[:5]] == middle["order"][:5]
+    scored = [row["id"] for name, data in told if name == "scores" for row in data["scores"]]
+    assert set(scored) == set(middle["order"][:10])
+    expected = Retriever(tokens, scorer="tiny-vl", maxsim=40, shortlist=10).search(
+        GALLERY / "images" / "scene-003.jpg", k=5
+    )
+    hits = told[-1][1]["hits"]
+    assert [hit["id"] for hit in hits] == [hit.id for hit in expected.hits]
+    assert [hit["maxsim"] for hit in hits] == pytest.approx([hit.maxsim for hit in expected.hits], abs=1e-3)
+    assert hits[0]["maxsim_rank"] is not None
+    assert told[-1][1]["manifest"]["middle_look"][0]["codec"] == "int8"
+
+
+def test_a_table_without_tokens_refuses_a_middle_look(drawings: Path) -> None:
+    with running(Settings(tables=(drawings,), mllm=None)) as made:
+        answer = made.post("/v1/search", {"query": {"text": "a"}, "maxsim": 10})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "no_tokens")
+
+
+def test_an_explanation_uses_the_stored_tokens(server: Running, image_of: Named) -> None:
+    query = {"image": image_of("scene-003.jpg")}
+    hit = server.post("/v1/search", {"query": query, "k": 1}).json()["hits"][0]
+    found = server.post("/v1/explain", {"query": query, "candidate": {"item": hit["id"]}, "cells": 16}).json()
+    assert found["p"] == pytest.approx(hit["p"], abs=2e-3) and found["map"]["rows"] * found["map"]["cols"] <= 16
+
+
+def test_near_duplicates_are_folded(server: Running) -> None:
+    body = {"query": {"text": "a"}, "rerank": False, "k": 40, "distinct": True}
+    hits = server.post("/v1/search", body).json()["hits"]
+    folded = [name for hit in hits for name in hit["folded"] or ()]
+    assert len(hits) + len(folded) == 40

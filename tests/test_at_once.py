@@ -1,0 +1,43 @@
+"""Several things at once, in order."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from looktwice.search.at_once import in_order
+
+
+def test_results_keep_their_order_and_no_more_than_asked_are_under_way() -> None:
+    now, most = 0, 0
+    lock = threading.Lock()
+
+    def work(n: int) -> int:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.02 if n % 2 else 0.001)
+        with lock:
+            now -= 1
+        return n * n
+
+    assert list(in_order(work, range(12), 3)) == [n * n for n in range(12)]
+    assert most == 3
+    assert list(in_order(work, [], 3)) == []
+
+
+def test_one_at_a_time_stays_in_the_thread_of_the_caller() -> None:
+    assert set(in_order(lambda _: threading.get_ident(), range(3), 1)) == {threading.get_ident()}
+
+
+def test_an_error_comes_where_its_result_would_have() -> None:
+    def work(n: int) -> int:
+        return 10 // (2 - n)
+
+    found = in_order(work, range(5), 2)
+    assert [next(found), next(found)] == [5, 10]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
