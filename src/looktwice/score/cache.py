@@ -11,7 +11,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -43,18 +43,6 @@ CREATE TABLE IF NOT EXISTS scores (
 ) WITHOUT ROWID;
 """
 CachedRow: TypeAlias = tuple[float, bytes, float | None, float | None, int]
-
-
-def queries_in(path: Path, most: int) -> int:
-    """Return how many queries a cache holds scores of, counted up to `most`; 0 for a file that is no cache."""
-    if not path.exists():
-        return 0
-    try:
-        with closing(sqlite3.connect(path)) as db:
-            found = db.execute("SELECT count(*) FROM (SELECT DISTINCT query FROM scores LIMIT ?)", (most,))
-            return int(found.fetchone()[0])
-    except sqlite3.Error:
-        return 0
 
 
 class ScoreCache:

@@ -157,6 +157,14 @@ class Engine(Scorer):
         other.read = modes.reader(other.mode, other.prompt, self.mllm.processor.tokenizer)
         return other
 
+    def pair(self, query: Item, candidate: Item) -> Pair:
+        """Return one pair as a row of tokens. Raises ModelError if it cannot be shown."""
+        images = len(self._sides(query, candidate))
+        ready = self._pairs(query, [candidate], [0], images)
+        if not ready:
+            raise ModelError(f"{self.mllm.name} cannot be shown {candidate.id!r} with this query; leave it out.")
+        return ready[0]
+
     # --- from items to rows --------------------------------------------------------------------------------------
 
     @property
