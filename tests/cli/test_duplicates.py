@@ -10,7 +10,7 @@ from conftest import Looktwice
 def test_distinct_hits_are_counted_and_named(looktwice: Looktwice, table: Path) -> None:
     done = looktwice("search", table, "red", "--distinct", "--no-rerank", "--explain")
     assert done.code == 0 and "+2" in done.out and "alike" in done.out
-    assert "near-duplicates red-1.png, red-2.png" in done.out
+    assert "Near-duplicates: red-1.png, red-2.png" in done.out
     done = looktwice("search", table, "red", "--distinct", "--no-rerank", "--json")
     assert done.records[0]["folded"] == ["red-1.png", "red-2.png"]
     assert len(done.records) == 4

@@ -22,7 +22,8 @@ from PIL import Image
 
 from looktwice.errors import StoreError
 from looktwice.score import Scorer, load_scorer
-from looktwice.score.cache import CachedScorer, ScoreCache, fingerprint
+from looktwice.score.cache import CachedScorer, ScoreCache
+from looktwice.score.fingerprint import fingerprint
 from looktwice.types import Block, Item, VisualTokens
 
 TOKENS = VisualTokens(torch.zeros(2, 3), None, (Block("global", 1, 2),))

@@ -93,3 +93,24 @@ def test_tables_that_cannot_be_searched_together(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     same_name = made(tmp_path / "sub" / "a.lt", random_rows(3))
     assert list(TableGroup([first, same_name]).tables) == [str(first.path), str(same_name.path)]
+
+
+def test_previews_are_those_of_the_item_s_table(tmp_path: Path) -> None:
+    from looktwice.indexing import index
+    from looktwice.search.retriever import Retriever
+    from looktwice.sources import scan
+    from looktwice.testing import BrightnessScorer, ColorEncoder, make_images
+
+    encoder = ColorEncoder()
+    parts = []
+    for name in ("a", "b"):
+        parts.append(Table.create(tmp_path / f"{name}.lt", encoder.info, previews=64))
+        index(parts[-1], scan([make_images(tmp_path / name)]), encoder)
+    group = TableGroup(parts)
+    ids = ["b.lt/red-0.png", "a.lt/blue-1.png", "c.lt/none", "a.lt/none.png"]
+    assert set(group.previewed(ids)) == set(ids[:2]) and group.preview(ids[0]) == parts[1].preview("red-0.png")
+    (tmp_path / "b" / "red-0.png").unlink()
+    hits = Retriever(group, encoder, BrightnessScorer()).search("red", k=24).ranking
+    shown = {hit.id: hit for hit in hits}
+    assert shown["b.lt/red-0.png"].p == pytest.approx(shown["a.lt/red-0.png"].p, abs=0.02)
+    assert (shown["b.lt/red-0.png"].explain or {}).get("image") == "preview"

@@ -86,7 +86,7 @@ def test_an_image_is_most_like_itself_and_what_follows_is_in_order(table: Table)
     (how,) = answer.manifest["middle_look"]
     assert (how["depth"], how["codec"], how["rarity"]["images"], how["rarity"]["stored"]) == (12, "int8", 12, True)
     assert answer.manifest["candidates"]["middle_look"] == {"matched": 12} and answer.manifest["maxsim"] == 12
-    assert answer.manifest["fusion"] == "coarse=0,maxsim=0.5,p=0.5" and answer.stats.seconds["maxsim"] > 0
+    assert answer.manifest["fusion"] == "coarse=0,maxsim=0.75,p=0.25" and answer.stats.seconds["maxsim"] > 0
 
 
 def test_without_it_nothing_is_said_of_it(table: Table) -> None:
@@ -292,3 +292,42 @@ def test_several_tables_are_matched_as_one(table: Table, tmp_path: Path) -> None
     )
     assert answer.manifest["candidates"]["middle_look"] == {"matched": 17}
     assert answer.hits[0].id.endswith("p004.png") and answer.hits[0].maxsim == pytest.approx(1, abs=0.01)
+
+
+def test_crops_are_a_token_set_of_their_own(table: Table) -> None:
+    before = dict(table.manifest.tokens[0])
+    report = add_tokens(table, ToyScorer(), "int8", crops=True)
+    assert report.encoded == 12 and dict(table.manifest.tokens[0]) == before
+    stage = retriever(table).middle
+    assert stage is not None
+    query = image_of(table, "p003.png")
+    answer = retriever(table).search(query, k=12)
+    (how,) = answer.manifest["middle_look"]
+    assert how["views"] == 5 and answer.hits[0].id == "p003.png"
+    assert [source.get("tokens_key") for source in answer.manifest["candidates_from"]] == [before["tokens_key"]]
+    matches = matches_of(stage, query, ["p003.png"])["p003.png"]
+    assert all(0 <= edge <= 1 for match in matches for edge in match.image)
+
+
+def test_a_corner_that_is_the_whole_query_is_found_in_its_crop(table: Table, tmp_path: Path) -> None:
+    """A query that is the corner of an image matches that image's crop exactly."""
+    add_tokens(table, ToyScorer(), "int8", crops=True)
+    whole = image_of(table, "p006.png").image
+    assert whole is not None
+    width, height = (round(0.6 * side) for side in whole.size)
+    query = Item("corner", image=whole.crop((0, 0, width, height)))
+    hit = retriever(table).search(query, k=12, rerank=False).hits[0]
+    assert hit.id == "p006.png" and hit.maxsim == pytest.approx(1, abs=0.01)
+
+
+def test_a_purge_leaves_no_codes_of_deleted_rows_in_a_sample(table: Table) -> None:
+    folder = Path(str(table.path)) / "codebooks"
+    assert len(list(folder.iterdir())) == 1
+    table.delete(["p001.png"])
+    table.compact(purge=True)
+    assert list(folder.iterdir()) == [] and "rarity" not in table.manifest.tokens[0]
+    add_tokens(table, ToyScorer(), "int8")
+    assert TokenMatcher(table, ToyScorer()).rarity.about["images"] == 11
+    table.add([row_of(Path(str(table.path)).parent / "pictures" / "p001.png", f"again{n}") for n in range(9)])
+    add_tokens(table, ToyScorer(), "int8")
+    assert len(list(folder.iterdir())) == 1, "the old sample is gone"

@@ -14,12 +14,19 @@ from looktwice.cli.groups import grouped
 from looktwice.cli.summary import summarise
 
 if TYPE_CHECKING:
+    from looktwice.experiment.demo import Demo
     from looktwice.search.mllm_reranker import MllmReranker
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
     app.command("demo", short_help="Index the bundled gallery, search it, measure both stages.")(demo)
+
+
+Words = Annotated[
+    bool,
+    typer.Option("--words", help="Also ask for names that the bundled models were trained on, in other drawings."),
+]
 
 
 @grouped
@@ -39,6 +46,7 @@ def demo(
         int, typer.Option(min=0, help="Candidates of the middle look; 0: none, and no stored tokens.")
     ] = 1000,
     shortlist: options.Shortlist = 50,
+    words: Words = False,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the gallery with a page to search it, instead of measuring.")
     ] = False,
@@ -65,6 +73,7 @@ def demo(
         "encoder": encoder,
         "shortlist": shortlist,
         "fusion": fusion,
+        "words": words,
         "maxsim": maxsim,
         **compute.placement,
     }
@@ -72,6 +81,17 @@ def demo(
         return _serve(folder, look, port, chosen)
     with progress("indexing the gallery", "images") as indexing, progress("looking twice", "queries") as searching:
         done = run_demo(folder, look, indexing=indexing, searching=searching, **chosen)
+    _show(done, json)
+    if done.unscored or done.indexed.failed:
+        note(
+            f"{plural(done.indexed.failed, 'image')} could not be indexed, and {done.unscored:,} pairs or queries "
+            f"got no score; list the reasons with: looktwice ledger {folder / 'gallery.lt'}"
+        )
+        raise typer.Exit(3)
+
+
+def _show(done: Demo, json: bool) -> None:
+    """Write the rows of both looks and the report's path."""
     summarise(done.manifest)
     if json:
         for row in done.rows:
@@ -83,12 +103,6 @@ def demo(
             list(map(_cells, done.rows)),
         )
         say(str(done.report))
-    if done.unscored or done.indexed.failed:
-        note(
-            f"{plural(done.indexed.failed, 'image')} could not be indexed, and {done.unscored:,} pairs or queries "
-            f"got no score; list the reasons with: looktwice ledger {folder / 'gallery.lt'}"
-        )
-        raise typer.Exit(3)
 
 
 def _serve(folder: Path, look: MllmReranker, port: int, chosen: Mapping[str, Any]) -> None:
@@ -102,7 +116,7 @@ def _serve(folder: Path, look: MllmReranker, port: int, chosen: Mapping[str, Any
     gallery = chosen["gallery"] or bundled_gallery()
     with progress("indexing the gallery", "images") as bar:
         loaded = load_encoder(chosen["encoder"], **placement)
-        _, indexed, maxsim = fill_gallery(folder, look, gallery, loaded, chosen["maxsim"], bar)
+        _, indexed, maxsim = fill_gallery(folder, look, [gallery / "images"], loaded, chosen["maxsim"], bar)
     note(f"{indexed.added:,} images added; press Ctrl-C to stop.")
     rules: dict[str, Any] = {name: chosen[name] for name in ("fusion", "shortlist")}
     own: dict[str, Any] = {"mllm": str(look.mllm), "prompt": look.prompt, "maxsim": maxsim, "port": port}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import typer
@@ -48,11 +49,9 @@ def kept_scores(given: Path | None, run: Path | None, many: bool = True) -> Iter
 
 def _remove_few(path: Path | None) -> None:
     """Remove the scores of a refused command, unless they are of more queries than one of each kind."""
-    from looktwice.score.cache import queries_in
-
     if path is None or not path.exists():
         return
-    if queries_in(path, _FEW + 1) <= _FEW:
+    if _queries_in(path, _FEW + 1) <= _FEW:
         _remove(path)
     else:
         note(f"The scores so far are kept in {path}")
@@ -63,3 +62,13 @@ def _remove(path: Path | None) -> None:
         return
     for suffix in _BESIDE:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _queries_in(path: Path, most: int) -> int:
+    """Return how many queries a cache holds scores of, counted up to `most`; 0 for a file that is no cache."""
+    try:
+        with closing(sqlite3.connect(path)) as db:
+            found = db.execute("SELECT count(*) FROM (SELECT DISTINCT query FROM scores LIMIT ?)", (most,))
+            return int(found.fetchone()[0])
+    except sqlite3.Error:
+        return 0

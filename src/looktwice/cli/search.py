@@ -19,6 +19,7 @@ from looktwice.cli.resume import kept_scores
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
+    from looktwice.search.mllm_reranker import MllmReranker
     from looktwice.search.retriever import Retriever
 
 
@@ -52,9 +53,11 @@ class SearchScope:
         ),
     ] = "off"
 
-    def all(self, first: Path) -> list[Path]:
-        """Return the paths of all tables."""
-        return [first, *(self.tables or ())]
+    def retriever(self, first: Path, look: MllmReranker | None, **settings: Any) -> Retriever:
+        """Open all tables for searching."""
+        from looktwice.search.retriever import Retriever
+
+        return Retriever([first, *(self.tables or ())], scorer=look, hubness=self.hubness, **settings)
 
     @property
     def folding(self) -> float | bool:
@@ -119,8 +122,6 @@ def search(
     _refuse_unused(ctx, no_rerank, bool(middle.maxsim), scope.distinct)
     if remote.is_address(path):
         return remote.search(ctx, path, question, output)
-    from looktwice.search.retriever import Retriever
-
     output.check()
     asked = question.file(urls.allowed)
     query = question.one() if asked is None else None
@@ -128,8 +129,7 @@ def search(
     with _cache(score_cache, output, asked is not None and not no_rerank) as cache:
         look = rerank.load(compute, cache=cache) if not no_rerank or middle.maxsim else None
         rules = {**middle.rules, **ranking.rules, **stopping.rules, **tokens.choice, **compute.placement}
-        rules |= {"shortlist": shortlist, "hubness": scope.hubness}
-        opened = Retriever(scope.all(path), scorer=look, urls=urls.allowed, **rules)
+        opened = scope.retriever(path, look, shortlist=shortlist, urls=urls.allowed, **rules)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
         _note_odds(opened, path, where, None if look is None else rerank.mllm)
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)

@@ -40,6 +40,9 @@ def add_tokens(
     mllm: options.Mllm = "tiny-vl",
     codec: options.TokenCodec = "pq8",
     preset: Preset = None,
+    crops: Annotated[
+        bool, typer.Option("--crops", help="Store those of four crops, too: five times the bytes, for --maxsim only.")
+    ] = False,
     limits: options.ImageLimits,
     codebook: Codebook = None,
     save_codebook: Annotated[Path | None, typer.Option(help="Write the codebook to a file, for other tables.")] = None,
@@ -62,7 +65,7 @@ def add_tokens(
     _check_codebook(save_codebook, codec)
     opened = Table.open(path)
     training: dict[str, Any] = {"codebook": codebook, "train_tokens": train_tokens, "seed": seed}
-    training |= {"max_failures": max_failures, "urls": urls.allowed}
+    training |= {"max_failures": max_failures, "urls": urls.allowed, "crops": crops}
     report = fill(opened, mllm, codec, limits, training, compute, quiet=json)
     if save_codebook is not None and report.codebook_sha256 is not None:
         write_whole(followed(save_codebook), opened.codebook(report.codebook_sha256))

@@ -58,6 +58,7 @@ class Plan:
     urls: Urls = "refused"
     maxsim: int = 0
     maxsim_codec: str = "auto"
+    crops: bool = False
     rerank: bool = True
 
     @property
@@ -86,8 +87,8 @@ def run_benchmark(
     """
     folder.mkdir(parents=True, exist_ok=True)
     opened, failed = _table(dataset, table, folder / "items.lt", plan, indexing)
-    if plan.maxsim and plan.look is not None and not opened.manifest.tokens:
-        store_tokens(opened, plan.look, plan.codec, indexing, plan.urls)
+    if plan.maxsim and plan.look is not None:
+        _store(opened, plan.look, plan, indexing)
     retriever = Retriever(
         opened,
         plan.encoder if not isinstance(plan.encoder, str) else None,
@@ -145,6 +146,14 @@ def _table(dataset: Dataset, given: Path | None, own: Path, plan: Plan, bar: Bar
     if table.index_is_due:
         table.build_index()
     return table, report.failed
+
+
+def _store(table: Table, look: MllmReranker, plan: Plan, bar: Bar) -> None:
+    """Store tokens if the table has none, and with `crops` those of crops, unless it is complete."""
+    if not table.manifest.tokens and plan.second:
+        store_tokens(table, look, plan.codec, bar, plan.urls)
+    if plan.crops or not table.manifest.tokens:
+        store_tokens(table, look, plan.maxsim_codec, bar, plan.urls, crops=plan.crops)
 
 
 def _known(dataset: Dataset, table: Table) -> set[str]:

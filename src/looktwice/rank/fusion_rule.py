@@ -14,7 +14,7 @@ from looktwice.types import Choice
 CHOICES = (
     Choice("0.5", "λ·coarse + (1−λ)·p with λ = 0.5; any λ from 0 to 1; auto without --maxsim", "cosines"),
     Choice("p-only", "p alone, ties by coarse score"),
-    Choice("coarse=0,maxsim=0.5,p=0.5", "three weights that add up to 1; auto with --maxsim", "a middle look"),
+    Choice("coarse=0,maxsim=0.75,p=0.25", "three weights that add up to 1; auto with --maxsim", "a middle look"),
     Choice("rrf", "reciprocal rank fusion, 1/(60 + rank) summed; rrf:C for another constant"),
 )
 RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher, SIGIR 2009

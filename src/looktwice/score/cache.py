@@ -7,12 +7,11 @@ call is one transaction: a killed process loses at most the call in flight and n
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,8 +20,9 @@ import numpy as np
 
 from looktwice.errors import Damaged, StoreError
 from looktwice.score.base import Scorer, ScorerWrapper
+from looktwice.score.fingerprint import fingerprint, unread
 from looktwice.score.readout import probability
-from looktwice.types import SCORED, Item, PairScores, VisualTokens
+from looktwice.types import SCORED, Item, PairScores
 
 if TYPE_CHECKING:
     from looktwice.score.prompting.prompt import Prompt
@@ -43,18 +43,6 @@ CREATE TABLE IF NOT EXISTS scores (
 ) WITHOUT ROWID;
 """
 CachedRow: TypeAlias = tuple[float, bytes, float | None, float | None, int]
-
-
-def queries_in(path: Path, most: int) -> int:
-    """Return how many queries a cache holds scores of, counted up to `most`; 0 for a file that is no cache."""
-    if not path.exists():
-        return 0
-    try:
-        with closing(sqlite3.connect(path)) as db:
-            found = db.execute("SELECT count(*) FROM (SELECT DISTINCT query FROM scores LIMIT ?)", (most,))
-            return int(found.fetchone()[0])
-    except sqlite3.Error:
-        return 0
 
 
 class ScoreCache:
@@ -252,42 +240,6 @@ class CachedScorer(ScorerWrapper):
         there = [key in known and status == "ok" for key, status in zip(keys, scores.status, strict=True)]
         status = tuple("bounded" if b else s for b, s in zip(there, scores.status, strict=True))
         return replace(scores, status=status, bounds=np.where(np.array(there)[:, None], bounds, np.nan))
-
-
-def fingerprint(item: Item, tokens_key: str = "") -> bytes:
-    """Return 32 bytes that identify what an item shows: an image as pixels or as tokens, its text, or both.
-
-    Pixels are identified by the `sha256` of their file. Tokens are identified by that and by `tokens_key`, which says
-    how they were made. If one of these is missing, the content itself is hashed. The hash of an image that is not shown
-    does not count.
-    """
-    if item.tokens is not None:
-        if tokens_key and item.sha256 is not None:
-            return unread(item.sha256, item.text, tokens_key)
-        return _digest("tokens", _of_tokens(item.tokens), item.text)
-    if item.image is not None and item.sha256 is None:
-        pixels = f"{item.image.mode} {item.image.size}".encode() + item.image.tobytes()
-        return _digest("pixels", hashlib.sha256(pixels).hexdigest(), item.text)
-    return unread(item.sha256 if item.image is not None else None, item.text)
-
-
-def unread(sha256: str | None, text: str | None, tokens_key: str = "") -> bytes:
-    """Return the `fingerprint` of an item; `sha256` None: without an image; `tokens_key` "": shown as pixels."""
-    if sha256 is None:
-        return _digest("words", text)
-    return _digest("stored", tokens_key, sha256, text) if tokens_key else _digest("file", sha256, text)
-
-
-def _digest(*parts: str | None) -> bytes:
-    return hashlib.sha256(json.dumps(parts).encode()).digest()
-
-
-def _of_tokens(tokens: VisualTokens) -> str:
-    digest = hashlib.sha256(repr(tokens.layout).encode())
-    for tensor in (tokens.features, tokens.levels):
-        if tensor is not None:
-            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.float().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _is_row(p: object, logits: object, *others: object) -> bool:

@@ -1,17 +1,19 @@
 """Tell which tokens of a query found what in a candidate, as boxes on both images.
 
-A box is (left, top, right, bottom) in shares of the image's sides. Only tokens of the view that shows the whole image
-have a place; tiles have none.
+A box is (left, top, right, bottom) in shares of the image's sides. If a model cuts images into tiles, only tokens of
+the view that shows the whole image have a place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from looktwice.errors import MediaError, ModelError
 from looktwice.search.middle_stage import MiddleStage
+from looktwice.token_index.crops import place_of
 from looktwice.types import Item
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def matches_of(stage: MiddleStage, query: Item, ids: Sequence[str], most: int = 
             cosines, grids = compared
             best, where = cosines.max(0)
             rows = zip(tokens.weights.tolist(), best.tolist(), where.tolist(), strict=True)
-            boxes = _boxes(tokens.grids), _boxes(grids)
+            boxes = _boxes(tokens.grids), _boxes(grids, matcher.views)
             every = [_match(boxes, n, place, weight, cosine) for n, (weight, cosine, place) in enumerate(rows)]
             known = [match for match in every if match is not None]
             found[id_] = sorted(known, key=lambda match: -match.weight * match.cosine)[:most]
@@ -70,11 +72,14 @@ def _match(
     return None if query is None or image is None else TokenMatch(query, image, weight, cosine)
 
 
-def _boxes(grids: Grids) -> list[Box | None]:
-    """Return the box of each token. With several views the last one, a thumbnail, shows the whole image."""
+def _boxes(grids: Grids, views: int = 1) -> list[Box | None]:
+    """Return the box of each token. Of the tiles of a view the last one, a thumbnail, shows all of it."""
     boxes: list[Box | None] = []
-    for number, (h, w) in enumerate(grids, start=1):
-        whole = number == len(grids)
-        cells = [(c / w, r / h, (c + 1) / w, (r + 1) / h) for r in range(h) for c in range(w)]
-        boxes += cells if whole else [None] * (h * w)
+    each = len(grids) // views
+    for number, (h, w) in enumerate(grids):
+        x, y, side = place_of(number // each) if views > 1 else (0.0, 0.0, 1.0)
+        for row, column in product(range(h), range(w)):
+            edges = column / w, row / h, (column + 1) / w, (row + 1) / h
+            left, top, right, bottom = (start + side * edge for start, edge in zip((x, y, x, y), edges, strict=True))
+            boxes.append((left, top, right, bottom) if number % each == each - 1 else None)
     return boxes

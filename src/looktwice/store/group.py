@@ -100,8 +100,7 @@ class TableGroup(TableReader):
 
     def lookup(self, ids: Iterable[str], columns: Sequence[str]) -> list[dict[str, Any]]:
         wanted = list(dict.fromkeys(["id", *columns]))
-        known = [id_ for id_ in ids if any(id_.startswith(f"{name}/") for name in self.tables)]
-        rows = self._each(known, lambda table, own: table.lookup(own, wanted), _prefixed)
+        rows = self._each(self._known(ids), lambda table, own: table.lookup(own, wanted), _prefixed)
         return [{name: row[name] for name in columns} for row in rows]
 
     def read_codes(self, ids: Sequence[str], tokens_key: str) -> list[TokenRow | None]:
@@ -116,6 +115,19 @@ class TableGroup(TableReader):
 
     def codebook(self, sha256: str) -> bytes:
         return next(iter(self.tables.values())).codebook(sha256)
+
+    def preview(self, item_id: str, sha256: str | None = None) -> bytes | None:
+        name, own = self.split(item_id)
+        return self.tables[name].preview(own, sha256)
+
+    def previewed(self, ids: Iterable[str]) -> dict[str, str]:
+        return dict(self._each(self._known(ids), lambda table, own: table.previewed(own).items(), _keyed))
+
+    def page(self, offset: int, limit: int, columns: Sequence[str] = ("id",)) -> NoReturn:
+        self._refuse()
+
+    def deleted(self, items: Iterable[tuple[str, str]]) -> NoReturn:
+        self._refuse()
 
     def find_images(self, hashes: Iterable[str]) -> NoReturn:
         self._refuse()
@@ -134,6 +146,10 @@ class TableGroup(TableReader):
 
     def _refuse(self) -> NoReturn:
         raise UsageError(f"This works on one table, not on {len(self.tables)} at once; take them one by one.")
+
+    def _known(self, ids: Iterable[str]) -> list[str]:
+        """Return those ids that name one of the tables."""
+        return [id_ for id_ in ids if any(id_.startswith(f"{name}/") for name in self.tables)]
 
     def _each(self, ids: Sequence[str], read: Any, name_rows: Any) -> list[Any]:
         """Read the ids of each table from it, and give the rows their names in the group."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from looktwice.types import Candidate, FloatArray
 
 MOST_BYTES = 2**28
-"""Largest matrix, with its ids: 110,000 items of 512 numbers."""
+"""Largest matrix, with its ids: 119,000 items of 512 numbers."""
 
 ID_BYTES = 200
 """What an id takes in memory, about: its text, its row and its entry in the look-up."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from looktwice.errors import Damaged, UsageError
@@ -74,6 +74,21 @@ def put_codebook(location: Location, data: bytes) -> str:
     with plain_errors(location, "writing a codebook"):
         location.write_whole(f"{CODEBOOKS}/{name}", data)
     return name
+
+
+def without_samples(location: Location, sets: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Delete the rarity samples of token sets, as they hold codes of rows that may be deleted; return the entries."""
+    with plain_errors(location, "deleting a sample"):
+        for entry in sets:
+            drop_sample(location, entry)
+    return tuple({name: value for name, value in entry.items() if name != "rarity"} for entry in sets)
+
+
+def drop_sample(location: Location, entry: Mapping[str, Any]) -> None:
+    """Delete the rarity sample that a token set's entry names."""
+    sha256 = str((entry.get("rarity") or {}).get("sha256", ""))
+    if _HASH.fullmatch(sha256):
+        location.delete(f"{CODEBOOKS}/{sha256}")
 
 
 def read_codebook(location: Location, sha256: str) -> bytes:

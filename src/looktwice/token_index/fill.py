@@ -21,7 +21,8 @@ from looktwice.errors import LooktwiceError, MediaError, TooManyFailures
 from looktwice.score import TokenMaker
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import LedgerEntry, TokenRow
-from looktwice.token_index.pictures import Encoded, Progress, encode_pictures, sample_tokens
+from looktwice.token_index.crops import CroppedTokens
+from looktwice.token_index.pictures import Encoded, Progress, encode_pictures, image_ref, sample_tokens
 from looktwice.token_index.rarity import refresh
 from looktwice.token_index.sets import TokenSet, demand_tokens, load_set, make_set, matching
 
@@ -63,9 +64,12 @@ def add_tokens(
     seed: int = 0,
     max_failures: int | None = None,
     urls: Urls = "refused",
+    crops: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> TokensReport:
     """Store compressed visual tokens for every image of `table` that has none of this model and codec yet.
+
+    With `crops` they are those of four crops and of the whole image: a token set of its own, for the middle look.
 
     A codec that needs a codebook takes, in this order: the file `codebook`; the codebook that this table started with;
     one trained on up to `train_tokens` tokens of a sample of the table's own images (drawn by `seed`). `urls` says
@@ -75,7 +79,8 @@ def add_tokens(
     codebook that does not fit the model, Locked, TooManyFailures once more than `max_failures` images have failed
     (rows written until then are kept).
     """
-    maker = demand_tokens(scorer)
+    maker: TokenMaker = demand_tokens(scorer)
+    maker = CroppedTokens(maker) if crops else maker
     codec = parse_codec(codec) if isinstance(codec, str) else codec
     codec.quantiser.row_bytes(maker.tokens_info().width, 2)  # refuses a width that does not divide, before any work
     with table.writer():
@@ -244,4 +249,4 @@ def _detail(error: LooktwiceError) -> str:
 def _entries(table: Table, batches: Iterator[list[str]], urls: Urls) -> Iterator[list[CandidateRef]]:
     for ids in batches:
         found = {row["id"]: row for row in table.lookup(ids, ["id", "uri", "sha256"])}
-        yield [CandidateRef(id_, found[id_]["uri"], found[id_]["sha256"], urls=urls) for id_ in ids if id_ in found]
+        yield [image_ref(table, found[id_], urls) for id_ in ids if id_ in found]

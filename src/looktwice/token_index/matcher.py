@@ -11,16 +11,17 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from looktwice.codecs import Codec, layout_from_json
+from looktwice.codecs import Codec, layout_from_json, parse_codec
 from looktwice.errors import MediaError, Mismatch, StoreError
 from looktwice.late_interaction import rarity, scores_of, unit_rows, weights_of
 from looktwice.late_interaction.agreement import AGREEMENT, Grids
 from looktwice.late_interaction.maxsim import POWER
 from looktwice.score import TokenMaker
+from looktwice.token_index.crops import SUFFIX, VIEWS, cropped
 from looktwice.token_index.matching import Opened, QueryTokens, best_matches, cosines_of, grids
 from looktwice.token_index.rarity import Rarity, rarity_of
-from looktwice.token_index.sets import TokenSet, open_set
-from looktwice.types import Item
+from looktwice.token_index.sets import TokenSet, matching, open_set
+from looktwice.types import Item, TokensInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,7 @@ class TokenScores:
 class TokenMatcher:
     """A matcher of images with the items of one token set. Raises what `open_set` raises.
 
+    Of whole images and crops, `codec` None takes the set with crops, if there is one.
     `power` is that of the rarities; the package `late_interaction` has the formula. `cache_bytes` limits the codes
     kept in memory.
     """
@@ -55,7 +57,7 @@ class TokenMatcher:
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.table, self.maker, self.power = table, maker, power
-        self.set: TokenSet = open_set(table, maker.tokens_info(), codec)
+        self.set: TokenSet = _opened_set(table, maker.tokens_info(), codec)
         self._cache = _Cache(cache_bytes)
         self._rarity: Rarity | None = None
         self._lock = Lock()
@@ -104,10 +106,21 @@ class TokenMatcher:
             return None
         return next(cosines_of(self.set.codec, query, [found]))[1][0], grids(self.set.codec.shown(found[1]))
 
+    @property
+    def views(self) -> int:
+        """Return how many views of each image the token set has."""
+        return VIEWS if self.set.entry["preprocessing"].endswith(SUFFIX) else 1
+
     def settings(self) -> dict[str, Any]:
         """Return the token set, the power and the sample for a run's manifest."""
         kept = {name: self.set.entry[name] for name in ("tokens_key", "codec", "codebook_sha256")}
-        return {**kept, "power": self.power, "agreement": AGREEMENT, "rarity": self.rarity.record()}
+        return {
+            **kept,
+            "views": self.views,
+            "power": self.power,
+            "agreement": AGREEMENT,
+            "rarity": self.rarity.record(),
+        }
 
     def _records(self, ids: Sequence[str]) -> tuple[dict[str, Opened | str], Counter[str]]:
         """Return the opened codes of each id, or "missing" or "damaged", and counts of all three."""
@@ -119,6 +132,13 @@ class TokenMatcher:
         records |= fresh
         counts = Counter(found if isinstance(found, str) else "matched" for found in records.values())
         return {id_: records[id_] for id_ in ids}, counts
+
+
+def _opened_set(table: TableReader, info: TokensInfo, codec: str | None) -> TokenSet:
+    """Open the set with crops if there is one (of this codec), else that of whole images."""
+    with_crops = cropped(info)
+    named = None if codec is None else str(parse_codec(codec))
+    return open_set(table, with_crops if matching(table, with_crops, named) else info, codec)
 
 
 def _opened(table: TableReader, kept: TokenSet, ids: Sequence[str]) -> Iterator[tuple[str, Opened | str]]:

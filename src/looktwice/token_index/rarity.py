@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from looktwice.checked import demand, read_json
 from looktwice.codecs import layout_from_json
 from looktwice.errors import Mismatch, StoreError
+from looktwice.store.tokens import drop_sample
 from looktwice.token_index.matching import Opened
 from looktwice.token_index.pictures import draw_pictures
 from looktwice.token_index.sets import TokenSet
@@ -79,6 +80,8 @@ def refresh(table: Table, kept: TokenSet) -> None:
         return
     table.put_codebook(data)
     table.note_tokens({**entry, "rarity": fresh})
+    if about is not None and about.get("sha256") != fresh["sha256"]:
+        drop_sample(table.location, entry)
 
 
 def is_stale(about: Mapping[str, Any], images: int) -> bool:

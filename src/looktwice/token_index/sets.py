@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from looktwice.codecs import Codec, codebook_from_bytes, parse_codec
 from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.score import Scorer, TokenMaker
+from looktwice.token_index.crops import SUFFIX
 from looktwice.types import TokensInfo
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def usable(table: TableReader, scorer: object) -> list[Mapping[str, Any]]:
     if maker is None:
         return []
     found = matching(table, info := maker.tokens_info())
-    if table.manifest.tokens and not found:
+    others = [entry for entry in table.manifest.tokens if not entry["preprocessing"].endswith(SUFFIX)]
+    if others and not found:
         log.warning("The second look reads images instead of stored tokens. %s", _no_set(table, info))
     return found
 

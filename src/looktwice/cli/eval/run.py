@@ -35,6 +35,9 @@ def run(
     no_rerank: options.NoRerank = False,
     rerank: options.Rerank,
     middle: options.Middle,
+    crops: Annotated[
+        bool, typer.Option("--crops", help="Store tokens of four crops of each image, too, for --maxsim.")
+    ] = False,
     fusion: options.Fusion = "auto",
     ties: options.Ties = "default",
     codec: options.Codec = "auto",
@@ -61,9 +64,8 @@ def run(
     from looktwice.rank import Ties
 
     compute.set_threads()
-    look = (
-        None if no_rerank and not middle.maxsim else rerank.load(compute)
-    )  # refuse a wrong setting before reading any file
+    # refuse a wrong setting before reading any file
+    look = None if no_rerank and not middle.maxsim else rerank.load(compute)
     rule = str(Ties.parse(ties))
     folder = benchmark.folder(name, into)
     opened = benchmark.open(name, folder, urls.allowed)
@@ -71,7 +73,7 @@ def run(
         look = load_rerank(rerank, compute, opened)
     encoder = _encoder(benchmark, compute)
     where = compute.placement
-    own: dict[str, Any] = {"maxsim": middle.maxsim or 0, "maxsim_codec": middle.maxsim_codec, "rerank": not no_rerank}
+    own: dict[str, Any] = {**middle.rules, "maxsim": middle.maxsim or 0, "crops": crops, "rerank": not no_rerank}
     plan = Plan(encoder, look, fusion, rule, shortlist, codec, tune_on, urls=urls.allowed, **own, **where)
     _run(opened, folder, plan, benchmark.table, json)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from looktwice.errors import LooktwiceError, UsageError
-from looktwice.score import cache
+from looktwice.score import fingerprint
 from looktwice.score.base import Scorer, ScorerWrapper
 from looktwice.score.local import batches, common
 from looktwice.score.local.batches import Pair
@@ -156,7 +156,7 @@ class ListwiseScorer(ScorerWrapper):
 
 def _content(item: Item) -> bytes:
     """Return what identifies an item, shown as pixels or tokens alike: a codec must not change the orders."""
-    return cache.unread(item.sha256, item.text) if item.sha256 is not None else cache.fingerprint(item)
+    return fingerprint.unread(item.sha256, item.text) if item.sha256 is not None else fingerprint.fingerprint(item)
 
 
 def _shows(item: Item, tokens: VisualTokens | LooktwiceError | None) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 
 from looktwice.errors import ServerError, UsageError
 from looktwice.score.base import Scorer
-from looktwice.score.cache import fingerprint
 from looktwice.score.config import ScorerConfig
+from looktwice.score.fingerprint import fingerprint
 from looktwice.score.local import common
 from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout import modes, probability

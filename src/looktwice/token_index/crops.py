@@ -1,0 +1,76 @@
+"""Make the tokens of overlapping crops of an image beside those of the whole image, for the middle look.
+
+A small thing fills more of a crop, so its tokens show more of it. Such a token set has five views of each image and
+serves the middle look only: an MLLM could not be shown it. A query is never cropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from looktwice.score import TokenMaker
+from looktwice.types import Item, TokensInfo, VisualTokens
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+SHARE = 0.6
+"""The sides of a crop, as a share of the image's: chosen on scenes that no reported figure uses."""
+SUFFIX = "+crops4"
+CORNERS = ((0.0, 0.0), (1 - SHARE, 0.0), (0.0, 1 - SHARE), (1 - SHARE, 1 - SHARE))
+VIEWS = len(CORNERS) + 1
+
+
+class CroppedTokens:
+    """A maker of the tokens of four corner crops and of the whole image, in this order. Levels are left out."""
+
+    def __init__(self, maker: TokenMaker) -> None:
+        self.whole = maker
+
+    def visual_tokens(self, items: Sequence[Item]) -> list[VisualTokens]:
+        """Return the tokens of all views of each image; raise if one cannot be used."""
+        views = [view for item in items for view in views_of(item)]
+        found = self.whole.visual_tokens(views)
+        return [_joined(found[start : start + VIEWS]) for start in range(0, len(found), VIEWS)]
+
+    def tokens_info(self) -> TokensInfo:
+        """Return the facts about these tokens: another preprocessing than the whole image's alone."""
+        return cropped(self.whole.tokens_info())
+
+    def placement(self) -> tuple[torch.device | str, torch.dtype | None]:
+        """Return the device and dtype of the model."""
+        return self.whole.placement()
+
+
+def cropped(info: TokensInfo) -> TokensInfo:
+    """Return the facts about the tokens of crops, from those about whole images."""
+    return replace(info, preprocessing=info.preprocessing + SUFFIX, levels=0)
+
+
+def views_of(item: Item) -> list[Item]:
+    """Return the four corner crops of an image, and the whole."""
+    if item.image is None:  # the maker has its own message for it
+        return [item] * VIEWS
+    crops = [replace(item, image=_crop(item.image, x, y), sha256=None) for x, y in CORNERS]
+    return [*crops, item]
+
+
+def place_of(view: int) -> tuple[float, float, float]:
+    """Return left, top and side of a view, as shares of the image's sides."""
+    return (*CORNERS[view], SHARE) if view < len(CORNERS) else (0.0, 0.0, 1.0)
+
+
+def _crop(image: Image, x: float, y: float) -> Image:
+    width, height = (max(1, round(SHARE * side)) for side in image.size)
+    left, top = round(x * image.width), round(y * image.height)
+    return image.crop((left, top, min(image.width, left + width), min(image.height, top + height)))
+
+
+def _joined(views: Sequence[VisualTokens]) -> VisualTokens:
+    import torch
+
+    layout = tuple(part for view in views for part in view.layout)
+    return VisualTokens(torch.cat([view.features for view in views]), None, layout)
