@@ -126,10 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if asked.size != "none":
             dataset = build(asked.data or Path(kept), SMALL if asked.size == "small" else FULL)
             sets.append((f"scenes ({asked.size})", *loaded(dataset), dataset.qrels))
-        print(
-            "data            queries        rule      success@1  mAP@20  mAP@50  Δ success@1 [95 %]"
-            "        Δ mAP@20 [95 %]"
-        )
+        print(f"{'data':15} {'queries':14} {'rule':8} {'  '.join(MEASURES)}  Δ success@1 [95 %]       Δ mAP@20 [95 %]")
         for name, ids, items, queries, qrels in sets:
             for row in rows(name, ids, vectors(encoder, items), queries, encoder, qrels):
                 found.append(row)

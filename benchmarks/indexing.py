@@ -6,7 +6,7 @@
 
 Makes JPEGs with grain from a seed, then indexes each number of them in a process of its own. `growth_mb` is the most
 memory (RSS) in use during the run above what it was with the encoder loaded and one small table indexed; it must not
-rise with the number of pictures. `--ways` compares with what people write themselves (`loops`). `--encoder none`
+rise with the number of pictures. `--ways` compares with what people write themselves (`_loops`). `--encoder none`
 takes mean colours, so that only our own part is measured. `items_cpu_s` counts processor time and holds on a machine
 that is busy. Prints a table and, as its last line, one JSON object {"rows", …}.
 """
@@ -32,8 +32,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import psutil
+from _loops import WAYS
 from _smoke import finish, parse
-from loops import WAYS
 from PIL import Image
 
 from looktwice.indexing import index

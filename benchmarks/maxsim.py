@@ -1,6 +1,7 @@
 """Speed of the middle look from codes in memory, on synthetic tokens.
 
     python benchmarks/maxsim.py                                            # tiny-vl's shape: 25 tokens of width 192
+    python benchmarks/maxsim.py --views 5                                  # the same with four crops
     python benchmarks/maxsim.py --width 3584 --side 16 --candidates 100    # Qwen2.5-VL's: 256 tokens of width 3,584
 
 Prints a table and, as its last line, one JSON object. `floor` is 2 · T · q · d operations per candidate, the products
@@ -34,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("  ".join(f"{name:>14}" for name in COLUMNS))
     for row in rows:
         print("  ".join(f"{row[name]:>14}" for name in COLUMNS))
-    shape = {name: getattr(args, name) for name in ("width", "side", "candidates", "device", "threads", "cpu_time")}
+    shape = {
+        name: getattr(args, name) for name in ("width", "side", "views", "candidates", "device", "threads", "cpu_time")
+    }
     finish("maxsim", args, {"rows": rows, **shape})
 
 
@@ -42,6 +45,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Speed of the middle look from codes in memory.")
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--side", type=int, default=5)
+    parser.add_argument("--views", type=int, default=1, help="grids of each candidate: 5 with crops")
     parser.add_argument("--candidates", type=int, default=1000)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -56,7 +60,7 @@ def measure(spec: str, args: argparse.Namespace) -> dict[str, Any]:
     codec, found = made(spec, args)
     torch.manual_seed(1)
     rows = unit_rows(torch.randn(args.side**2, args.width)).to(args.device)
-    query = QueryTokens(rows, grids(found[0][1]), torch.full((len(rows),), 1 / len(rows)).to(args.device))
+    query = QueryTokens(rows, grids(found[0][1])[:1], torch.full((len(rows),), 1 / len(rows)).to(args.device))
     clock = time.process_time if args.cpu_time else time.perf_counter
     seconds = []
     for _ in range(args.repeat + 1):  # the first fills caches
@@ -65,7 +69,7 @@ def measure(spec: str, args: argparse.Namespace) -> dict[str, Any]:
         scores_of(best_matches(codec, query, found), query.weights).tolist()
         seconds.append(clock() - begin)
     median = sorted(seconds[1:])[args.repeat // 2]
-    floor = 2 * args.side**4 * args.width
+    floor = 2 * args.views * args.side**4 * args.width
     return {
         "codec": spec,
         "bytes": int(found[0][0].codes[0].nbytes),
@@ -78,14 +82,16 @@ def measure(spec: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def made(spec: str, args: argparse.Namespace) -> tuple[Codec, list[Opened]]:
     torch.manual_seed(0)
-    layout = (Block("global", args.side, args.side),)
-    images = [VisualTokens(torch.randn(args.side**2, args.width), None, layout) for _ in range(FEW)]
+    layout = (Block("global", args.side, args.side),) * args.views
+    tokens = args.views * args.side**2
+    few = min(FEW, args.candidates)
+    images = [VisualTokens(torch.randn(tokens, args.width), None, layout) for _ in range(few)]
     codec = parse_codec(spec)
     if isinstance(codec.quantiser, PQ):
         sample = torch.cat([image.features for image in images])[None, :4096]
         codec = codec.with_codebook(train_codebook(codec.quantiser, sample))
     opened = [(codec.open(codec.encode(image), layout), layout) for image in images]
-    return codec, [opened[n % FEW] for n in range(args.candidates)]
+    return codec, [opened[n % few] for n in range(args.candidates)]
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ from indexing_helpers import Collection, made_fixture  # noqa: F401
 from PIL import Image
 
 from looktwice import Retriever
-from looktwice.errors import UsageError
+from looktwice.errors import StoreError, UsageError
 from looktwice.indexing import commit, encode_batches, index
 from looktwice.sources import scan
+from looktwice.sources.loader import ImageLoader, LoadError
 from looktwice.store import Table
 from looktwice.testing import BrightnessScorer
+from looktwice.token_index.pictures import image_ref
 
 
 def test_what_was_deleted_stays_away_until_it_is_restored(made: Collection) -> None:
@@ -147,3 +149,38 @@ def test_the_second_look_sees_the_preview_of_what_is_gone(tmp_path: Path) -> Non
     answer = Retriever(table, encoder, scorer).search(Image.new("RGB", (8, 8), "red"))
     assert {hit.id: hit.status for hit in answer.hits} == {"file": "missing", "memory": "ok"}
     assert answer.hits[0].id == "file" and answer.stats.unreadable["file"].reason == "missing"
+
+
+def test_tokens_of_what_lived_in_memory_come_from_its_preview(tmp_path: Path) -> None:
+    table = Table.open_or_create(tmp_path / "t.lt", ColourEncoder(), previews=64)
+    (tmp_path / "a.png").write_bytes(picture("red", (90, 60)))
+    table.upsert([{"id": "file", "image": tmp_path / "a.png"}, {"id": "memory", "image": picture("blue", (90, 60))}])
+    rows = {row["id"]: row for row in table.rows(["id", "uri", "sha256"])}
+    entries = [image_ref(table, rows[name], "refused") for name in ("file", "memory")]
+    (found,) = ImageLoader().load(entries)
+    assert [item.image.size for item in found] == [(90, 60), (64, 43)]
+    (tmp_path / "a.png").unlink()
+    (gone,) = ImageLoader().load(entries[:1])
+    assert isinstance(gone[0], LoadError), "tokens of a file wait for the file"
+
+
+def test_a_crash_between_preview_and_row_leaves_nothing_wrong(
+    made: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.table.note_previews(64)
+    made.save(a="red")
+    made.index()
+    made.save(a="blue", b="green")
+
+    def fail(self: Table, rows: object) -> None:
+        raise StoreError("the power went")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="the power went"):
+        patch.setattr(Table, "add", fail)
+        made.index()
+    table = Table.open(made.table.path)
+    assert table.preview("a.png") is None, "the new preview is of other bytes than the row's"
+    assert table.preview("b.png") is None and len(table) == 1
+    assert made.index().met == 2
+    assert np.asarray(shown(made.table.preview("a.png"))).mean((0, 1))[2] > 200
+    assert shown(made.table.preview("b.png")).size == (8, 8)

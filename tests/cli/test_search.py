@@ -168,7 +168,8 @@ def test_a_preview_stands_in_for_a_vanished_image_and_says_so(looktwice: Looktwi
     }  # fmt: skip
     assert "3 originals are not at hand; the second look saw their previews" in done.err
     assert not any("image" in hit["explain"] for hit in before.records)
-    assert Path("r.html").read_text().count("data:image/") >= 10
+    page = Path("r.html").read_text()
+    assert page.count("data:image/") >= 10 and page.count("(preview)") >= 3
 
 
 def test_many_queries_run_report_and_manifest(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:

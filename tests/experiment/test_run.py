@@ -190,6 +190,14 @@ def test_counts_of_two_processes_are_added_source_by_source():
     assert added(first, {}, first) == first and added({"second_look": None}, {}, {"second_look": None})
 
 
+def test_requests_to_servers_of_two_processes_are_added() -> None:
+    look = {"prompt": "object", "prompt_hash": "1", "mode": "p-label"}
+    first = {"second_look": [{**look, "requests": {"setting": None, "requests": 5, "cost": 0.5}}]}
+    second = {"second_look": [{**look, "requests": {"setting": None, "requests": 7, "cost": 0.25, "bounded": 2}}]}
+    (record,) = added(second, first, second)["second_look"]
+    assert record["requests"] == {"setting": None, "requests": 12, "cost": 0.75, "bounded": 2}
+
+
 def test_the_manifest_counts_all_queries(root, tmp_path):
     record = run(root, tmp_path, Histograms()).outcome.record
     lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]

@@ -334,6 +334,19 @@ def test_a_server_that_refuses_everything_stops_the_run(stub: Stub) -> None:
         one.score(QUERY, MANY)
 
 
+def test_candidates_that_cannot_be_sent_stop_nothing(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
+    import torch
+
+    from looktwice.types import Block, VisualTokens
+
+    stored = VisualTokens(torch.zeros(1, 4), None, (Block("global", 1, 1),))
+    unsent = [Item(f"t{i}", tokens=stored, sha256=f"t{i}") for i in range(20)]
+    with caplog.at_level(logging.WARNING):
+        scores = scorer(stub).score(QUERY, [*unsent, SOME[0]])
+    assert scores.status == ("failed",) * 20 + ("ok",)
+    assert "has no image to send" in caplog.text
+
+
 def test_no_server_is_told_at_once() -> None:
     begun = time.monotonic()
     with pytest.raises(ServerError, match=r"cannot be reached .*; start the server"):

@@ -21,10 +21,11 @@ import pytest
 from fakes import INSTALLED
 from serving import GALLERY, Running, running
 
-from looktwice import Client
+from looktwice import Client, Retriever
 from looktwice.errors import StoreError
 from looktwice.serve import Settings
 from looktwice.store import Table
+from looktwice.testing import BrightnessScorer
 
 Named = Callable[[str], str]
 
@@ -74,6 +75,19 @@ def test_an_item_comes_changes_and_goes(server: Running, image_of: Named, id_: s
     assert server.client.get(at(id_)).json()["metadata"] == {"price": 30}
     assert server.client.delete(at(id_)).json()["status"] == "deleted"
     assert server.client.get(at(id_)).status_code == server.client.delete(at(id_)).status_code == 404
+
+
+def test_what_came_by_http_has_a_preview_and_gets_a_second_look(server: Running, image_of: Named) -> None:
+    body = {"image": image_of("scene-060.jpg")}
+    assert server.client.put(at("seen"), json=body).status_code == 201
+    shown = server.client.get(f"{at('seen')}/preview?w=160")
+    assert shown.status_code == 200 and shown.headers["content-type"] == "image/webp"
+    table = server.service.tables.get("shop")
+    found = Retriever(table.path, table.encoder, BrightnessScorer()).search(
+        {"image": GALLERY / "images" / "scene-060.jpg"}, k=1
+    )
+    assert (found.hits[0].id, found.hits[0].status) == ("seen", "ok")
+    assert server.client.delete(at("seen")).status_code == 200
 
 
 def test_a_batch_writes_good_lines_and_names_bad_ones(server: Running, image_of: Named) -> None:

@@ -51,7 +51,16 @@ def _sources(a: _Record, b: _Record) -> _Record:
 
 def _looks(a: _Record, b: _Record) -> _Record:
     counted = isinstance(a.get("retrace"), Mapping) and isinstance(b.get("retrace"), Mapping)
-    return {**a, "retrace": _retraces(a["retrace"], b["retrace"])} if counted else a
+    out = {**a, "retrace": _retraces(a["retrace"], b["retrace"])} if counted else dict(a)
+    if isinstance(a.get("requests"), Mapping) and isinstance(b.get("requests"), Mapping):
+        out["requests"] = _requests(a["requests"], b["requests"])
+    return out
+
+
+def _requests(a: _Record, b: _Record) -> _Record:
+    """Add up what servers were asked."""
+    numbers = {key for key in (*a, *b) if isinstance(a.get(key, b.get(key)), int | float)}
+    return {**a, **b, **{key: (a.get(key) or 0) + (b.get(key) or 0) for key in numbers}}
 
 
 def _retraces(a: _Record, b: _Record) -> _Record:

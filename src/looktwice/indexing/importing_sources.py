@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from looktwice.types import FloatArray
 
 ROWS = 4096
-VectorBatch: TypeAlias = "tuple[FloatArray, list[dict[str, Any]]]"
+Vectors: TypeAlias = "tuple[FloatArray, list[dict[str, Any]]]"
 
 
-def batches_of(source: Path, vector: str | None, guesses: Sequence[str]) -> Iterator[VectorBatch]:
+def batches_of(source: Path, vector: str | None, guesses: Sequence[str]) -> Iterator[Vectors]:
     """Yield vectors [n, d] with their records. Raises UsageError for a source of no known kind."""
     if not source.exists():
         raise UsageError(f"{source} does not exist; check the spelling.")
@@ -39,7 +39,7 @@ def batches_of(source: Path, vector: str | None, guesses: Sequence[str]) -> Iter
     return _columns((batch for file in files for batch in _parquet(file)), vector, guesses)
 
 
-def _clip_retrieval(folder: Path) -> Iterator[VectorBatch]:
+def _clip_retrieval(folder: Path) -> Iterator[Vectors]:
     files = sorted(folder.glob("img_emb/*.npy"), key=lambda path: (len(path.name), path.name))
     for file in files:
         number = file.stem.rpartition("_")[2]
@@ -79,7 +79,7 @@ def _lance(folder: Path) -> Iterator[Any]:
         raise UsageError(f"{folder} cannot be read as a LanceDB table ({error}); check it.") from None
 
 
-def _columns(batches: Iterator[Any], vector: str | None, guesses: Sequence[str]) -> Iterator[VectorBatch]:
+def _columns(batches: Iterator[Any], vector: str | None, guesses: Sequence[str]) -> Iterator[Vectors]:
     for batch in batches:
         names = batch.schema.names
         if vector is not None and vector not in names:

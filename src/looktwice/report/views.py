@@ -14,8 +14,9 @@ class ResultView:
     """One candidate of one query, with its place in both orders.
 
     `before` is its rank in the shortlist and `after` in the answer, both from 1. `p` is None if the second look has no
-    score, and `note` then holds the reason. `thumbnail` is an encoded image as `images.thumbnail` returns it (JPEG,
-    PNG, WebP, GIF or AVIF). `relevant` is None without labels. `maxsim` is the middle look's score (None: none).
+    score, and `note` then holds the reason; with a score it is "preview" if the model saw one. `thumbnail` is an
+    encoded image as `images.thumbnail` returns it (JPEG, PNG, WebP, GIF or AVIF). `relevant` is None without labels.
+    `maxsim` is the middle look's score (None: none).
     """
 
     id: str
@@ -76,7 +77,7 @@ def paired(
             thumbnail=(thumbnails or {}).get(hit.id),
             text=(texts or {}).get(hit.id),
             relevant=None if relevant is None else hit.id in relevant,
-            note="" if hit.scored else str((hit.explain or {}).get("status", "not scored")),
+            note=str((hit.explain or {}).get("image", "")) if hit.scored else hit.status,
             maxsim=hit.maxsim,
         )
         for hit in hits

@@ -10,11 +10,15 @@ from typing import Any
 from looktwice.serve import problems
 from looktwice.serve.problems import Problem
 from looktwice.serve.tables import ServedTable
+from looktwice.store import previews
 
 LOCK_SECONDS = 20.0
 """How long a write waits for another process; then it is refused with 503."""
 
 TIDY_EVERY = 32
+PREVIEW_SIDE = 512
+"""Side of the image that a table keeps of one that came by HTTP: the model looks at it, as there is no file."""
+
 MOST_WAITING = 64
 
 
@@ -30,6 +34,8 @@ class Writer:
         """Insert or update items and return the library's report. Raises Problem, and like `Table.upsert`."""
         with self._turn(served):
             served.table.encoder = served.encoder
+            if not served.table.manifest.previews and any("image" in item for item in items):
+                previews.keep(served.table, PREVIEW_SIDE)
             report = served.table.upsert(items, wait=LOCK_SECONDS)
             self._tidy(served, len(items))
         return report

@@ -27,6 +27,12 @@ def previews_schema() -> Any:
     return pa.schema([*texts, pa.field("webp", pa.large_binary())])
 
 
+def keep(table: Any, side: int) -> None:
+    """Keep a preview of every item that is written to a `Table` from now on, of at most `side` pixels a side."""
+    with table.writer():
+        table._note(previews=side)
+
+
 def put(table: Any, rows: Sequence[PreviewRow]) -> None:
     """Write previews in one commit; they replace those of the same items."""
     import pyarrow as pa

@@ -22,7 +22,7 @@ from looktwice.score import TokenMaker
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import LedgerEntry, TokenRow
 from looktwice.token_index.crops import CroppedTokens
-from looktwice.token_index.pictures import Encoded, Progress, encode_pictures, sample_tokens
+from looktwice.token_index.pictures import Encoded, Progress, encode_pictures, image_ref, sample_tokens
 from looktwice.token_index.rarity import refresh
 from looktwice.token_index.sets import TokenSet, demand_tokens, load_set, make_set, matching
 
@@ -249,4 +249,4 @@ def _detail(error: LooktwiceError) -> str:
 def _entries(table: Table, batches: Iterator[list[str]], urls: Urls) -> Iterator[list[CandidateRef]]:
     for ids in batches:
         found = {row["id"]: row for row in table.lookup(ids, ["id", "uri", "sha256"])}
-        yield [CandidateRef(id_, found[id_]["uri"], found[id_]["sha256"], urls=urls) for id_ in ids if id_ in found]
+        yield [image_ref(table, found[id_], urls) for id_ in ids if id_ in found]

@@ -9,8 +9,9 @@ import hashlib
 import heapq
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from looktwice.codecs import Codec, layout_to_json
@@ -18,6 +19,7 @@ from looktwice.codecs.codebook import MOST_TOKENS
 from looktwice.errors import LooktwiceError, MediaError, ModelError, UsageError
 from looktwice.score import TokenMaker
 from looktwice.sources.loader import CandidateRef, ImageLoader, LoadError
+from looktwice.sources.uri import MEMORY
 from looktwice.types import Item, VisualTokens
 
 if TYPE_CHECKING:
@@ -103,7 +105,13 @@ def draw_pictures(
     known = set(leave_out)
     rows = (row for row in table.rows(["id", "uri", "sha256"], where="width > 0") if row["id"] not in known)
     drawn = heapq.nsmallest(count, rows, key=lot)
-    return [CandidateRef(row["id"], row["uri"], row["sha256"], urls=urls) for row in drawn]
+    return [image_ref(table, row, urls) for row in drawn]
+
+
+def image_ref(table: TableReader, row: Mapping[str, Any], urls: Urls) -> CandidateRef:
+    """Return the place of an item's image; of one that only lived in memory the table's preview is all there is."""
+    kept = partial(table.preview, row["id"], row["sha256"]) if row["uri"].startswith(MEMORY) else None
+    return CandidateRef(row["id"], row["uri"], row["sha256"], urls=urls, preview=kept)
 
 
 def sample_tokens(

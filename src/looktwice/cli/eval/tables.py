@@ -16,7 +16,7 @@ def tell(record: Mapping[str, Any]) -> None:
         if rows:
             table(head, [_cells(row, names) for row in rows], title=f"{title} · {rows[0]['queries']:,} queries")
     if "loss" in record:
-        _tell_loss(record["loss"], record["second_look"])
+        _tell_loss(record["loss"], record["second_look"], record["systems"][-1]["system"])
     if record["tuning"]:
         tuned = record["tuning"]
         say(
@@ -34,14 +34,14 @@ def _tell_confidence(found: Mapping[str, Mapping[str, float]]) -> None:
     table(["ranking", *(f">{name}" for name in names)], rows, title="first answers by confidence")
 
 
-def _tell_loss(loss: Mapping[str, float], second: Mapping[str, Any]) -> None:
+def _tell_loss(loss: Mapping[str, float], second: Mapping[str, Any], name: str) -> None:
     change = second["difference"]
     say(
         f"{loss['measure']}: best possible {number(loss['best_possible'])} · lost by the shortlist "
-        f"{number(loss['lost_by_the_shortlist'])} · lost by the second look {number(loss['lost_by_the_second_look'])}"
+        f"{number(loss['lost_by_the_shortlist'])} · lost by the {name} {number(loss['lost_by_the_second_look'])}"
     )
     say(
-        f"The second look changed it by {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}], p = "
+        f"The {name} changed it by {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}], p = "
         f"{second['p']:.4f}: {second['helped']:,} queries gained, {second['hurt']:,} lost, {second['same']:,} stayed."
     )
     if second["hurt_queries"]:

@@ -109,7 +109,7 @@ class Engine(Scorer):
             for index in which[start : start + BLOCK]:
                 groups.setdefault(len(self._sides(query, candidates[index])), []).append(index)
             for images, members in groups.items():
-                yield from self.batches(self._pairs(query, candidates, members, images), run)
+                yield from self.batches(self.pairs(query, candidates, members, images), run)
 
     @torch.no_grad()
     def visual_tokens(self, items: Sequence[Item]) -> list[VisualTokens]:
@@ -187,7 +187,8 @@ class Engine(Scorer):
             for part, result in memory.halving(lambda part: run(part, length, cache), [ready[i] for i in batch]):
                 yield [pair.index for pair in part], result
 
-    def _pairs(self, query: Item, candidates: Sequence[Item], members: Sequence[int], images: int) -> list[Pair]:
+    def pairs(self, query: Item, candidates: Sequence[Item], members: Sequence[int], images: int) -> list[Pair]:
+        """Return the usable candidates at `members`, which show `images` images each, as rows of tokens."""
         sides = self._sides(query, candidates[members[0]])
         seen: list[VisualTokens] = []
         if "query" in sides:

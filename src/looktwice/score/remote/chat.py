@@ -11,19 +11,18 @@ from looktwice.errors import ServerError
 from looktwice.score.base import TokenMaker
 from looktwice.score.config import ScorerConfig
 from looktwice.score.prompting import built_in
-from looktwice.score.prompting.prompt import Piece, Prompt
+from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.remote import labels as server_labels
 from looktwice.score.remote import limits, loop
 from looktwice.score.remote import probe as probing
-from looktwice.score.remote.chat_server import ROUTE, ProbedServer, chat_body, chat_content
-from looktwice.score.remote.dialect import Dialect, chosen, token_id
+from looktwice.score.remote.chat_server import ProbedServer, pair_request
+from looktwice.score.remote.dialect import chosen, token_id
 from looktwice.score.remote.endpoint import Endpoint
 from looktwice.score.remote.pool import EndpointPool, PairReply, PairRequest
 from looktwice.score.remote.reading import read
 from looktwice.score.remote.samples import showing, square
 from looktwice.score.remote.scorer import RemoteScorer, refuse_local_settings
 from looktwice.score.remote.spending import Spending
-from looktwice.score.remote.wording import clean
 from looktwice.types import Item, PairScores
 
 if TYPE_CHECKING:
@@ -108,9 +107,8 @@ class ChatScorer(RemoteScorer):
                 showing(square(64), self.prompt, "query"),
                 showing(square(side), self.prompt, "candidate"),
             )
-            pieces = self.prompt.lay_out(query, candidate, clean)
-            content = self.content(pieces, {"query": query, "candidate": candidate})
-            return self.body(known.facts.served.model, known.facts.dialect, ids, content)
+            model, dialect = known.facts.served.model, known.facts.dialect
+            return pair_request(self.config, model, dialect, ids, self.prompt, (query, candidate), self.images)[1]
 
         return body
 
@@ -118,24 +116,15 @@ class ChatScorer(RemoteScorer):
         """Yield one request per candidate; see RemoteScorer."""
         for index in fit:
 
-            def make(server: Endpoint, candidate: Item = candidates[index]) -> tuple[str, dict[str, Any]]:
+            def make(
+                server: Endpoint, pair: tuple[Item, Item] = (query, candidates[index])
+            ) -> tuple[str, dict[str, Any]]:
                 known = self.known[str(server.address)]
                 ids = probing.flat_ids(known.ids[self.prompt.hash])
-                pieces = self.prompt.lay_out(query, candidate, clean)
-                content = self.content(pieces, {"query": query, "candidate": candidate})
-                return ROUTE, self.body(known.facts.served.model, known.facts.dialect, ids, content)
+                model, dialect = known.facts.served.model, known.facts.dialect
+                return pair_request(self.config, model, dialect, ids, self.prompt, pair, self.images, self.sender)
 
             yield PairRequest((index,), route, make)
-
-    def content(self, pieces: Sequence[Piece], items: Mapping[str, Item]) -> list[dict[str, Any]]:
-        """Return a laid-out pair as the parts of a message, in the same order."""
-        return chat_content(pieces, items, self.images, self.config.remote.image_ids, self.sender)
-
-    def body(
-        self, model: str, dialect: Dialect, ids: Sequence[int], content: Sequence[Mapping[str, Any]]
-    ) -> dict[str, Any]:
-        """Return the body of a request."""
-        return chat_body(self.config, model, dialect, ids, content)
 
     def read(self, job: PairRequest, reply: PairReply) -> PairScores:
         """Return the score of one pair; see RemoteScorer."""

@@ -21,9 +21,12 @@ from looktwice.score.remote.wording import clean
 from looktwice.types import Item
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from looktwice.score.remote.tokens import TokenSender
 
 ROUTE = "/chat/completions"
+COMPLETIONS = "/completions"
 
 
 @dataclass
@@ -39,27 +42,55 @@ def chat_content(
     items: Mapping[str, Item],
     images: ImageEncoder,
     with_id: bool,
-    sender: TokenSender | None = None,
 ) -> list[dict[str, Any]]:
-    """Return pieces as the parts of a message; a `sender` shows images as visual tokens."""
-    content: list[dict[str, Any]] = []
-    for piece in pieces:
-        if piece.text is not None:
-            content.append({"type": "text", "text": piece.text})
-        elif sender is not None:
-            content += sender.parts(items[str(piece.side)])
-        else:
-            content.append(image_part(images.encode(items[str(piece.side)]), with_id))
-    return content
+    """Return pieces as the parts of a message."""
+    return [
+        {"type": "text", "text": piece.text}
+        if piece.text is not None
+        else image_part(images.encode(items[str(piece.side)]), with_id)
+        for piece in pieces
+    ]
 
 
 def chat_body(
     config: ScorerConfig, model: str, dialect: Dialect, ids: Sequence[int], content: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return the body of a chat request."""
-    salt = {"cache_salt": config.remote.cache_salt} if config.remote.cache_salt else {}
     messages = [{"role": "user", "content": list(content)}]
-    return {"model": model, "messages": messages, **dialect.fields(ids), **salt}
+    return {"model": model, "messages": messages, **dialect.fields(ids), **_salt(config)}
+
+
+def pair_request(
+    config: ScorerConfig,
+    model: str,
+    dialect: Dialect,
+    ids: Sequence[int],
+    prompt: Prompt,
+    pair: tuple[Item, Item],
+    images: ImageEncoder,
+    sender: TokenSender | None = None,
+) -> tuple[str, dict[str, Any]]:
+    """Return path and body of the request for one pair; a `sender` shows it as visual tokens."""
+    if sender is not None and not sender.grid:
+        return COMPLETIONS, line_body(config, model, dialect, ids, sender.line(*pair))
+    pieces, items = prompt.lay_out(*pair, clean), dict(zip(("query", "candidate"), pair, strict=True))
+    if sender is not None:
+        return ROUTE, chat_body(config, model, dialect, ids, sender.content(pieces, items))
+    content = chat_content(pieces, items, images, config.remote.image_ids)
+    return ROUTE, chat_body(config, model, dialect, ids, content)
+
+
+def line_body(config: ScorerConfig, model: str, dialect: Dialect, ids: Sequence[int], line: Tensor) -> dict[str, Any]:
+    """Return the body of a request that holds a whole prompt as embeddings."""
+    from looktwice.score.remote.tokens import saved
+
+    fields = {"max_tokens": 1, "temperature": dialect.temperature, "logprobs": 1}
+    named = {"logprob_token_ids": list(ids), "return_tokens_as_token_ids": True}
+    return {"model": model, "prompt_embeds": saved(line), **fields, **named, **_salt(config)}
+
+
+def _salt(config: ScorerConfig) -> dict[str, str]:
+    return {"cache_salt": config.remote.cache_salt} if config.remote.cache_salt else {}
 
 
 async def connect(server: Endpoint, prompt: Prompt, config: ScorerConfig) -> ProbedServer:
@@ -77,11 +108,13 @@ async def check_tokens(
 ) -> None:
     """Raise UsageError if a server does not answer for visual tokens as it does for the images that they come from."""
     ids, facts = known.ids[prompt.hash], known.facts
+    if not facts.dialect.named:
+        raise UsageError(f"{server.address.base} is no vLLM, which alone takes tokens; leave --tokens-from out.")
     body = _sample_bodies(facts.served.model, prompt, ids, config, sender)
     try:
         reply = await _sender(server)(body(facts.dialect, (0, 0)))
     except ServerError as error:
-        if error.status not in (400, 422):
+        if error.status not in (400, 404, 422):
             raise
         raise UsageError(
             f"{server.address.base} takes no visual tokens ({error}); start vLLM with {sender.switch}, or leave out "
@@ -116,8 +149,9 @@ def same_model(known: Sequence[ProbedServer]) -> None:
 
 
 def _sender(server: Endpoint) -> probing.Post:
-    async def post(body: Mapping[str, Any]) -> dict[str, Any]:
-        return await server.ask("POST", server.address.base + ROUTE, json.dumps(body).encode())
+    async def post(request: tuple[str, Mapping[str, Any]]) -> dict[str, Any]:
+        path, body = request
+        return await server.ask("POST", server.address.base + path, json.dumps(body).encode())
 
     return post
 
@@ -127,12 +161,9 @@ def _sample_bodies(
 ) -> probing.MakeBody:
     encoder = ImageEncoder(config.resolution)
 
-    def body(dialect: Dialect, pair: tuple[int, int]) -> Mapping[str, Any]:
-        query, candidate = sample_pair(prompt, pair)
-        items = {"query": query, "candidate": candidate}
-        pieces = prompt.lay_out(query, candidate, clean)
-        content = chat_content(pieces, items, encoder, config.remote.image_ids, sender)
-        return chat_body(config, model, dialect, probing.flat_ids(ids), content)
+    def body(dialect: Dialect, pair: tuple[int, int]) -> tuple[str, Mapping[str, Any]]:
+        flat = probing.flat_ids(ids)
+        return pair_request(config, model, dialect, flat, prompt, sample_pair(prompt, pair), encoder, sender)
 
     return body
 

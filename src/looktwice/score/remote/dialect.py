@@ -70,6 +70,9 @@ def top_entries(reply: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Return the tokens of the first position's list with their log-probabilities. Raises ServerError without one."""
     choice = only_choice(reply)
     found = choice.get("logprobs")
+    if isinstance(found, Mapping) and isinstance(found.get("top_logprobs"), list) and found["top_logprobs"]:
+        first = found["top_logprobs"][0]  # the form of completions
+        return [_entry({"token": k, "logprob": v}) for k, v in first.items()] if isinstance(first, Mapping) else []
     content = found.get("content") if isinstance(found, Mapping) else None
     first = content[0] if isinstance(content, list) and content else None
     entries = first.get("top_logprobs") if isinstance(first, Mapping) else None
@@ -90,6 +93,8 @@ def only_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
 def chosen(reply: Mapping[str, Any]) -> str:
     """Return the token that the server chose, as it names it; "" if it does not say."""
     found = only_choice(reply).get("logprobs")
+    if isinstance(found, Mapping) and isinstance(found.get("tokens"), list) and found["tokens"]:
+        return str(found["tokens"][0])
     content = found.get("content") if isinstance(found, Mapping) else None
     first = content[0] if isinstance(content, list) and content and isinstance(content[0], Mapping) else {}
     return str(first.get("token", ""))

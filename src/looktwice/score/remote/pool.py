@@ -16,7 +16,8 @@ from looktwice.score.remote import loop
 from looktwice.score.remote.endpoint import Endpoint
 
 RETURN_SECONDS = 2.0  # between two tries to reach a server that is away
-FAILURES = 16  # refused pairs in a row after which the next ones will not fare better
+FAILURES = {False: 16, True: 128}
+"""Refused pairs in a row after which the next ones will not fare better, before and after the first good answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class EndpointPool:
     _checked: dict[int, float] = field(default_factory=dict)
     _checking: dict[int, asyncio.Lock] = field(default_factory=dict)
     _failures: int = 0
+    _answered: bool = False
 
     def run(self, jobs: Iterable[PairRequest]) -> Iterator[tuple[PairRequest, PairReply | ServerError]]:
         """Yield jobs with their answers as they come; a pair that a server refuses has an error instead.
@@ -77,12 +79,13 @@ class EndpointPool:
         try:
             reply = await self.post(job)
         except ModelError as problem:
-            error = problem if isinstance(problem, ServerError) else ServerError(str(problem))
+            if not isinstance(problem, ServerError):
+                return ServerError(str(problem))
             self._failures += 1
-            if error.stops or self._failures >= FAILURES:
+            if problem.stops or self._failures >= FAILURES[self._answered]:
                 raise
-            return error
-        self._failures = 0
+            return problem
+        self._failures, self._answered = 0, True
         return reply
 
     async def post(self, job: PairRequest) -> PairReply:

@@ -25,8 +25,8 @@ SAME = 0.05
 CHANGED = 0.5  # nats: another model differs by more
 
 SamplePair: TypeAlias = tuple[int, int]  # of the two samples
-MakeBody: TypeAlias = Callable[[Dialect, SamplePair], Mapping[str, Any]]
-Post: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
+MakeBody: TypeAlias = Callable[[Dialect, SamplePair], tuple[str, Mapping[str, Any]]]  # path and body
+Post: TypeAlias = Callable[[tuple[str, Mapping[str, Any]]], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,39 +1,38 @@
 """Send stored visual tokens to vLLM in place of images.
 
-A local copy of the model makes tokens for images that have none. vLLM takes tokens as `prompt_embeds` where a model
-counts positions on one axis, and as `image_embeds` with a grid where it counts them on three (Qwen-VL). Both need a
-switch with which the server trusts its clients. Tensors are only ever sent: nothing a server sends is unpickled.
+A local copy of the model makes tokens for images that have none, and the embeddings of the text. Where a model counts
+positions on one axis, vLLM takes the whole prompt as `prompt_embeds`, so that no chat template stands in between. Where
+it counts them on three (Qwen-VL), it takes tokens as `image_embeds` with a grid. Both need a switch with which the
+server trusts its clients. Tensors are only ever sent: nothing that a server sends is unpickled.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from looktwice.errors import ModelError, UsageError
+from looktwice.score.local import batches
 from looktwice.score.local.engine import Engine
 from looktwice.score.local.families.idefics3 import Idefics3
 from looktwice.score.local.families.internvl import InternVL
 from looktwice.score.local.families.llava_onevision import LlavaOnevision
 from looktwice.score.local.families.qwen import Qwen35, QwenVL
-from looktwice.score.prompting import chat
 from looktwice.score.prompting.prompt import Piece, Prompt
-from looktwice.types import Block, Item, TextIds, TokensInfo, VisualTokens
+from looktwice.types import Block, Item, TokensInfo, VisualTokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ONE_AXIS = (Idefics3, InternVL, LlavaOnevision)
-_BEFORE, _AFTER = "⟦before⟧", "⟦after⟧"
 
 
 class TokenSender:
-    """Turns an item into message parts with its visual tokens. `engine` is a local scorer of the server's model.
+    """Turns pairs into tensors for vLLM. `engine` is a local scorer of the server's model.
 
     Raises UsageError for a family whose tokens vLLM does not take.
     """
@@ -50,12 +49,12 @@ class TokenSender:
 
     @property
     def kind(self) -> str:
-        """Return the kind of part that carries tokens."""
+        """Return the field of a request that carries tokens."""
         return "image_embeds" if self.grid else "prompt_embeds"
 
     @property
     def switch(self) -> str:
-        """Return the option with which vLLM takes such parts."""
+        """Return the option with which vLLM takes that field."""
         return "--enable-mm-embeds" if self.grid else "--enable-prompt-embeds"
 
     def settings(self) -> dict[str, str]:
@@ -64,7 +63,7 @@ class TokenSender:
         return {"tokens_from": f"{info.mllm}@{info.revision[:12]}", "sent_as": self.kind}
 
     def with_prompt(self, prompt: Prompt) -> TokenSender:
-        """Return a sender for a prompt that may show another number of images."""
+        """Return a sender for another prompt."""
         return TokenSender(self.engine.with_prompt(prompt))
 
     def visual_tokens(self, items: Sequence[Item]) -> list[VisualTokens]:
@@ -79,86 +78,49 @@ class TokenSender:
         """Return where tokens are decoded; see TokenMaker. They leave for the server, so: the CPU."""
         return "cpu", self.engine.placement()[1]
 
-    def parts(self, item: Item) -> list[dict[str, Any]]:
-        """Return the parts of a message that show an item's image. Raises ModelError for tokens with gaps."""
+    @torch.no_grad()
+    def line(self, query: Item, candidate: Item) -> Tensor:
+        """Return the embeddings [T, d] of a pair's whole prompt.
+
+        Raises UsageError for tokens with gaps, ModelError for a pair that the model cannot be shown.
+        """
+        pieces = self.engine.prompt.lay_out(query, candidate)
+        ready = self.engine.pairs(query, [candidate], [0], sum(piece.text is None for piece in pieces))
+        if not ready:
+            raise ModelError(f"{self.engine.mllm.name} cannot be shown {candidate.id!r} with this query; leave it out.")
+        (pair,) = ready
+        if not torch.equal(pair.row.positions[0], torch.arange(len(pair.row.ids))):
+            raise _gaps()
+        return batches.collate(self.engine.mllm.model, self.engine.family, [pair], 0).embeds[0]
+
+    def content(self, pieces: Sequence[Piece], items: Mapping[str, Item]) -> list[dict[str, Any]]:
+        """Return a laid-out pair as the parts of a message, with tokens and their grids."""
+        return [
+            {"type": "text", "text": piece.text} if piece.text is not None else self._with_grid(items[str(piece.side)])
+            for piece in pieces
+        ]
+
+    def _with_grid(self, item: Item) -> dict[str, Any]:
+        """Return an image's tokens with their grid in patches; DeepStack levels follow the features in every row."""
         tokens = item.tokens if item.tokens is not None else self.visual_tokens([item])[0]
-        blocks = [part for part in tokens.layout if isinstance(part, Block)]
-        if any(block.stride != 1 or block.grid is not None for block in blocks):
-            raise UsageError(
-                "Pooled tokens leave positions empty, which vLLM cannot do; use a codec without pool, such as pq8."
-            )
-        return [self._with_grid(tokens, blocks)] if self.grid else self._in_line(tokens)
-
-    def _in_line(self, tokens: VisualTokens) -> list[dict[str, Any]]:
-        before, after = self._around
-        parts: list[dict[str, Any]] = [_text(before)]
-        pending: list[Tensor] = []
-        at = 0
-        for part in tokens.layout:
-            if isinstance(part, TextIds):
-                parts += [*_embeds(pending), _text(self._spelled(part.ids))]
-                pending = []
-            elif isinstance(part, Block):
-                rows = tokens.features[at : at + part.h * part.w]
-                at += part.h * part.w
-                pending.append(self._with_newlines(rows, part))
-            else:
-                pending.append(self._newline(rows=1))
-        return [part for part in (*parts, *_embeds(pending), _text(after)) if part.get("text") != ""]
-
-    def _with_newlines(self, rows: Tensor, block: Block) -> Tensor:
-        if not block.newlines:
-            return rows
-        grid = rows.reshape(block.h, block.w, -1)
-        return torch.cat([grid, self._newline(block.h)[:, None].to(grid)], dim=1).flatten(0, 1)
-
-    def _newline(self, rows: int) -> Tensor:
-        vector = self.engine.family.newline()
-        assert vector is not None
-        return vector.detach().cpu().expand(rows, -1)
-
-    def _with_grid(self, tokens: VisualTokens, blocks: Sequence[Block]) -> dict[str, Any]:
-        """Return the tokens with their grid in patches; DeepStack levels follow the features in every row."""
-        (block,) = blocks
+        (block,) = (part for part in tokens.layout if isinstance(part, Block))
+        if block.stride != 1 or block.grid is not None:
+            raise _gaps()
         merge = int(self.engine.mllm.model.config.vision_config.spatial_merge_size)
         rows = [tokens.features, *(tokens.levels if tokens.levels is not None else ())]
         grid = torch.tensor([[1, block.h * merge, block.w * merge]])
-        data = {"image_embeds": _saved(torch.cat(rows, dim=-1)), "image_grid_thw": _saved(grid)}
+        data = {"image_embeds": saved(torch.cat(rows, dim=-1)), "image_grid_thw": saved(grid)}
         return {"type": "image_embeds", "image_embeds": data}
 
-    def _spelled(self, ids: Sequence[int]) -> str:
-        """Return text that the tokenizer reads as these ids."""
-        tokenizer = self.engine.mllm.processor.tokenizer
-        text = str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
-        if list(tokenizer.encode(text, add_special_tokens=False)) != list(ids):
-            raise ModelError(f"The markers between {self.engine.mllm.name}'s tokens cannot be written; send images.")
-        return text
 
-    @cached_property
-    def _around(self) -> tuple[str, str]:
-        """Return what the chat template writes before and after the placeholder of an image."""
-        processor, family = self.engine.mllm.processor, self.engine.family
-        pieces = [Piece(None, _BEFORE), Piece("query", None), Piece(None, _AFTER)]
-        text = family.rewrite(chat.render(processor, pieces))
-        inner = text.partition(_BEFORE)[2].partition(_AFTER)[0]
-        before, found, after = inner.partition(processor.image_token)
-        if not found:
-            raise UsageError(
-                f"The chat template of {self.engine.mllm.name} moves images away from their place in the text, so "
-                "tokens cannot take it; leave --tokens-from out and send images."
-            )
-        return before, after
-
-
-def _text(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
-
-
-def _embeds(rows: Sequence[Tensor]) -> list[dict[str, Any]]:
-    return [{"type": "prompt_embeds", "data": _saved(torch.cat(list(rows)))}] if rows else []
-
-
-def _saved(tensor: Tensor) -> str:
+def saved(tensor: Tensor) -> str:
+    """Return a tensor as text, in the form that vLLM reads."""
     buffer = io.BytesIO()
     torch.save(tensor.detach().cpu().contiguous().clone(), buffer)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _gaps() -> UsageError:
+    return UsageError(
+        "Pooled tokens leave positions empty, which vLLM cannot do; use a codec without pool, such as pq8."
+    )

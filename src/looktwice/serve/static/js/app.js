@@ -139,8 +139,12 @@ class App {
     this.order = browsing ? browse.hits() : answer?.order(state.weight) ?? [];
     this.#rescale();
     const shown = state.least > 0 && !browsing ? this.order.filter((hit) => hit.p !== null && hit.p >= state.least) : this.order;
-    this.grid.foot = browsing ? 26 : 58;
-    this.grid.set(shown, { move, total: browsing ? browse.total : shown.length });
+    const waiting = !browsing && answer?.state === "waiting";
+    this.grid.root.classList.toggle("stale", waiting);
+    if (!waiting) { // what is shown stays until there is something to show in its place
+      this.grid.foot = browsing ? 26 : 58;
+      this.grid.set(shown, { move, total: browsing ? browse.total : shown.length });
+    }
     this.stages.show(browsing ? null : answer, this.order, { onlyFirst: !this.about.mllm || !state.depth });
     this.summary.show({ state, answer, browsing, order: this.order, shown, total: browse.total });
     this.#showHit(shown);
@@ -232,6 +236,7 @@ class App {
     if (name === "first") this.draw({ move: true });
     else if (name === "scores") {
       this.grid.refresh(data.scores.map(({ id }) => answer.hits.get(id)));
+      this.stages.tell(answer, this.order);
       this.#moveSoon(CALM);
     } else this.#moveSoon(0);
     if (name === "first" || name === "over") announce(spokenStage(answer));

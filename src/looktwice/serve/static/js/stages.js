@@ -20,12 +20,19 @@ export class Stages {
   show(answer, order, { onlyFirst = false } = {}) {
     this.root.hidden = !answer;
     if (!answer) return;
+    this.onlyFirst = onlyFirst;
+    this.tell(answer, order);
+    if (answer.state !== "waiting") this.#weave(onlyFirst ? [] : order);
+  }
+
+  /** Say how far each stage is. */
+  tell(answer, order) {
+    const { onlyFirst } = this;
     this.rail.replaceChildren(...[
       first(answer), answer.stages.middle && middle(answer), !onlyFirst && second(answer, order),
     ].filter(Boolean));
     const running = answer.state === "waiting" || answer.state === "looking";
     if (running) this.rail.lastElementChild.append(this.stopper);
-    this.#weave(order);
   }
 
   /** Draw the thread of one hit stronger. */
@@ -34,7 +41,8 @@ export class Stages {
   }
 
   #weave(order) {
-    const reach = Math.min(THREADS, Math.max(...order.filter((hit) => hit.p !== null).map((hit) => hit.coarse_rank), 0) || 0);
+    const looked = order.filter((hit) => hit.p !== null || hit.pending).map((hit) => hit.coarse_rank);
+    const reach = Math.min(THREADS, looked.reduce((a, b) => Math.max(a, b), 0));
     const shown = order.filter((hit) => hit.coarse_rank <= reach && reach > 1);
     this.figure.hidden = reach < 2;
     const x = (rank) => Math.min(100, ((rank - 0.5) / reach) * 100);

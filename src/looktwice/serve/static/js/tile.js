@@ -76,7 +76,7 @@ class Tile {
   }
 
   #numbers(hit, scale, browsing) {
-    if (browsing) return;
+    if (browsing || hit.coarse === undefined) return; // an item that nobody asked for, or one that waits to be replaced
     const moved = movement(hit);
     this.rank.textContent = hit.rank;
     this.move.textContent = moved.shown;

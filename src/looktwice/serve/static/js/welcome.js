@@ -3,8 +3,8 @@ import { copy, h, icon } from "./dom.js";
 
 const STEPS = [
   ["Try it with the bundled drawings", "looktwice demo --serve"],
-  ["Index a folder of photos", "looktwice index album.lt ~/Pictures --encoder siglip2-b"],
-  ["Serve it, with a model for the second look", "looktwice serve album.lt --mllm qwen3-vl-2b"],
+  ["Index a folder of photos", "looktwice index album.lt ~/Pictures --preset laptop"],
+  ["Serve it, with a model for the second look", "looktwice serve album.lt --mllm smolvlm-256m"],
 ];
 
 /** Return the start page of a server without tables. */
