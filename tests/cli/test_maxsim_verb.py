@@ -1,0 +1,112 @@
+"""The middle look on the command line, with the bundled models: searched with, probed, evaluated, refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from looktwice.cli.main import app
+from looktwice.experiment.demo import bundled_gallery
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve scenes of the gallery with their visual tokens, and a query."""
+    folder = tmp_path_factory.mktemp("maxsim")
+    (folder / "scenes").mkdir()
+    for path in sorted((bundled_gallery() / "images").glob("*.jpg"))[:12]:
+        shutil.copy(path, folder / "scenes" / path.name)
+    shutil.copy(bundled_gallery() / "queries" / "p00.jpg", folder / "query.jpg")
+    asked = {"id": "q", "image": str(folder / "query.jpg")}
+    (folder / "q.jsonl").write_text(json.dumps(asked) + "\n")
+    code, _, err = run("index", folder / "t.lt", folder / "scenes", "--mllm", "tiny-vl", "--codec", "int8", "--json")
+    assert code == 0, err
+    return folder
+
+
+def test_search_shows_the_third_score_and_what_matched(place: Path, tmp_path: Path) -> None:
+    asked = ("search", place / "t.lt", place / "query.jpg", "--maxsim", "12", "--shortlist", "3", "-k", "5")
+    code, out, err = run(*asked, "--json", "--explain", "--report", tmp_path / "r.html")
+    assert code == 0, err
+    hits = [json.loads(line) for line in out.splitlines()]
+    assert all(isinstance(hit["maxsim"], float) for hit in hits) and len(hits[0]["explain"]["matches"]) == 6
+    assert [hit["scored"] for hit in hits] == [True] * 3 + [False] * 2 and "12 matched" in err
+    page = (tmp_path / "r.html").read_text()
+    assert "What matched what" in page and ">maxsim<" in page
+    code, out, _ = run(*asked, "--explain")
+    assert out.split("\n", 1)[0].split() == ["#", "id", "score", "coarse", "maxsim", "p", "moved"]
+    assert "its heaviest tokens" in out
+
+
+def test_it_runs_without_a_second_look(place: Path) -> None:
+    code, out, err = run("search", place / "t.lt", place / "query.jpg", "--maxsim", "12", "--no-rerank", "--json")
+    assert code == 0, err
+    assert all(hit["p"] is None and hit["score"] == hit["maxsim"] for hit in map(json.loads, out.splitlines()))
+
+
+def test_rerank_takes_a_shortlist_of_another_system(place: Path, tmp_path: Path) -> None:
+    names = [path.name for path in sorted((place / "scenes").iterdir())]
+    lines = [f"q Q0 {name} {rank} {1 - rank / 50} other" for rank, name in enumerate(names, 1)]
+    (tmp_path / "in.trec").write_text("\n".join(lines) + "\n")
+    shared = (tmp_path / "in.trec", place / "t.lt", "--queries", place / "q.jsonl", "--shortlist", "2", "--json")
+    code, out, err = run("rerank", *shared, "--maxsim", "12")
+    assert code == 0, err
+    found = [json.loads(line) for line in out.splitlines()]
+    assert sum(hit["scored"] for hit in found) == 2 and all("maxsim" in hit for hit in found)
+    refused = (tmp_path / "in.trec", place / "scenes", "--queries", place / "q.jsonl", "--maxsim", "12")
+    code, _, err = run("rerank", *refused)
+    assert code == 2 and "--maxsim has no effect with a folder" in err
+
+
+def test_a_probe_is_kept_with_the_table(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "t.lt", tmp_path / "t.lt")
+    code, out, _ = run("maxsim", tmp_path / "t.lt", "--json")
+    assert code == 0 and json.loads(out) == {
+        "mllm": "tiny-vl", "codec": "int8", "sample": 12, "verdict": "not probed",
+    }  # fmt: skip
+    code, out, err = run("maxsim", tmp_path / "t.lt", "--probe", "--keep", "--queries", "3", "--depth", "6", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["queries"] == 3 and found["pairs"] == 18 and found["verdict"] in ("helps", "hurts", "unclear")
+    code, out, _ = run("maxsim", tmp_path / "t.lt", "--json")
+    assert json.loads(out)["verdict"] == found["verdict"]
+    code, _, err = run("maxsim", tmp_path / "t.lt", "--keep")
+    assert code == 2 and "add --probe" in err
+
+
+def test_eval_has_it_as_a_system(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "t.lt", tmp_path / "t.lt")
+    names = sorted(path.name for path in (place / "scenes").iterdir())
+    (tmp_path / "qrels").write_text(f"q 0 {names[3]} 1\n")
+    labels = ("--queries", place / "q.jsonl", "--qrels", tmp_path / "qrels", "--shortlist", "4")
+    asked = ("eval", "run", "table", "--table", tmp_path / "t.lt", *labels, "--maxsim", "12", "--crops", "--json")
+    code, out, err = run(*asked, "--out", tmp_path / "both")
+    assert code == 0, err
+    record = json.loads(out)
+    assert [row["system"] for row in record["systems"]] == ["shortlist", "middle look", "second look"]
+    assert "coarse=0,maxsim=0.75,p=0.25" in {row["fusion"] for row in record["systems"]}
+    assert any("maxsim=" in str(row["fusion"]) for row in record["sweep"])
+    code, out, err = run(*asked, "--no-rerank", "--out", tmp_path / "middle")
+    assert code == 0, err
+    assert [row["system"] for row in json.loads(out)["systems"]] == ["shortlist", "middle look"]
+    again = run(*asked, "--out", tmp_path / "both")
+    assert again[0] == 0 and json.loads(again[1])["systems"][1] == record["systems"][1], "from stored answers"
+
+
+def test_a_table_without_tokens_is_refused(place: Path, tmp_path: Path) -> None:
+    assert run("index", tmp_path / "t.lt", place / "scenes")[0] == 0
+    code, _, err = run("search", tmp_path / "t.lt", place / "query.jpg", "--maxsim", "12")
+    assert code == 2 and "run looktwice add-tokens" in err
+    code, _, err = run("search", place / "t.lt", place / "query.jpg", "--fusion", "coarse=0.5,maxsim=0.5")
+    assert code == 2 and "add --maxsim" in err
