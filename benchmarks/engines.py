@@ -18,7 +18,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -173,7 +173,10 @@ def bodies_of(asked: Requests, server: str | None) -> Iterator[bytes]:
 def one_by_one(url: str, bodies: Sequence[bytes]) -> None:
     with httpx.Client(**PLAIN) as client:
         for body in bodies:
-            client.post(f"{url}/chat/completions", content=body).raise_for_status()
+            for _ in range(3):
+                with suppress(httpx.TransportError):
+                    client.post(f"{url}/chat/completions", content=body).raise_for_status()
+                    break
 
 
 async def at_once(url: str, bodies: Sequence[bytes], concurrency: int) -> None:
@@ -182,7 +185,10 @@ async def at_once(url: str, bodies: Sequence[bytes], concurrency: int) -> None:
 
         async def work() -> None:
             for body in left:
-                (await client.post(f"{url}/chat/completions", content=body)).raise_for_status()
+                for _ in range(3):  # a server may close a kept connection just when it is used
+                    with suppress(httpx.TransportError):
+                        (await client.post(f"{url}/chat/completions", content=body)).raise_for_status()
+                        break
 
         await asyncio.gather(*(work() for _ in range(concurrency)))
 

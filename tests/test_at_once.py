@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from looktwice.search.at_once import in_order
+from looktwice.search.at_once import Crowd, in_order
 
 
 def test_results_keep_their_order_and_no_more_than_asked_are_under_way() -> None:
@@ -41,3 +41,21 @@ def test_an_error_comes_where_its_result_would_have() -> None:
     assert [next(found), next(found)] == [5, 10]
     with pytest.raises(ZeroDivisionError):
         next(found)
+
+
+def test_seconds_that_several_spend_together_add_up_to_the_time_that_passed() -> None:
+    crowd, spent = Crowd(), []
+    barrier = threading.Barrier(3)
+
+    def work(_: int) -> None:
+        before = crowd.enter()
+        barrier.wait()
+        begin = time.perf_counter()
+        time.sleep(0.05)
+        passed = time.perf_counter() - begin
+        barrier.wait()
+        spent.append(passed / ((before + crowd.leave()) / 2))
+
+    list(in_order(work, range(3), 3))
+    assert 0.05 <= sum(spent) < 0.15
+    assert crowd.enter() == 1

@@ -14,7 +14,7 @@ from indexing_helpers import Collection, made_fixture  # noqa: F401
 from PIL import Image
 
 from looktwice import Retriever
-from looktwice.errors import UsageError
+from looktwice.errors import StoreError, UsageError
 from looktwice.indexing import commit, encode_batches, index
 from looktwice.sources import scan
 from looktwice.sources.loader import ImageLoader, LoadError
@@ -162,3 +162,25 @@ def test_tokens_of_what_lived_in_memory_come_from_its_preview(tmp_path: Path) ->
     (tmp_path / "a.png").unlink()
     (gone,) = ImageLoader().load(entries[:1])
     assert isinstance(gone[0], LoadError), "tokens of a file wait for the file"
+
+
+def test_a_crash_between_preview_and_row_leaves_nothing_wrong(
+    made: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.table.note_previews(64)
+    made.save(a="red")
+    made.index()
+    made.save(a="blue", b="green")
+
+    def fail(self: Table, rows: object) -> None:
+        raise StoreError("the power went")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="the power went"):
+        patch.setattr(Table, "add", fail)
+        made.index()
+    table = Table.open(made.table.path)
+    assert table.preview("a.png") is None, "the new preview is of other bytes than the row's"
+    assert table.preview("b.png") is None and len(table) == 1
+    assert made.index().met == 2
+    assert np.asarray(shown(made.table.preview("a.png"))).mean((0, 1))[2] > 200
+    assert shown(made.table.preview("b.png")).size == (8, 8)

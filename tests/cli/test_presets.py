@@ -139,7 +139,7 @@ def test_a_slow_second_look_names_its_remedies(capsys: pytest.CaptureFixture[str
     advise(manifest(SLOW * 2, tokens=False))
     told = capsys.readouterr().err
     assert "took 10.0 s a query" in told and "add-tokens TABLE --mllm qwen3-vl-4b" in told
-    assert "a smaller --shortlist than 100" in told and "a server" in told
+    assert "a smaller --shortlist than 100" in told and "--mllm http://" in told
     advise(manifest(SLOW * 2, tokens=True, shortlist=5))
     told = capsys.readouterr().err
     assert "add-tokens" not in told and "--shortlist" not in told and "a server" in told

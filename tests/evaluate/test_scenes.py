@@ -155,3 +155,35 @@ def test_scenes_differ(built):
 def test_missing_cutouts_are_said(tmp_path: Path):
     with pytest.raises(UsageError, match="install looktwice again"):
         Cutouts(tmp_path)
+
+
+def test_another_artists_drawing_is_relevant_and_the_querys_own_is_junk():
+    mine, theirs, kin = (Cutout(name, "g", label) for name, label in (("a", "cat"), ("b", "cat"), ("c", "dog")))
+    sight = {"scale": 0.5, "visible": 1.0}
+    shown = {
+        "own": [{"id": "a", **sight}],
+        "theirs": [{"id": "b", **sight}],
+        "both": [{"id": "a", **sight}, {"id": "b", **sight}],
+        "hidden": [{"id": "b", "scale": 0.5, "visible": VISIBLE - 0.01}],
+        "kin": [{"id": "c", **sight}],
+        "kin and theirs": [{"id": "c", **sight}, {"id": "b", **sight}],
+    }
+    account = Account(shown, [mine, theirs, kin])
+    assert account.by_others(mine) == {
+        "own": -1, "theirs": 1, "both": 1, "hidden": -1, "kin": -1, "kin and theirs": 1,
+    }  # fmt: skip
+    assert not any(grade > 0 for grade in account.by_others(kin).values())
+
+
+def test_words_are_told_apart_by_whether_training_has_met_them(built):
+    _, dataset = built
+    words = {name: labels for name, labels in dataset.groups.items() if name.startswith("words, ")}
+    assert set(words) <= {"words, name met in training", "words, name never met"}
+    asked = {query.id for query in dataset.queries if not query.source.picture}
+    assert set().union(*words.values()) == asked
+
+
+def test_the_bundled_scenes_have_queries_for_another_artist():
+    bundled = Cutouts.bundled()
+    several = {c.label for c in bundled.all if c.label and sum(o.label == c.label for o in bundled.all) > 1}
+    assert len(several) >= 20

@@ -59,6 +59,20 @@ def test_every_format_keeps_twice_the_side(kind: str) -> None:
     assert images.load(out.getvalue())[0].size == (1200, 900)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_nothing_is_stretched(kind: str) -> None:
+    """The edge between two colours stays at the same share of the width, whatever the width."""
+    for width in (801, 804, 807):
+        halves = np.zeros((600, width, 3), np.uint8)
+        halves[:, : width // 2] = 255
+        out = io.BytesIO()
+        Image.fromarray(halves).save(out, kind)
+        image = images.load(out.getvalue(), Reading(side=35))[0]
+        white = np.asarray(image)[..., 0].astype(float).mean() / 255 * image.width
+        assert abs(white / image.width - (width // 2) / width) * image.width < 0.15
+        assert abs(image.width / image.height - width / 600) < 0.01
+
+
 def test_vectors_hardly_move(clip: object) -> None:
     """Twenty photos: the reduced ones have the same neighbours, and nearly the same vectors."""
     whole, small = [], []
@@ -114,7 +128,7 @@ def test_tables_of_earlier_versions_read_items_and_queries_as_before(tmp_path: P
     new, encoder = Table.create(tmp_path / "new.lt", Remembering.info), Remembering()
     index(new, scan([picture]), encoder)
     Retriever(new, encoder).search(picture)
-    assert {size for size, _ in encoder.shown} == {(134, 100)}
+    assert {size for size, _ in encoder.shown} == {(133, 100)}
     assert all(abs(colour[0] - 128) <= 2 for _, colour in encoder.shown)
 
     table, encoder = old(Table.create(tmp_path / "old.lt", Remembering.info)), Remembering()
@@ -144,7 +158,7 @@ def test_rules_of_a_later_version_are_refused(tmp_path: Path) -> None:
 def test_read_alike_falls_back_to_the_image_in_memory(tmp_path: Path) -> None:
     image = Image.new("RGB", (400, 300))
     gone = Item("q", image, uri=str(tmp_path / "gone.jpg"), sha256="0" * 64)
-    assert read_alike(gone, Reading(side=50)).image.size == (134, 100)
+    assert read_alike(gone, Reading(side=50)).image.size == (133, 100)
     assert read_alike(gone, Reading(side=500)) is gone
     assert read_alike(Item("q", text="a"), Reading(side=50)).image is None
     assert read_alike(gone, Reading(version=1, side=50)).image is image

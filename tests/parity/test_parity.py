@@ -300,7 +300,7 @@ def test_token_ids_are_those_of_the_models_own_processor(
     fast, slow = engine(mllm(family), prompt), Reference(mllm(family), built_in.get(prompt))
     shown = 2 if prompt == "object" or kind == "both" else 1
     for pair, candidate in zip(
-        fast._pairs(query[kind], candidates, range(len(candidates)), shown), candidates, strict=True
+        fast.pairs(query[kind], candidates, range(len(candidates)), shown), candidates, strict=True
     ):
         assert pair.row.ids.tolist() == slow.inputs(query[kind], candidate)["input_ids"][0].tolist()
 
@@ -417,7 +417,7 @@ def test_a_prefix_is_longer_than_the_window(
 ) -> None:
     """What the other tests take for granted: windows end inside the prefix, inside pictures and inside the rest."""
     fast = engine(mllm(family), "object")
-    ready = fast._pairs(query["image"], candidates, range(len(candidates)), 2)
+    ready = fast.pairs(query["image"], candidates, range(len(candidates)), 2)
     shared, window = shared_length(ready), mllm(family).model.config.text_config.sliding_window
     assert shared > window and len(ready[0].row.ids) - shared > 2 * window
     assert len(ready[0].pictures[0].features) > window

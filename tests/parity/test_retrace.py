@@ -201,7 +201,7 @@ def test_it_leaves_the_model_as_it_was(mllm: Get, query: dict[str, Item], candid
 
 
 def broken(fast: Engine, query: Item, candidates: list[Item]) -> Any:
-    ready = fast._pairs(query, candidates[:1], [0], 2)
+    ready = fast.pairs(query, candidates[:1], [0], 2)
     return fast.batch(ready, 0), ready
 
 
@@ -244,7 +244,7 @@ def test_stored_tokens_are_what_is_shown_once_more(mllm: Get, query: dict[str, I
 def stored_transcription(fast: Engine, query: Item, tokens: VisualTokens) -> Tensor:
     """One pair alone, with Z from the codes, through a hook of its own on the engine without retrace."""
     plain = engine(fast.mllm, "object", "off")
-    ready = plain._pairs(query, [Item("c", tokens=tokens)], [0], 2)
+    ready = plain.pairs(query, [Item("c", tokens=tokens)], [0], 2)
     z = torch.cat([fast.visual_tokens([query])[0].features, tokens.features])
     mlp = plain.family.decoder.layers[1].mlp
     spec = PRESETS["causal"]
@@ -281,7 +281,7 @@ def two(fast: Engine, token: Tensor, *batch: Any) -> tuple[Tensor, Tensor]:
 def by_hand(fast: Engine, spec: Retrace, query: Item, candidate: Item, token: Tensor) -> tuple[Tensor, Tensor]:
     """Prompt and written token in one row; the prompt's positions see what they saw, the token what it sees."""
     plain = engine(fast.mllm, "score", "off")
-    ready = plain._pairs(query, [candidate], [0], 1)
+    ready = plain.pairs(query, [candidate], [0], 1)
     batch = plain.batch(ready, 0)
     own = plain.mllm.model.get_input_embeddings()(token)
     after = batch.positions[..., -1:] + 1

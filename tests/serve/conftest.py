@@ -71,10 +71,10 @@ def browser() -> Iterator[Browser]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def shop_page(shop: Path) -> Iterator[Running]:
-    """A server over the shop with a second look, which the tests of the page share."""
-    with running(Settings(tables=(shop,))) as made:
+@pytest.fixture(scope="session")
+def shop_page(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server over the shop with a second look, which the tests of the page share; it remembers scores."""
+    with running(Settings(tables=(shop,), score_cache=tmp_path_factory.mktemp("scores") / "scores")) as made:
         yield made
 
 

@@ -341,6 +341,15 @@ def test_urls_that_lead_inside(fetching: Running, inside: HTTPServer, url: str) 
     assert Inside.seen == [] and "127" not in answer.text
 
 
+def test_a_request_fetches_a_few_urls_only(
+    fetching: Running, inside: HTTPServer, outside: HTTPServer, resolver: list[str]
+) -> None:
+    resolver[:] = ["127.0.0.2"] * 50
+    documents = [{"image": f"http://public.example:{inside.server_port}/{n}"} for n in range(40)]
+    refused(fetching.post("/v1/rerank", {"query": "a", "documents": documents}), 422, "too_many_urls")
+    assert len(Inside.seen) == 32
+
+
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/a", "gopher://127.0.0.1/a", "data:text/html,x"])
 def test_other_schemes_are_no_images(fetching: Running, url: str) -> None:
     assert fetching.post("/v1/search", {"query": {"image": url}}).status_code == 422

@@ -72,6 +72,15 @@ def test_a_hit_tells_the_numbers_in_words_and_what_mattered(site: Site) -> None:
     assert shown == [192, 192]
 
 
+def test_a_region_of_a_hit_is_the_next_query(site: Site) -> None:
+    page = site.search(text="horse", hit="scene-005.jpg")
+    page.get_by_role("button", name="Search a region").click()
+    with site.asks():
+        page.get_by_role("button", name="Search this region").click()
+    expect(page.locator("#hit")).to_be_hidden()
+    assert site.asked[-1]["query"]["image"].startswith("data:image/jpeg") and "image=" in site.state()
+
+
 def test_a_hit_gives_its_id_path_command_and_original(site: Site, shop: Path) -> None:
     page = site.search(text="a red car", hit="scene-005.jpg")
     expect(page.locator("#hit")).to_be_visible()

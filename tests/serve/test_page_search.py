@@ -194,6 +194,20 @@ def test_the_least_p_hides_and_says_so(site: Site) -> None:
     assert len(site.ids()) >= 39 and "least" not in site.state()
 
 
+def test_a_calibration_sets_the_least_p_by_the_precision_that_it_promises(site: Site) -> None:
+    told = {"method": "platt", "thresholds": {"0.5": 0.2, "0.9": 0.4}, "curve": [[0, 0.1], [1, 0.9]]}
+    page = site.page
+    page.route("**/v1/tables/shop", lambda route: route.fulfill(json={**route.fetch().json(), "calibration": told}))
+    site.search(item="scene-003.jpg")
+    page.get_by_role("button", name="90 %").click()
+    expect(page.locator(".second-only")).to_contain_text("Calibrated: at least 90 % of these are right.")
+    kept = page.locator(".tile .p").all_text_contents()
+    assert kept and all(float(text.removeprefix("p ")) >= 0.4 for text in kept)
+    page.locator(".tile .open").first.click()
+    p = float(page.locator(".verdict .big").inner_text().removeprefix("p"))
+    expect(page.locator(".verdict")).to_contain_text(f"right with a chance of {10 + 80 * p:.0f} %")
+
+
 def test_filters_of_the_columns_narrow_together(site: Site) -> None:
     page = site.search(text="horse")
     with site.asks():

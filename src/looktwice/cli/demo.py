@@ -23,6 +23,12 @@ def add_to(app: typer.Typer) -> None:
     app.command("demo", short_help="Index the bundled gallery, search it, measure both stages.")(demo)
 
 
+Words = Annotated[
+    bool,
+    typer.Option("--words", help="Also ask for names that the bundled models were trained on, in other drawings."),
+]
+
+
 @grouped
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Folder for the table, runs and report.")] = Path(
@@ -40,6 +46,7 @@ def demo(
         int, typer.Option(min=0, help="Candidates of the middle look; 0: none, and no stored tokens.")
     ] = 1000,
     shortlist: options.Shortlist = 50,
+    words: Words = False,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the gallery with a page to search it, instead of measuring.")
     ] = False,
@@ -66,6 +73,7 @@ def demo(
         "encoder": encoder,
         "shortlist": shortlist,
         "fusion": fusion,
+        "words": words,
         "maxsim": maxsim,
         **compute.placement,
     }
@@ -108,7 +116,7 @@ def _serve(folder: Path, look: MllmReranker, port: int, chosen: Mapping[str, Any
     gallery = chosen["gallery"] or bundled_gallery()
     with progress("indexing the gallery", "images") as bar:
         loaded = load_encoder(chosen["encoder"], **placement)
-        _, indexed, maxsim = fill_gallery(folder, look, gallery, loaded, chosen["maxsim"], bar)
+        _, indexed, maxsim = fill_gallery(folder, look, [gallery / "images"], loaded, chosen["maxsim"], bar)
     note(f"{indexed.added:,} images added; press Ctrl-C to stop.")
     rules: dict[str, Any] = {name: chosen[name] for name in ("fusion", "shortlist")}
     own: dict[str, Any] = {"mllm": str(look.mllm), "prompt": look.prompt, "maxsim": maxsim, "port": port}

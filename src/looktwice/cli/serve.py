@@ -34,13 +34,15 @@ class Looks:
     maxsim: Annotated[int, typer.Option(min=0, help="Candidates of the middle look, if a request names none.")] = 0
     codec: options.Codec = "auto"
     score_cache: options.ScoreCache = None
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file that `looktwice calibrate` made for these models.")
+    ] = None
 
     @property
     def chosen(self) -> dict[str, Any]:
         """Return all of them, as settings of a server."""
-        own = {
-            name: getattr(self, name) for name in ("prompt", "fusion", "shortlist", "maxsim", "codec", "score_cache")
-        }
+        own = {name: getattr(self, name) for name in ("prompt", "fusion", "shortlist", "maxsim", "codec")}
+        own |= {"score_cache": self.score_cache, "calibration": self.calibration}
         return {**own, "mllm": None if self.no_rerank else self.mllm}
 
 

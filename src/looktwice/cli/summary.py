@@ -46,7 +46,7 @@ def advise(manifest: Mapping[str, Any]) -> None:
     stored = any("tokens_key" in source for source in manifest.get("candidates_from", ()))
     ways = [] if stored else [f"store visual tokens (looktwice add-tokens TABLE --mllm {mllm})"]
     ways += [f"use a smaller --shortlist than {depth}"] if depth > 10 else []
-    ways += ["run the model on a GPU or a server"]
+    ways += ["run the model on a GPU or a server (--mllm http://HOST:8000/v1#MODEL)"]
     note(f"The second look took {second:.1f} s a query. To make it faster: {'; '.join(ways)}.")
 
 

@@ -2,6 +2,8 @@
 
     gallery/images/*.jpg   gallery/queries.jsonl   gallery/queries/*.jpg   gallery/qrels.txt (TREC)
 
+The bundled gallery's text queries are names that no bundled model has read; `demo_words` composes fairer ones.
+
 This module joins the work of `looktwice index`, `search` and `eval`, and prints nothing.
 """
 
@@ -10,12 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from looktwice.encode import load_encoder
 from looktwice.errors import UsageError
-from looktwice.evaluate import measure, read_qrels, write_run
+from looktwice.evaluate import read_qrels, write_run
+from looktwice.evaluate.groups import measure_group
+from looktwice.experiment.demo_words import ARTIST, NEVER, word_queries
 from looktwice.experiment.progress import Bar
 from looktwice.experiment.tokens import store_tokens
 from looktwice.indexing import IndexReport, index
@@ -31,7 +36,7 @@ from looktwice.store import Table
 
 if TYPE_CHECKING:
     from looktwice.evaluate import Qrels, Run
-    from looktwice.types import Encoder
+    from looktwice.types import Encoder, Item
 
 MEASURES = ("mAP@20", "success@1", "oracle@20")
 
@@ -56,6 +61,7 @@ def run_demo(
     shortlist: int = 50,
     fusion: str = "auto",
     maxsim: int = 1000,
+    words: bool = False,
     device: str = "auto",
     dtype: str = "auto",
     indexing: Bar,
@@ -63,40 +69,60 @@ def run_demo(
 ) -> Demo:
     """Run the demo in `folder`. Images indexed there before are not indexed again.
 
+    With `words` it also asks for names that training has met, in composed scenes (see `demo_words`).
+
     Raises UsageError if the gallery is missing, and the errors of indexing and searching.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    composed = word_queries(folder / "words") if words else None
     gallery = gallery or bundled_gallery()
     queries, qrels = Queries(gallery / "queries.jsonl"), read_qrels(gallery / "qrels.txt")
     loaded = load_encoder(encoder, device=device, dtype=dtype)
-    table, indexed, maxsim = fill_gallery(folder, look, gallery, loaded, maxsim, indexing)
+    places = [gallery / "images", *([] if composed is None else [composed.scenes])]
+    table, indexed, maxsim = fill_gallery(folder, look, places, loaded, maxsim, indexing)
     retriever = Retriever(table, loaded, look, fusion=fusion, shortlist=shortlist, maxsim=maxsim)
-    searching.total(len(queries))
+    more: Sequence[Item] = () if composed is None else composed.queries
+    searching.total(len(queries) + len(more))
     answers = []
-    for answer in retriever.search_many(queries):
+    for answer in retriever.search_many(chain(queries, more)):
         answers.append(answer)
         searching.at(len(answers))
     if not answers:
         raise UsageError(f"{gallery} has no readable query; pass another --gallery.")
+    kinds = {} if composed is None else {**dict.fromkeys(queries.ids, NEVER), **composed.kinds}
+    qrels |= {} if composed is None else composed.qrels
+    rows = list(_rows(answers, qrels, kinds, table.info()["bytes_per_item"]))
     total = RunStats.total(answer.stats for answer in answers)
     manifest = run_manifest(answers[-1].settings, total)
-    rows = list(_rows(answers, qrels, table.info()["bytes_per_item"]))
-    write_run(folder / "shortlist.trec", _first(answers))
-    if maxsim:
-        write_run(folder / "middle-look.trec", _middle(answers))
-    write_run(folder / "second-look.trec", _second(answers))
     viewer = Viewer(retriever.loader.find, qrels, MEASURES, retriever.middle)
-    views = [viewer.view(answer) for answer in answers]
-    report = folder / "report.html"
-    write_report(report, title="looktwice demo", manifest=manifest, queries=views, summary=rows)
+    report = _write(folder, answers, viewer, manifest, rows)
     return Demo(rows, report, manifest, indexed, total.requested - total.scored + len(queries.broken))
 
 
+def _write(
+    folder: Path,
+    answers: Sequence[Answer],
+    viewer: Viewer,
+    manifest: dict[str, Any],
+    rows: list[dict[str, Any]],
+) -> Path:
+    """Write a TREC run for every stage, and the report; return the report's path."""
+    write_run(folder / "shortlist.trec", _first(answers))
+    if any(answer.middle for answer in answers):
+        write_run(folder / "middle-look.trec", _middle(answers))
+    write_run(folder / "second-look.trec", _second(answers))
+    report = folder / "report.html"
+    views = [viewer.view(answer) for answer in answers]
+    write_report(report, title="looktwice demo", manifest=manifest, queries=views, summary=rows)
+    return report
+
+
 def fill_gallery(
-    folder: Path, look: MllmReranker, gallery: Path, loaded: Encoder, maxsim: int, bar: Bar
+    folder: Path, look: MllmReranker, images: list[Path], loaded: Encoder, maxsim: int, bar: Bar
 ) -> tuple[Table, IndexReport, int]:
-    """Index a gallery and store its tokens for a middle look; return also the depth that this look can have."""
+    """Index images and store their tokens for a middle look; return also the depth that this look can have."""
     folder.mkdir(parents=True, exist_ok=True)
-    table, indexed = _index(folder / "gallery.lt", gallery / "images", loaded, bar)
+    table, indexed = _index(folder / "gallery.lt", images, loaded, bar)
     maxsim = maxsim if maxsim and store_tokens(table, look, "auto", bar) else 0
     if maxsim:
         store_tokens(table, look, "auto", bar, crops=True)
@@ -111,22 +137,27 @@ def bundled_gallery() -> Path:
     return path
 
 
-def _index(path: Path, images: Path, loaded: Encoder, bar: Bar) -> tuple[Table, IndexReport]:
+def _index(path: Path, images: list[Path], loaded: Encoder, bar: Bar) -> tuple[Table, IndexReport]:
     known = (path / "manifest.json").exists()
     table = Table.open(path, loaded.info) if known else Table.create(path, loaded.info)
-    found = scan([images], roots=table.manifest.roots)
+    found = scan(images, roots=table.manifest.roots)
     bar.total(sum(1 for _ in found))
     return table, index(table, found, loaded, prune=True, progress=lambda report: bar.at(report.met))
 
 
-def _rows(answers: Sequence[Answer], qrels: Qrels, sizes: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-    """Yield a row per stage for each kind of query: first look, middle look if there was one, second look."""
-    kinds: dict[str, list[Answer]] = {}
+def _rows(
+    answers: Sequence[Answer], qrels: Qrels, kinds: Mapping[str, str], sizes: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row per stage for each kind of query: first look, middle look if there was one, second look.
+
+    `kinds` names the kinds of text queries and of composed ones, by query id.
+    """
+    groups: dict[str, list[Answer]] = {}
     for answer in answers:
-        kinds.setdefault(_kind(answer), []).append(answer)
-    if len(kinds) > 1:
-        kinds["all"] = list(answers)
-    for kind, chosen in kinds.items():
+        groups.setdefault(_kind(answer, kinds), []).append(answer)
+    if len(groups) > 1:
+        groups["all"] = list(answers)
+    for kind, chosen in groups.items():
         labels = {answer.query.id: qrels.get(answer.query.id, {}) for answer in chosen}
         spent = RunStats.total(answer.stats for answer in chosen)
         first = spent.seconds["encode"] + spent.seconds["search"]
@@ -137,15 +168,18 @@ def _rows(answers: Sequence[Answer], qrels: Qrels, sizes: Mapping[str, float]) -
             stages.append(("middle look", _middle(chosen), middle, None))
         stages.append(("second look", _second(chosen), second, spent.pairs_per_second))
         for ranking, run, seconds, rate in stages:
-            measured = measure(run, labels, MEASURES)
+            measured = measure_group(run, labels, MEASURES)
             about = {"queries": f"{kind} ({len(chosen)})", "ranking": ranking}
             size = sizes["total"] - (sizes["tokens"] if ranking == "first look" else 0)
             costs = {"seconds": seconds, "pairs/s": rate, "bytes/item": size}
             yield about | {name: measured[name] for name in MEASURES} | costs
 
 
-def _kind(answer: Answer) -> str:
+def _kind(answer: Answer, kinds: Mapping[str, str]) -> str:
     query = answer.query
+    named = kinds.get(query.id)
+    if named is not None and (query.image is None) == (named != ARTIST):
+        return named
     return "text" if query.image is None else "image and text" if query.text else "image"
 
 

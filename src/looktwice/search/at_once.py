@@ -12,6 +12,26 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+class Crowd:
+    """Counts how many are inside at once, so that they can share the seconds that they spend together."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._lock = threading.Lock()
+
+    def enter(self) -> int:
+        """Go inside and return how many are there."""
+        with self._lock:
+            self._inside += 1
+            return self._inside
+
+    def leave(self) -> int:
+        """Leave and return how many were there."""
+        with self._lock:
+            self._inside -= 1
+            return self._inside + 1
+
+
 def in_order(work: Callable[[T], R], things: Iterable[T], at_once: int) -> Iterator[R]:
     """Yield the results of `work`, in the order of `things`; up to `at_once` of them are under way.
 

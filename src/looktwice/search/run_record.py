@@ -77,7 +77,7 @@ class RunStats:
         self.unreadable |= other.unreadable
         self.previewed |= other.previewed
 
-    def share(self, parts: int) -> defaultdict[str, float]:
+    def share(self, parts: float) -> defaultdict[str, float]:
         """Return the seconds of each stage, divided by `parts`."""
         return defaultdict(float, {stage: spent / parts for stage, spent in self.seconds.items()})
 

@@ -6,7 +6,9 @@ import base64
 import binascii
 import hashlib
 import re
-from dataclasses import dataclass
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from looktwice.errors import MediaError
@@ -19,7 +21,24 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*?;base64,", re.IGNORECASE)
+MOST_URLS, FETCHING = 32, 60.0
 _SPACE = re.compile(r"\s+")
+
+
+@dataclass(slots=True)
+class UrlBudget:
+    """How many URLs a request may still fetch, and until when: each alone has a time limit of its own."""
+
+    left: int = MOST_URLS
+    until: float = field(default_factory=lambda: time.monotonic() + FETCHING)
+
+
+_budget: ContextVar[UrlBudget] = ContextVar("urls")
+
+
+def begin_request() -> None:
+    """Give this thread the budget of a new request."""
+    _budget.set(UrlBudget())
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +109,10 @@ class Media:
             )
         from looktwice.sources.download import fetch
 
+        budget = _budget.get()
+        if budget.left < 1 or time.monotonic() > budget.until:
+            raise Problem(422, "too_many_urls", f"A request may name {MOST_URLS} URLs, in {FETCHING:g} s.", param)
+        budget.left -= 1
         try:
             return fetch(url, self.max_image, private=False)
         except MediaError as error:

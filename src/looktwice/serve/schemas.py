@@ -83,6 +83,38 @@ class SearchResponse(BaseModel):
     stages: dict[str, float] = Field(description="Seconds of each stage.")
 
 
+class TableInfo(BaseModel):
+    """One table of the server."""
+
+    name: str
+    items: int
+    columns: dict[str, str] = Field(description="Metadata that filters may name: int, float, str or bool.")
+    encoder: str
+    codecs: list[str] = Field(description="Stored visual tokens; with any, a middle look is possible.")
+
+
+class TablesResponse(BaseModel):
+    """All tables."""
+
+    tables: list[TableInfo]
+
+
+class ModelInfo(BaseModel):
+    """One model."""
+
+    id: str
+    object: Literal["model"]
+    owned_by: str
+    kind: Literal["mllm", "encoder"]
+
+
+class ModelsResponse(BaseModel):
+    """All models."""
+
+    object: Literal["list"]
+    data: list[ModelInfo]
+
+
 class ErrorDetail(BaseModel):
     """Why a request was refused or failed."""
 

@@ -16,7 +16,7 @@ from looktwice.score import Scorer
 from looktwice.serve import problems
 from looktwice.serve.device_queue import DeviceQueue
 from looktwice.serve.jobs import Admission, Job, Jobs, Work
-from looktwice.serve.media import Media
+from looktwice.serve.media import Media, begin_request
 from looktwice.serve.metrics import Metrics
 from looktwice.serve.problems import Problem
 from looktwice.serve.scorers import PooledEncoder, QueuedReranker
@@ -27,7 +27,7 @@ from looktwice.types import Encoder, Item
 
 log = logging.getLogger("looktwice.serve")
 R = TypeVar("R")
-ENCODING, DECODING, WRITING = 2, 4, 4
+ENCODING, DECODING, WRITING, FETCHERS = 2, 4, 4, 32
 
 
 class Service:
@@ -43,6 +43,7 @@ class Service:
         self.encoding = ThreadPoolExecutor(ENCODING, thread_name_prefix="encode")
         self.writing = ThreadPoolExecutor(WRITING, thread_name_prefix="write")
         self.writer = Writer()
+        self.reading = ThreadPoolExecutor(FETCHERS if settings.allow_urls else DECODING, thread_name_prefix="read")
         self.small = ThreadPoolExecutor(DECODING, thread_name_prefix="small")
         self.metrics = Metrics(self)
         self.reranker: QueuedReranker | None = None
@@ -78,7 +79,7 @@ class Service:
     def close(self) -> None:
         """End all work."""
         self.jobs.close()
-        for pool in (self.encoding, self.small, self.writing):
+        for pool in (self.encoding, self.small, self.reading, self.writing):
             pool.shutdown(wait=False, cancel_futures=True)
         if self.reranker is not None:
             self.reranker.close()
@@ -94,6 +95,15 @@ class Service:
         """Run short blocking work beside the loop: decoding, look-ups."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.small, lambda: work(*arguments))
+
+    async def read(self, work: Callable[..., R], *arguments: Any) -> R:
+        """Read what a request brings: on other threads than look-ups, as a URL may take its time."""
+
+        def run() -> R:
+            begin_request()
+            return work(*arguments)
+
+        return await asyncio.get_running_loop().run_in_executor(self.reading, run)
 
     async def write(self, work: Callable[[], R]) -> R:
         """Run a change of a table. A write that has begun ends even if the client leaves."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from looktwice.errors import MediaError
 from looktwice.sources import formats
-from looktwice.sources.decoding import pillow, worker
+from looktwice.sources.decoding import modes, pillow, worker
 from looktwice.sources.decoding.pillow import MAX_ASPECT, MAX_PIXELS, MAX_SIDE, WORKING_PIXELS, Size
 from looktwice.sources.formats import FORMATS, SUFFIXES, begins_like_image, kind_of
 from looktwice.sources.reading import WHOLE, Reading
@@ -76,7 +76,7 @@ def upright(image: Image) -> Image:
 def reduced(image: Image, reading: Reading) -> Image:
     """Return an RGB image from memory as small as `reading` allows."""
     factor = reading.factor(image.size)
-    return image.reduce(factor) if factor > 1 else image
+    return modes.fitted(image.reduce(factor), image.size, factor) if factor > 1 else image
 
 
 def thumbnail(image: Image, side: int) -> bytes:

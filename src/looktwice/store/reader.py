@@ -43,6 +43,7 @@ class TableReader:
         self._matrices = matrices or MatrixCache()
         self._writes = 0  # through this object: see `_version`
         self._seen: tuple[int, Any, int] | None = None
+        self._stamp: object = None  # of the version that `follow` has opened
         self._open_newest()
         self.ledger = LedgerReader(location, lambda: self._failures)
 

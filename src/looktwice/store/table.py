@@ -25,6 +25,7 @@ from looktwice.store.migrate import migrate
 from looktwice.store.previews import PreviewRow
 from looktwice.store.reader import Snapshot, TableReader
 from looktwice.store.schema import Row, TokenRow, check_rows, rows_to_arrow
+from looktwice.store.stamp import stamp_of
 from looktwice.types import Encoder, EncoderInfo
 
 if TYPE_CHECKING:
@@ -122,8 +123,10 @@ class Table(TableReader):
                 self._writes += 1
 
     def follow(self) -> None:
-        """Move to the newest version, whoever wrote it; this takes a few milliseconds."""
-        self._open_newest()
+        """Move to the newest version, whoever wrote it; this takes milliseconds if there is one, else 0.1."""
+        if (now := stamp_of(self.location)) is None or now != self._stamp:
+            self._open_newest()
+        self._stamp = now
 
     def refresh(self) -> None:
         """Move to the newest version. Deprecated: use `snapshot`."""

@@ -12,7 +12,7 @@ below `folder`, made once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +25,7 @@ from looktwice.evaluate.groups import by_query
 from looktwice.evaluate.scenes.compose import Scene, clutter, portrait
 from looktwice.evaluate.scenes.cutouts import Cutout, Cutouts
 from looktwice.evaluate.scenes.labels import Account
+from looktwice.evaluate.trec import Qrels
 from looktwice.files import write_whole
 
 __all__ = ["FULL", "SMALL", "ScenesSize", "build"]
@@ -68,12 +69,21 @@ def build(folder: Path, size: ScenesSize = FULL, cutouts: Cutouts | None = None)
     qrels = {name: account.labels(*what) for name, what in of.items()}
     kinds = {name: "word queries" if words else "picture queries" for name, (_, words) in of.items()}
     names = {name: "name met in training" if cutout.met else "name never met" for name, (cutout, _) in of.items()}
-    groups = by_query(qrels, kinds) | by_query(qrels, names) | account.groups(qrels, of)
+    words = {name: f"words, {names[name]}" for name, (_, asks) in of.items() if asks}
+    groups = by_query(qrels, kinds) | by_query(qrels, names) | by_query(qrels, words)
+    groups |= _another_artist(account, of) | account.groups(qrels, of)
     counts = f"{len(items):,} scenes, {len(queries):,} queries, {len(asked)} drawings asked for"
     notes = (f"version {VERSION}, seed {SEED}, {counts}",)
     return layout.finish(
         Dataset(layout.name, items, queries, qrels, ("mAP@50", "success@1", "oracle@50"), 50, groups, notes=notes)
     )
+
+
+def _another_artist(account: Account, asked: Mapping[str, tuple[Cutout, bool]]) -> dict[str, Qrels]:
+    """Return image queries against scenes that show the thing as others drew it; empty if no name has two drawings."""
+    labels = {name: account.by_others(cutout) for name, (cutout, words) in asked.items() if not words}
+    several = {name: found for name, found in labels.items() if any(grade > 0 for grade in found.values())}
+    return {"another artist": several} if several else {}
 
 
 def _scenes(

@@ -56,6 +56,15 @@ class Account:
         junk = {sight.scene: JUNK for name in kin for sight in self.sights.get(name, ())}
         return junk | {s.scene: 1 if s.visible >= VISIBLE else JUNK for s in self.same(cutout, words)}
 
+    def by_others(self, cutout: Cutout) -> dict[str, int]:
+        """Return labels for scenes that show the thing as another artist drew it; the drawing itself is junk."""
+        others = [c for c in self._cutouts if c.label and c.label == cutout.label and c.id != cutout.id]
+        kin = [c.id for c in self._cutouts if c.group == cutout.group and c.label != cutout.label]
+        labels = {sight.scene: JUNK for name in (*kin, cutout.id) for sight in self.sights.get(name, ())}
+        sights = [sight for other in others for sight in self.sights.get(other.id, ())]
+        enough = {sight.scene for sight in sights if sight.visible >= VISIBLE}
+        return labels | {sight.scene: 1 if sight.scene in enough else JUNK for sight in sights}
+
     def groups(self, qrels: Qrels, asked: Mapping[str, tuple[Cutout, bool]]) -> dict[str, Qrels]:
         """Split the labels by size, clutter and occlusion of the target drawing."""
         groups: dict[str, Qrels] = {}

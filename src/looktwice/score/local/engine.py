@@ -109,7 +109,7 @@ class Engine(Scorer):
             for index in which[start : start + BLOCK]:
                 groups.setdefault(len(self._sides(query, candidates[index])), []).append(index)
             for images, members in groups.items():
-                yield from self.batches(self._pairs(query, candidates, members, images), run)
+                yield from self.batches(self.pairs(query, candidates, members, images), run)
 
     @torch.no_grad()
     def visual_tokens(self, items: Sequence[Item]) -> list[VisualTokens]:
@@ -157,14 +157,6 @@ class Engine(Scorer):
         other.read = modes.reader(other.mode, other.prompt, self.mllm.processor.tokenizer)
         return other
 
-    def pair(self, query: Item, candidate: Item) -> Pair:
-        """Return one pair as a row of tokens. Raises ModelError if it cannot be shown."""
-        images = len(self._sides(query, candidate))
-        ready = self._pairs(query, [candidate], [0], images)
-        if not ready:
-            raise ModelError(f"{self.mllm.name} cannot be shown {candidate.id!r} with this query; leave it out.")
-        return ready[0]
-
     # --- from items to rows --------------------------------------------------------------------------------------
 
     @property
@@ -195,7 +187,8 @@ class Engine(Scorer):
             for part, result in memory.halving(lambda part: run(part, length, cache), [ready[i] for i in batch]):
                 yield [pair.index for pair in part], result
 
-    def _pairs(self, query: Item, candidates: Sequence[Item], members: Sequence[int], images: int) -> list[Pair]:
+    def pairs(self, query: Item, candidates: Sequence[Item], members: Sequence[int], images: int) -> list[Pair]:
+        """Return the usable candidates at `members`, which show `images` images each, as rows of tokens."""
         sides = self._sides(query, candidates[members[0]])
         seen: list[VisualTokens] = []
         if "query" in sides:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from looktwice.errors import UsageError
+from looktwice.errors import ModelError, UsageError
 from looktwice.score.local import batches
 from looktwice.score.local.engine import Engine
 from looktwice.score.local.families.idefics3 import Idefics3
@@ -84,7 +84,11 @@ class TokenSender:
 
         Raises UsageError for tokens with gaps, ModelError for a pair that the model cannot be shown.
         """
-        pair = self.engine.pair(query, candidate)
+        pieces = self.engine.prompt.lay_out(query, candidate)
+        ready = self.engine.pairs(query, [candidate], [0], sum(piece.text is None for piece in pieces))
+        if not ready:
+            raise ModelError(f"{self.engine.mllm.name} cannot be shown {candidate.id!r} with this query; leave it out.")
+        (pair,) = ready
         if not torch.equal(pair.row.positions[0], torch.arange(len(pair.row.ids))):
             raise _gaps()
         return batches.collate(self.engine.mllm.model, self.engine.family, [pair], 0).embeds[0]

@@ -66,7 +66,7 @@ async def explain(body: ExplainRequest, request: Request) -> Response:
     """Return label probabilities, entropy, off-mass, each look's part of the score, and a map of the candidate."""
     service = service_of(request)
     reranker = service.demand_reranker()
-    pair = await service.quick(_read, service, body)
+    pair = await service.read(_read, service, body)
     work = Explanation(reranker, pair, body.prompt, body.cells).run
     key = ("explain", hashlib.sha256(body.model_dump_json().encode()).digest())
     return JSONResponse(await service.answer(request, key, 1 + body.cells, body.timeout_s, work))

@@ -73,7 +73,8 @@ async def put(table: str, id: str, body: ItemBody, request: Request) -> Response
     _demand_write(service)
     if not name or len(name) > 1000:
         raise Problem(422, "bad_id", "An id has 1 to 1,000 characters.", "id")
-    report = await service.write(lambda: service.writer.upsert(served, [_record(service, name, body, "image")]))
+    record = await service.read(_record, service, name, body, "image")
+    report = await service.write(lambda: service.writer.upsert(served, [record]))
     for failure in report.failures:
         raise writing.refusal(failure.reason, failure.detail, "id")
     status = "inserted" if report.inserted else "updated" if report.updated else "unchanged"
@@ -102,10 +103,12 @@ async def batch(table: str, request: Request) -> Response:
     served = service.tables.get(named(table, "table"))
     _demand_write(service)
     data = await request.body()
-    return JSONResponse(await service.write(lambda: _batch(service, served, data)))
+    good, failures = await service.read(_lines, service, data)
+    return JSONResponse(await service.write(lambda: _written(service, served, good, failures)))
 
 
-def _batch(service: Service, served: ServedTable, data: bytes) -> dict[str, Any]:
+def _lines(service: Service, data: bytes) -> tuple[dict[str, tuple[int, dict[str, Any]]], list[dict[str, Any]]]:
+    """Return the items of a batch by id with their lines, and the lines that are none."""
     lines = [(number, line) for number, line in enumerate(data.splitlines(), start=1) if line.strip()]
     if not lines or len(lines) > MOST_LINES:
         raise Problem(422, "wrong_lines", f"A batch has 1 to {MOST_LINES:,} lines, one JSON object each.")
@@ -119,13 +122,22 @@ def _batch(service: Service, served: ServedTable, data: bytes) -> dict[str, Any]
             good[record["id"]] = number, record
         except Problem as problem:
             failures.append({"line": number, "id": None, "reason": problem.code, "detail": problem.message})
-    if not good:
-        return {"inserted": 0, "updated": 0, "unchanged": 0, "failed": len(failures), "failures": failures}
-    report = service.writer.upsert(served, [record for _, record in good.values()])
-    for one in report.failures:
-        detail = writing.refusal(one.reason, one.detail, "id").message
-        failures.append({"line": good[one.id][0], "id": one.id, "reason": one.reason, "detail": detail})
-    counts = {name: getattr(report, name) for name in ("inserted", "updated", "unchanged")}
+    return good, failures
+
+
+def _written(
+    service: Service,
+    served: ServedTable,
+    good: dict[str, tuple[int, dict[str, Any]]],
+    failures: list[dict[str, Any]],
+) -> dict[str, Any]:
+    counts = dict.fromkeys(("inserted", "updated", "unchanged"), 0)
+    if good:
+        report = service.writer.upsert(served, [record for _, record in good.values()])
+        counts = {name: getattr(report, name) for name in counts}
+        for one in report.failures:
+            detail = writing.refusal(one.reason, one.detail, "id").message
+            failures.append({"line": good[one.id][0], "id": one.id, "reason": one.reason, "detail": detail})
     return {**counts, "failed": len(failures), "failures": sorted(failures, key=lambda one: one["line"])}
 
 

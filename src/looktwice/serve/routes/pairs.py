@@ -39,7 +39,7 @@ async def rerank(asked: shapes.RerankRequest, request: Request) -> Response:
     """Return documents, best first, in the shape of Jina, Cohere and vLLM; needs no table."""
     service, name = _begin(request, asked.model)
     _check_count(service, len(asked.documents), "documents")
-    query, documents = await service.quick(_read_rerank, service, asked)
+    query, documents = await service.read(_read_rerank, service, asked)
     reranker = service.demand_reranker()
 
     def work(emit: Emit) -> list[dict[str, Any]]:
@@ -60,8 +60,8 @@ async def score(asked: shapes.ScoreRequest, request: Request) -> Response:
     queries, documents = _sides(service, asked)
     pairs = max(len(queries), len(documents))
     reranker = service.demand_reranker()
-    left = await service.quick(_read_all, service, queries, "queries")
-    right = await service.quick(_read_all, service, documents, "documents")
+    left = await service.read(_read_all, service, queries, "queries")
+    right = await service.read(_read_all, service, documents, "documents")
 
     def work(emit: Emit) -> list[dict[str, Any]]:
         if len(left) == 1:
@@ -81,7 +81,7 @@ async def decisions(asked: shapes.DecisionRequest, request: Request) -> Response
     service, name = _begin(request, asked.model)
     _check_count(service, len(asked.questions), "questions")
     reranker = service.demand_reranker()
-    evidence, questions = await service.quick(_read_decisions, service, asked)
+    evidence, questions = await service.read(_read_decisions, service, asked)
 
     def work(emit: Emit) -> list[dict[str, Any]]:
         return [*_answers(asked.questions, score_questions(reranker, evidence, questions))]

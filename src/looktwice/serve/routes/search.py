@@ -35,7 +35,7 @@ async def search(body: SearchRequest, request: Request) -> Response:
     service = service_of(request)
     served = service.tables.get(body.table)
     _check_sizes(service, body)
-    asked = await service.quick(_read, service, body)
+    asked = await service.read(_read, service, body)
     pairs = await service.quick(_pairs, service, served, body) * asked.positive
     key = ("search", served.name, hashlib.sha256(body.model_dump_json().encode()).digest())
     work = Search(service, served, body, asked).run

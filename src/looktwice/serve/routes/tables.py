@@ -13,6 +13,7 @@ from looktwice.rank.calibration import Calibration
 from looktwice.serve.hits import plain
 from looktwice.serve.previews import preview
 from looktwice.serve.problems import Problem
+from looktwice.serve.schemas import ModelsResponse, TablesResponse
 from looktwice.serve.service import Service, service_of
 from looktwice.serve.settings import is_local
 from looktwice.serve.strict_route import StrictRoute
@@ -30,7 +31,7 @@ def named(part: str, param: str = "id") -> str:
         raise Problem(404, "unknown_item", "No item has this id.", param) from None
 
 
-@router.get("/v1/tables", summary="List the tables.")
+@router.get("/v1/tables", response_model=TablesResponse, summary="List the tables.")
 async def tables(request: Request) -> Response:
     """Return every table with its number of items, columns and encoder."""
     service = service_of(request)
@@ -68,7 +69,7 @@ async def show(
     return Response(found.data, media_type="image/webp", headers=headers)
 
 
-@router.get("/v1/models", summary="List the models.")
+@router.get("/v1/models", response_model=ModelsResponse, summary="List the models.")
 async def models(request: Request) -> Response:
     """Return the multimodal model and the encoders of the tables."""
     service = service_of(request)

@@ -139,6 +139,20 @@ def white_point(image: Image) -> float | None:
     raise MediaError("unsupported", f"{known}; convert it to 8 or 16 bits")
 
 
+def fitted(image: Image, size: tuple[int, int], factor: int) -> Image:
+    """Return an image that was reduced by `factor` from `size` without the margin of its last row and column.
+
+    Their groups reach over the edge. Left in, everything would be stretched by up to one pixel.
+    """
+    width, height = size[0] / factor, size[1] / factor
+    if (width, height) == image.size:
+        return image
+    from PIL.Image import Resampling
+
+    whole = max(1, round(width)), max(1, round(height))
+    return image.resize(whole, Resampling.BICUBIC, box=(0, 0, width, height))
+
+
 def excess(size: tuple[int, int], pixels: int) -> float:
     """Return by how much each side of an image is too long to have at most so many pixels."""
     return math.sqrt(size[0] * size[1] / pixels)

@@ -80,7 +80,7 @@ def upright(image: Image, reading: Reading) -> Image:
         if not image.width * image.height:
             raise MediaError("empty", "the image has no pixels")
         demand_shape(image.size)
-        return turned(_rgb(image, reading), _orientation(image))
+        return turned(_rgb(image, image.size, reading), _orientation(image))
     except MediaError:
         raise
     except Exception as error:  # an image opened lazily is only read now, and may be as hostile as any file
@@ -172,8 +172,8 @@ def _decoded(image: Image, data: bytes, size: Size, reading: Reading) -> tuple[I
         orientation = _orientation(image)
         if image.format == "PNG":
             image = png.mend_transparency(image, data)
-        size = (size[1], size[0]) if orientation >= 5 else size
-        return turned(_rgb(image, reading), orientation), size
+        rgb = turned(_rgb(image, size, reading), orientation)
+        return rgb, (size[1], size[0]) if orientation >= 5 else size
     except MediaError:
         raise
     except MemoryError:
@@ -182,8 +182,11 @@ def _decoded(image: Image, data: bytes, size: Size, reading: Reading) -> tuple[I
         raise explain(data, tiff.tags_of(image) or None) or broken(error, data) from None
 
 
-def _rgb(image: Image, reading: Reading) -> Image:
-    return modes.to_rgb(image, _factor(image.size, reading), colours=reading.colours)
+def _rgb(image: Image, size: Size, reading: Reading) -> Image:
+    """Convert an image to RGB and reduce it; `size` is that of its file, of which it may be a half, quarter, eighth."""
+    factor = _factor(image.size, reading)
+    rgb = modes.to_rgb(image, factor, colours=reading.colours)
+    return modes.fitted(rgb, size, factor * round(size[0] / image.width)) if reading.factor(size) > 1 else rgb
 
 
 def _factor(size: Size, reading: Reading) -> int:
