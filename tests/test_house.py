@@ -57,3 +57,8 @@ def test_retired_names_are_gone(word: str) -> None:
     trees = [tree for path, tree in TREES.items() if path.name != "__init__.py"]
     names = {getattr(node, "id", getattr(node, "name", None)) for tree in trees for node in ast.walk(tree)}
     assert word not in names
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names)), "pytest imports them by their base names"
