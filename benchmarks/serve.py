@@ -87,6 +87,7 @@ def served(table: Path, options: argparse.Namespace) -> Iterator[tuple[str, psut
     """Start `looktwice serve` and stop it at the end."""
     most = max(2 * options.big, 1000)
     command = [sys.executable, "-m", "looktwice", "serve", str(table), "--port", "0", "--max-queued-pairs", str(most)]
+    command += ["--threads", os.environ["OMP_NUM_THREADS"]]  # as many as the engine that it is compared with
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     try:
@@ -104,10 +105,10 @@ def throughput(url: str, process: psutil.Process, table: Path, options: argparse
     retriever = Retriever(table, scorer="tiny-vl", shortlist=options.pairs)
     queries = sorted(IMAGES.glob("*.jpg"))[: options.searches]
     warm = Retriever(table, scorer=retriever.reranker, shortlist=options.items)
-    for query in queries:  # every image once through the vision tower, on both sides
-        warm.search(query)
-        break
+    warm.search(queries[0])  # every image once through the vision tower, on both sides
+    retriever.search(queries[0])
     asyncio.run(ask_all(url, queries[:1], options.items, 1))
+    asyncio.run(ask_all(url, queries, options.pairs, 1))
     engine: list[float] = []
     server: dict[int, list[float]] = {clients: [] for clients in CLIENTS}
     for _ in range(options.repeats):

@@ -16,7 +16,7 @@ from serving import Running, running
 from looktwice.errors import ModelError
 from looktwice.score import Scorer
 from looktwice.serve import Settings
-from looktwice.serve.device_queue import DeviceQueue, Ticket, current
+from looktwice.serve.device_queue import DeviceQueue, Ticket, _Turn, current
 from looktwice.serve.problems import Problem
 from looktwice.types import Item, PairScores
 
@@ -269,7 +269,11 @@ def test_ended_requests_and_a_closed_queue_answer_at_once() -> None:
 def test_blocks_follow_the_speed_of_the_device() -> None:
     queue = DeviceQueue()
     assert queue.block == 16
-    for rate, size in ((1, 8), (40, 8), (90, 16), (300, 64), (10_000, 128)):
+    for rate, size in ((1, 4), (20, 16), (90, 64), (10_000, 128)):
         queue.rate = rate
-        assert queue.block == size
+        assert queue.block == size  # alone: twice BLOCK_SECONDS
+    queue._waiting.append(_Turn(Ticket(1, 1), 1, lambda: None))
+    queue.rate = 90
+    assert queue.block == 32
+    queue._waiting.clear()
     queue.close()

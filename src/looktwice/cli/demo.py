@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,16 @@ Words = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Serving:
+    """Whether the demo serves its gallery, and where."""
+
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the gallery with a page to search it, instead of measuring.")
+    ] = False
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --serve; 0 takes a free one.")] = 8765
+
+
 @grouped
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Folder for the table, runs and report.")] = Path(
@@ -47,10 +58,7 @@ def demo(
     ] = 1000,
     shortlist: options.Shortlist = 50,
     words: Words = False,
-    serve: Annotated[
-        bool, typer.Option("--serve", help="Serve the gallery with a page to search it, instead of measuring.")
-    ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --serve; 0 takes a free one.")] = 8765,
+    serving: Serving,
     compute: options.Compute,
     json: options.Json = False,
 ) -> None:
@@ -77,8 +85,8 @@ def demo(
         "maxsim": maxsim,
         **compute.placement,
     }
-    if serve:
-        return _serve(folder, look, port, chosen)
+    if serving.serve:
+        return _serve(folder, look, serving.port, chosen)
     with progress("indexing the gallery", "images") as indexing, progress("looking twice", "queries") as searching:
         done = run_demo(folder, look, indexing=indexing, searching=searching, **chosen)
     _show(done, json)

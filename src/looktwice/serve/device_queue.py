@@ -22,10 +22,11 @@ SMALL = 64
 """A request of up to this many pairs counts as small."""
 
 ACTIVE = 4
-BLOCK_SECONDS = 0.25
-"""How long a block should take: a newcomer waits for one block."""
+BLOCK_SECONDS = 0.5
+"""How long a block should take: a newcomer waits for one block. A request that is alone gets blocks of twice as long."""
 
-BLOCKS = (8, 16, 32, 64, 128)
+BLOCKS = (4, 8, 16, 32, 64, 128)
+FIRST_BLOCK = 16
 R = TypeVar("R")
 _numbers = count()
 
@@ -92,8 +93,9 @@ class DeviceQueue:
     def block(self) -> int:
         """Return the number of pairs that take about BLOCK_SECONDS, one of BLOCKS."""
         if not self.rate:
-            return BLOCKS[1]
-        return next((size for size in reversed(BLOCKS) if size <= self.rate * BLOCK_SECONDS), BLOCKS[0])
+            return FIRST_BLOCK
+        seconds = BLOCK_SECONDS if self._waiting else 2 * BLOCK_SECONDS
+        return next((size for size in reversed(BLOCKS) if size <= self.rate * seconds), BLOCKS[0])
 
     def run(self, work: Callable[[], R], pairs: int = 0) -> R:
         """Run `work` on the device's thread when the current request's turn comes. Raises what it raises.
