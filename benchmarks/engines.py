@@ -52,13 +52,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     options = parse(parser, argv, queries=1, candidates=4, repeats=1, concurrency=[1, 4])
-    record: dict[str, Any] = {"local": local_rates(options), "client": client_rates(options)}
+    found = {"local": local_rates(options), "client": client_rates(options)}
     if options.server:
-        record["server"] = server_rates(options)
-    for name, rates in record.items():
-        for what, rate in rates.items():
-            print(f"{name:8} {what:32} {rate:10.1f} pairs/s")
-    finish("engines", options, record)
+        found["server"] = server_rates(options)
+    rows = [
+        {"where": name, "what": what, "rate": rate} for name, rates in found.items() for what, rate in rates.items()
+    ]
+    for row in rows:
+        print(f"{row['where']:8} {row['what']:32} {row['rate']:10.1f} pairs/s")
+    finish("engines", options, {"rows": rows})
 
 
 def requests(options: argparse.Namespace, repeat: int) -> Requests:
@@ -205,7 +207,8 @@ class _Canned(BaseHTTPRequestHandler):
         if self.path == "/tokenize":
             self._send({"tokens": [int(json.loads(data)["prompt"] == "1")]})
             return
-        listed = [{"token": f"token_id:{i}", "logprob": -0.7} for i in (0, 1)]
+        value = -1.0 - sum(data[::97]) % 100 / 1000  # swapped images answer differently, as a probe expects
+        listed = [{"token": "token_id:0", "logprob": -0.7}, {"token": "token_id:1", "logprob": value}]
         content = [{"token": "token_id:0", "logprob": -0.7, "top_logprobs": listed}]
         self._send({"model": "canned", "choices": [{"logprobs": {"content": content}}], "usage": {"prompt_tokens": 1}})
 

@@ -52,7 +52,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=9, help="the median of so many runs is printed")
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds, for a machine that is busy")
     parser.add_argument("--specs", nargs="*", default=("none", "int8", "pq8", "opq8", "pq16", "opq16"))
-    return parse(parser, argv, width=32, side=3, candidates=20, repeat=1, specs=("int8", "pq8"))
+    return parse(parser, argv, width=32, side=4, candidates=20, repeat=1, specs=("int8", "pq8"))
 
 
 def measure(spec: str, args: argparse.Namespace) -> dict[str, Any]:

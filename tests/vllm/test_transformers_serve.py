@@ -20,6 +20,7 @@ from vllm_server import MODEL, free_port
 from looktwice import Item, load_scorer
 from looktwice.score.remote.config import RemoteConfig
 
+pytestmark = pytest.mark.vllm
 GALLERY = INSTALLED / "looktwice" / "assets" / "tiny" / "gallery"
 
 

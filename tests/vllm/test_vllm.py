@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,19 @@ from looktwice.types import PairScores
 GALLERY = INSTALLED / "looktwice" / "assets" / "tiny" / "gallery"
 LOCAL = {"device": "cpu", "dtype": "float32"}
 CLOSE = 1e-3  # nats
+pytestmark = pytest.mark.vllm
+
+
+@pytest.fixture(scope="module")
+def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    folder = environment()
+    assert folder is not None, "run it by make test-vllm, which builds the environment"
+    server = VllmServer(folder, tmp_path_factory.mktemp("vllm") / "log", more_options=("--enable-prompt-embeds",))
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.kill()
 
 
 def image(path: Path) -> Item:

@@ -23,7 +23,7 @@ SMALL = 64
 
 ACTIVE = 4
 BLOCK_SECONDS = 0.5
-"""How long a block should take: a newcomer waits for one block. A request that is alone gets blocks of twice as long."""
+"""How long a block should take: a newcomer waits for one. A request that is alone gets blocks of twice as long."""
 
 BLOCKS = (4, 8, 16, 32, 64, 128)
 FIRST_BLOCK = 16
