@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found[part] = globals()[part](url, process, table, options)
                 for name, value in found[part].items():
                     print(f"{part:<11} {name:<32} {value}", flush=True)
-    finish("serve", options, found)
+    finish("serve", options, {"rows": [{"part": part, **values} for part, values in found.items()]})
     return 0
 
 

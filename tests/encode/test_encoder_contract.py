@@ -261,7 +261,7 @@ def test_a_batch_that_does_not_fit_is_halved(
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("clip-x", {}, "Unknown model"),
+        ("clip-x", {}, "Unknown encoder"),
         ("{clip}@5", {}, "5 px is out of range"),
         ("tower:{clip}", {}, "not a multimodal LLM"),
         ("{qwen3_vl}", {}, "as tower:"),
