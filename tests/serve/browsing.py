@@ -82,7 +82,8 @@ class Site:
         return found
 
     def state(self) -> str:
-        """Return the part of the link behind #."""
+        """Return the part of the link behind #, which is written at most four times a second."""
+        self.page.wait_for_timeout(300)
         return str(self.page.evaluate("() => decodeURIComponent(location.hash.slice(1))"))
 
 

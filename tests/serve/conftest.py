@@ -64,9 +64,9 @@ def image_of() -> Callable[[str], str]:
     return lambda name: base64.b64encode((GALLERY / "images" / name).read_bytes()).decode()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for all tests of the page."""
+    """One browser for the tests of a module: while it lives, nothing else may run an event loop in this process."""
     with chromium() as made:
         yield made
 
