@@ -240,9 +240,10 @@ def test_a_few_large_ones_take_turns_and_the_others_wait() -> None:
 def test_ended_requests_and_a_closed_queue_answer_at_once() -> None:
     queue = DeviceQueue()
     ticket = Ticket(10, 60)
-    hold = threading.Event()
-    blocker = threading.Thread(target=lambda: queue.run(hold.wait))
+    held, hold = threading.Event(), threading.Event()
+    blocker = threading.Thread(target=lambda: queue.run(lambda: (held.set(), hold.wait())))
     blocker.start()
+    assert held.wait(10)
     problems: list[Problem] = []
 
     def wait() -> None:
@@ -254,10 +255,11 @@ def test_ended_requests_and_a_closed_queue_answer_at_once() -> None:
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    time.sleep(0.05)
+    while not queue._waiting:
+        time.sleep(0.01)
     ticket.end(Problem(499, "client_left", "The client left."))
     queue.sweep()
-    waiting.join(2)
+    waiting.join(10)
     assert problems[0].code == "client_left"
     hold.set()
     blocker.join()
