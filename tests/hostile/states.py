@@ -46,7 +46,7 @@ def files_state(*paths: str) -> dict[str, Any]:
 
 VARYING = (
     *("seconds", "seconds_per_query", "bytes_per_item", "pairs_per_second", "versions", "machine", "remembered"),
-    *("created", "scored", "cached", "coverage"),
+    *("created", "scored", "cached", "coverage", "counts"),
 )
 
 

@@ -40,7 +40,7 @@ class Verb:
 
 INDEX = ["index", "t.lt", "images", *PLACE, "--batch-size", "4"]
 TOKENS = ["add-tokens", "t.lt", "--codec", "int8", *PLACE]
-SEARCH = ["--queries", "queries.jsonl", "--shortlist", "6", *PLACE, "--run", "out.trec"]
+SEARCH = ["--queries", "queries.jsonl", "--shortlist", "6", *PLACE, "--run", "out.trec", "--overwrite"]
 
 
 def rows_are_some_of(before: Any, whole: Any, now: Any) -> bool:
