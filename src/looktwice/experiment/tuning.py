@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from looktwice.errors import UsageError
 from looktwice.evaluate import Qrels
+from looktwice.rank.precision import joined
 
 _SHARE = re.compile(r"(\d{1,2}(?:\.\d+)?)%")
 
@@ -39,25 +39,8 @@ def split_queries(rule: str, qrels: Qrels) -> Split:
 
 def _drawn(qrels: Qrels, labelled: set[str], share: float) -> set[str]:
     relevant = {query: [name for name, grade in qrels[query].items() if grade > 0] for query in labelled}
-    groups = _linked(relevant.values())
+    groups = joined((names[0], name) for names in relevant.values() for name in names)
     return {query for query, names in relevant.items() if _place(groups[names[0]]) < share}
-
-
-def _linked(lists: Iterable[Sequence[str]]) -> dict[str, str]:
-    """Return the first of all names linked to each name. Names in one list are linked."""
-    above: dict[str, str] = {}
-
-    def top(name: str) -> str:
-        while (over := above.setdefault(name, name)) != name:
-            above[name] = above[over]
-            name = over
-        return name
-
-    for names in lists:
-        for name in names:
-            least, other = sorted((top(names[0]), top(name)))
-            above[other] = least
-    return {name: top(name) for name in above}
 
 
 def _place(name: str) -> float:

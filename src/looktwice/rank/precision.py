@@ -123,6 +123,16 @@ def linked(relevant: Iterable[tuple[str, str]]) -> dict[str, str]:
     >>> linked([("a", "x"), ("b", "x"), ("b", "y"), ("c", "z")])
     {'a': 'a', 'b': 'a', 'c': 'c'}
     """
+    first: dict[str, str] = {}
+    return joined((query, first.setdefault(item, query)) for query, item in relevant)
+
+
+def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return for each name the least of all names that pairs link to it, directly or through others.
+
+    >>> joined([("b", "a"), ("c", "b"), ("d", "d")])
+    {'a': 'a', 'b': 'a', 'c': 'a', 'd': 'd'}
+    """
     above: dict[str, str] = {}
 
     def top(name: str) -> str:
@@ -131,8 +141,7 @@ def linked(relevant: Iterable[tuple[str, str]]) -> dict[str, str]:
             name = over
         return name
 
-    first: dict[str, str] = {}
-    for query, item in relevant:
-        least, other = sorted((top(query), top(first.setdefault(item, query))))
+    for one, another in pairs:
+        least, other = sorted((top(one), top(another)))
         above[other] = least
-    return {query: top(query) for query in sorted(above)}
+    return {name: top(name) for name in sorted(above)}
