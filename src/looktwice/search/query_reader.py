@@ -20,8 +20,9 @@ from looktwice.types import Item, has_words
 class QueryReader:
     """A reader of the queries of one table.
 
-    A query is what `inputs` describes; `{"item": id}`, an item of the table, or its image with another text in
-    `{"item": id, "text": …}`; or a list of examples. In a list, a str that names neither a file nor an item is a text. With `shown` the second look needs each example's image.
+    A query is what `inputs` describes; `{"item": id}`, an item of the table; `{"item": id, "text": …}`, the same with
+    another text; or a list of examples. In a list, a str that names neither a file nor an item is a text. With `shown`
+    the second look needs each example's image.
     """
 
     def __init__(self, table: TableReader, loader: CandidateLoader, direction: Direction) -> None:
@@ -65,7 +66,7 @@ class QueryReader:
         given, text = value["item"], value.get("text", "")
         if not value.keys() <= {"item", "text"} or not isinstance(given, str) or not isinstance(text, str):
             raise QueryError(
-                f'{name}: write {{"item": id}} with an id of the table; a "text" may stand beside it.', name
+                f'{name}: write {{"item": id}} with an id of the table, and "text" beside it or not.', name
             )
         if not self._table.lookup([given], ["id"]):
             raise QueryError(f"{name}: {self._table.path} has no item {given!r}; check the id.", name)
