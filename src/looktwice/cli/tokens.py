@@ -114,11 +114,11 @@ def _check_codebook(path: Path | None, codec: str) -> None:
 
 def record(report: TokensReport) -> dict[str, Any]:
     """Return the report as one record for --json."""
-    return {**asdict(report), "bytes_per_picture": report.bytes_per_picture}
+    return {**asdict(report), "bytes_per_image": report.bytes_per_image}
 
 
 def _tell(opened: Table, report: TokensReport) -> None:
-    each = f", {size(report.bytes_per_picture)} each" if report.encoded else ""
+    each = f", {size(report.bytes_per_image)} each" if report.encoded else ""
     rate = f", {report.encoded / report.seconds:,.1f} images/s" if report.encoded and report.seconds else ""
     say(f"{report.codec}: tokens of {plural(report.encoded, 'image')}{each} ({report.seconds:.1f} s{rate})")
     for warning in report.warnings:
@@ -172,7 +172,7 @@ def codec(
         emit(row.record())
     if not json:
         columns = ["codec", ">bytes/image", ">tokens", ">error", ">|Δp|", ">τ"]
-        title = f"{rows[0].pairs} pairs of {rows[0].pictures} images, {mllm}, prompt {prompt}"
+        title = f"{rows[0].pairs} pairs of {rows[0].images} images, {mllm}, prompt {prompt}"
         table(columns, list(map(_cells, rows)), title=title)
     for warning in warnings:
         note(f"Warning: {warning}")

@@ -18,6 +18,7 @@ from looktwice.search.examples import Examples
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.run_record import RunStats
+from looktwice.search.token_choice import AUTO, IMAGES
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import TableReader
 from looktwice.token_index.matcher import TokenMatcher
@@ -25,7 +26,6 @@ from looktwice.token_index.matching import QueryTokens
 from looktwice.token_index.sets import demand_tokens
 from looktwice.types import Candidate, Item
 
-AUTO = "auto"
 EDGE = 1e-6
 
 
@@ -63,7 +63,7 @@ class MiddleStage:
             return None
         _demand_tokens_in(table)
         reranker = reranker or MllmReranker(table.manifest.tokens[-1]["mllm"], **placement)
-        named = config.maxsim_codec if config.maxsim_codec != AUTO or codec == "pictures" else codec
+        named = config.maxsim_codec if config.maxsim_codec != AUTO or codec == IMAGES else codec
         return cls(reranker, table, config.maxsim, named)
 
     def look(self, query: Item, shortlist: Sequence[Candidate]) -> MiddleLook:

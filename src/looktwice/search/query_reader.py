@@ -8,7 +8,7 @@ from typing import Any
 
 from looktwice.errors import QueryError, UsageError, demand_list
 from looktwice.search.examples import Examples, StoredItem
-from looktwice.search.inputs import as_query, ends_like_picture, looks_like_path
+from looktwice.search.inputs import as_query, ends_like_image, looks_like_path
 from looktwice.search.modalities import Direction
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import ImageLoader, LoadError
@@ -49,7 +49,7 @@ class QueryReader:
     def _example(self, value: Any, name: str, shown: bool) -> Item:
         if isinstance(value, Mapping) and "item" in value:
             return self._named(value, name, shown)
-        if isinstance(value, str) and not (ends_like_picture(value) and Path(value).is_file()):
+        if isinstance(value, str) and not (ends_like_image(value) and Path(value).is_file()):
             if self._table.lookup([value], ["id"]):
                 return self._stored(value, shown)
             if looks_like_path(value):

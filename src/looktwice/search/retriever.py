@@ -31,7 +31,7 @@ from looktwice.search.query_reader import QueryReader, read_call
 from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.run_record import RunStats, run_manifest
 from looktwice.search.second_stage import SecondStage
-from looktwice.search.token_choice import CandidateLoader
+from looktwice.search.token_choice import AUTO, IMAGES, CandidateLoader, tokens_wanted
 from looktwice.sources.loader import in_chunks
 from looktwice.sources.reading import NEWEST
 from looktwice.store import TableGroup, TableReader, Where
@@ -146,6 +146,7 @@ class Retriever:
         if encoder is not None:
             self.table.manifest.check(encoder.info, self.table.path)
         how: dict[str, Any] = {"missing": missing_tokens, "asymmetric": asymmetric}
+        codec = tokens_wanted(codec)
         first_pass = _first_pass(self.config.budget, codec)
         self.loader = CandidateLoader.for_table(self.table, urls, codec=codec, besides=first_pass, **how)
         coarse = CandidateLoader.for_table(self.table, urls, codec=first_pass, **how) if first_pass else None
@@ -287,7 +288,7 @@ def _first_pass(budget: Budget, codec: str) -> str | None:
     if not budget.first_pass:
         return None
     first_pass = str(parse_codec(budget.first_pass))
-    if codec not in ("auto", "pictures") and str(parse_codec(codec)) == first_pass:
+    if codec not in (AUTO, IMAGES) and str(parse_codec(codec)) == first_pass:
         raise UsageError(f"Both passes of the cascade would use {first_pass}; name another codec (--codec).")
     return first_pass
 

@@ -119,7 +119,7 @@ def _no_set(table: TableReader, info: TokensInfo) -> UsageError:
     known = [f"{e['mllm']} (revision {e['revision']}, {e['preprocessing']})" for e in table.manifest.tokens]
     advice = f"run looktwice add-tokens {table.path} --mllm {info.mllm}"
     if not known:
-        return UsageError(f"{table.path} holds no visual tokens; {advice}, or use --codec pictures.")
+        return UsageError(f"{table.path} holds no visual tokens; {advice}, or use --codec images.")
     return Mismatch(
         f"{table.path} holds visual tokens of {'; '.join(dict.fromkeys(known))}, not of {info.mllm} (revision "
         f"{info.revision}, {info.preprocessing}); {advice}."
