@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from looktwice.cli.renamed import current
-from looktwice.search.token_choice import tokens_wanted
 from looktwice.evaluate import write_run
+from looktwice.search.token_choice import tokens_wanted
 from looktwice.testing import ColorEncoder
 from looktwice.types import EncoderInfo
 
