@@ -14,7 +14,7 @@ from typing import Any
 
 from looktwice.errors import MediaError, ModelError, UsageError
 from looktwice.score import TokenMaker
-from looktwice.search.examples import Examples
+from looktwice.search.examples import Examples, positives
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.run_record import RunStats
@@ -76,7 +76,7 @@ class MiddleStage:
         ids = [candidate.id for candidate in head]
         found: list[Mapping[str, float]] = []
         why = "no-image"
-        for example in query.like if isinstance(query, Examples) else (query,):
+        for example in positives(query):
             scores, problem = self._scores(example, ids, stats)
             why = problem or why
             found += [scores] if scores else []

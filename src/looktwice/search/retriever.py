@@ -17,7 +17,7 @@ from looktwice.errors import QueryError, UsageError, renamed_keyword
 from looktwice.rank import Fusion, Ties, fuse
 from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration, Sample
-from looktwice.search.at_once import Crowd, in_order
+from looktwice.search.at_once import in_order
 from looktwice.search.details import Describe, describe_from
 from looktwice.search.distinct import least_cosine, with_folded
 from looktwice.search.examples import Examples, settings_of
@@ -235,14 +235,13 @@ class Retriever:
         def answer(found: Looked) -> Answer:
             if isinstance(query := found.query, QueryError):
                 return Answer(Item(query.query), [], [], k, {**run, "second_look": None}, found.stats, error=query)
-            before = crowd.enter()
-            made = self._answer(query, found, stage, k, run)
-            made.stats.seconds = made.stats.share((before + crowd.leave()) / 2)
-            return made
+            return self._answer(query, found, stage, k, run)
 
-        crowd, at_once = Crowd(), 1 if stage is None else stage.reranker.together
+        at_once = 1 if stage is None else stage.reranker.together
         for batch in in_chunks(read, BATCH):
-            yield from in_order(answer, first_look.at(batch), at_once)
+            for made, beside in in_order(answer, first_look.at(batch), at_once):
+                made.stats.seconds = made.stats.share(beside)
+                yield made
 
     def _read(self, query: Any, name: str, shown: bool) -> Item | QueryError:
         try:
