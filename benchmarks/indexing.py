@@ -6,11 +6,11 @@
     python benchmarks/indexing.py --counts 10000 --side 4000 --warm 4 --distinct 40   # takes 24 GB of disk
 
 Makes JPEGs with grain from a seed, then indexes each number of them in a process of its own. With `--distinct N` only N
-are made; the others are copies that end with bytes of their own, so that each is a file that is read and encoded. `growth_mb` is the most
-memory (RSS) in use during the run above what it was with the encoder loaded and one small table indexed; it must not
-rise with the number of pictures. `--ways` compares with what people write themselves (`_loops`). `--encoder none`
-takes mean colours, so that only our own part is measured. `items_cpu_s` counts processor time and holds on a machine
-that is busy. Prints a table and, as its last line, one JSON object {"rows", …}.
+are made; the others are copies that end with bytes of their own, so that each is a file that is read and encoded.
+`growth_mb` is the most memory (RSS) in use during the run above what it was with the encoder loaded and one small table
+indexed; it must not rise with the number of pictures. `--ways` compares with what people write themselves (`_loops`).
+`--encoder none` takes mean colours, so that only our own part is measured. `items_cpu_s` counts processor time and
+holds on a machine that is busy. Prints a table and, as its last line, one JSON object {"rows", …}.
 """
 
 from __future__ import annotations
