@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from looktwice.encode.base import BaseEncoder
-from looktwice.encode.patches import Patches, patches_of
+from looktwice.encode.patches import Patches, patches_of, states_of
 from looktwice.encode.pixels import LargerSide, Pixels
 from looktwice.errors import UsageError
 
@@ -51,11 +52,11 @@ class VisionEncoder(BaseEncoder):
 
     def patches(self, images: list[Image]) -> list[Patches]:
         inputs = self.to_device(self.pixels.inputs(images))
-        return patches_of(self._outputs(inputs).last_hidden_state, inputs, self.stride)
+        return patches_of(states_of(self.family, partial(self._outputs, inputs)), inputs, self.stride)
 
-    def _outputs(self, inputs: dict[str, Tensor]) -> Any:
+    def _outputs(self, inputs: dict[str, Tensor], **options: Any) -> Any:
         sized = isinstance(self.pixels, LargerSide) and self.family in _INTERPOLATES
-        return self.model(**inputs, **({"interpolate_pos_encoding": True} if sized else {}))
+        return self.model(**inputs, **({"interpolate_pos_encoding": True} if sized else {}), **options)
 
     def _images(self, images: list[Image]) -> Tensor:
         outputs = self._outputs(self.to_device(self.pixels.inputs(images)))
