@@ -156,7 +156,8 @@ class Retriever:
             about = self._about(self.table.manifest.encoder)
             parts = self.reranker, self.loader, self.config
             self.stage = SecondStage(*parts, self.shortlist, first_pass=coarse, about=about)
-        self.middle = MiddleStage.of(self.table, self.reranker, self.config, codec, device=device, dtype=dtype)
+        placed: dict[str, Any] = {"own": lambda: self.encoder, "device": device, "dtype": dtype}
+        self.middle = MiddleStage.of(self.table, self.reranker, self.config, codec, **placed)
 
     @property
     def encoder(self) -> Encoder:
