@@ -90,7 +90,7 @@ def _kept(answer: Answer, asked: int) -> Iterator[Candidate]:
 
 
 def stored_row(record: Mapping[str, Any]) -> Stored:
-    """Return the answer of a line. Earlier versions wrote no entropy or middle look, and "picture" for the hash."""
+    """Return the answer of a line. Earlier versions wrote no entropy or middle look, and "query_hash" for the hash."""
     return Stored(
         unescape(record["query"]),
         tuple(unescape(name) for name in record["ids"]),

@@ -20,8 +20,9 @@ from looktwice.types import Item, has_words
 class QueryReader:
     """A reader of the queries of one table.
 
-    A query is what `inputs` describes; `{"item": id}`, an item of the table, or its image with another text in
-    `{"item": id, "text": …}`; or a list of examples. In a list, a str that names neither a file nor an item is a text. With `shown` the second look needs each example's image.
+    A query is what `inputs` describes; `{"item": id}`, an item of the table; `{"item": id, "text": …}`, its image with
+    another text; or a list of examples. In a list, a str that names neither a file nor an item is a text. With `shown`
+    the second look needs each example's image.
     """
 
     def __init__(self, table: TableReader, loader: CandidateLoader, direction: Direction) -> None:
