@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
 from looktwice.serve import problems
-from looktwice.serve.holding import Holding, Memory, current
+from looktwice.serve.holding import HeldBytes, Holding, current
 from looktwice.serve.problems import Problem
 from looktwice.serve.settings import LOOPBACK, Settings, is_loopback
 
@@ -52,7 +52,7 @@ class Guard:
     """The outermost layer of the app. `observe` is told route, status and seconds of every answer."""
 
     def __init__(
-        self, app: App, settings: Settings, observe: Callable[[str, str, int, float], None], memory: Memory
+        self, app: App, settings: Settings, observe: Callable[[str, str, int, float], None], memory: HeldBytes
     ) -> None:
         self.app, self.settings, self.observe, self.memory = app, settings, observe, memory
         self._keys = [_digest(key.get_secret_value().encode()) for key in settings.api_keys]

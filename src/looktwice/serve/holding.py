@@ -9,7 +9,7 @@ from looktwice.serve import problems
 from looktwice.serve.problems import Problem
 
 
-class Memory:
+class HeldBytes:
     """The bytes that all requests of a server hold together, and their limit."""
 
     def __init__(self, most: int) -> None:
@@ -20,7 +20,7 @@ class Memory:
 class Holding:
     """The bytes that one request holds, from its first byte to the end of its answer."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: HeldBytes) -> None:
         self._memory, self.held = memory, 0
 
     def add(self, nbytes: int) -> None:

@@ -16,7 +16,7 @@ from looktwice.errors import LooktwiceError
 from looktwice.score import Scorer
 from looktwice.serve import problems
 from looktwice.serve.device_queue import DeviceQueue
-from looktwice.serve.holding import Memory
+from looktwice.serve.holding import HeldBytes
 from looktwice.serve.jobs import Admission, Job, Jobs, Work
 from looktwice.serve.media import Media, begin_request
 from looktwice.serve.metrics import Metrics
@@ -41,7 +41,7 @@ class Service:
         self.queue = DeviceQueue()
         self.gate = Admission(settings.max_queued_pairs, settings.max_requests, self.queue)
         self.jobs = Jobs(self.queue, self.gate)
-        self.memory = Memory(settings.max_held)
+        self.memory = HeldBytes(settings.max_held)
         self.media = Media(settings.max_image, settings.max_pixels, settings.max_text, settings.allow_urls)
         self.encoding = ThreadPoolExecutor(ENCODING, thread_name_prefix="encode")
         self.writing = ThreadPoolExecutor(WRITING, thread_name_prefix="write")
