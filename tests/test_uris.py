@@ -129,7 +129,7 @@ def test_a_server_that_never_ends_is_given_up(server: str, what: str, monkeypatc
 
 
 def test_an_answer_that_ends_early_is_no_picture(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MediaError, match="download: the answer ended 1,000 bytes early"):
+    with pytest.raises(MediaError, match="download: the response ended 1,000 bytes early"):
         read_uri(f"{server}/cut.png", urls="private")
     monkeypatch.setattr("looktwice.sources.uri.MAX_BYTES", len(picture("blue")) - 1)
     with pytest.raises(MediaError, match="too-large"):

@@ -30,8 +30,9 @@ from looktwice.experiment.systems import WEIGHTS, System, fused, ideal, perfect,
 from looktwice.experiment.tuning import split_queries
 from looktwice.rank import Fusion, fuse, tied_at_the_top
 from looktwice.report.viewer import Viewer
+from looktwice.search.answer import Answer
 from looktwice.search.mllm_reranker import MllmReranker
-from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.retriever import Retriever
 from looktwice.search.run_record import RunStats
 from looktwice.sources import file_uri
 from looktwice.store import Table

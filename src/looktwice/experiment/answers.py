@@ -22,8 +22,9 @@ from looktwice.experiment.counts import added, finite
 from looktwice.experiment.stored import Stored, stored_row
 from looktwice.files import write_whole
 from looktwice.score.prompting import built_in
+from looktwice.search.answer import Answer
 from looktwice.search.mllm_reranker import AUTO, MllmReranker
-from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.retriever import Retriever
 from looktwice.store import is_in
 from looktwice.types import Item
 
@@ -135,7 +136,7 @@ def read_conditions(folder: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all; NaN and infinities become null."""
+    """Write a JSON file atomically; NaN and infinities become null."""
     text = json.dumps(finite(value), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
     write_whole(path, text.encode())
 

@@ -16,7 +16,7 @@ from looktwice.experiment.systems import System, reranked
 from looktwice.files import write_whole
 from looktwice.report import write_report
 from looktwice.report.viewer import Viewer
-from looktwice.search.retriever import Answer
+from looktwice.search.answer import Answer
 from looktwice.search.run_record import RunStats
 from looktwice.sources.loader import Resolver
 

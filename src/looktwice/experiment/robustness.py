@@ -187,7 +187,7 @@ class Bench:
 def run_robustness(
     bench: Bench, folder: Path, sides: Sequence[DamagedSide], done: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """Measure every unfinished condition, and write robustness.json and one curve per kind and side."""
+    """Measure every unfinished condition; write robustness.json and a plot for each kind of damage and damaged side."""
     folder.mkdir(parents=True, exist_ok=True)
     path, about = folder / "conditions.jsonl", about_bench(bench)
     known = dict(read_finished(path, about))

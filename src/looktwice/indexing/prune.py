@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def prune_gone(run: Commit, *, delete: bool) -> None:
     """Count, and with `delete` remove, items in the scopes of the run's scans that it did not meet.
 
-    Failures that it did not meet again are deleted likewise.
+    Failures that it did not meet again are deleted too.
     """
     for scan in run.scans:
         run.ignored.update(scan.ignored)

@@ -117,7 +117,7 @@ def _with_exif(source: Source, data: bytes) -> Source:
 
 
 def _preview(source: Source, data: bytes, side: int, image: Image | None = None) -> bytes:
-    """Return the preview of an item, from `image` or decoded anew; "" if there shall be none."""
+    """Return the preview of an item, from `image` or decoded anew; "" if the table keeps none."""
     if not side:
         return b""
     try:

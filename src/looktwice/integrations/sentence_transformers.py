@@ -111,7 +111,7 @@ class AsSentenceTransformer:
 
         _own_prompt(prompt_name)
         if options.get("prompt") is not None or options.get("truncate_dim") is not None:
-            raise UsageError("looktwice cannot change an encoder's vectors; leave out prompt and truncate_dim.")
+            raise UsageError("prompt and truncate_dim are not supported; leave them out.")
         first = len(self._vectors)
         for start in range(0, len(sentences), 64):
             items = [as_item(one, f"input {start + i}") for i, one in enumerate(sentences[start : start + 64])]

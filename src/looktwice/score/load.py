@@ -183,13 +183,13 @@ def check_model(name: str, model: Any) -> None:
     """Refuse a model in which no next token follows the prompt, or whose head cannot be found."""
     if "decoder_input_ids" in inspect.signature(model.forward).parameters:
         raise UsageError(
-            f"{name} writes in a decoder of its own, apart from what it reads, so no next token follows the prompt; "
-            "choose a decoder-only model."
+            f"{name} is an encoder-decoder model, in which no next token follows the prompt; choose a decoder-only "
+            "model."
         )
     if model.get_output_embeddings() is None:
         raise UsageError(
-            f"{name} shows no head that gives the next token (its get_output_embeddings in transformers is empty), so "
-            "it cannot be asked for a score; choose another model."
+            f"{name} has no language-model head (get_output_embeddings() returns None), so no next token can be read; "
+            "choose another model."
         )
 
 

@@ -26,7 +26,7 @@ def least_cosine(distinct: bool | float) -> float | None:
         return None
     least = LEAST_COSINE if distinct is True else float(distinct)
     if not 0 < least <= 1:
-        raise UsageError(f"The least cosine of near-duplicates must be above 0 and at most 1, not {distinct}.")
+        raise UsageError(f"The cosine of near-duplicates (--min-cosine) must be above 0 and at most 1, not {distinct}.")
     return least
 
 

@@ -82,7 +82,10 @@ class QueryReader:
         item = next(self._images.load([found]))[0]
         if isinstance(item, LoadError):
             if shown:
-                raise QueryError(f"Example {id_!r} cannot be read ({item.why}); leave it out, or the second look.", id_)
+                raise QueryError(
+                    f"Example {id_!r} cannot be read ({item.why}); leave it out, or search without the second look.",
+                    id_,
+                )
             item = Item(id_, text=row.text)
         own = {key: getattr(item, key) for key in ("image", "text", "uri", "sha256", "tokens")}
         return StoredItem(id_, **own, vector=row.vector)

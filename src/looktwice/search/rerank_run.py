@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from looktwice.errors import QueryError, UsageError
 from looktwice.rank import Fusion, Ties
+from looktwice.search.answer import Answer
 from looktwice.search.details import describe_from
 from looktwice.search.middle_stage import MiddleStage, kept_depth
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
 from looktwice.search.ranking_config import RankingConfig
-from looktwice.search.retriever import Answer, positive
+from looktwice.search.retriever import positive
 from looktwice.search.run_record import RunStats
 from looktwice.search.second_stage import SecondStage
 from looktwice.search.token_choice import CandidateLoader

@@ -9,8 +9,9 @@ from functools import partial
 from statistics import fmean
 from typing import Any, cast
 
+from looktwice.search.answer import Answer
 from looktwice.search.middle_stage import MiddleStage
-from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.retriever import Retriever
 from looktwice.search.run_record import RunStats
 from looktwice.search.second_stage import Reranked, SecondStage
 from looktwice.serve.device_queue import DeviceQueue, current

@@ -52,7 +52,7 @@ class Service:
         self.reranker: QueuedReranker | None = None
         self._tables: Tables | None = None
         self.failed: Exception | None = None
-        self.watched = False  # somebody raises what loading raised
+        self.watched = False  # a caller will raise what loading raised
 
     @property
     def tables(self) -> Tables:

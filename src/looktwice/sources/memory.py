@@ -127,7 +127,7 @@ def _from_array(array: Any) -> Image:
     if not array.size:
         raise MediaError("empty", f"{shown} has no pixels")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise MediaError("bad-record", f"{shown} is no image; pass (h, w), (h, w, 3) or (h, w, 4)")
+        raise MediaError("bad-record", f"{shown} is not an image; pass (h, w), (h, w, 3) or (h, w, 4)")
     if array.shape[0] * array.shape[1] > images.MAX_PIXELS:
         raise MediaError("too-large", f"{shown}; the limit is {images.MAX_PIXELS:,} pixels")
     if np.issubdtype(array.dtype, np.floating):
@@ -135,7 +135,7 @@ def _from_array(array: Any) -> Image:
             raise MediaError("bad-record", f"{shown} holds values outside 0 to 1, or NaN; scale them")
         array = np.rint(array * np.float32(255)).astype(np.uint8)
     if array.dtype != np.uint8:
-        raise MediaError("bad-record", f"{shown} is no image; pass uint8, or floats from 0 to 1")
+        raise MediaError("bad-record", f"{shown} is not an image; pass uint8, or floats from 0 to 1")
     return Image.fromarray(np.ascontiguousarray(array))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from looktwice.errors import UnknownName
+from looktwice.errors import StoreError, UnknownName
 from looktwice.store import ann, deleted, maintenance, matrix, previews, tokens
 from looktwice.store.conditions import Where
 from looktwice.store.empty import why_empty
@@ -62,6 +62,8 @@ class TableReader:
                 extras = open_extras(self.location, self._database)
                 if Manifest.read(self.location) == manifest:
                     break
+            else:
+                raise StoreError(f"{self.path} was replaced three times while it was opened; try again.")
         self.manifest, self._items, self._tokens, self._failures = manifest, items, tokens_, failures
         self._extras: dict[str, Any] = extras
         self._schema = self._items.schema

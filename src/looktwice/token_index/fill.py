@@ -218,7 +218,7 @@ class _Batch:
 
     @property
     def stage(self) -> str:
-        """Return the ledger's name of this set, because an image may fail in one set and succeed in another."""
+        """Return the ledger stage that lists failures of this set: an image may fail in one set and not in another."""
         return f"tokens:{self.key}"
 
     @property

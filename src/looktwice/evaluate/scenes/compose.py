@@ -28,7 +28,7 @@ TRIES = 6
 class Placed:
     """One drawing in a scene: its longer side as a share of the frame's, and how much of it nothing covers.
 
-    `visible` is a share of the part inside the frame; what lies outside counts neither way.
+    `visible` is a share of the part inside the frame; parts outside the frame are ignored.
     """
 
     cutout: Cutout

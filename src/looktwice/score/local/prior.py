@@ -39,7 +39,11 @@ class PriorScorer(ScorerWrapper):
         super().__init__(inner)
         self.side = side
         if self.inner.mode != modes.P_LABEL:
-            raise UsageError(f"A prior needs the mode p-label, not {self.inner.mode}; leave the prior or the mode out.")
+            raise UsageError(
+                f"A prior needs the mode {modes.P_LABEL}, not {self.inner.mode}; leave out the prior (--prior) or "
+                "the mode "
+                "(--score-mode)."
+            )
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
         """See Scorer. Candidates whose prior cannot be scored are "failed"."""

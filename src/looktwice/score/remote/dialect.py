@@ -77,7 +77,7 @@ def top_entries(reply: Mapping[str, Any]) -> list[tuple[str, float]]:
     first = content[0] if isinstance(content, list) and content else None
     entries = first.get("top_logprobs") if isinstance(first, Mapping) else None
     if not isinstance(entries, list) or not entries:
-        raise ServerError("The server answers without log-probabilities.")
+        raise ServerError("The server answers without log-probabilities; use another server.")
     return [_entry(entry) for entry in entries]
 
 
@@ -111,11 +111,11 @@ def _named(entries: Sequence[tuple[str, float]], ids: Sequence[int]) -> Listed:
     for text, value in entries:
         found = token_id(text)
         if found is None:
-            raise ServerError("The server does not name tokens by their ids.")
+            raise ServerError("The server does not name tokens by their ids; use another server.")
         if abs(logps.setdefault(found, value) - value) > 1e-3:
             raise ServerError(f"The server gives two log-probabilities for the token {found}; use another server.")
     if set(ids) - set(logps):
-        raise ServerError("The server leaves out tokens that were asked for.")
+        raise ServerError("The server leaves out tokens that were asked for; use another server.")
     return Listed(logps)
 
 

@@ -210,7 +210,7 @@ def thinks() -> ServerError:
 def _check_name(facts: Facts) -> None:
     asked, answered = facts.served.model, facts.answers_as
     if not (asked.lower() in answered.lower() or answered.lower() in asked.lower()):
-        raise ServerError(f"{asked} was asked, but {answered} answered; name the model that shall answer.", stops=True)
+        raise ServerError(f"{asked} was asked, but {answered} answered; name the model that should answer.", stops=True)
 
 
 def _tokens(reply: Mapping[str, Any]) -> int | None:

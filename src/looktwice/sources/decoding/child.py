@@ -61,7 +61,7 @@ def _answer(header: Mapping[str, Any], body: bytes, said: BinaryIO) -> _Answer:
     except MediaError as error:
         failure = error
     except MemoryError:
-        failure = MediaError("too-large", "decoding needs too much memory; use a smaller file")
+        failure = MediaError("too-large", "decoding needs too much memory; use an image with fewer pixels")
     except Exception as error:  # hostile data makes decoders raise anything
         failure = MediaError("corrupt", (str(error) or type(error).__name__).splitlines()[0][:300])
     detail = _with_message(failure.detail, said)
@@ -70,7 +70,7 @@ def _answer(header: Mapping[str, Any], body: bytes, said: BinaryIO) -> _Answer:
 
 
 def _with_message(detail: str, said: BinaryIO) -> str:
-    """Return the detail with the first line that a C library wrote, if any."""
+    """Return the detail with the first line that the decoder wrote to stderr, if any."""
     said.seek(0)
     lines = said.read(2000).decode("utf-8", "replace").split("\n")
     line = next((line.strip() for line in lines if line.strip()), "")
