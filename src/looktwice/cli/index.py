@@ -16,7 +16,7 @@ from looktwice.cli import options, tokens
 from looktwice.cli.console import TerminalBar, emit, note, plural, progress, say, size
 from looktwice.cli.folders import FolderOptions, among, changes, needs_extras, passed_over
 from looktwice.cli.groups import grouped
-from looktwice.cli.kept import Kept, tell_kept
+from looktwice.cli.kept import KeepOptions, tell_kept
 from looktwice.cli.options import DEFAULT_ENCODER
 from looktwice.cli.presets import Preset, note_drawings
 from looktwice.errors import Mismatch, UsageError
@@ -63,7 +63,7 @@ def index(
     mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,
     codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = "pq8",
     preset: Preset = None,
-    kept: Kept,
+    kept: KeepOptions,
     folders: FolderOptions,
     limits: options.ImageLimits,
     compute: options.Compute,

@@ -19,7 +19,7 @@ from typing import Any
 from looktwice.errors import Damaged, MediaError, Mismatch, UsageError
 from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.experiment.counts import added, finite
-from looktwice.experiment.stored import Stored, stored_row
+from looktwice.experiment.stored import StoredAnswer, stored_row
 from looktwice.files import write_whole
 from looktwice.score.prompting import built_in
 from looktwice.search.answer import Answer
@@ -46,7 +46,7 @@ class Answers:
 
     folder: Path
     settings: Mapping[str, Any]
-    rows: dict[str, Stored] = field(default_factory=dict)
+    rows: dict[str, StoredAnswer] = field(default_factory=dict)
     conditions: dict[str, Any] = field(default_factory=dict)
     _before: dict[str, Any] = field(default_factory=dict)
 
@@ -69,9 +69,9 @@ class Answers:
         """Return the path of the file of lines."""
         return self.folder / "answers.jsonl"
 
-    def add(self, answer: Answer, asked: int) -> Stored:
+    def add(self, answer: Answer, asked: int) -> StoredAnswer:
         """Store one answer, on disk before in memory."""
-        row = Stored.of(answer, asked)
+        row = StoredAnswer.of(answer, asked)
         self._check(finite(json.loads(json.dumps(dict(answer.settings), default=str))))
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row.record(), ensure_ascii=True) + "\n")
@@ -106,7 +106,7 @@ class Answers:
 
 def collect(
     dataset: Dataset, retriever: Retriever, folder: Path, settings: Mapping[str, Any], *, rerank: bool = True
-) -> Iterator[Stored | tuple[Query, MediaError]]:
+) -> Iterator[StoredAnswer | tuple[Query, MediaError]]:
     """Yield the answers of all queries of a dataset, searching only for missing ones, then the unreadable queries.
 
     The caller's settings are joined with those of retriever and dataset. Lines go to `folder`/answers.jsonl. Raises

@@ -18,7 +18,7 @@ from looktwice.experiment.answers import collect, read_conditions
 from looktwice.experiment.output import write
 from looktwice.experiment.progress import Bar
 from looktwice.experiment.result import Outcome, summarise
-from looktwice.experiment.stored import Stored
+from looktwice.experiment.stored import StoredAnswer
 from looktwice.experiment.systems import System, tune
 from looktwice.experiment.tokens import store_tokens
 from looktwice.experiment.tuning import Split, split_queries
@@ -169,12 +169,12 @@ def _known(dataset: Dataset, table: Table) -> set[str]:
 
 def _asked(
     dataset: Dataset, retriever: Retriever, folder: Path, plan: Plan, bar: Bar
-) -> tuple[list[Stored], list[tuple[Query, MediaError]]]:
-    answers: list[Stored] = []
+) -> tuple[list[StoredAnswer], list[tuple[Query, MediaError]]]:
+    answers: list[StoredAnswer] = []
     broken: list[tuple[Query, MediaError]] = []
     bar.total(len(dataset.queries))
     for one in collect(dataset, retriever, folder, {"codec": plan.codec}, rerank=plan.second or not plan.maxsim):
-        if isinstance(one, Stored):
+        if isinstance(one, StoredAnswer):
             answers.append(one)
         else:
             broken.append(one)
@@ -183,7 +183,7 @@ def _asked(
 
 
 def _tuned(
-    dataset: Dataset, answers: Sequence[Stored], plan: Plan, fusion: Fusion, split: Split | None
+    dataset: Dataset, answers: Sequence[StoredAnswer], plan: Plan, fusion: Fusion, split: Split | None
 ) -> tuple[Fusion, dict[str, Any] | None]:
     if split is None:
         return fusion, None

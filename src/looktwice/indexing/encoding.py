@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from looktwice.errors import MediaError, ModelError, UsageError
-from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
+from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Scanned, ScannedItem
 from looktwice.indexing.failures import SKIPPED
 from looktwice.indexing.naming import apart, named
-from looktwice.indexing.reading import Decoded, Known, Loading, Planned, known_rows, load_ahead
-from looktwice.indexing.seen import Hashes, Roots, Seen
+from looktwice.indexing.reading import Decoded, KnownRow, Loading, Planned, known_rows, load_ahead
+from looktwice.indexing.seen import Hashes, Roots, SeenIds
 from looktwice.sources import Scan, Source, Unreadable, display, exif
 from looktwice.sources.formats import NEEDS
 from looktwice.sources.prefetch import pixels_of
@@ -83,7 +83,7 @@ class _Run:
         self.side, self.restore = side, restore
         self.exif = known is not None and exif.COLUMNS.keys() <= known.columns.keys()
         self.reading = Reading(NEWEST if known is None else known.manifest.reading, encoder.info.side)
-        self._seen, self._roots = Seen(), Roots()
+        self._seen, self._roots = SeenIds(), Roots()
         self._folders = {root for root in (known.manifest.roots if known else ()) if root.endswith("/")}
         self._hashes: Hashes | None = None  # of the table; not worth reading for a few items
         self._fresh: list[str] = []  # hashes of rows that are newer than `_hashes`
@@ -100,7 +100,7 @@ class _Run:
             if isinstance(one, Failed):
                 self._failures.append(one)
             elif one.unchanged:
-                self._unchanged.append(Met.of(one.source, one.sha256))
+                self._unchanged.append(ScannedItem.of(one.source, one.sha256))
                 self._show(one)
             else:
                 batch.append(one)
@@ -131,10 +131,10 @@ class _Run:
 
     def _clear(self) -> None:
         self._rows: list[EncodedRow] = []
-        self._unchanged: list[Met] = []
+        self._unchanged: list[ScannedItem] = []
         self._failures: list[Failed] = []
         self._previews: list[PreviewRow] = []
-        self._deleted: list[Met] = []
+        self._deleted: list[ScannedItem] = []
         self._encoded = 0
         self._since = time.monotonic()
 
@@ -150,13 +150,15 @@ class _Run:
                 else:
                     yield from self._named(one, known, gone)
 
-    def _named(self, one: Source, known: Mapping[str, Known], gone: Collection[tuple[str, str]]) -> Iterator[Planned]:
+    def _named(
+        self, one: Source, known: Mapping[str, KnownRow], gone: Collection[tuple[str, str]]
+    ) -> Iterator[Planned]:
         """Yield the plan for a source under its id; nothing if it was deleted on purpose or given twice."""
         source, row = one, known.get(one.id)
         if len(self._folders) > 1:
             source, row = named(one, known, self._seen.get, self._roots)
         if row is None and (source.root, source.id) in gone:
-            self._deleted.append(Met.of(source))
+            self._deleted.append(ScannedItem.of(source))
         elif (planned := self._admit(source, row)) is not None:
             yield planned
 
@@ -172,7 +174,7 @@ class _Run:
             return set()
         return self.known.deleted((one.root, name) for one in sources if one.root for name in self._ids([one]))
 
-    def _admit(self, source: Source, known: Known | None) -> Planned | None:
+    def _admit(self, source: Source, known: KnownRow | None) -> Planned | None:
         """Return the plan for a source; None if the same item was given twice."""
         foreign = known is not None and self._roots.keep(known.root, source.root)
         earlier = known.uri if known and foreign else self._seen.add(source.id, source.uri)
@@ -200,7 +202,7 @@ class _Run:
             size = (stored[_key(one)].width, stored[_key(one)].height) if one.same else one.size
             row = Row(source.id, source.uri, one.sha256, *size, source.text, source.metadata, vector, source.root)
             self._show(one)
-            self._rows.append(EncodedRow(Met.of(source, one.sha256), row, one.known is not None, one.same))
+            self._rows.append(EncodedRow(ScannedItem.of(source, one.sha256), row, one.known is not None, one.same))
         self._remember(vectors)
 
     def _stored(self, batch: Sequence[Decoded]) -> dict[VectorKey, Row]:
@@ -270,7 +272,7 @@ class _Run:
         ]
 
 
-def _with_stated(source: Source, known: Known | None) -> Source:
+def _with_stated(source: Source, known: KnownRow | None) -> Source:
     """Return a file of a folder with the text and metadata that somebody gave its item by id; a file states none."""
     is_file = source.root.endswith("/") and "#" not in source.uri
     if known is None or not is_file or source.metadata or source.text is not None or known.root != source.root:

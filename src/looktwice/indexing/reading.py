@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownRow:
     """A row of the table; `metadata` is the stored JSON. `preview`: the table keeps a preview of it."""
 
     uri: str
@@ -34,14 +34,16 @@ class Known:
     preview: bool = False
 
 
-def known_rows(table: TableReader | None, ids: Sequence[str], side: int) -> dict[str, Known]:
+def known_rows(table: TableReader | None, ids: Sequence[str], side: int) -> dict[str, KnownRow]:
     """Return the rows of a table by id; with `side`, whether it keeps their previews."""
     if table is None:
         return {}
     shown = table.previewed(ids) if side else {}
     rows = table.lookup(ids, ["id", "uri", "root", "sha256", "text", "metadata", "width"])
     found = ((row.pop("id"), row.pop("width") > 0, row) for row in rows)
-    return {name: Known(**row, has_image=image, preview=shown.get(name) == row["sha256"]) for name, image, row in found}
+    return {
+        name: KnownRow(**row, has_image=image, preview=shown.get(name) == row["sha256"]) for name, image, row in found
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Decoded:
     sha256: str
     image: Image | None
     size: images.Size
-    known: Known | None
+    known: KnownRow | None
     same: bool
     preview: bytes = b""
 
@@ -76,7 +78,7 @@ class Loading:
 
 PLAIN = Loading()
 
-Planned: TypeAlias = Failed | tuple[Source, Known | None]
+Planned: TypeAlias = Failed | tuple[Source, KnownRow | None]
 
 
 def load_ahead(plan: Iterable[Planned], threads: int, how: Loading = PLAIN) -> Iterator[Decoded | Failed]:
@@ -84,7 +86,7 @@ def load_ahead(plan: Iterable[Planned], threads: int, how: Loading = PLAIN) -> I
     return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one, how), _pixels, threads)
 
 
-def load(source: Source, known: Known | None, how: Loading = PLAIN) -> Decoded | Failed:
+def load(source: Source, known: KnownRow | None, how: Loading = PLAIN) -> Decoded | Failed:
     """Read one item, and decode it if it is new, has changed or lacks its preview."""
     stage = "read"
     try:

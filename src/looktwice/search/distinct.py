@@ -17,7 +17,7 @@ from looktwice.types import Candidate, Hit
 MOST_DEEPER = 16
 """How many times deeper than asked a search goes for distinct candidates, at most."""
 
-Found = tuple[list[Candidate], Mapping[str, tuple[str, ...]]]
+FoldedShortlist = tuple[list[Candidate], Mapping[str, tuple[str, ...]]]
 
 
 def least_cosine(distinct: bool | float) -> float | None:
@@ -32,7 +32,7 @@ def least_cosine(distinct: bool | float) -> float | None:
 
 def distinct_shortlist(
     table: TableReader, found: Sequence[Candidate], depth: int, least: float, more: Callable[[int], list[Candidate]]
-) -> Found:
+) -> FoldedShortlist:
     """Return up to `depth` distinct candidates of a search, and the ids that were folded into each.
 
     `found` is its result; `more` searches deeper, for tables with many duplicates.

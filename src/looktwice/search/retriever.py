@@ -20,7 +20,7 @@ from looktwice.search.at_once import in_order
 from looktwice.search.details import describe_from
 from looktwice.search.distinct import least_cosine, with_folded
 from looktwice.search.examples import Examples, settings_of
-from looktwice.search.first_look import FirstLook, Looked
+from looktwice.search.first_look import FirstLook, ShortlistResult
 from looktwice.search.hubness import Hubness
 from looktwice.search.inputs import QueryLike
 from looktwice.search.middle_stage import MiddleStage, kept_depth
@@ -190,7 +190,7 @@ class Retriever:
         first_look = FirstLook(self.table, query_encoder(self.encoder), depth, where, least, self.hubness)
         read = (self._read(query, str(number), shown) for number, query in enumerate(queries, start=1))
 
-        def answer(found: Looked) -> Answer:
+        def answer(found: ShortlistResult) -> Answer:
             if isinstance(query := found.query, QueryError):
                 return Answer(Item(query.query), [], [], k, {**run, "second_look": None}, found.stats, error=query)
             return self._answer(query, found, stage, k, run)
@@ -214,7 +214,7 @@ class Retriever:
     def _answer(
         self,
         query: Item,
-        found: Looked,
+        found: ShortlistResult,
         stage: SecondStage | None,
         k: int,
         run: Mapping[str, Any],

@@ -14,7 +14,7 @@ from looktwice.store import TableReader
 from looktwice.types import Candidate, Hit
 
 
-class HitMaker:
+class HitSerializer:
     """Makes the JSON of hits of one table."""
 
     def __init__(self, table: str, reader: TableReader, explain: bool = False) -> None:

@@ -23,14 +23,14 @@ from looktwice.sources.jsonl import scan_jsonl
 from looktwice.sources.parts import EVERY, extra_of
 from looktwice.sources.records import REASONS as _SCAN_REASONS
 from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
-from looktwice.sources.scopes import Hidden, Scopes
+from looktwice.sources.scopes import HiddenPlaces, Scopes
 from looktwice.sources.tar import is_archive
 from looktwice.sources.uri import REASONS as _READ_REASONS
 from looktwice.sources.uri import Urls, display, file_uri, parse_uri, read_uri
 
 __all__ = [
     "REASONS",
-    "Hidden",
+    "HiddenPlaces",
     "Scan",
     "Scope",
     "Scopes",

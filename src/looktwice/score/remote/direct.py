@@ -36,7 +36,7 @@ DirectAnswer: TypeAlias = "float | ServerError"
 class DirectFacts:
     """What a probe found: the shape that the server takes, and its p of a pair that is alike and one that is not."""
 
-    served: probing.Served
+    served: probing.ServedModel
     form: Form
     alike: float
     apart: float
