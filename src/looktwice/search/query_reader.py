@@ -66,7 +66,7 @@ class QueryReader:
         given, text = value["item"], value.get("text", "")
         if not value.keys() <= {"item", "text"} or not isinstance(given, str) or not isinstance(text, str):
             raise QueryError(
-                f'{name}: write {{"item": id}} with an id of the table; a "text" may stand beside it.', name
+                f'{name}: write {{"item": id}} with an id of the table, and "text" beside it or not.', name
             )
         if not self._table.lookup([given], ["id"]):
             raise QueryError(f"{name}: {self._table.path} has no item {given!r}; check the id.", name)

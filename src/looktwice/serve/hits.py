@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
@@ -15,10 +15,10 @@ from looktwice.types import Candidate, Hit
 
 
 class HitSerializer:
-    """Makes the JSON of hits of one table."""
+    """Makes the JSON of hits. `place` returns the name of an item's table, and its id there."""
 
-    def __init__(self, table: str, reader: TableReader, explain: bool = False) -> None:
-        self.table, self.reader, self.explain = table, reader, explain
+    def __init__(self, place: Callable[[str], tuple[str, str]], reader: TableReader, explain: bool = False) -> None:
+        self.place, self.reader, self.explain = place, reader, explain
 
     def ranked(self, hits: Sequence[Hit]) -> list[dict[str, Any]]:
         """Return hits in their order."""
@@ -38,8 +38,10 @@ class HitSerializer:
     def _hit(self, hit: Hit, row: Mapping[str, Any]) -> dict[str, Any]:
         made_of = dict(hit.explain or {})
         status = hit.status
+        table, own = self.place(hit.id)
         made: dict[str, Any] = {
             "id": hit.id,
+            "table": table,
             "rank": hit.rank,
             "score": hit.score,
             "coarse": hit.coarse,
@@ -54,7 +56,7 @@ class HitSerializer:
             "uri_kind": uri_kind(row),
             "metadata": row.get("metadata", {}),
             "text": row.get("text"),
-            "preview": preview_link(self.table, hit.id, row.get("sha256")),
+            "preview": preview_link(table, own, row.get("sha256")),
             "folded": list(hit.folded) or None,
         }
         if self.explain:

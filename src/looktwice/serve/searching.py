@@ -21,7 +21,7 @@ from looktwice.serve.problems import Problem
 from looktwice.serve.schemas import SearchRequest
 from looktwice.serve.scorers import block_rows
 from looktwice.serve.service import Service
-from looktwice.serve.tables import Changes, OpenedTable, ServedTable, middle_of, variant
+from looktwice.serve.tables import Changes, OpenedTable, ServedGroup, ServedTable, middle_of, variant
 from looktwice.types import Candidate, Item, PairScores
 
 
@@ -86,7 +86,7 @@ class Search:
     """One search: `run` does it and may be called once, on a thread that may block."""
 
     service: Service
-    served: ServedTable
+    served: ServedTable | ServedGroup
     request: SearchRequest
     asked: ParsedSearch
 
@@ -95,7 +95,7 @@ class Search:
         request, begin = self.request, time.perf_counter()
         opened = self.served.newest()
         self._check_ids(opened.retriever)
-        maker = HitSerializer(self.served.name, opened.retriever.table, request.explain)
+        maker = HitSerializer(self.served.place, opened.retriever.table, request.explain)
         teller = _Teller(emit, maker, begin, request.examples) if request.stream else None
         if teller and (ticket := current.get()) is not None:
             ticket.tell = teller.scores

@@ -16,7 +16,7 @@ from looktwice.serve.schemas import Example, SearchRequest, SearchResponse
 from looktwice.serve.searching import ParsedSearch, Search
 from looktwice.serve.service import Service, service_of
 from looktwice.serve.strict_route import StrictRoute
-from looktwice.serve.tables import ServedTable
+from looktwice.serve.tables import ServedGroup, ServedTable
 from looktwice.types import Item
 
 router = APIRouter(route_class=StrictRoute)
@@ -33,7 +33,7 @@ async def search(body: SearchRequest, request: Request) -> Response:
     `error`.
     """
     service = service_of(request)
-    served = service.tables.get(body.table)
+    served = service.tables.several(body.table)
     _check_sizes(service, body)
     asked = await service.read(_read, service, body)
     pairs = await service.quick(_pairs, service, served, body) * asked.positive
@@ -66,7 +66,7 @@ def _event(name: str, data: Any) -> bytes:
     return f"event: {name}\ndata: {text}\n\n".encode()
 
 
-def _pairs(service: Service, served: ServedTable, body: SearchRequest) -> int:
+def _pairs(service: Service, served: ServedTable | ServedGroup, body: SearchRequest) -> int:
     if not body.rerank or service.reranker is None:
         return 0
     return min(body.shortlist or service.settings.shortlist, len(served.reader()))
