@@ -116,7 +116,8 @@ def _named(entries: Sequence[tuple[str, float]], ids: Sequence[int]) -> Listed:
             raise ServerError(f"The server gives two log-probabilities for the token {found}; use another server.")
     if set(ids) - set(logps):
         raise ServerError("The server leaves out tokens that were asked for.")
-    return Listed(logps)
+    Listed(logps)  # refuses numbers that are no log-probabilities, also of the token that was drawn
+    return Listed({token: logps[token] for token in ids})
 
 
 def _entry(entry: object) -> tuple[str, float]:
