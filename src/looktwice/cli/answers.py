@@ -197,6 +197,9 @@ def record(query: str, hit: Hit) -> dict[str, Any]:
         "p": hit.p,
         "scored": hit.scored,
         "explain": hit.explain,
+        "uri": hit.uri,
+        "text": hit.text,
+        "metadata": hit.metadata,
         **({"folded": hit.folded} if hit.folded else {}),
         **({} if hit.maxsim is None else {"maxsim": hit.maxsim}),
     }

@@ -14,7 +14,7 @@ import typer
 
 from looktwice.cli import options, tokens
 from looktwice.cli.console import TerminalBar, emit, note, plural, progress, say, size
-from looktwice.cli.folders import FolderOptions, among, changes, needs_extras
+from looktwice.cli.folders import FolderOptions, among, changes, needs_extras, passed_over
 from looktwice.cli.groups import grouped
 from looktwice.cli.kept import Kept, tell_kept
 from looktwice.cli.options import DEFAULT_ENCODER
@@ -78,12 +78,12 @@ def index(
 
     Example: looktwice index photos.lt ~/Pictures --column year:int
     """
-    from looktwice.store import Table, parse_columns
+    from looktwice.store import Table, exists, parse_columns
 
     columns = parse_columns(column or ())
     _check_tokens(mllm, codec, limits)
     kept.side  # noqa: B018  # raises now, before the encoder is loaded
-    known = Table.open(path) if (path / "manifest.json").exists() else None
+    known = Table.open(path) if exists(path) else None
     found = folders.scan(sources, urls.allowed, () if known is None else known.manifest.roots)
     compute.set_threads()
     encodes = encoder_for(encoder, known, compute)
@@ -202,14 +202,14 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
         if (n := getattr(report, name))
     )
     done = ", ".join(f"{n:,} {name}" for n, name in counts) or "no changes"
-    say(f"{path}: {done} ({report.seconds:.1f} s{rate})")
+    say(f"{table.path}: {done} ({report.seconds:.1f} s{rate})")
     per_item = table.info()["bytes_per_item"]
     say(f"{plural(len(table), 'item')}, {size(per_item['total'])} each; encoder {table.manifest.encoder.name}")
     if built:
         say(f"search index: {built['kind']}, recall@100 {built['recall']:.4f} on {built['sample']} of its own rows")
     tell_kept(table, report)
-    if report.ignored:
-        note(_passed_over(report.ignored))
+    for sentence in passed_over(report.ignored):
+        note(sentence)
     if report.skipped:
         note(needs_extras(report.skipped, path))
     if gone := report.gone - report.pruned:
@@ -227,14 +227,3 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
         note(f"{report.failed:,} failed: {reasons}; list them with: looktwice ledger {path}")
     if not len(table):
         note("The table is empty, as no readable image was found; check the paths and the ledger.")
-
-
-def _passed_over(ignored: Mapping[str, int]) -> str:
-    from looktwice.sources.formats import BASE_SUFFIXES
-
-    kinds = sorted(ignored.items(), key=lambda kind: (-kind[1], kind[0]))
-    listed = ", ".join(f"{suffix or 'without a suffix'} {n:,}" for suffix, n in kinds[:5])
-    were = "file of another kind was" if sum(ignored.values()) == 1 else "files of other kinds were"  # no ledger entry
-    read = " ".join(sorted({*BASE_SUFFIXES, ".tar"}))
-    more = ", …" if len(kinds) > 5 else ""
-    return f"{sum(ignored.values()):,} {were} skipped ({listed}{more}); convert images to one of: {read}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,11 @@ class Met:
     @classmethod
     def of(cls, source: Source, sha256: str = "") -> Met:
         return cls(source.id, source.uri, source.root, source.where, sha256)
+
+    @property
+    def suffix(self) -> str:
+        """Return the suffix of the item's file in lower case; empty for an item without a file."""
+        return posixpath.splitext(self.uri.partition("#")[0])[1].lower() if self.uri.startswith("file:") else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,7 @@ class Commit:
         self._clock = self._committed = time.monotonic()
         self._reasons: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
+        self._formats: Counter[str] = Counter()
         self._noted: set[object] = set()
         self._rows: list[Row] = []
         self._previews: list[PreviewRow] = []
@@ -126,6 +127,7 @@ class Commit:
             self._take_unchanged(met, known.get(met.id))
         fine = {met.id for met in self._fine[before:]}
         self._previews += [one for one in batch.previews if one.id in fine]
+        self._formats.update(met.suffix for met in self._fine[before:])
         if sum(len(one.webp) for one in self._previews) >= PREVIEW_BYTES:
             self._flush_previews()
         for met in batch.deleted:
@@ -166,6 +168,7 @@ class Commit:
             unfit=dict(self.unfit),
             reasons=dict(self._reasons),
             skipped=dict(self._skipped),
+            formats=dict(self._formats),
             seconds=round(time.monotonic() - self._clock, 3),
         )
 
