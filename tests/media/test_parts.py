@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -145,20 +146,60 @@ def dng(size: tuple[int, int] = (64, 48), orientation: int = 1) -> bytes:
     """A raw file as small as LibRaw reads it: an RGGB mosaic of one red, 16 bits, no preview."""
     mosaic = np.full((size[1], size[0]), 3000, np.uint16)
     mosaic[::2, ::2] = 40_000
-    return tiff(
-        mosaic,
-        16,
-        photometric=32803,
-        more={
-            254: (4, [0]),
-            274: (3, [orientation]),
-            33421: (3, [2, 2]),
-            33422: (1, [0, 1, 1, 2]),
-            50706: (1, [1, 4, 0, 0]),
-            50717: (4, [65535]),
-            50721: (10, [1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1]),
-        },
+    return tiff(mosaic, 16, photometric=32803, more={**DNG, 274: (3, [orientation])})
+
+
+DNG = {
+    254: (4, [0]),
+    33421: (3, [2, 2]),
+    33422: (1, [0, 1, 1, 2]),
+    50706: (1, [1, 4, 0, 0]),
+    50717: (4, [65535]),
+    50721: (10, [1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1]),
+}
+
+
+def with_preview(raw: bytes, size: tuple[int, int]) -> bytes:
+    """The same raw file with a blue JPEG of this size in a second directory, as cameras write their previews."""
+    out = io.BytesIO()
+    Image.new("RGB", size, BLUE).save(out, "JPEG", quality=95)
+    jpeg, start = out.getvalue(), len(raw)
+    bits = start + len(jpeg) + len(jpeg) % 2
+    values = {254: 1, 256: size[0], 257: size[1], 258: bits, 259: 7, 262: 6, 273: start, 277: 3, 278: size[1]}
+    entries = {**{tag: (1, value) for tag, value in values.items()}, 258: (3, bits), 279: (1, len(jpeg))}
+    kind = {258: 3}
+    body = b"".join(
+        struct.pack("<HHII", tag, kind.get(tag, 4), count, value) for tag, (count, value) in sorted(entries.items())
     )
+    first = int.from_bytes(raw[4:8], "little")
+    link = first + 2 + 12 * int.from_bytes(raw[first : first + 2], "little")
+    whole = bytearray(raw + jpeg + bytes(len(jpeg) % 2) + struct.pack("<HHH", 8, 8, 8))
+    whole[link : link + 4] = struct.pack("<I", len(whole))
+    return bytes(whole) + struct.pack("<H", len(entries)) + body + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("preview", "side", "used"),
+    [((1600, 1200), None, True), ((640, 480), None, False), ((640, 480), 224, True), ((320, 240), 224, False)],
+)
+def test_the_preview_of_a_raw_file_is_used_if_it_is_large_enough(
+    preview: tuple[int, int], side: int | None, used: bool
+) -> None:
+    image, size = images.load(with_preview(dng((2000, 1500)), preview), Reading(side=side))
+    red, _, blue = image.getpixel((20, 20))
+    assert size == (2000, 1500) and (blue > red) == used
+    turned, size = images.load(with_preview(dng((2000, 1500), orientation=6), preview), Reading(side=side))
+    assert size == (1500, 2000) and turned.width < turned.height
+
+
+def test_raw_data_that_is_missing_is_no_black_image() -> None:
+    """LibRaw fills it with zeros and says nothing."""
+    for rows in (0, 36):
+        mosaic = np.zeros((48, 64), np.uint16)
+        mosaic[:rows] = 3000
+        with pytest.raises(MediaError) as caught:
+            images.load(tiff(mosaic, 16, photometric=32803, more=DNG))
+        assert caught.value.reason == "truncated", caught.value
 
 
 def test_a_dng_is_no_tiff() -> None:
