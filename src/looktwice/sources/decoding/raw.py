@@ -16,7 +16,7 @@ LEAST_PREVIEW = 1024
 """A preview counts from this shorter side on, or from twice the side that the model reads."""
 
 LAST = 8
-"""One row in LAST is looked at, those at the bottom: LibRaw fills what a cut file lacks with zeros, and says nothing."""
+"""One row in LAST is looked at, those at the bottom: LibRaw fills what a cut file lacks with zeros and is silent."""
 
 _TURNS = {3: 3, 5: 8, 6: 6}
 """EXIF orientation by LibRaw's flip."""
