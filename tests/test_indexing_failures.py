@@ -188,7 +188,7 @@ def test_reading_stops_with_the_run(made: Collection, monkeypatch: pytest.Monkey
 
 
 def test_sources_of_ones_own(made: Collection) -> None:
-    own = [Source(str(n), "", "", f"word {n}", {"year": n}, picture=False) for n in range(5)]
+    own = [Source(str(n), "", "", f"word {n}", {"year": n}, has_image=False) for n in range(5)]
     assert index(made.table, own, ColourEncoder()).added == 5
     assert index(made.table, own, ColourEncoder()).unchanged == 5
 

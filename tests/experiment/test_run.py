@@ -292,8 +292,8 @@ def test_other_settings_are_refused_with_what_changed(root, tmp_path):
     run(root, tmp_path, Histograms())
     with pytest.raises(Mismatch, match="shortlist 8 → 5"):
         run(root, tmp_path, Histograms(), shortlist=5)
-    with pytest.raises(Mismatch, match="codec 'auto' → 'pictures'"):
-        run(root, tmp_path, Histograms(), codec="pictures")
+    with pytest.raises(Mismatch, match="codec 'auto' → 'images'"):
+        run(root, tmp_path, Histograms(), codec="images")
     with pytest.raises(Mismatch, match="ties None → 'coarse'"):
         run(root, tmp_path, Histograms(), ties="coarse")
     with pytest.raises(Mismatch, match="second_look"):

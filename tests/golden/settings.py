@@ -34,7 +34,7 @@ PLACE = {"device": "cpu", "dtype": "float32"}
 VARYING = ("seconds", "pairs_per_second", "versions", "machine")
 
 SETTINGS: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "plain": ({}, {"codec": "pictures"}),
+    "plain": ({}, {"codec": "images"}),
     "stored tokens": ({}, {"codec": "int8", "fusion": "p-only"}),
     "cascade": ({}, {"codec": "int8", "budget": "cascade:pool2+int8@4", "fusion": "rrf"}),
     "early stop": ({"prompt": "object"}, {"codec": "int8", "budget": "auto:0.3@1", "ties": "coarse"}),

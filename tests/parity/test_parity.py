@@ -232,9 +232,9 @@ def test_decoded_tokens_against_the_reference_fed_the_same(
         with torch.no_grad():
             expected.append(model.model(**inputs, mm_encoder_outputs=fed, logits_to_keep=1).logits[0, -1])
     items = [Item(c.id, tokens=t) for c, t in zip(candidates, stored[1:], strict=True)]
-    seen = fast.tower.pictures_seen
+    seen = fast.tower.images_seen
     found = fast_logits(fast, Item("q", tokens=stored[0]), items)
-    assert fast.tower.pictures_seen == seen, "stored tokens must not meet the vision tower"
+    assert fast.tower.images_seen == seen, "stored tokens must not meet the vision tower"
     assert gap(found, torch.stack(expected)) <= TOLERANCE
     assert gap(found, fast_logits(fast, query["image"], candidates)) > 100 * TOLERANCE
 

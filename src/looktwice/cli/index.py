@@ -78,12 +78,12 @@ def index(
 
     Example: looktwice index photos.lt ~/Pictures --column year:int
     """
-    from looktwice.store import Table, parse_columns
+    from looktwice.store import Table, exists, parse_columns
 
     columns = parse_columns(column or ())
     _check_tokens(mllm, codec, limits)
     kept.side  # noqa: B018  # raises now, before the encoder is loaded
-    known = Table.open(path) if (path / "manifest.json").exists() else None
+    known = Table.open(path) if exists(path) else None
     found = folders.scan(sources, urls.allowed, () if known is None else known.manifest.roots)
     compute.set_threads()
     encodes = encoder_for(encoder, known, compute)
@@ -202,7 +202,7 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
         if (n := getattr(report, name))
     )
     done = ", ".join(f"{n:,} {name}" for n, name in counts) or "no changes"
-    say(f"{path}: {done} ({report.seconds:.1f} s{rate})")
+    say(f"{table.path}: {done} ({report.seconds:.1f} s{rate})")
     per_item = table.info()["bytes_per_item"]
     say(f"{plural(len(table), 'item')}, {size(per_item['total'])} each; encoder {table.manifest.encoder.name}")
     if built:

@@ -40,7 +40,10 @@ class Middle:
     ] = None
     maxsim_codec: Annotated[
         str,
-        typer.Option(help="Stored visual tokens for --maxsim: auto (those of --codec, or the only ones), or a codec."),
+        typer.Option(
+            help="Stored visual tokens for --maxsim: auto (those of --codec, or the only ones), a codec, or "
+            "patches:NAME (of `add-tokens --tower NAME`)."
+        ),
     ] = "auto"
 
     @property

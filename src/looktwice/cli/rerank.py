@@ -96,9 +96,9 @@ def _match(shortlists: Run, candidates: Path, asked: Queries, queries: Path) -> 
 
 def _table(path: Path) -> Table | None:
     """Return the table at a path, or None for a folder of images."""
-    from looktwice.store import Table
+    from looktwice.store import Table, exists, locate
 
-    return Table.open(path) if (path / "manifest.json").exists() and (path / "items.lance").exists() else None
+    return Table.open(path) if exists(path) and locate(path).exists("items.lance") else None
 
 
 def _left_out(count: int, of: Path, why: str) -> None:

@@ -35,8 +35,8 @@ def hit_of(row: Mapping[str, Any]) -> Hit:
         status = "not scored" if row["status"] == "unscored" else row["status"]
         explain = {name: row[name] for name in ("coarse_rank", "entropy", "off_mass")} | {"status": status}
     own = {name: row[name] for name in ("id", "rank", "score", "coarse", "p", "maxsim")}
-    told = {"text": row.get("text"), "metadata": row.get("metadata") or {}}
-    return Hit(**own, **told, scored=row["p"] is not None, explain=explain)
+    known: dict[str, Any] = {"text": row.get("text"), "metadata": row.get("metadata") or {}}
+    return Hit(**own, **known, scored=row["p"] is not None, explain=explain)
 
 
 def ranked(body: Mapping[str, Any], documents: Sequence[Any] | None) -> list[dict[str, Any]]:

@@ -113,7 +113,7 @@ def collect(
     """
     store = Answers(folder, {**settings, **_settings(dataset, retriever, rerank)})
     for query in dataset.queries:
-        if query.id in store.rows and _is_another(query, store.rows[query.id].picture):
+        if query.id in store.rows and _is_another(query, store.rows[query.id].query_hash):
             raise Mismatch(
                 f"The image of query {query.id!r} has changed since the run in {folder} began; choose another --out."
             )

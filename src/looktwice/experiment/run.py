@@ -28,7 +28,7 @@ from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.retriever import Retriever
 from looktwice.search.run_record import RunStats, run_manifest
 from looktwice.sources import Urls
-from looktwice.store import Table
+from looktwice.store import Table, exists
 from looktwice.types import Encoder
 
 SWEEP = ("p-only", "0.25", "0.5", "0.75", "rrf")
@@ -130,10 +130,10 @@ def run_benchmark(
 
 
 def _table(dataset: Dataset, given: Path | None, own: Path, plan: Plan, bar: Bar) -> tuple[Table, int]:
-    if given is not None and (given / "manifest.json").exists():
+    if given is not None and exists(given):
         return Table.open(given), 0
     path = given or own
-    there = (path / "manifest.json").exists()
+    there = exists(path)
     encoder: Encoder
     if isinstance(plan.encoder, str):
         encoder = load_encoder(plan.encoder, device=plan.device, dtype=plan.dtype)

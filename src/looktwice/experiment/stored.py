@@ -20,8 +20,8 @@ class Stored:
 
     `maxsim` are the scores of the middle look (empty: it did not run; None: beyond its depth), `estimated` the ids
     that it had no tokens for. Without it the order is that of the cosines. `entropy` is that of each answer (empty: not
-    kept). `second` has, by id, (p, entropy) of the second question about tied candidates. `picture` is the SHA-256 of
-    the query's bytes ("": none, or not kept).
+    kept). `second` has, by id, (p, entropy) of the second question about tied candidates. `query_hash` is the SHA-256
+    of the query's bytes ("": none, or not kept).
     """
 
     query: str
@@ -31,7 +31,7 @@ class Stored:
     seconds: Mapping[str, float] = field(default_factory=dict)
     entropy: tuple[float | None, ...] = ()
     second: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
-    picture: str = ""
+    query_hash: str = ""
     maxsim: tuple[float | None, ...] = ()
     estimated: tuple[str, ...] = ()
 
@@ -90,7 +90,7 @@ def _kept(answer: Answer, asked: int) -> Iterator[Candidate]:
 
 
 def stored_row(record: Mapping[str, Any]) -> Stored:
-    """Return the answer of a line. Lines of earlier versions have no entropy, and others no middle look."""
+    """Return the answer of a line. Earlier versions wrote no entropy or middle look, and "query_hash" for the hash."""
     return Stored(
         unescape(record["query"]),
         tuple(unescape(name) for name in record["ids"]),
@@ -99,7 +99,7 @@ def stored_row(record: Mapping[str, Any]) -> Stored:
         record["seconds"],
         tuple(record.get("entropy", ())),
         {unescape(name): (p, entropy) for name, (p, entropy) in record.get("second", {}).items()},
-        record.get("picture", ""),
+        record.get("query_hash", record.get("picture", "")),
         tuple(record.get("maxsim", ())),
         tuple(unescape(name) for name in record.get("estimated", ())),
     )

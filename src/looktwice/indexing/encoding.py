@@ -289,4 +289,4 @@ def _item(one: Decoded) -> Item:
 
 
 def _key(one: Decoded) -> VectorKey:
-    return one.sha256, one.source.text, one.source.picture
+    return one.sha256, one.source.text, one.source.has_image

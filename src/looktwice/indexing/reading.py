@@ -30,7 +30,7 @@ class Known:
     sha256: str
     text: str | None
     metadata: str
-    picture: bool
+    has_image: bool
     preview: bool = False
 
 
@@ -41,7 +41,7 @@ def known_rows(table: TableReader | None, ids: Sequence[str], side: int) -> dict
     shown = table.previewed(ids) if side else {}
     rows = table.lookup(ids, ["id", "uri", "root", "sha256", "text", "metadata", "width"])
     found = ((row.pop("id"), row.pop("width") > 0, row) for row in rows)
-    return {name: Known(**row, picture=image, preview=shown.get(name) == row["sha256"]) for name, image, row in found}
+    return {name: Known(**row, has_image=image, preview=shown.get(name) == row["sha256"]) for name, image, row in found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +90,14 @@ def load(source: Source, known: Known | None, how: Loading = PLAIN) -> Decoded |
     try:
         data = source.read()
         sha256 = hashlib.sha256(data).hexdigest()
-        if how.exif and source.picture:
+        if how.exif and source.has_image:
             source = _with_exif(source, data)
-        now = (sha256, source.text, source.picture)
-        same = known is not None and (known.sha256, known.text, known.picture) == now
+        now = (sha256, source.text, source.has_image)
+        same = known is not None and (known.sha256, known.text, known.has_image) == now
         if same and known is not None:
-            shown = _preview(source, data, how.side) if source.picture and not known.preview else b""
+            shown = _preview(source, data, how.side) if source.has_image and not known.preview else b""
             return Decoded(source, sha256, None, (0, 0), known, same, shown)
-        if not source.picture:
+        if not source.has_image:
             return Decoded(source, sha256, None, (0, 0), known, same)
         stage = "decode"
         image, size = source.decode(data, how.reading)

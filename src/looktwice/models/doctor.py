@@ -110,7 +110,7 @@ def _formats() -> Check:
 
     missing = [name for name in ("jpg", "webp", "avif") if not features.check(name)]
     value = "JPEG, WebP, AVIF" if not missing else f"Pillow lacks {', '.join(missing)}"
-    return Check("pictures", not missing, value, "" if not missing else "pip install --upgrade pillow")
+    return Check("images", not missing, value, "" if not missing else "pip install --upgrade pillow")
 
 
 def _hub() -> Check:

@@ -10,7 +10,7 @@ import numpy as np
 
 from looktwice.errors import QueryError
 from looktwice.search.distinct import Found, distinct_shortlist
-from looktwice.search.examples import left_out, vector_of
+from looktwice.search.examples import StoredItem, examples_of, left_out, mixed
 from looktwice.search.hubness import Hubness
 from looktwice.search.run_record import RunStats
 from looktwice.sources.queries import read_alike
@@ -89,11 +89,17 @@ class FirstLook:
         if isinstance(query, QueryError):
             return query
         reading = Reading(self.table.manifest.reading, self.encoder.info.side)
-        vector = vector_of(query, lambda item: self.encoder.encode([read_alike(item, reading)])[0])
+        vector = mixed(query, [self._encoded(item, reading) for item in examples_of(query)])
         if np.isfinite(vector).all():
             return self.hubness.centred(query, vector, self.table, self.encoder)
         why = "The encoder returned a zero or non-finite vector for query"
         return QueryError(f"{why} {query.id!r}; try another image or text.", query.id)
+
+    def _encoded(self, item: Item, reading: Reading) -> FloatArray:
+        if isinstance(item, StoredItem) and item.vector is not None:
+            return item.vector
+        vector: FloatArray = self.encoder.encode([read_alike(item, reading)])[0]
+        return vector
 
 
 def _scaled(shortlist: list[Candidate], factor: float) -> list[Candidate]:

@@ -22,7 +22,7 @@ class RankingConfig:
     """The settings of a ranking.
 
     `maxsim` is the number of the first look's best that the middle look re-orders by their stored tokens (0: none);
-    `maxsim_codec` names those tokens.
+    `maxsim_codec` names those tokens: a codec, or patches:NAME for those of an encoder's tower.
     Hits below `min_precision` are not shown. `min_precision` and a `budget` that stops early need a `calibration` for
     the same encoder, model, prompt and codec.
     """

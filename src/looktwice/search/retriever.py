@@ -17,7 +17,7 @@ from looktwice.errors import QueryError, UsageError, renamed_keyword
 from looktwice.rank import Fusion, Ties, fuse
 from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration, Sample
-from looktwice.search.at_once import Crowd, in_order
+from looktwice.search.at_once import in_order
 from looktwice.search.details import Describe, describe_from
 from looktwice.search.distinct import least_cosine, with_folded
 from looktwice.search.examples import Examples, settings_of
@@ -31,7 +31,7 @@ from looktwice.search.query_reader import QueryReader, read_call
 from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.run_record import RunStats, run_manifest
 from looktwice.search.second_stage import SecondStage
-from looktwice.search.token_choice import CandidateLoader
+from looktwice.search.token_choice import AUTO, IMAGES, CandidateLoader, tokens_wanted
 from looktwice.sources.loader import in_chunks
 from looktwice.sources.reading import NEWEST
 from looktwice.store import TableGroup, TableReader, Where
@@ -146,6 +146,7 @@ class Retriever:
         if encoder is not None:
             self.table.manifest.check(encoder.info, self.table.path)
         how: dict[str, Any] = {"missing": missing_tokens, "asymmetric": asymmetric}
+        codec = tokens_wanted(codec)
         first_pass = _first_pass(self.config.budget, codec)
         self.loader = CandidateLoader.for_table(self.table, urls, codec=codec, besides=first_pass, **how)
         coarse = CandidateLoader.for_table(self.table, urls, codec=first_pass, **how) if first_pass else None
@@ -155,7 +156,8 @@ class Retriever:
             about = self._about(self.table.manifest.encoder)
             parts = self.reranker, self.loader, self.config
             self.stage = SecondStage(*parts, self.shortlist, first_pass=coarse, about=about)
-        self.middle = MiddleStage.of(self.table, self.reranker, self.config, codec, device=device, dtype=dtype)
+        placed: dict[str, Any] = {"own": lambda: self.encoder, "device": device, "dtype": dtype}
+        self.middle = MiddleStage.of(self.table, self.reranker, self.config, codec, **placed)
 
     @property
     def encoder(self) -> Encoder:
@@ -234,14 +236,13 @@ class Retriever:
         def answer(found: Looked) -> Answer:
             if isinstance(query := found.query, QueryError):
                 return Answer(Item(query.query), [], [], k, {**run, "second_look": None}, found.stats, error=query)
-            before = crowd.enter()
-            made = self._answer(query, found, stage, k, run)
-            made.stats.seconds = made.stats.share((before + crowd.leave()) / 2)
-            return made
+            return self._answer(query, found, stage, k, run)
 
-        crowd, at_once = Crowd(), 1 if stage is None else stage.reranker.together
+        at_once = 1 if stage is None else stage.reranker.together
         for batch in in_chunks(read, BATCH):
-            yield from in_order(answer, first_look.at(batch), at_once)
+            for made, beside in in_order(answer, first_look.at(batch), at_once):
+                made.stats.seconds = made.stats.share(beside)
+                yield made
 
     def _read(self, query: Any, name: str, shown: bool) -> Item | QueryError:
         try:
@@ -287,7 +288,7 @@ def _first_pass(budget: Budget, codec: str) -> str | None:
     if not budget.first_pass:
         return None
     first_pass = str(parse_codec(budget.first_pass))
-    if codec not in ("auto", "pictures") and str(parse_codec(codec)) == first_pass:
+    if codec not in (AUTO, IMAGES) and str(parse_codec(codec)) == first_pass:
         raise UsageError(f"Both passes of the cascade would use {first_pass}; name another codec (--codec).")
     return first_pass
 

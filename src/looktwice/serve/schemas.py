@@ -14,14 +14,16 @@ class Strict(BaseModel):
 
 
 class SearchQuery(Strict):
-    """A query: an image, a text, both, or a stored item.
+    """A query: an image, a text, both, or a stored item, which a text may replace the text of.
 
     `image` is base64 or a data URI; where the server allows it, a URL. `item` is the id of an item of the table.
     """
 
     text: str | None = Field(default=None, description="The query's text.")
     image: str | None = Field(default=None, description="Base64, a data URI, or a URL if the server fetches URLs.")
-    item: str | None = Field(default=None, description="Id of an item of the table; its image and text are the query.")
+    item: str | None = Field(
+        default=None, description="Id of an item of the table; its image and text (or `text`) are the query."
+    )
 
 
 class Example(Strict):

@@ -38,7 +38,7 @@ class MemorySource(Source):
 
     def read(self) -> bytes:
         """Return the bytes that identify this item; pixels are named by kind and size, and follow row by row."""
-        if not self.picture:
+        if not self.has_image:
             return (self.text or "").encode()
         if self.pixels is None:
             return self.data
@@ -93,7 +93,7 @@ def memory_source(name: str, image: Any, text: str | None, metadata: Mapping[str
     """Return a future item. Raises MediaError for an image in no known form."""
     uri = memory_uri(name)
     if image is None:
-        return MemorySource(name, uri, "", text, metadata, picture=False)
+        return MemorySource(name, uri, "", text, metadata, has_image=False)
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)
         if isinstance(path, str) and path.startswith("data:"):

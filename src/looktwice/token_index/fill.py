@@ -22,7 +22,7 @@ from looktwice.score import TokenMaker
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import LedgerEntry, TokenRow
 from looktwice.token_index.crops import CroppedTokens
-from looktwice.token_index.pictures import Encoded, Progress, encode_pictures, image_ref, sample_tokens
+from looktwice.token_index.images import Encoded, Progress, encode_images, image_ref, sample_tokens
 from looktwice.token_index.rarity import refresh
 from looktwice.token_index.sets import TokenSet, demand_tokens, load_set, make_set, matching
 
@@ -36,12 +36,12 @@ MANY_COMMITS = 16
 
 @dataclass(frozen=True, slots=True)
 class TokensReport:
-    """Counts of a run. `bytes` are codes written now; of `pictures`, the rest had tokens already or were `encoded`."""
+    """Counts of a run. `bytes` are codes written now; of `images`, the rest had tokens already or were `encoded`."""
 
     tokens_key: str
     codec: str
     codebook_sha256: str | None
-    pictures: int
+    images: int
     encoded: int
     failed: int
     bytes: int
@@ -49,7 +49,7 @@ class TokensReport:
     warnings: tuple[str, ...]
 
     @property
-    def bytes_per_picture(self) -> float:
+    def bytes_per_image(self) -> float:
         """Return the mean size of the codes written in this run; NaN if none were."""
         return self.bytes / self.encoded if self.encoded else math.nan
 
@@ -153,7 +153,7 @@ class _Run:
         total = sum(map(len, self.table.pending_tokens(self.set.key)))
         batch = _Batch(self.table, self.set.key)
         for entries in _entries(self.table, self.table.pending_tokens(self.set.key), self.urls):
-            for entry, done in encode_pictures(self.scorer, self.set.codec, entries):
+            for entry, done in encode_images(self.scorer, self.set.codec, entries):
                 batch.add(entry, done)
                 self._count(done)
                 if batch.full:

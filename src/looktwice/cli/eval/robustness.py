@@ -77,9 +77,9 @@ def robustness(
 
 def _encoder(benchmark: Benchmark, compute: options.Compute) -> Encoder:
     """Load the encoder, by default the table's own. Damaged items are encoded again, so a name is not enough."""
-    from looktwice.store import Table
+    from looktwice.store import Table, exists
 
-    there = benchmark.table is not None and (benchmark.table / "manifest.json").exists()
+    there = benchmark.table is not None and exists(benchmark.table)
     known = Table.open(benchmark.table) if there and benchmark.table is not None else None
     return encoder_for(benchmark.encoder, known, compute)
 

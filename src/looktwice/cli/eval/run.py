@@ -80,10 +80,10 @@ def run(
 
 def _encoder(benchmark: Benchmark, compute: options.Compute) -> str | Encoder:
     """Return the name of a new table's encoder, or the loaded encoder if one is named for an existing table."""
-    from looktwice.store import Table
+    from looktwice.store import Table, exists
 
     table, name = benchmark.table, benchmark.encoder
-    if name is None or table is None or not (table / "manifest.json").exists():
+    if name is None or table is None or not exists(table):
         return name or options.DEFAULT_ENCODER
     return encoder_for(name, Table.open(table), compute)
 

@@ -144,7 +144,7 @@ class Retracer:
 
     def _own(self, pair: Pair) -> Tensor:
         wanted = {"candidate": ("candidate",), "query": ("query",)}.get(self.spec.tokens, ("query", "candidate"))
-        shown = [t.features for t, side in zip(pair.pictures, pair.sides, strict=True) if side in wanted]
+        shown = [t.features for t, side in zip(pair.images, pair.sides, strict=True) if side in wanted]
         if not shown:
             raise UsageError(
                 f"Retrace {self.spec} finds no such image in this pair; set tokens=both, or leave retrace off for "

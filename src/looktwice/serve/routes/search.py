@@ -85,9 +85,10 @@ def _read(service: Service, request: SearchRequest) -> Asked:
     unlike = [_example(service, one, f"unlike.{number}") for number, one in enumerate(request.unlike)]
     given = request.query
     if given.item is not None:
-        if given.image is not None or given.text is not None:
-            raise Problem(422, "too_many_queries", "query.item excludes query.image and query.text.", "query")
-        return Asked({"item": given.item}, like, unlike)
+        if given.image is not None:
+            raise Problem(422, "too_many_queries", "query.item excludes query.image.", "query")
+        text = {} if given.text is None else {"text": service.media.text(given.text, "query.text")}
+        return Asked({"item": given.item, **text}, like, unlike)
     if like and given.image is None and given.text is None:
         return Asked(None, like, unlike)
     return Asked(service.media.item("query", given.image, given.text, "query"), like, unlike)
