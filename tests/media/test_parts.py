@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,49 @@ def test_frames_are_items(tmp_path: Path) -> None:
     assert np.abs(colour(found[0]) - RED).max() < 20 and np.abs(colour(found[2]) - GREEN).max() < 20
     with pytest.raises(UsageError, match=r"0\.1 seconds"):
         scan([tmp_path], every=0)
+
+
+def make_scenes(path: Path, codec: str = "libx264") -> Path:
+    """A camera that pans over three scenes of noise, cut at 2.4 and 5 s, with a flash of half a second at 7 s."""
+    import av
+
+    dice = np.random.default_rng(0)
+    scenes = [np.kron(dice.integers(0, 256, (12, 40, 3), np.uint8), np.ones((8, 8, 1), np.uint8)) for _ in range(5)]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for number in range(90):
+            scene = scenes[sum(number >= cut for cut in (24, 50, 70, 75))]
+            shown = np.ascontiguousarray(scene[:, number : number + 128])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.avi", "mpeg4"), ("a.webm", "libvpx-vp9")])
+def test_the_first_frame_of_each_scene_is_an_item(tmp_path: Path, name: str, codec: str) -> None:
+    make_scenes(tmp_path / name, codec)
+    assert ids(tmp_path) == [f"{name}#t=0.0"]
+    found = met(tmp_path, scenes=True)
+    assert [one.id.partition("#t=")[2] for one in found] == ["0.0", "2.4", "5.0", "7.5"]
+    shown = [np.asarray(images.load(one.read())[0]).astype(int) for one in found]
+    assert all(np.abs(one - other).mean() > 40 for one, other in combinations(shown, 2))
+    both = met(tmp_path, scenes=True, every=5)
+    assert [one.id.partition("#t=")[2] for one in both] == ["0.0", "2.4", "5.0", "7.5"]
+
+
+def test_looking_for_scenes_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from looktwice.sources.decoding import video
+
+    path = str(make_scenes(tmp_path / "a.mp4"))
+    whole, end = video.cuts(path, 0.0)
+    assert end is None and [round(cut, 1) for cut in whole] == [2.4, 5.0, 7.0, 7.5]
+    monkeypatch.setattr(video, "LOOK_SECONDS", -1.0)
+    parts, start = list[float](), 0.0
+    while start is not None:
+        found, start = video.cuts(path, start)
+        parts += found
+    assert parts == whole
 
 
 def test_damaged_documents_are_one_line_each(tmp_path: Path) -> None:
