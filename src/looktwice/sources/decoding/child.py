@@ -117,6 +117,13 @@ def _length(header: Mapping[str, Any], body: bytes) -> _Answer:
     return {"seconds": video.length(header["path"])}, b""
 
 
+def _cuts(header: Mapping[str, Any], body: bytes) -> _Answer:
+    from looktwice.sources.decoding import video
+
+    found, more = video.cuts(header["path"], header["start"])
+    return {"cuts": found, "more": more}, b""
+
+
 def _frame(header: Mapping[str, Any], body: bytes) -> _Answer:
     from looktwice.sources.decoding import video
 
@@ -131,4 +138,5 @@ _WORK: dict[str, Callable[[Mapping[str, Any], bytes], _Answer]] = {
     "page": _page,
     "length": _length,
     "frame": _frame,
+    "cuts": _cuts,
 }
