@@ -13,7 +13,7 @@ Fusion = Annotated[
     typer.Option(
         "--fusion",
         help="How scores are combined: λ in λ·coarse + (1−λ)·p, such as 0.5; p-only; rrf (reciprocal ranks); with "
-        "--maxsim also coarse=0.25,maxsim=0.25,p=0.5. auto: see `looktwice models fusion`.",
+        "--maxsim also coarse=0.25,maxsim=0.25,p=0.5, or odds= for its log-odds. auto: see `looktwice models fusion`.",
     ),
 ]
 Ties = Annotated[

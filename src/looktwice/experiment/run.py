@@ -32,7 +32,7 @@ from looktwice.store import Table
 from looktwice.types import Encoder
 
 SWEEP = ("p-only", "0.25", "0.5", "0.75", "rrf")
-MIDDLE_SWEEP = ("maxsim=0.25,p=0.75", "maxsim=0.5,p=0.5", "maxsim=0.75,p=0.25", "coarse=0.25,maxsim=0.25,p=0.5")
+MIDDLE_SWEEP = ("maxsim=0.5,p=0.5", "maxsim=0.75,p=0.25", "maxsim=0.85,odds=0.15", "maxsim=0.65,odds=0.35")
 DEPTHS = (5, 10, 20, 50, 100, 200, 500, 1000)
 
 

@@ -13,7 +13,7 @@ from looktwice.rank.calibration import Calibration
 from looktwice.search.modalities import Direction
 
 AUTO = "auto"
-TWO, THREE = "0.5", "coarse=0,maxsim=0.75,p=0.25"
+TWO, THREE = "0.5", "coarse=0,maxsim=0.75,odds=0.25"
 """Default fusions without and with a middle look; the second was chosen on scenes that no figure reports."""
 
 

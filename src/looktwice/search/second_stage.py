@@ -188,7 +188,7 @@ class SecondStage:
 
 def _parts(hit: Hit, fusion: Fusion, p: float) -> dict[str, Any]:
     """Return each look's part of a linear score; the parts add up to it."""
-    own = {"from_coarse": fusion.weight * hit.coarse, "from_p": fusion.p_weight * p}
+    own = {"from_coarse": fusion.weight * hit.coarse, "from_p": fusion.p_weight * fusion.reading(p)}
     if not fusion.maxsim:
         return own
     return own | {"from_maxsim": fusion.known(hit.coarse, hit.maxsim) - own["from_coarse"]}
