@@ -46,10 +46,18 @@ class Middle:
         ),
     ] = "auto"
 
+    shown: Annotated[
+        str,
+        typer.Option(
+            help="What the second look sees of a candidate: whole (the image), or both (also the stored crop that "
+            "matched best; with --maxsim)."
+        ),
+    ] = "whole"
+
     @property
     def rules(self) -> dict[str, Any]:
-        """Return both, as arguments of Retriever."""
-        return {"maxsim": self.maxsim, "maxsim_codec": self.maxsim_codec}
+        """Return all of them, as arguments of Retriever."""
+        return {"maxsim": self.maxsim, "maxsim_codec": self.maxsim_codec, "shown": self.shown}
 
 
 @dataclass(frozen=True)

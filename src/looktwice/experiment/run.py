@@ -58,6 +58,7 @@ class Plan:
     urls: Urls = "refused"
     maxsim: int = 0
     maxsim_codec: str = "auto"
+    shown: str = "whole"
     crops: bool = False
     rerank: bool = True
 
@@ -98,6 +99,7 @@ def run_benchmark(
         shortlist=plan.shortlist,
         maxsim=plan.maxsim,
         maxsim_codec=plan.maxsim_codec,
+        shown=plan.shown,
         codec=plan.codec,
         urls=plan.urls,
         device=plan.device,

@@ -17,6 +17,7 @@ from looktwice.rank.budget import BLOCK, blended, chance_of_a_miss
 from looktwice.rank.calibration import source_of
 from looktwice.rank.missing import keep_places
 from looktwice.score.readout.probability import concatenate
+from looktwice.search.crop_look import CropLook
 from looktwice.search.examples import score_each
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import inferred
@@ -54,7 +55,7 @@ class SecondStage:
     """A reranker of shortlists, with one model, loader and ranking.
 
     It scores the first `depth` candidates. `first_pass` loads the coarse tokens of a cascade. `about` are the settings
-    of the first stage, which a calibration must match.
+    of the first stage, which a calibration must match. `crops` shows crops, too.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class SecondStage:
         *,
         first_pass: CandidateLoader | None = None,
         about: Mapping[str, Any] | None = None,
+        crops: CropLook | None = None,
     ) -> None:
         if config.budget.epsilon is not None and reranker.listwise:
             raise UsageError(
@@ -73,7 +75,7 @@ class SecondStage:
                 "one; use the budget all."
             )
         self.reranker, self.loader, self.config, self.depth = reranker, loader, config, depth
-        self.first_pass = first_pass
+        self.first_pass, self.crops = first_pass, crops
         self._about = dict(about or {})
         self._checked = config.calibration is None
 
@@ -96,7 +98,7 @@ class SecondStage:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the second stage for a run's manifest."""
-        loaders = [loader for loader in (self.first_pass, self.loader) if loader is not None]
+        loaders = [loader for loader in (self.first_pass, self.loader, self.crops) if loader is not None]
         return {
             **self.config.settings(),
             "second_look": [dict(record) for record in self.reranker.settings()],
@@ -147,7 +149,10 @@ class SecondStage:
     ) -> PairScores | None:
         # all candidates of the request are compared with one another, so one prompt must show them all
         def one(query: Item) -> PairScores | None:
-            return self.reranker.score(query, candidates, loader, request.stats, among=request.candidates)
+            found = self.reranker.score(query, candidates, loader, request.stats, among=request.candidates)
+            if found is None or self.crops is None or loader is self.first_pass:
+                return found
+            return self.crops.add(self.reranker, query, request.shortlist, candidates, found, request.stats)
 
         scores = score_each(one, request.query)
         if (
