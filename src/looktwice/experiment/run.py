@@ -32,7 +32,7 @@ from looktwice.store import Table, exists
 from looktwice.types import Encoder
 
 SWEEP = ("p-only", "0.25", "0.5", "0.75", "rrf")
-MIDDLE_SWEEP = ("maxsim=0.25,p=0.75", "maxsim=0.5,p=0.5", "maxsim=0.75,p=0.25", "coarse=0.25,maxsim=0.25,p=0.5")
+MIDDLE_SWEEP = ("maxsim=0.5,p=0.5", "maxsim=0.75,p=0.25", "maxsim=0.85,odds=0.15", "maxsim=0.65,odds=0.35")
 DEPTHS = (5, 10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -58,6 +58,7 @@ class Plan:
     urls: Urls = "refused"
     maxsim: int = 0
     maxsim_codec: str = "auto"
+    shown: str = "whole"
     crops: bool = False
     rerank: bool = True
 
@@ -98,6 +99,7 @@ def run_benchmark(
         shortlist=plan.shortlist,
         maxsim=plan.maxsim,
         maxsim_codec=plan.maxsim_codec,
+        shown=plan.shown,
         codec=plan.codec,
         urls=plan.urls,
         device=plan.device,

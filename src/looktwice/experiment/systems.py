@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from looktwice.types import FloatArray
 
 WEIGHTS = tuple(Fusion("linear", round(0.1 * i, 1)) for i in range(11))
-THREE_WEIGHTS = tuple(Fusion("linear", round(0.1 * i, 1), round(0.1 * j, 1)) for i in range(11) for j in range(11 - i))
+THREE_WEIGHTS = tuple(
+    Fusion("linear", round(0.1 * i, 1), round(0.1 * j, 1), odds)
+    for i in range(11)
+    for j in range(11 - i)
+    for odds in (False, True)
+)
 
 
 @dataclass(frozen=True, slots=True)

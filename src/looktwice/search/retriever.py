@@ -17,6 +17,7 @@ from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration
 from looktwice.search.answer import Answer
 from looktwice.search.at_once import in_order
+from looktwice.search.crop_look import CropLook
 from looktwice.search.details import describe_from
 from looktwice.search.distinct import least_cosine, with_folded
 from looktwice.search.examples import Examples, settings_of
@@ -53,8 +54,8 @@ class Retriever:
     `maxsim` is the number of candidates that a middle look re-orders by their stored tokens before the second look
     sees the first of them (0: no middle look; None: as `looktwice maxsim --keep` noted in the table). `hubness` "bank"
     takes hubs out of text queries' shortlists (see `search.hubness`). `codec`, `missing_tokens` and `asymmetric`: see
-    `token_choice.CandidateLoader`. `ties`, `direction`, `budget`, `calibration`, `min_precision`, `maxsim` and
-    `maxsim_codec`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
+    `token_choice.CandidateLoader`. `ties`, `direction`, `budget`, `calibration`, `min_precision`, `maxsim_codec` and
+    `shown`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Retriever:
         shortlist: int = 100,
         maxsim: int | None = None,
         maxsim_codec: str = "auto",
+        shown: str = "whole",
         hubness: str = "off",
         direction: Direction | str = "auto",
         budget: Budget | str = "all",
@@ -88,16 +90,14 @@ class Retriever:
         self.table = TableGroup.open(table)
         rules = fusion, ties, direction, budget, calibration, min_precision
         known = kept_depth(self.table) if maxsim is None and (scorer or mllm) is not None else maxsim
-        self.config = RankingConfig.of(*rules, known or 0, maxsim_codec)
-        self.shortlist = positive(shortlist, "shortlist")
-        self.hubness = Hubness(hubness)
+        self.config = RankingConfig.of(*rules, known or 0, maxsim_codec, shown)
+        self.shortlist, self.hubness = positive(shortlist, "shortlist"), Hubness(hubness)
         if hubness != "off" and self.config.calibration is not None:
             raise UsageError("A calibration holds for plain cosines; leave out hubness (--hubness) or the calibration.")
         if scorer is not None and mllm is not None:
             raise UsageError("scorer and mllm both name the second look; pass only one of them.")
         self.reranker = MllmReranker.of(scorer if mllm is None else mllm, device=device, dtype=dtype)
-        self._encoder = encoder
-        self._device, self._dtype = device, dtype
+        self._encoder, self._device, self._dtype = encoder, device, dtype
         if encoder is not None:
             self.table.manifest.check(encoder.info, self.table.path)
         how: dict[str, Any] = {"missing": missing_tokens, "asymmetric": asymmetric}
@@ -106,13 +106,13 @@ class Retriever:
         self.loader = CandidateLoader.for_table(self.table, urls, codec=codec, besides=first_pass, **how)
         coarse = CandidateLoader.for_table(self.table, urls, codec=first_pass, **how) if first_pass else None
         self.reader = QueryReader(self.table, self.loader, self.config.direction)
-        self.stage: SecondStage | None = None
-        if self.reranker is not None:
-            about = self._about(self.table.manifest.encoder)
-            parts = self.reranker, self.loader, self.config
-            self.stage = SecondStage(*parts, self.shortlist, first_pass=coarse, about=about)
         placed: dict[str, Any] = {"own": lambda: self.encoder, "device": device, "dtype": dtype}
         self.middle = MiddleStage.of(self.table, self.reranker, self.config, codec, **placed)
+        self.stage: SecondStage | None = None
+        if self.reranker is not None:
+            how = {"first_pass": coarse, "about": self._about(self.table.manifest.encoder)}
+            how["crops"] = CropLook.of(self.config, self.middle, self.loader)
+            self.stage = SecondStage(self.reranker, self.loader, self.config, self.shortlist, **how)
 
     @property
     def encoder(self) -> Encoder:
