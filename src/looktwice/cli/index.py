@@ -52,7 +52,7 @@ def add_to(app: typer.Typer) -> None:
 @grouped
 def index(
     path: options.TablePath,
-    sources: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders, images, globs, .jsonl, .tar.")],
+    sources: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders, images, globs, .jsonl, .parquet, .tar; s3://…")],
     *,
     encoder: OwnEncoder = None,
     column: Columns = None,
@@ -70,7 +70,8 @@ def index(
     urls: options.UrlOptions,
     json: options.Json = False,
 ) -> None:
-    """Fill a table from folders (with subfolders), image files, PDFs, videos, globs, .jsonl lists and .tar archives.
+    """Fill a table from folders (with subfolders), image files, PDFs, videos, globs, .jsonl lists, Parquet
+    files and .tar archives, here or in buckets.
 
     A .jsonl line is {"id", "image", "text", "metadata"}. Unreadable files go to the ledger, the others are indexed, and
     the exit code is 3. Run the same command again after an interruption, or when files have changed: it skips files
