@@ -10,6 +10,7 @@ import typer
 
 from looktwice.cli import options
 from looktwice.cli.answers import check_outputs
+from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import TerminalBar, emit, note, number, plural, progress, say, size, table
 from looktwice.cli.groups import grouped
 from looktwice.cli.presets import Preset
@@ -17,6 +18,7 @@ from looktwice.errors import UsageError
 from looktwice.files import followed, write_whole
 
 if TYPE_CHECKING:
+    from looktwice.models.cluster import Cluster
     from looktwice.store import Table
     from looktwice.token_index import Progress, TokensReport
     from looktwice.token_index.compare import CodecRow
@@ -49,6 +51,7 @@ def add_tokens(
     train_tokens: TrainTokens = 65_536,
     seed: Seed = 0,
     max_failures: options.MaxFailures = None,
+    spread: Distribution,
     compute: options.Compute,
     urls: options.UrlOptions,
     json: options.Json = False,
@@ -63,10 +66,13 @@ def add_tokens(
     from looktwice.store import Table
 
     _check_codebook(save_codebook, codec)
-    opened = Table.open(path)
+    opened, cluster = Table.open(path), spread.cluster
+    if spread.dry_run:
+        images = opened.count("width > 0")
+        return spread.plan(cluster, {"table": str(opened.path), "images": images, "mllm": mllm, "codec": codec}, json)
     training: dict[str, Any] = {"codebook": codebook, "train_tokens": train_tokens, "seed": seed}
     training |= {"max_failures": max_failures, "urls": urls.allowed, "crops": crops}
-    report = fill(opened, mllm, codec, limits, training, compute, quiet=json)
+    report = fill(opened, mllm, codec, limits, training, compute, quiet=json, cluster=cluster)
     if save_codebook is not None and report.codebook_sha256 is not None:
         write_whole(followed(save_codebook), opened.codebook(report.codebook_sha256))
         note(f"Codebook: {save_codebook}")
@@ -85,15 +91,21 @@ def fill(
     compute: options.Compute,
     *,
     quiet: bool,
+    cluster: Cluster | None = None,
 ) -> TokensReport:
     """Load the MLLM and store tokens with a progress bar; print a summary unless `quiet`. `index` calls this too."""
     from looktwice.codecs import parse_codec
     from looktwice.score import load_scorer
     from looktwice.token_index import add_tokens as add
+    from looktwice.token_index.distributed import TokenJob
 
     parse_codec(codec)  # a wrong name must fail before anything is loaded
     compute.set_threads()
     scorer = load_scorer(mllm, **limits.sizes, **compute.placement)
+    if cluster is not None:
+        loading = {**limits.sizes, **compute.placement}
+        job = TokenJob.of(opened, mllm, loading=loading, crops=training.get("crops", False), urls=training["urls"])
+        training = {**training, "encode": job.on(cluster)}
     with progress("visual tokens", "images") as bar:
         report = add(opened, scorer, codec, progress=lambda now: _follow(bar, now), **training)
     if not quiet:
