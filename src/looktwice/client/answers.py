@@ -18,8 +18,15 @@ _REFUSED = range(400, 500)
 _LATER = (408, 409, 429, 499)
 _NUMBERS = ("coarse_rank", "entropy", "off_mass")
 _HIT = {
-    **{"id": str, "rank": int, "score": float, "coarse": float, "p": (float, None), "maxsim": (float, None)},
-    **{"status": str, "explain?": (dict, None), **{f"{name}?": (float, None) for name in _NUMBERS}},
+    "id": str,
+    "rank": int,
+    "score": float,
+    "coarse": float,
+    "p": (float, None),
+    "maxsim": (float, None),
+    "status": str,
+    "explain?": (dict, None),
+    **{f"{name}?": (float, None) for name in _NUMBERS},
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from looktwice.experiment.systems import System, tune
 from looktwice.experiment.tokens import store_tokens
 from looktwice.experiment.tuning import Split, split_queries
 from looktwice.indexing import IndexReport, index
+from looktwice.models.cluster import Cluster
 from looktwice.rank import Fusion
+from looktwice.search.distributed import SpreadRetriever
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.retriever import Retriever
 from looktwice.search.run_record import RunStats, run_manifest
@@ -41,7 +44,8 @@ class Plan:
     """The settings of a benchmark run. An encoder's name applies only to a new table.
 
     `look` None measures the shortlist alone. With `maxsim` there is a middle look over stored tokens, which are
-    added to a table that has none; `rerank` False leaves out the second look then. `tune_on` chooses the fusion
+    added to a table that has none; `rerank` False leaves out the second look then. `cluster` answers the queries of
+    datasets without candidate lists. `tune_on` chooses the fusion
     weight on queries that are not reported. `urls` sets which images may be fetched if the table was filled from
     URLs.
     """
@@ -61,6 +65,7 @@ class Plan:
     shown: str = "whole"
     crops: bool = False
     rerank: bool = True
+    cluster: Cluster | None = None
 
     @property
     def second(self) -> bool:
@@ -90,8 +95,10 @@ def run_benchmark(
     opened, failed = _table(dataset, table, folder / "items.lt", plan, indexing)
     if plan.maxsim and plan.look is not None:
         _store(opened, plan.look, plan, indexing)
-    retriever = Retriever(
-        opened,
+    cluster = plan.cluster if dataset.candidates is None else None
+    made: Any = Retriever if cluster is None else partial(SpreadRetriever, cluster)
+    retriever: Retriever = made(
+        opened if cluster is None else [opened.path],
         plan.encoder if not isinstance(plan.encoder, str) else None,
         plan.look,
         fusion=plan.fusion,

@@ -12,8 +12,8 @@ from typing import Any
 
 from looktwice.errors import Mismatch, StoreError, TooManyFailures, UsageError
 from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Scanned, ScannedItem
-from looktwice.indexing.encoding import duplicate
 from looktwice.indexing.failures import SKIPPED, Failures
+from looktwice.indexing.planning import duplicate
 from looktwice.indexing.prune import prune_gone
 from looktwice.indexing.report import IndexReport
 from looktwice.indexing.seen import Roots, SeenIds

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from looktwice.errors import MediaError
-from looktwice.indexing.batches import Failed
+from looktwice.indexing.batches import Failed, ScannedItem
 from looktwice.indexing.failures import SKIPPED
 from looktwice.sources import Source, exif, images
 from looktwice.sources.formats import NEEDS
@@ -78,12 +78,13 @@ class Loading:
 
 PLAIN = Loading()
 
-Planned: TypeAlias = Failed | tuple[Source, KnownRow | None]
+Planned: TypeAlias = Failed | ScannedItem | tuple[Source, KnownRow | None]
+"""A failure, an item that was deleted on purpose, or a source to read with its row in the table."""
 
 
-def load_ahead(plan: Iterable[Planned], threads: int, how: Loading = PLAIN) -> Iterator[Decoded | Failed]:
+def load_ahead(plan: Iterable[Planned], threads: int, how: Loading = PLAIN) -> Iterator[Decoded | Failed | ScannedItem]:
     """Read and decode the planned items in order, with bounded memory."""
-    return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one, how), _pixels, threads)
+    return prefetch(plan, lambda one: load(*one, how) if isinstance(one, tuple) else one, _pixels, threads)
 
 
 def load(source: Source, known: KnownRow | None, how: Loading = PLAIN) -> Decoded | Failed:
@@ -128,5 +129,5 @@ def _preview(source: Source, data: bytes, side: int, image: Image | None = None)
         return b""
 
 
-def _pixels(one: Decoded | Failed) -> int:
+def _pixels(one: Decoded | Failed | ScannedItem) -> int:
     return pixels_of(one.image) if isinstance(one, Decoded) else 0

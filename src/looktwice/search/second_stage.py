@@ -147,7 +147,9 @@ class SecondStage:
         self, request: _Request, candidates: Sequence[CandidateRef | LoadError], loader: CandidateLoader
     ) -> PairScores | None:
         # all candidates of the request are compared with one another, so one prompt must show them all
-        scores = joined(request.query, [self._one(item, request, candidates, loader) for item in positives(request.query)])
+        scores = joined(
+            request.query, [self._one(item, request, candidates, loader) for item in positives(request.query)]
+        )
         if not self._checked and self.config.calibration is not None:
             # the model's revision is known only after loading
             self.config.calibration.check(source_of({**self._about, **self.settings()}))

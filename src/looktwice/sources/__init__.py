@@ -12,14 +12,18 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from looktwice.buckets import parse_address
 from looktwice.errors import UsageError, demand_list
+from looktwice.sources.again import Again
+from looktwice.sources.bucket_walk import BucketWalk, add_bucket
 from looktwice.sources.folders import Walk, inside, scan_file
 from looktwice.sources.jsonl import scan_jsonl
+from looktwice.sources.parquet import scan_parquet
 from looktwice.sources.parts import EVERY, Frames, extra_of
 from looktwice.sources.records import REASONS as _SCAN_REASONS
 from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
@@ -70,7 +74,7 @@ class Scan:
         self.ignored, self.empty = Counter(), []
         for part in self._parts:
             yield from part
-            if isinstance(part, Walk):
+            if isinstance(part, Walk | BucketWalk):
                 self.ignored += part.ignored
                 self.empty += part.empty
 
@@ -84,7 +88,7 @@ def scan(
     every: float = EVERY,
     scenes: bool = False,
 ) -> Scan:
-    """Plan a scan of `paths` (folders, files, globs, .jsonl, .tar) and return it.
+    """Plan a scan of `paths` (folders, files, globs, .jsonl, .parquet, .tar; the same in buckets) and return it.
 
     `roots` are the roots that a table knows already: items inside one of them get ids relative to it, so that a part of
     a collection can be indexed again. `exclude` holds patterns in the syntax of .gitignore, relative to each folder.
@@ -98,14 +102,19 @@ def scan(
     paths = list(paths)
     if not all(map(os.fspath, paths)):
         raise UsageError("A path is empty; pass a folder, a file, a .jsonl list or a .tar archive.")
-    named = [match for path in paths for match in _expand(os.path.abspath(os.path.expanduser(os.fsencode(path))))]
-    if not named:
+    buckets = [address for path in paths if (address := parse_address(path))]
+    local = [path for path in paths if not parse_address(path)]
+    named = [match for path in local for match in _expand(os.path.abspath(os.path.expanduser(os.fsencode(path))))]
+    if not named and not buckets:
         raise UsageError("No path was given; pass a folder, a file, a .jsonl list or a .tar archive.")
-    known = [parse_uri(root).path.rstrip(b"/") or b"/" for root in roots if root.endswith("/")]
+    folders = [root for root in roots if root.startswith("file:") and root.endswith("/")]
+    known = [parse_uri(root).path.rstrip(b"/") or b"/" for root in folders]
     bases = _Bases(known, [path for path, own in named if path == own])
     plan = Scan((), ())
     for path, own in named:
         _add(plan, path, bases, own, _Options(urls, tuple(exclude), Frames(every, scenes)))
+    for address in buckets:
+        add_bucket(plan, address, roots, urls, exclude)
     return plan
 
 
@@ -169,12 +178,13 @@ def _add(plan: Scan, path: bytes, bases: _Bases, own: bytes, how: _Options) -> N
         roots = [root, *(file_uri(known, folder=True) for known in nested)]
         plan.scopes += tuple(Scope(one, file_uri(path, folder=True)) for one in roots)
         plan.roots += (root,) if base == own == path else ()
-    elif path.lower().endswith(b".jsonl"):
-        plan._parts.append(_Lazily(partial(scan_jsonl, path, how.urls)))
+    elif path.lower().endswith((b".jsonl", b".parquet")):
+        lines = partial(scan_jsonl, uri, how.urls) if path.lower().endswith(b".jsonl") else partial(scan_parquet, uri)
+        plan._parts.append(Again(lines))
         plan.scopes += (Scope(uri, ""),)
         plan.roots += (uri,)
     else:
-        plan._parts.append(_Lazily(partial(scan_file, path, base, how.frames)))
+        plan._parts.append(Again(partial(scan_file, path, base, how.frames)))
         plan.scopes += (Scope(root, f"{uri}#"),) if is_archive(path) or _has_parts(path) else ()
         plan.roots += (uri,) if is_archive(path) else ()
 
@@ -182,13 +192,3 @@ def _add(plan: Scan, path: bytes, bases: _Bases, own: bytes, how: _Options) -> N
 def _has_parts(path: bytes) -> bool:
     extra = extra_of(path)
     return extra is not None and extra.parts
-
-
-@dataclass(frozen=True, slots=True)
-class _Lazily:
-    """A generator function with its arguments, so that a scan can be iterated again."""
-
-    start: Callable[[], Iterator[Source | Unreadable]]
-
-    def __iter__(self) -> Iterator[Source | Unreadable]:
-        return self.start()

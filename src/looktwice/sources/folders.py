@@ -125,7 +125,7 @@ def scan_file(path: bytes, base: bytes, frames: Frames) -> Iterator[Source | Unr
     """Yield the items of one file: an image, the members of a `.tar`, the pages of a PDF, the frames of a video."""
     name, root, extra = os.path.relpath(path, base), file_uri(base, folder=True), extra_of(path)
     if is_archive(path):
-        yield from scan_tar(path, name, root)
+        yield from scan_tar(file_uri(path), name, root)
     elif extra is not None and extra.parts:
         yield from scan_parts(path, name, root, extra, frames)
     elif extra is not None and not extra.installed:

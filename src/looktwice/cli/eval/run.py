@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
+from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import emit, progress, say
 from looktwice.cli.eval.benchmark import Benchmark, Name, benchmark_name, load_rerank, refuse_options
 from looktwice.cli.eval.tables import tell, tell_problems
@@ -41,6 +42,7 @@ def run(
     fusion: options.Fusion = "auto",
     ties: options.Ties = "default",
     codec: options.Codec = "auto",
+    spread: Distribution,
     compute: options.Compute,
     urls: options.UrlOptions,
     json: options.Json = False,
@@ -69,11 +71,15 @@ def run(
     rule = str(Ties.parse(ties))
     folder = benchmark.folder(name, into)
     opened = benchmark.open(name, folder, urls.allowed)
+    cluster = spread.cluster
+    if spread.dry_run:
+        return spread.plan(cluster, {"dataset": opened.name, "queries": len(opened.queries)}, json)
     if look is not None:
         look = load_rerank(rerank, compute, opened)
     encoder = _encoder(benchmark, compute)
     where = compute.placement
     own: dict[str, Any] = {**middle.rules, "maxsim": middle.maxsim or 0, "crops": crops, "rerank": not no_rerank}
+    own["cluster"] = cluster
     plan = Plan(encoder, look, fusion, rule, shortlist, codec, tune_on, urls=urls.allowed, **own, **where)
     _run(opened, folder, plan, benchmark.table, json)
 

@@ -115,9 +115,9 @@ def _named(entries: Sequence[tuple[str, float]], ids: Sequence[int]) -> ListedLo
         if abs(logps.setdefault(found, value) - value) > 1e-3:
             raise ServerError(f"The server gives two log-probabilities for the token {found}; use another server.")
     if set(ids) - set(logps):
-        raise ServerError("The server leaves out tokens that were asked for.")
-    Listed(logps)  # refuses numbers that are no log-probabilities, also of the token that was drawn
-    return Listed({token: logps[token] for token in ids})
+        raise ServerError("The server leaves out tokens that were asked for; use another server.")
+    ListedLogprobs(logps)  # refuses numbers that are no log-probabilities, also of the token that was drawn
+    return ListedLogprobs({token: logps[token] for token in ids})
 
 
 def _entry(entry: object) -> tuple[str, float]:
