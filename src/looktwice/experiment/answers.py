@@ -70,8 +70,11 @@ class Answers:
 
     def add(self, answer: Answer, asked: int) -> Stored:
         """Store one answer, on disk before in memory."""
-        row = Stored.of(answer, asked)
-        self._check(finite(json.loads(json.dumps(dict(answer.settings), default=str))))
+        return self.keep(Stored.of(answer, asked), answer.settings)
+
+    def keep(self, row: Stored, conditions: Mapping[str, Any]) -> Stored:
+        """Store one answer in its stored form, made under `conditions`."""
+        self._check(finite(json.loads(json.dumps(dict(conditions), default=str))))
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row.record(), ensure_ascii=True) + "\n")
         self.rows[row.query] = row
