@@ -29,6 +29,11 @@ Also = Annotated[
         "rerank+http://HOST:PORT/v1#MODEL, or any --mllm. Repeatable.",
     ),
 ]
+Crops = Annotated[bool, typer.Option("--crops", help="Store tokens of four crops of each image, too, for --maxsim.")]
+TuneOn = Annotated[
+    str | None,
+    typer.Option(help="Choose λ on these queries and exclude them from the figures: 20%, or a file of ids."),
+]
 
 
 @grouped
@@ -38,18 +43,13 @@ def run(
     *,
     into: Annotated[Path | None, typer.Option("--out", help="Output folder [default: eval-DATASET].")] = None,
     benchmark: Benchmark,
-    tune_on: Annotated[
-        str | None,
-        typer.Option(help="Choose λ on these queries and exclude them from the figures: 20%, or a file of ids."),
-    ] = None,
+    tune_on: TuneOn = None,
     also: Also = None,
     shortlist: options.Shortlist = 50,
     no_rerank: options.NoRerank = False,
     rerank: options.Rerank,
     middle: options.Middle,
-    crops: Annotated[
-        bool, typer.Option("--crops", help="Store tokens of four crops of each image, too, for --maxsim.")
-    ] = False,
+    crops: Crops = False,
     fusion: options.Fusion = "auto",
     ties: options.Ties = "default",
     codec: options.Codec = "auto",
