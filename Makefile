@@ -15,7 +15,7 @@ SYSTEM := chromium=chromium pdftoppm=poppler-utils
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-newest test-slow test-gpu test-vllm test-clients test-hostile check package bench docs constraints clean
+.PHONY: demo test test-newest test-slow test-gpu test-ray test-vllm test-clients test-hostile check package bench docs constraints clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready
@@ -40,6 +40,10 @@ test-slow: $(VENV)/.ready-test
 # Attacks with a seed: kill -9, full disks, damaged files. HOSTILE_RUNS=10 HOSTILE_STEPS=4 HOSTILE_FILES=100 is a taste.
 test-hostile: $(VENV)/.ready-test
 	$(PY) -m pytest -n 2 -m hostile tests/hostile --timeout=1800
+
+# A real Ray cluster of two nodes with one core each.
+test-ray: $(VENV)/.ready-test
+	$(PY) -m pytest -m ray tests/test_ray.py
 
 test-gpu: $(VENV)/.ready-test
 	$(PY) -m pytest -m gpu tests/gpu

@@ -9,7 +9,7 @@ from typing import Any
 
 from looktwice.errors import QueryError, UsageError, demand_list
 from looktwice.search.examples import Examples, StoredItem
-from looktwice.search.inputs import as_query, ends_like_picture, looks_like_path
+from looktwice.search.inputs import as_query, ends_like_image, looks_like_path
 from looktwice.search.modalities import Direction
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import ImageLoader, LoadError
@@ -20,7 +20,7 @@ from looktwice.types import Item, has_words
 class QueryReader:
     """A reader of the queries of one table.
 
-    A query is what `inputs` describes; `{"item": id}`, an item of the table; `{"item": id, "text": …}`, the same with
+    A query is what `inputs` describes; `{"item": id}`, an item of the table; `{"item": id, "text": …}`, its image with
     another text; or a list of examples. In a list, a str that names neither a file nor an item is a text. With `shown`
     the second look needs each example's image.
     """
@@ -51,7 +51,7 @@ class QueryReader:
     def _example(self, value: Any, name: str, shown: bool) -> Item:
         if isinstance(value, Mapping) and "item" in value:
             return self._named(value, name, shown)
-        if isinstance(value, str) and not (ends_like_picture(value) and Path(value).is_file()):
+        if isinstance(value, str) and not (ends_like_image(value) and Path(value).is_file()):
             if self._table.lookup([value], ["id"]):
                 return self._stored(value, shown)
             if looks_like_path(value):
@@ -82,7 +82,10 @@ class QueryReader:
         item = next(self._images.load([found]))[0]
         if isinstance(item, LoadError):
             if shown:
-                raise QueryError(f"Example {id_!r} cannot be read ({item.why}); leave it out, or the second look.", id_)
+                raise QueryError(
+                    f"Example {id_!r} cannot be read ({item.why}); leave it out, or search without the second look.",
+                    id_,
+                )
             item = Item(id_, text=row.text)
         own = {key: getattr(item, key) for key in ("image", "text", "uri", "sha256", "tokens")}
         return StoredItem(id_, **own, vector=row.vector)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -12,7 +14,7 @@ from looktwice.store import TableReader
 from looktwice.types import Candidate, Hit
 
 
-class HitMaker:
+class HitSerializer:
     """Makes the JSON of hits. `place` returns the name of an item's table, and its id there."""
 
     def __init__(self, place: Callable[[str], tuple[str, str]], reader: TableReader, explain: bool = False) -> None:
@@ -30,8 +32,6 @@ class HitMaker:
         )
 
     def _rows(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        import json
-
         found = self.reader.lookup(ids, ["id", "uri", "sha256", "width", "text", "metadata"])
         return {row["id"]: {**row, "metadata": json.loads(row["metadata"] or "{}")} for row in found}
 
@@ -65,7 +65,7 @@ class HitMaker:
 
 
 def preview_link(table: str, id_: str, sha256: str | None, width: int = 320) -> str:
-    """Return the address of a preview; `v` changes with the image, so that the answer may be kept for ever."""
+    """Return the address of a preview; `v` changes with the image, so that the answer can be cached indefinitely."""
     version = f"&v={sha256[:12]}" if sha256 else ""
     return f"/v1/tables/{quote(table, safe='')}/items/{quote(id_, safe='')}/preview?w={width}{version}"
 
@@ -78,8 +78,6 @@ def uri_kind(row: Mapping[str, Any]) -> str:
 
 def plain(value: Any) -> Any:
     """Return a value as JSON's own types, without paths of this machine: a folder's name stands for its path."""
-    import math
-
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -133,6 +133,6 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every answer that is no success."""
+    """The body of every answer that is not a success."""
 
     error: ErrorDetail

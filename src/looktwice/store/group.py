@@ -146,7 +146,7 @@ class TableGroup(TableReader):
         self._refuse()
 
     def _refuse(self) -> NoReturn:
-        raise UsageError(f"This works on one table, not on {len(self.tables)} at once; take them one by one.")
+        raise UsageError(f"This works on one table, but {len(self.tables)} are open together; open each by itself.")
 
     def _known(self, ids: Iterable[str]) -> list[str]:
         """Return those ids that name one of the tables."""

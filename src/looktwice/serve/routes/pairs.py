@@ -1,4 +1,4 @@
-"""`/v1/rerank`, `/v1/score` and `/v1/decisions`: scores of pairs that the request brings along."""
+"""`/v1/rerank`, `/v1/score` and `/v1/decisions`: scores of the pairs given in the request."""
 
 from __future__ import annotations
 
