@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from looktwice.errors import UnknownName, UsageError
-from looktwice.rank.ties import shared_ranks
+from looktwice.rank.ordering import shared_ranks
 from looktwice.types import Choice
 
 CHOICES = (
