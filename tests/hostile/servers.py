@@ -18,19 +18,38 @@ from parsers import limited
 sys.path.insert(0, str(Path(__file__).parent.parent / "score"))
 
 PAIRS = 3
-HIT = {"id": "a", "rank": 1, "score": 0.5, "coarse": 0.5, "coarse_rank": 1, "maxsim": None, "p": 0.5, "calibrated": None}
+HIT = {
+    "id": "a",
+    "rank": 1,
+    "score": 0.5,
+    "coarse": 0.5,
+    "coarse_rank": 1,
+    "maxsim": None,
+    "p": 0.5,
+    "calibrated": None,
+}
 HIT |= {"off_mass": None, "entropy": None, "status": "ok", "uri_kind": "file", "metadata": {"a": 1}, "text": "b"}
 HIT |= {"preview": "/v1/x", "folded": None, "explain": {"status": "ok", "coarse_rank": 1}}
 CANDIDATES = {"requested": 2, "scored": 1, "reasons": {"missing": 1}, "parse_errors": 0, "asked_again": 0}
 LOOK = {"mllm": "m", "revision": "r", "prompt": "object", "prompt_hash": "h", "dtype": "float32", "device": "cpu"}
-MANIFEST = {"k": 2, "queries": 1, "candidates": CANDIDATES, "seconds": {"read": 0.1, "score": 0.2}, "second_look": [LOOK]}
+MANIFEST = {
+    "k": 2,
+    "queries": 1,
+    "candidates": CANDIDATES,
+    "seconds": {"read": 0.1, "score": 0.2},
+    "second_look": [LOOK],
+}
 MANIFEST |= {"pairs_per_second": 3.5, "directions": ["image-to-image"], "fusion": 0.5}
 SEARCH = {"hits": [HIT, {**HIT, "id": "b", "rank": 2}], "manifest": MANIFEST, "stages": {}}
 
 
 def reranked(body: Mapping[str, Any]) -> Any:
     count = len(body["documents"])
-    return {"model": "m", "results": [{"index": i, "relevance_score": 0.25} for i in range(count)], "usage": {"tokens": 3}}
+    return {
+        "model": "m",
+        "results": [{"index": i, "relevance_score": 0.25} for i in range(count)],
+        "usage": {"tokens": 3},
+    }
 
 
 def decided(body: Mapping[str, Any]) -> Any:
@@ -44,7 +63,10 @@ def system_one(body: Mapping[str, Any]) -> Any:
 
 DIRECT = {"/v1/rerank": reranked, "/v1/decisions": decided, "/v1/systemone": system_one}
 MODELS = {"data": [{"id": "m", "owned_by": "vllm", "max_model_len": 4096}]}
-SCORERS = {"chat": "http://x/v1#stub", **{kind: f"{kind}+http://x/v1#m" for kind in ("rerank", "decisions", "systemone")}}
+SCORERS = {
+    "chat": "http://x/v1#stub",
+    **{kind: f"{kind}+http://x/v1#m" for kind in ("rerank", "decisions", "systemone")},
+}
 
 
 def answerer() -> Callable[[str, bytes | None], tuple[int, bytes]]:
@@ -58,7 +80,7 @@ def answerer() -> Callable[[str, bytes | None], tuple[int, bytes]]:
         body = json.loads(content or b"{}")
         if path in DIRECT:
             return 200, json.dumps(DIRECT[path](body)).encode()
-        if path == "/v1/models" and not stub.asked:
+        if path == "/v1/models":
             return 200, json.dumps({"data": [*MODELS["data"], {"id": "stub"}]}).encode()
         status, _, data = stub.answer(path, body, {})
         return status, data
@@ -85,12 +107,14 @@ def attack_scorers(seed: str, count: str) -> list[str]:
 
     endpoint.Endpoint._exchange = exchange  # type: ignore[method-assign]
     endpoint._pause = lambda trouble, attempt: 0.0  # type: ignore[assignment]
+    endpoint.LONGEST_PAUSE = 0.0
     query, candidates = item("q", 200, 0, 0), [item(f"c{i}", 5 * i, 255, 40) for i in range(PAIRS)]
 
     def score(kind: str) -> None:
-        scorer = load_scorer(SCORERS[kind], remote=RemoteConfig(timeout=5))
+        scorer = load_scorer(SCORERS[kind], remote=RemoteConfig(timeout=0.2))
         scores = scorer.score(query, candidates)
-        assert all(0 <= p <= 1 if s in ("ok", "bounded") else math.isnan(p) for p, s in zip(scores.p, scores.status))
+        for p, status in zip(scores.p, scores.status, strict=True):
+            assert 0 <= p <= 1 if status in ("ok", "bounded") else math.isnan(p)
         json.dumps(dict(scorer.settings()), default=str)
 
     for kind in SCORERS:
@@ -131,7 +155,9 @@ def attack_client(seed: str, count: str) -> list[str]:
         if not spoil:
             return httpx.Response(200, content=data)
         status = dice.choice((200, 200, 200, 302, 400, 429, 500))
-        return httpx.Response(status, content=damaged(data, dice), headers={"retry-after": dice.choice(("9" * 5000, "x"))})
+        return httpx.Response(
+            status, content=damaged(data, dice), headers={"retry-after": dice.choice(("9" * 5000, "x"))}
+        )
 
     client = Client("http://x")
     client._http = httpx.Client(base_url="http://x", transport=httpx.MockTransport(handle))

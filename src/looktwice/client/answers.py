@@ -18,8 +18,11 @@ _REFUSED = range(400, 500)
 _LATER = (408, 409, 429, 499)
 _NUMBERS = ("coarse_rank", "entropy", "off_mass")
 _HIT = {
-    **{"id": str, "rank": int, "score": float, "coarse": float, "p": (float, None), "maxsim": (float, None)},
-    **{"status": str, "explain?": (dict, None), **{f"{name}?": (float, None) for name in _NUMBERS}},
+    **dict.fromkeys(("id", "status"), str),
+    **dict.fromkeys(("score", "coarse"), float),
+    **dict.fromkeys(("p", "maxsim", *(f"{name}?" for name in _NUMBERS)), (float, None)),
+    "rank": int,
+    "explain?": (dict, None),
 }
 
 
