@@ -6,6 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -15,7 +16,7 @@ from looktwice.score.remote.reading import ListedLogprobs
 
 MOST_NAMED = 128  # vLLM's limit of named tokens
 TOPS = (20, 8, 5)
-_ID = re.compile(r"token_id:(\d+)")
+_ID = re.compile(r"token_id:([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +71,21 @@ def top_entries(reply: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Return the tokens of the first position's list with their log-probabilities. Raises ServerError without one."""
     choice = only_choice(reply)
     found = choice.get("logprobs")
-    if isinstance(found, Mapping) and isinstance(found.get("top_logprobs"), list) and found["top_logprobs"]:
-        first = found["top_logprobs"][0]  # the form of completions
-        return [_entry({"token": k, "logprob": v}) for k, v in first.items()] if isinstance(first, Mapping) else []
-    content = found.get("content") if isinstance(found, Mapping) else None
-    first = content[0] if isinstance(content, list) and content else None
-    entries = first.get("top_logprobs") if isinstance(first, Mapping) else None
+    named = _first(found, "top_logprobs")  # the form of completions
+    if isinstance(named, Mapping):
+        entries: Any = [{"token": token, "logprob": value} for token, value in named.items()]
+    else:
+        first = _first(found, "content")
+        entries = first.get("top_logprobs") if isinstance(first, Mapping) else None
     if not isinstance(entries, list) or not entries:
         raise ServerError("The server answers without log-probabilities; use another server.")
     return [_entry(entry) for entry in entries]
+
+
+def _first(found: object, name: str) -> Any:
+    """Return the first entry of a list in a mapping, None if it is not one."""
+    entries = found.get(name) if isinstance(found, Mapping) else None
+    return entries[0] if isinstance(entries, list) and entries else None
 
 
 def only_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -93,11 +100,10 @@ def only_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
 def chosen(reply: Mapping[str, Any]) -> str:
     """Return the token that the server chose, as it names it; "" if it does not say."""
     found = only_choice(reply).get("logprobs")
-    if isinstance(found, Mapping) and isinstance(found.get("tokens"), list) and found["tokens"]:
-        return str(found["tokens"][0])
-    content = found.get("content") if isinstance(found, Mapping) else None
-    first = content[0] if isinstance(content, list) and content and isinstance(content[0], Mapping) else {}
-    return str(first.get("token", ""))
+    token, first = _first(found, "tokens"), _first(found, "content")
+    if token is None and isinstance(first, Mapping):
+        token = first.get("token")
+    return "" if token is None else str(token)
 
 
 def token_id(text: str) -> int | None:
@@ -124,7 +130,8 @@ def _entry(entry: object) -> tuple[str, float]:
     if isinstance(entry, Mapping):
         text, value = entry.get("token"), entry.get("logprob")
         if isinstance(text, str) and isinstance(value, int | float) and not isinstance(value, bool):
-            return text, float(value)
+            with suppress(OverflowError):  # of a whole number with hundreds of digits
+                return text, float(value)
     raise ServerError("The server lists log-probabilities in a form that is not OpenAI's; use another server.")
 
 

@@ -80,7 +80,8 @@ async def served(server: Endpoint) -> ServedModel:
     listing = await server.get(f"{address.base}/models") or {}
     version = await server.get(f"{address.root}/version") or {}
     rows = listing.get("data")
-    models = {str(row["id"]): row for row in rows or () if isinstance(row, Mapping) and row.get("id")}
+    rows = rows if isinstance(rows, list) else []
+    models = {str(row["id"]): row for row in rows if isinstance(row, Mapping) and row.get("id")}
     name = _model(address.model, list(models), address.base)
     row = models.get(name, {})
     own = {key: row.get(key) for key in ("id", "root", "parent", "owned_by", "max_model_len")} if row else {"id": name}
@@ -216,7 +217,7 @@ def _check_name(facts: Facts) -> None:
 def _tokens(reply: Mapping[str, Any]) -> int | None:
     usage = reply.get("usage")
     count = usage.get("prompt_tokens") if isinstance(usage, Mapping) else None
-    return count if isinstance(count, int) else None
+    return count if type(count) is int and 0 <= count < 2**31 else None
 
 
 def _differ(a: Mapping[Any, float], b: Mapping[Any, float]) -> float:
