@@ -17,7 +17,7 @@ from looktwice.indexing.batches import EncodedBatch, EncodedRow, ScannedItem
 from looktwice.indexing.committing import Progress, write
 from looktwice.indexing.encoding import encode_batches
 from looktwice.sources import Source, Unreadable
-from looktwice.sources.memory import check_record, item_id, memory_source, memory_uri
+from looktwice.sources.memory import check_record, item_id, memory_source, memory_uri, plain_metadata
 from looktwice.sources.uri import MEMORY
 from looktwice.store import LedgerEntry, Location, Table, batched, exists, metadata_json
 from looktwice.store.schema import check_columns
@@ -176,7 +176,9 @@ class _Upsert:
         try:
             name = item_id(value)
             check_record(value)
-            metadata_json(value.get("metadata") or {})
+            if value.get("metadata"):
+                value = {**value, "metadata": plain_metadata(value["metadata"])}
+                metadata_json(value["metadata"])
             if name in self._seen:
                 raise MediaError("duplicate-id", "the id occurs twice in one call, and the first item counts")
         except (MediaError, UsageError) as error:
