@@ -21,9 +21,10 @@ from looktwice.rank import Fusion
 from looktwice.rank.budget import Budget, chance_of_a_miss
 from looktwice.rank.calibration import Calibration, Sample, ece, fit, reliability, source_of
 from looktwice.rank.precision import thresholds
+from looktwice.search.answer import Answer
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import NAMES, Direction, inferred
-from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.retriever import Retriever
 from looktwice.search.run_record import RunStats
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import Row, Table

@@ -9,6 +9,7 @@ LooktwiceError                exit code 1
 ├── MediaError                1   one file cannot be read as an image; becomes a ledger line
 ├── StoreError                1   the table cannot be read or written
 │   ├── Damaged               2   a file of a table, run or cache is not what looktwice wrote
+│   ├── BucketError           2   a bucket does not exist, refuses the credentials, or does not answer
 │   └── Locked                1   another process is writing
 ├── TooManyFailures           3   --max-failures was reached
 └── ModelError                1   a model gave no usable answer
@@ -27,6 +28,16 @@ class LooktwiceError(Exception):
     """The base of all errors. The message is one plain sentence: problem; fix."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by what it holds, as subclasses compose their message from other arguments."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[LooktwiceError], args: tuple[Any, ...], state: dict[str, Any]) -> LooktwiceError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(LooktwiceError, ValueError):
@@ -103,6 +114,12 @@ class Damaged(StoreError):
     exit_code = 2
 
 
+class BucketError(StoreError):
+    """A bucket that cannot be read or written."""
+
+    exit_code = 2
+
+
 class Locked(StoreError):
     """A table to which another process is writing."""
 
@@ -129,7 +146,9 @@ class ServerError(ModelError):
     ) -> None:
         super().__init__(message)
         self.stops, self.status, self.code = stops, status, code
-        self.retry_after = int(retry_after) if retry_after is not None and retry_after.isdecimal() else None
+        self.retry_after = (
+            int(retry_after) if retry_after and retry_after.isdecimal() and len(retry_after) < 10 else None
+        )
 
 
 # --- names that changed, which work for one more release ------------------------------------------------------------

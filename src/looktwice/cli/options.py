@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 DEFAULT_ENCODER = "tiny-clip"
 
-TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="The folder of the table, such as photos.lt.")]
+TablePath = Annotated[
+    Path, typer.Argument(metavar="TABLE", help="The table: a folder such as photos.lt, or s3://BUCKET/photos.lt.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout: one object, or one per line for lists.")]
 Encoder = Annotated[str, typer.Option(help="Encoder: a name (see `looktwice models`), a folder or a hub id.")]
 Mllm = Annotated[
@@ -55,7 +57,9 @@ QueryFile = Annotated[
 ]
 Codec = Annotated[
     str,
-    typer.Option(help="Stored visual tokens to use: auto (any that exist), pictures (none, read images), or a codec."),
+    typer.Option(
+        help="Stored visual tokens to use: auto (any that exist), images (none, read the images), or a codec."
+    ),
 ]
 TokenCodec = Annotated[str, typer.Option("--codec", help="Codec that stores the tokens: see `looktwice models codec`.")]
 Asymmetric = Annotated[
@@ -189,6 +193,12 @@ class Rerank:
             **compute.placement,
         )
         return MllmReranker(self.mllm, prompt=prompt or self.prompt, cache=cache, config=config)
+
+    def other(self, name: str, prompt: str, compute: Compute) -> MllmReranker:
+        """Return another reranker, with this prompt, the servers' settings, and defaults for the rest."""
+        from looktwice.search.mllm_reranker import MllmReranker
+
+        return MllmReranker(name, prompt=prompt, remote=server_options.remote_config(self), **compute.placement)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import typer
 
 from looktwice.cli import options, remote
 from looktwice.cli.answers import Outputs
+from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import note
 from looktwice.cli.groups import grouped, names
 from looktwice.cli.presets import note_drawings, record
@@ -19,6 +20,7 @@ from looktwice.cli.resume import kept_scores
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
+    from looktwice.models.cluster import Cluster
     from looktwice.search.mllm_reranker import MllmReranker
     from looktwice.search.retriever import Retriever
 
@@ -54,11 +56,18 @@ class SearchScope:
         ),
     ] = "off"
 
-    def retriever(self, first: Path, look: MllmReranker | None, **settings: Any) -> Retriever:
-        """Open all tables for searching."""
+    def retriever(
+        self, first: Path, look: MllmReranker | None, cluster: Cluster | None = None, **settings: Any
+    ) -> Retriever:
+        """Open all tables for searching, here or on a cluster."""
         from looktwice.search.retriever import Retriever
 
-        return Retriever([first, *(self.tables or ())], scorer=look, hubness=self.hubness, **settings)
+        tables, settings = [first, *(self.tables or ())], {**settings, "scorer": look, "hubness": self.hubness}
+        if cluster is None:
+            return Retriever(tables, **settings)
+        from looktwice.search.distributed import SpreadRetriever
+
+        return SpreadRetriever(cluster, tables, **settings)
 
     @property
     def folding(self) -> float | bool:
@@ -95,6 +104,7 @@ def search(
     stopping: options.Stopping,
     tokens: options.StoredTokens,
     score_cache: options.ScoreCache = None,
+    spread: Distribution,
     compute: options.Compute,
     urls: options.UrlOptions,
     output: options.Output,
@@ -126,11 +136,12 @@ def search(
     output.check()
     asked = question.file(urls.allowed)
     query = question.one() if asked is None else None
+    cluster = spread.for_queries(ctx, asked, str(path), output.json)
     compute.set_threads()
-    with _cache(score_cache, output, asked is not None and not no_rerank) as cache:
+    with _cache(score_cache, output, asked is not None and not no_rerank and cluster is None) as cache:
         look = rerank.load(compute, cache=cache) if not no_rerank or middle.maxsim else None
         rules = {**middle.rules, **ranking.rules, **stopping.rules, **tokens.choice, **compute.placement}
-        opened = scope.retriever(path, look, shortlist=shortlist, urls=urls.allowed, **rules)
+        opened = scope.retriever(path, look, cluster, shortlist=shortlist, urls=urls.allowed, **rules)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
         _note_odds(opened, path, where, None if look is None else rerank.mllm)
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)

@@ -13,11 +13,11 @@ from looktwice.errors import UsageError
 from looktwice.score import Scorer
 from looktwice.score.readout.probability import scatter
 from looktwice.search.examples import combine
-from looktwice.search.middle_stage import AUTO, MiddleStage
+from looktwice.search.middle_stage import MiddleStage
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.ranking_config import BOTH, RankingConfig
 from looktwice.search.run_record import RunStats
-from looktwice.search.token_choice import CandidateLoader
+from looktwice.search.token_choice import AUTO, CandidateLoader
 from looktwice.sources.loader import CandidateRef, ImageLoader, LoadError
 from looktwice.token_index.crop_loader import CropLoader, crop_ref
 from looktwice.token_index.crops import SUFFIX

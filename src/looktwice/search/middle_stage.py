@@ -14,10 +14,11 @@ from typing import Any
 
 from looktwice.errors import MediaError, ModelError, UsageError
 from looktwice.score import TokenMaker
-from looktwice.search.examples import Examples
+from looktwice.search.examples import Examples, positives
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.run_record import RunStats
+from looktwice.search.token_choice import AUTO, IMAGES
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import TableReader
 from looktwice.token_index.matcher import TokenMatcher, TokenScores
@@ -26,7 +27,6 @@ from looktwice.token_index.sets import demand_tokens
 from looktwice.token_index.tower import is_tower, stored_tower
 from looktwice.types import Candidate, Encoder, Item
 
-AUTO, PICTURES = "auto", "pictures"
 EDGE = 1e-6
 
 
@@ -57,7 +57,7 @@ class MiddleStage:
         **placement: Any,
     ) -> None:
         _demand_tokens_in(table)
-        codec = AUTO if codec == PICTURES else codec
+        codec = AUTO if codec == IMAGES else codec
         self.tower = stored_tower(table, codec, own, **placement)
         self.reranker = reranker or self._of_newest(table, placement)
         self.table, self.depth = table, depth
@@ -91,7 +91,7 @@ class MiddleStage:
         ids = [candidate.id for candidate in head]
         found: list[TokenScores] = []
         why = "no-image"
-        for example in query.like if isinstance(query, Examples) else (query,):
+        for example in positives(query):
             scores, problem = self._scores(example, ids, stats)
             why = problem or why
             found += [] if scores is None else [scores]

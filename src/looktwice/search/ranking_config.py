@@ -66,9 +66,12 @@ class RankingConfig:
         if self.shown not in (WHOLE, BOTH):
             raise UnknownName("choice for --shown", self.shown, (WHOLE, BOTH))
         if self.maxsim < 0:
-            raise UsageError(f"--maxsim must be at least 1 (or 0 for no middle look), not {self.maxsim}.")
+            raise UsageError(f"maxsim (--maxsim) must be at least 1 (or 0 for no middle look), not {self.maxsim}.")
         if self.fusion.maxsim and not self.maxsim:
-            raise UsageError(f"--fusion {self.fusion} weighs a middle look; add --maxsim 1000, or leave out maxsim=.")
+            raise UsageError(
+                f"The fusion {self.fusion} weighs a middle look; add maxsim (--maxsim 1000), or leave maxsim= out of "
+                "it."
+            )
         stops_early = self.budget.epsilon is not None
         if self.calibration is None and (stops_early or self.min_precision is not None):
             raise UsageError(

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from looktwice.errors import QueryError, UsageError
 from looktwice.rank import Fusion, Ties
+from looktwice.search.answer import Answer
 from looktwice.search.crop_look import CropLook
+from looktwice.search.details import describe_from
 from looktwice.search.middle_stage import MiddleStage, kept_depth
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
 from looktwice.search.ranking_config import RankingConfig
-from looktwice.search.retriever import Answer, positive
+from looktwice.search.retriever import positive
 from looktwice.search.run_record import RunStats
 from looktwice.search.second_stage import SecondStage
 from looktwice.search.token_choice import CandidateLoader
@@ -53,6 +55,7 @@ def rerank_run(
     _check_ids(run, loader)
     asked = {"k": positive(k, "k"), "shortlist": positive(shortlist, "shortlist")}
     stage = SecondStage(reranker, loader, config, shortlist, crops=CropLook.of(config, middle, loader))
+    describe = None if table is None else describe_from(table)
     for query in queries:
         if query.id not in run:
             continue
@@ -67,7 +70,8 @@ def rerank_run(
         reranked = stage.rerank(query, order or candidates, k)
         stats.add(reranked.stats)
         own = {} if middle is None else middle.settings()
-        yield Answer(query, candidates, reranked.hits, k, {**asked, **stage.settings(), **own}, stats, middle=order)
+        settings = {**asked, **stage.settings(), **own}
+        yield Answer(query, candidates, reranked.hits, k, settings, stats, describe=describe, middle=order)
 
 
 def _check_ids(run: Run, loader: CandidateLoader) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from looktwice.errors import UsageError
@@ -18,7 +17,7 @@ from looktwice.rank.calibration import source_of
 from looktwice.rank.missing import keep_places
 from looktwice.score.readout.probability import concatenate
 from looktwice.search.crop_look import CropLook
-from looktwice.search.examples import score_each
+from looktwice.search.examples import joined, positives
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import inferred
 from looktwice.search.ranking_config import RankingConfig
@@ -148,19 +147,28 @@ class SecondStage:
         self, request: _Request, candidates: Sequence[CandidateRef | LoadError], loader: CandidateLoader
     ) -> PairScores | None:
         # all candidates of the request are compared with one another, so one prompt must show them all
-        def one(query: Item) -> PairScores | None:
-            found = self.reranker.score(query, candidates, loader, request.stats, among=request.candidates)
-            if found is None or self.crops is None or loader is self.first_pass:
-                return found
-            return self.crops.add(self.reranker, query, request.shortlist, candidates, found, request.stats)
-
-        scores = score_each(one, request.query)
-        if (
-            not self._checked and self.config.calibration is not None
-        ):  # the model's revision is known only after loading
+        scores = joined(
+            request.query, [self._one(item, request, candidates, loader) for item in positives(request.query)]
+        )
+        if not self._checked and self.config.calibration is not None:
+            # the model's revision is known only after loading
             self.config.calibration.check(source_of({**self._about, **self.settings()}))
             self._checked = True
         return scores
+
+    def _one(
+        self,
+        query: Item,
+        request: _Request,
+        candidates: Sequence[CandidateRef | LoadError],
+        loader: CandidateLoader,
+    ) -> PairScores | None:
+        """Score the candidates for one positive example; with `crops`, also their best crops."""
+        stats = request.stats
+        found = self.reranker.score(query, candidates, loader, stats, among=request.candidates)
+        if found is None or self.crops is None or loader is self.first_pass:
+            return found
+        return self.crops.add(self.reranker, query, request.shortlist, candidates, found, stats)
 
     # --- from scores to hits --------------------------------------------------------------------------------------
 
@@ -170,14 +178,15 @@ class SecondStage:
         if scores is not None:
             tied = tied_at_the_top(request.shortlist, scores, config.fusion, config.ties)
             asked = request.candidates[: len(scores.p)]
-            second = score_each(partial(self._ask, request, asked, tied), request.query) if tied else None
+            second = joined(request.query, self._ask(request, asked, tied)) if tied else None
         hits = fuse(request.shortlist, scores, config.fusion, ties=config.ties, second=second, explain=True)
         return [self._explained(hit) for hit in hits]
 
     def _ask(
-        self, request: _Request, asked: Sequence[CandidateRef | LoadError], tied: Sequence[int], query: Item
-    ) -> PairScores:
-        return self.reranker.ask(query, asked, tied, self.loader, request.stats)
+        self, request: _Request, asked: Sequence[CandidateRef | LoadError], tied: Sequence[int]
+    ) -> list[PairScores]:
+        ask, items = self.reranker.ask, positives(request.query)
+        return [ask(item, asked, tied, self.loader, request.stats) for item in items]
 
     def _explained(self, hit: Hit) -> Hit:
         """Add each stage's part of the score, and the calibrated probability."""

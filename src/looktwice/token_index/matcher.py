@@ -135,7 +135,7 @@ class TokenMatcher:
         """Return the opened codes of each id, or "missing" or "damaged", and counts of all three."""
         with self._lock:
             records = self._cache.get(ids, self.table.tokens_version)
-        fresh = dict(_opened(self.table, self.set, [id_ for id_ in ids if id_ not in records]))
+        fresh = dict(_open_codes(self.table, self.set, [id_ for id_ in ids if id_ not in records]))
         with self._lock:
             self._cache.put(fresh)
         records |= fresh
@@ -152,8 +152,8 @@ def _opened_set(table: TableReader, info: TokensInfo, codec: str | None) -> Toke
     return open_set(table, info, late[-1] if late and codec is None else codec)
 
 
-def _opened(table: TableReader, kept: TokenSet, ids: Sequence[str]) -> Iterator[tuple[str, Opened | str]]:
-    """Yield each id with its codes, or "missing" or "damaged"."""
+def _open_codes(table: TableReader, kept: TokenSet, ids: Sequence[str]) -> Iterator[tuple[str, Opened | str]]:
+    """Yield each id with its opened codes, or with why there are none: "missing" or "damaged"."""
     for id_, row in zip(ids, table.read_codes(ids, kept.key) if ids else [], strict=True):
         if row is None:
             yield id_, "missing"

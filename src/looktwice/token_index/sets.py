@@ -58,7 +58,7 @@ def demand_tokens(scorer: object) -> TokenMaker:
     maker = scorer if isinstance(scorer, TokenMaker) else Scorer.of(scorer).tokens()
     if maker is None:
         raise UsageError(
-            "This scorer makes no visual tokens to store, as on the reference path; choose a model with a fast path."
+            "This scorer cannot export visual tokens, as the reference path cannot; choose a model with a fast path."
         )
     return maker
 
@@ -72,7 +72,7 @@ def matching(table: TableReader, info: TokensInfo, codec: str | None = None) -> 
 
 
 def usable(table: TableReader, scorer: object) -> list[Mapping[str, Any]]:
-    """Return `matching` for any scorer; log a warning if all sets of the table are other models'."""
+    """Return the table's token sets of this scorer's model; log a warning if it has only those of others."""
     maker = Scorer.of(scorer).tokens()
     if maker is None:
         return []
@@ -133,7 +133,7 @@ def _no_set(table: TableReader, info: TokensInfo) -> UsageError:
     known = [f"{e['mllm']} (revision {e['revision']}, {e['preprocessing']})" for e in table.manifest.tokens]
     advice = f"run looktwice add-tokens {table.path} --mllm {info.mllm}"
     if not known:
-        return UsageError(f"{table.path} holds no visual tokens; {advice}, or use --codec pictures.")
+        return UsageError(f"{table.path} holds no visual tokens; {advice}, or use --codec images.")
     return Mismatch(
         f"{table.path} holds visual tokens of {'; '.join(dict.fromkeys(known))}, not of {info.mllm} (revision "
         f"{info.revision}, {info.preprocessing}); {advice}."
