@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from looktwice.errors import UsageError
-from looktwice.search.inputs import as_candidate, as_item, ends_like_picture, looks_like_path
+from looktwice.search.inputs import as_candidate, as_item, ends_like_image, looks_like_path
 from looktwice.sources.loader import CandidateRef
 from looktwice.types import Item
 
@@ -123,5 +123,5 @@ def test_what_looks_like_a_path_on_the_command_line() -> None:
 
 @given(st.text(min_size=1, max_size=30), st.sampled_from([".jpg", ".PNG", ".avif"]))
 def test_whatever_ends_like_a_picture_looks_like_a_path(name: str, suffix: str) -> None:
-    if ends_like_picture(name + suffix):
+    if ends_like_image(name + suffix):
         assert looks_like_path(name + suffix)

@@ -146,7 +146,9 @@ class ServerError(ModelError):
     ) -> None:
         super().__init__(message)
         self.stops, self.status, self.code = stops, status, code
-        self.retry_after = int(retry_after) if retry_after is not None and retry_after.isdecimal() else None
+        self.retry_after = (
+            int(retry_after) if retry_after and retry_after.isdecimal() and len(retry_after) < 10 else None
+        )
 
 
 # --- names that changed, which work for one more release ------------------------------------------------------------

@@ -9,6 +9,7 @@ from PIL import Image
 
 from looktwice.cli.renamed import current
 from looktwice.evaluate import write_run
+from looktwice.search.token_choice import tokens_wanted
 from looktwice.testing import ColorEncoder
 from looktwice.types import EncoderInfo
 
@@ -236,3 +237,10 @@ def test_a_file_that_cannot_be_read_ends_with_exit_code_3(looktwice, things):
     done = looktwice("eval", "run", "folder", "--root", things, "--shortlist", 4)
     assert done.code == 3 and "1 item could not be indexed" in done.err
     assert json.loads((things.parent / "eval-folder/result.json").read_text())["unreadable_items"] == 1
+
+
+def test_the_old_name_for_reading_images_works_and_says_the_new_one(capsys):
+    assert current(["search", "t.lt", "q.jpg", "--codec", "pictures"])[-1] == "images"
+    assert "`--codec pictures` is now called `--codec images`" in capsys.readouterr().err
+    with pytest.warns(DeprecationWarning, match="images"):
+        assert tokens_wanted("pictures") == "images"

@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from campaign import TALLY, Tally, Zygote
+from verbs import Stage
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,11 @@ def zygote() -> Iterator[Zygote]:
     yield made
     made.process.terminate()
     made.process.wait()
+
+
+@pytest.fixture(scope="session")
+def stage(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    return Stage(zygote, tmp_path_factory.mktemp("stage"))
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import signal
 import tarfile
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,21 @@ class TooSlow(Exception):
     """A parser that took longer than SECONDS."""
 
 
+@contextmanager
+def limited() -> Iterator[None]:
+    """Raise TooSlow after SECONDS."""
+    signal.signal(signal.SIGALRM, _too_slow)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
+def _too_slow(*ignored: object) -> None:
+    raise TooSlow
+
+
 def attack(name: str, folder: str, seed: str, count: str) -> list[str]:
     """Read `count` damaged files with one parser; return what went wrong: anything but an answer or our own error."""
     from looktwice.errors import LooktwiceError
@@ -157,18 +173,11 @@ def attack(name: str, folder: str, seed: str, count: str) -> list[str]:
     read(path)  # the right file is read, else nothing below would mean anything
     for number in range(int(count)):
         path.write_bytes(damaged(right, random.Random(f"{name} {seed} {number}")))
-        signal.signal(signal.SIGALRM, _too_slow)
-        signal.alarm(SECONDS)
         try:
-            read(path)
+            with limited():
+                read(path)
         except LooktwiceError:
             pass
-        except Exception:
+        except BaseException:  # a panic of Rust is no Exception
             wrong.append(f"{name} {seed} {number}: {traceback.format_exc(limit=-3)}")
-        finally:
-            signal.alarm(0)
     return wrong
-
-
-def _too_slow(*ignored: object) -> None:
-    raise TooSlow

@@ -4,14 +4,61 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 
-def table_state(path: str) -> dict[str, Any]:
-    """Return rows, tokens, ledger and roots of a table, with a digest in place of bytes; checks that ids are unique."""
+def resume(*argv: str) -> tuple[Any, int, Any]:
+    """Read a state, run an interrupted command again and read the state anew, in one process.
+
+    `argv` is the function that reads and its arguments, `--`, a function to call ("" for a command), its arguments.
+    """
+    cut = argv.index("--")
+    (read, *where), (call, *rest) = argv[:cut], argv[cut + 1 :]
+    now, code = globals()[read](*where), 0
+    if call:
+        globals()[call.removeprefix("states:")](*rest)
+    else:
+        from looktwice.cli.main import main
+
+        sys.argv = ["looktwice", *rest]
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    return now, code, globals()[read](*where)
+
+
+def fill(path: str, images: str) -> None:
+    """Make a table from memory, with all images but the last eight."""
+    _upsert(path, [{"id": file.name, "image": file} for file in sorted(Path(images).iterdir())[:-8]])
+
+
+def upsert(path: str, images: str) -> None:
+    """Change items' texts, replace images and add items, as a shop's backend does."""
+    files = sorted(Path(images).iterdir())
+    changed = [{"id": file.name, "text": f"number {n}", "metadata": {"n": n}} for n, file in enumerate(files[:8])]
+    replaced = [{"id": file.name, "image": files[0]} for file in files[8:12]]
+    _upsert(path, [*changed, *replaced, *({"id": f"new-{file.name}", "image": file} for file in files[-8:])])
+
+
+def _upsert(path: str, items: list[dict[str, Any]]) -> None:
     from looktwice.store import Table
 
+    report = Table.open_or_create(path, "tiny-clip", device="cpu", dtype="float32").upsert(items, batch_size=4)
+    assert not report.failed, report
+
+
+def table_state(path: str) -> dict[str, Any] | None:
+    """Return rows, tokens, ledger and roots of a table, with a digest in place of bytes; checks that ids are unique.
+
+    A table that is not made yet is None.
+    """
+    from looktwice.store import Table
+
+    if not (Path(path) / "manifest.json").exists():
+        return None
     table = Table.open(path)
     ids = [row["id"] for row in table.rows()]
     assert len(ids) == len(set(ids)) == len(table), "an id is there twice"

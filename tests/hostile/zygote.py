@@ -1,7 +1,7 @@
 """Run many `looktwice` commands without paying the imports each time: fork them from a process that has imported all.
 
-Reads one JSON line a job from stdin and writes one JSON line of its outcome to stdout; see `Job`. LanceDB is imported
-in the child, as its threads do not survive a fork. No table is opened here.
+Reads one JSON line a job from stdin and writes one JSON line of its outcome to stdout; see `Job`. What a job imports is
+imported here too before the next one. LanceDB is not, as its threads do not survive a fork; no table is opened here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ class Outcome:
     value: Any = None
 
 
+def attribute(target: str) -> tuple[Any, str]:
+    module, _, name = target.partition(":")
+    return importlib.import_module(module), name
+
+
 def child(job: Job, ready: int) -> None:
     os.chdir(job.folder)
     os.environ.update(job.env)
@@ -63,49 +69,67 @@ def child(job: Job, ready: int) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     importlib.import_module("lancedb")
     for target, value in job.patch.items():
-        module, _, name = target.partition(":")
-        setattr(importlib.import_module(module), name, value)
+        setattr(*attribute(target), value)
     for name, most in job.limits.items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
     os.write(ready, b"+")
     if job.call is not None:
-        module, _, name = job.call.partition(":")
-        print(json.dumps(getattr(importlib.import_module(module), name)(*job.argv)), flush=True)
+        value = getattr(*attribute(job.call))(*job.argv)
+        (LOGS / "value").write_text(json.dumps(value))
         return
     sys.argv = ["looktwice", *job.argv]
     importlib.import_module("looktwice.cli.main").main()
 
 
 def run(job: Job) -> Outcome:
+    for name in ("value", "modules"):
+        (LOGS / name).unlink(missing_ok=True)
     reading, ready = os.pipe()
     pid = os.fork()
     if pid == 0:
-        code: Any = 1
-        try:
-            child(job, ready)
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        except BaseException:
-            traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else int(code is not None))
+        end_with(job, ready)
     os.close(ready)
     select.select([reading], [], [], 60)
     os.close(reading)
     began = time.monotonic()
-    limit = job.seconds if job.kill_after is None else job.kill_after
-    code = wait(pid, began + limit)
+    code = wait(pid, began + (job.seconds if job.kill_after is None else job.kill_after))
     if code is None:
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         code = None if job.kill_after is None else os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - began
     out, err = ((LOGS / name).read_text(errors="replace") for name in ("stdout", "stderr"))
-    done = Outcome(code, out, err, time.monotonic() - began)
-    if job.call is not None and code == 0:
-        done.value = json.loads(out)
-    return done
+    value = json.loads((LOGS / "value").read_text()) if (LOGS / "value").exists() else None
+    learn()
+    return Outcome(code, out, err, seconds, value)
+
+
+def end_with(job: Job, ready: int) -> None:
+    """Run a job in the child that was forked for it, note what it imported, and end the process."""
+    before, code = set(sys.modules), 1
+    try:
+        child(job, ready)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    with suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    if not job.limits:  # few descriptors and full disks are the command's trouble
+        (LOGS / "modules").write_text("\n".join(set(sys.modules) - before))
+    os._exit(code)
+
+
+def learn() -> None:
+    """Import what the last job imported; the commands under attack then spend their time at work."""
+    if not (LOGS / "modules").exists():
+        return
+    for name in (LOGS / "modules").read_text().split():
+        if not name.startswith("lancedb"):
+            with suppress(Exception):
+                importlib.import_module(name)
 
 
 def wait(pid: int, until: float) -> int | None:

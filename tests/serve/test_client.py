@@ -93,9 +93,11 @@ def test_the_command_prints_what_it_prints_for_a_folder(
         return
     for one, other in zip(there.stdout.splitlines(), here.stdout.splitlines(), strict=True):
         remote, local = json.loads(one), json.loads(other)
-        assert {k: v for k, v in remote.items() if k not in ("p", "score", "explain")} == {
-            k: v for k, v in local.items() if k not in ("p", "score", "explain")
+        differ = ("p", "score", "explain", "uri")
+        assert {k: v for k, v in remote.items() if k not in differ} == {
+            k: v for k, v in local.items() if k not in differ
         }
+        assert list(remote) == list(local) and remote["uri"] is None and local["uri"].startswith("file://")
         assert math.isclose(remote["p"], local["p"], abs_tol=2e-3)
         assert list(remote["explain"]) == list(local["explain"])
 

@@ -86,7 +86,7 @@ def test_an_image_is_most_like_itself_and_what_follows_is_in_order(table: Table)
     (how,) = answer.manifest["middle_look"]
     assert (how["depth"], how["codec"], how["rarity"]["images"], how["rarity"]["stored"]) == (12, "int8", 12, True)
     assert answer.manifest["candidates"]["middle_look"] == {"matched": 12} and answer.manifest["maxsim"] == 12
-    assert answer.manifest["fusion"] == "coarse=0,maxsim=0.75,p=0.25" and answer.stats.seconds["maxsim"] > 0
+    assert answer.manifest["fusion"] == "coarse=0,maxsim=0.75,odds=0.25" and answer.stats.seconds["maxsim"] > 0
 
 
 def test_without_it_nothing_is_said_of_it(table: Table) -> None:

@@ -15,9 +15,9 @@ import typer
 from looktwice.cli import options, tokens
 from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import TerminalBar, emit, note, plural, progress, say, size
-from looktwice.cli.folders import FolderOptions, among, changes, needs_extras
+from looktwice.cli.folders import FolderOptions, among, changes, needs_extras, passed_over
 from looktwice.cli.groups import grouped
-from looktwice.cli.kept import Kept, tell_kept
+from looktwice.cli.kept import KeepOptions, tell_kept
 from looktwice.cli.options import DEFAULT_ENCODER
 from looktwice.cli.presets import Preset, note_drawings
 from looktwice.errors import Mismatch, UsageError
@@ -67,7 +67,7 @@ def index(
     mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,
     codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = "pq8",
     preset: Preset = None,
-    kept: Kept,
+    kept: KeepOptions,
     folders: FolderOptions,
     limits: options.ImageLimits,
     spread: Distribution,
@@ -236,8 +236,8 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
     if built:
         say(f"search index: {built['kind']}, recall@100 {built['recall']:.4f} on {built['sample']} of its own rows")
     tell_kept(table, report)
-    if report.ignored:
-        note(_passed_over(report.ignored))
+    for sentence in passed_over(report.ignored):
+        note(sentence)
     if report.skipped:
         note(needs_extras(report.skipped, path))
     if gone := report.gone - report.pruned:
@@ -255,14 +255,3 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
         note(f"{report.failed:,} failed: {reasons}; list them with: looktwice ledger {path}")
     if not len(table):
         note("The table is empty, as no readable image was found; check the paths and the ledger.")
-
-
-def _passed_over(ignored: Mapping[str, int]) -> str:
-    from looktwice.sources.formats import BASE_SUFFIXES
-
-    kinds = sorted(ignored.items(), key=lambda kind: (-kind[1], kind[0]))
-    listed = ", ".join(f"{suffix or 'without a suffix'} {n:,}" for suffix, n in kinds[:5])
-    were = "file of another kind was" if sum(ignored.values()) == 1 else "files of other kinds were"  # no ledger entry
-    read = " ".join(sorted({*BASE_SUFFIXES, ".tar"}))
-    more = ", …" if len(kinds) > 5 else ""
-    return f"{sum(ignored.values()):,} {were} skipped ({listed}{more}); convert images to one of: {read}"

@@ -57,7 +57,9 @@ QueryFile = Annotated[
 ]
 Codec = Annotated[
     str,
-    typer.Option(help="Stored visual tokens to use: auto (any that exist), pictures (none, read images), or a codec."),
+    typer.Option(
+        help="Stored visual tokens to use: auto (any that exist), images (none, read the images), or a codec."
+    ),
 ]
 TokenCodec = Annotated[str, typer.Option("--codec", help="Codec that stores the tokens: see `looktwice models codec`.")]
 Asymmetric = Annotated[

@@ -13,7 +13,7 @@ Fusion = Annotated[
     typer.Option(
         "--fusion",
         help="How scores are combined: λ in λ·coarse + (1−λ)·p, such as 0.5; p-only; rrf (reciprocal ranks); with "
-        "--maxsim also coarse=0.25,maxsim=0.25,p=0.5. auto: see `looktwice models fusion`.",
+        "--maxsim also coarse=0.25,maxsim=0.25,p=0.5, or odds= for its log-odds. auto: see `looktwice models fusion`.",
     ),
 ]
 Ties = Annotated[
@@ -40,13 +40,24 @@ class Middle:
     ] = None
     maxsim_codec: Annotated[
         str,
-        typer.Option(help="Stored visual tokens for --maxsim: auto (those of --codec, or the only ones), or a codec."),
+        typer.Option(
+            help="Stored visual tokens for --maxsim: auto (those of --codec, or the only ones), a codec, or "
+            "patches:NAME (of `add-tokens --tower NAME`)."
+        ),
     ] = "auto"
+
+    shown: Annotated[
+        str,
+        typer.Option(
+            help="What the second look sees of a candidate: whole (the image), or both (also the stored crop that "
+            "matched best; with --maxsim)."
+        ),
+    ] = "whole"
 
     @property
     def rules(self) -> dict[str, Any]:
-        """Return both, as arguments of Retriever."""
-        return {"maxsim": self.maxsim, "maxsim_codec": self.maxsim_codec}
+        """Return all of them, as arguments of Retriever."""
+        return {"maxsim": self.maxsim, "maxsim_codec": self.maxsim_codec, "shown": self.shown}
 
 
 @dataclass(frozen=True)

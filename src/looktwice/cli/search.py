@@ -30,7 +30,8 @@ def add_to(app: typer.Typer) -> None:
     app.command("search", short_help="Search a table with an image, a text or both.")(search)
 
 
-SECOND = {*names(options.Rerank, options.Stopping, options.StoredTokens), "ties", "fusion", "score_cache", "examples"}
+SECOND = {*names(options.Rerank, options.Stopping, options.StoredTokens)}
+SECOND |= {"ties", "fusion", "shown", "score_cache", "examples"}
 """Parameters of `search` that only the second look uses."""
 TOWER = {"mllm", "resolution", "max_tiles", "codec"}
 """Those of SECOND that a middle look uses too."""

@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 @dataclass(frozen=True)
-class Looks:
+class SearchDefaults:
     """The looks that a server takes; requests may choose other sizes and prompts."""
 
     mllm: options.Mllm = "tiny-vl"
@@ -47,7 +47,7 @@ class Looks:
 
 
 @dataclass(frozen=True)
-class Doors:
+class AccessOptions:
     """What a server opens to others; all of it is off by default."""
 
     host: Annotated[str, typer.Option(help="Address to listen on; one that others reach needs a key.")] = "127.0.0.1"
@@ -80,7 +80,7 @@ class Doors:
 
 
 @dataclass(frozen=True)
-class Limits:
+class LimitOptions:
     """The limits of a server."""
 
     max_queued_pairs: Annotated[int, typer.Option(min=1, help="Pairs that may wait; more are refused (429).")] = 5000
@@ -96,9 +96,9 @@ class Limits:
 def serve(
     tables: Annotated[list[Path] | None, typer.Argument(metavar="[TABLE]...", help="Folders of the tables.")] = None,
     *,
-    looks: Looks,
-    doors: Doors,
-    limits: Limits,
+    looks: SearchDefaults,
+    doors: AccessOptions,
+    limits: LimitOptions,
     workers: Annotated[int, typer.Option(min=1, help="Processes that take first looks; needs --no-rerank.")] = 1,
     compute: options.Compute,
 ) -> None:

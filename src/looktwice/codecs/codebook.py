@@ -112,7 +112,7 @@ class Codebook:
         return self._cache["faiss", stream]
 
     def rotate(self, rows: Tensor, stream: int) -> Tensor:
-        """Apply OPQ's rotation to float32 [N, d]; return them unchanged without one."""
+        """Rotate float32 rows [N, d] as OPQ does; without a rotation return them unchanged."""
         return rows if self.rotations is None else rows @ self._rotation(rows.device, stream).T
 
     def rotate_back(self, rows: Tensor, stream: int) -> Tensor:

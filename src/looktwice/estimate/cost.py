@@ -15,7 +15,7 @@ from typing import Any
 from looktwice.codecs import Codec, layout_to_json, parse_codec, token_count
 from looktwice.codecs.pq import PQ
 from looktwice.errors import UsageError
-from looktwice.estimate.shapes import Shape, load_config, patches, picture_layout, shape
+from looktwice.estimate.shapes import Shape, image_layout, load_config, patches, shape
 from looktwice.models.decoders import Config
 from looktwice.types import Block, Layout, Newline, TextIds
 
@@ -112,7 +112,7 @@ def estimate(
     sizes = shape(load_config(model))
     _check_budget(sizes, resolution, max_tiles)
     codec = parse_codec(codec) if isinstance(codec, str) else codec
-    layout = picture_layout(sizes, size, resolution=resolution, max_tiles=max_tiles)
+    layout = image_layout(sizes, size, resolution=resolution, max_tiles=max_tiles)
     views = patches(sizes, layout)
     candidate = language_tokens(codec.shown(layout))
     cost = pair_cost(sizes, language_tokens(layout), candidate, views, text or Text(), k)

@@ -12,7 +12,7 @@ from looktwice.evaluate.compare import Comparison, compare
 from looktwice.evaluate.confidence import confidence_measures, mean_of_means
 from looktwice.evaluate.datasets import Dataset
 from looktwice.evaluate.groups import measure_group
-from looktwice.experiment.stored import Stored
+from looktwice.experiment.stored import StoredAnswer
 from looktwice.experiment.systems import System, fused, ideal, perfect
 from looktwice.rank.calibration import ece, reliability
 from looktwice.search.run_record import RunStats
@@ -42,7 +42,7 @@ class Outcome:
 
 def summarise(
     dataset: Dataset,
-    answers: Sequence[Stored],
+    answers: Sequence[StoredAnswer],
     systems: Sequence[System],
     *,
     known: set[str],
@@ -94,7 +94,7 @@ def front(rows: Sequence[Mapping[str, Any]], cost: str, measure: str) -> list[Ma
     return best
 
 
-def _reliability(qrels: Qrels, answers: Sequence[Stored]) -> dict[str, Any]:
+def _reliability(qrels: Qrels, answers: Sequence[StoredAnswer]) -> dict[str, Any]:
     """Measure how often pairs of a given p are relevant. Junk is skipped; unlabelled pairs are not relevant."""
     pairs = [
         (p, qrels[answer.query].get(name, 0) > 0)
@@ -113,7 +113,11 @@ def _reliability(qrels: Qrels, answers: Sequence[Stored]) -> dict[str, Any]:
 
 
 def _row(
-    system: System, result: Result, dataset: Dataset, answers: Sequence[Stored], bytes_per_item: tuple[float, float]
+    system: System,
+    result: Result,
+    dataset: Dataset,
+    answers: Sequence[StoredAnswer],
+    bytes_per_item: tuple[float, float],
 ) -> dict[str, Any]:
     queries, spent = max(1, len(answers)), RunStats.total(answer.stats for answer in answers).seconds
     first = spent["encode"] + spent["search"] + (spent["maxsim"] if system.fusion or system.middle else 0.0)
@@ -133,7 +137,7 @@ def _row(
     }
 
 
-def _problems(dataset: Dataset, result: Result, known: set[str], answers: Sequence[Stored]) -> dict[str, Any]:
+def _problems(dataset: Dataset, result: Result, known: set[str], answers: Sequence[StoredAnswer]) -> dict[str, Any]:
     relevant = {name for labels in dataset.qrels.values() for name, grade in labels.items() if grade > 0}
     outside = sorted(relevant - known)
     return {
@@ -147,7 +151,7 @@ def _problems(dataset: Dataset, result: Result, known: set[str], answers: Sequen
 
 
 def _loss(
-    dataset: Dataset, answers: Sequence[Stored], last: System, found: Mapping[str, Result], main: str
+    dataset: Dataset, answers: Sequence[StoredAnswer], last: System, found: Mapping[str, Result], main: str
 ) -> dict[str, Any]:
     """Split the loss from the best possible value to the measured one by stage."""
     best = measure_group(ideal(dataset.qrels), dataset.qrels, [main])[main]

@@ -19,7 +19,7 @@ from looktwice.experiment.answers import collect, read_conditions
 from looktwice.experiment.output import write
 from looktwice.experiment.progress import Bar
 from looktwice.experiment.result import Outcome, summarise
-from looktwice.experiment.stored import Stored
+from looktwice.experiment.stored import StoredAnswer
 from looktwice.experiment.systems import System, tune
 from looktwice.experiment.tokens import store_tokens
 from looktwice.experiment.tuning import Split, split_queries
@@ -35,7 +35,7 @@ from looktwice.store import Table, exists
 from looktwice.types import Encoder
 
 SWEEP = ("p-only", "0.25", "0.5", "0.75", "rrf")
-MIDDLE_SWEEP = ("maxsim=0.25,p=0.75", "maxsim=0.5,p=0.5", "maxsim=0.75,p=0.25", "coarse=0.25,maxsim=0.25,p=0.5")
+MIDDLE_SWEEP = ("maxsim=0.5,p=0.5", "maxsim=0.75,p=0.25", "maxsim=0.85,odds=0.15", "maxsim=0.65,odds=0.35")
 DEPTHS = (5, 10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -62,6 +62,7 @@ class Plan:
     urls: Urls = "refused"
     maxsim: int = 0
     maxsim_codec: str = "auto"
+    shown: str = "whole"
     crops: bool = False
     rerank: bool = True
     cluster: Cluster | None = None
@@ -105,6 +106,7 @@ def run_benchmark(
         shortlist=plan.shortlist,
         maxsim=plan.maxsim,
         maxsim_codec=plan.maxsim_codec,
+        shown=plan.shown,
         codec=plan.codec,
         urls=plan.urls,
         device=plan.device,
@@ -176,12 +178,12 @@ def _known(dataset: Dataset, table: Table) -> set[str]:
 
 def _asked(
     dataset: Dataset, retriever: Retriever, folder: Path, plan: Plan, bar: Bar
-) -> tuple[list[Stored], list[tuple[Query, MediaError]]]:
-    answers: list[Stored] = []
+) -> tuple[list[StoredAnswer], list[tuple[Query, MediaError]]]:
+    answers: list[StoredAnswer] = []
     broken: list[tuple[Query, MediaError]] = []
     bar.total(len(dataset.queries))
     for one in collect(dataset, retriever, folder, {"codec": plan.codec}, rerank=plan.second or not plan.maxsim):
-        if isinstance(one, Stored):
+        if isinstance(one, StoredAnswer):
             answers.append(one)
         else:
             broken.append(one)
@@ -190,7 +192,7 @@ def _asked(
 
 
 def _tuned(
-    dataset: Dataset, answers: Sequence[Stored], plan: Plan, fusion: Fusion, split: Split | None
+    dataset: Dataset, answers: Sequence[StoredAnswer], plan: Plan, fusion: Fusion, split: Split | None
 ) -> tuple[Fusion, dict[str, Any] | None]:
     if split is None:
         return fusion, None

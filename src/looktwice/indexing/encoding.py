@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from looktwice.errors import MediaError, ModelError, UsageError
-from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
+from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Scanned, ScannedItem
 from looktwice.indexing.planning import LOOKUP, Planner, previews_of
 from looktwice.indexing.reading import Decoded, Loading, Planned, load_ahead
 from looktwice.indexing.seen import Hashes
@@ -94,10 +94,10 @@ class PlannedEncoder:
         for one in load_ahead(plan, self.threads, Loading(self.reading, self.side, self.exif)):
             if isinstance(one, Failed):
                 self._failures.append(one)
-            elif isinstance(one, Met):
+            elif isinstance(one, ScannedItem):
                 self._deleted.append(one)
             elif one.unchanged:
-                self._unchanged.append(Met.of(one.source, one.sha256))
+                self._unchanged.append(ScannedItem.of(one.source, one.sha256))
                 self._show(one)
             else:
                 batch.append(one)
@@ -128,10 +128,10 @@ class PlannedEncoder:
 
     def _clear(self) -> None:
         self._rows: list[EncodedRow] = []
-        self._unchanged: list[Met] = []
+        self._unchanged: list[ScannedItem] = []
         self._failures: list[Failed] = []
         self._previews: list[PreviewRow] = []
-        self._deleted: list[Met] = []
+        self._deleted: list[ScannedItem] = []
         self._encoded = 0
         self._since = time.monotonic()
 
@@ -149,7 +149,7 @@ class PlannedEncoder:
             size = (stored[_key(one)].width, stored[_key(one)].height) if one.same else one.size
             row = Row(source.id, source.uri, one.sha256, *size, source.text, source.metadata, vector, source.root)
             self._show(one)
-            self._rows.append(EncodedRow(Met.of(source, one.sha256), row, one.known is not None, one.same))
+            self._rows.append(EncodedRow(ScannedItem.of(source, one.sha256), row, one.known is not None, one.same))
         self._remember(vectors)
 
     def _stored(self, batch: Sequence[Decoded]) -> dict[VectorKey, Row]:
@@ -225,4 +225,4 @@ def _item(one: Decoded) -> Item:
 
 
 def _key(one: Decoded) -> VectorKey:
-    return one.sha256, one.source.text, one.source.picture
+    return one.sha256, one.source.text, one.source.has_image

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from looktwice.errors import UnknownName, UsageError
+from looktwice.store.lance_manifest import check_lance
+from looktwice.store.location import locate
 
 if TYPE_CHECKING:
     from looktwice.types import FloatArray
@@ -57,6 +59,10 @@ def _clip_retrieval(folder: Path) -> Iterator[Vectors]:
                 raise UsageError(f"{file} has {len(vectors):,} vectors, {about.name} more rows; write both again.")
             yield part, batch.to_pylist()
             start += len(batch)
+        if start < len(vectors):  # a shifted file would give every row a wrong vector
+            raise UsageError(
+                f"{file} has {len(vectors):,} vectors, {about.name} only {start:,} rows; write both again."
+            )
 
 
 def _parquet(file: Path) -> Iterator[Any]:
@@ -72,6 +78,7 @@ def _parquet(file: Path) -> Iterator[Any]:
 def _lance(folder: Path) -> Iterator[Any]:
     import lancedb
 
+    check_lance(locate(folder.parent), folder.stem)
     try:
         table = lancedb.connect(folder.parent).open_table(folder.stem)
         yield from table.search().to_batches(ROWS)

@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from looktwice.errors import UsageError
-from looktwice.indexing.batches import Failed, Met
+from looktwice.indexing.batches import Failed, ScannedItem
 from looktwice.indexing.failures import SKIPPED
 from looktwice.indexing.naming import apart, named
-from looktwice.indexing.reading import Known, Planned, known_rows
-from looktwice.indexing.seen import Roots, Seen
+from looktwice.indexing.reading import KnownRow, Planned, known_rows
+from looktwice.indexing.seen import Roots, SeenIds
 from looktwice.sources import Source, Unreadable, display
 from looktwice.sources.formats import NEEDS
 from looktwice.store import LedgerEntry, TableReader, batched, metadata_json
@@ -33,7 +33,7 @@ class Planner:
 
     def __init__(self, known: TableReader | None, side: int, restore: bool) -> None:
         self.known, self.side, self.restore = known, side, restore
-        self._seen, self._roots = Seen(), Roots()
+        self._seen, self._roots = SeenIds(), Roots()
         self._folders = {root for root in (known.manifest.roots if known else ()) if root.endswith("/")}
 
     def close(self) -> None:
@@ -53,13 +53,15 @@ class Planner:
                 else:
                     yield from self._named(one, known, gone)
 
-    def _named(self, one: Source, known: Mapping[str, Known], gone: Collection[tuple[str, str]]) -> Iterator[Planned]:
+    def _named(
+        self, one: Source, known: Mapping[str, KnownRow], gone: Collection[tuple[str, str]]
+    ) -> Iterator[Planned]:
         """Yield the plan for a source under its id; nothing if it was given twice."""
         source, row = one, known.get(one.id)
         if len(self._folders) > 1:
             source, row = named(one, known, self._seen.get, self._roots)
         if row is None and (source.root, source.id) in gone:
-            yield Met.of(source)
+            yield ScannedItem.of(source)
         elif (planned := self._admit(source, row)) is not None:
             yield planned
 
@@ -75,7 +77,7 @@ class Planner:
             return set()
         return self.known.deleted((one.root, name) for one in sources if one.root for name in self._ids([one]))
 
-    def _admit(self, source: Source, known: Known | None) -> Planned | None:
+    def _admit(self, source: Source, known: KnownRow | None) -> Planned | None:
         """Return the plan for a source; None if the same item was given twice."""
         foreign = known is not None and self._roots.keep(known.root, source.root)
         earlier = known.uri if known and foreign else self._seen.add(source.id, source.uri)
@@ -90,7 +92,7 @@ class Planner:
         return _with_stated(source, known), known
 
 
-def _with_stated(source: Source, known: Known | None) -> Source:
+def _with_stated(source: Source, known: KnownRow | None) -> Source:
     """Return a file of a folder with the text and metadata that somebody gave its item by id; a file states none."""
     is_file = source.root.endswith("/") and "#" not in source.uri
     if known is None or not is_file or source.metadata or source.text is not None or known.root != source.root:

@@ -12,7 +12,7 @@ from looktwice.errors import StoreError
 from looktwice.sources.uri import exists
 
 
-class Seen:
+class SeenIds:
     """The ids that were met, each with its uri, in a temporary file: memory does not grow with the collection."""
 
     def __init__(self) -> None:

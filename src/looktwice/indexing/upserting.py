@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from looktwice.errors import Locked, MediaError, UsageError, demand_list
-from looktwice.indexing.batches import EncodedBatch, EncodedRow, Met
+from looktwice.indexing.batches import EncodedBatch, EncodedRow, ScannedItem
 from looktwice.indexing.committing import Progress, write
 from looktwice.indexing.encoding import encode_batches
 from looktwice.sources import Source, Unreadable
@@ -208,7 +208,7 @@ class _Upsert:
         kept, self._kept = self._kept, {}
         rows, same = [], []
         for row in self.table.get(list(kept)):
-            met = Met(row.id, row.uri, row.root, row.uri, row.sha256)
+            met = ScannedItem(row.id, row.uri, row.root, row.uri, row.sha256)
             if metadata_json(row.metadata) == metadata_json(kept[row.id]):
                 same.append(met)
             else:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from looktwice.models.cluster import Cluster
+from looktwice.search.answer import Answer
 from looktwice.search.details import describe_from
 from looktwice.search.rerank_run import rerank_run
-from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.retriever import Retriever
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.store import Table, Where, batched
 

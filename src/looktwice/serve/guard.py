@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
 from looktwice.serve import problems
+from looktwice.serve.holding import HeldBytes, Holding, current
 from looktwice.serve.problems import Problem
 from looktwice.serve.settings import LOOPBACK, Settings, is_loopback
 
@@ -50,8 +51,10 @@ HEADERS = {
 class Guard:
     """The outermost layer of the app. `observe` is told route, status and seconds of every answer."""
 
-    def __init__(self, app: App, settings: Settings, observe: Callable[[str, str, int, float], None]) -> None:
-        self.app, self.settings, self.observe = app, settings, observe
+    def __init__(
+        self, app: App, settings: Settings, observe: Callable[[str, str, int, float], None], memory: HeldBytes
+    ) -> None:
+        self.app, self.settings, self.observe, self.memory = app, settings, observe, memory
         self._keys = [_digest(key.get_secret_value().encode()) for key in settings.api_keys]
         self._hosts = {host.strip("[]").lower() for host in (*LOOPBACK, settings.host)}
 
@@ -131,10 +134,12 @@ class _Exchange:
         self.begin = time.perf_counter()
         self.body_until = time.monotonic() + guard.settings.body_seconds
         self.received = 0
+        self.holding = Holding(guard.memory)
         self.status: int | None = None
         self.read_all = False
 
     async def run(self) -> None:
+        current.set(self.holding)
         try:
             self.guard.check(self.scope, self.headers)
             self._check_length()
@@ -146,6 +151,7 @@ class _Exchange:
         except Exception as error:
             await self._fail(error)
         finally:
+            self.holding.release()
             self._log()
 
     async def receive(self) -> MutableMapping[str, Any]:
@@ -160,6 +166,7 @@ class _Exchange:
         self.received += len(message.get("body", b""))
         if self.received > self.guard.settings.max_body:
             raise self._too_large()
+        self.holding.add(len(message.get("body", b"")))
         self.read_all = not message.get("more_body", False)
         return message
 
@@ -203,6 +210,8 @@ class _Exchange:
         problem = problems.of(error)
         if problem.status == 500 and not isinstance(error, Problem):
             log.error("request %s failed", self.id, exc_info=error)
+        if self.received and not self.read_all:
+            problem.headers.update(_CLOSE)  # nobody reads the rest of the body
         if self.status is None:
             body = json.dumps(problem.body()).encode()
             headers = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]

@@ -75,7 +75,7 @@ class ImageLoader:
 
     def settings(self) -> Mapping[str, Any]:
         """Return the settings of this loader for a run's manifest."""
-        return {"codec": "pictures"}
+        return {"codec": "pictures"}  # written so since the first format
 
     def load(self, entries: Sequence[Item | CandidateRef | LoadError]) -> Iterator[list[Loaded]]:
         """Yield the items of `entries` in order, in lists of up to CHUNK; the next ones are read meanwhile.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from looktwice.store.schema import vectors_of
-from looktwice.store.search import Space
+from looktwice.store.search import VectorSearch
 from looktwice.types import Candidate
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class IndexInfo:
         return asdict(self)
 
 
-def build(space: Space, rows: int) -> IndexInfo:
+def build(space: VectorSearch, rows: int) -> IndexInfo:
     """Build or replace the index of a table of `rows` rows, and measure its recall."""
     from lancedb.index import IvfRq
 
@@ -67,7 +67,7 @@ def build(space: Space, rows: int) -> IndexInfo:
     return IndexInfo(**{**asdict(info), "seconds": round(time.monotonic() - started, 1)})
 
 
-def measured_again(space: Space, rows: int, known: Mapping[str, Any]) -> IndexInfo:
+def measured_again(space: VectorSearch, rows: int, known: Mapping[str, Any]) -> IndexInfo:
     """Measure an index whose LanceDB files have changed since it was built."""
     now = tune(space, rows, known["partitions"])
     return IndexInfo(**{**known, **{name: getattr(now, name) for name in ("nprobes", "refine", "recall", "sample")}})
@@ -116,14 +116,16 @@ def behind(index: Any) -> bool:
     return bool(index.num_unindexed_rows > max(10_000, index.num_indexed_rows // 20))
 
 
-def tune(space: Space, rows: int, partitions: int) -> IndexInfo:
+def tune(space: VectorSearch, rows: int, partitions: int) -> IndexInfo:
     """Measure recall@100 with growing effort until it reaches TARGET_RECALL. Return the last setting."""
     queries = _sample(space, rows)
     truth = space.stream(queries, DEPTH)
     least = min(16, partitions)
     efforts = [(least, refine) for refine in _REFINES] + [(min(4 * least, partitions), _REFINES[-1])]
     for nprobes, refine in [*efforts, (partitions, _REFINES[-1])]:
-        setting = Space(space.table, space.place, space.dim, space.columns, {"nprobes": nprobes, "refine": refine})
+        setting = VectorSearch(
+            space.table, space.place, space.dim, space.columns, {"nprobes": nprobes, "refine": refine}
+        )
         found = setting.search(queries, DEPTH)
         info = IndexInfo("ivf_rq", rows, partitions, nprobes, refine, round(recall(truth, found), 4), len(queries))
         if info.recall >= TARGET_RECALL:
@@ -141,7 +143,7 @@ def recall(truth: list[list[Candidate]], found: list[list[Candidate]]) -> float:
     return hits / total
 
 
-def _sample(space: Space, rows: int) -> Any:
+def _sample(space: VectorSearch, rows: int) -> Any:
     """Return up to SAMPLE of the table's vectors as unit rows, always the same ones."""
     offsets = np.sort(np.random.default_rng(0).choice(rows, size=min(SAMPLE, rows), replace=False))
     picked = space.table.take_offsets(offsets.tolist()).select(["vector"]).to_arrow()

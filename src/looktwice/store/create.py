@@ -10,6 +10,7 @@ from looktwice.files import DRAFT
 from looktwice.store import manifest
 from looktwice.store.extras import EXTRAS
 from looktwice.store.lance import connect, make_table, plain_errors
+from looktwice.store.lance_manifest import check_lance
 from looktwice.store.ledger import ledger_schema
 from looktwice.store.location import LOCK, Location
 from looktwice.store.lock import WriterLock
@@ -35,7 +36,7 @@ def open_location(location: Location, encoder: EncoderInfo | None) -> Location:
     if encoder is not None:
         found.check(encoder, location)
     for name in (*_TABLES, *EXTRAS):
-        location.check(f"{name}.lance")
+        check_lance(location, name)
     return location
 
 
@@ -100,7 +101,7 @@ def _clear_leftovers(location: Location) -> None:
 
 
 def _demand_empty(database: Any, name: str, location: Location) -> None:
-    location.check(f"{name}.lance")
+    check_lance(location, name)
     committed = any(file.endswith(".manifest") for file in location.list(f"{name}.lance/_versions"))
     if committed and database.open_table(name).count_rows():
         raise StoreError(

@@ -12,7 +12,7 @@ from looktwice.models.cluster import Cluster
 from looktwice.score import load_scorer
 from looktwice.store import Table, batched
 from looktwice.token_index.crops import CroppedTokens
-from looktwice.token_index.pictures import Made, encode_pictures, image_refs
+from looktwice.token_index.images import Made, encode_images, image_refs
 from looktwice.token_index.sets import TokenSet, demand_tokens, load_set
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class TokenJob:
         codec = load_set(table, maker.tokens_info(), entry).codec
 
         def work(ids: list[str]) -> list[Made]:
-            made = encode_pictures(maker, codec, image_refs(table, ids, self.urls))
+            made = encode_images(maker, codec, image_refs(table, ids, self.urls))
             return [(replace(ref, preview=None), done) for ref, done in made]
 
         return work

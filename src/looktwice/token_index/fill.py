@@ -22,7 +22,7 @@ from looktwice.score import TokenMaker
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import LedgerEntry, TokenRow
 from looktwice.token_index.crops import CroppedTokens
-from looktwice.token_index.pictures import Encoded, Made, Progress, encode_pictures, image_refs, sample_tokens
+from looktwice.token_index.images import Encoded, Made, Progress, encode_images, image_refs, sample_tokens
 from looktwice.token_index.rarity import refresh
 from looktwice.token_index.sets import TokenSet, demand_tokens, load_set, make_set, matching
 
@@ -39,12 +39,12 @@ Encode: TypeAlias = Callable[[TokenSet, Iterable[list[str]]], Iterable[Made]]
 
 @dataclass(frozen=True, slots=True)
 class TokensReport:
-    """Counts of a run. `bytes` are codes written now; of `pictures`, the rest had tokens already or were `encoded`."""
+    """Counts of a run. `bytes` are codes written now; of `images`, the rest had tokens already or were `encoded`."""
 
     tokens_key: str
     codec: str
     codebook_sha256: str | None
-    pictures: int
+    images: int
     encoded: int
     failed: int
     bytes: int
@@ -52,7 +52,7 @@ class TokensReport:
     warnings: tuple[str, ...]
 
     @property
-    def bytes_per_picture(self) -> float:
+    def bytes_per_image(self) -> float:
         """Return the mean size of the codes written in this run; NaN if none were."""
         return self.bytes / self.encoded if self.encoded else math.nan
 
@@ -175,7 +175,7 @@ class _Run:
 
     def _encode_here(self, made: TokenSet, pending: Iterable[list[str]]) -> Iterator[Made]:
         for ids in pending:
-            yield from encode_pictures(self.scorer, made.codec, image_refs(self.table, ids, self.urls))
+            yield from encode_images(self.scorer, made.codec, image_refs(self.table, ids, self.urls))
 
     def note_rarity(self) -> None:
         """Store the sample that the middle look measures rarity on."""
@@ -228,7 +228,7 @@ class _Batch:
 
     @property
     def stage(self) -> str:
-        """Return the ledger's name of this set, because an image may fail in one set and succeed in another."""
+        """Return the ledger stage that lists failures of this set: an image may fail in one set and not in another."""
         return f"tokens:{self.key}"
 
     @property

@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 from looktwice.errors import ServerError
-from looktwice.score.remote.reading import Listed
+from looktwice.score.remote.reading import ListedLogprobs
 
 MOST_NAMED = 128  # vLLM's limit of named tokens
 TOPS = (20, 8, 5)
@@ -43,7 +43,7 @@ class Dialect:
             asked["chat_template_kwargs"] = {"enable_thinking": False}
         return asked
 
-    def listed(self, reply: Mapping[str, Any], ids: Sequence[int]) -> Listed:
+    def listed(self, reply: Mapping[str, Any], ids: Sequence[int]) -> ListedLogprobs:
         """Return what an answer lists. Raises ServerError for an answer of another shape, or without the ids asked."""
         entries = top_entries(reply)
         if self.named:
@@ -54,7 +54,7 @@ class Dialect:
             together[text].append(value)
         for text, values in together.items():  # two ids may spell the same text: both are the label's
             logps[text] = _log_sum(values)
-        return Listed(logps, min(value for _, value in entries))
+        return ListedLogprobs(logps, min(value for _, value in entries))
 
 
 def dialects(named: bool) -> Iterator[Dialect]:
@@ -77,7 +77,7 @@ def top_entries(reply: Mapping[str, Any]) -> list[tuple[str, float]]:
     first = content[0] if isinstance(content, list) and content else None
     entries = first.get("top_logprobs") if isinstance(first, Mapping) else None
     if not isinstance(entries, list) or not entries:
-        raise ServerError("The server answers without log-probabilities.")
+        raise ServerError("The server answers without log-probabilities; use another server.")
     return [_entry(entry) for entry in entries]
 
 
@@ -106,17 +106,18 @@ def token_id(text: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _named(entries: Sequence[tuple[str, float]], ids: Sequence[int]) -> Listed:
+def _named(entries: Sequence[tuple[str, float]], ids: Sequence[int]) -> ListedLogprobs:
     logps: dict[Hashable, float] = {}
     for text, value in entries:
         found = token_id(text)
         if found is None:
-            raise ServerError("The server does not name tokens by their ids.")
+            raise ServerError("The server does not name tokens by their ids; use another server.")
         if abs(logps.setdefault(found, value) - value) > 1e-3:
             raise ServerError(f"The server gives two log-probabilities for the token {found}; use another server.")
     if set(ids) - set(logps):
-        raise ServerError("The server leaves out tokens that were asked for.")
-    return Listed(logps)
+        raise ServerError("The server leaves out tokens that were asked for; use another server.")
+    ListedLogprobs(logps)  # refuses numbers that are no log-probabilities, also of the token that was drawn
+    return ListedLogprobs({token: logps[token] for token in ids})
 
 
 def _entry(entry: object) -> tuple[str, float]:
