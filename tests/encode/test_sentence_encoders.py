@@ -60,7 +60,7 @@ def saved(tiny: Tiny, tmp_path: Path) -> Path:
 
 
 def test_without_sentence_transformers_the_remedy_is_named(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("looktwice.encode.sentence.find_spec", lambda package: None)
+    monkeypatch.setattr("looktwice.models.sentence.find_spec", lambda package: None)
     with pytest.raises(
         MissingDependency, match=r"needs sentence-transformers; install it with: pip install 'looktwice\[st\]'"
     ):

@@ -36,6 +36,15 @@ def add_to(app: typer.Typer) -> None:
     app.command("codec", short_help="Compare codecs on a sample before committing to one.")(codec)
 
 
+Tower = Annotated[
+    str | None,
+    typer.Option(
+        help="Store an encoder's patch tokens instead, for --maxsim only: its name, or own (the table's).",
+        show_default=False,
+    ),
+]
+
+
 @grouped
 def add_tokens(
     ctx: typer.Context,
@@ -44,13 +53,7 @@ def add_tokens(
     mllm: options.Mllm = "tiny-vl",
     codec: options.TokenCodec = "pq8",
     preset: Preset = None,
-    tower: Annotated[
-        str | None,
-        typer.Option(
-            help="Store an encoder's patch tokens instead, for --maxsim only: its name, or own (the table's).",
-            show_default=False,
-        ),
-    ] = None,
+    tower: Tower = None,
     crops: Annotated[
         bool, typer.Option("--crops", help="Store those of four crops, too: five times the bytes, for --maxsim only.")
     ] = False,

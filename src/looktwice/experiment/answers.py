@@ -71,8 +71,11 @@ class Answers:
 
     def add(self, answer: Answer, asked: int) -> StoredAnswer:
         """Store one answer, on disk before in memory."""
-        row = StoredAnswer.of(answer, asked)
-        self._check(finite(json.loads(json.dumps(dict(answer.settings), default=str))))
+        return self.keep(StoredAnswer.of(answer, asked), answer.settings)
+
+    def keep(self, row: StoredAnswer, conditions: Mapping[str, Any]) -> StoredAnswer:
+        """Store one answer in its stored form, made under `conditions`."""
+        self._check(finite(json.loads(json.dumps(dict(conditions), default=str))))
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row.record(), ensure_ascii=True) + "\n")
         self.rows[row.query] = row

@@ -12,7 +12,7 @@ from looktwice.experiment.answers import write_json
 from looktwice.experiment.plot import plot
 from looktwice.experiment.result import Outcome, front
 from looktwice.experiment.stored import StoredAnswer
-from looktwice.experiment.systems import System, reranked
+from looktwice.experiment.systems import System, reranked, slug
 from looktwice.files import write_whole
 from looktwice.report import write_report
 from looktwice.report.viewer import Viewer
@@ -35,7 +35,7 @@ def write(
 ) -> None:
     """Write runs, result, plots and report. The report shows the last of `systems`."""
     for system in systems:
-        write_run(folder / f"{system.name.replace(' ', '-')}.trec", outcome.runs[system.name])
+        write_run(folder / f"{slug(system.name)}.trec", outcome.runs[system.name])
     write_json(folder / "result.json", outcome.record)
     drawn = _plots(outcome, dataset.measures[0])
     for name, (_, svg, _) in drawn.items():

@@ -15,6 +15,7 @@ from typing import Any
 from looktwice.encode import load_encoder
 from looktwice.errors import MediaError, UsageError
 from looktwice.evaluate.datasets import Dataset, Query
+from looktwice.experiment.also import Other, check_names, name_of, rescored
 from looktwice.experiment.answers import collect, read_conditions
 from looktwice.experiment.output import write
 from looktwice.experiment.progress import Bar
@@ -47,7 +48,7 @@ class Plan:
     added to a table that has none; `rerank` False leaves out the second look then. `cluster` answers the queries of
     datasets without candidate lists. `tune_on` chooses the fusion
     weight on queries that are not reported. `urls` sets which images may be fetched if the table was filled from
-    URLs.
+    URLs. `also` are other rerankers, each measured on the same shortlists (see `experiment.also`).
     """
 
     encoder: str | Encoder = "tiny-clip"
@@ -66,6 +67,7 @@ class Plan:
     crops: bool = False
     rerank: bool = True
     cluster: Cluster | None = None
+    also: tuple[MllmReranker, ...] = ()
 
     @property
     def second(self) -> bool:
@@ -91,6 +93,7 @@ def run_benchmark(
     holds answers with other settings, UsageError if the table holds no relevant item, and the errors of indexing and
     searching.
     """
+    check_names(plan.also)
     folder.mkdir(parents=True, exist_ok=True)
     opened, failed = _table(dataset, table, folder / "items.lt", plan, indexing)
     if plan.maxsim and plan.look is not None:
@@ -116,16 +119,18 @@ def run_benchmark(
     answers, broken = _asked(dataset, retriever, folder, plan, searching)
     split = None if plan.tune_on is None else split_queries(plan.tune_on, dataset.qrels)
     fusion, tuning = _tuned(dataset, answers, plan, retriever.config.fusion, split)
+    others = _others(dataset, answers, retriever, folder, plan, split, searching)
     reported = dataset if split is None else _only(dataset, split.reported)
     systems = [System("shortlist", None, plan.shortlist)]
     if plan.maxsim:
         systems.append(System("middle look", None, plan.shortlist, middle=True))
+    systems += [other.system for other in others]
     if plan.second:
         systems.append(System("second look", fusion, plan.shortlist, plan.ties))
-    sweep = _sweep(plan, fusion) if plan.second else []
+    sweep = [*(_sweep(plan, fusion) if plan.second else []), *(other.alone for other in others)]
     conditions = read_conditions(folder)
     costs = _bytes(opened, conditions)
-    outcome = summarise(reported, answers, systems, known=known, bytes_per_item=costs, sweep=sweep)
+    outcome = summarise(reported, answers, systems, known=known, bytes_per_item=costs, sweep=sweep, others=others)
     outcome.record.update(
         tuning=tuning,
         unreadable_queries={query.id: str(error) for query, error in broken},
@@ -201,6 +206,24 @@ def _tuned(
     fusion, values = tune(chosen, part.qrels, dataset.measures[0], plan.shortlist, plan.ties)
     about = {"rule": split.rule, "queries": len(split.tuned_on), "measure": dataset.measures[0]}
     return fusion, {**about, "fusion": str(fusion), "values": values}
+
+
+def _others(
+    dataset: Dataset,
+    answers: Sequence[StoredAnswer],
+    retriever: Retriever,
+    folder: Path,
+    plan: Plan,
+    split: Split | None,
+    bar: Bar,
+) -> list[Other]:
+    """Score the shortlists with the other rerankers. Their fusion is chosen as that of the second look."""
+    found = []
+    for look in plan.also:
+        own = rescored(dataset, answers, look, retriever, folder, plan.urls, bar)
+        fusion, _ = _tuned(dataset, own, plan, retriever.config.fusion, split)
+        found.append(Other.of(name_of(look), own, fusion, plan.shortlist))
+    return found
 
 
 def _only(dataset: Dataset, queries: frozenset[str]) -> Dataset:

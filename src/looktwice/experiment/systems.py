@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -40,6 +41,15 @@ class System:
     depth: int
     ties: str = "default"
     middle: bool = False
+
+
+def slug(name: str) -> str:
+    """Return the name of a system's file.
+
+    >>> slug("second look"), slug("rerank:org/name")
+    ('second-look', 'rerank-org-name')
+    """
+    return re.sub(r"[^\w.+-]+", "-", name)
 
 
 def fused(answers: Iterable[StoredAnswer], system: System) -> Run:

@@ -28,7 +28,7 @@ SCHEMES: dict[str, str] = {
     f"{kind}{scheme}": "looktwice.score.remote.connect:load"
     for kind in ("", "decisions+", "systemone+", "rerank+")
     for scheme in ("http://", "https://")
-} | {"vllm:": "looktwice.score.remote.in_process:load"}
+} | {"vllm:": "looktwice.score.remote.in_process:load", "rerank:": "looktwice.score.local.cross_encoder:load"}
 """Loaders by how a scorer's name begins, such as "http://": "module:function", called with (name, prompt, config)."""
 
 log = logging.getLogger(__name__)

@@ -14,12 +14,12 @@ import numpy as np
 from looktwice.errors import ServerError, UsageError
 from looktwice.score.config import ScorerConfig
 from looktwice.score.prompting import built_in
-from looktwice.score.prompting.prompt import Prompt
+from looktwice.score.prompting.prompt import Prompt, showing
 from looktwice.score.readout.probability import assemble, blank, scatter
 from looktwice.score.remote import probe as probing
 from looktwice.score.remote.endpoint import Endpoint
 from looktwice.score.remote.pool import EndpointPool, PairReply, PairRequest
-from looktwice.score.remote.samples import sample_pair, showing
+from looktwice.score.remote.samples import sample_pair
 from looktwice.score.remote.scorer import RemoteScorer
 from looktwice.score.remote.spending import Spending
 from looktwice.types import Item, PairScores
