@@ -86,7 +86,7 @@ def rerank(
             answers = rerank_run(shortlists, asked, loader, look, table=table, **rules)
         else:
             job = RerankJob(shortlists, portable(collection), table is None, look, how, rules)
-            answers = job.on(cluster, asked)
+            answers = job.on(cluster, asked, table)
         with closing(look):
             Outputs.of(output, loader.find, asked, record(rerank.preset)).write(answers)
 

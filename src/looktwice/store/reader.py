@@ -227,7 +227,7 @@ class TableReader:
         return int(self._extras[name].count_rows()) if name in self._extras else 0
 
     def _space(self) -> VectorSearch:
-        dim, index = self.manifest.encoder.dim, self.manifest.index
+        dim, index = self.manifest.encoder.dim, ann.active(self.manifest.index)
         return VectorSearch(self._items, self.path, dim, self.filters, index, self._matrices, self._version())
 
     def _version(self) -> int:
