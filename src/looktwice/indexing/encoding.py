@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -21,7 +20,7 @@ from looktwice.sources import Scan, Source, Unreadable, display, exif
 from looktwice.sources.formats import NEEDS
 from looktwice.sources.prefetch import pixels_of
 from looktwice.sources.reading import NEWEST, Reading
-from looktwice.store import LedgerEntry, PreviewRow, Row, TableReader, batched, metadata_json
+from looktwice.store import LedgerEntry, PreviewRow, Row, TableReader, batched, metadata_json, read_metadata
 from looktwice.types import Encoder, Item
 
 if TYPE_CHECKING:
@@ -275,7 +274,7 @@ def _with_stated(source: Source, known: Known | None) -> Source:
     is_file = source.root.endswith("/") and "#" not in source.uri
     if known is None or not is_file or source.metadata or source.text is not None or known.root != source.root:
         return source
-    return replace(source, text=known.text, metadata=json.loads(known.metadata))
+    return replace(source, text=known.text, metadata=read_metadata(known.metadata))
 
 
 def duplicate(item_id: str, earlier: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from looktwice.store.forged import demand_schema
 from looktwice.store.lance import batched, is_in, plain_errors
 
 _FIELDS = ("uri", "root", "stage", "reason", "detail", "at", "item_id")
@@ -122,3 +123,11 @@ def ledger_schema() -> Any:
 
     texts = [pa.field(name, pa.string()) for name in _FIELDS]
     return pa.schema([pa.field("key", pa.string(), nullable=False), *texts])
+
+
+def check_ledger(place: object, schema: Any) -> None:
+    """Raise Damaged if a ledger has other columns; that of format 1 has no `item_id`."""
+    import pyarrow as pa
+
+    own = [field for field in ledger_schema() if field.name != "item_id"]
+    demand_schema(place, schema, pa.schema(own), [pa.string()])
