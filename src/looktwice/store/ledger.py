@@ -51,7 +51,7 @@ class LedgerReader:
             rows = table.search().select([name for name in _FIELDS if name in table.schema.names]).to_arrow()
         rows = rows.sort_by([("uri", "ascending"), ("stage", "ascending")])
         for batch in rows.to_batches(_BATCH):  # as Python objects, a million entries would take a gigabyte
-            yield from (LedgerEntry(**{**row, "item_id": row.get("item_id") or ""}) for row in batch.to_pylist())
+            yield from (LedgerEntry(**{name: row.get(name) or "" for name in _FIELDS}) for row in batch.to_pylist())
 
 
 class Ledger(LedgerReader):
