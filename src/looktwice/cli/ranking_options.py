@@ -20,6 +20,10 @@ Ties = Annotated[
     str,
     typer.Option(help="How equal scores are ordered: default, coarse, paper, repaired, released-code."),
 ]
+Tuned = Annotated[
+    Path | None,
+    typer.Option("--tuned", help="File of `looktwice tune`: its fusion and prompt, for the models it was made with."),
+]
 Direction = Annotated[
     str, typer.Option(help="Parts of queries and candidates to show: auto, or a pair such as text-to-image.")
 ]

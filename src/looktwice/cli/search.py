@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options, remote
+from looktwice.cli import tuned as tuning
 from looktwice.cli.answers import Outputs
 from looktwice.cli.console import note
 from looktwice.cli.groups import grouped, names
@@ -28,7 +29,8 @@ def add_to(app: typer.Typer) -> None:
     app.command("search", short_help="Search a table with an image, a text or both.")(search)
 
 
-SECOND = {*names(options.Rerank, options.Stopping, options.StoredTokens), "ties", "fusion", "score_cache", "examples"}
+_ALONE = {"ties", "fusion", "tuned", "score_cache", "examples"}
+SECOND = {*names(options.Rerank, options.Stopping, options.StoredTokens), *_ALONE}
 """Parameters of `search` that only the second look uses."""
 TOWER = {"mllm", "resolution", "max_tiles", "codec"}
 """Those of SECOND that a middle look uses too."""
@@ -91,6 +93,7 @@ def search(
     rerank: options.Rerank,
     middle: options.Middle,
     ranking: options.Ranking,
+    tuned: options.Tuned = None,
     stopping: options.Stopping,
     tokens: options.StoredTokens,
     score_cache: options.ScoreCache = None,
@@ -126,9 +129,10 @@ def search(
     asked = question.file(urls.allowed)
     query = question.one() if asked is None else None
     compute.set_threads()
+    choice, prompt = tuning.read(tuned, ranking.fusion, rerank.prompt)
     with _cache(score_cache, output, asked is not None and not no_rerank) as cache:
-        look = rerank.load(compute, cache=cache) if not no_rerank or middle.maxsim else None
-        rules = {**middle.rules, **ranking.rules, **stopping.rules, **tokens.choice, **compute.placement}
+        look = rerank.load(compute, cache=cache, prompt=prompt) if not no_rerank or middle.maxsim else None
+        rules = {**middle.rules, **ranking.rules, **choice, **stopping.rules, **tokens.choice, **compute.placement}
         opened = scope.retriever(path, look, shortlist=shortlist, urls=urls.allowed, **rules)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
         _note_odds(opened, path, where, None if look is None else rerank.mllm)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from looktwice.cli import options
+from looktwice.cli import options, tuned
 from looktwice.cli.console import note, say
 from looktwice.cli.groups import grouped
 
@@ -37,12 +37,15 @@ class Looks:
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration file that `looktwice calibrate` made for these models.")
     ] = None
+    tuned: options.Tuned = None
 
     @property
     def chosen(self) -> dict[str, Any]:
         """Return all of them, as settings of a server."""
+        _, prompt = tuned.read(self.tuned, self.fusion, self.prompt)
         own = {name: getattr(self, name) for name in ("prompt", "fusion", "shortlist", "maxsim", "codec")}
         own |= {"score_cache": self.score_cache, "calibration": self.calibration}
+        own |= {"tuned": self.tuned, "prompt": prompt or self.prompt}
         return {**own, "mllm": None if self.no_rerank else self.mllm}
 
 

@@ -17,6 +17,7 @@ from looktwice.errors import UsageError
 from looktwice.rank.entropy import Ties
 from looktwice.rank.fusion_rule import Fusion
 from looktwice.rank.missing import keep_places
+from looktwice.rank.stack import features
 from looktwice.rank.ties import order
 from looktwice.types import SCORED, Candidate, Hit, PairScores
 
@@ -48,7 +49,7 @@ def fuse(
     _check(shortlist, scores)
     seen = [i for i in range(len(scores.p)) if _usable(scores, i)] if scores is not None else []
     p = {i: float(scores.p[i]) for i in seen} if scores is not None else {}
-    fused = _fused(shortlist, seen, [ties.truncate(p[i]) for i in seen], fusion)
+    fused = _fused(shortlist, seen, scores, ties, fusion)
     groups = _groups(fusion, ties, fused)
     for group in groups:
         for place in group:
@@ -92,7 +93,14 @@ def below(first: Sequence[Hit], rest: Sequence[Hit]) -> list[Hit]:
     return [replace(hit, rank=rank) for rank, hit in enumerate([*first, *rest], start=1)]
 
 
-def _fused(shortlist: Sequence[Candidate], seen: Sequence[int], p: Sequence[float], fusion: Fusion) -> list[float]:
+def _fused(
+    shortlist: Sequence[Candidate], seen: Sequence[int], scores: PairScores | None, ties: Ties, fusion: Fusion
+) -> list[float]:
+    if scores is None:
+        return []
+    if fusion.stack is not None:
+        return fusion.stack.scores(features(shortlist, scores, seen))
+    p = [ties.truncate(float(scores.p[i])) for i in seen]
     middle = [m for i in seen if (m := shortlist[i].maxsim) is not None]
     return fusion.scores([shortlist[i].coarse for i in seen], p, middle if len(middle) == len(seen) else None)
 
@@ -200,8 +208,7 @@ def tied_at_the_top(
     seen = [i for i in range(len(scores.p)) if _usable(scores, i)]
     if ties.by != "question" or not seen:
         return []
-    p = [ties.truncate(float(scores.p[i])) for i in seen]
-    top = _groups(fusion, ties, _fused(shortlist, seen, p, fusion))[0]
+    top = _groups(fusion, ties, _fused(shortlist, seen, scores, ties, fusion))[0]
     return [seen[place] for place in top] if len(top) > 1 else []
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from looktwice.errors import UnknownName, UsageError
+from looktwice.rank.stack import PREFIX, Stack
 from looktwice.rank.ties import shared_ranks
 from looktwice.types import Choice
 
@@ -15,6 +16,7 @@ CHOICES = (
     Choice("0.5", "λ·coarse + (1−λ)·p with λ = 0.5; any λ from 0 to 1; auto without --maxsim", "cosines"),
     Choice("p-only", "p alone, ties by coarse score"),
     Choice("coarse=0,maxsim=0.75,p=0.25", "three weights that add up to 1; auto with --maxsim", "a middle look"),
+    Choice("stack:bias=-1,coarse=2,logit=1", "a logistic stack, as `looktwice tune` writes it"),
     Choice("rrf", "reciprocal rank fusion, 1/(60 + rank) summed; rrf:C for another constant"),
 )
 RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher, SIGIR 2009
@@ -29,14 +31,16 @@ class Fusion:
     coarse gets that weight too.
     `rrf`: 1/(c + rank by coarse) + 1/(c + rank by p) with c = `weight` > 0, and the same for maxsim if there is a
     middle look; equal values share a rank.
+    `stack`: see `rank.stack`.
 
     >>> [str(Fusion.parse(name)) for name in ("0.5", "p-only", "rrf", "coarse=0.2,maxsim=0.3,p=0.5")]
     ['0.5', 'p-only', 'rrf:60', 'coarse=0.2,maxsim=0.3,p=0.5']
     """
 
-    method: Literal["linear", "rrf"] = "linear"
+    method: Literal["linear", "rrf", "stack"] = "linear"
     weight: float = 0.5
     maxsim: float = 0.0
+    stack: Stack | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.maxsim <= 1 or (self.maxsim and not 0 <= self.weight <= 1 - self.maxsim + 1e-9):
@@ -53,6 +57,8 @@ class Fusion:
             return name
         if not isinstance(name, str):
             return cls("linear", float(name))
+        if name.startswith(PREFIX):
+            return cls("stack", 0.0, stack=Stack.parse(name))
         method, _, constant = name.strip().partition(":")
         try:
             if "=" in name:
@@ -77,12 +83,19 @@ class Fusion:
         return cls("linear", given.get("coarse", 0.0), given.get("maxsim", 0.0))
 
     def __str__(self) -> str:
+        if self.stack is not None:
+            return str(self.stack)
         number = repr(float(self.weight)).removesuffix(".0")
         if self.maxsim:
             return f"coarse={number},maxsim={self.maxsim:g},p={round(self.p_weight, 9):g}"
         if self.method == "rrf":
             return f"rrf:{number}"
         return "p-only" if self.weight == 0 else number
+
+    @property
+    def uses_maxsim(self) -> bool:
+        """Return whether it weighs a middle look."""
+        return bool(self.maxsim) if self.stack is None else self.stack.uses_maxsim
 
     @property
     def p_weight(self) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from looktwice.errors import UsageError
-from looktwice.rank import Fusion, Ties
+from looktwice.rank import Fusion, Ties, Tuned
 from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration
 from looktwice.search.modalities import Direction
@@ -24,7 +24,7 @@ class RankingConfig:
     `maxsim` is the number of the first look's best that the middle look re-orders by their stored tokens (0: none);
     `maxsim_codec` names those tokens: a codec, or patches:NAME for those of an encoder's tower.
     Hits below `min_precision` are not shown. `min_precision` and a `budget` that stops early need a `calibration` for
-    the same encoder, model, prompt and codec.
+    the same encoder, model, prompt and codec. `tuned` is where the fusion comes from, if `looktwice tune` chose it.
     """
 
     fusion: Fusion
@@ -35,11 +35,12 @@ class RankingConfig:
     min_precision: float | None
     maxsim: int = 0
     maxsim_codec: str = "auto"
+    tuned: Tuned | None = None
 
     @classmethod
     def of(
         cls,
-        fusion: Fusion | str | float = AUTO,
+        fusion: Fusion | Tuned | str | float = AUTO,
         ties: Ties | str = "default",
         direction: Direction | str = "auto",
         budget: Budget | str = "all",
@@ -49,19 +50,23 @@ class RankingConfig:
         maxsim_codec: str = "auto",
     ) -> RankingConfig:
         """Parse settings from their names; `fusion` "auto" depends on whether there is a middle look.
+        A `fusion` that `looktwice tune` chose holds for the models that it was chosen with.
 
         Raises UsageError for settings that contradict one another.
         """
         known = None if calibration is None else Calibration.load(calibration)
+        tuned = fusion if isinstance(fusion, Tuned) else None
+        if isinstance(fusion, Tuned):
+            fusion = fusion.fusion
         if fusion == AUTO:
             fusion = THREE if maxsim else TWO
         parsed = Fusion.parse(fusion), Ties.parse(ties), Direction.parse(direction), Budget.parse(budget)
-        return cls(*parsed, known, min_precision, maxsim, maxsim_codec)
+        return cls(*parsed, known, min_precision, maxsim, maxsim_codec, tuned)
 
     def __post_init__(self) -> None:
         if self.maxsim < 0:
             raise UsageError(f"--maxsim must be at least 1 (or 0 for no middle look), not {self.maxsim}.")
-        if self.fusion.maxsim and not self.maxsim:
+        if self.fusion.uses_maxsim and not self.maxsim:
             raise UsageError(f"--fusion {self.fusion} weighs a middle look; add --maxsim 1000, or leave out maxsim=.")
         stops_early = self.budget.epsilon is not None
         if self.calibration is None and (stops_early or self.min_precision is not None):
@@ -75,7 +80,7 @@ class RankingConfig:
             )
         if stops_early and self.fusion.method != "linear":
             raise UsageError(
-                "A budget that stops early cannot be used with the fusion rrf; use the fusion p-only or a weight."
+                f"A budget that stops early cannot be used with the fusion {self.fusion}; use p-only or a weight."
             )
         self.least_p  # noqa: B018  # raises now for a precision that the calibration does not reach
 
@@ -91,6 +96,8 @@ class RankingConfig:
         own: dict[str, Any] = {"fusion": str(self.fusion), "ties": str(self.ties), "budget": str(self.budget)}
         if self.maxsim:
             own["maxsim"] = self.maxsim
+        if self.tuned is not None:
+            own["tuned"] = dict(self.tuned.gain)
         if self.calibration is None:
             return own
         made = {"method": self.calibration.method, **self.calibration.quality}

@@ -74,7 +74,7 @@ class SecondStage:
         self.reranker, self.loader, self.config, self.depth = reranker, loader, config, depth
         self.first_pass = first_pass
         self._about = dict(about or {})
-        self._checked = config.calibration is None
+        self._checked = config.calibration is None and config.tuned is None
 
     def rerank(self, query: Item, shortlist: Sequence[Candidate], top: int) -> Reranked:
         """Rank the best `depth` by both scores. The rest follows in coarse order.
@@ -148,9 +148,11 @@ class SecondStage:
         how: dict[str, Any] = {"stats": request.stats, "among": request.candidates}
         parts = [self.reranker.score(item, candidates, loader, **how) for item in positives(request.query)]
         scores = joined(request.query, parts)
-        if not self._checked and self.config.calibration is not None:
-            # the model's revision is known only after loading
-            self.config.calibration.check(source_of({**self._about, **self.settings()}))
+        if not self._checked:  # the model's revision is known only after loading
+            source = source_of({**self._about, **self.settings()})
+            for fitted in (self.config.calibration, self.config.tuned):
+                if fitted is not None:
+                    fitted.check(source)
             self._checked = True
         return scores
 

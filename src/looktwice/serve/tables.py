@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from looktwice.encode import load_encoder
 from looktwice.errors import UnknownName
+from looktwice.rank import Tuned
 from looktwice.score.prompting import built_in
 from looktwice.search.middle_stage import MiddleStage
 from looktwice.search.mllm_reranker import AUTO, MllmReranker
@@ -77,9 +78,8 @@ class ServedTable:
         chosen = self._settings
         how: dict[str, Any] = {"codec": chosen.codec, "missing_tokens": chosen.missing_tokens}
         how |= {"urls": "public" if chosen.allow_urls else "refused", "calibration": chosen.calibration}
-        retriever = Retriever(
-            snapshot, self.encoder, self._reranker, fusion=chosen.fusion, shortlist=chosen.shortlist, **how
-        )
+        fusion = chosen.fusion if chosen.tuned is None else Tuned.load(chosen.tuned)
+        retriever = Retriever(snapshot, self.encoder, self._reranker, fusion=fusion, shortlist=chosen.shortlist, **how)
         middle = None
         if self._reranker is not None and snapshot.manifest.tokens:
             middle = MiddleStage(self._reranker, snapshot, 1, chosen.codec)
@@ -130,9 +130,9 @@ def variant(opened: OpenedTable, changes: Changes, default_fusion: str, stage_ty
     """Return a retriever with other settings, which shares everything that was loaded. Raises UsageError."""
     base = opened.retriever
     made = copy.copy(base)
-    fusion = default_fusion if changes.fusion is None else changes.fusion
+    fusion = (base.config.tuned or default_fusion) if changes.fusion is None else changes.fusion
     rules = RankingConfig.of(fusion, maxsim=changes.maxsim)
-    made.config = replace(base.config, fusion=rules.fusion, maxsim=rules.maxsim)
+    made.config = replace(base.config, fusion=rules.fusion, maxsim=rules.maxsim, tuned=rules.tuned)
     made.shortlist = changes.shortlist or base.shortlist
     if base.reranker is None:
         return made
