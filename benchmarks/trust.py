@@ -32,8 +32,9 @@ from looktwice.evaluate.groups import measure_group
 from looktwice.evaluate.scenes import SMALL, ScenesSize, build
 from looktwice.indexing import index
 from looktwice.rank.precision import linked
+from looktwice.search.answer import Answer
 from looktwice.search.mllm_reranker import MllmReranker
-from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.retriever import Retriever
 from looktwice.search.run_record import RunStats
 from looktwice.store import Table
 from looktwice.types import Item

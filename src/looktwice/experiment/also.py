@@ -19,7 +19,7 @@ from looktwice.evaluate.datasets import Dataset
 from looktwice.experiment.answers import Answers, digest, prompt_hash
 from looktwice.experiment.counts import compared
 from looktwice.experiment.progress import Bar
-from looktwice.experiment.stored import Stored
+from looktwice.experiment.stored import StoredAnswer
 from looktwice.experiment.systems import System, slug
 from looktwice.rank import Fusion
 from looktwice.search.mllm_reranker import MllmReranker
@@ -37,17 +37,17 @@ FIRST = ("encode", "search", "maxsim")
 class Other:
     """Another reranker's answers, its row and the row of its p alone."""
 
-    answers: Sequence[Stored]
+    answers: Sequence[StoredAnswer]
     system: System
     alone: System
 
     @property
-    def rows(self) -> dict[str, Sequence[Stored]]:
+    def rows(self) -> dict[str, Sequence[StoredAnswer]]:
         """Return the answers by the name of each of its rows."""
         return {self.system.name: self.answers, self.alone.name: self.answers}
 
     @classmethod
-    def of(cls, name: str, answers: Sequence[Stored], fusion: Fusion, depth: int) -> Other:
+    def of(cls, name: str, answers: Sequence[StoredAnswer], fusion: Fusion, depth: int) -> Other:
         """Return the rows of a reranker with a fusion."""
         return cls(answers, System(name, fusion, depth), System(f"{name}, p alone", Fusion("linear", 0.0), depth))
 
@@ -66,13 +66,13 @@ def check_names(looks: Sequence[MllmReranker]) -> None:
 
 def rescored(
     dataset: Dataset,
-    answers: Sequence[Stored],
+    answers: Sequence[StoredAnswer],
     look: MllmReranker,
     retriever: Retriever,
     folder: Path,
     urls: Urls,
     bar: Bar,
-) -> list[Stored]:
+) -> list[StoredAnswer]:
     """Return the answers with the scores of another reranker in place of the second look's.
 
     Finished ones are read from `folder`/also. Raises Mismatch if those are of other shortlists or another model.
@@ -95,7 +95,7 @@ def rescored(
     return [kept.rows[answer.query] for answer in answers]
 
 
-def _with_scores(answer: Stored, scores: Any, stats: RunStats) -> Stored:
+def _with_scores(answer: StoredAnswer, scores: Any, stats: RunStats) -> StoredAnswer:
     rows = range(0 if scores is None else len(scores.p))
     p = tuple(float(scores.p[i]) if scores.status[i] in SCORED else None for i in rows)
     entropy = tuple(x if math.isfinite(x := float(scores.entropy[i])) else None for i in rows)

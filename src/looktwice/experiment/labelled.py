@@ -16,7 +16,7 @@ from looktwice.evaluate.groups import measure_group
 from looktwice.experiment.systems import scores_of
 from looktwice.rank import Fusion, fuse
 from looktwice.rank.precision import linked
-from looktwice.search.retriever import Answer
+from looktwice.search.answer import Answer
 from looktwice.types import Candidate, PairScores
 
 QUERIES, QRELS = "queries.jsonl", "qrels.txt"

@@ -14,7 +14,7 @@ from looktwice.evaluate.datasets import Dataset
 from looktwice.evaluate.groups import measure_group
 from looktwice.experiment.also import Other, told
 from looktwice.experiment.counts import compared
-from looktwice.experiment.stored import Stored
+from looktwice.experiment.stored import StoredAnswer
 from looktwice.experiment.systems import System, fused, ideal, perfect
 from looktwice.rank.calibration import ece, reliability
 from looktwice.search.run_record import RunStats
@@ -43,7 +43,7 @@ class Outcome:
 
 def summarise(
     dataset: Dataset,
-    answers: Sequence[Stored],
+    answers: Sequence[StoredAnswer],
     systems: Sequence[System],
     *,
     known: set[str],
@@ -59,7 +59,7 @@ def summarise(
     """
     own = {name: rows for other in others for name, rows in other.rows.items()}
 
-    def of(system: System) -> list[Stored]:
+    def of(system: System) -> list[StoredAnswer]:
         return [answer for answer in own.get(system.name, answers) if answer.query in dataset.qrels]
 
     answers = [answer for answer in answers if answer.query in dataset.qrels]
@@ -104,7 +104,7 @@ def front(rows: Sequence[Mapping[str, Any]], cost: str, measure: str) -> list[Ma
     return best
 
 
-def _reliability(qrels: Qrels, answers: Sequence[Stored]) -> dict[str, Any]:
+def _reliability(qrels: Qrels, answers: Sequence[StoredAnswer]) -> dict[str, Any]:
     """Measure how often pairs of a given p are relevant. Junk is skipped; unlabelled pairs are not relevant."""
     pairs = [
         (p, qrels[answer.query].get(name, 0) > 0)
@@ -123,7 +123,11 @@ def _reliability(qrels: Qrels, answers: Sequence[Stored]) -> dict[str, Any]:
 
 
 def _row(
-    system: System, result: Result, dataset: Dataset, answers: Sequence[Stored], bytes_per_item: tuple[float, float]
+    system: System,
+    result: Result,
+    dataset: Dataset,
+    answers: Sequence[StoredAnswer],
+    bytes_per_item: tuple[float, float],
 ) -> dict[str, Any]:
     queries, spent = max(1, len(answers)), RunStats.total(answer.stats for answer in answers).seconds
     first = spent["encode"] + spent["search"] + (spent["maxsim"] if system.fusion or system.middle else 0.0)
@@ -143,7 +147,7 @@ def _row(
     }
 
 
-def _problems(dataset: Dataset, result: Result, known: set[str], answers: Sequence[Stored]) -> dict[str, Any]:
+def _problems(dataset: Dataset, result: Result, known: set[str], answers: Sequence[StoredAnswer]) -> dict[str, Any]:
     relevant = {name for labels in dataset.qrels.values() for name, grade in labels.items() if grade > 0}
     outside = sorted(relevant - known)
     return {
@@ -157,7 +161,7 @@ def _problems(dataset: Dataset, result: Result, known: set[str], answers: Sequen
 
 
 def _loss(
-    dataset: Dataset, answers: Sequence[Stored], last: System, found: Mapping[str, Result], main: str
+    dataset: Dataset, answers: Sequence[StoredAnswer], last: System, found: Mapping[str, Result], main: str
 ) -> dict[str, Any]:
     """Split the loss from the best possible value to the measured one by stage."""
     best = measure_group(ideal(dataset.qrels), dataset.qrels, [main])[main]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from looktwice.experiment.answers import collect, read_conditions
 from looktwice.experiment.output import write
 from looktwice.experiment.progress import Bar
 from looktwice.experiment.result import Outcome, summarise
-from looktwice.experiment.stored import Stored
+from looktwice.experiment.stored import StoredAnswer
 from looktwice.experiment.systems import System, tune
 from looktwice.experiment.tokens import store_tokens
 from looktwice.experiment.tuning import Split, split_queries
 from looktwice.indexing import IndexReport, index
+from looktwice.models.cluster import Cluster
 from looktwice.rank import Fusion
+from looktwice.search.distributed import SpreadRetriever
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.retriever import Retriever
 from looktwice.search.run_record import RunStats, run_manifest
@@ -33,7 +36,7 @@ from looktwice.store import Table, exists
 from looktwice.types import Encoder
 
 SWEEP = ("p-only", "0.25", "0.5", "0.75", "rrf")
-MIDDLE_SWEEP = ("maxsim=0.25,p=0.75", "maxsim=0.5,p=0.5", "maxsim=0.75,p=0.25", "coarse=0.25,maxsim=0.25,p=0.5")
+MIDDLE_SWEEP = ("maxsim=0.5,p=0.5", "maxsim=0.75,p=0.25", "maxsim=0.85,odds=0.15", "maxsim=0.65,odds=0.35")
 DEPTHS = (5, 10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -42,7 +45,8 @@ class Plan:
     """The settings of a benchmark run. An encoder's name applies only to a new table.
 
     `look` None measures the shortlist alone. With `maxsim` there is a middle look over stored tokens, which are
-    added to a table that has none; `rerank` False leaves out the second look then. `tune_on` chooses the fusion
+    added to a table that has none; `rerank` False leaves out the second look then. `cluster` answers the queries of
+    datasets without candidate lists. `tune_on` chooses the fusion
     weight on queries that are not reported. `urls` sets which images may be fetched if the table was filled from
     URLs. `also` are other rerankers, each measured on the same shortlists (see `experiment.also`).
     """
@@ -59,8 +63,10 @@ class Plan:
     urls: Urls = "refused"
     maxsim: int = 0
     maxsim_codec: str = "auto"
+    shown: str = "whole"
     crops: bool = False
     rerank: bool = True
+    cluster: Cluster | None = None
     also: tuple[MllmReranker, ...] = ()
 
     @property
@@ -92,8 +98,10 @@ def run_benchmark(
     opened, failed = _table(dataset, table, folder / "items.lt", plan, indexing)
     if plan.maxsim and plan.look is not None:
         _store(opened, plan.look, plan, indexing)
-    retriever = Retriever(
-        opened,
+    cluster = plan.cluster if dataset.candidates is None else None
+    made: Any = Retriever if cluster is None else partial(SpreadRetriever, cluster)
+    retriever: Retriever = made(
+        opened if cluster is None else [opened.path],
         plan.encoder if not isinstance(plan.encoder, str) else None,
         plan.look,
         fusion=plan.fusion,
@@ -101,6 +109,7 @@ def run_benchmark(
         shortlist=plan.shortlist,
         maxsim=plan.maxsim,
         maxsim_codec=plan.maxsim_codec,
+        shown=plan.shown,
         codec=plan.codec,
         urls=plan.urls,
         device=plan.device,
@@ -174,12 +183,12 @@ def _known(dataset: Dataset, table: Table) -> set[str]:
 
 def _asked(
     dataset: Dataset, retriever: Retriever, folder: Path, plan: Plan, bar: Bar
-) -> tuple[list[Stored], list[tuple[Query, MediaError]]]:
-    answers: list[Stored] = []
+) -> tuple[list[StoredAnswer], list[tuple[Query, MediaError]]]:
+    answers: list[StoredAnswer] = []
     broken: list[tuple[Query, MediaError]] = []
     bar.total(len(dataset.queries))
     for one in collect(dataset, retriever, folder, {"codec": plan.codec}, rerank=plan.second or not plan.maxsim):
-        if isinstance(one, Stored):
+        if isinstance(one, StoredAnswer):
             answers.append(one)
         else:
             broken.append(one)
@@ -188,7 +197,7 @@ def _asked(
 
 
 def _tuned(
-    dataset: Dataset, answers: Sequence[Stored], plan: Plan, fusion: Fusion, split: Split | None
+    dataset: Dataset, answers: Sequence[StoredAnswer], plan: Plan, fusion: Fusion, split: Split | None
 ) -> tuple[Fusion, dict[str, Any] | None]:
     if split is None:
         return fusion, None
@@ -201,7 +210,7 @@ def _tuned(
 
 def _others(
     dataset: Dataset,
-    answers: Sequence[Stored],
+    answers: Sequence[StoredAnswer],
     retriever: Retriever,
     folder: Path,
     plan: Plan,

@@ -6,6 +6,7 @@ Weights load when the first pair is scored.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from threading import RLock
@@ -58,6 +59,10 @@ class MllmReranker:
         self._tie_scorers: dict[str, Scorer] = {}
         self._reason: str | None = None
         self._lock = RLock()  # a server asks from several threads
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the settings; another process loads the weights itself, and has no cache."""
+        return partial(MllmReranker, self.mllm, prompt=self.prompt, config=self.config), ()
 
     @classmethod
     def of(cls, scorer: MllmReranker | Scorer | str | Any | None, **settings: Any) -> MllmReranker | None:

@@ -43,7 +43,7 @@ def _tell_loss(loss: Mapping[str, float], second: Mapping[str, Any], name: str) 
         f"{number(loss['lost_by_the_shortlist'])} · lost by the {name} {number(loss['lost_by_the_second_look'])}"
     )
     say(
-        f"The {name} changed it by {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}], p = "
+        f"The {name} changed it by {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}], p-value "
         f"{second['p']:.4f}: {second['helped']:,} queries gained, {second['hurt']:,} lost, {second['same']:,} stayed."
     )
     if second["hurt_queries"]:

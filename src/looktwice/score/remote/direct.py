@@ -36,7 +36,7 @@ DirectAnswer: TypeAlias = "float | ServerError"
 class DirectFacts:
     """What a probe found: the shape that the server takes, and its p of a pair that is alike and one that is not."""
 
-    served: probing.Served
+    served: probing.ServedModel
     form: Form
     alike: float
     apart: float
@@ -183,6 +183,7 @@ def probability(value: object, what: str) -> DirectAnswer:
         return ServerError(f"The server gave no {what} for it.")
     if not -1e-6 <= value <= 1 + 1e-6:
         raise ServerError(
-            f"The server's {what} {value:g} is no probability; make it give scores between 0 and 1.", stops=True
+            f"The server's {what} {str(value)[:20]} is not a probability; make it give scores between 0 and 1.",
+            stops=True,
         )
     return min(1.0, max(0.0, float(value)))

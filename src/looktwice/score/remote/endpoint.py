@@ -34,7 +34,7 @@ BUSY = (408, 409, 425, 429, 503, 529)
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class RequestFailure:
     """Why an attempt failed although the next one may pass. `pause`: seconds that the server asked for."""
 
     why: str
@@ -92,14 +92,14 @@ class Endpoint:
         for attempt in range(1 << 30):
             async with self.window:
                 found = await self._once(method, url, content, end)
-            if not isinstance(found, Trouble):
+            if not isinstance(found, RequestFailure):
                 return found
             self._give_up(found, attempt, end)
             self.counts["retries"] += 1
             await asyncio.sleep(min(_pause(found, attempt), max(0.0, end - time.monotonic())))
         raise AssertionError
 
-    def _give_up(self, trouble: Trouble, attempt: int, end: float) -> None:
+    def _give_up(self, trouble: RequestFailure, attempt: int, end: float) -> None:
         """Raise ServerError if no further attempt is due."""
         if trouble.away:
             raise ServerError(f"{self.address.base} cannot be reached ({trouble.why}); start the server.", stops=True)
@@ -111,7 +111,7 @@ class Endpoint:
                 "--timeout."
             )
 
-    async def _once(self, method: str, url: str, content: bytes | None, end: float) -> dict[str, Any] | Trouble:
+    async def _once(self, method: str, url: str, content: bytes | None, end: float) -> dict[str, Any] | RequestFailure:
         import httpx
 
         begun = time.monotonic()
@@ -121,16 +121,16 @@ class Endpoint:
             async with asyncio.timeout(max(0.05, end - begun)):
                 status, headers, data = await self._exchange(method, url, content)
         except TimeoutError:
-            return Trouble(f"no answer within {self.config.timeout:g} s")
+            return RequestFailure(f"no answer within {self.config.timeout:g} s")
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             self.away = True
-            return Trouble(_named(error), away=True)
+            return RequestFailure(_named(error), away=True)
         except (httpx.TransportError, httpx.DecodingError) as error:
-            return Trouble(f"the answer broke off: {_named(error)}")
+            return RequestFailure(f"the answer broke off: {_named(error)}")
         self.away = False
         if status == 200:
             found = _object(data)
-            if not isinstance(found, Trouble):
+            if not isinstance(found, RequestFailure):
                 self.window.answered(time.monotonic() - begun)
             return found
         return self._trouble(status, headers, data, url)
@@ -148,7 +148,7 @@ class Endpoint:
                     )
             return answer.status_code, answer.headers, bytes(data)
 
-    def _trouble(self, status: int, headers: Mapping[str, str], data: bytes, url: str) -> Trouble:
+    def _trouble(self, status: int, headers: Mapping[str, str], data: bytes, url: str) -> RequestFailure:
         """Return the trouble of a status that may pass; raise ServerError for any other."""
         said = self.key.hidden(_message(data))
         if status in BUSY or (status >= 500 and status != 501):
@@ -156,7 +156,7 @@ class Endpoint:
             if status in (429, 503):
                 self.counts["refusals"] += 1
                 self.window.refused(min(pause, LONGEST_PAUSE))
-            return Trouble(f"status {status}: {said}", status, pause)
+            return RequestFailure(f"status {status}: {said}", status, pause)
         raise _refusal(status, said, self.address, url, bool(self.key))
 
     async def close(self) -> None:
@@ -227,15 +227,15 @@ def _about(said: str, topic: str, *words: str) -> bool:
     return topic in text and any(word in text for word in words)
 
 
-def _object(data: bytes) -> dict[str, Any] | Trouble:
+def _object(data: bytes) -> dict[str, Any] | RequestFailure:
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
         kind = "a web page" if data.lstrip()[:1] == b"<" else "no JSON"
-        return Trouble(f"it sent {kind}")
+        return RequestFailure(f"it sent {kind}")
     if isinstance(found, list):  # how some re-rankers answer
         return {"results": found}
-    return found if isinstance(found, dict) else Trouble("it sent JSON of another shape")
+    return found if isinstance(found, dict) else RequestFailure("it sent JSON of another shape")
 
 
 def _message(data: bytes) -> str:
@@ -265,7 +265,7 @@ def _retry_after(headers: Mapping[str, str]) -> float:
         return 0.0
 
 
-def _pause(trouble: Trouble, attempt: int) -> float:
+def _pause(trouble: RequestFailure, attempt: int) -> float:
     """Return seconds to wait: what the server asked for, or twice as long each time; spread, so that clients part."""
     return max(trouble.pause, min(LONGEST_PAUSE, 0.25 * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0))
 

@@ -14,7 +14,7 @@ from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout.probability import LabelIds
 from looktwice.score.remote.dialect import MOST_NAMED, Dialect, chosen, dialects, top_entries
 from looktwice.score.remote.endpoint import Endpoint
-from looktwice.score.remote.reading import Listed, read
+from looktwice.score.remote.reading import ListedLogprobs, read
 from looktwice.types import SCORED
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ Post: TypeAlias = Callable[[tuple[str, Mapping[str, Any]]], Awaitable[dict[str, 
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModel:
     """What a server says of itself: the model that it was asked for, its engine, and a hash of what it lists."""
 
     model: str
@@ -47,7 +47,7 @@ class Facts:
     `canary`: the log-probabilities that the pair of an item with itself gets. `answers_as`: the model named in answers.
     """
 
-    served: Served
+    served: ServedModel
     dialect: Dialect
     canary: Mapping[Any, float]
     order_kept: bool
@@ -74,13 +74,14 @@ class Facts:
         }
 
 
-async def served(server: Endpoint) -> Served:
+async def served(server: Endpoint) -> ServedModel:
     """Return what the server says of itself. Raises UnknownName, with the models there, for a model that is not."""
     address = server.address
     listing = await server.get(f"{address.base}/models") or {}
     version = await server.get(f"{address.root}/version") or {}
     rows = listing.get("data")
-    models = {str(row["id"]): row for row in rows or () if isinstance(row, Mapping) and row.get("id")}
+    rows = rows if isinstance(rows, list) else []
+    models = {str(row["id"]): row for row in rows if isinstance(row, Mapping) and row.get("id")}
     name = _model(address.model, list(models), address.base)
     row = models.get(name, {})
     own = {key: row.get(key) for key in ("id", "root", "parent", "owned_by", "max_model_len")} if row else {"id": name}
@@ -88,7 +89,7 @@ async def served(server: Endpoint) -> Served:
     context = row.get("max_model_len")
     owner = str(row.get("owned_by") or "unknown")
     engine = f"{owner} {version['version']}" if isinstance(version.get("version"), str) else owner
-    return Served(name, engine, digest, context if isinstance(context, int) else None)
+    return ServedModel(name, engine, digest, context if isinstance(context, int) else None)
 
 
 def _model(wanted: str | None, there: Sequence[str], base: str) -> str:
@@ -103,7 +104,7 @@ def _model(wanted: str | None, there: Sequence[str], base: str) -> str:
 
 
 async def probe(
-    about: Served, prompt: Prompt, ids: LabelIds | None, body: MakeBody, post: Post
+    about: ServedModel, prompt: Prompt, ids: LabelIds | None, body: MakeBody, post: Post
 ) -> tuple[Facts, dict[str, Any]]:
     """Return what the server can do, and an answer of it. Raises ServerError if p cannot be read from its answers."""
     flat = flat_ids(ids)
@@ -138,7 +139,7 @@ def keys(dialect: Dialect, prompt: Prompt, ids: LabelIds | None) -> Sequence[Seq
     return ids.ids if dialect.named and ids else [label.variants for label in prompt.labels]
 
 
-def _p(listed: Listed, dialect: Dialect, prompt: Prompt, ids: LabelIds | None) -> float:
+def _p(listed: ListedLogprobs, dialect: Dialect, prompt: Prompt, ids: LabelIds | None) -> float:
     scores = read(keys(dialect, prompt, ids), [label.value for label in prompt.labels], listed, -1)
     return float(scores.p[0]) if scores.status[0] in SCORED else 0.0
 
@@ -210,13 +211,13 @@ def thinks() -> ServerError:
 def _check_name(facts: Facts) -> None:
     asked, answered = facts.served.model, facts.answers_as
     if not (asked.lower() in answered.lower() or answered.lower() in asked.lower()):
-        raise ServerError(f"{asked} was asked, but {answered} answered; name the model that shall answer.", stops=True)
+        raise ServerError(f"{asked} was asked, but {answered} answered; name the model that should answer.", stops=True)
 
 
 def _tokens(reply: Mapping[str, Any]) -> int | None:
     usage = reply.get("usage")
     count = usage.get("prompt_tokens") if isinstance(usage, Mapping) else None
-    return count if isinstance(count, int) else None
+    return count if type(count) is int and 0 <= count < 2**31 else None
 
 
 def _differ(a: Mapping[Any, float], b: Mapping[Any, float]) -> float:
@@ -226,7 +227,7 @@ def _differ(a: Mapping[Any, float], b: Mapping[Any, float]) -> float:
     return max(both, default=0.0) if likeliest in b else float("inf")
 
 
-def changed(facts: Facts, about: Served, now: Listed) -> bool:
+def changed(facts: Facts, about: ServedModel, now: ListedLogprobs) -> bool:
     """Return whether a server runs another model than when it was probed."""
     return about.revision != facts.served.revision or far(facts.canary, now.logps)
 
