@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from looktwice.errors import UsageError
-from looktwice.store.lance import retry
 from looktwice.store.forged import read_metadata
+from looktwice.store.lance import retry
 from looktwice.store.schema import check_columns, column_fields, column_values, unfit
 
 _READ, _COMMIT = 4096, 100_000
