@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from looktwice.errors import UsageError
+from looktwice.score.remote.replies import tokens_read
 
 MILLION = 1_000_000
 
@@ -48,10 +49,8 @@ class Spending:
 
     def add(self, reply: Mapping[str, Any], pairs: int) -> None:
         """Count the tokens that an answer for so many pairs reports."""
-        usage = reply.get("usage")
-        used = usage if isinstance(usage, Mapping) else {}
-        tokens = next((used[name] for name in ("prompt_tokens", "input_tokens", "total_tokens") if name in used), None)
-        if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0:
+        tokens = tokens_read(reply)
+        if tokens is None:
             return
         with self._lock:
             self.tokens += tokens
