@@ -76,6 +76,7 @@ def rerank(
         loader = CandidateLoader.for_table(table, urls.allowed, **how)
     with kept_scores(score_cache, output.run) as cache:
         look = rerank.load(compute, cache=cache)
+        look.expect(sum(min(shortlist, len(found)) for name, found in shortlists.items() if name in asked))
         limits: dict[str, Any] = {"shortlist": shortlist, "k": k, "table": table, **middle.rules}
         answers = rerank_run(shortlists, asked, loader, look, **limits, **ranking.rules)
         with closing(look):

@@ -6,6 +6,7 @@ Weights load when the first pair is scored.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from threading import RLock
@@ -33,9 +34,8 @@ class MllmReranker:
     """An MLLM by name with its settings, or an existing scorer that answers every pair.
 
     `prompt` "auto" takes, for each query, the first built-in prompt that fits its kind (image, text or both) and that
-    of its candidates; any other name holds for all queries. `cache` is a file of scores, so that an interrupted run can
-    continue. A cached score is that of the image as it was indexed; the image is not read again. `config` and
-    `settings` are those of `score.load_scorer`. Raises UnknownName for an unknown prompt or setting.
+    of its candidates. `cache` is a file of scores, so that an interrupted run can go on: a cached score is that of
+    the image as it was indexed. `config` and `settings` are those of `score.load_scorer`. Raises UnknownName.
     """
 
     def __init__(
@@ -83,6 +83,11 @@ class MllmReranker:
     def loaded(self) -> int:
         """Return the number of scorers loaded so far: one for each prompt in use."""
         return len(self._scorers) + len(self._tie_scorers)
+
+    def expect(self, pairs: int) -> None:
+        """Note how many pairs a run asks at most, so that a server's cost is told before the first one."""
+        left = max(0, pairs - (0 if self._cache is None else len(self._cache)))
+        self.config = replace(self.config, remote=replace(self.config.remote, pairs=left))
 
     def score(
         self,

@@ -162,6 +162,7 @@ class DirectScorer(RemoteScorer):
         query, candidate = sample_pair(self.prompt, pair)
         path, body = self.body(form, model, query, [candidate])
         reply = await server.ask("POST", server.address.base + path, json.dumps(body).encode())
+        self.spending.learn(reply)
         (found,) = self.answers(reply, 1)
         if isinstance(found, ServerError):
             raise found
