@@ -145,6 +145,8 @@ def search(
         opened = scope.retriever(path, look, cluster, shortlist=shortlist, urls=urls.allowed, **rules)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
         _note_odds(opened, path, where, None if look is None else rerank.mllm)
+        if look is not None and asked is not None and not no_rerank:
+            look.expect(len(asked) * min(shortlist, len(opened.table)))
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)
         with nullcontext() if look is None else closing(look):
             Outputs.of(output, opened.loader.find, asked, record(rerank.preset), opened.middle).write(answers)
