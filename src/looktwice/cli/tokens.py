@@ -82,19 +82,16 @@ def add_tokens(
     from looktwice.store import Table
 
     _check_codebook(save_codebook, codec)
-    options.refuse_unused(ctx, () if tower is None else ("mllm", "resolution", "max_tiles"), "with --tower")
+    options.refuse_unused(ctx, () if tower is None else ("mllm", "resolution", "max_tiles", "ray"), "with --tower")
     opened, cluster = Table.open(path), spread.cluster
     if spread.dry_run:
-        images = opened.count("width > 0")
-        named = {"mllm": mllm} if tower is None else {"tower": tower}
-        return spread.plan(cluster, {"table": str(opened.path), "images": images, **named, "codec": codec}, json)
+        what = {"images": opened.count("width > 0"), "model": tower or mllm, "codec": codec}
+        return spread.plan(cluster, {"table": str(opened.path), **what}, json)
     training: dict[str, Any] = {"codebook": codebook, "train_tokens": train_tokens, "seed": seed}
     training |= {"max_failures": max_failures, "urls": urls.allowed, "crops": crops}
     if tower is None:
         report = fill(opened, mllm, codec, limits, training, compute, quiet=json, cluster=cluster)
     else:
-        if cluster is not None:
-            raise UsageError("Patch tokens are made by one process; leave out --ray, or --tower.")
         report = _fill(opened, lambda: _tower(opened, tower, compute), codec, training, compute, quiet=json)
     if save_codebook is not None and report.codebook_sha256 is not None:
         write_whole(followed(save_codebook), opened.codebook(report.codebook_sha256))

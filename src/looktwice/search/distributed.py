@@ -15,7 +15,7 @@ from looktwice.search.details import describe_from
 from looktwice.search.rerank_run import rerank_run
 from looktwice.search.retriever import Retriever
 from looktwice.search.token_choice import CandidateLoader
-from looktwice.store import Table, Where, batched
+from looktwice.store import Table, TableReader, Where, batched
 
 if TYPE_CHECKING:
     from looktwice.evaluate import Run
@@ -93,13 +93,16 @@ class RerankJob:
             loader = CandidateLoader.for_table(table, **self.candidates)
 
         def work(shard: list[Item]) -> list[Answer]:
-            return list(rerank_run(self.run, shard, loader, self.reranker, table=table, **self.rules))
+            made = rerank_run(self.run, shard, loader, self.reranker, table=table, **self.rules)
+            return [replace(answer, describe=None) for answer in made]
 
         return work
 
-    def on(self, cluster: Cluster, queries: Iterable[Item]) -> Iterator[Answer]:
-        """Yield one answer per query, in order."""
-        return chain.from_iterable(cluster.map(self, batched(queries, SHARD)))
+    def on(self, cluster: Cluster, queries: Iterable[Item], table: TableReader | None) -> Iterator[Answer]:
+        """Yield one answer per query, in order; `table` is the one opened here, which describes the hits."""
+        describe = None if table is None else describe_from(table)
+        for answer in chain.from_iterable(cluster.map(self, batched(queries, SHARD))):
+            yield replace(answer, describe=describe)
 
 
 def _one_thread_per_core() -> None:

@@ -5,10 +5,11 @@ Small tables need no index: exact search of EXACT_ROWS rows is faster than scori
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,18 +18,24 @@ from looktwice.store.schema import vectors_of
 from looktwice.store.search import VectorSearch
 from looktwice.types import Candidate
 
+log = logging.getLogger(__name__)
+
 EXACT_ROWS = 50_000
 """Tables with fewer rows are searched exactly."""
 
 TARGET_RECALL = 0.99
+FLOOR = 0.95
+"""An index that finds less at its highest effort is not used: search stays exact."""
+
 SAMPLE = 200
 DEPTH = 100
+EXACT = "exact"
 _REFINES = (2, 5, 10, 20)
 
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """An index and its measured recall.
+    """An index and its measured recall. `kind` is "exact" if it is not used.
 
     `recall` is recall@100 against exact search, for `sample` of the table's own vectors. `refine` and `nprobes` are the
     smallest settings tried that reach TARGET_RECALL, or the largest if none does.
@@ -58,6 +65,28 @@ def build(space: VectorSearch, rows: int) -> IndexInfo:
     space.table.create_index("vector", config=config, replace=True)
     info = tune(space, rows, partitions)
     return IndexInfo(**{**asdict(info), "seconds": round(time.monotonic() - started, 1)})
+
+
+def measured_again(space: VectorSearch, rows: int, known: Mapping[str, Any]) -> IndexInfo:
+    """Measure an index whose LanceDB files have changed since it was built."""
+    now = tune(space, rows, known["partitions"])
+    return IndexInfo(**{**known, **{name: getattr(now, name) for name in ("nprobes", "refine", "recall", "sample")}})
+
+
+def usable(info: IndexInfo, place: object) -> IndexInfo:
+    """Return a measured index, or what says that search stays exact, with a warning, if its recall is too low."""
+    if info.recall >= FLOOR:
+        return info
+    log.warning(
+        "The search index of %s found only %.1f %% of the nearest items, so search stays exact and slower; "
+        "please report this.", place, 100 * info.recall,
+    )  # fmt: skip
+    return replace(info, kind=EXACT)
+
+
+def active(index: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the settings of an index that is used for searching, None if search is exact."""
+    return None if index is None or index["kind"] == EXACT else index
 
 
 def build_keys(table: Any, columns: Sequence[str]) -> None:
