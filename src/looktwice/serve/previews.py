@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 1 << 26
 WIDTHS = (160, 320, 640, 1280, 2048)
-_cache: LRUCache[tuple[str, int], bytes] = LRUCache(CACHE_BYTES, getsizeof=len)
+_cache: LRUCache[tuple[str, str, int], bytes] = LRUCache(CACHE_BYTES, getsizeof=len)
 _lock = threading.Lock()
 
 
@@ -49,7 +50,7 @@ def preview(service: Service, served: ServedTable, id_: str, width: int) -> Prev
     row = rows[0]
     if not row["width"]:
         raise Problem(404, "no_image", "The item has no image.", "id")
-    key = (row["sha256"], width)
+    key = (served.name, row["sha256"], width)  # a stranger's table may show anything under the hash of another image
     with _lock:
         data = _cache.get(key)
     if data is None:
@@ -63,10 +64,8 @@ def preview(service: Service, served: ServedTable, id_: str, width: int) -> Prev
 def _made(service: Service, table: TableReader, row: Any, width: int) -> bytes:
     """Return an image as WebP, made from the table's own preview if that is large enough or nothing else is left."""
     stored = table.preview(row["id"], row["sha256"])
-    if stored is not None and width <= table.manifest.previews:
-        image, _ = images.load(stored)
-    else:
-        image = _original(service, row, stored)
+    usable = None if stored is None else _decoded(stored)
+    image = usable if usable and width <= table.manifest.previews else _original(service, row, usable)
     small = image.convert("RGB")
     small.thumbnail((width, 4 * width))
     out = io.BytesIO()
@@ -74,11 +73,17 @@ def _made(service: Service, table: TableReader, row: Any, width: int) -> bytes:
     return out.getvalue()
 
 
-def _original(service: Service, row: Any, otherwise: bytes | None) -> Image:
+def _decoded(stored: bytes) -> Image | None:
+    with suppress(MediaError):  # a stranger's table
+        return images.load(stored)[0]
+    return None
+
+
+def _original(service: Service, row: Any, otherwise: Image | None) -> Image:
     urls: Urls = "public" if service.settings.allow_urls else "refused"
     try:
         return images.load(read_uri(row["uri"], urls=urls, sha256=row["sha256"]))[0]
     except MediaError as error:
         if otherwise is not None:
-            return images.load(otherwise)[0]
+            return otherwise
         raise Problem(409, "image_missing", f"The item's image cannot be read ({error.reason}).", "id") from None
