@@ -3,17 +3,20 @@
     python benchmarks/indexing.py                             # 1,000 and 20,000 pictures with the bundled encoder
     python benchmarks/indexing.py --counts 1000,5000 --encoder none
     python benchmarks/indexing.py --counts 60 --side 4000 --warm 4 --ways plain,dataloader,ours   # photos of 12 MP
+    python benchmarks/indexing.py --counts 10000 --side 4000 --warm 4 --distinct 40   # takes 24 GB of disk
 
-Makes JPEGs with grain from a seed, then indexes each number of them in a process of its own. `growth_mb` is the most
-memory (RSS) in use during the run above what it was with the encoder loaded and one small table indexed; it must not
-rise with the number of pictures. `--ways` compares with what people write themselves (`_loops`). `--encoder none`
-takes mean colours, so that only our own part is measured. `items_cpu_s` counts processor time and holds on a machine
-that is busy. Prints a table and, as its last line, one JSON object {"rows", …}.
+Makes JPEGs with grain from a seed, then indexes each number of them in a process of its own. With `--distinct N` only N
+are made; the others are copies that end with bytes of their own, so that each is a file that is read and encoded.
+`growth_mb` is the most memory (RSS) in use during the run above what it was with the encoder loaded and one small table
+indexed; it must not rise with the number of pictures. `--ways` compares with what people write themselves (`_loops`).
+`--encoder none` takes mean colours, so that only our own part is measured. `items_cpu_s` counts processor time and
+holds on a machine that is busy. Prints a table and, as its last line, one JSON object {"rows", …}.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import platform
@@ -53,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         pictures = Path(folder) / "pictures"
         counts = [int(count) for count in args.counts.split(",")]
         for count in sorted({args.warm, *counts}):
-            make_pictures(pictures / str(count), count, args.side, args.seed)
+            make_pictures(pictures / str(count), count, args)
         options = sys.argv[1:] if argv is None else argv
         rows = [measure(folder, count, way, options) for count in counts for way in args.ways.split(",")]
     print("  ".join(f"{name:>14}" for name in COLUMNS))
@@ -69,6 +72,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--counts", default="1000,20000")
     parser.add_argument("--encoder", default="tiny-clip", help="the name of an encoder, or none")
     parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--distinct", type=int, help="images that are made; the others are copies of them")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -80,16 +84,29 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parse(parser, argv, counts="24", warm=8, side=32, threads=1)
 
 
-def make_pictures(folder: Path, count: int, side: int, seed: int) -> None:
-    """Write `count` JPEGs of smooth colours, all different, 1,000 to a folder."""
-    dice = np.random.default_rng(seed)
+def make_pictures(folder: Path, count: int, args: argparse.Namespace) -> None:
+    """Write `count` JPEGs, no two the same, 1,000 to a folder."""
+    dice = np.random.default_rng(args.seed)
+    made: list[bytes] = []
     for number in range(count):
         part = folder / f"{number // 1000:03}"
         part.mkdir(parents=True, exist_ok=True)
-        small = Image.fromarray(dice.integers(0, 255, (6, 8, 3), dtype=np.uint8))
-        smooth = small.resize((side, side * 3 // 4), Image.Resampling.BILINEAR)
-        grain = Image.effect_noise(smooth.size, 24).convert("RGB")
-        Image.blend(smooth, grain, 0.25).save(part / f"{number:06}.jpg", quality=85)
+        if number < (args.distinct or count):
+            data = make_picture(dice, args.side)
+            made += [data] if args.distinct else []
+        else:
+            data = made[number % args.distinct] + number.to_bytes(4)
+        (part / f"{number:06}.jpg").write_bytes(data)
+
+
+def make_picture(dice: np.random.Generator, side: int) -> bytes:
+    """Return a JPEG of smooth colours with grain."""
+    small = Image.fromarray(dice.integers(0, 255, (6, 8, 3), dtype=np.uint8))
+    smooth = small.resize((side, side * 3 // 4), Image.Resampling.BILINEAR)
+    grain = Image.effect_noise(smooth.size, 24).convert("RGB")
+    out = io.BytesIO()
+    Image.blend(smooth, grain, 0.25).save(out, "JPEG", quality=85)
+    return out.getvalue()
 
 
 def measure(folder: str, count: int, way: str, options: Sequence[str]) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def overload(url: str, process: psutil.Process, table: Path, options: argparse.N
 
 async def _overload(url: str, process: psutil.Process, options: argparse.Namespace) -> dict[str, Any]:
     images = [{"image": coded(path)} for path in sorted(IMAGES.glob("*.jpg"))]
-    size = min(50, options.pairs)
+    size = min(50, options.pairs, options.big)
     codes: Counter[str] = Counter()
     limits = httpx.Limits(max_connections=400)
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits, trust_env=False) as client:
@@ -233,17 +233,19 @@ async def _overload(url: str, process: psutil.Process, options: argparse.Namespa
             except httpx.HTTPError as error:
                 codes[type(error).__name__] += 1
 
+        for number in range(0, len(images), size):  # every image's tokens are kept from here on
+            await ask(number)
         begin = time.perf_counter()
         await asyncio.gather(*(ask(n) for n in range(4)))
         gap = (time.perf_counter() - begin) / 4 / 4
         codes.clear()
         asked: list[asyncio.Task[None]] = []
         sizes = [megabytes(process)]
-        end = time.perf_counter() + options.seconds
-        while time.perf_counter() < end:
+        begin = time.perf_counter()
+        while (passed := time.perf_counter() - begin) < options.seconds:
             asked.append(asyncio.create_task(ask(len(asked))))
             await asyncio.sleep(gap)
-            if len(asked) % 50 == 0:
+            if passed > options.seconds * len(sizes) / 10:
                 sizes.append(megabytes(process))
         await asyncio.gather(*asked)
     return {
@@ -252,9 +254,7 @@ async def _overload(url: str, process: psutil.Process, options: argparse.Namespa
         "refused with 429": codes["429"],
         "anything else": sum(codes.values()) - codes["200"] - codes["429"],
         "lost": len(asked) - sum(codes.values()),
-        "MB at the start": sizes[0],
-        "MB at most": max([*sizes, megabytes(process)]),
-        "MB at the end": megabytes(process),
+        "MB at the start and after each tenth": [*sizes, megabytes(process)],
     }
 
 

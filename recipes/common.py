@@ -53,7 +53,7 @@ class Row:
     look: Mapping[str, Any] | None = None
     ties: str = "default"
     fusion: str = "p-only"
-    codec: str = "pictures"
+    codec: str = "images"
     listwise: Mapping[str, Any] | None = None
 
     def settings(self, dataset: str) -> Mapping[str, Any] | None:
@@ -104,13 +104,13 @@ def measured(
     encoder = load_encoder(row.encoder, **placed)
     plan = Plan(encoder, None, row.fusion, row.ties, options.shortlist, row.codec, **placed)
     if base not in _SHORTLISTS:
-        _SHORTLISTS[base] = _benchmark(dataset, base / "shortlist", replace(plan, codec="pictures"))
+        _SHORTLISTS[base] = _benchmark(dataset, base / "shortlist", replace(plan, codec="images"))
     if look is None:
         return _SHORTLISTS[base]
     plan = replace(plan, look=MllmReranker(row.mllm, **{"prompt": dataset.prompt, **look}, **placed))
     table_path, folder = base / "shortlist" / "items.lt", base / _slug(row.name)
     stored = None if row.codec == "pictures" else _tokens(table_path, plan, folder)
-    return {**_benchmark(dataset, folder, plan, table_path), "bytes_per_picture": stored}
+    return {**_benchmark(dataset, folder, plan, table_path), "bytes_per_image": stored}
 
 
 def limited(dataset: Dataset, limit: int | None) -> Dataset:
@@ -176,7 +176,7 @@ def _tokens(path: Path, plan: Plan, folder: Path) -> float | None:
         )
     if report.encoded:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(remembered, report.bytes_per_picture)
+        write_json(remembered, report.bytes_per_image)
     return json.loads(remembered.read_text()) if remembered.exists() else None
 
 
@@ -186,7 +186,7 @@ def _cell(record: Mapping[str, Any], column: Column) -> dict[str, Any] | None:
     if part is None:
         return None
     values = part[last["system"]] if column.group else part["measures"]
-    cost = {"seconds_per_query": last["seconds_per_query"], "bytes_per_picture": record.get("bytes_per_picture")}
+    cost = {"seconds_per_query": last["seconds_per_query"], "bytes_per_image": record.get("bytes_per_image")}
     return {**values[column.measure], "queries": part["queries"], **cost}
 
 
@@ -201,7 +201,7 @@ def _both(figures: Any, ours: Mapping[str, Any], system: str, column: str) -> st
 
 def _cost(cells: Mapping[str, Any]) -> tuple[str, str]:
     cell: Mapping[str, Any] = next(iter(cells.values()), {})
-    stored = cell.get("bytes_per_picture")
+    stored = cell.get("bytes_per_image")
     return number(cell.get("seconds_per_query"), 2), "–" if stored is None else size(stored)
 
 

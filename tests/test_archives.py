@@ -50,7 +50,7 @@ def test_tar(tmp_path: Path) -> None:
     assert (one.text, one.metadata) == ("a caption", {"year": 2001})
     assert [one.read(), two.read(), c.read()] == [b"picture 1", b"picture 2", b"picture 3"]
     assert read_uri(c.uri) == b"picture 3"
-    assert (words.picture, words.text) == (False, "only words")
+    assert (words.has_image, words.text) == (False, "only words")
     assert ids(tmp_path) == [one.id, two.id, words.id, c.id]  # the same archive inside a folder
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s-0.tar"]  # nothing was extracted
 

@@ -10,7 +10,7 @@ import pytest
 from looktwice.codecs import token_count
 from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.estimate.cost import Text, estimate, language_tokens, pair_cost
-from looktwice.estimate.shapes import load_config, patches, picture_layout, public_shapes, shape
+from looktwice.estimate.shapes import image_layout, load_config, patches, public_shapes, shape
 from looktwice.models.decoders import TEXT_DEFAULTS
 from looktwice.score.local.families.costs import COSTS
 from looktwice.types import Block
@@ -196,7 +196,7 @@ def test_experts_count_once_in_what_is_stored_and_few_times_in_what_is_run(model
     [((1024, 768), (14, 19)), ((512, 512), (16, 16)), ((5000, 10), (1, 280)), ((10, 5000), (280, 1))],
 )
 def test_gemma_4_scales_every_picture_to_its_budget(size, shape_of) -> None:
-    _, block, _ = picture_layout(shape({"model_type": "gemma4"}), size)
+    _, block, _ = image_layout(shape({"model_type": "gemma4"}), size)
     assert isinstance(block, Block) and (block.h, block.w) == shape_of
 
 
@@ -231,7 +231,7 @@ def test_every_public_model_has_an_estimate(model: str) -> None:
     result = estimate(model, items=10, codec="pq16")
     assert result.bytes_per_item < result.bytes_uncompressed / 20
     assert 0 < result.pair_flop < result.naive_pair_flop
-    assert sum(patches(sizes, picture_layout(sizes))) == result.tokens * sizes.merge**2
+    assert sum(patches(sizes, image_layout(sizes))) == result.tokens * sizes.merge**2
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_every_public_model_has_an_estimate(model: str) -> None:
     ],
 )
 def test_how_many_tokens_a_picture_becomes(model, options, tokens, in_language_model) -> None:
-    layout = picture_layout(shape(load_config(model)), **options)
+    layout = image_layout(shape(load_config(model)), **options)
     assert (token_count(layout), language_tokens(layout)) == (tokens, in_language_model)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from looktwice.errors import QueryError, UnknownName, UsageError
 from looktwice.indexing import index
 from looktwice.score import Scorer
-from looktwice.search.examples import Examples, combine, vector_of
+from looktwice.search.examples import Examples, combine, mixed
 from looktwice.search.retriever import Retriever
 from looktwice.sources import scan
 from looktwice.store import Table
@@ -154,4 +154,4 @@ def test_examples_that_cannot_be_used(table: Table, colours: ColorEncoder, pictu
 def test_vectors_that_cancel_out_have_no_direction() -> None:
     query = Examples.of([Item("a", text="red")], [Item("b", text="red")] * 2, "q")
     whole = Examples("q", like=query.like, unlike=query.unlike, weight=1.0)
-    assert np.isnan(vector_of(whole, lambda item: ColorEncoder().encode([item])[0])).all()
+    assert np.isnan(mixed(whole, list(ColorEncoder().encode([*whole.like, *whole.unlike])))).all()

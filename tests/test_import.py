@@ -74,6 +74,9 @@ def test_clip_retrieval(tmp_path: Path, pictures: Path, rows: dict[str, list[obj
         pq.write_table(pa.table(rows)[part.start : part.stop], pictures / "metadata" / f"metadata_{number}.parquet")
     table = new(tmp_path)
     check(table, import_vectors(table, pictures, ColorEncoder()), pictures)
+    pq.write_table(pa.table(rows)[4:12], pictures / "metadata" / "metadata_1.parquet")
+    with pytest.raises(UsageError, match=r"has 9 vectors, metadata_1\.parquet only 8 rows"):
+        import_vectors(table, pictures, ColorEncoder())
     (pictures / "metadata" / "metadata_1.parquet").unlink()
     with pytest.raises(UsageError, match=r"metadata_1\.parquet"):
         import_vectors(table, pictures, ColorEncoder())

@@ -18,7 +18,7 @@ SOURCE = INSTALLED / "looktwice"
 # Each may import what stands above it in this list, and itself; stages share a line and never import one another.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"types", "files", "checked"}),
+    frozenset({"types", "files", "checked", "buckets"}),
     frozenset({"models", "sources"}),
     frozenset({"encode", "store", "codecs", "late_interaction", "score", "rank", "evaluate"}),
     frozenset({"indexing", "token_index", "estimate", "testing"}),

@@ -161,7 +161,7 @@ def test_an_id_of_another_root_is_refused_when_it_is_committed(tmp_path: Path) -
 
 def test_metadata_that_does_not_fit_is_null_in_its_column_and_counted(tmp_path: Path) -> None:
     table = make(tmp_path / "t.lt")
-    own = [Source(str(n), "", "", f"word {n}", {"year": n if n else "soon"}, picture=False) for n in range(3)]
+    own = [Source(str(n), "", "", f"word {n}", {"year": n if n else "soon"}, has_image=False) for n in range(3)]
     report = commit(table, encode_batches(own, ColourEncoder()))
     assert (report.added, report.reasons, report.unfit) == (3, {}, {"year": 1})
     assert [row["id"] for row in table.rows(where="year IS NULL")] == ["0"] and len(table.ledger) == 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from looktwice.errors import UsageError
-from looktwice.search.inputs import as_candidate, as_item, ends_like_picture, looks_like_path
+from looktwice.search.inputs import as_candidate, as_item, ends_like_image, looks_like_path
 from looktwice.sources.loader import CandidateRef
 from looktwice.types import Item
 
@@ -55,9 +55,18 @@ def test_pictures_in_memory_are_treated_like_files() -> None:
     assert white is not None and white.getpixel((0, 0)) == (255, 255, 255)
 
 
+def test_a_misspelt_key_is_refused_whatever_else_the_dict_holds(photo: Path) -> None:
+    for convert in (as_item, as_candidate):
+        for value in ({"image": str(photo), "txt": "red"}, {"image": None}, {}):
+            with pytest.raises(UsageError, match="and no other key"):
+                convert(value, "it")
+
+
 def test_a_url_is_named_as_what_it_is() -> None:
     with pytest.raises(UsageError, match="is a URL, and query images are not fetched"):
         as_item("https://example.org/a.jpg", "the query")
+    with pytest.raises(UsageError, match="is a URL, and URLs of documents are not fetched"):
+        as_candidate("https://example.org/a.jpg", "document 1")
 
 
 def test_a_picture_without_pixels_is_refused() -> None:
@@ -123,5 +132,5 @@ def test_what_looks_like_a_path_on_the_command_line() -> None:
 
 @given(st.text(min_size=1, max_size=30), st.sampled_from([".jpg", ".PNG", ".avif"]))
 def test_whatever_ends_like_a_picture_looks_like_a_path(name: str, suffix: str) -> None:
-    if ends_like_picture(name + suffix):
+    if ends_like_image(name + suffix):
         assert looks_like_path(name + suffix)

@@ -20,7 +20,7 @@ from looktwice.sources import scan
 from looktwice.sources.loader import ImageLoader, LoadError
 from looktwice.store import Table
 from looktwice.testing import BrightnessScorer
-from looktwice.token_index.pictures import image_ref
+from looktwice.token_index.images import image_ref
 
 
 def test_what_was_deleted_stays_away_until_it_is_restored(made: Collection) -> None:

@@ -9,6 +9,7 @@ LooktwiceError                exit code 1
 ├── MediaError                1   one file cannot be read as an image; becomes a ledger line
 ├── StoreError                1   the table cannot be read or written
 │   ├── Damaged               2   a file of a table, run or cache is not what looktwice wrote
+│   ├── BucketError           2   a bucket does not exist, refuses the credentials, or does not answer
 │   └── Locked                1   another process is writing
 ├── TooManyFailures           3   --max-failures was reached
 └── ModelError                1   a model gave no usable answer
@@ -27,6 +28,16 @@ class LooktwiceError(Exception):
     """The base of all errors. The message is one plain sentence: problem; fix."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by what it holds, as subclasses compose their message from other arguments."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[LooktwiceError], args: tuple[Any, ...], state: dict[str, Any]) -> LooktwiceError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(LooktwiceError, ValueError):
@@ -99,6 +110,12 @@ class StoreError(LooktwiceError):
 
 class Damaged(StoreError):
     """A file that is not what looktwice wrote: changed by hand, cut, of another kind, or a link."""
+
+    exit_code = 2
+
+
+class BucketError(StoreError):
+    """A bucket that cannot be read or written."""
 
     exit_code = 2
 

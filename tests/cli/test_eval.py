@@ -9,6 +9,7 @@ from PIL import Image
 
 from looktwice.cli.renamed import current
 from looktwice.evaluate import write_run
+from looktwice.search.token_choice import tokens_wanted
 from looktwice.testing import ColorEncoder
 from looktwice.types import EncoderInfo
 
@@ -42,6 +43,16 @@ def test_tuning_is_said(looktwice, things):
     done = looktwice("eval", "run", "folder", "--root", things, "--shortlist", 4, "--tune-on", "40%")
     assert done.code == 0, done.err
     assert "that are not reported" in done.out
+
+
+def test_runs_of_different_depth_are_named(looktwice, tmp_path):
+    (tmp_path / "qrels.txt").write_text("q 0 a 1\n")
+    (tmp_path / "a.trec").write_text("q Q0 a 1 0.9 t\nq Q0 b 2 0.8 t\n")
+    (tmp_path / "b.trec").write_text("q Q0 a 1 0.9 t\n")
+    done = looktwice("eval", "compare", "a.trec", "b.trec", "--qrels", "qrels.txt")
+    assert "differ in depth (a.trec up to 2, b.trec up to 1 documents a query)" in done.err
+    assert "stop at 1." in done.err
+    assert "depth" not in looktwice("eval", "compare", "a.trec", "--qrels", "qrels.txt").err
 
 
 def test_two_runs_are_compared(looktwice, tmp_path):
@@ -236,3 +247,10 @@ def test_a_file_that_cannot_be_read_ends_with_exit_code_3(looktwice, things):
     done = looktwice("eval", "run", "folder", "--root", things, "--shortlist", 4)
     assert done.code == 3 and "1 item could not be indexed" in done.err
     assert json.loads((things.parent / "eval-folder/result.json").read_text())["unreadable_items"] == 1
+
+
+def test_the_old_name_for_reading_images_works_and_says_the_new_one(capsys):
+    assert current(["search", "t.lt", "q.jpg", "--codec", "pictures"])[-1] == "images"
+    assert "`--codec pictures` is now called `--codec images`" in capsys.readouterr().err
+    with pytest.warns(DeprecationWarning, match="images"):
+        assert tokens_wanted("pictures") == "images"

@@ -32,10 +32,10 @@ def test_kinds_that_need_extras_are_counted_listed_and_no_failures(
     done = looktwice("index", "t.lt", pictures)
     assert done.code == 0 and "12 added" in done.out
     assert "4 files need extras (1 raw, 2 PDF, 1 video)" in done.err
-    assert "pip install 'looktwice[raw,pdf,video]'" in done.err and "1 file of another kind" in done.err
+    assert "pip install 'looktwice[raw,pdf,video]'" in done.err and "1 file that holds no image" in done.err
     again = looktwice("index", "t.lt", pictures, "--json").records[0]
     assert again["skipped"] == {"needs-pdf": 2, "needs-video": 1, "needs-raw": 1} and again["failed"] == 0
-    assert "empty" in looktwice("ledger", "t.lt").err
+    assert "No item has failed" in looktwice("ledger", "t.lt").err
     listed = looktwice("ledger", "t.lt", "--skipped", "--json").records
     assert sorted(Path(one["uri"]).name for one in listed) == ["a.pdf", "b.pdf", "c.MOV", "d.nef"]
     assert {one["stage"] for one in listed} == {"skipped"}

@@ -135,6 +135,23 @@ def test_photos_of_a_kind_that_is_not_read_are_named(looktwice: Looktwice, tmp_p
     assert looktwice("index", "phone/t.lt", "phone", "--json").records[0]["ignored"] == {".psd": 3, "": 1}
 
 
+def test_what_stands_beside_photos_is_not_called_an_image(looktwice: Looktwice, pictures: Path) -> None:
+    for name in ("a.AAE", "b.aae", "c.xmp", "Thumbs.db", "scan.psd"):
+        (pictures / name).write_bytes(b"x")
+    done = looktwice("index", "t.lt", pictures)
+    assert "4 files that hold no image were passed over (.aae 2, .db 1, .xmp 1)." in done.err
+    assert "1 file of another kind was skipped (.psd 1); convert images" in done.err
+
+
+def test_json_counts_items_by_the_suffix_of_their_file(looktwice: Looktwice, pictures: Path) -> None:
+    (pictures / "red-0.png").rename(pictures / "red-0.HEIC")
+    (pictures / "bad.jpg").write_bytes(b"")
+    (pictures / "list.jsonl").write_text('{"id": "text", "text": "red"}\n{"id": "red", "image": "red-1.png"}\n')
+    for counted in ("added", "unchanged"):
+        done = looktwice("index", "t.lt", pictures, pictures / "list.jsonl", "--json").records[0]
+        assert done["formats"] == {".heic": 1, ".png": 12, ".jsonl": 1} and done[counted] == 14
+
+
 def test_a_table_that_is_still_empty_is_filled_by_the_same_command(looktwice: Looktwice, pictures: Path) -> None:
     """As after a kill before the first batch: the table is there, and nothing is in it."""
     nothing = pictures.parent / "nothing"

@@ -35,6 +35,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_tower_serves_the_middle_look_without_an_mllm(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "t.lt", tmp_path / "t.lt", symlinks=True)
+    code, out, err = run("add-tokens", tmp_path / "t.lt", "--tower", "own", "--codec", "none", "--json")
+    assert code == 0 and json.loads(out)["encoded"] == 12, err
+    asked = ("search", tmp_path / "t.lt", place / "query.jpg", "--maxsim", "12", "--json")
+    code, out, err = run(*asked, "--no-rerank", "--maxsim-codec", "patches:tiny-clip")
+    hits = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and all(hit["maxsim"] is not None and hit["p"] is None for hit in hits), err
+    code, _, err = run(*asked, "--codec", "none")
+    assert code == 2 and "stored codec" in err, "the second look cannot be shown patch tokens"
+    code, _, err = run("add-tokens", tmp_path / "t.lt", "--tower", "own", "--mllm", "tiny-vl")
+    assert code == 2 and "--mllm has no effect with --tower" in err
+
+
 def test_search_shows_the_third_score_and_what_matched(place: Path, tmp_path: Path) -> None:
     asked = ("search", place / "t.lt", place / "query.jpg", "--maxsim", "12", "--shortlist", "3", "-k", "5")
     code, out, err = run(*asked, "--json", "--explain", "--report", tmp_path / "r.html")
@@ -95,7 +109,7 @@ def test_eval_has_it_as_a_system(place: Path, tmp_path: Path) -> None:
     assert code == 0, err
     record = json.loads(out)
     assert [row["system"] for row in record["systems"]] == ["shortlist", "middle look", "second look"]
-    assert "coarse=0,maxsim=0.75,p=0.25" in {row["fusion"] for row in record["systems"]}
+    assert "coarse=0,maxsim=0.75,odds=0.25" in {row["fusion"] for row in record["systems"]}
     assert any("maxsim=" in str(row["fusion"]) for row in record["sweep"])
     code, out, err = run(*asked, "--no-rerank", "--out", tmp_path / "middle")
     assert code == 0, err

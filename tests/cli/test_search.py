@@ -19,7 +19,7 @@ from looktwice.cli.search import SECOND, search
 from looktwice.encode import load_encoder
 from looktwice.sources import images
 from looktwice.store import Table
-from looktwice.testing import BrightnessScorer
+from looktwice.testing import BrightnessScorer, make_images
 from looktwice.types import Item
 
 
@@ -34,9 +34,25 @@ def test_json_is_one_line_per_hit_and_nothing_else_on_stdout(looktwice: Looktwic
     assert done.code == 0
     assert [hit["rank"] for hit in done.records] == [1, 2, 3, 4, 5]
     first = done.records[0]
-    assert set(first) == {"query", "rank", "id", "score", "coarse", "p", "scored", "explain"}
+    own = {"query", "rank", "id", "score", "coarse", "p", "scored", "explain"}
+    assert set(first) == own | {"uri", "text", "metadata"}
     assert first["id"] == "red-0.png" and first["query"] == "pictures/red-1.png" and first["scored"]
     assert "12 of 12 candidates reranked" in done.err and "prompt object" in done.err
+
+
+def test_hits_as_json_hold_what_the_table_holds_of_the_item(looktwice: Looktwice, tmp_path: Path) -> None:
+    image = make_images(tmp_path / "pictures") / "red-0.png"
+    line = {"id": "sku", "image": str(image), "text": "red shoe", "metadata": {"price": 19.5}}
+    (tmp_path / "list.jsonl").write_text(json.dumps(line))
+    assert looktwice("index", "own.lt", "list.jsonl").code == 0
+    (tmp_path / "run.trec").write_text("q Q0 sku 1 0.9 t\n")
+    searched = looktwice("search", "own.lt", "red", "--json")
+    reranked = looktwice(
+        "rerank", "run.trec", "own.lt", "--queries", queries(tmp_path, {"id": "q", "text": "red"}), "--json"
+    )
+    for done in (searched, reranked):
+        hit = done.records[0]
+        assert (hit["uri"], hit["text"], hit["metadata"]) == (image.as_uri(), "red shoe", {"price": 19.5})
 
 
 def test_people_get_a_table(looktwice: Looktwice, table: Path) -> None:
@@ -166,7 +182,7 @@ def test_a_preview_stands_in_for_a_vanished_image_and_says_so(looktwice: Looktwi
     assert {hit["id"] for hit in done.records if hit["explain"].get("image") == "preview"} == {
         "red-0.png", "red-1.png", "red-2.png"
     }  # fmt: skip
-    assert "3 originals are not at hand; the second look saw their previews" in done.err
+    assert "3 original images could not be opened; the second look saw their previews" in done.err
     assert not any("image" in hit["explain"] for hit in before.records)
     page = Path("r.html").read_text()
     assert page.count("data:image/") >= 10 and page.count("(preview)") >= 3

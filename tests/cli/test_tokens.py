@@ -31,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert code == 0, err
     record = json.loads(out)
-    assert record["items"] == 12 and record["tokens"]["encoded"] == 12 and record["tokens"]["bytes_per_picture"] > 0
+    assert record["items"] == 12 and record["tokens"]["encoded"] == 12 and record["tokens"]["bytes_per_image"] > 0
     return folder
 
 

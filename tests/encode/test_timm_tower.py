@@ -12,6 +12,7 @@ from fakes import noise
 from safetensors.torch import save_file
 
 from looktwice.encode import load_encoder
+from looktwice.encode.patches import PatchTower
 from looktwice.encode.timm_tower import keeps_head
 from looktwice.errors import MissingDependency
 from looktwice.types import Item
@@ -88,3 +89,19 @@ def test_images_of_any_margin_are_prepared_as_timm_prepares_them(perception: Pat
     encoder = load_encoder(str(perception), device="cpu", dtype="float32")
     rows = encoder.encode([Item(str(n), image) for n, image in enumerate(images)])
     assert (1 - (rows * expected.numpy()).sum(-1)).max() <= 1e-5
+
+
+@pytest.mark.parametrize(("size", "grid"), [("", (4, 4)), ("@48", (2, 3))])
+def test_its_patch_tokens_are_those_before_pooling(size: str, grid: tuple[int, int], perception: Path) -> None:
+    import timm
+
+    tower = PatchTower(load_encoder(f"{perception}{size}", device="cpu", dtype="float32"))
+    item = Item("a", noise(60, 40, seed=1))
+    (tokens,) = tower.visual_tokens([item])
+    (block,) = tokens.layout
+    assert (block.h, block.w) == grid and tokens.features.shape == (grid[0] * grid[1], 32)
+    by_hand = timm.create_model(f"local-dir:{perception}", pretrained=True, dynamic_img_size=bool(size)).eval()
+    with torch.no_grad():
+        pixels = tower.encoder.pixels.inputs([item.image])["pixel_values"]  # type: ignore[attr-defined]
+        states = by_hand.forward_features(pixels)[0, by_hand.num_prefix_tokens :]
+    torch.testing.assert_close(tokens.features, states, atol=2e-5, rtol=1e-4)

@@ -40,17 +40,17 @@ def test_the_bundled_cutouts_are_small_and_free():
     assert sum(path.stat().st_size for path in folder.iterdir()) < 3_000_000
     assert "CC0" in (folder / "LICENCE.md").read_text()
     assert len(bundled.all) >= 300 and len({cutout.id for cutout in bundled.all}) == len(bundled.all)
-    picture = bundled.picture(bundled.all[0].id)
+    picture = bundled.image(bundled.all[0].id)
     assert picture.mode == "RGBA" and max(picture.size) <= 96
 
 
 def test_the_sizes_that_are_promised():
-    assert (scenes.FULL.scenes, scenes.FULL.pictures + scenes.FULL.words) == (5000, 2000)
-    assert (SMALL.scenes, SMALL.pictures + SMALL.words) == (500, 200)
+    assert (scenes.FULL.scenes, scenes.FULL.images + scenes.FULL.words) == (5000, 2000)
+    assert (SMALL.scenes, SMALL.images + SMALL.words) == (500, 200)
     asked = [cutout for cutout in Cutouts.bundled().all if cutout.label]
     for size in (scenes.FULL, SMALL):
         assert size.each * len(asked) < size.scenes
-        assert len(list(scenes._queries(size, asked))) == size.pictures + size.words
+        assert len(list(scenes._queries(size, asked))) == size.images + size.words
 
 
 def test_the_same_seed_makes_the_same_bytes(built, cutouts, tmp_path):
@@ -87,7 +87,7 @@ def test_labels_follow_from_the_account(built, cutouts):
     lines = [json.loads(line) for line in (folder / "scenes.jsonl").read_text().splitlines()[1:]]
     of = {cutout.id: cutout for cutout in cutouts.all}
     asked = [cutout for cutout in cutouts.all if cutout.label]
-    for number in range(TINY.pictures):
+    for number in range(TINY.images):
         drawing = asked[number % len(asked)].id
         shown = [(r["id"], s["visible"]) for r in lines for s in r["shows"] if s["id"] == drawing]
         seen = {scene: max(v for name, v in shown if name == scene) for scene, _ in shown}
@@ -112,7 +112,7 @@ def test_every_query_has_an_answer_and_groups_split_the_relevant_ones(built):
         for query, labels in dataset.qrels.items():
             parts = [name for group in split for name, grade in group[query].items() if grade > 0]
             assert sorted(parts) == sorted(name for name, grade in labels.items() if grade > 0)
-    assert {"picture queries", "word queries"} <= dataset.groups.keys()
+    assert {"image queries", "text queries"} <= dataset.groups.keys()
 
 
 def test_queries_are_split_by_whether_their_name_was_met_in_training(built, cutouts):
@@ -120,7 +120,7 @@ def test_queries_are_split_by_whether_their_name_was_met_in_training(built, cuto
     met, never = (dataset.groups[name] for name in ("name met in training", "name never met"))
     assert met.keys() | never.keys() == dataset.qrels.keys() and not met.keys() & never.keys()
     asked = [cutout for cutout in cutouts.all if cutout.label]
-    for number in range(TINY.pictures):
+    for number in range(TINY.images):
         assert (f"p{number:04d}" in met) == asked[number % len(asked)].met
 
 
@@ -179,7 +179,7 @@ def test_words_are_told_apart_by_whether_training_has_met_them(built):
     _, dataset = built
     words = {name: labels for name, labels in dataset.groups.items() if name.startswith("words, ")}
     assert set(words) <= {"words, name met in training", "words, name never met"}
-    asked = {query.id for query in dataset.queries if not query.source.picture}
+    asked = {query.id for query in dataset.queries if not query.source.has_image}
     assert set().union(*words.values()) == asked
 
 

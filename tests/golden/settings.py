@@ -22,8 +22,8 @@ from looktwice.evaluate import read_qrels
 from looktwice.experiment.demo import bundled_gallery
 from looktwice.rank.calibration import Calibration, fit, source_of
 from looktwice.score import load_scorer
+from looktwice.search.answer import Answer
 from looktwice.search.mllm_reranker import MllmReranker
-from looktwice.search.retriever import Answer
 from looktwice.sources.queries import Queries
 from looktwice.token_index import add_tokens
 
@@ -34,7 +34,7 @@ PLACE = {"device": "cpu", "dtype": "float32"}
 VARYING = ("seconds", "pairs_per_second", "versions", "machine")
 
 SETTINGS: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "plain": ({}, {"codec": "pictures"}),
+    "plain": ({}, {"codec": "images"}),
     "stored tokens": ({}, {"codec": "int8", "fusion": "p-only"}),
     "cascade": ({}, {"codec": "int8", "budget": "cascade:pool2+int8@4", "fusion": "rrf"}),
     "early stop": ({"prompt": "object"}, {"codec": "int8", "budget": "auto:0.3@1", "ties": "coarse"}),

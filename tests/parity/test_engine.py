@@ -106,14 +106,14 @@ def test_batches_are_halved_until_they_fit(
 def test_pictures_meet_the_tower_once(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
     fast = engine(mllm("qwen3_vl"))
     first = fast.score(query["image"], candidates)
-    assert fast.tower.pictures_seen == len(candidates) + 1
+    assert fast.tower.images_seen == len(candidates) + 1
     again = fast.score(query["image"], [replace(c, id="other name") for c in candidates])
-    assert fast.tower.pictures_seen == len(candidates) + 1 and again.p.tolist() == first.p.tolist()
+    assert fast.tower.images_seen == len(candidates) + 1 and again.p.tolist() == first.p.tolist()
     fast.with_prompt("landmark").score(query["image"], candidates)
-    assert fast.tower.pictures_seen == len(candidates) + 1
+    assert fast.tower.images_seen == len(candidates) + 1
     by_hash = [Item("a", image=candidates[0].image, sha256="aa"), Item("b", image=candidates[1].image, sha256="bb")]
     fast.score(query["image"], [*by_hash, *by_hash])
-    assert fast.tower.pictures_seen == len(candidates) + 3
+    assert fast.tower.images_seen == len(candidates) + 3
 
 
 def test_memory_of_pictures_has_a_limit(mllm: Get, query: dict[str, Item], candidates: list[Item]) -> None:
@@ -238,7 +238,7 @@ def test_tokens_that_do_not_fit_fail_alone(mllm: Get, query: dict[str, Item], ca
     ]
     scores = fast.score(query["image"], [Item("good", tokens=good), *(Item("bad", tokens=t) for t in bad)])
     assert scores.status == ("ok", *["failed"] * len(bad))
-    with pytest.raises(ModelError, match="index the item again"):
+    with pytest.raises(ModelError, match="run looktwice add-tokens again"):
         fast.score(Item("q", tokens=bad[0]), candidates)
 
 
@@ -252,7 +252,7 @@ def test_stored_tokens_of_another_number_of_pictures_are_not_shown(
     two, one = (fast.score(query[kind], some).p for kind in ("image", "text"))
     assert fast.score(query["image"], stored).p == pytest.approx(two, abs=1e-5)
     assert fast.score(query["text"], both).p == pytest.approx(one, abs=1e-5)
-    with pytest.raises(UsageError, match="1 image; use --codec pictures"):
+    with pytest.raises(UsageError, match="1 image; use --codec images"):
         fast.score(query["text"], stored)
     asked = replace(query["image"], tokens=fast.visual_tokens([query["image"]])[0])
     words = [Item("t", text="a cup"), *some]

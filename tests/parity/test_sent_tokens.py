@@ -67,7 +67,7 @@ def test_qwen_tokens_carry_their_grid_and_their_levels(
     levels = engine.family.levels
     assert rows.shape == (len(tokens.features), tokens.features.shape[1] * (1 + levels))
     merge = int(engine.mllm.model.config.vision_config.spatial_merge_size)
-    assert int(grid.prod()) == len(rows) * merge**2 and grid.shape == (1, 3)
+    assert int(grid.prod()) == len(rows) * merge**2 and grid.shape == (3,)
     assert torch.equal(rows[:, : tokens.features.shape[1]], tokens.features)
     if tokens.levels is not None:
         assert torch.equal(rows[:, tokens.features.shape[1] :].reshape(len(rows), levels, -1)[:, 0], tokens.levels[0])

@@ -74,8 +74,8 @@ def test_a_recipe_prints_what_is_published_beside_ours(name, recipe, capsys, tmp
 def test_second_hand_and_unknown_figures_are_marked(recipe, capsys):
     record = recipe("mllm_ilr_ilias")
     out = capsys.readouterr().out
-    assert "27.1†" in out and "? /" in out and record["ours"]["MLLM + PQ"]["mAP@1k"]["bytes_per_picture"] > 0
-    full, reduced = (record["ours"][row]["mAP@1k"]["bytes_per_picture"] for row in ("MLLM + PQ", "MLLM + PQ, reduced"))
+    assert "27.1†" in out and "? /" in out and record["ours"]["MLLM + PQ"]["mAP@1k"]["bytes_per_image"] > 0
+    full, reduced = (record["ours"][row]["mAP@1k"]["bytes_per_image"] for row in ("MLLM + PQ", "MLLM + PQ, reduced"))
     assert reduced < full
     again = recipe("mllm_ilr_ilias")  # everything is there already, sizes included
     assert again["ours"] == record["ours"]
@@ -85,7 +85,7 @@ def test_pictures_are_shown_at_full_and_at_reduced_size(recipe, tmp_path):
     model = str(build("qwen2_5_vl", tmp_path / "qwen"))
     sizes = ["--pixels", "112", "56", "--codecs", "int8", "int8", "--mllm", model]
     ours = recipe("mllm_ilr_instre", *sizes)["ours"]
-    full, reduced = (ours[row]["mAP@1k"]["bytes_per_picture"] for row in ("MLLM + PQ", "MLLM + PQ, reduced"))
+    full, reduced = (ours[row]["mAP@1k"]["bytes_per_image"] for row in ("MLLM + PQ", "MLLM + PQ, reduced"))
     assert reduced < full / 2
 
 

@@ -46,6 +46,8 @@ def test_rerank_score_decide_and_explain(client: Client) -> None:
     )
     assert set(client.decide(IMAGE, {"horse": "Is there a horse?"})) == {"horse"}
     assert client.explain(IMAGE, {"item": "scene-003.jpg"}, cells=4)["map"]["rows"] >= 1
+    both = client.search({"item": "scene-003.jpg", "text": "horse"}, k=3, rerank=False)
+    assert len(both.hits) == 3 and "scene-003.jpg" not in [hit.id for hit in both.hits]
     assert [table["name"] for table in client.tables()] == ["photos"]
 
 
@@ -93,9 +95,11 @@ def test_the_command_prints_what_it_prints_for_a_folder(
         return
     for one, other in zip(there.stdout.splitlines(), here.stdout.splitlines(), strict=True):
         remote, local = json.loads(one), json.loads(other)
-        assert {k: v for k, v in remote.items() if k not in ("p", "score", "explain")} == {
-            k: v for k, v in local.items() if k not in ("p", "score", "explain")
+        differ = ("p", "score", "explain", "uri")
+        assert {k: v for k, v in remote.items() if k not in differ} == {
+            k: v for k, v in local.items() if k not in differ
         }
+        assert list(remote) == list(local) and remote["uri"] is None and local["uri"].startswith("file://")
         assert math.isclose(remote["p"], local["p"], abs_tol=2e-3)
         assert list(remote["explain"]) == list(local["explain"])
 
@@ -135,7 +139,8 @@ def test_asking_a_server_loads_no_model(server: Running) -> None:
         "from looktwice.cli.main import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
-        "print(sorted({'torch', 'transformers', 'lancedb', 'numpy', 'PIL', 'pyarrow', 'fastapi'} & set(sys.modules)))"
+        "heavy = {'torch', 'transformers', 'lancedb', 'numpy', 'PIL', 'pyarrow', 'fastapi', 'rich.progress'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, server.url, str(IMAGE)],

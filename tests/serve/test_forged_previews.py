@@ -50,6 +50,13 @@ def test_another_tables_preview_of_the_same_hash_is_not_shown(image: Path) -> No
     assert shown(served("own", image, webp("blue"))) == (0, 0, 4)
 
 
+def test_a_stored_preview_is_sent_as_it_is_only_if_it_is_a_webp(image: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save(out := io.BytesIO(), "GIF")
+    for name, stored, same in (("webp", webp("red"), True), ("gif", out.getvalue(), False)):
+        data = previews.preview(SERVICE, served(name, image, stored), "a", 160).data
+        assert (data == stored) is same and previews.is_webp(data)
+
+
 @pytest.mark.parametrize("stored", [b"", b"RIFF", b"\0" * 100, webp("red")[:40]])
 def test_a_damaged_preview_gives_way_to_the_image(image: Path, stored: bytes) -> None:
     assert shown(served(f"damaged {len(stored)}", image, stored)) == (0, 0, 4)

@@ -8,18 +8,16 @@ import io
 import json
 import pickle
 import socket
-import struct
 import threading
-import zlib
+import time
 from collections.abc import Iterator
-from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
-import httpx
 import pytest
 import torch
+from attacking import SECRET, png_of, raw, refused
 from pydantic import SecretStr
 from serving import GALLERY, Running, running
 
@@ -29,7 +27,6 @@ from looktwice.sources import download
 from looktwice.testing import BrightnessScorer
 
 KEY = "correct-horse-battery-staple"
-SECRET = ("Traceback", "/work", "/tmp", "/usr", "site-packages", "looktwice/serve", "Error(")
 PIXEL = base64.b64encode((GALLERY / "images" / "scene-001.jpg").read_bytes()).decode()
 
 
@@ -60,29 +57,6 @@ def still_there(request: pytest.FixtureRequest) -> Iterator[None]:
     for name in {"server", "fetching"} & set(request.fixturenames):
         answer = request.getfixturevalue(name).post("/v1/search", {"query": {"image": PIXEL}, "k": 1})
         assert answer.status_code == 200, answer.text
-
-
-def refused(answer: httpx.Response, status: int, code: str) -> None:
-    assert answer.headers["content-type"] == "application/json"
-    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
-    assert not [word for word in SECRET if word in answer.text], answer.text
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert answer.headers["x-content-type-options"] == "nosniff"
-
-
-def raw(server: Running, *parts: bytes, wait: float = 10) -> bytes:
-    """Send bytes as they are, and return all that comes back until the server closes."""
-    host, port = server.url.removeprefix("http://").split(":")
-    with closing(socket.create_connection((host, int(port)), timeout=wait)) as line:
-        answer = b""
-        try:
-            for part in parts:
-                line.sendall(part)
-            while got := line.recv(65536):
-                answer += got
-        except (TimeoutError, ConnectionError):
-            pass
-        return answer
 
 
 # --- bodies -----------------------------------------------------------------------------------------------------------
@@ -175,9 +149,33 @@ def test_slow_bodies_and_slow_headers_are_cut_off(server: Running) -> None:
 
 def test_floods_of_headers(server: Running) -> None:
     many = b"".join(b"X-%d: a\r\n" % i for i in range(100_000))
-    assert b" 200 " not in raw(server, HEAD + many + b"\r\n")
+    answer = raw(server, HEAD + many + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 431 ") or not answer  # the client still sends when the connection closes
     assert b"200 OK" in raw(server, b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-    assert b" 400 " in raw(server, b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: " + b"a" * 70_000)
+    answer = raw(server, b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: " + b"a" * 66_000)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+    assert json.loads(body)["error"]["code"] == "headers_too_large"
+
+
+def test_what_is_no_http_gets_an_error_in_the_apis_shape(server: Running) -> None:
+    for line in (b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"):  # the second begins TLS
+        head, _, body = raw(server, line).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ") and json.loads(body)["error"]["code"] == "bad_http"
+
+
+def test_one_connection_too_many_is_told_to_come_back(drawings: Path) -> None:
+    with running(Settings(tables=(drawings,), mllm=None, max_connections=3)) as made:
+        idle = [socket.create_connection(("127.0.0.1", int(made.url.rpartition(":")[2]))) for _ in range(3)]
+        try:
+            answer = made.client.get("/v1/tables")
+            refused(answer, 429, "queue_full")
+            assert answer.headers["retry-after"] == "1" and answer.headers["connection"] == "close"
+        finally:
+            for one in idle:
+                one.close()
+        time.sleep(0.1)
+        assert made.client.get("/v1/tables").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -234,15 +232,6 @@ def test_no_path_leads_out(server: Running, target: str) -> None:
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
-
-
-def png_of(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = zlib.compress(b"\0" * 10_000_000, 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def saved_tensor() -> bytes:

@@ -207,9 +207,10 @@ def serve_all(queue: DeviceQueue, requests: list[tuple[str, int, int]]) -> list[
 
         def work(name: str = name, pairs: int = pairs, blocks: int = blocks) -> None:
             current.set(ticket := Ticket(pairs, 60))
+            queue.sit()
             for _ in range(blocks):
                 queue.run(lambda: (order.append(name), time.sleep(0.01)), pairs // blocks)
-            ticket.finished = True
+            queue.seats.leave(ticket)
 
         threads.append(threading.Thread(target=work))
         threads[-1].start()

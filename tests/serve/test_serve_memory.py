@@ -1,15 +1,36 @@
-"""Items whose image only lived in memory are shown by their preview, and searched like others."""
+"""Memory: items that only lived there are shown by their preview, and requests that wait hold little of it."""
 
 from __future__ import annotations
 
+import base64
 import io
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from serving import GALLERY, running
 
 from looktwice import Table
-from looktwice.serve import Settings
+from looktwice.serve import Settings, media
+from looktwice.serve.seats import SMALL_SEATS
+from looktwice.testing import BrightnessScorer
+from looktwice.types import Item, PairScores
+
+
+class Held(BrightnessScorer):
+    """Scores nothing until `hold` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hold = threading.Event()
+
+    def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
+        self.hold.wait(20)
+        return super().score(query, candidates)
 
 
 def test_a_preview_of_the_table_is_served(tmp_path: Path) -> None:
@@ -23,3 +44,49 @@ def test_a_preview_of_the_table_is_served(tmp_path: Path) -> None:
         assert (hit["id"], hit["uri_kind"], hit["metadata"]) == ("sku 1", "memory", {"price": 5.0})
         shown = server.client.get(hit["preview"])
         assert shown.status_code == 200 and max(Image.open(io.BytesIO(shown.content)).size) == 64
+        assert shown.content == table.preview("sku 1")  # it is not encoded a second time
+
+
+def test_requests_that_wait_hold_no_decoded_images(drawings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    load = media.images.load
+    monkeypatch.setattr(media.images, "load", lambda *one, **how: (decoded.append(1), load(*one, **how))[1])
+    scorer = Held()
+    image = base64.b64encode((GALLERY / "images" / "scene-001.jpg").read_bytes()).decode()
+    bodies = [
+        {"query": {"image": image, "text": f"{n}"}, "documents": [{"image": image, "text": f"{i}"} for i in range(9)]}
+        for n in range(12)
+    ]
+    with running(Settings(tables=(drawings,), mllm="held"), scorer) as server:
+        with ThreadPoolExecutor(12) as pool:
+            asked = [pool.submit(server.post, "/v1/rerank", body) for body in bodies]
+            until = time.monotonic() + 20
+            while server.service.gate.requests < 12 and time.monotonic() < until:
+                time.sleep(0.01)
+            time.sleep(0.3)
+            waiting, held = len(decoded), server.service.memory.held
+            scorer.hold.set()
+            assert [one.result().status_code for one in asked] == [200] * 12
+        assert 10 <= waiting <= SMALL_SEATS * 10 < len(decoded) == 120
+        assert held > 12 * 9 * len(image)
+        assert server.service.memory.held == 0
+
+
+def test_bodies_and_queries_share_one_limit(drawings: Path) -> None:
+    image = base64.b64encode((GALLERY / "images" / "scene-001.jpg").read_bytes()).decode()
+    small = {"query": "a", "documents": ["b"]}
+    pixels = 4 * 192 * 192
+    scorer = Held()
+    with running(Settings(tables=(drawings,), mllm="held", max_held=pixels + 20_000), scorer) as server:
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(server.post, "/v1/search", {"query": {"image": image}, "shortlist": 4})
+            while server.service.memory.held < pixels:
+                time.sleep(0.01)
+            answer = server.post("/v1/rerank", {**small, "user": "x" * 20_000})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
+            scorer.hold.set()
+            assert first.result().status_code == 200
+        assert server.post("/v1/rerank", {**small, "user": "x" * 20_000}).status_code == 200
+        answer = server.post("/v1/search", {"query": {"image": image}, "like": [{"image": image}]})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+        assert server.service.memory.held == 0

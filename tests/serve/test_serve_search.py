@@ -51,6 +51,24 @@ def test_a_text_a_stored_item_and_a_first_look_alone(server: Running) -> None:
     assert len(item) == 39 and "scene-007.jpg" not in {hit["id"] for hit in item}  # more like this: not itself
 
 
+def test_a_stored_item_with_a_text_beside_it(server: Running, library: Retriever, image_of: Named) -> None:
+    both = {"item": "scene-007.jpg", "text": "horse"}
+    found = server.post("/v1/search", {"query": both, "k": 5, "shortlist": 10}).json()["hits"]
+    sent = {"image": image_of("scene-007.jpg"), "text": "horse"}
+    same = server.post("/v1/search", {"query": sent, "k": 6, "shortlist": 11}).json()["hits"]
+    kept = [hit for hit in same if hit["id"] != "scene-007.jpg"][:5]
+    assert {hit["id"]: hit["coarse"] for hit in found} == pytest.approx({h["id"]: h["coarse"] for h in kept}, abs=1e-6)
+    assert [hit["p"] for hit in found] == pytest.approx([hit["p"] for hit in kept], abs=2e-3)
+    own = library.search(both, k=5, rerank=False)
+    alone = server.post("/v1/search", {"query": both, "k": 5, "rerank": False}).json()["hits"]
+    assert [hit["id"] for hit in alone] == [hit.id for hit in own.hits]
+    plain = server.post("/v1/search", {"query": {"item": "scene-007.jpg"}, "k": 5, "rerank": False}).json()["hits"]
+    assert [hit["coarse"] for hit in plain] != [hit["coarse"] for hit in alone]
+    pair = {"candidate": {"item": found[0]["id"]}, "cells": 0}
+    one, other = (server.post("/v1/explain", {**pair, "query": query}).json()["p"] for query in (both, sent))
+    assert one == pytest.approx(other, abs=2e-3) and one == pytest.approx(found[0]["p"], abs=2e-3)
+
+
 def test_examples_to_be_like_and_unlike(server: Running, library: Retriever, image_of: Named) -> None:
     names = ["scene-003.jpg", "scene-007.jpg"]
     body = {"like": [names[0], {"image": image_of("scene-011.jpg")}], "unlike": [{"id": names[1]}], "k": 3}
@@ -107,7 +125,8 @@ def test_an_error_in_a_stream_is_its_last_event(server: Running) -> None:
         ({"query": {"text": "a"}, "fusion": "sideways"}, 400, "unknown_name", None),
         ({"query": {"text": "a"}, "k": 0}, 422, "greater_than_equal", "k"),
         ({"query": {"text": "a"}, "k": 100_000}, 422, "too_many", "k"),
-        ({"query": {"item": "a", "text": "b"}}, 422, "too_many_queries", "query"),
+        ({"query": {"item": "a", "image": "b"}}, 422, "too_many_queries", "query"),
+        ({"query": {"item": "a", "text": "b" * 50_001}}, 422, "text_too_long", "query.text"),
         ({"query": {"image": "AAAA"}}, 422, "image_not_an_image", "query"),
         ({"query": {"image": "?"}}, 422, "bad_image", "query"),
         ({"query": {"image": "http://example.org/a.jpg"}}, 403, "urls_refused", "query"),

@@ -135,12 +135,12 @@ def test_a_failed_tidying_loses_nothing_and_is_said(
 def test_tidy_erases_old_versions_of_what_is_one_fragment(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     for again in range(40):
         table.ledger.put([LedgerEntry("u", "read", "missing", str(again))])
-    before = maintenance.bytes_below(table.path)
+    before = table.location.size()
     table.tidy()
-    assert maintenance.bytes_below(table.path) == before, "younger than a week"
+    assert table.location.size() == before, "younger than a week"
     monkeypatch.setattr(maintenance, "KEEP_VERSIONS", timedelta(0))
     table.tidy()
-    assert len(table._failures.list_versions()) == 1 and maintenance.bytes_below(table.path) < before / 4
+    assert len(table._failures.list_versions()) == 1 and table.location.size() < before / 4
     assert [entry.detail for entry in Table.open(table.path).ledger] == ["39"]
 
 

@@ -2,50 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from arrow_location import ArrowLocation
-from pyarrow import fs
+from bucket_server import bucket_fixture, server_fixture  # noqa: F401
 from store_helpers import ENCODER, random_rows, row, token_set
-from test_migration import as_format_1
 
-from looktwice.errors import Locked, StoreError, UsageError
+from looktwice.errors import StoreError, UsageError
 from looktwice.store import LedgerEntry, LocalFolder, Location, Table, TokenRow
+from looktwice.store.location import locate
+
+Maker = Callable[[], Location]
 
 
-def local(folder: Path) -> Location:
-    return LocalFolder(folder / "t.lt")
+@pytest.fixture(params=["folder", "bucket"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Maker:
+    """Return a function that locates the same place anew, as another process would."""
+    if request.param == "folder":
+        return lambda: LocalFolder(tmp_path / "t.lt")
+    uri = f"{request.getfixturevalue('s3').uri}/t.lt"
+    return lambda: locate(uri)
 
 
-def arrow(folder: Path) -> Location:
-    path = folder / "t.lt"
-    return ArrowLocation(fs.LocalFileSystem(), str(path), path.as_uri(), folder / "locks" / "t.lock")
-
-
-def in_memory(folder: Path) -> Location:
-    return ArrowLocation(fs._MockFileSystem(), "bucket/t.lt", "mock://bucket/t.lt", folder / "t.lock")
-
-
-MAKERS = [local, arrow, in_memory]
-
-
-@pytest.fixture(params=MAKERS, ids=lambda make: make.__name__)
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    (tmp_path / "locks").mkdir()
-    made: Location = request.param(tmp_path)
-    return made
-
-
-def test_what_was_written_is_read_listed_measured_and_deleted(location: Location) -> None:
+def test_what_was_written_is_read_listed_measured_and_deleted(make: Maker) -> None:
+    location = make()
     assert not location.exists() and location.list() == [] and location.size() == 0
     location.prepare()
     location.prepare()
-    assert location.exists() and location.list() == []
+    assert location.exists() is isinstance(location, LocalFolder) and location.list() == []
     for data in (b"one", b"", b"two and more"):
         location.write_whole("manifest.json", data)
         assert location.read_bytes("manifest.json", 12) == data
@@ -62,7 +48,8 @@ def test_what_was_written_is_read_listed_measured_and_deleted(location: Location
     assert location.list() == ["manifest.json"] and location.size("codebooks") == 0
 
 
-def test_what_is_not_there_or_too_large_is_not_read(location: Location) -> None:
+def test_what_is_not_there_or_too_large_is_not_read(make: Maker) -> None:
+    location = make()
     location.prepare()
     location.write_whole("manifest.json", b"12345")
     with pytest.raises(FileNotFoundError):
@@ -71,10 +58,8 @@ def test_what_is_not_there_or_too_large_is_not_read(location: Location) -> None:
         location.read_bytes("manifest.json", 4)
 
 
-@pytest.mark.parametrize("make", [local, arrow], ids=lambda make: make.__name__)
-def test_a_whole_table_lives_in_either(tmp_path: Path, make: Callable[[Path], Location]) -> None:
-    (tmp_path / "locks").mkdir()
-    location = make(tmp_path)
+def test_a_whole_table_lives_in_either(make: Maker) -> None:
+    location = make()
     table = Table.create(location, ENCODER, {"year": int}, ["file:///a/"])
     table.add(random_rows(100))
     name = table.put_codebook(b"book")
@@ -84,22 +69,18 @@ def test_a_whole_table_lives_in_either(tmp_path: Path, make: Callable[[Path], Lo
     held, before = table.snapshot(), table.search(np.ones(8), 10)
     table.delete(where="year >= 50")
     table.compact(purge=True)
-    again = Table.open(make(tmp_path), ENCODER)
+    again = Table.open(make(), ENCODER)
     assert len(again) == 50 and again.codebook(name) == b"book" and again.manifest == table.manifest
     assert again.read_codes(["00003"], "k")[0] is not None and [e.item_id for e in again.ledger] == ["i"]
     sizes = again.info()["bytes"]
     assert sum(sizes.values()) == 2 * sizes["total"] and all(sizes[part] for part in ("items", "tokens", "manifest"))
     assert held.manifest.tokens and len(before) == 10
     with pytest.raises(UsageError, match="is already a table"):
-        Table.create(make(tmp_path), ENCODER)
+        Table.create(make(), ENCODER)
 
 
-@pytest.mark.parametrize("make", [local, arrow], ids=lambda make: make.__name__)
-def test_unfinished_and_foreign_places_are_told_apart_in_either(
-    tmp_path: Path, make: Callable[[Path], Location]
-) -> None:
-    (tmp_path / "locks").mkdir()
-    location = make(tmp_path)
+def test_unfinished_and_foreign_places_are_told_apart_in_either(make: Maker) -> None:
+    location = make()
     with pytest.raises(UsageError, match="does not exist"):
         Table.open(location)
     Table.create(location, ENCODER)
@@ -117,33 +98,16 @@ def test_unfinished_and_foreign_places_are_told_apart_in_either(
         Table.create(location, ENCODER)
 
 
-def test_a_table_elsewhere_migrates_too(tmp_path: Path) -> None:
-    (tmp_path / "locks").mkdir()
-    as_format_1(Table.create(tmp_path / "t.lt", ENCODER))
-    table = Table.open(arrow(tmp_path))
-    table.add([row("a")])
-    assert json.loads((tmp_path / "t.lt" / "manifest.json").read_bytes())["format"] == 2
-    assert len(Table.open(tmp_path / "t.lt")) == 1
-
-
-def test_a_lock_outside_the_table_says_how_far_it_reaches(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "locks").mkdir()
-    Table.create(tmp_path / "t.lt", ENCODER).add([row("a")])
-    assert not caplog.records
-    one, two = Table.open(arrow(tmp_path)), Table.open(arrow(tmp_path))
-    with caplog.at_level(logging.WARNING), one.writer():
-        with pytest.raises(Locked, match=r"is writing to file:///.*t\.lt; try again"):
-            two.add([row("b")])
-        one.add([row("b")])
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2 and all("do not write to it from another machine" in text for text in said)
-
-
-@pytest.mark.parametrize("uri", ["s3://bucket/t.lt", "gs://bucket/t.lt", "memory://t.lt", Path("s3:/bucket/t.lt")])
-def test_uris_are_refused_with_a_sentence(uri: str | Path) -> None:
+@pytest.mark.parametrize("uri", ["memory://t.lt", "ftp://host/t.lt", Path("http:/host/t.lt")])
+def test_other_uris_are_refused_with_a_sentence(uri: str | Path) -> None:
     for use in (Table.open, lambda path: Table.create(path, ENCODER)):
-        with pytest.raises(UsageError, match="is not on this machine; pass a local folder"):
+        with pytest.raises(UsageError, match="is not a place for a table; pass a folder"):
             use(uri)
+
+
+def test_a_file_uri_is_its_folder(tmp_path: Path) -> None:
+    Table.create((tmp_path / "a b.lt").as_uri(), ENCODER).add([row("a")])
+    assert len(Table.open(tmp_path / "a b.lt")) == 1
 
 
 def test_links_on_the_way_to_a_name_are_not_followed(tmp_path: Path) -> None:

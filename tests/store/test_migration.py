@@ -140,19 +140,20 @@ def around(holder, name):
     real = getattr(holder, name)
     def patched(*arguments):
         if moment == f"before {name}": end()
-        real(*arguments)
+        made = real(*arguments)
         if moment == f"after {name}": end()
+        return made
     setattr(holder, name, patched)
 around(migrate, "add_column")
 around(migrate, "fill_ids")
-around(Manifest, "write")
+around(Manifest, "update")
 if moment == "before rename":
     from pathlib import Path
     Path.replace = lambda *_: end()
 Table.open(path).add([row("new")])
 end()
 """
-MOMENTS = [f"{when} {step}" for step in ("add_column", "fill_ids", "write") for when in ("before", "after")]
+MOMENTS = [f"{when} {step}" for step in ("add_column", "fill_ids", "update") for when in ("before", "after")]
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS, "before rename", "after all"])
@@ -164,7 +165,7 @@ def test_killed_while_migrating(old: Table, moment: str) -> None:
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     table = Table.open(old.path)
-    migrated = moment in ("after write", "after all")
+    migrated = moment in ("after update", "after all")
     assert table.manifest.format == (2 if migrated else 1)
     if moment != "after all":
         assert facts(table) == before

@@ -10,7 +10,7 @@ import pytest
 from store_helpers import ENCODER, random_rows, row, token_set
 
 from looktwice.store import LedgerEntry, Table, TokenRow, stamp
-from looktwice.store.location import LocalFolder
+from looktwice.store.location import LocalFolder, locate
 
 
 def aged(table: Table) -> None:
@@ -67,7 +67,9 @@ def test_every_change_of_another_process_is_seen(table: Table, change: object) -
 def test_where_times_cannot_tell_the_newest_is_always_opened(table: Table, tmp_path: Path) -> None:
     assert stamp.stamp_of(LocalFolder(tmp_path / "missing")) is None
 
-    class Bucket:
-        path = "s3://bucket/t.lt"
 
-    assert stamp.stamp_of(Bucket()) is None  # type: ignore[arg-type]
+def test_a_table_in_a_bucket_is_asked_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([100.0, 104.9, 105.0])
+    monkeypatch.setattr(stamp.time, "monotonic", lambda: next(now))
+    first, soon, later = (stamp.stamp_of(locate("s3://bucket/t.lt")) for _ in range(3))
+    assert first == soon != later

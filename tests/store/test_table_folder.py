@@ -163,7 +163,7 @@ def test_rows_without_a_manifest_are_not_thrown_away(tmp_path: Path) -> None:
     for attempt in (Table.open, partial(Table.create, encoder=ENCODER)):
         with pytest.raises(StoreError, match=r"has rows but no manifest\.json: restore"):
             attempt(table.path)
-    Manifest(ENCODER).write(table.location)
+    assert Manifest(ENCODER).create(table.location)
     assert len(Table.open(table.path)) == 3
 
 

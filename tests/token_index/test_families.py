@@ -10,7 +10,7 @@ from PIL import Image
 
 from looktwice.codecs import parse_codec, token_count
 from looktwice.estimate.cost import language_tokens
-from looktwice.estimate.shapes import load_config, picture_layout, shape
+from looktwice.estimate.shapes import image_layout, load_config, shape
 from looktwice.models import checkpoints
 from looktwice.models.device import place
 from looktwice.score.load import load_mllm, scorer
@@ -82,7 +82,7 @@ def test_levels_travel_with_the_tokens(engine, items) -> None:
 def test_an_estimate_counts_the_tokens_that_the_model_makes(engine, size) -> None:
     (tokens,) = engine.visual_tokens([Item("x", picture(*size))])
     sizes = shape(engine.config)
-    guessed = picture_layout(sizes, size, max_tiles=None if sizes.tile is None else 4)
+    guessed = image_layout(sizes, size, max_tiles=None if sizes.tile is None else 4)
     assert token_count(guessed) == token_count(tokens.layout)
     assert sizes.width == tokens.features.shape[1] == engine.tokens_info().width
     assert abs(language_tokens(guessed) - language_tokens(tokens.layout)) <= 2  # markers that merge into one id
@@ -95,4 +95,4 @@ def test_a_resolution_is_the_longer_side(tmp_path: Path) -> None:
     made = scorer(loaded, built_in.get("object"), path="fast")
     for size in SIZES:
         (tokens,) = made.visual_tokens([Item("x", picture(*size))])
-        assert blocks(tokens.layout) == blocks(picture_layout(shape(load_config(folder)), size, resolution=160))
+        assert blocks(tokens.layout) == blocks(image_layout(shape(load_config(folder)), size, resolution=160))

@@ -29,10 +29,10 @@ def test_every_picture_gets_the_codes_of_its_own_tokens(tmp_path: Path, spec: st
     table, scorer = make_table(tmp_path), ToyScorer().with_levels(levels)
     steps = []
     report = add_tokens(table, scorer, spec, progress=steps.append)
-    assert (report.pictures, report.encoded, report.failed, report.codec) == (12, 12, 0, spec)
+    assert (report.images, report.encoded, report.failed, report.codec) == (12, 12, 0, spec)
     rows = stored(table, report.tokens_key)
     assert sorted(rows) == [f"p{n:03}.png" for n in range(12)]  # the text is no picture
-    assert report.bytes == sum(len(codes) for _, _, codes in rows.values()) == round(12 * report.bytes_per_picture)
+    assert report.bytes == sum(len(codes) for _, _, codes in rows.values()) == round(12 * report.bytes_per_image)
     assert (steps[-1].stage, steps[-1].done, steps[-1].total, steps[-1].bytes) == ("encode", 12, 12, report.bytes)
     codec = open_set(table, scorer.info).codec
     for id_, (sha256, layout, codes) in rows.items():
@@ -67,7 +67,7 @@ def test_a_second_run_has_nothing_to_do_and_new_pictures_are_added_with_the_same
     scorer.looked.clear()
     again = add_tokens(table, scorer, "pq8x4")
     assert (again.encoded, again.bytes, again.tokens_key, scorer.looked) == (0, 0, first.tokens_key, [])
-    assert math.isnan(again.bytes_per_picture)
+    assert math.isnan(again.bytes_per_image)
     table.add([row_of(draw(tmp_path / "pictures", "new.png", 99))])
     third = add_tokens(table, scorer, "pq8x4")
     assert (third.encoded, third.codebook_sha256, scorer.looked) == (1, first.codebook_sha256, ["new.png"])
@@ -185,14 +185,14 @@ def test_what_is_refused_before_any_work(tmp_path: Path) -> None:
 
 
 def test_the_sample_is_drawn_by_the_seed_alone(tmp_path: Path) -> None:
-    from looktwice.token_index.pictures import draw_pictures, sample_tokens
+    from looktwice.token_index.images import draw_images, sample_tokens
 
     table, scorer, codec = make_table(tmp_path), ToyScorer(), parse_codec("pool2+pq8x4")
     first, same, other = (sample_tokens(table, scorer, codec, 60, seed) for seed in (1, 1, 2))
     assert first.shape == (1, 60, 16) and first.equal(same) and not first.equal(other)
-    drawn = draw_pictures(table, 5, 1)
-    assert drawn == draw_pictures(Table.open(table.path), 5, 1)
-    assert not {entry.id for entry in drawn} & {e.id for e in draw_pictures(table, 12, 1, [e.id for e in drawn])}
+    drawn = draw_images(table, 5, 1)
+    assert drawn == draw_images(Table.open(table.path), 5, 1)
+    assert not {entry.id for entry in drawn} & {e.id for e in draw_images(table, 12, 1, [e.id for e in drawn])}
 
 
 def test_commits_are_small_and_many_are_tidied_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

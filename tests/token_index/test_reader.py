@@ -148,9 +148,7 @@ def test_the_query_goes_through_the_codec_unless_asymmetric(tmp_path: Path) -> N
 
 def test_which_set(tmp_path: Path) -> None:
     table, scorer = make_table(tmp_path), ToyScorer()
-    with pytest.raises(
-        UsageError, match=r"holds no visual tokens; run looktwice add-tokens .* or use --codec pictures"
-    ):
+    with pytest.raises(UsageError, match=r"holds no visual tokens; run looktwice add-tokens .* or use --codec images"):
         TokenLoader(table, scorer)
     keys = {spec: add_tokens(table, scorer, spec).tokens_key for spec in ("int8", "pq8x4")}
     with pytest.raises(UsageError, match="choose one with --codec: int8, pq8x4"):
@@ -258,7 +256,7 @@ def test_a_rerank_says_what_candidates_were_seen_as(table: Table) -> None:
 
 
 def test_a_reader_that_several_scorers_share_is_named_once(table: Table) -> None:
-    loader, scorers = CandidateLoader(None, table, "pictures"), [ToyScorer(), ToyScorer()]
+    loader, scorers = CandidateLoader(None, table, "images"), [ToyScorer(), ToyScorer()]
     assert loader.for_scorer(scorers[0]) is loader.for_scorer(scorers[1])
     assert loader.settings() == [{"codec": "pictures"}]
 

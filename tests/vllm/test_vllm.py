@@ -103,7 +103,7 @@ def test_stored_tokens_give_the_scores_of_images_or_of_the_same_codec_here(
     look = answers["there"].manifest["second_look"][0]
     assert look["sent_as"] == "prompt_embeds" and answers["there"].manifest["candidates_from"][0]["codec"] == codec
     if codec == "none":
-        pixels = Retriever(tokens_table, scorer=remote(vllm), codec="pictures", shortlist=40).search(query, k=40)
+        pixels = Retriever(tokens_table, scorer=remote(vllm), codec="images", shortlist=40).search(query, k=40)
         for hit in pixels.hits:
             assert np.abs(np.log(hit.p / there[hit.id].p)) <= CLOSE  # type: ignore[operator]
 

@@ -25,7 +25,10 @@ def environment() -> Path | None:
 
 
 class VllmServer:
-    """One process on a port of its own, or on `port`. `more_options` are further options of `vllm serve`."""
+    """One process on a port of its own, or on `port`.
+
+    `more_options` are further options of `vllm serve`; `torchvision`: with it, as the models of some families need it.
+    """
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class VllmServer:
         name: str = "tiny-vl",
         port: int = 0,
         more_options: Sequence[str] = (),
+        torchvision: bool = False,
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
@@ -44,6 +48,8 @@ class VllmServer:
             "--block-size", "32", "--max-model-len", "1024", "--limit-mm-per-prompt", '{"image":2}', *more_options,
         ]  # fmt: skip
         own = {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        if torchvision:
+            own["PYTHONPATH"] = str((folder / "torchvision").absolute())
         with open(log, "ab") as out:
             self.process = subprocess.Popen(
                 command,

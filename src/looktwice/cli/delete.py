@@ -87,13 +87,13 @@ def compact(
 
     Example: looktwice compact photos.lt --purge
     """
-    from looktwice.store import Table, bytes_below
+    from looktwice.store import Table
 
     opened = Table.open(path)
-    before = bytes_below(path)
+    before = opened.location.size()
     with opened.writer():
         opened.compact(purge=purge)
-    after = bytes_below(path)
+    after = opened.location.size()
     if json:
         emit({"bytes_before": before, "bytes_after": after, "items": len(opened)})
     else:

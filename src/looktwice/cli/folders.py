@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from looktwice.cli.console import plural
 
 if TYPE_CHECKING:
     from looktwice.sources import Scan, Source, Unreadable, Urls
+
+_COMPANIONS = frozenset({".aae", ".xmp", ".thm", ".lrv", ".db", ".ini", ".json", ".xml", ".txt", ".html"})
+"""Suffixes of what cameras, systems and photo programs write beside images."""
 
 _KINDS = {"jxl": "JPEG XL", "raw": "raw", "pdf": "PDF", "video": "video"}
 
@@ -29,12 +32,16 @@ class FolderOptions:
         ),
     ] = None
     video_every: Annotated[float, typer.Option(min=0.1, help="Seconds between two frames of a video.")] = 10.0
+    video_scenes: Annotated[
+        bool, typer.Option("--video-scenes", help="Also take the first frame of each scene of a video.")
+    ] = False
 
     def scan(self, paths: Sequence[str], urls: Urls, roots: Sequence[str] = ()) -> Scan:
         """Plan a scan with these options."""
         from looktwice.sources import scan
 
-        return scan(paths, roots=roots, urls=urls, exclude=self.exclude or (), every=self.video_every)
+        frames: dict[str, Any] = {"every": self.video_every, "scenes": self.video_scenes}
+        return scan(paths, roots=roots, urls=urls, exclude=self.exclude or (), **frames)
 
 
 def needs_extras(skipped: Mapping[str, int], table: Path) -> str:
@@ -46,6 +53,26 @@ def needs_extras(skipped: Mapping[str, int], table: Path) -> str:
     install = f"pip install 'looktwice[{','.join(extra.extra for extra in lacking)}]'"
     files = plural(sum(skipped.values()), "file needs an extra", "files need extras")
     return f"{files} ({kinds}); install with: {install}; list them with: looktwice ledger {table} --skipped"
+
+
+def passed_over(ignored: Mapping[str, int]) -> Iterator[str]:
+    """Yield a sentence about files without an image, and one about files of kinds that are not read, by suffix."""
+    from looktwice.sources.formats import BASE_SUFFIXES
+
+    companions = {suffix: n for suffix, n in ignored.items() if suffix in _COMPANIONS}
+    others = {suffix: n for suffix, n in ignored.items() if suffix not in _COMPANIONS}
+    if companions:
+        were = "file that holds no image was" if sum(companions.values()) == 1 else "files that hold no image were"
+        yield f"{sum(companions.values()):,} {were} passed over ({_counted(companions)})."
+    if others:
+        were = "file of another kind was" if sum(others.values()) == 1 else "files of other kinds were"
+        read = " ".join(sorted({*BASE_SUFFIXES, ".tar"}))
+        yield f"{sum(others.values()):,} {were} skipped ({_counted(others)}); convert images to one of: {read}"
+
+
+def _counted(kinds: Mapping[str, int]) -> str:
+    most = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
+    return ", ".join(f"{suffix or 'without a suffix'} {n:,}" for suffix, n in most[:5]) + ", …" * (len(most) > 5)
 
 
 def changes(paths: Sequence[str], table: Path) -> Iterator[set[bytes]]:

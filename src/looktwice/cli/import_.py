@@ -40,11 +40,11 @@ def import_(
     """
     from looktwice.encode import load_encoder
     from looktwice.indexing.importing import import_vectors
-    from looktwice.store import Table
+    from looktwice.store import Table, exists
 
     compute.set_threads()
     loaded = load_encoder(encoder, **compute.placement)
-    opened = Table.open(path) if (path / "manifest.json").exists() else Table.create(path, loaded.info)
+    opened = Table.open(path) if exists(path) else Table.create(path, loaded.info)
     names = {"vector": vector, "id": id_column, "text": text, "image": image}
     report = import_vectors(opened, source, loaded, names)
     if opened.index_is_due:

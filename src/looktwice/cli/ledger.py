@@ -61,4 +61,5 @@ def ledger(
     shown = reasons if reason is None else Counter({reason: reasons[reason]})
     counts = ", ".join(f"{n} {name}" for name, n in shown.most_common())
     of = "" if reason is None else f" of {reasons.total():,}"
-    note(f"{plural(shown.total(), 'entry', 'entries')}{of}: {counts}." if reasons else "The ledger is empty.")
+    empty = "No file lacks an extra." if skipped else "No item has failed." if opened.ledger else "The ledger is empty."
+    note(f"{plural(shown.total(), 'entry', 'entries')}{of}: {counts}." if reasons else empty)

@@ -34,18 +34,20 @@ from looktwice.cli import (
     search,
     serve,
     tokens,
+    tune,
 )
 from looktwice.cli.console import mute_stdout, note, show_warnings
 from looktwice.cli.interrupt import as_usual
 from looktwice.cli.renamed import current
 from looktwice.cli.resume import KEPT
+from looktwice.cli.storage import Storage, configure, take_storage
 from looktwice.errors import LooktwiceError
 
 RESUMING = ("index", "add-tokens", "eval")  # the verbs that keep scores add their own note: see `resume`
 
 
 class Verbs(TyperGroup):
-    """A group of verbs that accepts --debug anywhere and turns errors into one sentence and an exit code."""
+    """A group of verbs: --debug and --storage anywhere; errors become one sentence and an exit code."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return verbs in the order in which a newcomer meets them, not by alphabet."""
@@ -54,10 +56,11 @@ class Verbs(TyperGroup):
         return order
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take --debug out of any place before `--`, and replace names of earlier versions."""
+        """Take --debug and --storage out of any place before `--`, and replace names of earlier versions."""
         own = args[: args.index("--")] if "--" in args else args
         ctx.obj = {"debug": "--debug" in own}
-        return super().parse_args(ctx, current([a for a in own if a != "--debug"]) + args[len(own) :])
+        rest, ctx.obj["storage"] = take_storage([a for a in own if a != "--debug"])
+        return super().parse_args(ctx, current(rest) + args[len(own) :])
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb, flush its answer and exit.
@@ -83,6 +86,7 @@ class Verbs(TyperGroup):
     def _run(self, ctx: Any) -> None:
         try:
             as_usual()
+            configure(ctx.obj["storage"])
             super().invoke(ctx)
         except BrokenPipeError:
             mute_stdout()
@@ -122,6 +126,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def looktwice(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error; accepted anywhere."),
+    storage: Storage = None,
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Search image collections: a cheap shortlist, then a second look by a frozen multimodal LLM."""
@@ -131,7 +136,7 @@ def looktwice(
     show_warnings()
 
 
-SEARCHING = (demo, index, search, rerank, calibrate, eval, serve)
+SEARCHING = (demo, index, search, rerank, calibrate, tune, eval, serve)
 KEEPING = (info, columns, ledger, duplicates, delete, export, import_, tokens, maxsim, estimate, models, doctor)
 for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)

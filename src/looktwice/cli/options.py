@@ -21,6 +21,7 @@ from looktwice.cli.ranking_options import Middle as Middle
 from looktwice.cli.ranking_options import Ranking as Ranking
 from looktwice.cli.ranking_options import Stopping as Stopping
 from looktwice.cli.ranking_options import Ties as Ties
+from looktwice.cli.ranking_options import Tuned as Tuned
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 DEFAULT_ENCODER = "tiny-clip"
 
-TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="The folder of the table, such as photos.lt.")]
+TablePath = Annotated[
+    Path, typer.Argument(metavar="TABLE", help="The table: a folder such as photos.lt, or s3://BUCKET/photos.lt.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout: one object, or one per line for lists.")]
 Encoder = Annotated[str, typer.Option(help="Encoder: a name (see `looktwice models`), a folder or a hub id.")]
 Mllm = Annotated[
@@ -55,7 +58,9 @@ QueryFile = Annotated[
 ]
 Codec = Annotated[
     str,
-    typer.Option(help="Stored visual tokens to use: auto (any that exist), pictures (none, read images), or a codec."),
+    typer.Option(
+        help="Stored visual tokens to use: auto (any that exist), images (none, read the images), or a codec."
+    ),
 ]
 TokenCodec = Annotated[str, typer.Option("--codec", help="Codec that stores the tokens: see `looktwice models codec`.")]
 Asymmetric = Annotated[
@@ -170,6 +175,8 @@ class Rerank:
     price: server_options.Price = None
     max_cost: server_options.MaxCost = None
     tokens_from: server_options.TokensFrom = None
+    cache_salt: server_options.CacheSalt = None
+    image_ids: server_options.ImageIds = False
     proxy: server_options.Proxy = None
 
     def load(self, compute: Compute, *, cache: Path | None = None, prompt: str | None = None) -> MllmReranker:
@@ -189,6 +196,12 @@ class Rerank:
             **compute.placement,
         )
         return MllmReranker(self.mllm, prompt=prompt or self.prompt, cache=cache, config=config)
+
+    def other(self, name: str, prompt: str, compute: Compute) -> MllmReranker:
+        """Return another reranker, with this prompt, the servers' settings, and defaults for the rest."""
+        from looktwice.search.mllm_reranker import MllmReranker
+
+        return MllmReranker(name, prompt=prompt, remote=server_options.remote_config(self), **compute.placement)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class Question:
 
 
 def _single(query: str | None, image: Path | None, text: str | None) -> Item:
-    from looktwice.search.inputs import picture, words
+    from looktwice.search.inputs import checked_text, read_image
     from looktwice.types import Item
 
     if query is not None and (image is not None or text is not None):
@@ -85,9 +85,9 @@ def _single(query: str | None, image: Path | None, text: str | None) -> Item:
     if text is not None and not text.strip():
         raise UsageError("--text is empty; give a text.")
     if text is not None:
-        words(text, "The query")
+        checked_text(text, "The query")
     if image is not None:
-        return picture(image, str(image), text)
+        return read_image(image, str(image), text)
     if text is None:
         raise UsageError("The query is missing; give an image file, a text, or --queries FILE.")
     return Item(text, text=text)
@@ -95,19 +95,19 @@ def _single(query: str | None, image: Path | None, text: str | None) -> Item:
 
 def _bare(query: str) -> Item:
     """Read a bare query: an image if it names a file, else a text. Raises UsageError for the path of no file."""
-    from looktwice.search.inputs import picture, words
+    from looktwice.search.inputs import checked_text, read_image
     from looktwice.types import Item
 
     if bare_kind(query) == "image":
-        return picture(Path(query), query)
-    return Item(query, text=words(query, "The query"))
+        return read_image(Path(query), query)
+    return Item(query, text=checked_text(query, "The query"))
 
 
 def _example(name: str) -> Any:
     """Read an example: an image if it names a file; else the table decides, and a text is not a mistyped path."""
-    from looktwice.search.inputs import picture
+    from looktwice.search.inputs import read_image
 
-    return picture(Path(name), name) if _is_file(name) else name
+    return read_image(Path(name), name) if _is_file(name) else name
 
 
 def _is_file(name: str) -> bool:

@@ -13,12 +13,16 @@ Fusion = Annotated[
     typer.Option(
         "--fusion",
         help="How scores are combined: λ in λ·coarse + (1−λ)·p, such as 0.5; p-only; rrf (reciprocal ranks); with "
-        "--maxsim also coarse=0.25,maxsim=0.25,p=0.5. auto: see `looktwice models fusion`.",
+        "--maxsim also coarse=0.25,maxsim=0.25,p=0.5, or odds= for its log-odds. auto: see `looktwice models fusion`.",
     ),
 ]
 Ties = Annotated[
     str,
     typer.Option(help="How equal scores are ordered: default, coarse, paper, repaired, released-code."),
+]
+Tuned = Annotated[
+    Path | None,
+    typer.Option("--tuned", help="File of `looktwice tune`: its fusion and prompt, for the models it was made with."),
 ]
 Direction = Annotated[
     str, typer.Option(help="Parts of queries and candidates to show: auto, or a pair such as text-to-image.")
@@ -40,13 +44,24 @@ class Middle:
     ] = None
     maxsim_codec: Annotated[
         str,
-        typer.Option(help="Stored visual tokens for --maxsim: auto (those of --codec, or the only ones), or a codec."),
+        typer.Option(
+            help="Stored visual tokens for --maxsim: auto (those of --codec, or the only ones), a codec, or "
+            "patches:NAME (of `add-tokens --tower NAME`)."
+        ),
     ] = "auto"
+
+    shown: Annotated[
+        str,
+        typer.Option(
+            help="What the second look sees of a candidate: whole (the image), or both (also the stored crop that "
+            "matched best; with --maxsim)."
+        ),
+    ] = "whole"
 
     @property
     def rules(self) -> dict[str, Any]:
-        """Return both, as arguments of Retriever."""
-        return {"maxsim": self.maxsim, "maxsim_codec": self.maxsim_codec}
+        """Return all of them, as arguments of Retriever."""
+        return {"maxsim": self.maxsim, "maxsim_codec": self.maxsim_codec, "shown": self.shown}
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Stopping:
-    """The share of a shortlist that gets the second look, and the hits that are shown."""
+    """The share of a shortlist that gets the second look, the hits that are shown, and what was fitted on labels."""
 
     budget: Annotated[
         str,
@@ -80,6 +95,7 @@ class Stopping:
     min_precision: Annotated[
         float | None, typer.Option(help="Show only hits with this precision, such as 0.95 (needs --calibration).")
     ] = None
+    tuned: Tuned = None
 
     @property
     def rules(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ OPTIONS = {
     "--as-released": "--repetition-penalty",
     "--picture": "--image-size",
 }
+VALUES = {("--codec", "pictures"): "images"}
 EVAL = ("run", "compare", "robustness")
 
 
@@ -20,7 +21,7 @@ def current(args: Sequence[str]) -> list[str]:
     >>> current(["search", "t.lt", "red", "--min-precision=0.9"])
     ['search', 't.lt', 'red', '--min-precision=0.9']
     """
-    renamed = [_option(arg) for arg in args]
+    renamed = [_value(before, _option(arg)) for before, arg in zip(("", *args), args, strict=False)]
     return [renamed[0], *_eval(renamed[1:])] if renamed[:1] == ["eval"] else renamed
 
 
@@ -30,6 +31,14 @@ def _option(arg: str) -> str:
         return arg
     _tell(name, OPTIONS[name])
     return f"{OPTIONS[name]}{equals}{value}"
+
+
+def _value(option: str, value: str) -> str:
+    new = VALUES.get((option, value))
+    if new is None:
+        return value
+    _tell(f"{option} {value}", f"{option} {new}")
+    return new
 
 
 def _eval(args: list[str]) -> list[str]:

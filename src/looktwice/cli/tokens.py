@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ import typer
 
 from looktwice.cli import options
 from looktwice.cli.answers import check_outputs
+from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import TerminalBar, emit, note, number, plural, progress, say, size, table
 from looktwice.cli.groups import grouped
 from looktwice.cli.presets import Preset
@@ -17,6 +19,7 @@ from looktwice.errors import UsageError
 from looktwice.files import followed, write_whole
 
 if TYPE_CHECKING:
+    from looktwice.models.cluster import Cluster
     from looktwice.store import Table
     from looktwice.token_index import Progress, TokensReport
     from looktwice.token_index.compare import CodecRow
@@ -33,13 +36,24 @@ def add_to(app: typer.Typer) -> None:
     app.command("codec", short_help="Compare codecs on a sample before committing to one.")(codec)
 
 
+Tower = Annotated[
+    str | None,
+    typer.Option(
+        help="Store an encoder's patch tokens instead, for --maxsim only: its name, or own (the table's).",
+        show_default=False,
+    ),
+]
+
+
 @grouped
 def add_tokens(
+    ctx: typer.Context,
     path: options.TablePath,
     *,
     mllm: options.Mllm = "tiny-vl",
     codec: options.TokenCodec = "pq8",
     preset: Preset = None,
+    tower: Tower = None,
     crops: Annotated[
         bool, typer.Option("--crops", help="Store those of four crops, too: five times the bytes, for --maxsim only.")
     ] = False,
@@ -49,6 +63,7 @@ def add_tokens(
     train_tokens: TrainTokens = 65_536,
     seed: Seed = 0,
     max_failures: options.MaxFailures = None,
+    spread: Distribution,
     compute: options.Compute,
     urls: options.UrlOptions,
     json: options.Json = False,
@@ -58,15 +73,26 @@ def add_tokens(
     The command encodes only images without tokens of this model and codec: run it again after an interruption or after
     indexing more images. A table can hold tokens of several models and codecs.
 
-    Example: looktwice add-tokens photos.lt --mllm qwen3-vl-4b --resolution 560 --codec pool2+pq16
+    Examples:
+
+      looktwice add-tokens photos.lt --mllm qwen3-vl-4b --resolution 560 --codec pool2+pq16
+
+      looktwice add-tokens photos.lt --tower dinov3-l --codec opq16
     """
     from looktwice.store import Table
 
     _check_codebook(save_codebook, codec)
-    opened = Table.open(path)
+    options.refuse_unused(ctx, () if tower is None else ("mllm", "resolution", "max_tiles", "ray"), "with --tower")
+    opened, cluster = Table.open(path), spread.cluster
+    if spread.dry_run:
+        what = {"images": opened.count("width > 0"), "model": tower or mllm, "codec": codec}
+        return spread.plan(cluster, {"table": str(opened.path), **what}, json)
     training: dict[str, Any] = {"codebook": codebook, "train_tokens": train_tokens, "seed": seed}
     training |= {"max_failures": max_failures, "urls": urls.allowed, "crops": crops}
-    report = fill(opened, mllm, codec, limits, training, compute, quiet=json)
+    if tower is None:
+        report = fill(opened, mllm, codec, limits, training, compute, quiet=json, cluster=cluster)
+    else:
+        report = _fill(opened, lambda: _tower(opened, tower, compute), codec, training, compute, quiet=json)
     if save_codebook is not None and report.codebook_sha256 is not None:
         write_whole(followed(save_codebook), opened.codebook(report.codebook_sha256))
         note(f"Codebook: {save_codebook}")
@@ -85,15 +111,48 @@ def fill(
     compute: options.Compute,
     *,
     quiet: bool,
+    cluster: Cluster | None = None,
 ) -> TokensReport:
     """Load the MLLM and store tokens with a progress bar; print a summary unless `quiet`. `index` calls this too."""
-    from looktwice.codecs import parse_codec
     from looktwice.score import load_scorer
+
+    def load() -> object:
+        return load_scorer(mllm, **limits.sizes, **compute.placement)
+
+    if cluster is not None:
+        from looktwice.token_index.distributed import TokenJob
+
+        loading = {**limits.sizes, **compute.placement}
+        job = TokenJob.of(opened, mllm, loading=loading, crops=training.get("crops", False), urls=training["urls"])
+        training = {**training, "encode": job.on(cluster)}
+    return _fill(opened, load, codec, training, compute, quiet=quiet)
+
+
+def _tower(opened: Table, name: str, compute: options.Compute) -> object:
+    """Load the encoder whose patch tokens are stored."""
+    from looktwice.encode import load_encoder
+    from looktwice.encode.patches import PatchTower
+
+    info = opened.manifest.encoder
+    named = (info.name, info.revision) if name == "own" else (name, None)
+    return PatchTower(load_encoder(named[0], revision=named[1], **compute.placement))
+
+
+def _fill(
+    opened: Table,
+    load: Callable[[], object],
+    codec: str,
+    training: dict[str, Any],
+    compute: options.Compute,
+    *,
+    quiet: bool,
+) -> TokensReport:
+    from looktwice.codecs import parse_codec
     from looktwice.token_index import add_tokens as add
 
     parse_codec(codec)  # a wrong name must fail before anything is loaded
     compute.set_threads()
-    scorer = load_scorer(mllm, **limits.sizes, **compute.placement)
+    scorer = load()
     with progress("visual tokens", "images") as bar:
         report = add(opened, scorer, codec, progress=lambda now: _follow(bar, now), **training)
     if not quiet:
@@ -114,11 +173,11 @@ def _check_codebook(path: Path | None, codec: str) -> None:
 
 def record(report: TokensReport) -> dict[str, Any]:
     """Return the report as one record for --json."""
-    return {**asdict(report), "bytes_per_picture": report.bytes_per_picture}
+    return {**asdict(report), "bytes_per_image": report.bytes_per_image}
 
 
 def _tell(opened: Table, report: TokensReport) -> None:
-    each = f", {size(report.bytes_per_picture)} each" if report.encoded else ""
+    each = f", {size(report.bytes_per_image)} each" if report.encoded else ""
     rate = f", {report.encoded / report.seconds:,.1f} images/s" if report.encoded and report.seconds else ""
     say(f"{report.codec}: tokens of {plural(report.encoded, 'image')}{each} ({report.seconds:.1f} s{rate})")
     for warning in report.warnings:
@@ -172,7 +231,7 @@ def codec(
         emit(row.record())
     if not json:
         columns = ["codec", ">bytes/image", ">tokens", ">error", ">|Δp|", ">τ"]
-        title = f"{rows[0].pairs} pairs of {rows[0].pictures} images, {mllm}, prompt {prompt}"
+        title = f"{rows[0].pairs} pairs of {rows[0].images} images, {mllm}, prompt {prompt}"
         table(columns, list(map(_cells, rows)), title=title)
     for warning in warnings:
         note(f"Warning: {warning}")

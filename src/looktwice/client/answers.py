@@ -18,11 +18,15 @@ _REFUSED = range(400, 500)
 _LATER = (408, 409, 429, 499)
 _NUMBERS = ("coarse_rank", "entropy", "off_mass")
 _HIT = {
-    **dict.fromkeys(("id", "status"), str),
-    **dict.fromkeys(("score", "coarse"), float),
-    **dict.fromkeys(("p", "maxsim", *(f"{name}?" for name in _NUMBERS)), (float, None)),
+    "id": str,
     "rank": int,
+    "score": float,
+    "coarse": float,
+    "p": (float, None),
+    "maxsim": (float, None),
+    "status": str,
     "explain?": (dict, None),
+    **{f"{name}?": (float, None) for name in _NUMBERS},
 }
 
 
@@ -66,7 +70,8 @@ def hit_of(row: Mapping[str, Any]) -> Hit:
         status = "not scored" if row["status"] == "unscored" else row["status"]
         explain = {name: row.get(name) for name in _NUMBERS} | {"status": status}
     own = {name: row[name] for name in ("id", "rank", "score", "coarse", "p", "maxsim")}
-    return Hit(**own, scored=row["p"] is not None, explain=explain)
+    known: dict[str, Any] = {"text": row.get("text"), "metadata": row.get("metadata") or {}}
+    return Hit(**own, **known, scored=row["p"] is not None, explain=explain)
 
 
 def ranked(body: Mapping[str, Any], documents: Sequence[Any] | None) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from looktwice.encode.linear import Linear
 from looktwice.encode.mixing import Mixing, unit
+from looktwice.encode.patches import Patches, no_patches
 from looktwice.errors import UsageError
 from looktwice.models.catalog import text_encoders
 from looktwice.models.checkpoints import Checkpoint
@@ -131,6 +132,14 @@ class BaseEncoder(ABC):
             for chosen in self._batches([key(value) for value in inputs]):
                 rows[chosen] = self._forward([inputs[i] for i in chosen], forward)
         return rows
+
+    def batches(self, images: Sequence[Image]) -> Iterator[list[int]]:
+        """Yield the places of images that go into one batch."""
+        return self._batches([self._key(image) for image in images])
+
+    def patches(self, images: list[Image]) -> list[Patches]:
+        """Return the patch tokens of images with equal keys. Raises UsageError if the encoder has none."""
+        raise no_patches(self.info.name)
 
     def _batches(self, keys: list[Hashable]) -> Iterator[list[int]]:
         groups = defaultdict(list)

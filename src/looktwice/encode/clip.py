@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from looktwice.encode.base import BaseEncoder, log
+from looktwice.encode.patches import Patches, patches_of, states_of
 from looktwice.encode.pixels import LargerSide, Pixels
 from looktwice.models.processors import load_tokenizer
 from looktwice.models.weights import quiet
@@ -53,7 +54,9 @@ class ClipEncoder(BaseEncoder):
     def __init__(self, *args: Any, pixels: Pixels, config: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.pixels = pixels
-        self.style = STYLES[config.model_type]
+        self.family = str(config.model_type)
+        self.style = STYLES[self.family]
+        self.stride = int(config.vision_config.patch_size)
         self.window = int(config.text_config.max_position_embeddings)
 
     @cached_property
@@ -64,10 +67,16 @@ class ClipEncoder(BaseEncoder):
     def _key(self, image: Image) -> Hashable:
         return self.pixels.key(image)
 
-    def _images(self, images: list[Image]) -> Tensor:
+    def patches(self, images: list[Image]) -> list[Patches]:
         inputs = self.to_device(self.pixels.inputs(images))
+        return patches_of(states_of(self.family, partial(self._outputs, inputs)), inputs, self.stride)
+
+    def _outputs(self, inputs: dict[str, Tensor], **options: Any) -> Any:
         extra = {"interpolate_pos_encoding": True} if isinstance(self.pixels, LargerSide) else {}
-        vectors: Tensor = self.model.get_image_features(**inputs, **extra).pooler_output
+        return self.model.get_image_features(**inputs, **extra, **options)
+
+    def _images(self, images: list[Image]) -> Tensor:
+        vectors: Tensor = self._outputs(self.to_device(self.pixels.inputs(images))).pooler_output
         return vectors
 
     def _texts(self, texts: list[str]) -> Tensor:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from looktwice.encode.base import BaseEncoder
+from looktwice.encode.patches import Patches, patches_of
 from looktwice.encode.pixels import LargerSide, Pixels
 from looktwice.encode.timm_pixels import TimmPixels
 from looktwice.errors import MissingDependency
@@ -49,6 +50,12 @@ class TimmEncoder(BaseEncoder):
 
     def _key(self, image: Image) -> Hashable:
         return self.pixels.key(image)
+
+    def patches(self, images: list[Image]) -> list[Patches]:
+        if not hasattr(self.model, "num_prefix_tokens"):  # not a transformer over patches
+            return super().patches(images)
+        inputs = self.to_device(self.pixels.inputs(images))
+        return patches_of(self.model.forward_features(inputs["pixel_values"]), inputs, _patch(self.model))
 
     def _images(self, images: list[Image]) -> Tensor:
         vectors: Tensor = self.model(self.to_device(self.pixels.inputs(images))["pixel_values"])

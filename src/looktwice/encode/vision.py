@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from looktwice.encode.base import BaseEncoder
+from looktwice.encode.patches import Patches, patches_of, states_of
 from looktwice.encode.pixels import LargerSide, Pixels
 from looktwice.errors import UsageError
 
@@ -26,6 +28,8 @@ POOLING = {  # the image's vector: the class token after the last norm, or the m
     "siglip_vision_model": "pooled",
     "siglip2_vision_model": "pooled",
 }
+STRIDES = {"swin": 32, "dinov3_convnext": 32}
+"""Pixels per token where they are not the `patch_size`: these halve their grid three times after patches of 4."""
 _INTERPOLATES = {"vit", "clip_vision_model", "siglip_vision_model"}  # the others take any size without the option
 
 
@@ -41,16 +45,21 @@ class VisionEncoder(BaseEncoder):
         super().__init__(*args, **options)
         self.pixels = pixels
         self.family = str(config.model_type)
+        self.stride = STRIDES.get(self.family) or int(getattr(config, "patch_size", 1))
 
     def _key(self, image: Image) -> Hashable:
         return self.pixels.key(image)
 
-    def _images(self, images: list[Image]) -> Tensor:
+    def patches(self, images: list[Image]) -> list[Patches]:
         inputs = self.to_device(self.pixels.inputs(images))
-        if isinstance(self.pixels, LargerSide) and self.family in _INTERPOLATES:
-            outputs = self.model(**inputs, interpolate_pos_encoding=True)
-        else:
-            outputs = self.model(**inputs)
+        return patches_of(states_of(self.family, partial(self._outputs, inputs)), inputs, self.stride)
+
+    def _outputs(self, inputs: dict[str, Tensor], **options: Any) -> Any:
+        sized = isinstance(self.pixels, LargerSide) and self.family in _INTERPOLATES
+        return self.model(**inputs, **({"interpolate_pos_encoding": True} if sized else {}), **options)
+
+    def _images(self, images: list[Image]) -> Tensor:
+        outputs = self._outputs(self.to_device(self.pixels.inputs(images)))
         if POOLING[self.family] == "pooled":
             if outputs.pooler_output is None:
                 raise UsageError(

@@ -7,7 +7,6 @@ matmul rate that the device reaches on large matrices, and `mfu` the share of it
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from looktwice.codecs import Codec, layout_to_json, parse_codec, token_count
 from looktwice.codecs.pq import PQ
 from looktwice.errors import UsageError
-from looktwice.estimate.shapes import Shape, load_config, patches, picture_layout, shape
+from looktwice.estimate.shapes import Shape, image_layout, load_config, patches, shape
 from looktwice.models.decoders import Config
 from looktwice.types import Block, Layout, Newline, TextIds
 
@@ -112,7 +111,7 @@ def estimate(
     sizes = shape(load_config(model))
     _check_budget(sizes, resolution, max_tiles)
     codec = parse_codec(codec) if isinstance(codec, str) else codec
-    layout = picture_layout(sizes, size, resolution=resolution, max_tiles=max_tiles)
+    layout = image_layout(sizes, size, resolution=resolution, max_tiles=max_tiles)
     views = patches(sizes, layout)
     candidate = language_tokens(codec.shown(layout))
     cost = pair_cost(sizes, language_tokens(layout), candidate, views, text or Text(), k)
@@ -172,5 +171,7 @@ def codebook_bytes(codec: Codec, width: int, levels: int) -> int:
     """Return the bytes of the codebook: float32 centroids and, for OPQ, a rotation, one of each per stream."""
     if not isinstance(codec.quantiser, PQ):
         return 0
-    rotation = width**2 if codec.quantiser.rotated else 0
-    return 4 * (1 + levels) * (math.prod((2**codec.quantiser.bits, width)) + rotation)
+    kept = codec.quantiser.late or width
+    matrix = kept * width if codec.quantiser.projected else 0
+    centroids = kept << codec.quantiser.bits
+    return 4 * (1 + levels) * (centroids + matrix)

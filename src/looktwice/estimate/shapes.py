@@ -155,7 +155,7 @@ def _side(value: Any) -> int:
     return int(value if isinstance(value, int) else value[0])
 
 
-def picture_layout(
+def image_layout(
     model: Shape, size: tuple[int, int] = (1024, 768), *, resolution: int | None = None, max_tiles: int | None = None
 ) -> Layout:
     """Return the layout of an image of `size` (width, height) in a prompt that shows two.

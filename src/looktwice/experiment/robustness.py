@@ -68,7 +68,7 @@ def conditions(sides: Sequence[DamagedSide]) -> list[Condition]:
 
 
 @dataclass
-class Bench:
+class RobustnessSetup:
     """A sample of a dataset's image queries, all of its items, an encoder and a reranker."""
 
     dataset: Dataset
@@ -85,7 +85,7 @@ class Bench:
     _others: list[Picture] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.items = [source for source in self.dataset.items if isinstance(source, Source) and source.picture]
+        self.items = [source for source in self.dataset.items if isinstance(source, Source) and source.has_image]
         self._of = {source.id: source for source in self.items}
         self.queries = [item for item in map(_loaded, self._sampled()) if item is not None]
         if not self.queries or not self.items:
@@ -96,7 +96,7 @@ class Bench:
     def _sampled(self) -> list[Query]:
         labels = self.dataset.qrels
         usable = [
-            q for q in self.dataset.queries if q.source.picture and any(g > 0 for g in labels.get(q.id, {}).values())
+            q for q in self.dataset.queries if q.source.has_image and any(g > 0 for g in labels.get(q.id, {}).values())
         ]
         return Random(self.seed).sample(usable, min(self.sample, len(usable)))
 
@@ -185,9 +185,9 @@ class Bench:
 
 
 def run_robustness(
-    bench: Bench, folder: Path, sides: Sequence[DamagedSide], done: Callable[[int, int], None]
+    bench: RobustnessSetup, folder: Path, sides: Sequence[DamagedSide], done: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """Measure every unfinished condition, and write robustness.json and one curve per kind and side."""
+    """Measure every unfinished condition; write robustness.json and a plot for each kind of damage and damaged side."""
     folder.mkdir(parents=True, exist_ok=True)
     path, about = folder / "conditions.jsonl", about_bench(bench)
     known = dict(read_finished(path, about))

@@ -8,20 +8,20 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from looktwice.evaluate.trec import escape, unescape
-from looktwice.search.retriever import Answer
+from looktwice.search.answer import Answer
 from looktwice.search.run_record import RunStats
 from looktwice.types import Candidate
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredAnswer:
     """One answered query: candidates in the order that the second look met them, their cosines, and p of the first
     `len(p)` (None: not scored).
 
     `maxsim` are the scores of the middle look (empty: it did not run; None: beyond its depth), `estimated` the ids
     that it had no tokens for. Without it the order is that of the cosines. `entropy` is that of each answer (empty: not
-    kept). `second` has, by id, (p, entropy) of the second question about tied candidates. `picture` is the SHA-256 of
-    the query's bytes ("": none, or not kept).
+    kept). `second` has, by id, (p, entropy) of the second question about tied candidates. `query_hash` is the SHA-256
+    of the query's bytes ("": none, or not kept).
     """
 
     query: str
@@ -31,12 +31,12 @@ class Stored:
     seconds: Mapping[str, float] = field(default_factory=dict)
     entropy: tuple[float | None, ...] = ()
     second: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
-    picture: str = ""
+    query_hash: str = ""
     maxsim: tuple[float | None, ...] = ()
     estimated: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, answer: Answer, asked: int) -> Stored:
+    def of(cls, answer: Answer, asked: int) -> StoredAnswer:
         """Return the stored form of an answer whose first `asked` candidates got a second look."""
         hits, kept = {hit.id: hit for hit in answer.ranking}, list(_kept(answer, asked))
         ids = tuple(candidate.id for candidate in kept)
@@ -89,9 +89,9 @@ def _kept(answer: Answer, asked: int) -> Iterator[Candidate]:
             yield candidate
 
 
-def stored_row(record: Mapping[str, Any]) -> Stored:
-    """Return the answer of a line. Lines of earlier versions have no entropy, and others no middle look."""
-    return Stored(
+def stored_row(record: Mapping[str, Any]) -> StoredAnswer:
+    """Return the answer of a line. Earlier versions wrote no entropy or middle look, and "query_hash" for the hash."""
+    return StoredAnswer(
         unescape(record["query"]),
         tuple(unescape(name) for name in record["ids"]),
         tuple(record["coarse"]),
@@ -99,7 +99,7 @@ def stored_row(record: Mapping[str, Any]) -> Stored:
         record["seconds"],
         tuple(record.get("entropy", ())),
         {unescape(name): (p, entropy) for name, (p, entropy) in record.get("second", {}).items()},
-        record.get("picture", ""),
+        record.get("query_hash", record.get("picture", "")),
         tuple(record.get("maxsim", ())),
         tuple(unescape(name) for name in record.get("estimated", ())),
     )

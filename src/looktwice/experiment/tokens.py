@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from looktwice.experiment.progress import Bar
 from looktwice.search.mllm_reranker import MllmReranker
+from looktwice.search.token_choice import AUTO, IMAGES
 from looktwice.sources import Urls
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import Table
@@ -26,6 +27,6 @@ def store_tokens(
     if scorer.tokens() is None:
         return False
     usual = CROPS_CODEC if crops else CODEC
-    name = usual if codec in ("auto", "pictures") else codec
+    name = usual if codec in (AUTO, IMAGES) else codec
     add_tokens(table, scorer, name, urls=urls, crops=crops, progress=lambda now: bar.at(now.done))
     return True

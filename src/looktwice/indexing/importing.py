@@ -65,7 +65,8 @@ def import_vectors(table: Table, source: Path, encoder: Encoder, names: Names | 
         for vectors, records in batches_of(source, (names or {}).get("vector"), _GUESSES["vector"]):
             run.take(vectors, records, names or {})
     if not run.count["imported"]:
-        raise UsageError(f"{source} has no row that can be imported ({dict(run.reasons) or 'it is empty'}).")
+        why = ", ".join(f"{n:,} {reason}" for reason, n in run.reasons.items()) or "it is empty"
+        raise UsageError(f"No row of {source} can be imported ({why}); check its vectors and --vector.")
     return ImportReport(**run.count, reasons=dict(run.reasons))
 
 

@@ -55,6 +55,10 @@ def _clip_retrieval(folder: Path) -> Iterator[Vectors]:
                 raise UsageError(f"{file} has {len(vectors):,} vectors, {about.name} more rows; write both again.")
             yield part, _records(batch)
             start += len(batch)
+        if start < len(vectors):  # a shifted file would give every row a wrong vector
+            raise UsageError(
+                f"{file} has {len(vectors):,} vectors, {about.name} only {start:,} rows; write both again."
+            )
 
 
 def _numpy(file: Path) -> FloatArray:

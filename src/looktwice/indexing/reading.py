@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from looktwice.errors import MediaError
-from looktwice.indexing.batches import Failed
+from looktwice.indexing.batches import Failed, ScannedItem
 from looktwice.indexing.failures import SKIPPED
 from looktwice.sources import Source, exif, images
 from looktwice.sources.formats import NEEDS
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownRow:
     """A row of the table; `metadata` is the stored JSON. `preview`: the table keeps a preview of it."""
 
     uri: str
@@ -30,18 +30,20 @@ class Known:
     sha256: str
     text: str | None
     metadata: str
-    picture: bool
+    has_image: bool
     preview: bool = False
 
 
-def known_rows(table: TableReader | None, ids: Sequence[str], side: int) -> dict[str, Known]:
+def known_rows(table: TableReader | None, ids: Sequence[str], side: int) -> dict[str, KnownRow]:
     """Return the rows of a table by id; with `side`, whether it keeps their previews."""
     if table is None:
         return {}
     shown = table.previewed(ids) if side else {}
     rows = table.lookup(ids, ["id", "uri", "root", "sha256", "text", "metadata", "width"])
     found = ((row.pop("id"), row.pop("width") > 0, row) for row in rows)
-    return {name: Known(**row, picture=image, preview=shown.get(name) == row["sha256"]) for name, image, row in found}
+    return {
+        name: KnownRow(**row, has_image=image, preview=shown.get(name) == row["sha256"]) for name, image, row in found
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Decoded:
     sha256: str
     image: Image | None
     size: images.Size
-    known: Known | None
+    known: KnownRow | None
     same: bool
     preview: bytes = b""
 
@@ -76,28 +78,29 @@ class Loading:
 
 PLAIN = Loading()
 
-Planned: TypeAlias = Failed | tuple[Source, Known | None]
+Planned: TypeAlias = Failed | ScannedItem | tuple[Source, KnownRow | None]
+"""A failure, an item that was deleted on purpose, or a source to read with its row in the table."""
 
 
-def load_ahead(plan: Iterable[Planned], threads: int, how: Loading = PLAIN) -> Iterator[Decoded | Failed]:
+def load_ahead(plan: Iterable[Planned], threads: int, how: Loading = PLAIN) -> Iterator[Decoded | Failed | ScannedItem]:
     """Read and decode the planned items in order, with bounded memory."""
-    return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one, how), _pixels, threads)
+    return prefetch(plan, lambda one: load(*one, how) if isinstance(one, tuple) else one, _pixels, threads)
 
 
-def load(source: Source, known: Known | None, how: Loading = PLAIN) -> Decoded | Failed:
+def load(source: Source, known: KnownRow | None, how: Loading = PLAIN) -> Decoded | Failed:
     """Read one item, and decode it if it is new, has changed or lacks its preview."""
     stage = "read"
     try:
         data = source.read()
         sha256 = hashlib.sha256(data).hexdigest()
-        if how.exif and source.picture:
+        if how.exif and source.has_image:
             source = _with_exif(source, data)
-        now = (sha256, source.text, source.picture)
-        same = known is not None and (known.sha256, known.text, known.picture) == now
+        now = (sha256, source.text, source.has_image)
+        same = known is not None and (known.sha256, known.text, known.has_image) == now
         if same and known is not None:
-            shown = _preview(source, data, how.side) if source.picture and not known.preview else b""
+            shown = _preview(source, data, how.side) if source.has_image and not known.preview else b""
             return Decoded(source, sha256, None, (0, 0), known, same, shown)
-        if not source.picture:
+        if not source.has_image:
             return Decoded(source, sha256, None, (0, 0), known, same)
         stage = "decode"
         image, size = source.decode(data, how.reading)
@@ -117,7 +120,7 @@ def _with_exif(source: Source, data: bytes) -> Source:
 
 
 def _preview(source: Source, data: bytes, side: int, image: Image | None = None) -> bytes:
-    """Return the preview of an item, from `image` or decoded anew; "" if there shall be none."""
+    """Return the preview of an item, from `image` or decoded anew; "" if the table keeps none."""
     if not side:
         return b""
     try:
@@ -126,5 +129,5 @@ def _preview(source: Source, data: bytes, side: int, image: Image | None = None)
         return b""
 
 
-def _pixels(one: Decoded | Failed) -> int:
+def _pixels(one: Decoded | Failed | ScannedItem) -> int:
     return pixels_of(one.image) if isinstance(one, Decoded) else 0

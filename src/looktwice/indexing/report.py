@@ -18,7 +18,7 @@ class IndexReport:
     by column, counts written items whose value does not fit the column, which is null for them. `accepted` items failed
     again as the user has accepted. `skipped` counts, by reason word, files that need an extra which is not installed.
     `deleted` items were passed over, because they were deleted on purpose; `restore=True` brings them back. None of the
-    last three counts as met.
+    last three counts as met. `formats` counts the added, updated and unchanged items by the suffix of their file.
     """
 
     added: int = 0
@@ -37,6 +37,7 @@ class IndexReport:
     reasons: Mapping[str, int] = field(default_factory=dict)
     accepted: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
+    formats: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property

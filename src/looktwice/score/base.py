@@ -10,7 +10,7 @@ import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from looktwice.errors import UsageError
 from looktwice.types import Item, PairScores, TokensInfo, VisualTokens
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from looktwice.score.prompting.prompt import Prompt
 
 
+@runtime_checkable
 class TokenMaker(Protocol):
     """Turns images into the visual tokens that a table stores."""
 

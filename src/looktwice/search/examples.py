@@ -66,8 +66,7 @@ class Examples(Item):
 
 def left_out(query: Item) -> set[str]:
     """Return the ids of stored items that the query was made of, which the answer leaves out."""
-    items = (*query.like, *query.unlike) if isinstance(query, Examples) else (query,)
-    return {item.id for item in items if isinstance(item, StoredItem)}
+    return {item.id for item in examples_of(query) if isinstance(item, StoredItem)}
 
 
 def settings_of(query: Item) -> Mapping[str, Any]:
@@ -75,13 +74,21 @@ def settings_of(query: Item) -> Mapping[str, Any]:
     return {"examples": query.settings()} if isinstance(query, Examples) else {}
 
 
-def vector_of(query: Item, encode: Callable[[Item], FloatArray]) -> FloatArray:
-    """Return the unit vector [d] of a query; zero or NaN if it has no direction."""
-    if isinstance(query, StoredItem) and query.vector is not None:
-        return query.vector
+def positives(query: Item) -> tuple[Item, ...]:
+    """Return the positive examples of a query; any other query is its own."""
+    return query.like if isinstance(query, Examples) else (query,)
+
+
+def examples_of(query: Item) -> tuple[Item, ...]:
+    """Return all examples of a query, the positive ones first; any other query is its own."""
+    return (*query.like, *query.unlike) if isinstance(query, Examples) else (query,)
+
+
+def mixed(query: Item, vectors: Sequence[FloatArray]) -> FloatArray:
+    """Return the unit vector [d] of a query from those of its examples; zero or NaN if it has no direction."""
     if not isinstance(query, Examples):
-        return encode(query)
-    rows = [np.asarray(vector_of(item, encode), np.float64) for item in (*query.like, *query.unlike)]
+        return vectors[0]
+    rows = [np.asarray(vector, np.float64) for vector in vectors]
     units = np.stack([row / np.linalg.norm(row) for row in rows])
     like, unlike = units[: len(query.like)], units[len(query.like) :]
     mixed = like.mean(axis=0) - (query.weight * unlike.mean(axis=0) if len(unlike) else 0)
@@ -90,12 +97,10 @@ def vector_of(query: Item, encode: Callable[[Item], FloatArray]) -> FloatArray:
     return unit
 
 
-def score_each(score: Callable[[Item], PairScores | None], query: Item) -> PairScores | None:
-    """Return the scores of a query; for examples, the joined scores of every positive one."""
-    if not isinstance(query, Examples):
-        return score(query)
-    parts = [part for item in query.like if (part := score(item)) is not None]
-    return combine(parts, query.rule) if parts else None
+def joined(query: Item, parts: Sequence[PairScores | None]) -> PairScores | None:
+    """Return the scores of a query from those of its positive examples; None if there are none."""
+    scored = [part for part in parts if part is not None]
+    return combine(scored, query.rule if isinstance(query, Examples) else "max") if scored else None
 
 
 def combine(parts: Sequence[PairScores], rule: str) -> PairScores:

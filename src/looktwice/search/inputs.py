@@ -42,14 +42,14 @@ def as_item(value: Any, name: str) -> Item:
     """
     if isinstance(value, Item):
         if value.text and value.text.strip():
-            words(value.text, value.id)
+            checked_text(value.text, value.id)
         return value
     if isinstance(value, str):
-        return picture(Path(value), name) if ends_like_picture(value) else Item(name, text=words(value, name))
+        return read_image(Path(value), name) if ends_like_image(value) else Item(name, text=checked_text(value, name))
     if isinstance(value, Mapping):
         return _both(value, name)
     if isinstance(value, os.PathLike):
-        return picture(Path(value), name)
+        return read_image(Path(value), name)
     return Item(name, image=_upright(value, name))
 
 
@@ -67,9 +67,13 @@ def as_candidate(value: Any, name: str) -> Item | CandidateRef:
     Raises UsageError as `as_item` does, except for a file that exists but is unreadable.
     """
     path, text = value, None
+    if isinstance(value, Mapping):
+        _check_keys(value, name)
     if isinstance(value, Mapping) and isinstance(value.get("image"), str | os.PathLike):
         path, text = Path(value["image"]), as_item({**value, "image": None}, name).text if value.get("text") else None
-    if isinstance(path, os.PathLike) or (isinstance(path, str) and ends_like_picture(path)):
+    if isinstance(path, os.PathLike) or (isinstance(path, str) and ends_like_image(path)):
+        if _URL.match(str(path)):
+            raise UsageError(f"{name} is a URL, and URLs of documents are not fetched; download the image first.")
         if not os.path.isfile(path):
             raise UsageError(
                 f'{name}: file {str(path)!r} does not exist; check the path, or pass {{"text": …}} for a text.'
@@ -78,7 +82,7 @@ def as_candidate(value: Any, name: str) -> Item | CandidateRef:
     return as_item(value, name)
 
 
-def picture(path: Path, name: str, text: str | None = None) -> Item:
+def read_image(path: Path, name: str, text: str | None = None) -> Item:
     """Read an image file. Raises UsageError, with the reason, if that fails."""
     if _URL.match(str(path)):
         raise UsageError(f"{name} is a URL, and query images are not fetched; download the image first.")
@@ -95,10 +99,10 @@ def picture(path: Path, name: str, text: str | None = None) -> Item:
     return Item(name, image=image, text=text, uri=str(path), sha256=hashlib.sha256(data).hexdigest())
 
 
-def ends_like_picture(text: str) -> bool:
+def ends_like_image(text: str) -> bool:
     """Return whether a str counts as the path of an image.
 
-    >>> ends_like_picture("holiday photos/beach.JPG"), ends_like_picture("a red bicycle")
+    >>> ends_like_image("holiday photos/beach.JPG"), ends_like_image("a red bicycle")
     (True, False)
     """
     return "\n" not in text and Path(text).suffix.lower() in images.SUFFIXES
@@ -112,28 +116,32 @@ def looks_like_path(text: str) -> bool:
     >>> [looks_like_path(t) for t in ("my cat.jpg", "photos/cat", "cat.heic", "a cat and/or dog", "St. Ives", "cats")]
     [True, True, True, False, False, False]
     """
-    if ends_like_picture(text):
+    if ends_like_image(text):
         return True
     if not text or re.search(r"\s", text):
         return text.startswith(("./", "../", "/", "~/"))
     return "/" in text or os.sep in text or text.startswith("~") or _SUFFIX.search(text) is not None
 
 
-def _both(value: Mapping[str, Any], name: str) -> Item:
-    image, text = value.get("image"), value.get("text")
-    unknown = set(value) - {"image", "text"}
-    if unknown or (image is None and text is None):
+def _check_keys(value: Mapping[str, Any], name: str) -> None:
+    given = [key for key in value if value[key] is not None]
+    if set(value) - {"image", "text"} or not given:
         found = ", ".join(sorted(map(str, value))) or "nothing"
         raise UsageError(f'{name}: the dict has the keys {found}; it needs "image", "text" or both, and no other key.')
-    said = words(text, name) if text is not None else None
+
+
+def _both(value: Mapping[str, Any], name: str) -> Item:
+    _check_keys(value, name)
+    image, text = value.get("image"), value.get("text")
+    said = checked_text(text, name) if text is not None else None
     if image is None:
         return Item(name, text=said)
     if isinstance(image, str | os.PathLike):
-        return picture(Path(image), name, said)
+        return read_image(Path(image), name, said)
     return Item(name, image=_upright(image, name), text=said)
 
 
-def words(text: Any, name: str) -> str:
+def checked_text(text: Any, name: str) -> str:
     """Return `text`. Raises UsageError, naming `name`, if it is not a str, empty or not UTF-8 (half characters)."""
     if not isinstance(text, str) or not text.strip():
         raise UsageError(f"{name}: the text must be a non-empty str, not {text!r:.60}.")
@@ -148,7 +156,8 @@ def _upright(image: Any, name: str) -> Image:
 
     if not isinstance(image, pil.Image):
         raise UsageError(
-            f"{name}: expected a path, a PIL image, a text or a dict of these, found {type(image).__name__}."
+            f"{name}: expected a path, a PIL image, a text or a dict with the keys image and text, found "
+            f"{type(image).__name__}."
         )
     try:
         return images.upright(image)

@@ -6,7 +6,7 @@ cannot help (a text; tokens that are all common) keeps the coarse order, and the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from threading import Lock
@@ -14,18 +14,19 @@ from typing import Any
 
 from looktwice.errors import MediaError, ModelError, UsageError
 from looktwice.score import TokenMaker
-from looktwice.search.examples import Examples
+from looktwice.search.examples import Examples, positives
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.run_record import RunStats
+from looktwice.search.token_choice import AUTO, IMAGES
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import TableReader
-from looktwice.token_index.matcher import TokenMatcher
+from looktwice.token_index.matcher import TokenMatcher, TokenScores
 from looktwice.token_index.matching import QueryTokens
 from looktwice.token_index.sets import demand_tokens
-from looktwice.types import Candidate, Item
+from looktwice.token_index.tower import is_tower, stored_tower
+from looktwice.types import Candidate, Encoder, Item
 
-AUTO = "auto"
 EDGE = 1e-6
 
 
@@ -39,32 +40,46 @@ class MiddleLook:
 
 
 class MiddleStage:
-    """A re-orderer of shortlists by the tokens that `table` stores for the reranker's model.
+    """A re-orderer of shortlists by the tokens that `table` stores for the reranker's model, or for a tower.
 
-    It sees the first `depth` candidates. `codec` names the token set; "auto" takes the only one. Raises UsageError if
-    the table stores no tokens.
+    It sees the first `depth` candidates. `codec` names the token set (see `token_index.tower`); "auto" takes the only
+    one. `own` returns the table's encoder, in case it is the tower; others are loaded with `placement`. Without a
+    reranker the model of the newest tokens is loaded. Raises UsageError if the table stores no tokens.
     """
 
-    def __init__(self, reranker: MllmReranker, table: TableReader, depth: int, codec: str = AUTO) -> None:
+    def __init__(
+        self,
+        reranker: MllmReranker | None,
+        table: TableReader,
+        depth: int,
+        codec: str = AUTO,
+        own: Callable[[], Encoder] | None = None,
+        **placement: Any,
+    ) -> None:
         _demand_tokens_in(table)
-        self.reranker, self.table, self.depth, self.codec = reranker, table, depth, codec
+        codec = AUTO if codec == IMAGES else codec
+        self.tower = stored_tower(table, codec, own, **placement)
+        self.reranker = reranker or self._of_newest(table, placement)
+        self.table, self.depth = table, depth
+        self.codec = codec if self.tower is None else self.tower.codec
         self._matchers: dict[str, TokenMatcher] = {}
         self._lock = Lock()
 
     @classmethod
     def of(
-        cls, table: TableReader, reranker: MllmReranker | None, config: RankingConfig, codec: str, **placement: Any
+        cls,
+        table: TableReader,
+        reranker: MllmReranker | None,
+        config: RankingConfig,
+        codec: str,
+        own: Callable[[], Encoder] | None = None,
+        **placement: Any,
     ) -> MiddleStage | None:
-        """Return the middle stage of a ranking, or None if it has none.
-
-        Without a reranker it loads the model of the table's newest tokens. `codec` is that of the second look.
-        """
+        """Return the middle stage of a ranking, or None if it has none. `codec` is that of the second look."""
         if not config.maxsim:
             return None
-        _demand_tokens_in(table)
-        reranker = reranker or MllmReranker(table.manifest.tokens[-1]["mllm"], **placement)
-        named = config.maxsim_codec if config.maxsim_codec != AUTO or codec == "pictures" else codec
-        return cls(reranker, table, config.maxsim, named)
+        named = codec if config.maxsim_codec == AUTO else config.maxsim_codec
+        return cls(reranker, table, config.maxsim, named, own, **placement)
 
     def look(self, query: Item, shortlist: Sequence[Candidate]) -> MiddleLook:
         """Return the shortlist with its first `depth` candidates in a new order.
@@ -74,18 +89,20 @@ class MiddleStage:
         stats = RunStats()
         head = shortlist[: self.depth]
         ids = [candidate.id for candidate in head]
-        found: list[Mapping[str, float]] = []
+        found: list[TokenScores] = []
         why = "no-image"
-        for example in query.like if isinstance(query, Examples) else (query,):
+        for example in positives(query):
             scores, problem = self._scores(example, ids, stats)
             why = problem or why
-            found += [scores] if scores else []
+            found += [] if scores is None else [scores]
         if not found:
             stats.middle[f"skipped: {why}"] += 1
             return MiddleLook(list(shortlist), stats, why)
         join = max if isinstance(query, Examples) and query.rule == "max" else fmean
-        joined = {id_: join([scores[id_] for scores in found]) for id_ in found[0]}
-        return MiddleLook([*in_place(head, joined), *shortlist[self.depth :]], stats)
+        joined = {id_: join([one.scores[id_] for one in found]) for id_ in found[0].scores}
+        crops = found[0].views if len(found) == 1 else {}
+        ordered = [replace(one, crop=crops.get(one.id)) for one in in_place(head, joined)]
+        return MiddleLook([*ordered, *shortlist[self.depth :]], stats)
 
     def reorder(self, query: Item, shortlist: Sequence[Candidate], stats: RunStats) -> list[Candidate] | None:
         """Return `look`'s order, or None if it was skipped; add its counts and seconds to `stats`."""
@@ -103,23 +120,29 @@ class MiddleStage:
         matcher = self._matcher(query)
         return matcher.query(query), matcher
 
-    def _scores(self, query: Item, ids: Sequence[str], stats: RunStats) -> tuple[Mapping[str, float], str]:
-        """Return the scores of one image by id, or why there are none."""
+    def _scores(self, query: Item, ids: Sequence[str], stats: RunStats) -> tuple[TokenScores | None, str]:
+        """Return the scores of one image, or why there are none."""
         if query.image is None:
-            return {}, "no-image"
+            return None, "no-image"
         with stats.time("load"):
             matcher = self._matcher(query)
         with stats.time("maxsim"):
             try:
                 tokens = matcher.query(query)
             except (MediaError, ModelError) as error:
-                return {}, getattr(error, "reason", "model")
+                return None, getattr(error, "reason", "model")
             if tokens.weights is None:
-                return {}, "common-tokens"
+                return None, "common-tokens"
             found = matcher.scores(tokens, ids)
         if not stats.middle:  # several examples meet the same candidates
             stats.middle.update(found.counts)
-        return found.scores, "" if found.scores else "no-tokens"
+        return (found, "") if found.scores else (None, "no-tokens")
+
+    def _of_newest(self, table: TableReader, placement: Mapping[str, Any]) -> MllmReranker | None:
+        """Return the MLLM of the newest tokens; None with a tower."""
+        if self.tower is not None:
+            return None
+        return MllmReranker([entry["mllm"] for entry in table.manifest.tokens if not is_tower(entry)][-1], **placement)
 
     def _matcher(self, query: Item) -> TokenMatcher:
         maker = self._maker(query)
@@ -131,6 +154,9 @@ class MiddleStage:
             return self._matchers[key]
 
     def _maker(self, query: Item) -> TokenMaker:
+        if self.tower is not None:
+            return self.tower.maker()
+        assert self.reranker is not None
         return demand_tokens(self.reranker.scorer_for(query, [CandidateRef("", "candidate")]))
 
 

@@ -15,10 +15,11 @@ import numpy as np
 
 from looktwice.errors import QueryError, UsageError
 from looktwice.evaluate import Interval, interval
+from looktwice.search.answer import Answer
 from looktwice.search.mllm_reranker import MllmReranker
-from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.retriever import Retriever
 from looktwice.token_index.compare import kendall_tau
-from looktwice.token_index.pictures import draw_pictures
+from looktwice.token_index.images import draw_images
 
 if TYPE_CHECKING:
     from looktwice.sources import Urls
@@ -86,7 +87,7 @@ def probe(
     found = []
     settings: Mapping[str, Any] = {}
     pairs = 0
-    for entry in draw_pictures(table, queries, seed, urls=urls):
+    for entry in draw_images(table, queries, seed, urls=urls):
         try:
             answer = retriever.search({"item": entry.id}, k=depth, where="width > 0")
         except QueryError:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from looktwice.errors import QueryError, UsageError, demand_list
 from looktwice.search.examples import Examples, StoredItem
-from looktwice.search.inputs import as_query, ends_like_picture, looks_like_path
+from looktwice.search.inputs import as_query, ends_like_image, looks_like_path
 from looktwice.search.modalities import Direction
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import ImageLoader, LoadError
 from looktwice.store import TableReader
-from looktwice.types import Item
+from looktwice.types import Item, has_words
 
 
 class QueryReader:
     """A reader of the queries of one table.
 
-    A query is what `inputs` describes; `{"item": id}`, an item of the table; or a list of examples. In a list, a str
-    that names neither a file nor an item is a text. With `shown` the second look needs each example's image.
+    A query is what `inputs` describes; `{"item": id}`, an item of the table; `{"item": id, "text": …}`, its image with
+    another text; or a list of examples. In a list, a str that names neither a file nor an item is a text. With `shown`
+    the second look needs each example's image.
     """
 
     def __init__(self, table: TableReader, loader: CandidateLoader, direction: Direction) -> None:
@@ -49,7 +51,7 @@ class QueryReader:
     def _example(self, value: Any, name: str, shown: bool) -> Item:
         if isinstance(value, Mapping) and "item" in value:
             return self._named(value, name, shown)
-        if isinstance(value, str) and not (ends_like_picture(value) and Path(value).is_file()):
+        if isinstance(value, str) and not (ends_like_image(value) and Path(value).is_file()):
             if self._table.lookup([value], ["id"]):
                 return self._stored(value, shown)
             if looks_like_path(value):
@@ -61,12 +63,17 @@ class QueryReader:
         return as_query(value, name)
 
     def _named(self, value: Mapping[str, Any], name: str, shown: bool) -> Item:
-        given = value["item"]
-        if len(value) > 1 or not isinstance(given, str):
-            raise QueryError(f'{name}: write {{"item": id}} with an id of the table, and no other key.', name)
+        given, text = value["item"], value.get("text", "")
+        if not value.keys() <= {"item", "text"} or not isinstance(given, str) or not isinstance(text, str):
+            raise QueryError(
+                f'{name}: write {{"item": id}} with an id of the table, and "text" beside it or not.', name
+            )
         if not self._table.lookup([given], ["id"]):
             raise QueryError(f"{name}: {self._table.path} has no item {given!r}; check the id.", name)
-        return self._stored(given, shown)
+        if not has_words(text):
+            return self._stored(given, shown)
+        said = as_query({"text": text}, name).text
+        return replace(self._stored(given, True), text=said, vector=None)  # both together have a vector of their own
 
     def _stored(self, id_: str, shown: bool) -> StoredItem:
         """Return an item of the table, with its image as far as it can be read."""
@@ -75,7 +82,10 @@ class QueryReader:
         item = next(self._images.load([found]))[0]
         if isinstance(item, LoadError):
             if shown:
-                raise QueryError(f"Example {id_!r} cannot be read ({item.why}); leave it out, or the second look.", id_)
+                raise QueryError(
+                    f"Example {id_!r} cannot be read ({item.why}); leave it out, or search without the second look.",
+                    id_,
+                )
             item = Item(id_, text=row.text)
         own = {key: getattr(item, key) for key in ("image", "text", "uri", "sha256", "tokens")}
         return StoredItem(id_, **own, vector=row.vector)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import UsageError, demand_list, warn_renamed
 from looktwice.score import Scorer
-from looktwice.search.inputs import QueryLike, as_candidate, as_item, ends_like_picture
+from looktwice.search.inputs import QueryLike, as_candidate, as_item, ends_like_image
 from looktwice.search.mllm_reranker import AUTO, MllmReranker
 from looktwice.search.run_record import RunStats
 from looktwice.search.token_choice import CandidateLoader
@@ -127,4 +127,4 @@ def _as_given(document: QueryLike) -> dict[str, Any]:
         return dict(document)
     if isinstance(document, Item):
         return {key: value for key in ("image", "text") if (value := getattr(document, key)) is not None}
-    return {"text" if isinstance(document, str) and not ends_like_picture(document) else "image": document}
+    return {"text" if isinstance(document, str) and not ends_like_image(document) else "image": document}

@@ -28,7 +28,7 @@ def in_table(table: TableReader, urls: Urls = "refused") -> Resolver:
 def in_folder(folder: str | Path, urls: Urls = "refused") -> Resolver:
     """Return a resolver of the files of a folder (or list, or archive), by the ids that indexing it would give."""
     there = {
-        source.id: CandidateRef(source.id, source.uri if source.picture else None, None, source.text, urls)
+        source.id: CandidateRef(source.id, source.uri if source.has_image else None, None, source.text, urls)
         for source in scan([folder])
         if isinstance(source, Source)
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from looktwice.errors import UsageError
@@ -17,7 +16,8 @@ from looktwice.rank.budget import BLOCK, blended, chance_of_a_miss
 from looktwice.rank.calibration import source_of
 from looktwice.rank.missing import keep_places
 from looktwice.score.readout.probability import concatenate
-from looktwice.search.examples import score_each
+from looktwice.search.crop_look import CropLook
+from looktwice.search.examples import joined, positives
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import inferred
 from looktwice.search.ranking_config import RankingConfig
@@ -54,7 +54,7 @@ class SecondStage:
     """A reranker of shortlists, with one model, loader and ranking.
 
     It scores the first `depth` candidates. `first_pass` loads the coarse tokens of a cascade. `about` are the settings
-    of the first stage, which a calibration must match.
+    of the first stage, which a calibration must match. `crops` shows crops, too.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class SecondStage:
         *,
         first_pass: CandidateLoader | None = None,
         about: Mapping[str, Any] | None = None,
+        crops: CropLook | None = None,
     ) -> None:
         if config.budget.epsilon is not None and reranker.listwise:
             raise UsageError(
@@ -73,9 +74,9 @@ class SecondStage:
                 "one; use the budget all."
             )
         self.reranker, self.loader, self.config, self.depth = reranker, loader, config, depth
-        self.first_pass = first_pass
+        self.first_pass, self.crops = first_pass, crops
         self._about = dict(about or {})
-        self._checked = config.calibration is None
+        self._checked = config.calibration is None and config.tuned is None
 
     def rerank(self, query: Item, shortlist: Sequence[Candidate], top: int) -> Reranked:
         """Rank the best `depth` by both scores. The rest follows in coarse order.
@@ -96,7 +97,7 @@ class SecondStage:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the second stage for a run's manifest."""
-        loaders = [loader for loader in (self.first_pass, self.loader) if loader is not None]
+        loaders = [loader for loader in (self.first_pass, self.loader, self.crops) if loader is not None]
         return {
             **self.config.settings(),
             "second_look": [dict(record) for record in self.reranker.settings()],
@@ -146,16 +147,30 @@ class SecondStage:
         self, request: _Request, candidates: Sequence[CandidateRef | LoadError], loader: CandidateLoader
     ) -> PairScores | None:
         # all candidates of the request are compared with one another, so one prompt must show them all
-        def one(query: Item) -> PairScores | None:
-            return self.reranker.score(query, candidates, loader, request.stats, among=request.candidates)
-
-        scores = score_each(one, request.query)
-        if (
-            not self._checked and self.config.calibration is not None
-        ):  # the model's revision is known only after loading
-            self.config.calibration.check(source_of({**self._about, **self.settings()}))
+        scores = joined(
+            request.query, [self._one(item, request, candidates, loader) for item in positives(request.query)]
+        )
+        if not self._checked:  # the model's revision is known only after loading
+            source = source_of({**self._about, **self.settings()})
+            for fitted in (self.config.calibration, self.config.tuned):
+                if fitted is not None:
+                    fitted.check(source)
             self._checked = True
         return scores
+
+    def _one(
+        self,
+        query: Item,
+        request: _Request,
+        candidates: Sequence[CandidateRef | LoadError],
+        loader: CandidateLoader,
+    ) -> PairScores | None:
+        """Score the candidates for one positive example; with `crops`, also their best crops."""
+        stats = request.stats
+        found = self.reranker.score(query, candidates, loader, stats, among=request.candidates)
+        if found is None or self.crops is None or loader is self.first_pass:
+            return found
+        return self.crops.add(self.reranker, query, request.shortlist, candidates, found, stats)
 
     # --- from scores to hits --------------------------------------------------------------------------------------
 
@@ -165,14 +180,15 @@ class SecondStage:
         if scores is not None:
             tied = tied_at_the_top(request.shortlist, scores, config.fusion, config.ties)
             asked = request.candidates[: len(scores.p)]
-            second = score_each(partial(self._ask, request, asked, tied), request.query) if tied else None
+            second = joined(request.query, self._ask(request, asked, tied)) if tied else None
         hits = fuse(request.shortlist, scores, config.fusion, ties=config.ties, second=second, explain=True)
         return [self._explained(hit) for hit in hits]
 
     def _ask(
-        self, request: _Request, asked: Sequence[CandidateRef | LoadError], tied: Sequence[int], query: Item
-    ) -> PairScores:
-        return self.reranker.ask(query, asked, tied, self.loader, request.stats)
+        self, request: _Request, asked: Sequence[CandidateRef | LoadError], tied: Sequence[int]
+    ) -> list[PairScores]:
+        ask, items = self.reranker.ask, positives(request.query)
+        return [ask(item, asked, tied, self.loader, request.stats) for item in items]
 
     def _explained(self, hit: Hit) -> Hit:
         """Add each stage's part of the score, and the calibrated probability."""
@@ -188,7 +204,7 @@ class SecondStage:
 
 def _parts(hit: Hit, fusion: Fusion, p: float) -> dict[str, Any]:
     """Return each look's part of a linear score; the parts add up to it."""
-    own = {"from_coarse": fusion.weight * hit.coarse, "from_p": fusion.p_weight * p}
+    own = {"from_coarse": fusion.weight * hit.coarse, "from_p": fusion.p_weight * fusion.reading(p)}
     if not fusion.maxsim:
         return own
     return own | {"from_maxsim": fusion.known(hit.coarse, hit.maxsim) - own["from_coarse"]}

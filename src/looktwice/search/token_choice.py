@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any
 
 from looktwice.codecs import parse_codec
+from looktwice.errors import warn_renamed
 from looktwice.score import Scorer
 from looktwice.search.resolve import in_folder, in_table
 from looktwice.sources import Urls
@@ -17,11 +18,23 @@ from looktwice.token_index import TokenLoader
 from looktwice.token_index.reader import policy_named
 from looktwice.token_index.sets import usable
 
+AUTO, IMAGES = "auto", "images"
+
+
+def tokens_wanted(codec: str) -> str:
+    """Return the name of the stored tokens to use: "auto", "images" (none) or a codec. Raises UnknownName."""
+    if codec == "pictures":
+        warn_renamed('codec="pictures"', 'codec="images"')
+        return IMAGES
+    if codec not in (AUTO, IMAGES):
+        parse_codec(codec)  # refuse a wrong name now, whatever the table holds
+    return codec
+
 
 class CandidateLoader:
     """A loader that finds candidates by id, and loads them for a scorer.
 
-    `codec` "auto" takes the tokens that `table` holds for the scorer's model, or images if it holds none. "pictures"
+    `codec` "auto" takes the tokens that `table` holds for the scorer's model, or images if it holds none. "images"
     always takes images. A codec's name requires those tokens. "auto" ignores the codec `besides`. `missing` is the
     treatment of a candidate without tokens: "error", "encode" (its image instead) or "skip". `asymmetric` keeps the
     query's own tokens uncompressed. Without `table`, candidates are images. Without `resolve`, they are items already.
@@ -38,8 +51,7 @@ class CandidateLoader:
         besides: str | None = None,
         cache_bytes: int | None = None,
     ) -> None:
-        if codec not in ("auto", "pictures"):
-            parse_codec(codec)  # refuse a wrong name now, whatever the table holds
+        codec = tokens_wanted(codec)
         self._resolve, self._table, self._codec, self._besides = resolve, table, codec, besides
         self._missing, self._asymmetric = policy_named(missing), asymmetric
         self._images = ImageLoader() if cache_bytes is None else ImageLoader(cache_bytes)
@@ -62,7 +74,7 @@ class CandidateLoader:
         return self._codec
 
     def find(self, ids: Sequence[str]) -> list[CandidateRef | LoadError]:
-        """Return the place of each candidate, in order."""
+        """Return a reference or a LoadError for each id, in order."""
         if self._resolve is None:
             raise TypeError("this loader has no resolver; use CandidateLoader.for_table or for_folder")
         return self._resolve(ids)
@@ -83,9 +95,9 @@ class CandidateLoader:
         codec: str | None = self._codec
         if self._table is None:
             return self._images
-        if codec == "auto":
+        if codec == AUTO:  # of several codecs none is chosen: the loader then asks the user to name one
             others = {entry["codec"] for entry in usable(self._table, scorer)} - {self._besides}
-            codec = "pictures" if not others else others.pop() if len(others) == 1 else None
-        if codec == "pictures":
+            codec = IMAGES if not others else others.pop() if len(others) == 1 else None
+        if codec == IMAGES:
             return self._images
         return TokenLoader(self._table, scorer, codec, policy=self._missing, asymmetric=self._asymmetric)

@@ -71,7 +71,7 @@ def create_app(settings: Settings, scorer: Scorer | None = None) -> FastAPI:
         app.mount("/", Page(directory=STATIC, html=True), name="page")
     if settings.tracing:
         trace_app(app)
-    app.add_middleware(Guard, settings=settings, observe=service.metrics.observe)
+    app.add_middleware(Guard, settings=settings, observe=service.metrics.observe, memory=service.memory)
     return app
 
 

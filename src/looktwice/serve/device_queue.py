@@ -1,8 +1,7 @@
 """Give requests turns on one device: blocks of pairs, so that ten pairs do not wait behind a thousand.
 
 One thread runs all blocks. Small requests come before large ones, in order of arrival, but every fourth turn belongs to
-a large one. At most ACTIVE large requests take turns with each other, because a scorer keeps the prompt prefixes of a
-few queries only; the others wait until one of those ends.
+a large one. Large requests take turns with each other. `seats` says which requests may ask for turns at all.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from itertools import count
 from typing import Any, TypeVar
 
 from looktwice.serve import problems
+from looktwice.serve.seats import Seats
 
 SMALL = 64
 """A request of up to this many pairs counts as small."""
 
-ACTIVE = 4
 BLOCK_SECONDS = 0.5
 """How long a block should take: a newcomer waits for one. A request that is alone gets blocks of twice as long."""
 
@@ -42,7 +41,7 @@ class Ticket:
         self.pairs, self.seconds, self.tell = pairs, seconds, tell
         self.deadline = time.monotonic() + seconds
         self.born = time.monotonic()
-        self.begun = self.finished = False
+        self.begun = False
         self.served = 0.0  # when it last had a turn
         self.ended: problems.Problem | None = None
 
@@ -79,9 +78,9 @@ class DeviceQueue:
 
     def __init__(self, name: str = "device") -> None:
         self._waiting: list[_Turn] = []
-        self._large: list[Ticket] = []  # that began and are not finished, in order of arrival
         self._news = threading.Condition()
         self._turns, self._closed = 0, False
+        self.seats = Seats()
         self.rate = 0.0  # pairs per second while the device works
         self.pairs_done = 0
         self.busy_seconds = 0.0
@@ -115,8 +114,14 @@ class DeviceQueue:
         result: R = turn.future.result()
         return result
 
+    def sit(self) -> None:
+        """Wait until the current request may decode its images and ask for turns. Raises Problem if it ends first."""
+        if (ticket := current.get()) is not None:
+            self.seats.take(ticket)
+
     def sweep(self) -> None:
         """Answer waiting turns of ended requests now, rather than when their turn comes."""
+        self.seats.wake()
         with self._news:
             for turn in [turn for turn in self._waiting if turn.ticket.ended is not None]:
                 self._waiting.remove(turn)
@@ -125,6 +130,7 @@ class DeviceQueue:
 
     def close(self) -> None:
         """Refuse what waits and end the thread after the block in work."""
+        self.seats.wake(closed=True)
         with self._news:
             self._closed = True
             for turn in self._waiting:
@@ -164,12 +170,7 @@ class DeviceQueue:
         large = [turn for turn in in_order if not turn.ticket.small]
         if small and (not large or self._turns % 4):
             return small[0]
-        self._large = [ticket for ticket in self._large if not ticket.finished]
-        places = ACTIVE - len(self._large)  # one between two blocks keeps its place
-        new = [turn.ticket for turn in large if turn.ticket not in self._large]
-        self._large += new[: max(0, places)]
-        mine = [turn for turn in large if turn.ticket in self._large]
-        return min(mine or large, key=lambda turn: turn.ticket.served)
+        return min(large, key=lambda turn: turn.ticket.served)
 
     @contextmanager
     def _timed(self, pairs: int) -> Iterator[None]:

@@ -24,11 +24,15 @@ from looktwice.types import SCORED, Candidate, FloatArray, Item, PairScores
 
 @dataclass(frozen=True)
 class ExplainedPair:
-    """A query and a candidate, each an item or the id of one. `retriever` is that of the table, if one is needed."""
+    """A query and a candidate, each an item or the id of one. `retriever` is that of the table, if one is needed.
+
+    `text` takes the place of the text of a query that is an id.
+    """
 
     query: Item | str
     candidate: Item | str
     retriever: Retriever | None
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Explanation:
     def run(self, emit: Emit) -> dict[str, Any]:
         """Return the body of the answer."""
         query, _ = self._item(self.pair.query, "query.item", None)
+        query = query if self.pair.text is None else replace(query, text=self.pair.text)
         stand_in, size = self._item(self.pair.candidate, "candidate.item", None)
         scorer = prompted(self.reranker, self.prompt).scorer_for(query, [stand_in])
         candidate, size = self._item(self.pair.candidate, "candidate.item", scorer)
@@ -98,7 +103,8 @@ class Explanation:
         fusion = retriever.config.fusion
         parts: dict[str, Any] = {"fusion": str(fusion), "coarse": coarse, "score": hit.score}
         if fusion.method == "linear":
-            parts |= {"from_coarse": fusion.weight * coarse, "from_p": fusion.p_weight * float(scores.p[0])}
+            second = fusion.p_weight * fusion.reading(float(scores.p[0]))
+            parts |= {"from_coarse": fusion.weight * coarse, "from_p": second}
         return {"contributions": parts, **_numbers(hit.explain or {})}
 
 

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
 from looktwice.serve import problems
+from looktwice.serve.holding import HeldBytes, Holding, current
 from looktwice.serve.problems import Problem
 from looktwice.serve.settings import LOOPBACK, Settings, is_loopback
 
@@ -31,6 +32,7 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App: TypeAlias = Callable[[AsgiScope, Receive, Send], Awaitable[None]]
 
 HEALTH = frozenset({"/healthz", "/readyz"})
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:@/\[\]]+))(?::\d{1,5})?\Z")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
@@ -50,8 +52,10 @@ HEADERS = {
 class Guard:
     """The outermost layer of the app. `observe` is told route, status and seconds of every answer."""
 
-    def __init__(self, app: App, settings: Settings, observe: Callable[[str, str, int, float], None]) -> None:
-        self.app, self.settings, self.observe = app, settings, observe
+    def __init__(
+        self, app: App, settings: Settings, observe: Callable[[str, str, int, float], None], memory: HeldBytes
+    ) -> None:
+        self.app, self.settings, self.observe, self.memory = app, settings, observe, memory
         self._keys = [_digest(key.get_secret_value().encode()) for key in settings.api_keys]
         self._hosts = {host.strip("[]").lower() for host in (*LOOPBACK, settings.host)}
 
@@ -99,8 +103,8 @@ class Guard:
         """Without a key only names of this machine count: else a page could reach it by DNS rebinding."""
         if self._keys or not is_loopback(self.settings.host):
             return
-        host = headers.get("host", "")
-        name = host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
+        found = _HOST.match(headers.get("host", ""))
+        name = "" if found is None else found[1] or found[2]
         if name.lower() not in self._hosts and not is_loopback(name):
             raise Problem(421, "wrong_host", "This server answers to the names of its own machine only.")
 
@@ -131,10 +135,12 @@ class _Exchange:
         self.begin = time.perf_counter()
         self.body_until = time.monotonic() + guard.settings.body_seconds
         self.received = 0
+        self.holding = Holding(guard.memory)
         self.status: int | None = None
         self.read_all = False
 
     async def run(self) -> None:
+        current.set(self.holding)
         try:
             self.guard.check(self.scope, self.headers)
             self._check_length()
@@ -146,6 +152,7 @@ class _Exchange:
         except Exception as error:
             await self._fail(error)
         finally:
+            self.holding.release()
             self._log()
 
     async def receive(self) -> MutableMapping[str, Any]:
@@ -160,6 +167,7 @@ class _Exchange:
         self.received += len(message.get("body", b""))
         if self.received > self.guard.settings.max_body:
             raise self._too_large()
+        self.holding.add(len(message.get("body", b"")))
         self.read_all = not message.get("more_body", False)
         return message
 
@@ -203,6 +211,8 @@ class _Exchange:
         problem = problems.of(error)
         if problem.status == 500 and not isinstance(error, Problem):
             log.error("request %s failed", self.id, exc_info=error)
+        if self.received and not self.read_all:
+            problem.headers.update(_CLOSE)  # nobody reads the rest of the body
         if self.status is None:
             body = json.dumps(problem.body()).encode()
             headers = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]

@@ -129,7 +129,7 @@ class Jobs:
                 job.finish(result, problem)
 
         context = contextvars.copy_context()
-        self._threads.submit(context.run, _run, loop, job, work, done)
+        self._threads.submit(context.run, self._run, loop, job, work, done)
         return job
 
     def counts(self) -> tuple[int, int]:
@@ -165,21 +165,22 @@ class Jobs:
         if not job.finished:
             job.finish(None, why)
 
+    def _run(
+        self, loop: asyncio.AbstractEventLoop, job: Job, work: Work, done: Callable[[Any, Problem | None], None]
+    ) -> None:
+        def emit(name: str, data: Any) -> None:
+            loop.call_soon_threadsafe(job.add, name, data)
 
-def _run(loop: asyncio.AbstractEventLoop, job: Job, work: Work, done: Callable[[Any, Problem | None], None]) -> None:
-    def emit(name: str, data: Any) -> None:
-        loop.call_soon_threadsafe(job.add, name, data)
-
-    current.set(job.ticket)
-    result, problem = None, None
-    try:
-        job.ticket.check()
-        result = work(emit)
-    except BaseException as error:
-        problem = problems.of(error)
-        if problem.status >= 500 and not isinstance(error, Problem):
-            log.exception("request failed: %s", type(error).__name__)
-    finally:
-        job.ticket.finished = True
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(done, result, problem)
+        current.set(job.ticket)
+        result, problem = None, None
+        try:
+            job.ticket.check()
+            result = work(emit)
+        except BaseException as error:
+            problem = problems.of(error)
+            if problem.status >= 500 and not isinstance(error, Problem):
+                log.exception("request failed: %s", type(error).__name__)
+        finally:
+            self.queue.seats.leave(job.ticket)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(done, result, problem)

@@ -9,10 +9,13 @@ import re
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from looktwice.errors import MediaError
+from looktwice.serve.holding import hold
 from looktwice.serve.problems import Problem
+from looktwice.serve.request_images import RequestImage, RequestItem
 from looktwice.sources import images
 from looktwice.sources.uri import is_url
 from looktwice.types import Item, has_words, text_is_utf8
@@ -52,14 +55,31 @@ class Media:
 
     def item(self, name: str, image: str | None, text: str | None, param: str) -> Item:
         """Return an item of an image (base64, a data URI or a URL), a text or both. Raises Problem, naming `param`."""
+        given = self.later(name, image, text, param)
+        if isinstance(given, Item):
+            return given
+        item = given.item()
+        assert item.image is not None
+        hold(4 * item.image.width * item.image.height)
+        return item
+
+    def later(self, name: str, image: str | None, text: str | None, param: str) -> RequestItem:
+        """Return a text as an item, or an image that is decoded later; everything else is checked now.
+
+        Raises Problem, naming `param`.
+        """
         if image is None and not has_words(text):
             raise Problem(422, "empty", "Give an image, a text or both.", param)
         said = None if text is None or not has_words(text) else self.text(text, param)
         if image is None:
             return Item(name, text=said)
         data = self.data(image, param)
-        picture = self.decoded(data, param)
-        return Item(name, image=picture, text=said, sha256=hashlib.sha256(data).hexdigest())
+        fetched = data if is_url(image) else None
+        return RequestImage(name, "request", text=said, read=partial(self._read, image, fetched, param))
+
+    def _read(self, image: str, fetched: bytes | None, param: str) -> tuple[Image, str]:
+        data = self.data(image, param) if fetched is None else fetched
+        return self.decoded(data, param), hashlib.sha256(data).hexdigest()
 
     def checked(self, image: str, param: str) -> bytes:
         """Return the bytes of an image that can be decoded within the limits. Raises Problem."""
@@ -114,7 +134,9 @@ class Media:
             raise Problem(422, "too_many_urls", f"A request may name {MOST_URLS} URLs, in {FETCHING:g} s.", param)
         budget.left -= 1
         try:
-            return fetch(url, self.max_image, private=False)
+            data = fetch(url, self.max_image, private=False)
+            hold(len(data))
+            return data
         except MediaError as error:
             plain = {
                 "forbidden-address": "The URL does not lead to a public address.",

@@ -31,6 +31,7 @@ class Metrics:
             "num_requests_running": ("Requests that had a turn on the device.", lambda: jobs.counts()[0]),
             "num_requests_waiting": ("Requests that wait for their first turn.", lambda: jobs.counts()[1]),
             "num_pairs_admitted": ("Pairs of all admitted requests.", lambda: gate.pairs),
+            "held_bytes": ("Bytes of bodies and decoded queries.", lambda: service.memory.held),
             "ready": ("1 when weights and tables are loaded.", lambda: float(service.ready)),
         }
         for name, (what, read) in gauges.items():

@@ -6,7 +6,7 @@ import io
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from cachetools import LRUCache
 
@@ -65,12 +65,24 @@ def _made(service: Service, table: TableReader, row: Any, width: int) -> bytes:
     """Return an image as WebP, made from the table's own preview if that is large enough or nothing else is left."""
     stored = table.preview(row["id"], row["sha256"])
     usable = None if stored is None else _decoded(stored)
-    image = usable if usable and width <= table.manifest.previews else _original(service, row, usable)
+    image = None
+    if usable is None or width > table.manifest.previews:
+        image = _original(service, row, demanded=usable is None)
+    if image is None and usable is not None:
+        image = usable
+        if is_webp(stored) and image.width <= width and image.height <= 4 * width:
+            return bytes(stored)  # small enough as it is
+    assert image is not None
     small = image.convert("RGB")
     small.thumbnail((width, 4 * width))
     out = io.BytesIO()
     small.save(out, "WEBP", quality=80, method=2)
     return out.getvalue()
+
+
+def is_webp(data: bytes | None) -> TypeGuard[bytes]:
+    """Return whether bytes are a WebP; a stranger's table may hold anything."""
+    return data is not None and data[:4] == b"RIFF" and data[8:12] == b"WEBP"
 
 
 def _decoded(stored: bytes) -> Image | None:
@@ -79,11 +91,12 @@ def _decoded(stored: bytes) -> Image | None:
     return None
 
 
-def _original(service: Service, row: Any, otherwise: Image | None) -> Image:
+def _original(service: Service, row: Any, demanded: bool) -> Image | None:
+    """Return the image itself, or None if it cannot be read. Raises Problem (409) then, if it is demanded."""
     urls: Urls = "public" if service.settings.allow_urls else "refused"
     try:
         return images.load(read_uri(row["uri"], urls=urls, sha256=row["sha256"]))[0]
     except MediaError as error:
-        if otherwise is not None:
-            return otherwise
+        if not demanded:
+            return None
         raise Problem(409, "image_missing", f"The item's image cannot be read ({error.reason}).", "id") from None

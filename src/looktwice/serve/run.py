@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from looktwice.serve.app import create_app
+from looktwice.serve.protocol import MOST_HEADERS, Protocol
 from looktwice.serve.service import Service
 from looktwice.serve.settings import Settings
-
-MOST_HEADERS = 1 << 16
-
-
-class PatientProtocol(H11Protocol):
-    """HTTP/1.1 that gives a client `header_seconds` for the headers of its first request."""
-
-    header_seconds = 10.0
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._timer = self.loop.call_later(self.header_seconds, self._give_up)
-
-    def _give_up(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        super().connection_lost(exc)
 
 
 class Server(uvicorn.Server):
@@ -86,8 +63,8 @@ def config(app: Any, settings: Settings, workers: int = 1) -> uvicorn.Config:
 
     With several workers `app` is the import string of a function that makes it.
     """
-    own = {"header_seconds": settings.header_seconds}
-    protocol = PatientProtocol if workers > 1 else type("Protocol", (PatientProtocol,), own)
+    own = {"header_seconds": settings.header_seconds, "most_connections": settings.max_connections}
+    protocol = Protocol if workers > 1 else type("Protocol", (Protocol,), own)
     return uvicorn.Config(
         app,
         factory=workers > 1,
@@ -100,7 +77,6 @@ def config(app: Any, settings: Settings, workers: int = 1) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=settings.max_connections,
         timeout_keep_alive=settings.idle_seconds,
         timeout_graceful_shutdown=settings.stop_seconds,
         h11_max_incomplete_event_size=MOST_HEADERS,

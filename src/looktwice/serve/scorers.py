@@ -90,6 +90,11 @@ class QueuedReranker(MllmReranker):
         if not isinstance(self.mllm, str):
             self.mllm = QueuedScorer(self.mllm, queue)
 
+    def score(self, *pairs: Any, **more: Any) -> PairScores | None:
+        """Score candidates once the request has a seat; see MllmReranker."""
+        self.queue.sit()
+        return super().score(*pairs, **more)
+
     def load_scorer(self, prompt: str) -> Scorer:
         """Load the model on the device's thread, before any block."""
         return QueuedScorer(self.queue.run(lambda: super(QueuedReranker, self).load_scorer(prompt)), self.queue)

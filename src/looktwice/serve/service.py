@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from looktwice.errors import LooktwiceError
 from looktwice.score import Scorer
 from looktwice.serve import problems
 from looktwice.serve.device_queue import DeviceQueue
+from looktwice.serve.holding import HeldBytes
 from looktwice.serve.jobs import Admission, Job, Jobs, Work
 from looktwice.serve.media import Media, begin_request
 from looktwice.serve.metrics import Metrics
@@ -39,6 +41,7 @@ class Service:
         self.queue = DeviceQueue()
         self.gate = Admission(settings.max_queued_pairs, settings.max_requests, self.queue)
         self.jobs = Jobs(self.queue, self.gate)
+        self.memory = HeldBytes(settings.max_held)
         self.media = Media(settings.max_image, settings.max_pixels, settings.max_text, settings.allow_urls)
         self.encoding = ThreadPoolExecutor(ENCODING, thread_name_prefix="encode")
         self.writing = ThreadPoolExecutor(WRITING, thread_name_prefix="write")
@@ -49,7 +52,7 @@ class Service:
         self.reranker: QueuedReranker | None = None
         self._tables: Tables | None = None
         self.failed: Exception | None = None
-        self.watched = False  # somebody raises what loading raised
+        self.watched = False  # a caller will raise what loading raised
 
     @property
     def tables(self) -> Tables:
@@ -68,7 +71,7 @@ class Service:
         chosen = self.settings
         reranker = None
         if self._mllm is not None:
-            how = {"device": chosen.device, "dtype": chosen.dtype, "batch_size": chosen.batch_size}
+            how = {name: getattr(chosen, name) for name in ("device", "dtype", "batch_size", "resolution", "max_tiles")}
             reranker = QueuedReranker(self._mllm, self.queue, prompt=chosen.prompt, cache=chosen.score_cache, **how)
             reranker.scorer("object" if chosen.prompt == "auto" else chosen.prompt)
         tables = Tables(chosen, reranker, lambda encoder: PooledEncoder(encoder, self.encoding))
@@ -103,7 +106,8 @@ class Service:
             begin_request()
             return work(*arguments)
 
-        return await asyncio.get_running_loop().run_in_executor(self.reading, run)
+        context = contextvars.copy_context()  # so that what is read counts to this request
+        return await asyncio.get_running_loop().run_in_executor(self.reading, lambda: context.run(run))
 
     async def write(self, work: Callable[[], R]) -> R:
         """Run a change of a table. A write that has begun ends even if the client leaves."""

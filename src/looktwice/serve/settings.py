@@ -20,7 +20,8 @@ class Settings(BaseModel):
 
     `tables` are folders; a table's name is that of its folder without `.lt`. `mllm` None serves coarse search only.
     `api_keys` are required on every route but the health checks; `cors` lists origins whose pages may call.
-    `max_queued_pairs` counts pairs that wait for the device or run on it. Seconds: `body_seconds` for a whole request
+    `max_queued_pairs` counts pairs that wait for the device or run on it; `max_held` the bytes of all requests' bodies
+    and decoded queries. Seconds: `body_seconds` for a whole request
     body, `header_seconds` for its headers, `idle_seconds` between requests, `stop_seconds` for a graceful stop.
     """
 
@@ -35,10 +36,13 @@ class Settings(BaseModel):
     codec: str = "auto"
     missing_tokens: str = "encode"
     calibration: Path | None = None
+    tuned: Path | None = None
     score_cache: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
     batch_size: int | None = None
+    resolution: int | None = None
+    max_tiles: int | None = None
 
     host: str = "127.0.0.1"
     port: int = Field(8765, ge=0, le=65535)
@@ -57,6 +61,7 @@ class Settings(BaseModel):
     max_pixels: int = Field(50_000_000, ge=1)
     max_text: int = Field(50_000, ge=1)
     max_connections: int = Field(512, ge=2)
+    max_held: int = Field(256_000_000, ge=1000)
     body_seconds: float = Field(30, gt=0)
     header_seconds: float = Field(10, gt=0)
     idle_seconds: int = Field(5, ge=1)

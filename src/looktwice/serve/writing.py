@@ -10,7 +10,6 @@ from typing import Any
 from looktwice.serve import problems
 from looktwice.serve.problems import Problem
 from looktwice.serve.tables import ServedTable
-from looktwice.store import previews
 
 LOCK_SECONDS = 20.0
 """How long a write waits for another process; then it is refused with 503."""
@@ -35,7 +34,7 @@ class Writer:
         with self._turn(served):
             served.table.encoder = served.encoder
             if not served.table.manifest.previews and any("image" in item for item in items):
-                previews.keep(served.table, PREVIEW_SIDE)
+                served.table.note_previews(PREVIEW_SIDE)
             report = served.table.upsert(items, wait=LOCK_SECONDS)
             self._tidy(served, len(items))
         return report

@@ -76,7 +76,7 @@ class Queries:
     def kinds_first(self, names: Container[str]) -> Iterator[Item]:
         """Yield the queries of these names, one of each kind (image, text, both) before all others."""
         chosen = [source for source in self._sources.values() if source.id in names]
-        first = {(source.picture, bool(source.text)): source for source in reversed(chosen)}
+        first = {(source.has_image, bool(source.text)): source for source in reversed(chosen)}
         begun = {source.id for source in first.values()}
         return self._load([*first.values(), *(source for source in chosen if source.id not in begun)])
 
@@ -92,7 +92,7 @@ class Queries:
 def load_query(source: Source) -> Item:
     """Read one query. Raises MediaError for an unreadable image."""
     data = source.read()
-    if not source.picture:
+    if not source.has_image:
         return Item(source.id, text=source.text)
     image, _ = images.load(data)
     return Item(source.id, image, source.text, source.metadata, source.uri, hashlib.sha256(data).hexdigest())

@@ -40,9 +40,9 @@ class Line:
 class Source:
     """A future item: the place of its bytes, its text and its metadata. Only `read` reads the bytes.
 
-    `picture` says whether the bytes are an image; otherwise the item is `text` alone. `root` is the folder (its uri,
+    `has_image` says whether the bytes are an image; otherwise the item is `text` alone. `root` is the folder (its uri,
     closing slash) or the .jsonl file that the id belongs to. `line` is the line of that file. `member` is the name of
-    the image in its archive.
+    the image in its archive, or the path that a program gave.
     """
 
     id: str
@@ -50,7 +50,7 @@ class Source:
     root: str
     text: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    picture: bool = True
+    has_image: bool = True
     urls: Urls = "refused"
     line: Line | None = None
     member: str = ""
@@ -64,12 +64,12 @@ class Source:
         """Prefix `detail` with what the uri does not say: line, id and image in a .jsonl list, the name in a .tar."""
         if self.line is None:
             return f"{self.member}: {detail}" if self.member else detail
-        image = f", {display(self.uri)}" if self.picture else ""
+        image = f", {display(self.uri)}" if self.has_image else ""
         return f"line {self.line.number}, id {self.id!r}{image}: {detail}"
 
     def read(self) -> bytes:
         """Return the bytes that identify this item: the image's, else those of the text. Raises MediaError."""
-        if not self.picture:
+        if not self.has_image:
             return (self.text or "").encode()
         return read_uri(self.uri, urls=self.urls)
 

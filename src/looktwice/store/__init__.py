@@ -13,8 +13,7 @@ from looktwice.store.forged import read_metadata
 from looktwice.store.group import TableGroup
 from looktwice.store.lance import batched, is_in
 from looktwice.store.ledger import Ledger, LedgerEntry, LedgerReader
-from looktwice.store.location import LocalFolder, Location, exists
-from looktwice.store.maintenance import bytes_below
+from looktwice.store.location import LocalFolder, Location, exists, locate
 from looktwice.store.manifest import Manifest
 from looktwice.store.previews import PreviewRow
 from looktwice.store.reader import Snapshot, TableReader
@@ -38,10 +37,10 @@ __all__ = [
     "TokenRow",
     "Where",
     "batched",
-    "bytes_below",
     "compile_where",
     "exists",
     "is_in",
+    "locate",
     "metadata_json",
     "parse_columns",
     "read_metadata",

@@ -8,6 +8,7 @@ from typing import Any
 
 from looktwice.errors import UsageError
 from looktwice.store.forged import read_metadata
+from looktwice.store.lance import retry
 from looktwice.store.schema import check_columns, column_fields, column_values, unfit
 
 _READ, _COMMIT = 4096, 100_000
@@ -26,7 +27,7 @@ def new_columns(columns: Mapping[str, type], known: Mapping[str, type]) -> dict[
 
 def create_columns(items: Any, columns: Mapping[str, type]) -> None:
     """Add columns without values, in one commit."""
-    items.add_columns(column_fields(columns))
+    retry(lambda: items.add_columns(column_fields(columns)))
 
 
 def fill_columns(items: Any, columns: Mapping[str, type]) -> dict[str, int]:
@@ -52,4 +53,5 @@ def _write(items: Any, columns: Mapping[str, type], rows: list[dict[str, Any]]) 
 
     if rows:
         schema = pa.schema([pa.field("id", pa.string(), nullable=False), *column_fields(columns)])
-        items.merge_insert("id").when_matched_update_all().execute(pa.Table.from_pylist(rows, schema=schema))
+        update = items.merge_insert("id").when_matched_update_all()
+        retry(lambda: update.execute(pa.Table.from_pylist(rows, schema=schema)))

@@ -9,7 +9,7 @@ from looktwice.errors import Locked, StoreError, UsageError
 from looktwice.files import DRAFT
 from looktwice.store import manifest
 from looktwice.store.extras import EXTRAS
-from looktwice.store.lance import connect, plain_errors
+from looktwice.store.lance import connect, make_table, plain_errors
 from looktwice.store.lance_manifest import check_lance
 from looktwice.store.ledger import ledger_schema
 from looktwice.store.location import LOCK, Location
@@ -24,9 +24,10 @@ _OWN = {*(f"{name}.lance" for name in (*_TABLES, *EXTRAS)), LOCK}
 
 def open_location(location: Location, encoder: EncoderInfo | None) -> Location:
     """Check that a table can be opened and return its location. Raises like `Manifest.read`, and Mismatch."""
-    if not location.exists():
+    there = location.exists(manifest.NAME)
+    if not there and not location.exists():
         raise UsageError(f"{location} does not exist; create it with: looktwice index {location} FOLDER")
-    if not location.exists(manifest.NAME) and _is_unfinished(location):
+    if not there and _is_unfinished(location):
         with plain_errors(location, "opening the table"):
             database = connect(location)
             for name in _TABLES:
@@ -56,7 +57,8 @@ def create_tables(
             _demand_free(location)
             _clear_leftovers(location)
             _create(connect(location), encoder, columns)
-            Manifest(encoder, tuple(roots), previews=previews).write(location)
+            if not Manifest(encoder, tuple(roots), previews=previews).create(location):
+                raise Locked(f"Another process has just made the table {location}; run the same command again.")
     return location
 
 
@@ -67,8 +69,7 @@ def _create(database: Any, encoder: EncoderInfo, columns: Mapping[str, type]) ->
         "ledger": (ledger_schema(), "key"),
     }
     for name, (schema, key) in schemas.items():
-        # Without a declared key two processes that merge the same ids double rows silently (LanceDB 0.40).
-        database.create_table(name, schema=schema).set_unenforced_primary_key([key])
+        make_table(database, name, schema, key)
 
 
 def _demand_free(location: Location) -> None:
@@ -89,11 +90,13 @@ def _drafts(location: Location) -> list[str]:
 
 
 def _clear_leftovers(location: Location) -> None:
+    """Delete what a killed attempt has left. In a bucket another process may be at it: its empty tables are used."""
     database = connect(location)
     for name in _TABLES:
         if location.exists(f"{name}.lance"):
             _demand_empty(database, name, location)
-            location.delete(f"{name}.lance")
+            if location.lock_file is not None:
+                location.delete(f"{name}.lance")
     for draft in _drafts(location):
         location.delete(draft)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from looktwice.store.lance import batched, is_in
+from looktwice.store.lance import batched, is_in, remove, upsert
 
 NAME = "deleted"
 _CHUNK = 2000
@@ -36,8 +36,7 @@ def remember(table: Any, rows: Iterable[Mapping[str, str]]) -> None:
     now = datetime.now(UTC)
     found = [{"key": key(row["root"], row["id"]), "at": now} for row in rows if row["root"]]
     if found:
-        upsert = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
-        upsert.execute(pa.Table.from_pylist(found, schema=deleted_schema()))
+        upsert(table, "key", pa.Table.from_pylist(found, schema=deleted_schema()))
 
 
 def find(table: Any | None, items: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -57,5 +56,4 @@ def forget(table: Any | None, items: Iterable[tuple[str, str]]) -> None:
     if table is None or not table.count_rows():
         return
     for part in batched((key(*item) for item in items), _CHUNK):
-        if table.count_rows(where := is_in("key", part)):
-            table.delete(where)
+        remove(table, is_in("key", part))

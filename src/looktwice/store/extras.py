@@ -1,4 +1,4 @@
-"""Open the tables that a table has only once it needs them: `previews` and `deleted`."""
+"""Open the optional LanceDB tables of a table: `previews` and `deleted`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from looktwice.store.deleted import NAME as DELETED
 from looktwice.store.deleted import deleted_schema
+from looktwice.store.lance import make_table
 from looktwice.store.location import Location
 from looktwice.store.previews import NAME as PREVIEWS
 from looktwice.store.previews import previews_schema
@@ -27,10 +28,9 @@ def extra_schema(name: str) -> Any:
 def make_extra(location: Location, database: Any, name: str) -> Any:
     """Make one of them and return its handle."""
     schema, key = _SCHEMAS[name]
-    location.delete(f"{name}.lance")  # leftovers of an interrupted attempt
-    made = database.create_table(name, schema=schema())
-    made.set_unenforced_primary_key([key])
-    return database.open_table(name)
+    if location.lock_file is not None:  # else another process may be making it
+        location.delete(f"{name}.lance")  # leftovers of an interrupted attempt
+    return make_table(database, name, schema(), key)
 
 
 def _exists(location: Location, name: str) -> bool:

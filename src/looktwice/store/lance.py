@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
-from looktwice.errors import LooktwiceError, StoreError, UnknownName, UsageError
+from looktwice.buckets import known_reason, parse_address
+from looktwice.errors import BucketError, LooktwiceError, StoreError, UnknownName, UsageError
 from looktwice.store.conditions import DECLARE, Where, compile_where, parse_where
 from looktwice.store.filters import check, quote
 from looktwice.store.location import Location
@@ -21,6 +24,8 @@ MISSING = "files of the table are missing; restore them from a copy, or index in
 
 _RUST_PLACE = re.compile(r",? ?(at )?/\S*\.rs:\d+(:\d+)?")
 _NOT_FOUND = re.compile(r"\bNot found: .*\.lance\b|\bTable '\w+' was not found")
+_CONFLICT = re.compile("[Cc]ommit conflict|[Cc]oncurrent writers|Retryable|preempted by concurrent")
+_ATTEMPTS = 12
 _SHOWN = 300  # characters of a filter, and of what is wrong with it, that a message quotes
 _NO_COLUMN = re.compile(r"No field named \"?([^.,\s\"]+)\"?")
 
@@ -32,10 +37,61 @@ def connect(location: Location) -> Any:
     """Open the database of a location. LanceDB is imported only here, because that takes more than a second."""
     global _process
     refuse_forked()
+    os.environ.setdefault("LANCE_LOG", "error")  # its warnings quote a store's answers
     import lancedb
 
     _process = os.getpid()
-    return lancedb.connect(location.path)
+    return lancedb.connect(location.path, storage_options=location.storage_options)
+
+
+def make_table(database: Any, name: str, schema: Any, key: str) -> Any:
+    """Make an empty table, unless another process has just made it, and return its handle."""
+    try:
+        made = database.create_table(name, schema=schema)
+    except ValueError as error:
+        if "already exists" not in str(error):
+            raise
+        made = database.open_table(name)
+    if made.schema.names != schema.names or made.schema.types != schema.types:
+        raise UsageError(f"An unfinished table of another kind is here; delete its {name}.lance and try again.")
+    # Without a declared key two processes that merge the same ids double rows silently (LanceDB 0.40).
+    if not any(b"primary-key" in name for name in made.schema.field(key).metadata or ()):
+        try:
+            made.set_unenforced_primary_key([key])
+        except (OSError, RuntimeError, ValueError) as error:
+            if "already set" not in str(error) and not is_conflict(error):  # else another process has just declared it
+                raise
+    return database.open_table(name)
+
+
+def upsert(table: Any, key: str, data: Any) -> None:
+    """Insert rows in one commit; they replace those of the same key."""
+    insert = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
+    retry(lambda: insert.execute(data))
+
+
+def remove(table: Any, where: str) -> int:
+    """Delete the rows that match a condition; write no version if none does. Return how many were deleted."""
+    if not table.count_rows(where):
+        return 0
+    return int(retry(lambda: table.delete(where)).num_deleted_rows)
+
+
+def retry(commit: Callable[[], T]) -> T:
+    """Run a commit, again if another writer's commit came in between; it must do the same when it is repeated."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return commit()
+        except (OSError, RuntimeError, ValueError) as error:
+            if not is_conflict(error) or attempt == _ATTEMPTS - 1:
+                raise
+        time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))
+    raise AssertionError
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Return whether a commit failed only because another writer's came in between."""
+    return _CONFLICT.search(str(error)) is not None
 
 
 def refuse_forked() -> None:
@@ -62,6 +118,8 @@ def plain_errors(place: object, doing: str) -> Iterator[None]:
     except LooktwiceError:
         raise
     except (OSError, RuntimeError, ValueError) as error:
+        if parse_address(place) and (reason := known_reason(error)):
+            raise BucketError(f"{doing} failed in {place}: {reason}") from None
         raise StoreError(_sentence(place, doing, error)) from error
 
 

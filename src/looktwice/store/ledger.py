@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from looktwice.store.forged import demand_schema
-from looktwice.store.lance import batched, is_in, plain_errors
+from looktwice.store.lance import batched, is_in, plain_errors, remove, upsert
 
 _FIELDS = ("uri", "root", "stage", "reason", "detail", "at", "item_id")
 _BATCH = 4096
@@ -74,9 +74,7 @@ class Ledger(LedgerReader):
             for key, entry in latest.items()
         ]
         with self._writing(), plain_errors(self._place, "writing the ledger"):
-            table = self._open()
-            upsert = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
-            upsert.execute(pa.Table.from_pylist(rows, schema=ledger_schema()))
+            upsert(self._open(), "key", pa.Table.from_pylist(rows, schema=ledger_schema()))
 
     def clear(self, uris: Iterable[str], stages: Sequence[str] | None = None) -> int:
         """Delete the failures of these uris, in these stages or in all. Return how many were deleted."""
@@ -86,7 +84,7 @@ class Ledger(LedgerReader):
                 if self._open().count_rows() == 0:
                     break
                 where = is_in("uri", part) + ("" if stages is None else f" AND {is_in('stage', stages)}")
-                removed += self._delete(where)
+                removed += remove(self._open(), where)
         return removed
 
     def clear_ids(self, root: str, ids: Sequence[str], stages: Sequence[str]) -> int:
@@ -95,7 +93,7 @@ class Ledger(LedgerReader):
         with self._writing(), plain_errors(self._place, "clearing the ledger"):
             for part in batched(ids, _CHUNK):
                 where = f"{is_in('item_id', part)} AND {is_in('root', [root])} AND {is_in('stage', stages)}"
-                removed += self._delete(where)
+                removed += remove(self._open(), where)
         return removed
 
     def clear_items(self, rows: Iterable[Mapping[str, str]]) -> None:
@@ -109,12 +107,7 @@ class Ledger(LedgerReader):
             self.clear(uris)
             for root, ids in by_root.items():  # the same id under another root is another item
                 for part in batched(ids, _CHUNK):
-                    self._delete(f"{is_in('item_id', part)} AND {is_in('root', [root])}")
-
-    def _delete(self, where: str) -> int:
-        """Delete the lines that match a condition; write no version if none does. Return how many were deleted."""
-        table = self._open()
-        return int(table.delete(where).num_deleted_rows) if table.count_rows(where) else 0
+                    remove(self._open(), f"{is_in('item_id', part)} AND {is_in('root', [root])}")
 
 
 def ledger_schema() -> Any:

@@ -1,7 +1,6 @@
-"""Read and write the place of a table: `Location` is the interface, `LocalFolder` the only implementation so far.
+"""Read and write the place of a table: `Location` is the interface, `LocalFolder` and `BucketFolder` implement it.
 
 Manifest and codebooks are read and written through it; LanceDB reads and writes its own files below the same `path`.
-Object storage is one more implementation: `s3://…` with pyarrow.fs or fsspec, `path` being the uri that LanceDB takes.
 """
 
 from __future__ import annotations
@@ -10,16 +9,21 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import unquote
 
+from looktwice.buckets import parse_address
 from looktwice.errors import Damaged, UsageError
 from looktwice.files import demand_plain, read_own, write_whole
+from looktwice.store.bucket import BucketFolder
 
 LOCK = ".writer.lock"
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:/")
+_FILE = re.compile(r"file:/+")
 
 
 class Location(Protocol):
@@ -31,11 +35,13 @@ class Location(Protocol):
         ...
 
     @property
-    def lock_file(self) -> Path:
-        """Return a file of this machine for the writer's lock.
+    def lock_file(self) -> Path | None:
+        """Return the file of the writer's lock; None if writers of several machines commit side by side."""
+        ...
 
-        A file outside the table separates the writers of this machine only, and `WriterLock` warns of it.
-        """
+    @property
+    def storage_options(self) -> Mapping[str, str] | None:
+        """Return LanceDB's settings for this place."""
         ...
 
     def read_bytes(self, name: str, limit: int) -> bytes:
@@ -44,6 +50,14 @@ class Location(Protocol):
 
     def write_whole(self, name: str, data: bytes) -> None:
         """Write a file atomically: readers and crashes see the old or the new one, after return only the new one."""
+        ...
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless it exists. Return whether it was written."""
+        ...
+
+    def update(self, name: str, limit: int, change: Callable[[bytes], bytes]) -> bytes:
+        """Replace a file by what `change` makes of it; no other writer's change is lost. Return the new bytes."""
         ...
 
     def exists(self, name: str = "") -> bool:
@@ -67,19 +81,26 @@ class Location(Protocol):
         ...
 
     def check(self, name: str) -> None:
-        """Raise Damaged if a folder contains links out of the table. Object storage has none."""
+        """Raise Damaged if a folder contains links out of the table."""
+        ...
+
+    def demand_writable(self) -> None:
+        """Raise UsageError if concurrent commits could be lost here."""
         ...
 
 
 def locate(path: str | Path | Location) -> Location:
-    """Return the location of a table by its path. Raises UsageError for a uri."""
+    """Return the location of a table: a folder, a `file:` uri or a bucket's. Raises UsageError for other uris."""
     if not isinstance(path, str | Path):
         return path
-    if _SCHEME.match(str(path)) and not Path(path).exists():
-        raise UsageError(
-            f"{path} is not on this machine; pass a local folder, as tables on object storage are not supported yet."
-        )
-    return LocalFolder(Path(path))
+    text = str(path)
+    if not _SCHEME.match(text) or Path(path).exists():
+        return LocalFolder(Path(path))
+    if (address := parse_address(text)) is not None:
+        return BucketFolder(address)
+    if _FILE.match(text):
+        return LocalFolder(Path("/" + unquote(_FILE.sub("", text))))
+    raise UsageError(f"{path} is not a place for a table; pass a folder, or a uri with s3://, gs://, az:// or file://.")
 
 
 def exists(path: str | Path | Location) -> bool:
@@ -88,7 +109,12 @@ def exists(path: str | Path | Location) -> bool:
 
 
 class LocalFolder:
-    """A folder of this machine, perhaps a stranger's: links, pipes and devices in it are refused, not followed."""
+    """A folder of this machine, perhaps a stranger's: links, pipes and devices in it are refused, not followed.
+
+    Its writers hold the lock, so `create` and `update` need no conditions.
+    """
+
+    storage_options = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -105,6 +131,18 @@ class LocalFolder:
         if path.parent != self.path:
             path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, data, sync=True)
+
+    def create(self, name: str, data: bytes) -> bool:
+        if self.exists(name):
+            return False
+        self.write_whole(name, data)
+        return True
+
+    def update(self, name: str, limit: int, change: Callable[[bytes], bytes]) -> bytes:
+        before = self.read_bytes(name, limit)
+        if (after := change(before)) != before:
+            self.write_whole(name, after)
+        return after
 
     def exists(self, name: str = "") -> bool:
         return (self.path / name).exists()
@@ -134,6 +172,9 @@ class LocalFolder:
 
     def check(self, name: str) -> None:
         demand_plain(self._at(name))
+
+    def demand_writable(self) -> None:
+        """A folder's lock keeps writers apart."""
 
     def _at(self, name: str) -> Path:
         """Return the path of a name. Raises Damaged if a folder on the way is a link."""

@@ -1,26 +1,26 @@
 """Allow one writer at a time, among processes and threads: `flock` on `.writer.lock`. Readers ignore it.
 
+A place without a lock file, such as a bucket, has writers side by side: only threads of one `Table` wait there.
+
 The kernel drops the lock when its process ends, however it ends, so `kill -9` leaves nothing to clean up. On a file
 system without `flock` the file itself is the lock, and it may outlive a process of another machine.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from threading import RLock
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from looktwice.errors import Damaged, Locked, StoreError
 from looktwice.files import read_own
 from looktwice.store.location import Location
-
-log = logging.getLogger(__name__)
 
 _MOST_BYTES = 1024
 
@@ -29,10 +29,9 @@ class WriterLock:
     """The lock of one table; a thread that holds it may take it again."""
 
     def __init__(self, location: Location) -> None:
-        self._file, self._place = location.lock_file, location
-        self._said = self._file.parent == location.path
-        self._lock = FileLock(self._file, thread_local=False)
-        self._thread = RLock()
+        self._place, self._file = location, location.lock_file
+        self._lock = None if self._file is None else FileLock(self._file, thread_local=False)
+        self._thread, self._depth = RLock(), 0
 
     @property
     def _is_file_alone(self) -> bool:
@@ -48,72 +47,80 @@ class WriterLock:
         if not self._thread.acquire(timeout=wait):
             raise Locked(f"Another thread is writing to {self._place}; try again when it has finished.")
         try:
-            first = not self._lock.is_locked
-            self._say_how_far_it_reaches()
-            with self._hold_file(wait, first):
-                yield first
+            first = self._depth == 0
+            with self._hold_place(wait, first):
+                self._depth += 1
+                try:
+                    yield first
+                finally:
+                    self._depth -= 1
         finally:
             self._thread.release()
 
     @contextmanager
-    def _hold_file(self, wait: float, first: bool) -> Iterator[None]:
-        self._demand_own_file()
-        try:
-            self._lock.acquire(timeout=wait)
-        except Timeout:
-            raise Locked(self._refusal()) from None
-        except NotImplementedError as error:  # of older versions of filelock
-            raise StoreError(f"{self._file} is on a file system without locks; install a newer filelock.") from error
-        except OSError as error:
-            raise StoreError(f"{self._file} cannot be locked ({error.strerror}); check its permissions.") from error
-        try:
+    def _hold_place(self, wait: float, first: bool) -> Iterator[None]:
+        if self._file is None or self._lock is None:
+            self._place.demand_writable()
+            yield
+            return
+        with self._hold_file(self._file, self._lock, wait):
             if first:
-                self._sign()
+                self._sign(self._file)
+            yield
+
+    @contextmanager
+    def _hold_file(self, file: Path, lock: BaseFileLock, wait: float) -> Iterator[None]:
+        _demand_own_file(file)
+        try:
+            lock.acquire(timeout=wait)
+        except Timeout:
+            raise Locked(self._refusal(file)) from None
+        except NotImplementedError as error:  # of older versions of filelock
+            raise StoreError(
+                f"{file} cannot be locked: the installed filelock does not support its file system; install a newer "
+                "filelock."
+            ) from error
+        except OSError as error:
+            raise StoreError(f"{file} cannot be locked ({error.strerror}); check its permissions.") from error
+        try:
             yield
         finally:
-            self._lock.release()
+            lock.release()
 
-    def _say_how_far_it_reaches(self) -> None:
-        """Warn once if the file is outside the table, since other machines then have a file of their own."""
-        if not self._said:
-            self._said = True
-            log.warning(
-                "The writer's lock of %s is local to this machine (%s); do not write to it from another machine.",
-                self._place, self._file,
-            )  # fmt: skip
-
-    def _demand_own_file(self) -> None:
-        """Raise StoreError if signing the lock could overwrite a file with a second name, or block on a pipe."""
-        with suppress(FileNotFoundError, NotADirectoryError):
-            found = self._file.lstat()
-            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-                raise Damaged(f"{self._file} is a link or not a regular file, so it cannot be locked; remove it.")
-
-    def _sign(self) -> None:
+    def _sign(self, file: Path) -> None:
         """Write the holder into the file, in filelock's format; without `flock`, filelock does it itself."""
         if not self._is_file_alone:
             with suppress(OSError):  # it only names the holder, and a delete must work on a full disk
-                self._file.write_text(f"{os.getpid()}\n{_host()}\n")
+                file.write_text(f"{os.getpid()}\n{_host()}\n")
 
-    def _refusal(self) -> str:
-        pid, host = self._holder()
+    def _refusal(self, file: Path) -> str:
+        pid, host = _holder(file)
         who = f"process {pid or '?'} on {host}" if host and host != _host() else f"process {pid}" if pid else "another"
         if self._is_file_alone:
             return (
-                f"{self._file} names {who} as the writer, and this file system has no locks to check it; "
+                f"{file} names {who} as the writer, and this file system has no locks to check it; "
                 "remove that file if nothing is writing."
             )
         if host in ("", _host()) and not _is_alive(pid):
             who = "another process"
         return f"{who[0].upper()}{who[1:]} is writing to {self._place}; try again when it has finished."
 
-    def _holder(self) -> tuple[int, str]:
-        """Return the process and host that the file names; 0 and "" if it names none."""
-        try:
-            pid, *host = read_own(self._file, _MOST_BYTES).decode("ascii").split("\n")
-            return int(pid), host[0] if host else ""
-        except (OSError, StoreError, ValueError):
-            return 0, ""
+
+def _demand_own_file(file: Path) -> None:
+    """Raise StoreError if signing the lock could overwrite a file with a second name, or block on a pipe."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        found = file.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            raise Damaged(f"{file} is a link or not a regular file, so it cannot be locked; remove it.")
+
+
+def _holder(file: Path) -> tuple[int, str]:
+    """Return the process and host that the file names; 0 and "" if it names none."""
+    try:
+        pid, *host = read_own(file, _MOST_BYTES).decode("ascii").split("\n")
+        return int(pid), host[0] if host else ""
+    except (OSError, StoreError, ValueError):
+        return 0, ""
 
 
 def _host() -> str:

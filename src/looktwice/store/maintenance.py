@@ -16,8 +16,8 @@ import numpy as np
 
 from looktwice.errors import StoreError, UsageError, first_line
 from looktwice.store.ann import behind
-from looktwice.store.lance import MISSING, plain_errors
-from looktwice.store.location import LocalFolder, Location
+from looktwice.store.lance import MISSING, is_conflict, plain_errors, retry
+from looktwice.store.location import Location
 from looktwice.store.schema import vectors_of
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,12 @@ _BATCH = 4096
 
 def tidy(table: Any) -> None:
     """Merge small fragments, bring the index up to date and drop versions older than KEEP_VERSIONS."""
-    table.optimize(cleanup_older_than=KEEP_VERSIONS)
+    try:
+        retry(lambda: table.optimize(cleanup_older_than=KEEP_VERSIONS))
+    except (OSError, RuntimeError, ValueError) as error:
+        if not is_conflict(error):
+            raise
+        log.info("Other processes write to this table; its files are merged after the next run.")
 
 
 def tidy_after_write(table: Any, rows: int) -> None:
@@ -64,15 +69,21 @@ def is_untidy(table: Any) -> bool:
     return len([at for at in made if datetime.now(at.tzinfo) - at > KEEP_VERSIONS]) > OLD_VERSIONS
 
 
-def rewrite(database: Any, table: Any) -> Any:
+def rewrite(database: Any, table: Any, place: object) -> Any:
     """Rewrite a table with only its live rows, drop all older versions and indices, and return the new handle.
 
     Compaction alone keeps a deleted row's bytes while few rows of its fragment are deleted, and transaction files keep
-    deletions. The new version is committed before the old files are removed.
+    deletions. The new version is committed before the old files are removed. Nobody else may write meanwhile, which is
+    for the caller to see to in a bucket; a commit in between is noticed, and the rewrite undone.
     """
+    table.checkout_latest()
+    read = table.version
     rows = table.search().to_batches(_BATCH)
     # The schema's metadata carries the declared key along.
     fresh = database.create_table(table.name, data=rows, schema=table.schema, mode="overwrite")
+    if fresh.version != read + 1:
+        fresh.restore(fresh.version - 1)
+        raise StoreError(f"{place} was written to by another process, so it was not purged; stop that and try again.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it warns of other processes' readers; docs do the same
         fresh.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
@@ -109,11 +120,6 @@ def _live_bytes(location: Location, items: Any) -> int:
         if location.size("items.lance/data") >= live:
             return live
     raise StoreError(f"{location} is not whole: {MISSING}")
-
-
-def bytes_below(folder: Path) -> int:
-    """Return the size of all files in a folder and below."""
-    return LocalFolder(folder).size()
 
 
 def export(items: Any, target: Path, dim: int) -> Path:

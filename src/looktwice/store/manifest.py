@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,27 +76,58 @@ class Manifest:
     reading: int = NEWEST
     previews: int = 0
 
-    def write(self, location: Location) -> None:
-        """Replace the manifest of a table atomically. Raises like `files.write_whole`."""
+    def create(self, location: Location) -> bool:
+        """Write the manifest of a new table. Return False if another process has just written one."""
+        return location.create(NAME, self._bytes())
+
+    @classmethod
+    def update(cls, location: Location, change: Callable[[Manifest], Manifest]) -> Manifest:
+        """Replace the manifest by what `change` makes of it; return the new one. Raises like `files.write_whole`."""
+
+        def changed(data: bytes) -> bytes:
+            before = cls._parse(data, location)
+            after = change(before)
+            return data if after == before else after._bytes()
+
+        return cls._parse(location.update(NAME, MOST_BYTES, changed), location)
+
+    def _bytes(self) -> bytes:
         values = {**dataclasses.asdict(self), "encoder": self.encoder.record(), "needs": NEEDS}
         if not self.previews:
             del values["previews"]
-        location.write_whole(NAME, json.dumps(values, indent=1, ensure_ascii=False).encode())
+        return json.dumps(values, indent=1, ensure_ascii=False).encode()
+
+    def with_tokens(self, entry: Mapping[str, Any]) -> Manifest:
+        """Return a manifest with this token set, which replaces one of the same key."""
+        others = [known for known in self.tokens if known["tokens_key"] != entry["tokens_key"]]
+        return dataclasses.replace(self, tokens=(*others, dict(entry)))
+
+    def with_run(self, roots: Sequence[str], dtypes: Sequence[str]) -> Manifest:
+        """Return a manifest with these roots and dtypes, too."""
+        both = dict.fromkeys((*self.roots, *roots)), dict.fromkeys((*self.dtypes, *dtypes))
+        return dataclasses.replace(self, roots=tuple(both[0]), dtypes=tuple(both[1]))
 
     @classmethod
     def read(cls, location: Location) -> Manifest:
         """Read a table's manifest. Raises UsageError if it is missing, too old or too new, Damaged otherwise."""
         try:
-            values = read_json(location.read_bytes(NAME, MOST_BYTES))
+            data = location.read_bytes(NAME, MOST_BYTES)
         except FileNotFoundError:
             raise UsageError(
                 f"{location} is not a looktwice table (it has no {NAME}); create one with: looktwice index"
             ) from None
         except NotADirectoryError:
             raise UsageError(f"{location} is a file, but a looktwice table is a folder; pass the folder.") from None
-        except (OSError, ValueError) as error:
-            kind = StoreError if isinstance(error, OSError) else Damaged
-            raise kind(f"{location}/{NAME} cannot be read ({error}); restore it from a copy.") from error
+        except OSError as error:
+            raise StoreError(f"{location}/{NAME} cannot be read ({error}); restore it from a copy.") from error
+        return cls._parse(data, location)
+
+    @classmethod
+    def _parse(cls, data: bytes, location: Location) -> Manifest:
+        try:
+            values = read_json(data)
+        except ValueError as error:
+            raise Damaged(f"{location}/{NAME} cannot be read ({error}); restore it from a copy.") from error
         found = values.get("format") if isinstance(values, dict) else None
         if type(found) is not int or found not in READABLE:
             read = " and ".join(map(str, READABLE))

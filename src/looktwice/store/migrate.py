@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from looktwice.sources import name_to_id
-from looktwice.store.lance import plain_errors
-from looktwice.store.manifest import FORMAT
+from looktwice.store.lance import plain_errors, upsert
+from looktwice.store.manifest import FORMAT, Manifest
 
 if TYPE_CHECKING:
     from looktwice.store.location import Location
-    from looktwice.store.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +33,7 @@ def migrate(ledger: Any, manifest: Manifest, location: Location) -> Manifest:
     with plain_errors(location, "migrating the table"):
         add_column(ledger)
         fill_ids(ledger)
-        changed = replace(manifest, format=FORMAT)
-        changed.write(location)
+        changed = Manifest.update(location, lambda now: replace(now, format=FORMAT))
     log.warning(
         "%s was migrated from on-disk format %d to %d with all its rows; "
         "open it only with this version of looktwice or a newer one.",
@@ -61,7 +59,7 @@ def fill_ids(ledger: Any) -> None:
         rows = [{**row, "item_id": item_id(row)} for row in batch.to_pylist()]
         if known := [row for row in rows if row["item_id"] is not None]:
             data = pa.Table.from_pylist(known, schema=ledger.schema)
-            ledger.merge_insert("key").when_matched_update_all().execute(data)
+            upsert(ledger, "key", data)
 
 
 def item_id(row: Mapping[str, str]) -> str | None:

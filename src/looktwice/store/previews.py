@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from looktwice.store.lance import batched, is_in
+from looktwice.store.lance import batched, is_in, remove, upsert
 
 NAME = "previews"
 _CHUNK = 500
@@ -27,18 +27,12 @@ def previews_schema() -> Any:
     return pa.schema([*texts, pa.field("webp", pa.large_binary())])
 
 
-def keep(table: Any, side: int) -> None:
-    """Keep a preview of every item that is written to a `Table` from now on, of at most `side` pixels a side."""
-    with table.writer():
-        table._note(previews=side)
-
-
 def put(table: Any, rows: Sequence[PreviewRow]) -> None:
     """Write previews in one commit; they replace those of the same items."""
     import pyarrow as pa
 
     data = pa.Table.from_pylist([row._asdict() for row in rows], schema=previews_schema())
-    table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
+    upsert(table, "id", data)
 
 
 def read(table: Any | None, item_id: str, sha256: str) -> bytes | None:
@@ -65,8 +59,7 @@ def drop(table: Any | None, ids: Iterable[str]) -> None:
     if table is None or not table.count_rows():
         return
     for part in batched(ids, _CHUNK):
-        if table.count_rows(where := is_in("id", part)):
-            table.delete(where)
+        remove(table, is_in("id", part))
 
 
 def drop_stale(table: Any | None, fresh: dict[str, str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -16,11 +16,11 @@ from looktwice.store.columns import create_columns, fill_columns, new_columns
 from looktwice.store.conditions import Where
 from looktwice.store.create import create_tables, open_location
 from looktwice.store.extras import make_extra
-from looktwice.store.lance import batched, connect, filtering, is_in, plain_errors, refuse_forked
+from looktwice.store.lance import batched, connect, filtering, is_in, plain_errors, refuse_forked, remove, upsert
 from looktwice.store.ledger import Ledger
 from looktwice.store.location import Location, locate
 from looktwice.store.lock import WriterLock
-from looktwice.store.manifest import FORMAT, LEAST_SIDE, MOST_SIDE
+from looktwice.store.manifest import FORMAT, LEAST_SIDE, MOST_SIDE, Manifest
 from looktwice.store.migrate import migrate
 from looktwice.store.previews import PreviewRow
 from looktwice.store.reader import Snapshot, TableReader
@@ -147,7 +147,7 @@ class Table(TableReader):
             fresh = {row.id: row.sha256 for row in rows}
             tokens.drop_stale(self._tokens, fresh)
             previews.drop_stale(self._extras.get(previews.NAME), fresh)
-            self._items.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
+            upsert(self._items, "id", data)
             deleted.forget(self._extras.get(deleted.NAME), ((row.root, row.id) for row in rows))
             maintenance.tidy_after_write(self._items, len(rows))
 
@@ -163,7 +163,7 @@ class Table(TableReader):
             raise UsageError(f"A preview has {LEAST_SIDE} to {MOST_SIDE:,} pixels a side, or 0 for none, not {side}.")
         with self.writer():
             if side != self.manifest.previews:
-                self._note(previews=side)
+                self._note(lambda now: replace(now, previews=side))
 
     def delete(self, ids: Iterable[str] | None = None, *, where: Where | None = None, remember: bool = True) -> int:
         """Delete items by id or by filter, with all that belongs to them. Return how many were deleted.
@@ -185,9 +185,9 @@ class Table(TableReader):
             for part in found.to_batches(_CHUNK):
                 previews.drop(self._extras.get(previews.NAME), part["id"].to_pylist())
                 self.ledger.clear_items(part.to_pylist())
-                self._tokens.delete(is_in("id", part["id"].to_pylist()))
+                remove(self._tokens, is_in("id", part["id"].to_pylist()))
             for some in batched(found["id"].to_pylist(), _AT_ONCE):
-                self._items.delete(is_in("id", some))
+                remove(self._items, is_in("id", some))
         return len(found)
 
     def add_columns(self, columns: Mapping[str, type]) -> dict[str, int]:
@@ -212,36 +212,42 @@ class Table(TableReader):
         """
         with self.writer(), plain_errors(self.path, "compacting"):
             if not purge:
-                for handle in self._handles():
-                    maintenance.tidy(handle)
-                return
-            self._note(tokens=tokens.without_samples(self.location, self.manifest.tokens))
-            self._items = maintenance.rewrite(self._database, self._items)
-            self._tokens = maintenance.rewrite(self._database, self._tokens)
-            self._failures = maintenance.rewrite(self._database, self._failures)
-            self._extras = {name: maintenance.rewrite(self._database, one) for name, one in self._extras.items()}
+                return self._tidy(self._handles())
+            self._note(lambda now: replace(now, tokens=tokens.without_samples(self.location, now.tokens)))
+            fresh = [maintenance.rewrite(self._database, handle, self.path) for handle in self._handles()]
+            self._items, self._tokens, self._failures, *extras = fresh
+            self._extras = dict(zip(self._extras, extras, strict=True))
             if self.manifest.index is not None:
                 self.build_index()
-            self.build_keys()
+            return self.build_keys()
 
     def tidy(self) -> None:
         """Compact if it pays: after many small files, or many rows that the index does not cover yet."""
         with self.writer(), plain_errors(self.path, "tidying up"):
-            for handle in self._handles():
-                if maintenance.is_untidy(handle):
-                    maintenance.tidy(handle)
+            self._tidy([handle for handle in self._handles() if maintenance.is_untidy(handle)])
+
+    def _tidy(self, handles: Sequence[Any]) -> None:
+        for handle in handles:
+            maintenance.tidy(handle)
+        if self._items in handles and (known := ann.active(self.manifest.index)):
+            self._use(ann.measured_again(self._space(), len(self), known))
 
     def build_index(self) -> ann.IndexInfo:
         """Build the approximate index and measure its recall; a table below `ann.EXACT_ROWS` rows stays exact."""
         with self.writer(), plain_errors(self.path, "building the index"):
             rows = len(self)
             self.build_keys()
-            self._note(index=None)  # search is exact until the new index is measured
+            self._note(lambda now: replace(now, index=None))  # search is exact until the new index is measured
             if rows < ann.EXACT_ROWS:
                 ann.drop(self._items)
-                return ann.IndexInfo("exact", rows)
-            info = ann.build(self._space(), rows)
-            self._note(index=info.as_mapping())
+                return ann.IndexInfo(ann.EXACT, rows)
+            return self._use(ann.build(self._space(), rows))
+
+    def _use(self, measured: ann.IndexInfo) -> ann.IndexInfo:
+        info = ann.usable(measured, self.path)
+        self._note(lambda now: replace(now, index=info.as_mapping()))
+        if info.kind == ann.EXACT:
+            ann.drop(self._items)
         return info
 
     def build_keys(self) -> None:
@@ -266,17 +272,13 @@ class Table(TableReader):
     def note_tokens(self, entry: Mapping[str, Any]) -> None:
         """Write a token set (a mapping with a `tokens_key`) into the manifest; it replaces one of the same key."""
         with self.writer():
-            others = [known for known in self.manifest.tokens if known["tokens_key"] != entry["tokens_key"]]
-            self._note(tokens=(*others, dict(entry)))
+            self._note(lambda now: now.with_tokens(entry))
 
     def note_run(self, roots: Iterable[str], dtype: str | None) -> None:
         """Add the roots of a run, and the dtype that its encoder computes in, to the manifest."""
+        new, computed = tuple(roots), (dtype,) if dtype else ()
         with self.writer():
-            before = self.manifest
-            merged = tuple(dict.fromkeys((*before.roots, *roots)))
-            dtypes = tuple(dict.fromkeys((*before.dtypes, *([dtype] if dtype else []))))
-            if (merged, dtypes) != (before.roots, before.dtypes):
-                self._note(roots=merged, dtypes=dtypes)
+            self._note(lambda now: now.with_run(new, computed))
 
     def _handles(self) -> list[Any]:
         return [self._items, self._tokens, self._failures, *self._extras.values()]
@@ -288,11 +290,9 @@ class Table(TableReader):
             self._extras = {**self._extras, name: made}
         return self._extras[name]
 
-    def _note(self, **changes: Any) -> None:
-        changed = replace(self.manifest, **changes)
+    def _note(self, change: Callable[[Manifest], Manifest]) -> None:
         with plain_errors(self.path, "writing the manifest"):
-            changed.write(self.location)
-        self.manifest = changed
+            self.manifest = Manifest.update(self.location, change)
 
 
 def _upserting() -> Any:

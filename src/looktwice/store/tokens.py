@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from looktwice.errors import Damaged, UsageError
-from looktwice.store.lance import batched, is_in, plain_errors
+from looktwice.store.lance import batched, is_in, plain_errors, remove, upsert
 from looktwice.store.location import Location
 from looktwice.store.schema import TokenRow, tokens_schema
 
@@ -31,8 +31,7 @@ def put_codes(table: Any, place: object, rows: Sequence[TokenRow]) -> None:
         raise UsageError(f"The tokens key {odd[0]!r} contains '|', which separates id and key; leave it out.")
     data = [{"key": _key(row.id, row.tokens_key), **{name: getattr(row, name) for name in _FIELDS}} for row in rows]
     with plain_errors(place, "writing tokens"):
-        upsert = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
-        upsert.execute(pa.Table.from_pylist(data, schema=tokens_schema()))
+        upsert(table, "key", pa.Table.from_pylist(data, schema=tokens_schema()))
 
 
 def read_codes(table: Any, place: object, ids: Sequence[str], tokens_key: str) -> list[TokenRow | None]:
@@ -65,7 +64,7 @@ def drop_stale(tokens: Any, fresh: dict[str, str]) -> None:
     for part in batched(fresh, 2000):
         rows = tokens.search().where(is_in("id", part)).select(["key", "id", "sha256"]).to_arrow().to_pylist()
         if stale := [row["key"] for row in rows if row["sha256"] != fresh[row["id"]]]:
-            tokens.delete(is_in("key", stale))
+            remove(tokens, is_in("key", stale))
 
 
 def put_codebook(location: Location, data: bytes) -> str:

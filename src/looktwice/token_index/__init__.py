@@ -9,7 +9,7 @@ This package joins `codecs`, `store` and a scorer. It prints nothing.
 
 from looktwice.token_index.compare import CodecRow, compare_codecs
 from looktwice.token_index.fill import TokensReport, add_tokens
-from looktwice.token_index.pictures import Progress
+from looktwice.token_index.images import Progress
 from looktwice.token_index.reader import POLICIES, TokenLoader
 from looktwice.token_index.sets import TokenSet, open_set
 

@@ -13,7 +13,7 @@ from looktwice.codecs.pq import PQ
 from looktwice.errors import LooktwiceError, MediaError, UsageError
 from looktwice.score import Scorer, TokenMaker
 from looktwice.sources.loader import CandidateRef
-from looktwice.token_index.pictures import Progress, draw_pictures, look_at, sample_tokens
+from looktwice.token_index.images import Progress, draw_images, look_at, sample_tokens
 from looktwice.token_index.sets import demand_tokens
 from looktwice.types import Item, VisualTokens
 
@@ -32,7 +32,7 @@ class CodecRow:
     `bytes_per_image` is the mean size of the codes; `tokens` the mean number of visual tokens shown to the language
     model; `error` is Σ|x − x̂|² / Σ|x|² over all tokens, each against the vector that stands for it; `delta_p` is the
     mean |p − p of uncompressed tokens| over the pairs; `tau` is the mean Kendall τ-b of the rankings against
-    uncompressed, NaN if none has an order; `pairs` and `pictures` count what was measured.
+    uncompressed, NaN if none has an order; `pairs` and `images` count what was measured.
     """
 
     codec: str
@@ -42,7 +42,7 @@ class CodecRow:
     delta_p: float
     tau: float
     pairs: int
-    pictures: int
+    images: int
 
     def record(self) -> dict[str, Any]:
         """Return the row as plain data."""
@@ -92,7 +92,7 @@ Pairs = list[tuple[Item, list[Item]]]
 
 def _draw_pairs(table: TableReader, maker: TokenMaker, queries: int, depth: int, seed: int, urls: Urls) -> Pairs:
     """Return images and their nearest others, all with the tower's own tokens."""
-    chosen = [entry.id for entry in draw_pictures(table, queries, seed)]
+    chosen = [entry.id for entry in draw_images(table, queries, seed)]
     near = {
         row.id: [hit.id for hit in table.search(row.vector, depth + 1, "width > 0") if hit.id != row.id][:depth]
         for row in table.get(chosen)
@@ -154,7 +154,7 @@ def _row(scorer: Scorer, codec: Codec, pairs: Pairs, plain: list[NDArray[np.floa
         delta_p=_mean([float(delta) for part in deltas for delta in part]),
         tau=_mean(taus),
         pairs=sum(len(others) for _, others in pairs),
-        pictures=len(images),
+        images=len(images),
     )
 
 

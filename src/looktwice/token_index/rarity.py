@@ -18,8 +18,8 @@ from looktwice.checked import demand, read_json
 from looktwice.codecs import layout_from_json
 from looktwice.errors import Mismatch, StoreError
 from looktwice.store.tokens import drop_sample
+from looktwice.token_index.images import draw_images
 from looktwice.token_index.matching import Opened
-from looktwice.token_index.pictures import draw_pictures
 from looktwice.token_index.sets import TokenSet
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def draw(table: TableReader, kept: TokenSet, seed: int = 0) -> tuple[bytes, dict
 
 def _drawn_rows(table: TableReader, kept: TokenSet, seed: int) -> Iterator[TokenRow]:
     """Yield usable token rows of randomly drawn images."""
-    ids = [entry.id for entry in draw_pictures(table, 16 * IMAGES, seed)]
+    ids = [entry.id for entry in draw_images(table, 16 * IMAGES, seed)]
     for start in range(0, len(ids), IMAGES):
         for row in table.read_codes(ids[start : start + IMAGES], kept.key):
             if row is None:

@@ -50,7 +50,7 @@ def robustness(
 
     Example: looktwice eval robustness scenes --small --side query --shortlist 20
     """
-    from looktwice.experiment.robustness import Bench, run_robustness
+    from looktwice.experiment.robustness import RobustnessSetup, run_robustness
 
     name = benchmark_name(dataset)
     refuse_options(ctx, name, False, *(() if name == "table" else ("table",)))
@@ -59,7 +59,9 @@ def robustness(
     compute.set_threads()
     folder = benchmark.folder("robustness", into)
     opened = benchmark.open(name, folder, urls.allowed)
-    bench = Bench(opened, _encoder(benchmark, compute), load_rerank(rerank, compute, opened), shortlist, sample, fusion)
+    bench = RobustnessSetup(
+        opened, _encoder(benchmark, compute), load_rerank(rerank, compute, opened), shortlist, sample, fusion
+    )
     with progress("damaging", "conditions") as bar:
 
         def done(number: int, total: int) -> None:
@@ -77,9 +79,9 @@ def robustness(
 
 def _encoder(benchmark: Benchmark, compute: options.Compute) -> Encoder:
     """Load the encoder, by default the table's own. Damaged items are encoded again, so a name is not enough."""
-    from looktwice.store import Table
+    from looktwice.store import Table, exists
 
-    there = benchmark.table is not None and (benchmark.table / "manifest.json").exists()
+    there = benchmark.table is not None and exists(benchmark.table)
     known = Table.open(benchmark.table) if there and benchmark.table is not None else None
     return encoder_for(benchmark.encoder, known, compute)
 

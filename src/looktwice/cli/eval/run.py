@@ -8,16 +8,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
+from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import emit, progress, say
 from looktwice.cli.eval.benchmark import Benchmark, Name, benchmark_name, load_rerank, refuse_options
 from looktwice.cli.eval.tables import tell, tell_problems
 from looktwice.cli.groups import grouped
 from looktwice.cli.index import encoder_for
+from looktwice.cli.summary import tell_spending
 
 if TYPE_CHECKING:
     from looktwice.evaluate.datasets import Dataset
     from looktwice.experiment import Plan
     from looktwice.types import Encoder
+
+
+Also = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Another re-ranker on the same shortlists, as one more row: rerank:NAME (trained, sentence-transformers), "
+        "rerank+http://HOST:PORT/v1#MODEL, or any --mllm. Repeatable.",
+    ),
+]
+Crops = Annotated[bool, typer.Option("--crops", help="Store tokens of four crops of each image, too, for --maxsim.")]
+TuneOn = Annotated[
+    str | None,
+    typer.Option(help="Choose λ on these queries and exclude them from the figures: 20%, or a file of ids."),
+]
 
 
 @grouped
@@ -27,20 +44,17 @@ def run(
     *,
     into: Annotated[Path | None, typer.Option("--out", help="Output folder [default: eval-DATASET].")] = None,
     benchmark: Benchmark,
-    tune_on: Annotated[
-        str | None,
-        typer.Option(help="Choose λ on these queries and exclude them from the figures: 20%, or a file of ids."),
-    ] = None,
+    tune_on: TuneOn = None,
+    also: Also = None,
     shortlist: options.Shortlist = 50,
     no_rerank: options.NoRerank = False,
     rerank: options.Rerank,
     middle: options.Middle,
-    crops: Annotated[
-        bool, typer.Option("--crops", help="Store tokens of four crops of each image, too, for --maxsim.")
-    ] = False,
+    crops: Crops = False,
     fusion: options.Fusion = "auto",
     ties: options.Ties = "default",
     codec: options.Codec = "auto",
+    spread: Distribution,
     compute: options.Compute,
     urls: options.UrlOptions,
     json: options.Json = False,
@@ -56,6 +70,8 @@ def run(
 
       looktwice eval run roxford5k --root ~/data --encoder siglip2-so400m@384 --mllm qwen2.5-vl-7b --tune-on 20%
 
+      looktwice eval run folder --root ~/things --mllm qwen2.5-vl-7b --also rerank:Qwen/Qwen3-VL-Reranker-2B
+
       looktwice eval run table --table photos.lt --queries queries.jsonl --qrels qrels.txt
     """
     name = benchmark_name(dataset)
@@ -69,21 +85,26 @@ def run(
     rule = str(Ties.parse(ties))
     folder = benchmark.folder(name, into)
     opened = benchmark.open(name, folder, urls.allowed)
+    cluster = spread.cluster
+    if spread.dry_run:
+        return spread.plan(cluster, {"dataset": opened.name, "queries": len(opened.queries)}, json)
     if look is not None:
         look = load_rerank(rerank, compute, opened)
     encoder = _encoder(benchmark, compute)
     where = compute.placement
+    others = tuple(rerank.other(name, look.prompt, compute) for name in also or () if look is not None)
     own: dict[str, Any] = {**middle.rules, "maxsim": middle.maxsim or 0, "crops": crops, "rerank": not no_rerank}
+    own |= {"cluster": cluster, "also": others}
     plan = Plan(encoder, look, fusion, rule, shortlist, codec, tune_on, urls=urls.allowed, **own, **where)
     _run(opened, folder, plan, benchmark.table, json)
 
 
 def _encoder(benchmark: Benchmark, compute: options.Compute) -> str | Encoder:
     """Return the name of a new table's encoder, or the loaded encoder if one is named for an existing table."""
-    from looktwice.store import Table
+    from looktwice.store import Table, exists
 
     table, name = benchmark.table, benchmark.encoder
-    if name is None or table is None or not (table / "manifest.json").exists():
+    if name is None or table is None or not exists(table):
         return name or options.DEFAULT_ENCODER
     return encoder_for(name, Table.open(table), compute)
 
@@ -100,5 +121,6 @@ def _run(dataset: Dataset, folder: Path, plan: Plan, given: Path | None, json: b
         tell(record)
         say(str(folder / "report.html"))
     tell_problems(record)
+    tell_spending(record["manifest"].get("second_look") or [])
     if done.failed:
         raise typer.Exit(3)

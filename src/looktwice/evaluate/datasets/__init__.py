@@ -71,7 +71,7 @@ def _mmeb_reader(which: str) -> _Open:
     return lambda root, work, partial: mmeb.read(root, which, partial)
 
 
-_READERS |= {f"{w}:{d}": _caption_reader(w, d) for w in captions.PICTURES for d in ("t2i", "i2t")}
+_READERS |= {f"{w}:{d}": _caption_reader(w, d) for w in captions.IMAGES for d in ("t2i", "i2t")}
 _READERS |= {f"mmeb:{which}": _mmeb_reader(which) for which in MMEB_NAMES}
 
 

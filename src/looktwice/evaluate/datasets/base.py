@@ -26,7 +26,7 @@ class Query:
     def load(self) -> Item:
         """Read the query. Raises MediaError for an unreadable image."""
         source, data = self.source, self.source.read()
-        if not source.picture:
+        if not source.has_image:
             return Item(source.id, text=source.text)
         image, (width, _) = images.load(data)
         sha256: str | None = hashlib.sha256(data).hexdigest()

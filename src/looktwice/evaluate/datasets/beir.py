@@ -43,7 +43,5 @@ def _source(layout: FileLayout, path: Path, number: int, record: dict[str, Any])
     name = layout.get(record, "_id", str, path, f"line {number}")
     text = " ".join(str(record[key]) for key in ("title", "text") if record.get(key))
     if record.get("image"):
-        return layout.picture(
-            layout.root / layout.get(record, "image", str, path, f"line {number}"), name, text or None
-        )
+        return layout.image(layout.root / layout.get(record, "image", str, path, f"line {number}"), name, text or None)
     return layout.words(path, number, name, text)

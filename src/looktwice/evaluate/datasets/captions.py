@@ -27,7 +27,7 @@ FETCH = {
     "sharegpt4v": "The JSON file is in the hub dataset Lin-Chen/ShareGPT4V; its images are SA-1B's (sam/images).",
     "urban1k": "Urban1k.zip is in the hub dataset BeichenZhang/Urban1k.",
 }
-PICTURES = {"flickr30k": 1000, "coco": 5000, "sharegpt4v": 1000, "urban1k": 1000}
+IMAGES = {"flickr30k": 1000, "coco": 5000, "sharegpt4v": 1000, "urban1k": 1000}
 PER_PICTURE = 5
 SHAREGPT4V = "share-captioner_coco_lcs_sam_1246k_1107.json"
 Captioned = list[tuple[Source, list[Source]]]
@@ -39,8 +39,8 @@ def read(root: Path, which: str, direction: str = "t2i", partial: bool = False) 
     found = {"sharegpt4v": _sharegpt4v, "urban1k": _urban}.get(which, _karpathy)(layout)
     each = PER_PICTURE if which in ("flickr30k", "coco") else 1
     images, captions = [image for image, _ in found], [text for _, texts in found for text in texts]
-    layout.count("images", len(images), PICTURES[which])
-    layout.count("captions", len(captions), PICTURES[which] * each)
+    layout.count("images", len(images), IMAGES[which])
+    layout.count("captions", len(captions), IMAGES[which] * each)
     pairs = [(text.id, image.id) for image, texts in found for text in texts]
     asked, items = (captions, images) if direction == "t2i" else (images, captions)
     return layout.finish(
@@ -77,7 +77,7 @@ def _sharegpt4v(layout: FileLayout) -> Captioned:
     path = layout.file(SHAREGPT4V)
     layout.check()
     found: Captioned = []
-    for number, entry in enumerate(islice(layout.json(path, list), PICTURES["sharegpt4v"])):
+    for number, entry in enumerate(islice(layout.json(path, list), IMAGES["sharegpt4v"])):
         where = f"entry {number}"
         turns = layout.get(entry, "conversations", list, path, where)
         said = [turn for turn in turns if isinstance(turn, dict) and turn.get("from") == "gpt"]
@@ -110,6 +110,6 @@ def _first_line(path: Path) -> str:
 def _captioned(
     layout: FileLayout, file: Path, path: Path, texts: list[str], number: int
 ) -> tuple[Source, list[Source]]:
-    image = layout.picture(file)
+    image = layout.image(file)
     captions = [layout.words(path, PER_PICTURE * number + i, f"{image.id}#{i}", text) for i, text in enumerate(texts)]
     return image, captions

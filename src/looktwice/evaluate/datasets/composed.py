@@ -32,7 +32,7 @@ def read_cirr(root: Path, partial: bool = False, subset: bool = False) -> Datase
     paths = layout.json(split, dict)
     below = root / "cirr" / "img_raw"  # its README's place for images; NLVR2's own folders have them beside cirr
     images = below if below.is_dir() else root
-    items = {name: layout.picture(images / layout.get(paths, name, str, split, name), name) for name in paths}
+    items = {name: layout.image(images / layout.get(paths, name, str, split, name), name) for name in paths}
     queries, qrels = [], {}
     groups: dict[str, tuple[str, ...]] = {}
     for number, entry in enumerate(layout.json(captions, list)):
@@ -43,7 +43,7 @@ def read_cirr(root: Path, partial: bool = False, subset: bool = False) -> Datase
         )
         if not {reference, target} <= items.keys():
             layout.broken(captions, where, "images of the split", (reference, target))
-        queries.append(Query(layout.picture(images / paths[reference], name, text)))
+        queries.append(Query(layout.image(images / paths[reference], name, text)))
         qrels[name] = {target: 1, reference: -1}
         if subset:
             groups[name] = _others(layout, captions, where, entry, reference, target)
@@ -86,7 +86,7 @@ def read_circo(root: Path, partial: bool = False) -> Dataset:
         str(layout.get(entry, "id", int, info, f"image {i}")): layout.get(entry, "file_name", str, info, f"image {i}")
         for i, entry in enumerate(layout.get(layout.json(info, dict), "images", list, info, "the top"))
     }
-    items = [layout.picture(folder / file, name) for name, file in files.items()]
+    items = [layout.image(folder / file, name) for name, file in files.items()]
     queries, qrels = [], {}
     for number, entry in enumerate(layout.json(labels, list)):
         where = f"entry {number}"
@@ -95,7 +95,7 @@ def read_circo(root: Path, partial: bool = False) -> Dataset:
         if not {reference, *targets} <= files.keys():
             layout.broken(labels, where, "images of unlabeled2017", [reference, *targets])
         text = layout.get(entry, "relative_caption", str, labels, where)
-        queries.append(Query(layout.picture(folder / files[reference], name, text)))
+        queries.append(Query(layout.image(folder / files[reference], name, text)))
         qrels[name] = dict.fromkeys(targets, 1)
     layout.count("images", len(items), COUNTS["circo"][0])
     layout.count("queries", len(queries), COUNTS["circo"][1])

@@ -31,7 +31,7 @@ def read(root: Path, part: str = "private", partial: bool = False) -> Dataset:
     layout.count("index", len(items), COUNTS["index"])
     known, queries, qrels = {item.id for item in items}, [], {}
     for name, images in _solution(layout, path, part):
-        queries.append(Query(layout.picture(_place(folders["test"], name), name)))
+        queries.append(Query(layout.image(_place(folders["test"], name), name)))
         qrels[name] = dict.fromkeys(images, 1)
         for image in images:
             if image not in known:
@@ -44,7 +44,7 @@ def read(root: Path, part: str = "private", partial: bool = False) -> Dataset:
 
 
 def _image(layout: FileLayout, file: Path) -> Source:
-    return layout.unchecked_picture(file, file.stem)
+    return layout.unchecked_image(file, file.stem)
 
 
 def _place(folder: Path, name: str) -> Path:

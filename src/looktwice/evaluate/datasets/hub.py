@@ -88,7 +88,7 @@ def _source(layout: FileLayout, path: Path, number: int, record: dict[str, Any],
     if not image:
         return layout.words(path, number, str(name), text)
     if isinstance(image, str):
-        return layout.picture(layout.root / image, str(name), text or None)
+        return layout.image(layout.root / image, str(name), text or None)
     file = _written(layout, path, number, image, work)
     return Source(str(name), file_uri(file), file_uri(layout.root, folder=True), text or None)
 

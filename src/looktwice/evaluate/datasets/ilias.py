@@ -37,7 +37,7 @@ def read(root: Path, distractors: str = "mini", queries: str = "image", partial:
     layout.check()
     asked = [_query(layout, core, row[0].strip()) for row in layout.columns(listed, ",", 1)]
     rows = list(layout.columns(positives_file, ",", 3))
-    positives = [layout.picture(core / row[0], row[0]) for row in rows]
+    positives = [layout.image(core / row[0], row[0]) for row in rows]
     layout.count(f"{queries} queries", len(asked), COUNTS[f"{queries} queries"])
     layout.count("positives", len(positives), COUNTS["positives"])
     if distractors == "mini":
@@ -87,7 +87,7 @@ def _shards(layout: FileLayout, where: tuple[str, str] | None) -> list[Path]:
 
 def _query(layout: FileLayout, core: Path, name: str) -> Query:
     if not name.endswith(".txt"):
-        return Query(layout.picture(core / name, name))
+        return Query(layout.image(core / name, name))
     if not (core / name).is_file():
         layout.missing(f"ilias_core/{name}")
         return Query(layout.words(core / name, 0, name, "-"))

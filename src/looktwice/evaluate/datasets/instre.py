@@ -28,8 +28,8 @@ def read(root: Path, partial: bool = False) -> Dataset:
     layout.check()
     labels = _matlab(path)
     names, asked, truth = ([*labels[key]] for key in ("imlist", "qimlist", "gnd"))
-    items = [layout.picture(root / name, name) for name in names]
-    queries = [Query(layout.picture(root / name, f"query/{name}")) for name in asked]
+    items = [layout.image(root / name, name) for name in names]
+    queries = [Query(layout.image(root / name, f"query/{name}")) for name in asked]
     layout.count("images", len(items), COUNTS["images"])
     layout.count("queries", len(queries), COUNTS["queries"])
     if len(truth) != len(queries):

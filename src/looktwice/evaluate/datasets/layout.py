@@ -65,14 +65,14 @@ class FileLayout:
         more = f"; and {len(self._missing) - SHOWN:,} more" if len(self._missing) > SHOWN else ""
         raise UsageError(f"{self.name} under {self.root} is not complete; missing: {shown}{more}. {self.fetch}")
 
-    def picture(self, path: Path, name: str | None = None, text: str | None = None) -> Source:
+    def image(self, path: Path, name: str | None = None, text: str | None = None) -> Source:
         """Return a required image; its id is `name`, by default its path relative to the root."""
-        source = self.unchecked_picture(path, name, text)
+        source = self.unchecked_image(path, name, text)
         if not path.is_file():
             self._missing.append(path.relative_to(self.root).as_posix())
         return source
 
-    def unchecked_picture(self, path: Path, name: str | None = None, text: str | None = None) -> Source:
+    def unchecked_image(self, path: Path, name: str | None = None, text: str | None = None) -> Source:
         """Return an image that need not exist; indexing writes a missing one to the ledger."""
         if not path.is_relative_to(self.root) or ".." in path.relative_to(self.root).parts:
             raise UsageError(f"{self.name} names the image {str(path)!r} outside {self.root}; fetch its files again.")
@@ -84,7 +84,7 @@ class FileLayout:
         if not isinstance(text, str) or not text.strip():
             self.broken(path, f"entry {number}", "a text that is not empty", text)
         uri = f"{file_uri(path)}#offset={number}&size=0"  # an address of its own; the text is not read from it
-        return Source(name, uri, file_uri(self.root, folder=True), " ".join(text.split()), picture=False)
+        return Source(name, uri, file_uri(self.root, folder=True), " ".join(text.split()), has_image=False)
 
     def json(self, path: Path, kind: type[T]) -> T:
         """Return the content of a JSON file of a kind (list or dict)."""

@@ -34,13 +34,13 @@ def read(
         (layout.get(entry, "path", str, listed, f"entry {i}"), _label(layout, listed, entry, "id", i))
         for i, entry in enumerate(entries)
     ]
-    items = [layout.picture(images / path, path) for path, _ in rows]
+    items = [layout.image(images / path, path) for path, _ in rows]
     all_queries = layout.json(asked, list)
     queries, labels = [], {}
     for i, entry in enumerate(all_queries):
         if isinstance(entry, dict) and "MET_id" in entry:
             path = layout.get(entry, "path", str, asked, f"entry {i}")
-            queries.append(Query(layout.picture(images / path, path)))
+            queries.append(Query(layout.image(images / path, path)))
             labels[path] = _label(layout, asked, entry, "MET_id", i)
     others = _others(layout, asked, images, all_queries)
     layout.count("images", len(items), COUNTS[database])
@@ -72,7 +72,7 @@ def _others(layout: FileLayout, path: Path, images: Path, entries: list[object])
         for i, entry in enumerate(entries)
         if not (isinstance(entry, dict) and "MET_id" in entry)
     ]
-    return [Query(layout.picture(images / path, path)) for path in paths]
+    return [Query(layout.image(images / path, path)) for path in paths]
 
 
 def _label(layout: FileLayout, path: Path, entry: object, key: str, number: int) -> str:

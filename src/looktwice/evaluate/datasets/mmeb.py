@@ -89,5 +89,5 @@ def _name(text: str | None, image: str | None) -> str:
 def _source(layout: FileLayout, path: Path, name: str, text: str | None, image: str | None, number: int) -> Source:
     text = " ".join((text or "").replace("<|image_1|>", " ").split())
     if image:
-        return layout.picture(layout.root / "eval_images" / image, name, text or None)
+        return layout.image(layout.root / "eval_images" / image, name, text or None)
     return layout.words(path, number, name, text)

@@ -30,8 +30,8 @@ def read(root: Path, partial: bool = False, own: bool = False) -> Dataset:
     folders = {part: layout.folder(name) for part, name in LISTS.items()}
     layout.check()
     rows = {part: _rows(layout, path) for part, path in files.items()}
-    items = [layout.picture(folders["gallery"] / f"{name}.jpg", name) for name, _ in rows["gallery"]]
-    queries = [Query(layout.picture(folders["test"] / f"{name}.jpg", name)) for name, _ in rows["test"]]
+    items = [layout.image(folders["gallery"] / f"{name}.jpg", name) for name, _ in rows["gallery"]]
+    queries = [Query(layout.image(folders["test"] / f"{name}.jpg", name)) for name, _ in rows["test"]]
     layout.count("gallery", len(items), None)
     layout.count("queries", len(queries), None)
     shows = by_label((name, label) for name, labels in rows["gallery"] for label in (labels[:1] if own else labels))

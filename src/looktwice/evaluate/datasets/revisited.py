@@ -33,13 +33,13 @@ def read(root: Path, which: str = "roxford5k", million: bool = False, partial: b
     labels = unpickle(path)
     names, asked = (_names(layout, path, labels, key) for key in ("imlist", "qimlist"))
     truth = layout.get(labels, "gnd", list, path, "the top")
-    items = [layout.picture(folder / f"{name}.jpg", name) for name in names]
+    items = [layout.image(folder / f"{name}.jpg", name) for name in names]
     layout.count("images", len(items), COUNTS[which][0])
     layout.count("queries", len(asked), COUNTS[which][1])
     if len(truth) != len(asked):
         layout.broken(path, "gnd", f"{len(asked)} entries", len(truth))
     queries = [
-        Query(layout.picture(folder / f"{name}.jpg", name), _box(layout, path, entry, name))
+        Query(layout.image(folder / f"{name}.jpg", name), _box(layout, path, entry, name))
         for name, entry in zip(asked, truth, strict=True)
     ]
     grades = {name: _grades(layout, path, entry, names, name) for name, entry in zip(asked, truth, strict=True)}
@@ -88,4 +88,4 @@ def _box(layout: FileLayout, path: Path, entry: Any, query: str) -> tuple[float,
 def _distractors(layout: FileLayout, path: Path, folder: Path) -> list[Source]:
     names = [row[0].strip() for row in layout.columns(path, "\n", 1)]
     layout.count("distractors", len(names), COUNTS["revisitop1m"][0])
-    return [layout.picture(folder / name, f"revisitop1m/{name}") for name in names]
+    return [layout.image(folder / name, f"revisitop1m/{name}") for name in names]

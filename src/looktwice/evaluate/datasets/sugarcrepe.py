@@ -51,7 +51,7 @@ def read(root: Path, partial: bool = False) -> Dataset:
             captions = _shuffled(name, right_one, wrong_one)
             offered = [layout.words(path, len(items) + i, f"{name}/{i + 1}", text) for i, text in enumerate(captions)]
             items += offered
-            queries.append(Query(layout.picture(root / "val2017" / file, name)))
+            queries.append(Query(layout.image(root / "val2017" / file, name)))
             right[name], options[name] = offered[captions.index(right_one)].id, tuple(o.id for o in offered)
             kinds[name] = kind
     qrels = relevant(right.items())

@@ -32,7 +32,7 @@ def read(rows: Iterable[Mapping[str, Any]], queries: Path, qrels: Path, name: st
     labels = read_qrels(qrels)
     if not labels.keys() & {query.id for query in asked}:
         raise UsageError(f"{queries} and {qrels} share no query id; use the same ids in both.")
-    items = (Source(r["id"], r["uri"], "", r["text"], picture=bool(r["width"]), urls=urls) for r in rows)
+    items = (Source(r["id"], r["uri"], "", r["text"], has_image=bool(r["width"]), urls=urls) for r in rows)
     kept = [query for query in asked if query.id in labels]
     notes = (f"queries: {len(kept):,} with labels of {len(asked):,}",)
     return Dataset(name, items, kept, labels, ("mAP@100", "success@1", "oracle@100"), notes=notes)

@@ -41,7 +41,7 @@ class ScenesSize:
     name: str
     scenes: int
     each: int
-    pictures: int
+    images: int
     words: int
 
 
@@ -58,16 +58,16 @@ def build(folder: Path, size: ScenesSize = FULL, cutouts: Cutouts | None = None)
     scenes = _scenes(folder, size, asked, others, cutouts)
     account = Account(scenes, cutouts.all)
     layout = FileLayout(f"scenes ({size.name})", folder, "Remove the folder to have the scenes made again.")
-    items = [layout.picture(folder / "scenes" / name, name) for name in scenes]
+    items = [layout.image(folder / "scenes" / name, name) for name in scenes]
     queries, of = [], {}
     for name, cutout, text in _queries(size, asked):
         of[name] = (cutout, text is not None)
         if text is None:
-            queries.append(Query(layout.picture(_portrait(folder, name, cutout, others, cutouts), name)))
+            queries.append(Query(layout.image(_portrait(folder, name, cutout, others, cutouts), name)))
         else:
             queries.append(Query(layout.words(folder / "words", len(queries), name, text)))
     qrels = {name: account.labels(*what) for name, what in of.items()}
-    kinds = {name: "word queries" if words else "picture queries" for name, (_, words) in of.items()}
+    kinds = {name: "text queries" if words else "image queries" for name, (_, words) in of.items()}
     names = {name: "name met in training" if cutout.met else "name never met" for name, (cutout, _) in of.items()}
     words = {name: f"words, {names[name]}" for name, (_, asks) in of.items() if asks}
     groups = by_query(qrels, kinds) | by_query(qrels, names) | by_query(qrels, words)
@@ -119,7 +119,7 @@ def _scene(number: int, size: ScenesSize, asked: list[Cutout], others: list[Cuto
 
 def _queries(size: ScenesSize, asked: list[Cutout]) -> Iterator[tuple[str, Cutout, str | None]]:
     """Yield query id, drawing, and text or None: every drawing and label equally often, as far as the numbers allow."""
-    for number in range(size.pictures):
+    for number in range(size.images):
         yield f"p{number:04d}", asked[number % len(asked)], None
     labelled = [*{cutout.label: cutout for cutout in asked}.values()]
     for number in range(min(size.words, len(labelled) * len(WORDINGS))):

@@ -25,10 +25,10 @@ TRIES = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedCutout:
     """One drawing in a scene: its longer side as a share of the frame's, and how much of it nothing covers.
 
-    `visible` is a share of the part inside the frame; what lies outside counts neither way.
+    `visible` is a share of the part inside the frame; parts outside the frame are ignored.
     """
 
     cutout: Cutout
@@ -41,15 +41,15 @@ class Scene:
     """An image and what it shows, from back to front."""
 
     image: Image.Image
-    placed: tuple[Placed, ...]
+    placed: tuple[PlacedCutout, ...]
 
 
 def portrait(cutout: Cutout, size: int, rng: Random, cutouts: Cutouts, grounds: Sequence[Cutout]) -> Scene:
     """Compose one large object, as a person would photograph a query."""
     canvas = _ground(size, rng, cutouts, grounds)
     scale = rng.uniform(0.6, 0.92)
-    place(canvas, cutouts.picture(cutout.id), scale, rng.uniform(-15, 15), rng, slack=0.0)
-    return Scene(damage(canvas, rng, 0.7), (Placed(cutout, scale, 1.0),))
+    place(canvas, cutouts.image(cutout.id), scale, rng.uniform(-15, 15), rng, slack=0.0)
+    return Scene(damage(canvas, rng, 0.7), (PlacedCutout(cutout, scale, 1.0),))
 
 
 def clutter(
@@ -67,13 +67,13 @@ def clutter(
         rng.shuffle(shown)
         scales = [_scale(cutout is target, len(shown), hard, rng) for cutout in shown]
         masks = [
-            place(canvas, cutouts.picture(c.id), scale, rng.uniform(-1, 1) * (10 + 35 * hard), rng, slack=0.15 * hard)
+            place(canvas, cutouts.image(c.id), scale, rng.uniform(-1, 1) * (10 + 35 * hard), rng, slack=0.15 * hard)
             for c, scale in zip(shown, scales, strict=True)
         ]
         shares = _visible(masks)
         if shares[shown.index(target)] >= 0.8 - 0.4 * hard:
             break
-    placed = tuple(Placed(*row) for row in zip(shown, scales, shares, strict=True))
+    placed = tuple(PlacedCutout(*row) for row in zip(shown, scales, shares, strict=True))
     return Scene(damage(canvas, rng, 0.5 + 0.5 * hard), placed)
 
 
@@ -105,7 +105,7 @@ def _ground(size: int, rng: Random, cutouts: Cutouts, grounds: Sequence[Cutout])
         return noise(size, first, rng)
     if kind < 0.85:
         return stripes(flat, second, rng)
-    art = cutouts.picture(rng.choice(grounds).id).resize((2 * size, 2 * size))
+    art = cutouts.image(rng.choice(grounds).id).resize((2 * size, 2 * size))
     canvas = Image.new("RGB", (2 * size, 2 * size), first)
     canvas.paste(art, (0, 0), art)
     x, y = rng.randint(0, size), rng.randint(0, size)

@@ -52,7 +52,7 @@ class Cutouts:
         return cls(Path(str(resources.files("looktwice"))) / "assets" / "tiny" / "cutouts")
 
     @lru_cache(maxsize=1024)  # noqa: B019  (one instance per run)
-    def picture(self, name: str) -> Image:
+    def image(self, name: str) -> Image:
         """Return the drawing as RGBA."""
         from PIL import Image
 

@@ -23,7 +23,7 @@ class Pair:
 
     index: int
     row: PromptRow
-    pictures: tuple[VisualTokens, ...]
+    images: tuple[VisualTokens, ...]
     sides: tuple[str, ...]
     begins: int
 
@@ -57,7 +57,7 @@ def collate(model: Any, family: Family, part: Sequence[Pair], start: int, stop: 
     shown = [
         tokens
         for pair in part
-        for at, tokens in zip(pair.row.starts, pair.pictures, strict=True)
+        for at, tokens in zip(pair.row.starts, pair.images, strict=True)
         if start <= at and (stop is None or at < stop)
     ]
     embeds = model.get_input_embeddings()(ids)

@@ -118,7 +118,7 @@ class Engine(Scorer):
 
     def tokens_info(self) -> TokensInfo:
         """Return the facts about these tokens that a table must store."""
-        shown = f"+{self._image_count}" if self.family.depends_on_pictures else ""
+        shown = f"+{self._image_count}" if self.family.depends_on_images else ""
         mllm, family = self.mllm, self.family
         preprocessing = mllm.preprocessing + shown
         return TokensInfo(mllm.name, mllm.revision, preprocessing, family.width, family.levels, mllm.resampler)
@@ -238,7 +238,7 @@ class Engine(Scorer):
         """Return what the first `length` tokens leave in the model's layers; the last few queries' are cached."""
         if length == 0:
             return None
-        shown = [t for start, t in zip(pair.row.starts, pair.pictures, strict=True) if start < length]
+        shown = [t for start, t in zip(pair.row.starts, pair.images, strict=True) if start < length]
         return self._memory.prefix(pair.row.ids[:length].tolist(), shown, lambda: self._run_prefix(pair, length))
 
     def _run_prefix(self, pair: Pair, length: int) -> Any:

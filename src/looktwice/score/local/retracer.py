@@ -131,7 +131,7 @@ class Retracer:
     def report(self) -> dict[str, Any]:
         """Return the pairs seen, the share in which it fired, its counts per layer, and the mean of |Δ| / |FFN|.
 
-        The mean is taken before any matching; it includes steps of writing and leaves out non-finite ratios.
+        The mean is taken before Δ is rescaled; it includes decoding steps and leaves out non-finite ratios.
         """
         fired = sum(self._fired.values())
         total, count = self._ratios.tolist()
@@ -144,7 +144,7 @@ class Retracer:
 
     def _own(self, pair: Pair) -> Tensor:
         wanted = {"candidate": ("candidate",), "query": ("query",)}.get(self.spec.tokens, ("query", "candidate"))
-        shown = [t.features for t, side in zip(pair.pictures, pair.sides, strict=True) if side in wanted]
+        shown = [t.features for t, side in zip(pair.images, pair.sides, strict=True) if side in wanted]
         if not shown:
             raise UsageError(
                 f"Retrace {self.spec} finds no such image in this pair; set tokens=both, or leave retrace off for "

@@ -25,7 +25,7 @@ class Tower:
     def __init__(self, mllm: Mllm, family: Family, room: int) -> None:
         self.mllm = mllm
         self.family = family
-        self.pictures_seen = 0
+        self.images_seen = 0
         self._place = (mllm.model.device, mllm.model.dtype)  # read once: the model walks through all of its modules
         self._kept: Lru[VisualTokens] = Lru(1 << 30, room, nbytes)
         self._lock = threading.Lock()
@@ -62,7 +62,7 @@ class Tower:
             return None
         raise UsageError(
             f"The visual tokens stored for {item.id!r} do not suit a prompt of {self.mllm.name} with {images} "
-            f"image{'s' * (images > 1)}; use --codec pictures, or a prompt made for this kind of query."
+            f"image{'s' * (images > 1)}; use --codec images, or a prompt made for this kind of query."
         )
 
     def _find(self, keys: Sequence[_Key | None], items: Sequence[Item], images: int) -> Found:
@@ -80,7 +80,7 @@ class Tower:
         digest = item.sha256
         if digest is None:
             digest = hashlib.sha256(repr(item.image.size).encode() + item.image.tobytes()).hexdigest()
-        return digest, images if self.family.depends_on_pictures else 0
+        return digest, images if self.family.depends_on_images else 0
 
     def _stored(self, tokens: VisualTokens) -> VisualTokens | LooktwiceError:
         count = sum(p.h * p.w for p in tokens.layout if isinstance(p, Block))
@@ -89,7 +89,7 @@ class Tower:
         if shapes != ((count, self.family.width), deep):
             return ModelError(
                 f"Stored visual tokens of shapes {shapes} do not fit their layout and this model, which need "
-                f"{((count, self.family.width), deep)}; index the item again."
+                f"{((count, self.family.width), deep)}; run looktwice add-tokens again."
             )
         return self._on(tokens)
 
@@ -127,7 +127,7 @@ class Tower:
             yield batch
 
     def _keep(self, key: _Key, tokens: VisualTokens) -> VisualTokens:
-        self.pictures_seen += 1
+        self.images_seen += 1
         tokens = replace(tokens, features=tokens.features.clone())  # a slice would keep its whole batch in memory
         return self._kept.put(key, tokens)
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from looktwice.errors import ServerError
-from looktwice.score.remote.reading import Listed
+from looktwice.score.remote.reading import ListedLogprobs
 
 MOST_NAMED = 128  # vLLM's limit of named tokens
 TOPS = (20, 8, 5)
-_ID = re.compile(r"token_id:([0-9]{1,18})")
+_ID = re.compile(r"token_id:([0-9]{1,9})")
+UNLIKELY = -9998.0  # some servers write -9999 for a token of which they know no log-probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +45,18 @@ class Dialect:
             asked["chat_template_kwargs"] = {"enable_thinking": False}
         return asked
 
-    def listed(self, reply: Mapping[str, Any], ids: Sequence[int]) -> Listed:
+    def listed(self, reply: Mapping[str, Any], ids: Sequence[int]) -> ListedLogprobs:
         """Return what an answer lists. Raises ServerError for an answer of another shape, or without the ids asked."""
         entries = top_entries(reply)
         if self.named:
             return _named(entries, ids)
-        logps: dict[Hashable, float] = {}
-        together: defaultdict[str, list[float]] = defaultdict(list)
-        for text, value in entries:
+        if not entries:
+            raise ServerError("The server lists no token with a log-probability.")
+        together: defaultdict[Hashable, list[float]] = defaultdict(list)
+        for text, value in dict.fromkeys(entries):  # the drawn token may be listed twice
             together[text].append(value)
-        for text, values in together.items():  # two ids may spell the same text: both are the label's
-            logps[text] = _log_sum(values)
-        return Listed(logps, min(value for _, value in entries))
+        logps = {text: _log_sum(values) for text, values in together.items()}  # two ids may spell one text
+        return ListedLogprobs(logps, min(value for _, value in entries))
 
 
 def dialects(named: bool) -> Iterator[Dialect]:
@@ -78,8 +79,8 @@ def top_entries(reply: Mapping[str, Any]) -> list[tuple[str, float]]:
         first = _first(found, "content")
         entries = first.get("top_logprobs") if isinstance(first, Mapping) else None
     if not isinstance(entries, list) or not entries:
-        raise ServerError("The server answers without log-probabilities.")
-    return [_entry(entry) for entry in entries]
+        raise ServerError("The server answers without log-probabilities; use another server.")
+    return _known(entries)
 
 
 def _first(found: object, name: str) -> Any:
@@ -112,24 +113,29 @@ def token_id(text: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _named(entries: Sequence[tuple[str, float]], ids: Sequence[int]) -> Listed:
+def _named(entries: Sequence[tuple[str, float]], ids: Sequence[int]) -> ListedLogprobs:
     logps: dict[Hashable, float] = {}
     for text, value in entries:
         found = token_id(text)
         if found is None:
-            raise ServerError("The server does not name tokens by their ids.")
+            raise ServerError("The server does not name tokens by their ids; use another server.")
         if abs(logps.setdefault(found, value) - value) > 1e-3:
             raise ServerError(f"The server gives two log-probabilities for the token {found}; use another server.")
     if set(ids) - set(logps):
-        raise ServerError("The server leaves out tokens that were asked for.")
-    return Listed(logps)
+        raise ServerError("The server leaves out tokens that were asked for; use another server.")
+    ListedLogprobs(logps)  # refuses numbers that are no log-probabilities, also of the token that was drawn
+    return ListedLogprobs({token: logps[token] for token in ids})
+
+
+def _known(entries: Iterable[object]) -> list[tuple[str, float]]:
+    return [entry for entry in map(_entry, entries) if not entry[1] <= UNLIKELY]
 
 
 def _entry(entry: object) -> tuple[str, float]:
     if isinstance(entry, Mapping):
         text, value = entry.get("token"), entry.get("logprob")
-        if isinstance(text, str) and isinstance(value, int | float) and not isinstance(value, bool):
-            with suppress(OverflowError):  # of a whole number with hundreds of digits
+        if isinstance(text, str) and isinstance(value, float | int) and not isinstance(value, bool):
+            with suppress(OverflowError):  # JSON has integers of any length
                 return text, float(value)
     raise ServerError("The server lists log-probabilities in a form that is not OpenAI's; use another server.")
 

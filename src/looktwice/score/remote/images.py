@@ -45,7 +45,7 @@ class ImageEncoder:
     def encode(self, item: Item) -> DataUrl:
         """Return an item's image. Raises ModelError for an item without one."""
         if item.image is None:
-            raise ModelError(f"Item {item.id!r} has no image to send; use --codec pictures, or give the image.")
+            raise ModelError(f"Item {item.id!r} has no image to send; use --codec images, or give the image.")
         if item.sha256 is None:
             return _png(self._sized(item.image))
         image = item.image

@@ -14,7 +14,8 @@ from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout.probability import LabelIds
 from looktwice.score.remote.dialect import MOST_NAMED, Dialect, chosen, dialects, top_entries
 from looktwice.score.remote.endpoint import Endpoint
-from looktwice.score.remote.reading import Listed, read
+from looktwice.score.remote.reading import ListedLogprobs, read
+from looktwice.score.remote.replies import tokens_read
 from looktwice.types import SCORED
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ SAME = 0.05
 """Nats by which a log-probability may differ from one request to the next: servers batch in half precision."""
 
 CHANGED = 0.5  # nats: another model differs by more
+LONGEST_NAME = 500  # of a model, in characters
 
 SamplePair: TypeAlias = tuple[int, int]  # of the two samples
 MakeBody: TypeAlias = Callable[[Dialect, SamplePair], tuple[str, Mapping[str, Any]]]  # path and body
@@ -30,7 +32,7 @@ Post: TypeAlias = Callable[[tuple[str, Mapping[str, Any]]], Awaitable[dict[str, 
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModel:
     """What a server says of itself: the model that it was asked for, its engine, and a hash of what it lists."""
 
     model: str
@@ -47,7 +49,7 @@ class Facts:
     `canary`: the log-probabilities that the pair of an item with itself gets. `answers_as`: the model named in answers.
     """
 
-    served: Served
+    served: ServedModel
     dialect: Dialect
     canary: Mapping[Any, float]
     order_kept: bool
@@ -74,22 +76,22 @@ class Facts:
         }
 
 
-async def served(server: Endpoint) -> Served:
+async def served(server: Endpoint) -> ServedModel:
     """Return what the server says of itself. Raises UnknownName, with the models there, for a model that is not."""
     address = server.address
     listing = await server.get(f"{address.base}/models") or {}
     version = await server.get(f"{address.root}/version") or {}
     rows = listing.get("data")
-    rows = rows if isinstance(rows, list) else []
-    models = {str(row["id"]): row for row in rows if isinstance(row, Mapping) and row.get("id")}
+    known = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    models = {row["id"]: row for row in known if isinstance(row.get("id"), str) and 0 < len(row["id"]) <= LONGEST_NAME}
     name = _model(address.model, list(models), address.base)
     row = models.get(name, {})
     own = {key: row.get(key) for key in ("id", "root", "parent", "owned_by", "max_model_len")} if row else {"id": name}
     digest = hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()[:12]
     context = row.get("max_model_len")
-    owner = str(row.get("owned_by") or "unknown")
-    engine = f"{owner} {version['version']}" if isinstance(version.get("version"), str) else owner
-    return Served(name, engine, digest, context if isinstance(context, int) else None)
+    owner = str(row.get("owned_by") or "unknown")[:LONGEST_NAME]
+    engine = f"{owner} {version['version'][:LONGEST_NAME]}" if isinstance(version.get("version"), str) else owner
+    return ServedModel(name, engine, digest, context if isinstance(context, int) else None)
 
 
 def _model(wanted: str | None, there: Sequence[str], base: str) -> str:
@@ -104,7 +106,7 @@ def _model(wanted: str | None, there: Sequence[str], base: str) -> str:
 
 
 async def probe(
-    about: Served, prompt: Prompt, ids: LabelIds | None, body: MakeBody, post: Post
+    about: ServedModel, prompt: Prompt, ids: LabelIds | None, body: MakeBody, post: Post
 ) -> tuple[Facts, dict[str, Any]]:
     """Return what the server can do, and an answer of it. Raises ServerError if p cannot be read from its answers."""
     flat = flat_ids(ids)
@@ -121,8 +123,8 @@ async def probe(
         canary.logps,
         order_kept=_differ(apart.logps, swapped.logps) > 1e-4,
         self_above=_p(canary, dialect, prompt, ids) >= _p(apart, dialect, prompt, ids),
-        prompt_tokens=_tokens(first),
-        answers_as=str(first.get("model") or about.model),
+        prompt_tokens=tokens_read(first),
+        answers_as=str(first.get("model") or about.model)[:LONGEST_NAME],
     )
     _check_name(found)
     _warn(found)
@@ -139,7 +141,7 @@ def keys(dialect: Dialect, prompt: Prompt, ids: LabelIds | None) -> Sequence[Seq
     return ids.ids if dialect.named and ids else [label.variants for label in prompt.labels]
 
 
-def _p(listed: Listed, dialect: Dialect, prompt: Prompt, ids: LabelIds | None) -> float:
+def _p(listed: ListedLogprobs, dialect: Dialect, prompt: Prompt, ids: LabelIds | None) -> float:
     scores = read(keys(dialect, prompt, ids), [label.value for label in prompt.labels], listed, -1)
     return float(scores.p[0]) if scores.status[0] in SCORED else 0.0
 
@@ -171,7 +173,7 @@ async def _dialect(ids: Sequence[int], body: MakeBody, post: Post) -> tuple[Dial
                 raise
             silent = True
             continue
-        listed = dialect if dialect.named else replace(dialect, top=len(top_entries(reply)))
+        listed = dialect if dialect.named else replace(dialect, top=min(dialect.top, len(top_entries(reply))))
         return listed, reply
     if silent or refused is None:
         raise ServerError(
@@ -211,13 +213,7 @@ def thinks() -> ServerError:
 def _check_name(facts: Facts) -> None:
     asked, answered = facts.served.model, facts.answers_as
     if not (asked.lower() in answered.lower() or answered.lower() in asked.lower()):
-        raise ServerError(f"{asked} was asked, but {answered} answered; name the model that shall answer.", stops=True)
-
-
-def _tokens(reply: Mapping[str, Any]) -> int | None:
-    usage = reply.get("usage")
-    count = usage.get("prompt_tokens") if isinstance(usage, Mapping) else None
-    return count if type(count) is int and 0 <= count < 2**31 else None
+        raise ServerError(f"{asked} was asked, but {answered} answered; name the model that should answer.", stops=True)
 
 
 def _differ(a: Mapping[Any, float], b: Mapping[Any, float]) -> float:
@@ -227,7 +223,7 @@ def _differ(a: Mapping[Any, float], b: Mapping[Any, float]) -> float:
     return max(both, default=0.0) if likeliest in b else float("inf")
 
 
-def changed(facts: Facts, about: Served, now: Listed) -> bool:
+def changed(facts: Facts, about: ServedModel, now: ListedLogprobs) -> bool:
     """Return whether a server runs another model than when it was probed."""
     return about.revision != facts.served.revision or far(facts.canary, now.logps)
 

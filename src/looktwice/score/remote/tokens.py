@@ -108,7 +108,7 @@ class TokenSender:
             raise _gaps()
         merge = int(self.engine.mllm.model.config.vision_config.spatial_merge_size)
         rows = [tokens.features, *(tokens.levels if tokens.levels is not None else ())]
-        grid = torch.tensor([[1, block.h * merge, block.w * merge]])
+        grid = torch.tensor([1, block.h * merge, block.w * merge])  # vLLM stacks those of a request
         data = {"image_embeds": saved(torch.cat(rows, dim=-1)), "image_grid_thw": saved(grid)}
         return {"type": "image_embeds", "image_embeds": data}
 

@@ -14,7 +14,7 @@ from looktwice.serve.problems import Problem
 from looktwice.serve.schemas import SearchQuery, Strict
 from looktwice.serve.service import Service, service_of
 from looktwice.serve.strict_route import StrictRoute
-from looktwice.types import Item
+from looktwice.types import Item, has_words
 
 router = APIRouter(tags=["search"], route_class=StrictRoute)
 
@@ -75,12 +75,14 @@ async def explain(body: ExplainRequest, request: Request) -> Response:
 def _read(service: Service, body: ExplainRequest) -> ExplainedPair:
     query, candidate = _side(service, body.query, "query"), _side(service, body.candidate, "candidate")
     needed = body.table is not None or isinstance(query, str) or isinstance(candidate, str)
-    return ExplainedPair(query, candidate, service.tables.get(body.table).retriever() if needed else None)
+    retriever = service.tables.get(body.table).retriever() if needed else None
+    text = body.query.text if has_words(body.query.text) else None
+    return ExplainedPair(query, candidate, retriever, None if text is None else service.media.text(text, "query.text"))
 
 
 def _side(service: Service, given: SearchQuery, param: str) -> Item | str:
     if given.item is None:
         return service.media.item(param, given.image, given.text, param)
-    if given.image is not None or given.text is not None:
-        raise Problem(422, "too_many_queries", f"{param}.item excludes {param}.image and {param}.text.", param)
+    if given.image is not None or (given.text is not None and param != "query"):
+        raise Problem(422, "too_many_queries", "item excludes image, and a candidate's item excludes text.", param)
     return given.item

@@ -1,4 +1,4 @@
-"""`/v1/rerank`, `/v1/score` and `/v1/decisions`: scores of pairs that the request brings along."""
+"""`/v1/rerank`, `/v1/score` and `/v1/decisions`: scores of the pairs given in the request."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -25,9 +26,10 @@ from looktwice.serve.pairs import (
     with_instruction,
 )
 from looktwice.serve.problems import Problem
+from looktwice.serve.request_images import RequestImage, RequestItem
 from looktwice.serve.service import Service, service_of
 from looktwice.serve.strict_route import StrictRoute
-from looktwice.types import SCORED, Item, PairScores
+from looktwice.types import SCORED, PairScores
 
 router = APIRouter(tags=["pairs"], route_class=StrictRoute)
 
@@ -107,16 +109,28 @@ def _check_count(service: Service, count: int, param: str) -> None:
         raise Problem(422, "too_many_documents", f"A request may have at most {most:,} {param}.", param)
 
 
-def _read_rerank(service: Service, asked: shapes.RerankRequest) -> tuple[Item, list[Item]]:
+def _read_rerank(service: Service, asked: shapes.RerankRequest) -> tuple[RequestItem, list[RequestItem]]:
     query = read_document(service.media, asked.query, "query")
     if asked.instruction is not None and asked.instruct is not None:
         raise Problem(422, "two_instructions", "instruction and instruct are the same; give one.", "instruct")
     instruction = asked.instruction if asked.instruction is not None else asked.instruct
-    return with_instruction(query, instruction), _read_all(service, asked.documents, "documents")
+    documents = _read_all(service, asked.documents, "documents")
+    for number, one in enumerate(documents):
+        _check_length(one.text, asked.max_tokens_per_doc, f"documents.{number}")
+    checked = None if instruction is None else service.media.text(instruction, "instruction")
+    return with_instruction(query, checked), documents
 
 
-def _read_all(service: Service, given: Sequence[shapes.DocumentLike], param: str) -> list[Item]:
+def _read_all(service: Service, given: Sequence[shapes.DocumentLike], param: str) -> list[RequestItem]:
     return [read_document(service.media, one, f"{param}.{number}") for number, one in enumerate(given)]
+
+
+def _check_length(text: str | None, most: int | None, param: str) -> None:
+    """Raise Problem for a text that could have more than `most` tokens: it would have to be cut. A token has a byte."""
+    if most is not None and text is not None and len(text.encode()) > most:
+        raise Problem(
+            422, "document_too_long", "This server cuts no documents; send a larger max_tokens_per_doc.", param
+        )
 
 
 def _sides(service: Service, asked: shapes.ScoreRequest) -> tuple[list[Any], list[Any]]:
@@ -130,7 +144,7 @@ def _sides(service: Service, asked: shapes.ScoreRequest) -> tuple[list[Any], lis
     return queries, documents
 
 
-def _read_decisions(service: Service, asked: shapes.DecisionRequest) -> tuple[Item, list[Item]]:
+def _read_decisions(service: Service, asked: shapes.DecisionRequest) -> tuple[RequestItem, list[RequestItem]]:
     """Return evidence and questions. A second shared image joins each question, which then has none of its own."""
     shared = _evidence(service, asked)
     questions = []
@@ -139,17 +153,17 @@ def _read_decisions(service: Service, asked: shapes.DecisionRequest) -> tuple[It
         own = read_parts(service.media, question.instructions, param)
         if not own[0].text:
             raise Problem(422, "no_question", "A question needs a text.", param)
-        images = [one for one in (*shared[1:], *own) if one.image is not None]
+        images = [one for one in (*shared[1:], *own) if isinstance(one, RequestImage)]
         if len(images) > 1:
             raise Problem(422, "too_many_images", "A question and its evidence may show two images in all.", param)
         seen = images[0] if images else own[0]
-        questions.append(Item(f"question {number}", seen.image, own[0].text, sha256=seen.sha256))
+        questions.append(replace(seen, id=f"question {number}", text=own[0].text))
     return shared[0], questions
 
 
-def _evidence(service: Service, asked: shapes.DecisionRequest) -> list[Item]:
+def _evidence(service: Service, asked: shapes.DecisionRequest) -> list[RequestItem]:
     if isinstance(asked.input, str):
-        return [service.media.item("evidence", None, asked.input, "input")]
+        return [service.media.later("evidence", None, asked.input, "input")]
     parts: list[shapes.ContentPart] = []
     for message in asked.input:
         own = message.content

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 class Prepared:
     """One image after the model's own processor: its tensors, and the ids that stand for it in the text.
 
-    `pictures`: how many images the prompt shows, including this one.
+    `images_shown`: how many images the prompt shows, including this one.
     """
 
     tensors: Mapping[str, Tensor]
     ids: tuple[int, ...]
-    pictures: int
+    images_shown: int
 
     @property
     def size(self) -> int:
@@ -60,7 +60,7 @@ class Family:
     decoder_name: ClassVar[str] = "language_model"
     layer_kinds: ClassVar[frozenset[str]] = frozenset({"full_attention"})
     native_resolution: ClassVar[bool] = False
-    depends_on_pictures: ClassVar[bool] = False
+    depends_on_images: ClassVar[bool] = False
     levels: int = 0
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -100,20 +100,20 @@ class Family:
         """Return the rendered text as the processor passes it to the tokenizer, with one placeholder per image."""
         return text
 
-    def prepare(self, image: Image, pictures: int) -> Prepared:
-        """Run the model's own processor on one image of a prompt that shows `pictures` images."""
+    def prepare(self, image: Image, images_shown: int) -> Prepared:
+        """Run the model's own processor on one image of a prompt that shows `images_shown` images."""
         # the processor writes the ids too: they hold the markers that it puts around tiles and rows
         made = self.processor(
             text=[self.processor.image_token], images=[[image]], add_special_tokens=False, return_tensors="pt"
         )
-        return Prepared(made, tuple(made["input_ids"][0].tolist()), pictures)
+        return Prepared(made, tuple(made["input_ids"][0].tolist()), images_shown)
 
     def encode_images(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
         """Run the vision tower on a batch of images."""
         raise NotImplementedError
 
-    def accepts(self, layout: Layout, pictures: int) -> bool:
-        """Return whether tokens of this layout suit a prompt that shows `pictures` images."""
+    def accepts(self, layout: Layout, images_shown: int) -> bool:
+        """Return whether tokens of this layout suit a prompt that shows `images_shown` images."""
         return True
 
     def newline(self) -> Tensor | None:

@@ -44,7 +44,7 @@ class Gemma3(Family):
         return split(seen.pooler_output.flatten(0, 1), [(Block("global", side, side),) for _ in prepared])
 
     def mask(self, distances: Tensor, visual: Tensor) -> Any:
-        seen = (distances >= 0) | same_picture(visual, distances.shape[-1])
+        seen = (distances >= 0) | same_image(visual, distances.shape[-1])
         return {"full_attention": seen, "sliding_attention": seen & (distances < self.text_config.sliding_window)}
 
 
@@ -83,7 +83,7 @@ class Gemma4(Family):
         if (
             self.text_config.use_bidirectional_attention == "vision"
         ):  # in layers with a window only, as transformers does
-            near = seen | same_picture(visual, distances.shape[-1])
+            near = seen | same_image(visual, distances.shape[-1])
         return {"full_attention": seen, "sliding_attention": near & (distances < self.text_config.sliding_window)}
 
     def finish(self, logits: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class Gemma4(Family):
         return logits if most is None else torch.tanh(logits / most) * most
 
 
-def same_picture(visual: Tensor, keys: int) -> Tensor:
+def same_image(visual: Tensor, keys: int) -> Tensor:
     """Return [n, 1, C, keys]: true where a visual token of `visual` [n, C] and a key belong to one image.
 
     The new tokens are the last C keys. An image is one run of visual tokens.

@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 
 class LlavaOnevision(Family):
-    depends_on_pictures = True
+    depends_on_images = True
 
-    def prepare(self, image: Image, pictures: int) -> Prepared:
+    def prepare(self, image: Image, images_shown: int) -> Prepared:
         # the processor treats an image by how many stand beside it, so it gets as many as the prompt will show
         made = self.processor(
-            text=[self.processor.image_token * pictures],
-            images=[[image] * pictures],
+            text=[self.processor.image_token * images_shown],
+            images=[[image] * images_shown],
             add_special_tokens=False,
             return_tensors="pt",
         )
         ids = made["input_ids"][0].tolist()
         tensors = {name: made[name][:1] for name in ("pixel_values", "image_sizes")}
-        return Prepared(tensors, tuple(ids[: len(ids) // pictures]), pictures)
+        return Prepared(tensors, tuple(ids[: len(ids) // images_shown]), images_shown)
 
     def encode_images(self, prepared: Sequence[Prepared]) -> list[VisualTokens]:
-        if any(p.pictures == 1 for p in prepared):
+        if any(p.images_shown == 1 for p in prepared):
             return [self._split(self._pack([p])[0]) for p in prepared]
         return [self._split(packed) for packed in self._pack(prepared)]
 
-    def accepts(self, layout: Layout, pictures: int) -> bool:
-        return (pictures == 1) == any(isinstance(part, Block) and part.kind == "tile" for part in layout)
+    def accepts(self, layout: Layout, images_shown: int) -> bool:
+        return (images_shown == 1) == any(isinstance(part, Block) and part.kind == "tile" for part in layout)
 
     def newline(self) -> Tensor:
         vector: Tensor = self.model.model.image_newline
@@ -52,7 +52,7 @@ class LlavaOnevision(Family):
             torch.cat([p.tensors["pixel_values"] for p in prepared]).to(device, self.model.dtype),
             torch.cat([p.tensors["image_sizes"] for p in prepared]).to(device),
             # one image is cut into tiles, several are not; a number beyond the images given is harmless
-            batch_num_images=torch.tensor([1 if prepared[0].pictures == 1 else max(2, len(prepared))]),
+            batch_num_images=torch.tensor([1 if prepared[0].images_shown == 1 else max(2, len(prepared))]),
             return_dict=True,
         )
         packed: Sequence[Tensor] = seen.pooler_output

@@ -114,7 +114,7 @@ export class HitView {
     }, () => {});
     if (!asksModel(this.context, hit)) { this.reading.replaceChildren(h("p.hint", {}, whyNoReading(this.context))); return; }
     try {
-      const query = await this.context.requestQuery();
+      const query = this.context.requestQuery();
       const told = await post("explain", { table: state.table, query, candidate: { item: hit.id } }, { signal });
       if (this.shown === hit.id) this.#explain(told);
     } catch (error) {

@@ -1,21 +1,19 @@
 // Turns the state of the page into the requests that the server understands.
-import { imageBlob } from "./api.js";
-import { dataUri, full } from "./images.js";
+import { full } from "./images.js";
 
 export const FIRST = 200; // hits asked for at first; more come as one scrolls
 
-/** Return the query of a request. A stored item that has words beside it is sent as an image. */
-export async function queryOf({ table, text, item, image }) {
+/** Return the query of a request. */
+export function queryOf({ text, item, image }) {
   const words = text.trim();
-  if (item && words) return { text: words, image: await dataUri(await imageBlob(table, item)) };
   return { ...(words && { text: words }), ...(item && { item }), ...(image && { image: full(image).uri }) };
 }
 
 /** Return the body of a search; `about` is what the server says of the table. */
-export async function searchBody(state, about, more = {}) {
+export function searchBody(state, about, more = {}) {
   const { table, like, unlike, depth, where, distinct } = state;
   return {
-    table, query: await queryOf(state),
+    table, query: queryOf(state),
     ...(like.length && { like }), ...(unlike.length && { unlike }), ...(Object.keys(where).length && { where }), ...(distinct && { distinct }),
     k: Math.min(Math.max(FIRST, depth), about.limits?.k ?? FIRST), shortlist: Math.max(1, depth),
     rerank: depth > 0 && Boolean(about.mllm), stream: true, ...looks(state, about), ...more,

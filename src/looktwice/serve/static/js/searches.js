@@ -52,7 +52,7 @@ export class Searches {
     const most = Math.min(about.limits?.k ?? 10_000, about.items);
     const over = !answer || this.exhausted.has(answer) || answer.hits.size >= most || answer.hits.size < FIRST;
     if (over || !["done", "stopped"].includes(answer.state)) return false;
-    const { hits } = await post("search", await searchBody(state, about, { k: Math.min(most, answer.hits.size * 3), rerank: false, stream: false }));
+    const { hits } = await post("search", searchBody(state, about, { k: Math.min(most, answer.hits.size * 3), rerank: false, stream: false }));
     if (answer.more(hits)) return answer === this.answer;
     this.exhausted.add(answer);
     return false;
@@ -62,7 +62,7 @@ export class Searches {
     const asking = new AbortController();
     this.asking = asking;
     try {
-      await stream("search", await searchBody(state, about), (name, data) => this.#hear(answer, name, data), asking.signal);
+      await stream("search", searchBody(state, about), (name, data) => this.#hear(answer, name, data), asking.signal);
       if (["looking", "waiting"].includes(answer.state)) answer.fail("The answer ended early; search again.");
     } catch (error) {
       if (error.name === "AbortError") return;

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from looktwice.codecs import Codec, layout_to_json
 from looktwice.codecs.codebook import MOST_TOKENS
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from looktwice.sources import Urls
     from looktwice.store import TableReader
 
-SAMPLE_PICTURES = 1024
+SAMPLE_IMAGES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,11 @@ class Encoded:
     levels: int
 
 
-def encode_pictures(
-    scorer: TokenMaker, codec: Codec, entries: Sequence[CandidateRef]
-) -> Iterator[tuple[CandidateRef, Encoded | LooktwiceError]]:
+Made: TypeAlias = tuple[CandidateRef, Encoded | LooktwiceError]
+"""An image with its tokens as bytes, or the error that prevented them."""
+
+
+def encode_images(scorer: TokenMaker, codec: Codec, entries: Sequence[CandidateRef]) -> Iterator[Made]:
     """Yield every entry, in order, with its tokens as bytes or the error that prevented them."""
     for entry, tokens in look_at(scorer, entries):
         if isinstance(tokens, LooktwiceError):
@@ -94,7 +96,7 @@ def _tokens(scorer: TokenMaker, items: Sequence[Item]) -> Sequence[VisualTokens 
         return [tokens for item in items for tokens in _tokens(scorer, [item])]
 
 
-def draw_pictures(
+def draw_images(
     table: TableReader, count: int, seed: int, leave_out: Sequence[str] = (), urls: Urls = "refused"
 ) -> list[CandidateRef]:
     """Draw `count` images of a table; the same seed draws the same ones, in any order of the rows."""
@@ -114,6 +116,12 @@ def image_ref(table: TableReader, row: Mapping[str, Any], urls: Urls) -> Candida
     return CandidateRef(row["id"], row["uri"], row["sha256"], urls=urls, preview=kept)
 
 
+def image_refs(table: TableReader, ids: Sequence[str], urls: Urls) -> list[CandidateRef]:
+    """Return the images of those of `ids` that exist, in order."""
+    found = {row["id"]: row for row in table.lookup(ids, ["id", "uri", "sha256"])}
+    return [image_ref(table, found[id_], urls) for id_ in ids if id_ in found]
+
+
 def sample_tokens(
     table: TableReader,
     scorer: TokenMaker,
@@ -126,15 +134,15 @@ def sample_tokens(
 ) -> Tensor:
     """Return up to `count` stored vectors [S, n, d] (after the codec's cells and groups) of randomly drawn images.
 
-    Each image gives equally many, so that at least SAMPLE_PICTURES are seen if the table has so many. Raises UsageError
+    Each image gives equally many, so that at least SAMPLE_IMAGES are seen if the table has so many. Raises UsageError
     if no image gives any.
     """
     import torch
 
     if not 1 <= count <= MOST_TOKENS:
         raise UsageError(f"A codebook needs 1 to {MOST_TOKENS:,} tokens to train on, not {count:,}.")
-    entries = draw_pictures(table, 4 * SAMPLE_PICTURES, seed, leave_out, urls)
-    each = math.ceil(count / max(1, min(len(entries), SAMPLE_PICTURES)))
+    entries = draw_images(table, 4 * SAMPLE_IMAGES, seed, leave_out, urls)
+    each = math.ceil(count / max(1, min(len(entries), SAMPLE_IMAGES)))
     generator = torch.Generator().manual_seed(seed)
     parts: list[Tensor] = []
     have, begun = 0, time.monotonic()
