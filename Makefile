@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 NEWEST ?= .venv-newest
 VLLM   ?= .venv-vllm
+CLIENTS ?= .venv-clients
 PIP_ARGS ?=
 PY     := $(VENV)/bin/python
 EXTRAS := timm,st,siglip,smolvlm,bench
@@ -14,7 +15,7 @@ SYSTEM := chromium=chromium pdftoppm=poppler-utils
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-newest test-slow test-gpu test-vllm test-hostile check package bench docs constraints clean
+.PHONY: demo test test-newest test-slow test-gpu test-ray test-vllm test-clients test-hostile check package bench docs constraints clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready
@@ -40,6 +41,10 @@ test-slow: $(VENV)/.ready-test
 test-hostile: $(VENV)/.ready-test
 	$(PY) -m pytest -n 2 -m hostile tests/hostile --timeout=1800
 
+# A real Ray cluster of two nodes with one core each.
+test-ray: $(VENV)/.ready-test
+	$(PY) -m pytest -m ray tests/test_ray.py
+
 test-gpu: $(VENV)/.ready-test
 	$(PY) -m pytest -m gpu tests/gpu
 
@@ -47,6 +52,11 @@ test-gpu: $(VENV)/.ready-test
 test-vllm: $(VENV)/.ready-test
 	scripts/vllm-environment.sh $(VLLM) $(PYTHON)
 	LOOKTWICE_VLLM=$(VLLM) $(PY) -m pytest -m vllm tests/vllm --timeout=900
+
+# Clients of other projects (LangChain, LlamaIndex, LiteLLM, …) in an environment of their own (0.7 GB).
+test-clients: $(VENV)/.ready-test
+	scripts/clients-environment.sh $(CLIENTS) $(PYTHON)
+	LOOKTWICE_CLIENTS=$(CLIENTS) $(PY) -m pytest -m clients tests/clients
 
 check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .

@@ -31,7 +31,7 @@ from looktwice.evaluate.datasets import Dataset
 from looktwice.evaluate.scenes import FULL, SMALL, ScenesSize, build
 from looktwice.experiment import Plan, run_benchmark
 from looktwice.experiment.answers import Answers
-from looktwice.experiment.stored import Stored
+from looktwice.experiment.stored import StoredAnswer
 from looktwice.rank import Fusion
 from looktwice.rank.budget import BLOCK, chance_of_a_miss
 from looktwice.rank.calibration import Calibration, Sample, fit
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     finish("budget", args, {"queries": len(rows), "fusion": str(fusion), "rows": table})
 
 
-def tell(table: Sequence[Mapping[str, Any]], rows: Sequence[Stored], stops: Stops, labels: Labels) -> None:
+def tell(table: Sequence[Mapping[str, Any]], rows: Sequence[StoredAnswer], stops: Stops, labels: Labels) -> None:
     """Print the table, and below it what the two kinds of query need."""
     print("| budget | pairs per query | success@1 | change in points [95 %] |\n|---|---|---|---|")
     for one in table:
@@ -105,7 +105,7 @@ class Silent:
     def total(self, n: int) -> None: ...
 
 
-def answered(folder: Path) -> tuple[list[Stored], Labels]:
+def answered(folder: Path) -> tuple[list[StoredAnswer], Labels]:
     """The answers that a run keeps to queries that something is relevant to, and the labels."""
     settings = json.loads((folder / "settings.json").read_text("utf-8"))
     labels = scenes_of(folder, settings).qrels
@@ -122,7 +122,12 @@ def scenes_of(folder: Path, settings: Mapping[str, Any]) -> Dataset:
 
 
 def measured(
-    name: str, depths: Sequence[int], rows: Sequence[Stored], whole: Sequence[float], fusion: Fusion, labels: Labels
+    name: str,
+    depths: Sequence[int],
+    rows: Sequence[StoredAnswer],
+    whole: Sequence[float],
+    fusion: Fusion,
+    labels: Labels,
 ) -> dict[str, Any]:
     got = [hit(row, depth, fusion, labels) for row, depth in zip(rows, depths, strict=True)]
     after, before = ({row.query: x for row, x in zip(rows, values, strict=True)} for values in (got, whole))
@@ -133,7 +138,7 @@ def measured(
     }  # fmt: skip
 
 
-def early_stops(rows: Sequence[Stored], fusion: Fusion, labels: Labels) -> dict[str, dict[float, int]]:
+def early_stops(rows: Sequence[StoredAnswer], fusion: Fusion, labels: Labels) -> dict[str, dict[float, int]]:
     """Query → ε → how many candidates are scored, by the calibration of the other half of its kind."""
     stops: dict[str, dict[float, int]] = {}
     for kind in {row.query[0] for row in rows}:
@@ -146,12 +151,12 @@ def early_stops(rows: Sequence[Stored], fusion: Fusion, labels: Labels) -> dict[
     return stops
 
 
-def fold(row: Stored, labels: Labels) -> int:
+def fold(row: StoredAnswer, labels: Labels) -> int:
     """Queries for the same drawing have the same labels, and so the same half."""
     return sha256(repr(sorted(labels[row.query].items())).encode()).digest()[0] % 2
 
 
-def samples(row: Stored, labels: Labels) -> list[Sample]:
+def samples(row: StoredAnswer, labels: Labels) -> list[Sample]:
     pairs = zip(row.ids, row.coarse, row.p, strict=False)
     grades = labels[row.query]
     return [
@@ -161,7 +166,7 @@ def samples(row: Stored, labels: Labels) -> list[Sample]:
     ]
 
 
-def depths(row: Stored, fusion: Fusion, odds: Calibration) -> dict[float, int]:
+def depths(row: StoredAnswer, fusion: Fusion, odds: Calibration) -> dict[float, int]:
     """ε → candidates scored before the rest is unlikely to change the first place."""
     shortlist = [Candidate(id_, coarse) for id_, coarse in zip(row.ids[: len(row.p)], row.coarse, strict=False)]
     found = dict.fromkeys(EPSILONS, len(shortlist))
@@ -175,7 +180,7 @@ def depths(row: Stored, fusion: Fusion, odds: Calibration) -> dict[float, int]:
     return found
 
 
-def hit(row: Stored, depth: int, fusion: Fusion, labels: Labels) -> float:
+def hit(row: StoredAnswer, depth: int, fusion: Fusion, labels: Labels) -> float:
     """success@1 where only the first `depth` candidates were scored; junk leaves the list first."""
     grades = labels[row.query]
     seen = [

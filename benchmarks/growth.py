@@ -30,10 +30,10 @@ from looktwice.models import checkpoints
 from looktwice.models.device import place, set_threads
 from looktwice.score.load import load_mllm
 from looktwice.score.local.mllm import Mllm
-from looktwice.score.local.reference import Reference
+from looktwice.score.local.reference import ReferenceScorer
 from looktwice.score.prompting import built_in
 from looktwice.store import Row, Table, ann
-from looktwice.store.search import Space
+from looktwice.store.search import VectorSearch
 from looktwice.types import EncoderInfo, Item
 
 CLOCK = time.process_time
@@ -75,7 +75,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def second_look(model: Mllm, k: int, side: int, folder: Path, repeats: int) -> dict[str, Any]:
     """One query against k candidates from pq8 codes: milliseconds measured, and at the machine's matmul rate."""
     config = Config(str(k), "", k, "pq8", side, 1)
-    fast, slow = engine(model), Reference(model, built_in.get(PROMPT))
+    fast, slow = engine(model), ReferenceScorer(model, built_in.get(PROMPT))
     read = candidates(config, fast, folder)
     asked, shown = (Item(p.name, image=opened(p)) for p in paths_of(config, folder)[:2])
 
@@ -115,7 +115,7 @@ def one_size(n: int, vectors: np.ndarray, queries: np.ndarray, path: Path, repea
     return {**row, "index_ms": search_ms(through, queries, repeats)}
 
 
-def search_ms(space: Space, queries: np.ndarray, repeats: int) -> float:
+def search_ms(space: VectorSearch, queries: np.ndarray, repeats: int) -> float:
     """Processor milliseconds of one search for 100 of all."""
     space.search(queries[:1], 100)
     taken = min(timed(lambda: [space.search(q[None], 100) for q in queries], CLOCK) for _ in range(repeats))

@@ -43,7 +43,7 @@ from looktwice.models.device import place, set_threads
 from looktwice.score.load import load_mllm, scorer
 from looktwice.score.local.engine import Engine
 from looktwice.score.local.mllm import Mllm
-from looktwice.score.local.reference import Reference
+from looktwice.score.local.reference import ReferenceScorer
 from looktwice.score.prompting import built_in
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import Row, Table
@@ -183,7 +183,7 @@ def digest(path: Path) -> str:
 def measure(
     config: Config, model: Mllm, folder: Path, clock: Callable[[], float], args: argparse.Namespace
 ) -> dict[str, Any]:
-    fast, slow = engine(model), Reference(model, built_in.get(PROMPT))
+    fast, slow = engine(model), ReferenceScorer(model, built_in.get(PROMPT))
     query, *shown = [Item(p.name, image=opened(p)) for p in paths_of(config, folder)[: config.k + 1]]
     read = candidates(config, fast, folder) if config.codec else lambda: iter([shown])
     some = shown[: config.reference_pairs]
@@ -273,7 +273,7 @@ def figures(
     }
 
 
-def costs(config: Config, fast: Engine, slow: Reference, query: Item, candidate: Item) -> dict[str, float]:
+def costs(config: Config, fast: Engine, slow: ReferenceScorer, query: Item, candidate: Item) -> dict[str, float]:
     """FLOP per pair of both paths, by the formulas of docs/explanation/performance.md."""
     sizes = shape(load_config(fast.mllm.model.config.to_dict()))
     own, other = (tokens.layout for tokens in fast.visual_tokens([query, candidate]))

@@ -28,7 +28,7 @@ import numpy as np
 from _smoke import finish, parse
 
 from looktwice.store import Row, Table, ann
-from looktwice.store.search import Space
+from looktwice.store.search import VectorSearch
 from looktwice.types import Candidate, EncoderInfo
 
 CLUSTERS = 400
@@ -96,7 +96,7 @@ def measure(path: Path, args: argparse.Namespace) -> Any:
     yield from _through("pq", table, queries, truth, args, lambda: _build_pq(table, args))
 
 
-def _exact(exact: Space, queries: np.ndarray, truth: list[list[Candidate]], args: argparse.Namespace) -> Any:
+def _exact(exact: VectorSearch, queries: np.ndarray, truth: list[list[Candidate]], args: argparse.Namespace) -> Any:
     wanted = args.only.split(",")
     if "exact" in wanted:
         yield _timed("exact", lambda: [exact.search(one[None], args.k)[0] for one in queries], truth, args)

@@ -38,8 +38,8 @@ class BucketServer:
         return {**os.environ, **keys, **own}
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
+@pytest.fixture(scope="session", name="s3_server")
+def server_fixture() -> Iterator[str]:
     server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server.start()
@@ -48,8 +48,8 @@ def s3_server() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture
-def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
+@pytest.fixture(name="s3")
+def bucket_fixture(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
     """A new, empty bucket that this process is configured for."""
     import boto3
 
@@ -57,6 +57,6 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
     boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1").create_bucket(Bucket=made.bucket)
-    monkeypatch.delenv(buckets.SETTINGS, raising=False)
+    monkeypatch.setenv(buckets.SETTINGS, "{}")
     buckets._store.cache_clear()  # each test's server is the same, but not its credentials
     return made

@@ -171,7 +171,7 @@ MORE: tuple[Row, ...] = (
             "encoder.vision_config.patch_size": 8,
             "encoder.mm_tokens_per_image": 4,
         },
-        refused="a decoder of its own",
+        refused="an encoder-decoder model",
     ),
     Row(
         "granite4_vision",
@@ -308,7 +308,7 @@ MORE: tuple[Row, ...] = (
             "vision_config.text_hidden_size": 32,
         },
     ),
-    Row("pi0", images=SQUARE, refused="shows no head", needs="torchvision"),
+    Row("pi0", images=SQUARE, refused="has no language-model head", needs="torchvision"),
     Row(
         "unlimited_ocr",
         images={"size": {"height": 64, "width": 64}, "tile_size": 64},
@@ -350,7 +350,7 @@ MORE: tuple[Row, ...] = (
             "text_config.n_groups": 1,
             "text_config.moe_shared_expert_intermediate_size": 16,
         },
-        refused="shows no head",
+        refused="has no language-model head",
         needs="torchvision",
     ),
     Row(
@@ -404,7 +404,7 @@ MORE: tuple[Row, ...] = (
         "<image_soft_token>",
         tokens={**GEMMA, **AUDIO, **VIDEO},
         image_processor="Gemma4ImageProcessor",
-        refused="a decoder of its own",
+        refused="an encoder-decoder model",
         config={
             "text_config.num_experts": 4,
             "text_config.top_k_experts": 2,

@@ -17,7 +17,7 @@ import pytest
 
 from looktwice.evaluate import scenes
 from looktwice.rank import fuse
-from looktwice.search.retriever import Answer
+from looktwice.search.answer import Answer
 from looktwice.search.run_record import RunStats
 from looktwice.types import Candidate, Item, PairScores, Status
 

@@ -21,9 +21,10 @@ from looktwice.rank import Fusion
 from looktwice.rank.budget import Budget, chance_of_a_miss
 from looktwice.rank.calibration import Calibration, Sample, ece, fit, reliability, source_of
 from looktwice.rank.precision import thresholds
+from looktwice.search.answer import Answer
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import NAMES, Direction, inferred
-from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.retriever import Retriever
 from looktwice.search.run_record import RunStats
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import Row, Table
@@ -255,6 +256,9 @@ def test_the_chance_of_a_miss_by_hand() -> None:
     assert chance([(1.0, 0.75)], [0.9], top=2) == 1.0 and chance([], []) == 0.0
     # λ = 0.5: the best is at 0.875, so a candidate at 0.8 needs p > 0.95, one at 0.7 more than 1
     assert chance([(1.0, 0.75)], [0.8, 0.7], fusion="0.5") == pytest.approx(0.2 * 0.05)
+    # log-odds: one at 0.95 needs 0.05 more of the scale, which is 0.8 in log-odds: from 3 to 3 · e^0.8
+    needed = 3 * math.exp(0.8) / (1 + 3 * math.exp(0.8))
+    assert chance([(1.0, 0.75)], [0.95], fusion="coarse=0.5,odds=0.5") == pytest.approx(0.2 * (1 - needed))
     with pytest.raises(UsageError, match="rrf"):
         chance([(1.0, 0.75)], [0.9], fusion="rrf")
 

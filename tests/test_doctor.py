@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from looktwice.models import doctor as module
-from looktwice.models.doctor import Check, doctor
+from looktwice.models.doctor import DoctorCheck, doctor
 
 
-def by_name(checks: list[Check]) -> dict[str, Check]:
+def by_name(checks: list[DoctorCheck]) -> dict[str, DoctorCheck]:
     assert len({check.name for check in checks}) == len(checks)
     return {check.name: check for check in checks}
 

@@ -199,7 +199,7 @@ def test_an_interrupted_command_keeps_whole_files_and_says_what_is_missing(
 REFUSALS = {
     "expired": (
         Refusal(401, {"X-Error-Message": "Invalid credentials in Authorization header"}),
-        "does not know your access token; log in anew",
+        "does not know your access token; log in again",
     ),
     "forbidden": (Refusal(403), "your access token may not read it (403); allow that"),
     "gated": (

@@ -20,7 +20,7 @@ from PIL import Image
 from looktwice import sources
 from looktwice.errors import Mismatch, ModelError, StoreError, TooManyFailures, UsageError
 from looktwice.indexing import committing, encoding, index
-from looktwice.indexing.seen import Hashes, Seen
+from looktwice.indexing.seen import Hashes, SeenIds
 from looktwice.sources import Source, prefetch, scan
 from looktwice.store import Table
 from looktwice.types import Item
@@ -212,7 +212,7 @@ def test_orientation_reaches_the_encoder(made: Collection) -> None:
 
 
 def test_seen_and_hashes() -> None:
-    seen = Seen()
+    seen = SeenIds()
     assert seen.add("it's", "u") is None and seen.add("it's", "v") == "u"
     assert "it's" in seen and "its" not in seen
     seen.close()
@@ -224,7 +224,7 @@ def test_seen_and_hashes() -> None:
 
 
 def test_no_room_for_temporary_files_is_said() -> None:
-    seen = Seen()
+    seen = SeenIds()
     seen._database.execute("PRAGMA max_page_count = 8")
     with pytest.raises(StoreError, match="SQLITE_TMPDIR"):
         for number in range(100_000):

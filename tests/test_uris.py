@@ -21,7 +21,7 @@ from sources_helpers import make, met, refuse, write_list
 
 from looktwice.errors import MediaError
 from looktwice.sources import (
-    Hidden,
+    HiddenPlaces,
     Scope,
     Scopes,
     Source,
@@ -129,7 +129,7 @@ def test_a_server_that_never_ends_is_given_up(server: str, what: str, monkeypatc
 
 
 def test_an_answer_that_ends_early_is_no_picture(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MediaError, match="download: the answer ended 1,000 bytes early"):
+    with pytest.raises(MediaError, match="download: the response ended 1,000 bytes early"):
         read_uri(f"{server}/cut.png", urls="private")
     monkeypatch.setattr("looktwice.sources.uri.MAX_BYTES", len(picture("blue")) - 1)
     with pytest.raises(MediaError, match="too-large"):
@@ -272,7 +272,7 @@ def test_scopes_find_as_a_plain_loop_does(prefixes: list[str], uri: str) -> None
 
 
 def test_many_places_out_of_sight_are_found_quickly() -> None:
-    hidden = Hidden()
+    hidden = HiddenPlaces()
     for number in range(100_000):  # links that point to nothing, as an annex without its files has them
         hidden.add(f"file:///r/{number:06}.png")
     hidden.add("file:///r/sub/")

@@ -29,7 +29,7 @@ from looktwice.models.device import place
 from looktwice.score.load import load_mllm
 from looktwice.score.local import families
 from looktwice.score.local.mllm import Mllm
-from looktwice.score.local.reference import Reference
+from looktwice.score.local.reference import ReferenceScorer
 from looktwice.score.prompting import built_in
 from looktwice.types import Item
 
@@ -184,7 +184,7 @@ def largest_delta(mllm: Mllm, folder: Path) -> float:
     """Return the largest difference of any logit of either pair from what stock code gives."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     processor = stock_processor(mllm, folder)
-    reference = Reference(mllm, built_in.get("object"))
+    reference = ReferenceScorer(mllm, built_in.get("object"))
     ours = torch.stack([reference.logits(QUERY, candidate) for candidate in CANDIDATES])
     stock = torch.stack([stock_logits(model, processor, QUERY, candidate) for candidate in CANDIDATES])
     assert stock.std(dim=1).min() > 0.05, "logits so flat show no difference"

@@ -20,7 +20,7 @@ from looktwice.estimate.shapes import Shape, load_config, patches, shape
 from looktwice.score.load import scorer
 from looktwice.score.local.engine import Engine
 from looktwice.score.local.mllm import Mllm
-from looktwice.score.local.reference import Reference
+from looktwice.score.local.reference import ReferenceScorer
 from looktwice.score.prompting import built_in
 from looktwice.types import Block, Item, VisualTokens
 from scripts.gpu.clock import peak, seconds
@@ -70,13 +70,13 @@ def measure(model: Mllm, best: float, options: Options, tell: Tell) -> None:
     costs = flop(fast, query, pixels[0], sizes, k)
     for kind, candidates in (("stored", stored), ("pooled", pooled), ("pixels", pixels)):
         attempt(tell, fast, kind, query, candidates, costs[kind], best, options)
-    slow = Reference(model, built_in.get("object"))
+    slow = ReferenceScorer(model, built_in.get("object"))
     attempt(tell, slow, "reference", query, pixels[:SLOW], costs["reference"], best, options)
 
 
 def attempt(
     tell: Tell,
-    asked: Engine | Reference,
+    asked: Engine | ReferenceScorer,
     kind: str,
     query: Item,
     candidates: Sequence[Item],
@@ -99,7 +99,7 @@ def attempt(
 
 
 def timed(
-    asked: Engine | Reference, query: Item, candidates: Sequence[Item], cost: float, best: float, device: str
+    asked: Engine | ReferenceScorer, query: Item, candidates: Sequence[Item], cost: float, best: float, device: str
 ) -> dict[str, Any]:
     def score() -> None:
         assert set(asked.score(query, candidates).status) == {"ok"}

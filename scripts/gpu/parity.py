@@ -24,7 +24,7 @@ from looktwice.models.device import place
 from looktwice.score.load import load_mllm, scorer
 from looktwice.score.local.engine import Engine
 from looktwice.score.local.mllm import Mllm
-from looktwice.score.local.reference import Reference
+from looktwice.score.local.reference import ReferenceScorer
 from looktwice.score.prompting import built_in
 from looktwice.types import Item
 from scripts.gpu.record import Options
@@ -72,7 +72,7 @@ def measured(
     query, candidates = pairs()
     many = [replace(candidates[i % len(candidates)], id=f"m{i}") for i in range(BATCH)]
     together, alone = logits(fast, query, many)[: len(candidates)], one_by_one(model, query, candidates)
-    slow = Reference(model, built_in.get("object"))
+    slow = ReferenceScorer(model, built_in.get("object"))
     reference = torch.stack([slow.logits(query, one) for one in candidates])
     p = [fast.read(some, fast.labels).p for some in (together, alone, reference.cpu())]
     row = {

@@ -203,11 +203,13 @@ class Bucket:
 
 def why(error: BaseException) -> str:
     """Return what is wrong with a store, and how to mend it. No part of the store's own answer is quoted."""
+    return known_reason(error) or "it gave no usable answer; check the endpoint and try again."
+
+
+def known_reason(error: BaseException) -> str | None:
+    """Return what is wrong with a store, if the error tells."""
     text = f"{type(error).__name__} {error}"
-    for pattern, sentence in _REASONS:
-        if re.search(pattern, text):
-            return sentence
-    return "it gave no usable answer; check the endpoint and try again."
+    return next((sentence for pattern, sentence in _REASONS if re.search(pattern, text)), None)
 
 
 _REASONS = (
@@ -217,7 +219,7 @@ _REASONS = (
      "the credentials are not valid; set them in the environment or a profile, or pass --storage KEY=VALUE."),
     ("CredentialsProvider|credential|metadata service|169\\.254\\.169\\.254|[Tt]oken.*metadata|anonymous",
      "no credentials were found; set them in the environment or a profile, or pass --storage KEY=VALUE."),
-    ("PermissionDenied|AccessDenied|Forbidden|status: 403",
+    ("PermissionDenied|AccessDenied|lacked the necessary privileges|Forbidden|status: 403",
      "access is denied; these credentials need the right to list, read and, to index, write and delete."),
     ("UnknownConfiguration|[Uu]nknown configuration|Configuration key", "a --storage setting is not known; check it."),
     ("NotImplemented|NotSupported", "the store does not support this; use one with conditional writes."),

@@ -29,6 +29,16 @@ class LooktwiceError(Exception):
 
     exit_code = 1
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by what it holds, as subclasses compose their message from other arguments."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[LooktwiceError], args: tuple[Any, ...], state: dict[str, Any]) -> LooktwiceError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class UsageError(LooktwiceError, ValueError):
     """A wrong call, or a refused request."""
@@ -136,7 +146,9 @@ class ServerError(ModelError):
     ) -> None:
         super().__init__(message)
         self.stops, self.status, self.code = stops, status, code
-        self.retry_after = int(retry_after) if retry_after is not None and retry_after.isdecimal() else None
+        self.retry_after = (
+            int(retry_after) if retry_after and retry_after.isdecimal() and len(retry_after) < 10 else None
+        )
 
 
 # --- names that changed, which work for one more release ------------------------------------------------------------

@@ -149,13 +149,15 @@ class Candidate:
     """One entry of a shortlist: an id and its coarse score (cosine).
 
     `maxsim` is the score of the middle look (None: it did not run). `estimated` says that this one has no usable
-    tokens: its `maxsim` is that of its neighbour, so that it keeps its coarse place.
+    tokens: its `maxsim` is that of its neighbour, so that it keeps its coarse place. `crop` is the number of the stored
+    crop that matched best (None: the whole image did, or no crops are stored).
     """
 
     id: str
     coarse: float
     maxsim: float | None = None
     estimated: bool = False
+    crop: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ def test_eval_has_it_as_a_system(place: Path, tmp_path: Path) -> None:
     assert code == 0, err
     record = json.loads(out)
     assert [row["system"] for row in record["systems"]] == ["shortlist", "middle look", "second look"]
-    assert "coarse=0,maxsim=0.75,p=0.25" in {row["fusion"] for row in record["systems"]}
+    assert "coarse=0,maxsim=0.75,odds=0.25" in {row["fusion"] for row in record["systems"]}
     assert any("maxsim=" in str(row["fusion"]) for row in record["sweep"])
     code, out, err = run(*asked, "--no-rerank", "--out", tmp_path / "middle")
     assert code == 0, err

@@ -182,7 +182,7 @@ def test_a_preview_stands_in_for_a_vanished_image_and_says_so(looktwice: Looktwi
     assert {hit["id"] for hit in done.records if hit["explain"].get("image") == "preview"} == {
         "red-0.png", "red-1.png", "red-2.png"
     }  # fmt: skip
-    assert "3 originals are not at hand; the second look saw their previews" in done.err
+    assert "3 original images could not be opened; the second look saw their previews" in done.err
     assert not any("image" in hit["explain"] for hit in before.records)
     page = Path("r.html").read_text()
     assert page.count("data:image/") >= 10 and page.count("(preview)") >= 3

@@ -25,7 +25,12 @@ def test_probe_prints_what_a_server_can_do() -> None:
         people = run("models", "--probe", f"{stub.url}#stub", "--price", "2", "--pairs", "5000")
         machine = run("models", "--probe", stub.url, "--json")
     assert people.exit_code == 0, people.output
-    for line in ("p is read from", "named ids", "500,000 tokens, 1 of money", "swapped items answer differently   yes"):
+    for line in (
+        "p is read from",
+        "named ids",
+        "500,000 tokens, 1 of money",
+        "the order of the items matters         yes",
+    ):
         assert line in people.stdout
     record = json.loads(machine.stdout)
     assert record["reading"] == "named ids" and record["largest_image"] == 1536 and record["tokens"] == 100_000
@@ -36,7 +41,7 @@ def test_what_is_no_server_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
         ("localhost:8000/v1#m", "write it with http:// or https:// before it"),
         ("http://u:p@host/v1#m", "put the key into LOOKTWICE_API_KEY or --api-key-file"),
         ("http:///v1#m", "is not the address of a server"),
-        ("tiny-vl", "is no address of a server"),
+        ("tiny-vl", "is not the address of a server"),
     ):
         done = run("models", "--probe", wrong)
         assert done.exit_code == 2 and sentence in done.stderr and "u:p" not in done.output, done.output

@@ -60,7 +60,7 @@ def saved(tiny: Tiny, tmp_path: Path) -> Path:
 
 
 def test_without_sentence_transformers_the_remedy_is_named(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("looktwice.encode.sentence.find_spec", lambda package: None)
+    monkeypatch.setattr("looktwice.models.sentence.find_spec", lambda package: None)
     with pytest.raises(
         MissingDependency, match=r"needs sentence-transformers; install it with: pip install 'looktwice\[st\]'"
     ):
@@ -167,7 +167,7 @@ def test_code_and_pickles_of_a_checkpoint_are_refused(saved: Path) -> None:
     own = {"model_type": "jina_clip", "auto_map": {"AutoConfig": "custom_st.Config"}}
     (saved / "config.json").write_text(json.dumps(own))
     (saved / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(UsageError, match=r"\(jina_clip\) needs its own code"):
+    with pytest.raises(UsageError, match=r"\(jina_clip\) needs code from its repository"):
         load(saved)
     (saved / "config.json").write_text(settings)
     dense = next(saved.glob("*_Dense"))

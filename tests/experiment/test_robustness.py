@@ -16,7 +16,7 @@ from looktwice.errors import Mismatch, UsageError
 from looktwice.evaluate.datasets import open_dataset
 from looktwice.experiment import degrade, robustness
 from looktwice.experiment.degrade import DEGRADATIONS, centre, mirrored, normalised
-from looktwice.experiment.robustness import Bench, Condition, conditions, run_robustness
+from looktwice.experiment.robustness import Condition, RobustnessSetup, conditions, run_robustness
 from looktwice.search.mllm_reranker import MllmReranker
 
 FEW = MappingProxyType({kind: DEGRADATIONS[kind] for kind in ("brightness", "clutter")})
@@ -74,9 +74,9 @@ def root(tmp_path):
     return tmp_path / "things"
 
 
-def bench(root, scorer=None, **changes) -> Bench:
+def bench(root, scorer=None, **changes) -> RobustnessSetup:
     scorer = scorer or Histograms()
-    return Bench(
+    return RobustnessSetup(
         open_dataset("folder", root), Colours(), MllmReranker(scorer), **{"shortlist": 4, "sample": 6, **changes}
     )
 
@@ -150,17 +150,19 @@ def test_what_changes_the_figures_is_refused_when_a_run_goes_on(root, tmp_path, 
     begin(bench(root))
     for changes in ({"prompt": "generic"}, {"score_mode": "digit"}):
         with pytest.raises(Mismatch, match="other settings"):
-            begin(Bench(open_dataset("folder", root), Colours(), MllmReranker(Histograms(), **changes), 4, 6))
+            begin(RobustnessSetup(open_dataset("folder", root), Colours(), MllmReranker(Histograms(), **changes), 4, 6))
     other = open_dataset("folder", root)
     first, *rest = sorted(other.qrels)
     swapped = {first: other.qrels[rest[-1]], **{query: other.qrels[query] for query in rest}}
     with pytest.raises(Mismatch, match="other settings"):
-        begin(Bench(replace(other, qrels=swapped), Colours(), MllmReranker(Histograms()), 4, 6))
+        begin(RobustnessSetup(replace(other, qrels=swapped), Colours(), MllmReranker(Histograms()), 4, 6))
     with pytest.raises(Mismatch, match="other settings"):
-        begin(Bench(other, Colours(), MllmReranker(Histograms("2")), 4, 6))
+        begin(RobustnessSetup(other, Colours(), MllmReranker(Histograms("2")), 4, 6))
     fewer = open_dataset("folder", root)
     with pytest.raises(Mismatch, match="other settings"):
-        begin(Bench(replace(fewer, items=list(fewer.items)[:-1]), Colours(), MllmReranker(Histograms()), 4, 6))
+        begin(
+            RobustnessSetup(replace(fewer, items=list(fewer.items)[:-1]), Colours(), MllmReranker(Histograms()), 4, 6)
+        )
     begin(bench(root))
 
 
@@ -170,4 +172,4 @@ def test_a_dataset_without_picture_queries_is_refused(tmp_path):
     (tmp_path / "qrels").mkdir()
     (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
     with pytest.raises(UsageError, match="lacks image queries"):
-        Bench(open_dataset("beir", tmp_path), Colours(), MllmReranker(Histograms()))
+        RobustnessSetup(open_dataset("beir", tmp_path), Colours(), MllmReranker(Histograms()))

@@ -24,14 +24,15 @@ from looktwice.evaluate.trec import escape, unescape
 from looktwice.experiment import Plan, run_benchmark
 from looktwice.experiment.counts import added
 from looktwice.experiment.plot import plot
-from looktwice.experiment.stored import Stored
+from looktwice.experiment.stored import StoredAnswer
 from looktwice.experiment.stored import stored_row as _row
 from looktwice.experiment.systems import WEIGHTS, System, fused, ideal, perfect, reranked, tune
 from looktwice.experiment.tuning import split_queries
 from looktwice.rank import Fusion, fuse, tied_at_the_top
 from looktwice.report.viewer import Viewer
+from looktwice.search.answer import Answer
 from looktwice.search.mllm_reranker import MllmReranker
-from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.retriever import Retriever
 from looktwice.search.run_record import RunStats
 from looktwice.sources import file_uri
 from looktwice.store import Table
@@ -413,7 +414,7 @@ def test_the_wrong_table_is_refused(root, tmp_path):
 
 
 ANSWERS = st.builds(
-    lambda n, coarse, p, scored: Stored(
+    lambda n, coarse, p, scored: StoredAnswer(
         "q", tuple(f"d{i}" for i in range(n)), tuple(sorted(coarse[:n], reverse=True)), tuple(p[: min(n, scored)])
     ),
     st.integers(1, 9),
@@ -456,19 +457,19 @@ def test_stored_answers_are_ranked_as_the_search_ranked_them(p, entropies, ties,
     second = scored([0.2 + 0.2 * i for i in range(4)], entropies[::-1])
     second = replace(second, status=tuple("ok" if i in asked else "missing" for i in range(4))) if asked else None
     hits = fuse(shortlist, scores, fusion, ties=ties, second=second, explain=True)
-    row = Stored.of(Answer(Item("q"), shortlist, hits, 10, {}, RunStats()), 4)
+    row = StoredAnswer.of(Answer(Item("q"), shortlist, hits, 10, {}, RunStats()), 4)
     again = _row(json.loads(json.dumps(asdict(row))))
     found = reranked(again, System("x", Fusion.parse(fusion), 4, ties))
     assert [(hit.id, hit.score, hit.p) for hit in found] == [(hit.id, hit.score, hit.p) for hit in hits]
 
 
 def test_tuning_finds_the_weight_that_is_best():
-    good = Stored("q", ("a", "b", "c"), (0.9, 0.8, 0.1), (0.1, 0.2, 0.9))
+    good = StoredAnswer("q", ("a", "b", "c"), (0.9, 0.8, 0.1), (0.1, 0.2, 0.9))
     fusion, values = tune([good], {"q": {"c": 1}}, "mAP@3", 3)
     assert values["p-only"] == 1.0 and values["1"] == pytest.approx(1 / 3)
     assert fusion == Fusion.parse("0.4")  # the nearest to one half among the best
     with pytest.raises(UsageError, match="needs a second look"):
-        tune([Stored("q", ("a",), (0.5,), ())], {"q": {"a": 1}}, "mAP@3", 3)
+        tune([StoredAnswer("q", ("a",), (0.5,), ())], {"q": {"a": 1}}, "mAP@3", 3)
 
 
 def test_queries_with_the_same_answers_stay_on_one_side(tmp_path):

@@ -22,8 +22,8 @@ from looktwice.evaluate import read_qrels
 from looktwice.experiment.demo import bundled_gallery
 from looktwice.rank.calibration import Calibration, fit, source_of
 from looktwice.score import load_scorer
+from looktwice.search.answer import Answer
 from looktwice.search.mllm_reranker import MllmReranker
-from looktwice.search.retriever import Answer
 from looktwice.sources.queries import Queries
 from looktwice.token_index import add_tokens
 

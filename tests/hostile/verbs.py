@@ -116,14 +116,13 @@ def world(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Ready:
-    """A verb with a copy of the folder before it, the states before and after a whole run, its seconds and bytes."""
+    """A verb with a copy of the folder before it, the states before and after a whole run, and its seconds."""
 
     verb: Verb
     start: Path
     before: Any
     whole: Any
     seconds: float
-    needed: int
 
 
 class Stage:
@@ -151,14 +150,16 @@ class Stage:
 
     def reset(self, ready: Ready) -> None:
         """Bring the folder back to what it was before the verb; the folder itself stays, as it may be a mount."""
+        self._clear()
+        shutil.copytree(ready.start, self.folder, dirs_exist_ok=True, symlinks=True)
+
+    def _clear(self) -> None:
         self.folder.mkdir(exist_ok=True)
         for path in self.folder.iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        shutil.copytree(ready.start, self.folder, dirs_exist_ok=True, symlinks=True)
 
     def _prepare(self, verb: Verb, start: Path) -> Ready:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        self._clear()
         world(self.folder)
         verb.setup(self.folder)
         for argv in verb.before:
@@ -167,15 +168,23 @@ class Stage:
         before = self.state(verb)
         shutil.copytree(self.folder, start)
         self.attack(verb)  # once for the imports, once for the time
-        self.reset(Ready(verb, start, None, None, 0, 0))
-        size = bytes_in(self.folder)
+        self.reset(Ready(verb, start, None, None, 0))
         done = self.attack(verb)
         assert done.code == 0, done.err
-        return Ready(verb, start, before, self.state(verb), done.seconds, bytes_in(self.folder) - size)
+        return Ready(verb, start, before, self.state(verb), done.seconds)
 
-
-def bytes_in(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*"))
+    def resumed(self, ready: Ready) -> str | None:
+        """Look at what an interruption left, run again and look again; return what is wrong, or None."""
+        verb = ready.verb
+        again = self.run([*verb.reads, "--", verb.call or "", *verb.argv], call="states:resume")
+        if again.code != 0:
+            return f"it cannot be read: {again.err}"
+        now, code, after = again.value
+        if not verb.between(ready.before, ready.whole, now):
+            return f"the interruption left {difference(ready.whole, now)}"
+        if code != 0:
+            return f"the next run ended with {code}: {again.err}"
+        return None if after == ready.whole else f"the next run made {difference(ready.whole, after)}"
 
 
 def difference(whole: Any, found: Any, place: str = "") -> str:
@@ -186,3 +195,9 @@ def difference(whole: Any, found: Any, place: str = "") -> str:
     if isinstance(whole, list) and isinstance(found, list) and len(whole) == len(found):
         return difference(dict(enumerate(whole)), dict(enumerate(found)), place)
     return f"{place}: {str(found)[:300]} is not {str(whole)[:300]}"
+
+
+def lost_rows(whole: Any, found: Any) -> str | None:
+    """Return what is wrong if a state lacks rows of another, or has other ones in their place."""
+    lost = [key for key, row in whole["rows"].items() if found["rows"].get(key) != row]
+    return f"rows are missing or changed: {lost}" if lost else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +80,49 @@ def test_frames_are_items(tmp_path: Path) -> None:
         scan([tmp_path], every=0)
 
 
+def make_scenes(path: Path, codec: str = "libx264") -> Path:
+    """A camera that pans over three scenes of noise, cut at 2.4 and 5 s, with a flash of half a second at 7 s."""
+    import av
+
+    dice = np.random.default_rng(0)
+    scenes = [np.kron(dice.integers(0, 256, (12, 40, 3), np.uint8), np.ones((8, 8, 1), np.uint8)) for _ in range(5)]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for number in range(90):
+            scene = scenes[sum(number >= cut for cut in (24, 50, 70, 75))]
+            shown = np.ascontiguousarray(scene[:, number : number + 128])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.avi", "mpeg4"), ("a.webm", "libvpx-vp9")])
+def test_the_first_frame_of_each_scene_is_an_item(tmp_path: Path, name: str, codec: str) -> None:
+    make_scenes(tmp_path / name, codec)
+    assert ids(tmp_path) == [f"{name}#t=0.0"]
+    found = met(tmp_path, scenes=True)
+    assert [one.id.partition("#t=")[2] for one in found] == ["0.0", "2.4", "5.0", "7.5"]
+    shown = [np.asarray(images.load(one.read())[0]).astype(int) for one in found]
+    assert all(np.abs(one - other).mean() > 40 for one, other in combinations(shown, 2))
+    both = met(tmp_path, scenes=True, every=5)
+    assert [one.id.partition("#t=")[2] for one in both] == ["0.0", "2.4", "5.0", "7.5"]
+
+
+def test_looking_for_scenes_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from looktwice.sources.decoding import video
+
+    path = str(make_scenes(tmp_path / "a.mp4"))
+    whole, end = video.cuts(path, 0.0)
+    assert end is None and [round(cut, 1) for cut in whole] == [2.4, 5.0, 7.0, 7.5]
+    monkeypatch.setattr(video, "LOOK_SECONDS", -1.0)
+    parts, start = list[float](), 0.0
+    while start is not None:
+        found, start = video.cuts(path, start)
+        parts += found
+    assert parts == whole
+
+
 def test_damaged_documents_are_one_line_each(tmp_path: Path) -> None:
     make_pdf(tmp_path / "a.pdf", RED)
     (tmp_path / "a.pdf").write_bytes((tmp_path / "a.pdf").read_bytes()[:200])
@@ -145,20 +190,60 @@ def dng(size: tuple[int, int] = (64, 48), orientation: int = 1) -> bytes:
     """A raw file as small as LibRaw reads it: an RGGB mosaic of one red, 16 bits, no preview."""
     mosaic = np.full((size[1], size[0]), 3000, np.uint16)
     mosaic[::2, ::2] = 40_000
-    return tiff(
-        mosaic,
-        16,
-        photometric=32803,
-        more={
-            254: (4, [0]),
-            274: (3, [orientation]),
-            33421: (3, [2, 2]),
-            33422: (1, [0, 1, 1, 2]),
-            50706: (1, [1, 4, 0, 0]),
-            50717: (4, [65535]),
-            50721: (10, [1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1]),
-        },
+    return tiff(mosaic, 16, photometric=32803, more={**DNG, 274: (3, [orientation])})
+
+
+DNG = {
+    254: (4, [0]),
+    33421: (3, [2, 2]),
+    33422: (1, [0, 1, 1, 2]),
+    50706: (1, [1, 4, 0, 0]),
+    50717: (4, [65535]),
+    50721: (10, [1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1]),
+}
+
+
+def with_preview(raw: bytes, size: tuple[int, int]) -> bytes:
+    """The same raw file with a blue JPEG of this size in a second directory, as cameras write their previews."""
+    out = io.BytesIO()
+    Image.new("RGB", size, BLUE).save(out, "JPEG", quality=95)
+    jpeg, start = out.getvalue(), len(raw)
+    bits = start + len(jpeg) + len(jpeg) % 2
+    values = {254: 1, 256: size[0], 257: size[1], 258: bits, 259: 7, 262: 6, 273: start, 277: 3, 278: size[1]}
+    entries = {**{tag: (1, value) for tag, value in values.items()}, 258: (3, bits), 279: (1, len(jpeg))}
+    kind = {258: 3}
+    body = b"".join(
+        struct.pack("<HHII", tag, kind.get(tag, 4), count, value) for tag, (count, value) in sorted(entries.items())
     )
+    first = int.from_bytes(raw[4:8], "little")
+    link = first + 2 + 12 * int.from_bytes(raw[first : first + 2], "little")
+    whole = bytearray(raw + jpeg + bytes(len(jpeg) % 2) + struct.pack("<HHH", 8, 8, 8))
+    whole[link : link + 4] = struct.pack("<I", len(whole))
+    return bytes(whole) + struct.pack("<H", len(entries)) + body + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("preview", "side", "used"),
+    [((1600, 1200), None, True), ((640, 480), None, False), ((640, 480), 224, True), ((320, 240), 224, False)],
+)
+def test_the_preview_of_a_raw_file_is_used_if_it_is_large_enough(
+    preview: tuple[int, int], side: int | None, used: bool
+) -> None:
+    image, size = images.load(with_preview(dng((2000, 1500)), preview), Reading(side=side))
+    red, _, blue = image.getpixel((20, 20))
+    assert size == (2000, 1500) and (blue > red) == used
+    turned, size = images.load(with_preview(dng((2000, 1500), orientation=6), preview), Reading(side=side))
+    assert size == (1500, 2000) and turned.width < turned.height
+
+
+def test_raw_data_that_is_missing_is_no_black_image() -> None:
+    """LibRaw fills it with zeros and says nothing."""
+    for rows in (0, 36):
+        mosaic = np.zeros((48, 64), np.uint16)
+        mosaic[:rows] = 3000
+        with pytest.raises(MediaError) as caught:
+            images.load(tiff(mosaic, 16, photometric=32803, more=DNG))
+        assert caught.value.reason == "truncated", caught.value
 
 
 def test_a_dng_is_no_tiff() -> None:

@@ -25,7 +25,7 @@ from looktwice.models import checkpoints
 from looktwice.models.device import place
 from looktwice.score.load import load_mllm, scorer
 from looktwice.score.local.mllm import Mllm
-from looktwice.score.local.reference import Reference
+from looktwice.score.local.reference import ReferenceScorer
 from looktwice.score.prompting import built_in
 from looktwice.types import Item
 
@@ -47,7 +47,7 @@ def seconds(path: str, model: Mllm) -> float:
 
 def furthest(model: Mllm) -> float:
     """The largest difference between logits of the two paths, over the whole vocabulary."""
-    slow, apart = Reference(model, built_in.get("object")), 0.0
+    slow, apart = ReferenceScorer(model, built_in.get("object")), 0.0
     for which, logits in scorer(model, built_in.get("object"), path="fast").logits(QUERY, CANDIDATES[: len(SIZES)]):
         expected = torch.stack([slow.logits(QUERY, CANDIDATES[i]) for i in which])
         apart = max(apart, float((logits - expected).abs().max()))

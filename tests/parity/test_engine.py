@@ -238,7 +238,7 @@ def test_tokens_that_do_not_fit_fail_alone(mllm: Get, query: dict[str, Item], ca
     ]
     scores = fast.score(query["image"], [Item("good", tokens=good), *(Item("bad", tokens=t) for t in bad)])
     assert scores.status == ("ok", *["failed"] * len(bad))
-    with pytest.raises(ModelError, match="index the item again"):
+    with pytest.raises(ModelError, match="run looktwice add-tokens again"):
         fast.score(Item("q", tokens=bad[0]), candidates)
 
 

@@ -16,10 +16,10 @@ from apple import Apple, send
 
 from looktwice.errors import ModelError, UsageError
 from looktwice.score.load import scorer
-from looktwice.score.local.generated import Answering, GeneratedScorer, parse
+from looktwice.score.local.generated import GeneratedScorer, GenerationState, parse
 from looktwice.score.local.listwise import QUESTION, ListwiseScorer
 from looktwice.score.local.mllm import Mllm
-from looktwice.score.local.reference import Reference
+from looktwice.score.local.reference import ReferenceScorer
 from looktwice.score.prompting import built_in, chat
 from looktwice.score.prompting.prompt import Piece
 from looktwice.score.readout import labels
@@ -41,7 +41,7 @@ def test_p_true_is_one_token_over_the_whole_vocabulary(
 ) -> None:
     model = mllm(family)
     token = labels.single_token("True", model.processor.tokenizer)
-    slow = Reference(model, built_in.get("match"))
+    slow = ReferenceScorer(model, built_in.get("match"))
     expected = [float(slow.logits(query["text"], c).softmax(-1)[token]) for c in candidates]
     for path in ("fast", "reference"):
         scores = of(model, "match", "p-true", path=path).score(query["text"], candidates)
@@ -79,8 +79,8 @@ def test_going_on_token_by_token_equals_stock_generation(
     """Texts of several lengths side by side, right-padded, against one model.generate after the other."""
     model = mllm(family)
     fast = of(model, prompt, "p-label")
-    slow = Reference(model, built_in.get(prompt))
-    for which, steps in fast.each(query[kind], candidates, lambda *batch: go_on(Answering(fast, *batch))):
+    slow = ReferenceScorer(model, built_in.get(prompt))
+    for which, steps in fast.each(query[kind], candidates, lambda *batch: go_on(GenerationState(fast, *batch))):
         for row, index in enumerate(which):
             inputs = slow.inputs(query[kind], candidates[index])
             options = {"do_sample": False, "repetition_penalty": 1.0, "max_new_tokens": 4, "min_new_tokens": 4}
@@ -90,7 +90,7 @@ def test_going_on_token_by_token_equals_stock_generation(
             assert torch.stack(out.logits, dim=1)[0] == pytest.approx(steps[row], abs=TOLERANCE)
 
 
-def go_on(answer: Answering) -> torch.Tensor:
+def go_on(answer: GenerationState) -> torch.Tensor:
     steps = [answer.logits]
     for _ in range(3):
         steps.append(answer.write(steps[-1].argmax(-1)[:, None]))
@@ -113,7 +113,7 @@ def written_steps(fast: Any, query: Item, candidates: list[Item]) -> list[torch.
     """Logits of every candidate after one written token."""
     out: dict[int, torch.Tensor] = {}
     ids = torch.tensor([[17]])
-    go = lambda *batch: Answering(fast, *batch).write(ids.expand(len(batch[0]), -1))  # noqa: E731
+    go = lambda *batch: GenerationState(fast, *batch).write(ids.expand(len(batch[0]), -1))  # noqa: E731
     for which, after in fast.each(query, candidates, go):
         out |= dict(zip(which, after, strict=True))
     return [out[i] for i in range(len(candidates))]
@@ -126,10 +126,10 @@ def test_several_tokens_at_once_equal_one_after_the_other(
 
     def both(*batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         ids = torch.tensor([[17, 30, 21]]).expand(len(batch[0]), -1)
-        one = Answering(fast, *batch)
+        one = GenerationState(fast, *batch)
         for i in range(3):
             one.write(ids[:, i : i + 1])
-        return Answering(fast, *batch).write(ids), one.logits
+        return GenerationState(fast, *batch).write(ids), one.logits
 
     for _, (together, apart) in fast.each(query["text"], candidates, both):
         assert together == pytest.approx(apart, abs=TOLERANCE)
@@ -138,7 +138,7 @@ def test_several_tokens_at_once_equal_one_after_the_other(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_expected_number_by_hand(mllm: Get, query: dict[str, Item], candidates: list[Item], family: str) -> None:
     model = mllm(family)
-    slow = Reference(model, built_in.get("score"))
+    slow = ReferenceScorer(model, built_in.get("score"))
     vocabulary = model.processor.tokenizer.get_vocab()
     digits = [vocabulary[str(d)] for d in range(10)]
     scores = of(model, "score", "written-expected").score(query["text"], candidates)
@@ -282,8 +282,8 @@ def test_modes_on_a_device_without_float64(
     engine = getattr(judge, "inner", judge)
     project = engine.project
     monkeypatch.setattr(engine, "project", lambda *batch: send(project(*(torch.Tensor.cpu(batch[0]), *batch[1:]))))
-    write = Answering.write
-    monkeypatch.setattr(Answering, "write", lambda self, ids: write(self, ids.cpu()))
+    write = GenerationState.write
+    monkeypatch.setattr(GenerationState, "write", lambda self, ids: write(self, ids.cpu()))
     with Apple():
         far = judge.score(query["text"], candidates[:2])
     assert far.status == near.status

@@ -26,7 +26,7 @@ from looktwice.score.local.batches import shared_length
 from looktwice.score.local.engine import Engine
 from looktwice.score.local.families.base import Family
 from looktwice.score.local.mllm import Mllm
-from looktwice.score.local.reference import Reference
+from looktwice.score.local.reference import ReferenceScorer
 from looktwice.score.prompting import built_in
 from looktwice.types import Block, Item, VisualTokens
 
@@ -61,7 +61,7 @@ def fast_logits(fast: Engine, query: Item, candidates: Sequence[Item]) -> Tensor
 
 
 def oracle(mllm: Mllm, prompt: str, query: Item, candidates: Sequence[Item]) -> Tensor:
-    slow = Reference(mllm, built_in.get(prompt))
+    slow = ReferenceScorer(mllm, built_in.get(prompt))
     return torch.stack([slow.logits(query, candidate) for candidate in candidates])
 
 
@@ -91,7 +91,7 @@ def test_fast_equals_reference(
     assert gap(found, expected) <= TOLERANCE
     labels = [i for variants in fast.labels.ids for i in variants]
     assert gap(found[:, labels], expected[:, labels]) <= TOLERANCE
-    slow = Reference(model, built_in.get(prompt)).score(query[kind], items)
+    slow = ReferenceScorer(model, built_in.get(prompt)).score(query[kind], items)
     scores = fast.score(query[kind], items)
     for name in ("p", "entropy", "off_mass", "label_logits"):
         assert getattr(scores, name) == pytest.approx(getattr(slow, name), abs=TOLERANCE)
@@ -221,7 +221,7 @@ def test_decoded_tokens_against_the_reference_fed_the_same(
     mllm: Get, query: dict[str, Item], candidates: list[Item], family: str
 ) -> None:
     model = mllm(family)
-    fast, slow = engine(model, "object"), Reference(model, built_in.get("object"))
+    fast, slow = engine(model, "object"), ReferenceScorer(model, built_in.get("object"))
     own = fast.visual_tokens([query["image"], *candidates])
     stored = [decoded(tokens, i) for i, tokens in enumerate(own)]
     expected = []
@@ -259,7 +259,7 @@ def test_dropped_tokens_keep_the_positions_of_those_that_stay(
 ) -> None:
     """Against the stock decoder run on the whole row with the dropped tokens, and their positions, cut out."""
     model = mllm(family)
-    fast, slow = engine(model, "object"), Reference(model, built_in.get("object"))
+    fast, slow = engine(model, "object"), ReferenceScorer(model, built_in.get("object"))
     own = fast.visual_tokens([query["image"], *candidates])
     items, expected = [], []
     for candidate, tokens in zip(candidates, own[1:], strict=True):
@@ -297,7 +297,7 @@ def test_dropped_tokens_keep_the_positions_of_those_that_stay(
 def test_token_ids_are_those_of_the_models_own_processor(
     mllm: Get, query: dict[str, Item], candidates: list[Item], family: str, prompt: str, kind: str
 ) -> None:
-    fast, slow = engine(mllm(family), prompt), Reference(mllm(family), built_in.get(prompt))
+    fast, slow = engine(mllm(family), prompt), ReferenceScorer(mllm(family), built_in.get(prompt))
     shown = 2 if prompt == "object" or kind == "both" else 1
     for pair, candidate in zip(
         fast.pairs(query[kind], candidates, range(len(candidates)), shown), candidates, strict=True

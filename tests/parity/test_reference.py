@@ -21,7 +21,7 @@ from looktwice.score.load import check_processor, load_mllm, scorer
 from looktwice.score.local import families
 from looktwice.score.local.engine import Engine
 from looktwice.score.local.mllm import Mllm
-from looktwice.score.local.reference import Reference
+from looktwice.score.local.reference import ReferenceScorer
 from looktwice.score.prompting import built_in, chat
 from looktwice.score.prompting.prompt import Piece
 from looktwice.types import Item
@@ -51,7 +51,7 @@ def test_the_reference_is_the_stock_recipe(
         )
         with torch.no_grad():
             expected = model.model(**inputs).logits[0, -1]
-        assert (Reference(model, prompt).logits(query["image"], candidate) - expected).abs().max() <= 1e-5
+        assert (ReferenceScorer(model, prompt).logits(query["image"], candidate) - expected).abs().max() <= 1e-5
 
 
 # --- the released code ------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_an_unknown_family_takes_the_reference_path_and_says_so_once(
         slow = scorer(mllm("idefics3"), built_in.get("object"))
         slow.score(query["image"], candidates[:2])
         slow.with_prompt("landmark").score(query["image"], candidates[:2])
-    assert isinstance(slow, Reference) and len(caplog.records) == 1 and "reference path" in caplog.text
+    assert isinstance(slow, ReferenceScorer) and len(caplog.records) == 1 and "reference path" in caplog.text
     assert slow.settings()["path"] == "reference" and "idefics3" in slow.settings()["reason"]
     with pytest.raises(UsageError, match="no fast path"):
         scorer(mllm("idefics3"), built_in.get("object"), path="fast")

@@ -18,10 +18,10 @@ from looktwice.errors import UnknownName, UsageError
 from looktwice.score.load import scorer
 from looktwice.score.local import retracer
 from looktwice.score.local.engine import Engine
-from looktwice.score.local.generated import Answering
+from looktwice.score.local.generated import GenerationState
 from looktwice.score.local.last_position import hook_lock
 from looktwice.score.local.mllm import Mllm
-from looktwice.score.local.reference import Reference
+from looktwice.score.local.reference import ReferenceScorer
 from looktwice.score.local.retrace import PRESETS, Retrace, delta, early_entropy
 from looktwice.score.prompting import built_in
 from looktwice.types import Item, TextIds, VisualTokens
@@ -74,7 +74,7 @@ def transcribed(spec: Retrace, mlp: Any, x: Tensor, ffn: Tensor, z: Tensor, begi
 
 def stock(mllm: Mllm, spec: Retrace, fast: Engine, prompt: str, query: Item, candidate: Item) -> tuple[Tensor, int]:
     """Logits of the stock forward with the transcription inside, and the layer it acted in (-1: none)."""
-    slow = Reference(mllm, built_in.get(prompt))
+    slow = ReferenceScorer(mllm, built_in.get(prompt))
     inputs = slow.inputs(query, candidate)
     slots = (inputs["input_ids"][0] == fast.family.image_token_id).nonzero()[:, 0]
     shown = {side: fast.visual_tokens([item])[0].features for side, item in (("query", query), ("candidate", candidate))
@@ -274,7 +274,7 @@ def test_decoding_steps_keep_the_image(
 
 
 def two(fast: Engine, token: Tensor, *batch: Any) -> tuple[Tensor, Tensor]:
-    answer = Answering(fast, *batch)
+    answer = GenerationState(fast, *batch)
     return answer.logits, answer.write(token)
 
 

@@ -14,7 +14,7 @@ from looktwice.errors import UnknownName, UsageError
 from looktwice.rank import Fusion, fuse
 from looktwice.types import Candidate, PairScores
 
-FUSIONS = ("0.5", "0.25", "p-only", "1", "rrf", "rrf:10")
+FUSIONS = ("0.5", "0.25", "p-only", "1", "rrf", "rrf:10", "coarse=0.5,odds=0.5")
 
 
 def pair_scores(p, status=None):
@@ -241,3 +241,29 @@ def test_a_better_probability_never_costs_a_rank(case, fusion, data):
     place = {hit.id: hit.rank for hit in fuse(candidates, scored(looked), fusion)}
     after = {hit.id: hit.rank for hit in fuse(candidates, scored(raised), fusion)}
     assert after[candidates[row].id] <= place[candidates[row].id]
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_log_odds_keep_the_order_of_p_and_can_be_undone(one: float, other: float) -> None:
+    fusion = Fusion.parse("coarse=0,maxsim=0.75,odds=0.25")
+    assert 0 <= fusion.reading(one) <= 1
+    if one < other:
+        assert fusion.reading(one) <= fusion.reading(other)
+    if 0.0004 < one < 0.9996:
+        assert fusion.p_of(fusion.reading(one)) == pytest.approx(one, abs=1e-9)
+
+
+def test_log_odds_tell_near_certain_candidates_apart() -> None:
+    """p = 0.999 against 0.99 moves a hit past a small lead in maxsim; p itself would not."""
+    first, second = Candidate("a", 0.5, maxsim=0.52), Candidate("b", 0.5, maxsim=0.5)
+    scores = pair_scores([0.99, 0.999])
+    assert ids(fuse([first, second], scores, "coarse=0,maxsim=0.75,p=0.25")) == "ab"
+    assert ids(fuse([first, second], scores, "coarse=0,maxsim=0.75,odds=0.25")) == "ba"
+    (top, _) = fuse([first, second], scores, "coarse=0,maxsim=0.75,odds=0.25")
+    assert top.score == pytest.approx(0.75 * 0.5 + 0.25 * (8 + math.log(0.999 / 0.001)) / 16, abs=1e-5)
+
+
+def test_a_fusion_has_p_or_its_log_odds() -> None:
+    with pytest.raises(UnknownName):
+        Fusion.parse("coarse=0.5,p=0.25,odds=0.25")
+    assert str(Fusion.parse("coarse=0.5,odds=0.5")) == "coarse=0.5,odds=0.5"

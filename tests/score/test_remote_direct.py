@@ -162,7 +162,7 @@ def test_results_that_are_no_probabilities_or_name_no_document_stop_the_run(rout
     routes.routes["/v1/rerank"] = vllm_rerank
     one = scorer(routes, "rerank")
     routes.routes["/v1/rerank"] = lambda body: (200, {"results": results})
-    with pytest.raises(ServerError, match=r"is no probability|do not name each document once"):
+    with pytest.raises(ServerError, match=r"is not a probability|do not name each document once"):
         one.score(QUERY, MANY[:2])
 
 

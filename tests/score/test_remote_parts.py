@@ -12,7 +12,7 @@ import pytest
 
 from looktwice.errors import ServerError, UsageError
 from looktwice.score.remote import address, keys
-from looktwice.score.remote.reading import Listed, interval, read
+from looktwice.score.remote.reading import ListedLogprobs, interval, read
 from looktwice.score.remote.replies import retry_after
 from looktwice.score.remote.window import RequestWindow
 from looktwice.score.remote.wording import clean
@@ -76,7 +76,9 @@ def test_intervals_hold_every_distribution_that_agrees_with_the_list() -> None:
         mass = np.array([p[list(ids)].sum() for ids in labels])
         true = float(mass @ values / mass.sum())
         top = np.argsort(-p)[: int(rng.integers(1, 30))]
-        listed = Listed({int(i): math.log(max(p[i], 1e-300)) for i in top}, least=math.log(max(p[top[-1]], 1e-300)))
+        listed = ListedLogprobs(
+            {int(i): math.log(max(p[i], 1e-300)) for i in top}, least=math.log(max(p[top[-1]], 1e-300))
+        )
         scores = read(labels, values, listed, -1)
         (status,) = scores.status
         statuses.add(status)
@@ -104,7 +106,7 @@ def test_an_interval_is_as_narrow_as_its_extremes() -> None:
 
 
 def test_named_ids_far_below_everything_are_still_read() -> None:
-    scores = read(((0,), (1,)), (0.0, 1.0), Listed({0: -900.0, 1: -899.0}), 7)
+    scores = read(((0,), (1,)), (0.0, 1.0), ListedLogprobs({0: -900.0, 1: -899.0}), 7)
     assert scores.status == ("ok",) and scores.p[0] == pytest.approx(1 / (1 + math.exp(-1)))
     assert scores.off_mass[0] == 1.0 and scores.argmax_id[0] == 7
 
@@ -112,7 +114,7 @@ def test_named_ids_far_below_everything_are_still_read() -> None:
 @pytest.mark.parametrize("logps", [{0: 0.5}, {0: math.nan}, {0: -0.1, 1: -0.1}])
 def test_numbers_that_are_no_log_probabilities_are_refused(logps: dict[int, float]) -> None:
     with pytest.raises(ServerError):
-        Listed(logps)
+        ListedLogprobs(logps)
 
 
 @pytest.mark.parametrize(

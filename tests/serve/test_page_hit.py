@@ -128,6 +128,21 @@ def test_marks_become_an_archive_that_the_library_reads(site: Site, tmp_path: Pa
     ]
 
 
+def test_shift_marks_all_hits_from_the_last_mark_to_this_one(site: Site) -> None:
+    page = site.search(text="horse")
+    ids = site.ids()
+    for place, modifiers in ((4, []), (1, ["Shift"])):
+        page.locator(f'[data-id="{ids[place]}"]').hover()
+        page.get_by_role("button", name=f"Mark {ids[place]} right").click(modifiers=modifiers)
+    expect(page.locator("#status")).to_have_text("4 hits marked right")
+    expect(page.locator(".is-right")).to_have_count(4)
+    assert [name for name in ids if f"yes={name}" in site.state()] == ids[1:5]
+    page.locator(f'[data-id="{ids[2]}"]').hover()
+    page.get_by_role("button", name=f"Mark {ids[2]} wrong").click(modifiers=["Shift"])  # from 1 to 2
+    expect(page.locator(".is-right")).to_have_count(2)
+    expect(page.locator(".is-wrong")).to_have_count(2)
+
+
 def test_marks_come_back_and_feed_the_next_search(site: Site) -> None:
     page = site.search(text="horse")
     right, wrong = site.ids()[0], site.ids()[3]

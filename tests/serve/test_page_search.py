@@ -221,6 +221,12 @@ def test_filters_of_the_columns_narrow_together(site: Site) -> None:
     with site.asks():
         page.get_by_role("button", name="Remove the filter shelf left").click()
     assert len(site.ids()) == 9 and 'where={"price":{"<=":9}}' in site.state()
+    shelves = page.get_by_role("group", name="shelf").locator(".n")
+    assert shelves.all_text_contents() == ["5 of 20", "4 of 20"]  # among these hits, of all items
+    with site.asks():
+        page.get_by_role("group", name="shelf").get_by_label("left").check()
+    assert shelves.all_text_contents() == ["20", "20"]  # checking another one adds to the hits
+    assert page.get_by_role("group", name="new").locator(".n").all_text_contents() == ["0 of 30", "5 of 10"]
 
 
 def test_near_duplicates_are_folded_by_the_server(site: Site) -> None:

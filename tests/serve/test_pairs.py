@@ -134,7 +134,8 @@ def test_three_images_in_one_question_are_refused(server: Running, image_of: Nam
         ({"query": "a", "documents": ["b", " "]}, 422, "empty", "documents.1"),
         ({"query": "a", "documents": ["b"], "model": "other"}, 404, "unknown_model", "model"),
         ({"query": "a", "documents": ["b"], "prompt": "object"}, 400, "refused", None),
-        ({"query": "a", "documents": ["b"], "max_tokens_per_doc": 5}, 422, "extra_forbidden", "max_tokens_per_doc"),
+        ({"query": "a", "documents": ["b"], "truncation_side": "left"}, 422, "extra_forbidden", "truncation_side"),
+        ({"query": "a", "documents": ["b", "cc"], "max_tokens_per_doc": 1}, 422, "document_too_long", "documents.1"),
         ({"query": "a" * 50_001, "documents": ["b"]}, 422, "text_too_long", "query"),
     ],
 )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import psutil
@@ -26,6 +27,7 @@ from looktwice.errors import UsageError
 from looktwice.serve import Settings, create_app
 from looktwice.serve.settings import read_keys
 from looktwice.serve.workers import serve_many, write_settings
+from looktwice.store import Table
 from looktwice.testing import BrightnessScorer
 
 
@@ -160,6 +162,20 @@ def test_keys_come_one_a_line(tmp_path: Path) -> None:
 def test_two_tables_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="rename one"):
         create_app(Settings(tables=(tmp_path / "a" / "x.lt", tmp_path / "b" / "x.lt")))
+
+
+def test_the_demo_serves_the_scenes_of_its_words_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = SimpleNamespace(scenes=tmp_path / "scenes")
+    folders = [tmp_path / "small" / "images", scenes.scenes]
+    for number, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        shutil.copy(GALLERY / "images" / f"scene-00{number}.jpg", folder)
+    served: list[Settings] = []
+    monkeypatch.setattr("looktwice.experiment.demo_words.word_queries", lambda folder: scenes)
+    monkeypatch.setattr("looktwice.cli.serve.run_server", served.append)
+    command = ["demo", str(tmp_path / "out"), "--serve", "--words", "--gallery", str(folders[0].parent)]
+    assert CliRunner().invoke(app, [*command, "--maxsim", "0"]).exit_code == 0
+    assert len(Table.open(served[0].tables[0])) == 2
 
 
 def test_the_demo_serves_its_gallery(tmp_path: Path) -> None:

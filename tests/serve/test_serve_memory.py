@@ -44,6 +44,7 @@ def test_a_preview_of_the_table_is_served(tmp_path: Path) -> None:
         assert (hit["id"], hit["uri_kind"], hit["metadata"]) == ("sku 1", "memory", {"price": 5.0})
         shown = server.client.get(hit["preview"])
         assert shown.status_code == 200 and max(Image.open(io.BytesIO(shown.content)).size) == 64
+        assert shown.content == table.preview("sku 1")  # it is not encoded a second time
 
 
 def test_requests_that_wait_hold_no_decoded_images(drawings: Path, monkeypatch: pytest.MonkeyPatch) -> None:

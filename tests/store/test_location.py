@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bucket_server import s3, s3_server  # noqa: F401
+from bucket_server import bucket_fixture, server_fixture  # noqa: F401
 from store_helpers import ENCODER, random_rows, row, token_set
 
 from looktwice.errors import StoreError, UsageError

@@ -12,7 +12,7 @@ from store_helpers import ENCODER, random_rows, row
 
 from looktwice.store import Table, matrix
 from looktwice.store.matrix import MatrixCache, VectorMatrix
-from looktwice.store.search import Space
+from looktwice.store.search import VectorSearch
 
 QUERY = np.random.default_rng(3).normal(size=8)
 
@@ -131,7 +131,7 @@ def test_a_write_while_it_is_read_is_noticed(table: Table, monkeypatch: pytest.M
 
     monkeypatch.setattr(VectorMatrix, "read", classmethod(interrupted))
     handle = table._items
-    found = Space(handle, table.path, 8, table.filters, None, cache).search([QUERY], 500)
+    found = VectorSearch(handle, table.path, 8, table.filters, None, cache).search([QUERY], 500)
     assert found[0] == on_disk(table, 500, None) or len(found[0]) == 400
     assert not cache._made or handle.version in cache._made
 

@@ -138,6 +138,28 @@ def test_an_index_that_nobody_measured_is_not_used(
     assert made.search_many(QUERIES[:5], 100) == right
 
 
+def test_an_index_below_the_floor_is_not_used(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a build, and after an update of its files."""
+    made = Table.create(tmp_path / "t.lt", table.manifest.encoder, {"year": int})
+    made.add(table.get(sorted(table.hashes())))
+    monkeypatch.setattr(ann, "EXACT_ROWS", 1000)
+    monkeypatch.setattr(matrix, "MOST_BYTES", 3000 * 4 * DIM)
+    right = table.search_many(QUERIES[:5], 100)
+    assert made.build_index().kind == "ivf_rq" and not caplog.records
+    made.compact()
+    assert made.manifest.index is not None and made.manifest.index["kind"] == "ivf_rq" and vector_indices(made) == 1
+    real = ann.recall
+    monkeypatch.setattr(ann, "recall", lambda truth, found: real(truth, [rows[:90] for rows in found]))
+    made.compact()
+    assert "found only 90.0 % of the nearest items, so search stays exact" in caplog.text
+    assert (made.manifest.index["kind"], vector_indices(made)) == ("exact", 0)
+    assert made.search_many(QUERIES[:5], 100) == right and Table.open(made.path).search(QUERIES[0], 100) == right[0]
+    assert not made.index_is_due, "or each run would build it in vain"
+    assert made.build_index().kind == "exact" and vector_indices(made) == 0
+
+
 def vector_indices(table: Table) -> int:
     return [index.columns for index in table._items.list_indices()].count(["vector"])
 

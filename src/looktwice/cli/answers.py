@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from looktwice.cli.options import Output
     from looktwice.report import QueryView
     from looktwice.report.viewer import Viewer
+    from looktwice.search.answer import Answer
     from looktwice.search.middle_stage import MiddleStage
-    from looktwice.search.retriever import Answer
     from looktwice.search.run_record import RunStats
     from looktwice.sources.loader import Resolver
     from looktwice.sources.queries import Queries
@@ -172,7 +172,7 @@ def _say_what_is_gone(total: RunStats) -> None:
             "They keep the places that the first look gave them."
         )
     if n := len(total.previewed):
-        note(f"{plural(n, 'original')} {'is' if n == 1 else 'are'} not at hand; the second look saw their previews.")
+        note(f"{plural(n, 'original image')} could not be opened; the second look saw their previews.")
 
 
 def show_hits(name: str, hits: Sequence[Hit], *, json: bool, explain: bool, title: str | None = None) -> None:

@@ -118,13 +118,15 @@ def _serve(folder: Path, look: MllmReranker, port: int, chosen: Mapping[str, Any
     from looktwice.cli.serve import run_server
     from looktwice.encode import load_encoder
     from looktwice.experiment.demo import bundled_gallery, fill_gallery
+    from looktwice.experiment.demo_words import word_queries
     from looktwice.serve.settings import Settings
 
     placement: dict[str, Any] = {name: chosen[name] for name in ("device", "dtype")}
-    gallery = chosen["gallery"] or bundled_gallery()
+    images = [(chosen["gallery"] or bundled_gallery()) / "images"]
+    images += [word_queries(folder / "words").scenes] if chosen["words"] else []
     with progress("indexing the gallery", "images") as bar:
         loaded = load_encoder(chosen["encoder"], **placement)
-        _, indexed, maxsim = fill_gallery(folder, look, [gallery / "images"], loaded, chosen["maxsim"], bar)
+        _, indexed, maxsim = fill_gallery(folder, look, images, loaded, chosen["maxsim"], bar)
     note(f"{indexed.added:,} images added; press Ctrl-C to stop.")
     rules: dict[str, Any] = {name: chosen[name] for name in ("fusion", "shortlist")}
     own: dict[str, Any] = {"mllm": str(look.mllm), "prompt": look.prompt, "maxsim": maxsim, "port": port}

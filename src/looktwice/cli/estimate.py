@@ -10,6 +10,7 @@ import typer
 from looktwice.cli import options
 from looktwice.cli.console import emit, size, table
 from looktwice.cli.groups import grouped
+from looktwice.cli.planning import Planning, plan_rows
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,11 +35,12 @@ def estimate(
         str, typer.Option(help="Matmul FLOP/s of the device [default: an H100's 790e12 in bf16].")
     ] = "790e12",
     mfu: Annotated[float, typer.Option(help="Share of --flops that a run achieves.")] = 0.4,
+    planning: Planning,
     json: options.Json = False,
 ) -> None:
-    """Estimate bytes per image, FLOPs per pair, pairs/s and hours.
+    """Estimate bytes per image, FLOPs per pair, pairs/s and hours; and plan a table in a bucket, with its money.
 
-    The figures are computed, not measured. The command loads no weights.
+    The figures are computed, not measured. The command loads no weights. Prices are list prices; replace them by yours.
 
     Example: looktwice estimate --mllm qwen2.5-vl-7b --items 100e6 --codec pq16 --resolution 560
     """
@@ -54,10 +56,11 @@ def estimate(
         flops=_number("--flops", flops),
         mfu=mfu,
     )
+    made = planning.of(result)
     if json:
-        emit(result.record())
+        emit({**result.record(), "plan": made.record()})
         return
-    table(["", ""], list(_rows(result)))
+    table(["", ""], [*_rows(result), *plan_rows(made)])
 
 
 def _rows(e: Estimate) -> Iterator[tuple[str, str]]:

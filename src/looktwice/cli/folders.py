@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,12 +32,16 @@ class FolderOptions:
         ),
     ] = None
     video_every: Annotated[float, typer.Option(min=0.1, help="Seconds between two frames of a video.")] = 10.0
+    video_scenes: Annotated[
+        bool, typer.Option("--video-scenes", help="Also take the first frame of each scene of a video.")
+    ] = False
 
     def scan(self, paths: Sequence[str], urls: Urls, roots: Sequence[str] = ()) -> Scan:
         """Plan a scan with these options."""
         from looktwice.sources import scan
 
-        return scan(paths, roots=roots, urls=urls, exclude=self.exclude or (), every=self.video_every)
+        frames: dict[str, Any] = {"every": self.video_every, "scenes": self.video_scenes}
+        return scan(paths, roots=roots, urls=urls, exclude=self.exclude or (), **frames)
 
 
 def needs_extras(skipped: Mapping[str, int], table: Path) -> str:

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options, tokens
+from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import TerminalBar, emit, note, plural, progress, say, size
 from looktwice.cli.folders import FolderOptions, among, changes, needs_extras, passed_over
 from looktwice.cli.groups import grouped
-from looktwice.cli.kept import Kept, tell_kept
+from looktwice.cli.kept import KeepOptions, tell_kept
 from looktwice.cli.options import DEFAULT_ENCODER
 from looktwice.cli.presets import Preset, note_drawings
 from looktwice.errors import Mismatch, UsageError
 
 if TYPE_CHECKING:
     from looktwice.indexing import IndexReport
+    from looktwice.models.cluster import Cluster
     from looktwice.sources import Scan
     from looktwice.store import Table
     from looktwice.types import Encoder
@@ -52,7 +54,9 @@ def add_to(app: typer.Typer) -> None:
 @grouped
 def index(
     path: options.TablePath,
-    sources: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders, images, globs, .jsonl, .tar.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Folders, images, globs, .jsonl, .parquet, .tar.")
+    ],
     *,
     encoder: OwnEncoder = None,
     column: Columns = None,
@@ -63,14 +67,16 @@ def index(
     mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,
     codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = "pq8",
     preset: Preset = None,
-    kept: Kept,
+    kept: KeepOptions,
     folders: FolderOptions,
     limits: options.ImageLimits,
+    spread: Distribution,
     compute: options.Compute,
     urls: options.UrlOptions,
     json: options.Json = False,
 ) -> None:
-    """Fill a table from folders (with subfolders), image files, PDFs, videos, globs, .jsonl lists and .tar archives.
+    """Fill a table from folders (with subfolders), image files, PDFs, videos, globs, .jsonl lists, Parquet
+    files and .tar archives, here or in buckets.
 
     A .jsonl line is {"id", "image", "text", "metadata"}. Unreadable files go to the ledger, the others are indexed, and
     the exit code is 3. Run the same command again after an interruption, or when files have changed: it skips files
@@ -87,21 +93,43 @@ def index(
     found = folders.scan(sources, urls.allowed, () if known is None else known.manifest.roots)
     compute.set_threads()
     encodes = encoder_for(encoder, known, compute)
+    cluster = spread.cluster
+    if spread.dry_run:
+        return spread.plan(cluster, _plan(path, known, encodes, found), json)
     opened = _with_columns(kept.table(path, known, encodes.info, columns), columns)
-    settings = {"batch_size": batch_size, "max_failures": max_failures, "prune": prune, "restore": kept.restore}
+    settings: dict[str, Any] = dict(batch_size=batch_size, max_failures=max_failures, prune=prune, restore=kept.restore)
+    settings["encode"] = _on_cluster(cluster, opened, encodes, batch_size, compute)
     note_drawings([opened.manifest.encoder.name, *([] if mllm is None else [mllm])])
     report = _fill(opened, found, encodes, folders.scan(sources, urls.allowed), settings)
     built = _build_index(opened)
     if not json:
         _tell(path, opened, report, built)
     training = {"max_failures": max_failures, "urls": urls.allowed}
-    filled = mllm and tokens.fill(opened, mllm, codec, limits, training, compute, quiet=json)
+    filled = mllm and tokens.fill(opened, mllm, codec, limits, training, compute, quiet=json, cluster=cluster)
     if json:
         emit({**_record(opened, report, built), "tokens": tokens.record(filled) if filled else None})
     if watch:
         _watch(opened, sources, partial(folders.scan, urls=urls.allowed), encodes, settings)
     if report.failed or (filled and filled.failed):
         raise typer.Exit(3)
+
+
+def _on_cluster(
+    cluster: Cluster | None, table: Table, encoder: Encoder, batch_size: int, compute: options.Compute
+) -> Any:
+    """Return how a plan is encoded on a cluster; None without one."""
+    if cluster is None:
+        return None
+    from looktwice.indexing.distributed import EncodingJob
+
+    return EncodingJob.of(table, encoder.info, batch_size=batch_size, **compute.placement).on(cluster)
+
+
+def _plan(path: Path, known: Table | None, encoder: Encoder, found: Scan) -> dict[str, Any]:
+    """Return what would be indexed; the sources are listed, but not read."""
+    have = 0 if known is None else len(known)
+    met = sum(1 for _ in found)
+    return {"table": str(path), "items_now": have, "sources": met, "encoder": encoder.info.name}
 
 
 def _watch(

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def stop(*_: Any) -> None:
-    """End the process at once; nothing has begun that could be left half done."""
+    """End the process at once; no work has started."""
     os.write(2, b"Interrupted.\n")
     os._exit(130)
 

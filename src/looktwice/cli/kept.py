@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeepOptions:
     """Previews, EXIF columns, and deleted items."""
 
     previews: Annotated[

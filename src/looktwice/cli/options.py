@@ -196,6 +196,12 @@ class Rerank:
         )
         return MllmReranker(self.mllm, prompt=prompt or self.prompt, cache=cache, config=config)
 
+    def other(self, name: str, prompt: str, compute: Compute) -> MllmReranker:
+        """Return another reranker, with this prompt, the servers' settings, and defaults for the rest."""
+        from looktwice.search.mllm_reranker import MllmReranker
+
+        return MllmReranker(name, prompt=prompt, remote=server_options.remote_config(self), **compute.placement)
+
 
 @dataclass(frozen=True)
 class StoredTokens:

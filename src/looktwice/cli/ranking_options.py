@@ -13,7 +13,7 @@ Fusion = Annotated[
     typer.Option(
         "--fusion",
         help="How scores are combined: λ in λ·coarse + (1−λ)·p, such as 0.5; p-only; rrf (reciprocal ranks); with "
-        "--maxsim also coarse=0.25,maxsim=0.25,p=0.5. auto: see `looktwice models fusion`.",
+        "--maxsim also coarse=0.25,maxsim=0.25,p=0.5, or odds= for its log-odds. auto: see `looktwice models fusion`.",
     ),
 ]
 Ties = Annotated[
@@ -46,10 +46,18 @@ class Middle:
         ),
     ] = "auto"
 
+    shown: Annotated[
+        str,
+        typer.Option(
+            help="What the second look sees of a candidate: whole (the image), or both (also the stored crop that "
+            "matched best; with --maxsim)."
+        ),
+    ] = "whole"
+
     @property
     def rules(self) -> dict[str, Any]:
-        """Return both, as arguments of Retriever."""
-        return {"maxsim": self.maxsim, "maxsim_codec": self.maxsim_codec}
+        """Return all of them, as arguments of Retriever."""
+        return {"maxsim": self.maxsim, "maxsim_codec": self.maxsim_codec, "shown": self.shown}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from looktwice.errors import UsageError
 if TYPE_CHECKING:
     from looktwice.cli.options import Output
     from looktwice.cli.question import Question
+    from looktwice.client import RemoteAnswer
 
 _ADDRESS = re.compile(r"(https?):/+([^/]+)(?:/(.*))?\Z", re.IGNORECASE)
 KNOWN = frozenset(
@@ -54,14 +55,28 @@ def search(ctx: typer.Context, path: Path, question: Question, output: Output) -
 
     with Client(url) as client:
         answer = client.search(query, **fields)
-    show_hits(name, answer.hits, json=output.json, explain=output.explain)
-    sys.stdout.flush()
-    summarise(answer.manifest)
-    counts = answer.manifest["candidates"]
-    if counts["scored"] < counts["requested"]:
-        why = ", ".join(f"{count} {reason}" for reason, count in counts["reasons"].items()) or "no usable answer"
-        note(f"Not scored: {counts['requested'] - counts['scored']:,} candidates ({why}); they rank below the others.")
+    if show(name, answer, output.json, output.explain):
         raise typer.Exit(3)
+
+
+def show(name: str, answer: RemoteAnswer, json: bool, explain: bool) -> bool:
+    """Write an answer; return whether candidates were left without a score. Raises ServerError for another form."""
+    from looktwice.client.answers import in_our_form
+
+    with in_our_form():
+        show_hits(name, answer.hits, json=json, explain=explain)
+        sys.stdout.flush()
+        summarise(answer.manifest)
+        return _say_what_is_left(answer.manifest["candidates"])
+
+
+def _say_what_is_left(counts: Mapping[str, Any]) -> bool:
+    """Say how many candidates were not scored, and why; return whether there are any."""
+    left: int = counts["requested"] - counts["scored"]
+    if left > 0:
+        why = ", ".join(f"{count} {reason}" for reason, count in counts["reasons"].items()) or "no usable answer"
+        note(f"Not scored: {left:,} candidates ({why}); they rank below the others.")
+    return left > 0
 
 
 def _filter(where: str | None) -> Mapping[str, Any] | None:

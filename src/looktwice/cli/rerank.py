@@ -12,6 +12,7 @@ import typer
 
 from looktwice.cli import options
 from looktwice.cli.answers import Outputs
+from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import note, plural
 from looktwice.cli.groups import grouped, names
 from looktwice.cli.presets import record
@@ -45,6 +46,7 @@ def rerank(
     ranking: options.Ranking,
     tokens: options.StoredTokens,
     score_cache: options.ScoreCache = None,
+    spread: Distribution,
     compute: options.Compute,
     urls: options.UrlOptions,
     output: options.Output,
@@ -57,6 +59,7 @@ def rerank(
     Example: looktwice rerank bm25.trec photos --queries queries.jsonl --fusion rrf --run out.trec
     """
     from looktwice.evaluate import read_run
+    from looktwice.search.distributed import RerankJob, portable
     from looktwice.search.rerank_run import rerank_run
     from looktwice.search.token_choice import CandidateLoader
     from looktwice.sources.queries import Queries
@@ -69,16 +72,22 @@ def rerank(
     shortlists = read_run(candidates)
     _match(shortlists, candidates, asked, queries)
     compute.set_threads()
+    how: dict[str, Any] = {"codec": tokens.codec, "missing": tokens.missing_tokens, "asymmetric": tokens.asymmetric}
+    how["urls"] = urls.allowed
     if table is None:
         loader = CandidateLoader.for_folder(collection, urls.allowed)
     else:
-        how: dict[str, Any] = {"codec": tokens.codec, "missing": tokens.missing_tokens, "asymmetric": tokens.asymmetric}
-        loader = CandidateLoader.for_table(table, urls.allowed, **how)
-    with kept_scores(score_cache, output.run) as cache:
+        loader = CandidateLoader.for_table(table, **how)
+    cluster = spread.for_queries(ctx, asked, str(collection), output.json)
+    with kept_scores(score_cache, output.run if cluster is None else None) as cache:
         look = rerank.load(compute, cache=cache)
         look.expect(sum(min(shortlist, len(found)) for name, found in shortlists.items() if name in asked))
-        limits: dict[str, Any] = {"shortlist": shortlist, "k": k, "table": table, **middle.rules}
-        answers = rerank_run(shortlists, asked, loader, look, **limits, **ranking.rules)
+        rules: dict[str, Any] = {"shortlist": shortlist, "k": k, **middle.rules, **ranking.rules}
+        if cluster is None:
+            answers = rerank_run(shortlists, asked, loader, look, table=table, **rules)
+        else:
+            job = RerankJob(shortlists, portable(collection), table is None, look, how, rules)
+            answers = job.on(cluster, asked, table)
         with closing(look):
             Outputs.of(output, loader.find, asked, record(rerank.preset)).write(answers)
 

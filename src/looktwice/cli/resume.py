@@ -65,7 +65,7 @@ def _remove(path: Path | None) -> None:
 
 
 def _queries_in(path: Path, most: int) -> int:
-    """Return how many queries a cache holds scores of, counted up to `most`; 0 for a file that is no cache."""
+    """Return how many queries a cache holds scores of, counted up to `most`; 0 for a file that is not a cache."""
     try:
         with closing(sqlite3.connect(path)) as db:
             found = db.execute("SELECT count(*) FROM (SELECT DISTINCT query FROM scores LIMIT ?)", (most,))

@@ -11,6 +11,7 @@ import typer
 
 from looktwice.cli import options, remote
 from looktwice.cli.answers import Outputs
+from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import note
 from looktwice.cli.groups import grouped, names
 from looktwice.cli.presets import note_drawings, record
@@ -19,6 +20,7 @@ from looktwice.cli.resume import kept_scores
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
+    from looktwice.models.cluster import Cluster
     from looktwice.search.mllm_reranker import MllmReranker
     from looktwice.search.retriever import Retriever
 
@@ -28,7 +30,8 @@ def add_to(app: typer.Typer) -> None:
     app.command("search", short_help="Search a table with an image, a text or both.")(search)
 
 
-SECOND = {*names(options.Rerank, options.Stopping, options.StoredTokens), "ties", "fusion", "score_cache", "examples"}
+SECOND = {*names(options.Rerank, options.Stopping, options.StoredTokens)}
+SECOND |= {"ties", "fusion", "shown", "score_cache", "examples"}
 """Parameters of `search` that only the second look uses."""
 TOWER = {"mllm", "resolution", "max_tiles", "codec"}
 """Those of SECOND that a middle look uses too."""
@@ -53,11 +56,18 @@ class SearchScope:
         ),
     ] = "off"
 
-    def retriever(self, first: Path, look: MllmReranker | None, **settings: Any) -> Retriever:
-        """Open all tables for searching."""
+    def retriever(
+        self, first: Path, look: MllmReranker | None, cluster: Cluster | None = None, **settings: Any
+    ) -> Retriever:
+        """Open all tables for searching, here or on a cluster."""
         from looktwice.search.retriever import Retriever
 
-        return Retriever([first, *(self.tables or ())], scorer=look, hubness=self.hubness, **settings)
+        tables, settings = [first, *(self.tables or ())], {**settings, "scorer": look, "hubness": self.hubness}
+        if cluster is None:
+            return Retriever(tables, **settings)
+        from looktwice.search.distributed import SpreadRetriever
+
+        return SpreadRetriever(cluster, tables, **settings)
 
     @property
     def folding(self) -> float | bool:
@@ -94,6 +104,7 @@ def search(
     stopping: options.Stopping,
     tokens: options.StoredTokens,
     score_cache: options.ScoreCache = None,
+    spread: Distribution,
     compute: options.Compute,
     urls: options.UrlOptions,
     output: options.Output,
@@ -125,15 +136,14 @@ def search(
     output.check()
     asked = question.file(urls.allowed)
     query = question.one() if asked is None else None
+    cluster = spread.for_queries(ctx, asked, str(path), output.json)
     compute.set_threads()
-    with _cache(score_cache, output, asked is not None and not no_rerank) as cache:
+    with _cache(score_cache, output, asked is not None and not no_rerank and cluster is None) as cache:
         look = rerank.load(compute, cache=cache) if not no_rerank or middle.maxsim else None
         rules = {**middle.rules, **ranking.rules, **stopping.rules, **tokens.choice, **compute.placement}
-        opened = scope.retriever(path, look, shortlist=shortlist, urls=urls.allowed, **rules)
+        opened = scope.retriever(path, look, cluster, shortlist=shortlist, urls=urls.allowed, **rules)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
-        _note_odds(opened, path, where, None if look is None else rerank.mllm)
-        if look is not None and asked is not None and not no_rerank:
-            look.expect(len(asked) * min(shortlist, len(opened.table)))
+        _foretell(opened, path, where, look, 0 if asked is None or no_rerank else len(asked))
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)
         with nullcontext() if look is None else closing(look):
             Outputs.of(output, opened.loader.find, asked, record(rerank.preset), opened.middle).write(answers)
@@ -150,9 +160,11 @@ def _refuse_unused(ctx: typer.Context, no_rerank: bool, middle: bool, distinct: 
     options.refuse_unused(ctx, () if distinct else ("min_cosine",), "without --distinct")
 
 
-def _note_odds(opened: Retriever, path: Path, where: Any, mllm: str | None) -> None:
-    """Say why no answer will have a hit, and that the bundled models know drawings only."""
-    note_drawings([opened.table.manifest.encoder.name, *([] if mllm is None else [mllm])])
+def _foretell(opened: Retriever, path: Path, where: Any, look: MllmReranker | None, queries: int) -> None:
+    """Say why no answer will have a hit, and that the bundled models know drawings only; announce a run's pairs."""
+    if look is not None and queries:
+        look.expect(queries * min(opened.shortlist, len(opened.table)))
+    note_drawings([opened.table.manifest.encoder.name, *([] if look is None else [str(look.mllm)])])
     if len(opened.table) == 0:
         note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
     elif where is not None and (why := opened.table.why_empty(where)):

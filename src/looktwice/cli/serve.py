@@ -12,6 +12,7 @@ import typer
 from looktwice.cli import options
 from looktwice.cli.console import note, say
 from looktwice.cli.groups import grouped
+from looktwice.cli.presets import Preset, note_drawings
 
 if TYPE_CHECKING:
     from looktwice.serve import Settings
@@ -23,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 @dataclass(frozen=True)
-class Looks:
+class SearchDefaults:
     """The looks that a server takes; requests may choose other sizes and prompts."""
 
     mllm: options.Mllm = "tiny-vl"
@@ -33,6 +34,9 @@ class Looks:
     shortlist: options.Shortlist = 100
     maxsim: Annotated[int, typer.Option(min=0, help="Candidates of the middle look, if a request names none.")] = 0
     codec: options.Codec = "auto"
+    resolution: options.Resolution = None
+    max_tiles: options.MaxTiles = None
+    preset: Preset = None
     score_cache: options.ScoreCache = None
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration file that `looktwice calibrate` made for these models.")
@@ -42,12 +46,13 @@ class Looks:
     def chosen(self) -> dict[str, Any]:
         """Return all of them, as settings of a server."""
         own = {name: getattr(self, name) for name in ("prompt", "fusion", "shortlist", "maxsim", "codec")}
+        own |= {"resolution": self.resolution, "max_tiles": self.max_tiles}
         own |= {"score_cache": self.score_cache, "calibration": self.calibration}
         return {**own, "mllm": None if self.no_rerank else self.mllm}
 
 
 @dataclass(frozen=True)
-class Doors:
+class AccessOptions:
     """What a server opens to others; all of it is off by default."""
 
     host: Annotated[str, typer.Option(help="Address to listen on; one that others reach needs a key.")] = "127.0.0.1"
@@ -80,7 +85,7 @@ class Doors:
 
 
 @dataclass(frozen=True)
-class Limits:
+class LimitOptions:
     """The limits of a server."""
 
     max_queued_pairs: Annotated[int, typer.Option(min=1, help="Pairs that may wait; more are refused (429).")] = 5000
@@ -96,9 +101,9 @@ class Limits:
 def serve(
     tables: Annotated[list[Path] | None, typer.Argument(metavar="[TABLE]...", help="Folders of the tables.")] = None,
     *,
-    looks: Looks,
-    doors: Doors,
-    limits: Limits,
+    looks: SearchDefaults,
+    doors: AccessOptions,
+    limits: LimitOptions,
     workers: Annotated[int, typer.Option(min=1, help="Processes that take first looks; needs --no-rerank.")] = 1,
     compute: options.Compute,
 ) -> None:
@@ -109,6 +114,8 @@ def serve(
     Examples:
 
       looktwice serve photos.lt
+
+      looktwice serve photos.lt --preset laptop
 
       looktwice serve photos.lt --mllm qwen3-vl-2b --host 0.0.0.0 --api-key-file keys.txt
     """
@@ -122,6 +129,7 @@ def serve(
         **limits.chosen,
         **compute.placement,
     )
+    note_drawings([] if looks.no_rerank else [looks.mllm])
     if not tables:
         note("No table was named, so there is nothing to search; /v1/rerank, /v1/score and /v1/decisions work.")
     run_server(settings, workers)

@@ -18,8 +18,8 @@ MEANINGS = {
     "context": "longest prompt in tokens",
     "reading": "p is read from",
     "temperature": "temperature of requests",
-    "order_kept": "swapped items answer differently",
-    "self_pair_first": "an item fits itself best",
+    "order_kept": "the order of the items matters",
+    "self_pair_first": "an identical pair scores highest",
     "prompt_tokens": "tokens of a small pair",
     "largest_image": "largest image taken",
     "cache_block": "tokens per block of the prefix cache",
@@ -47,7 +47,7 @@ class Probing:
         remote = RemoteConfig(key_file=self.api_key_file, price=self.price)
         scorer = load_scorer(self.probe or "", remote=remote)
         if not isinstance(scorer, RemoteScorer):
-            raise UsageError(f"{self.probe!r} is no address of a server; write it as http://HOST:PORT/v1#MODEL.")
+            raise UsageError(f"{self.probe!r} is not the address of a server; write it as http://HOST:PORT/v1#MODEL.")
         estimate = scorer.spending.estimate(self.pairs)
         cost = {} if estimate is None else {"pairs": self.pairs, "tokens": estimate[0], "cost": estimate[1]}
         for facts in scorer.probe():

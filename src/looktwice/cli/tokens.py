@@ -11,6 +11,7 @@ import typer
 
 from looktwice.cli import options
 from looktwice.cli.answers import check_outputs
+from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import TerminalBar, emit, note, number, plural, progress, say, size, table
 from looktwice.cli.groups import grouped
 from looktwice.cli.presets import Preset
@@ -18,6 +19,7 @@ from looktwice.errors import UsageError
 from looktwice.files import followed, write_whole
 
 if TYPE_CHECKING:
+    from looktwice.models.cluster import Cluster
     from looktwice.store import Table
     from looktwice.token_index import Progress, TokensReport
     from looktwice.token_index.compare import CodecRow
@@ -34,6 +36,15 @@ def add_to(app: typer.Typer) -> None:
     app.command("codec", short_help="Compare codecs on a sample before committing to one.")(codec)
 
 
+Tower = Annotated[
+    str | None,
+    typer.Option(
+        help="Store an encoder's patch tokens instead, for --maxsim only: its name, or own (the table's).",
+        show_default=False,
+    ),
+]
+
+
 @grouped
 def add_tokens(
     ctx: typer.Context,
@@ -42,13 +53,7 @@ def add_tokens(
     mllm: options.Mllm = "tiny-vl",
     codec: options.TokenCodec = "pq8",
     preset: Preset = None,
-    tower: Annotated[
-        str | None,
-        typer.Option(
-            help="Store an encoder's patch tokens instead, for --maxsim only: its name, or own (the table's).",
-            show_default=False,
-        ),
-    ] = None,
+    tower: Tower = None,
     crops: Annotated[
         bool, typer.Option("--crops", help="Store those of four crops, too: five times the bytes, for --maxsim only.")
     ] = False,
@@ -58,6 +63,7 @@ def add_tokens(
     train_tokens: TrainTokens = 65_536,
     seed: Seed = 0,
     max_failures: options.MaxFailures = None,
+    spread: Distribution,
     compute: options.Compute,
     urls: options.UrlOptions,
     json: options.Json = False,
@@ -76,12 +82,15 @@ def add_tokens(
     from looktwice.store import Table
 
     _check_codebook(save_codebook, codec)
-    options.refuse_unused(ctx, () if tower is None else ("mllm", "resolution", "max_tiles"), "with --tower")
-    opened = Table.open(path)
+    options.refuse_unused(ctx, () if tower is None else ("mllm", "resolution", "max_tiles", "ray"), "with --tower")
+    opened, cluster = Table.open(path), spread.cluster
+    if spread.dry_run:
+        what = {"images": opened.count("width > 0"), "model": tower or mllm, "codec": codec}
+        return spread.plan(cluster, {"table": str(opened.path), **what}, json)
     training: dict[str, Any] = {"codebook": codebook, "train_tokens": train_tokens, "seed": seed}
     training |= {"max_failures": max_failures, "urls": urls.allowed, "crops": crops}
     if tower is None:
-        report = fill(opened, mllm, codec, limits, training, compute, quiet=json)
+        report = fill(opened, mllm, codec, limits, training, compute, quiet=json, cluster=cluster)
     else:
         report = _fill(opened, lambda: _tower(opened, tower, compute), codec, training, compute, quiet=json)
     if save_codebook is not None and report.codebook_sha256 is not None:
@@ -102,6 +111,7 @@ def fill(
     compute: options.Compute,
     *,
     quiet: bool,
+    cluster: Cluster | None = None,
 ) -> TokensReport:
     """Load the MLLM and store tokens with a progress bar; print a summary unless `quiet`. `index` calls this too."""
     from looktwice.score import load_scorer
@@ -109,6 +119,12 @@ def fill(
     def load() -> object:
         return load_scorer(mllm, **limits.sizes, **compute.placement)
 
+    if cluster is not None:
+        from looktwice.token_index.distributed import TokenJob
+
+        loading = {**limits.sizes, **compute.placement}
+        job = TokenJob.of(opened, mllm, loading=loading, crops=training.get("crops", False), urls=training["urls"])
+        training = {**training, "encode": job.on(cluster)}
     return _fill(opened, load, codec, training, compute, quiet=quiet)
 
 

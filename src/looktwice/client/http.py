@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -10,8 +9,10 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from looktwice.checked import read_json
 from looktwice.client import requests
-from looktwice.client.answers import RemoteAnswer, raise_for
+from looktwice.client.answers import MOST_BYTES, RemoteAnswer, in_our_form, raise_for, too_long
+from looktwice.client.events import EventReader
 from looktwice.client.requests import Call
 from looktwice.errors import ServerError
 
@@ -69,12 +70,10 @@ class Client:
         try:
             with self._http.stream("POST", "/v1/search", json=body) as response:
                 if response.status_code >= 400:
-                    raise_for(response.status_code, response.read(), response.headers.get("retry-after"))
-                name = ""
-                for line in response.iter_lines():
-                    name, data = _event(name, line)
-                    if data is not None:
-                        yield name, data
+                    raise_for(response.status_code, _whole(response), response.headers.get("retry-after"))
+                events = EventReader()
+                for piece in response.iter_bytes():
+                    yield from events.feed(piece)
         except httpx.HTTPError as error:
             raise self._settings.lost(error) from None
 
@@ -119,10 +118,11 @@ class Client:
 
     def _run(self, call: Call[R]) -> R:
         try:
-            response = self._http.request(call.method, call.path, json=call.body)
+            with self._http.stream(call.method, call.path, json=call.body) as response:
+                data = _whole(response)
         except httpx.HTTPError as error:
             raise self._settings.lost(error) from None
-        return _read(call, response)
+        return _read(call, response, data)
 
 
 class AsyncClient:
@@ -154,12 +154,11 @@ class AsyncClient:
         try:
             async with self._http.stream("POST", "/v1/search", json=body) as response:
                 if response.status_code >= 400:
-                    raise_for(response.status_code, await response.aread(), response.headers.get("retry-after"))
-                name = ""
-                async for line in response.aiter_lines():
-                    name, data = _event(name, line)
-                    if data is not None:
-                        yield name, data
+                    raise_for(response.status_code, await _awaited(response), response.headers.get("retry-after"))
+                events = EventReader()
+                async for piece in response.aiter_bytes():
+                    for event in events.feed(piece):
+                        yield event
         except httpx.HTTPError as error:
             raise self._settings.lost(error) from None
 
@@ -206,29 +205,34 @@ class AsyncClient:
 
     async def _run(self, call: Call[R]) -> R:
         try:
-            response = await self._http.request(call.method, call.path, json=call.body)
+            async with self._http.stream(call.method, call.path, json=call.body) as response:
+                data = await _awaited(response)
         except httpx.HTTPError as error:
             raise self._settings.lost(error) from None
-        return _read(call, response)
+        return _read(call, response, data)
 
 
-def _read(call: Call[R], response: httpx.Response) -> R:
-    raise_for(response.status_code, response.content, response.headers.get("retry-after"))
-    try:
-        return call.read(response.json())
-    except (ValueError, KeyError, TypeError):
-        raise ServerError(
-            "The server answered in another form; is it looktwice serve?", status=200, code="foreign"
-        ) from None
+def _whole(response: httpx.Response) -> bytes:
+    """Return the bytes of an answer. Raises ServerError for too many."""
+    data = bytearray()
+    for piece in response.iter_bytes():
+        data += piece
+        if len(data) > MOST_BYTES:
+            raise too_long()
+    return bytes(data)
 
 
-def _event(name: str, line: str) -> tuple[str, dict[str, Any] | None]:
-    """Return the event's name and, for its data line, the data. Raises for an error event."""
-    if line.startswith("event: "):
-        return line[7:], None
-    if not line.startswith("data: "):
-        return name, None
-    data: dict[str, Any] = json.loads(line[6:])
-    if name == "error":
-        raise_for(500 if data["error"]["type"] == "server_error" else 400, line[6:].encode())
-    return name, data
+async def _awaited(response: httpx.Response) -> bytes:
+    """Do what `_whole` does."""
+    data = bytearray()
+    async for piece in response.aiter_bytes():
+        data += piece
+        if len(data) > MOST_BYTES:
+            raise too_long()
+    return bytes(data)
+
+
+def _read(call: Call[R], response: httpx.Response, data: bytes) -> R:
+    raise_for(response.status_code, data, response.headers.get("retry-after"))
+    with in_our_form():
+        return call.read(read_json(data))

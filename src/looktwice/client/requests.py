@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
+from looktwice.checked import demand
 from looktwice.client.answers import RemoteAnswer, ranked
 from looktwice.client.inputs import as_body, examples
 
@@ -58,33 +59,33 @@ def decide(evidence: Any, questions: Mapping[str, str], options: Mapping[str, An
     parts += [{"type": "input_image", "image_url": given["image"]}] if "image" in given else []
     asked = [{"type": "predicate", "name": name, "instructions": text} for name, text in questions.items()]
     body = {"input": [{"role": "user", "content": parts}], "questions": asked, **_given(options)}
-    return Call("POST", "/v1/decisions", lambda found: {a["name"]: a["probability"] for a in found["answers"]}, body)
+    return Call("POST", "/v1/decisions", _probabilities, body)
 
 
 def explain(query: Any, candidate: Any, options: Mapping[str, Any]) -> Call[dict[str, Any]]:
     """Return the explanation of one pair."""
     body = {"query": as_body(query), "candidate": as_body(candidate), **_given(options)}
-    return Call("POST", "/v1/explain", dict, body)
+    return Call("POST", "/v1/explain", _object, body)
 
 
 def tables() -> Call[list[dict[str, Any]]]:
     """Return the list of tables."""
-    return Call("GET", "/v1/tables", lambda found: list(found["tables"]))
+    return Call("GET", "/v1/tables", _tables)
 
 
 def get_item(id_: str, table: str) -> Call[dict[str, Any]]:
     """Return the look-up of an item."""
-    return Call("GET", item_path(table, id_), dict)
+    return Call("GET", item_path(table, id_), _object)
 
 
 def put_item(id_: str, value: Any, metadata: Mapping[str, Any] | None, table: str) -> Call[dict[str, Any]]:
     """Return the upsert of an item."""
-    return Call("PUT", item_path(table, id_), dict, {**as_body(value), "metadata": dict(metadata or {})})
+    return Call("PUT", item_path(table, id_), _object, {**as_body(value), "metadata": dict(metadata or {})})
 
 
 def delete_item(id_: str, table: str) -> Call[dict[str, Any]]:
     """Return the removal of an item."""
-    return Call("DELETE", item_path(table, id_), dict)
+    return Call("DELETE", item_path(table, id_), _object)
 
 
 def item_path(table: str, id_: str) -> str:
@@ -97,7 +98,23 @@ def _side(values: Any) -> Any:
     return [as_body(value) for value in values] if several else as_body(values)
 
 
-def _scores(found: Mapping[str, Any]) -> list[float]:
+def _object(found: Any) -> dict[str, Any]:
+    demand(found, dict, "the answer")
+    return dict(found)
+
+
+def _tables(found: Any) -> list[dict[str, Any]]:
+    demand(found, {"tables": [dict]}, "the answer")
+    return list(found["tables"])
+
+
+def _probabilities(found: Any) -> dict[str, float]:
+    demand(found, {"answers": [{"name": str, "probability": (float, None)}]}, "the answer")
+    return {answer["name"]: answer["probability"] for answer in found["answers"]}
+
+
+def _scores(found: Any) -> list[float]:
+    demand(found, {"data": [{"score": (float, None)}]}, "the answer")
     return [float("nan") if row["score"] is None else row["score"] for row in found["data"]]
 
 

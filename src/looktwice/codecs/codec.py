@@ -42,7 +42,7 @@ PORTION = 1 << 22
 those takes several times longer than decoding. Smaller tensors reuse the last query's memory."""
 
 
-class Reduced(NamedTuple):
+class ReducedTokens(NamedTuple):
     """Vectors left of an image: `values` [S, N, d], features first; `label` maps each cell to one, if not its own."""
 
     values: Tensor
@@ -95,7 +95,7 @@ class Codec:
         """Return the length of `encode`'s result for tokens `dim` wide, `itemsize` bytes a number, in 1 + `levels`."""
         return self._length(self._cell_count(layout), self.kept(layout), dim, levels, itemsize)
 
-    def reduce(self, tokens: VisualTokens) -> Reduced:
+    def reduce(self, tokens: VisualTokens) -> ReducedTokens:
         """Apply the first two steps only, as the training of a codebook needs."""
         values = stack_streams(tokens)
         if self.cells is not None:
@@ -105,12 +105,12 @@ class Codec:
             else:
                 values = values[:, first]
         if self.groups is None:
-            return Reduced(values, None)
+            return ReducedTokens(values, None)
         label = self.groups.assign(values[0])
         kept = int(label.max()) + 1
         if kept == len(label):
-            return Reduced(values, None)
-        return Reduced(reduce_members(values, label, kept, self.groups.reduction), label)
+            return ReducedTokens(values, None)
+        return ReducedTokens(reduce_members(values, label, kept, self.groups.reduction), label)
 
     def encode(self, tokens: VisualTokens) -> bytes:
         """Return the bytes of one image's tokens (the format of `codecs.record_format`).

@@ -72,7 +72,7 @@ def _refuse_own_code(checkpoint: Checkpoint) -> None:
     config = checkpoint.config if (checkpoint.source / "config.json").is_file() else {}
     if "auto_map" in config and checkpoint.model_type not in CONFIG_MAPPING:
         raise UsageError(
-            f"{checkpoint.name} ({checkpoint.model_type}) needs its own code, and looktwice does not run its own code; "
+            f"{checkpoint.name} ({checkpoint.model_type}) needs code from its repository, which looktwice never runs; "
             "choose an encoder that transformers supports (list: looktwice models encoder)."
         )
 
@@ -148,7 +148,7 @@ def _pixels(checkpoint: Checkpoint, patch: Any, side: int | None) -> tuple[int |
         return own, OwnPixels(processor, f"pictures=own@{own}", {})
     mean, std = tuple(processor.image_mean), tuple(processor.image_std)
     if len(mean) != 3 or len(std) != 3:
-        raise ModelError(f"The image processor of {checkpoint.name!r} is not for RGB; choose another model.")
+        raise ModelError(f"The image processor of {checkpoint.name!r} does not take RGB images; choose another model.")
     return own, LargerSide(side, int(patch or 1), mean, std)
 
 

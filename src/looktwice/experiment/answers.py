@@ -19,11 +19,12 @@ from typing import Any
 from looktwice.errors import Damaged, MediaError, Mismatch, UsageError
 from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.experiment.counts import added, finite
-from looktwice.experiment.stored import Stored, stored_row
+from looktwice.experiment.stored import StoredAnswer, stored_row
 from looktwice.files import write_whole
 from looktwice.score.prompting import built_in
+from looktwice.search.answer import Answer
 from looktwice.search.mllm_reranker import AUTO, MllmReranker
-from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.retriever import Retriever
 from looktwice.store import is_in
 from looktwice.types import Item
 
@@ -45,7 +46,7 @@ class Answers:
 
     folder: Path
     settings: Mapping[str, Any]
-    rows: dict[str, Stored] = field(default_factory=dict)
+    rows: dict[str, StoredAnswer] = field(default_factory=dict)
     conditions: dict[str, Any] = field(default_factory=dict)
     _before: dict[str, Any] = field(default_factory=dict)
 
@@ -68,10 +69,13 @@ class Answers:
         """Return the path of the file of lines."""
         return self.folder / "answers.jsonl"
 
-    def add(self, answer: Answer, asked: int) -> Stored:
+    def add(self, answer: Answer, asked: int) -> StoredAnswer:
         """Store one answer, on disk before in memory."""
-        row = Stored.of(answer, asked)
-        self._check(finite(json.loads(json.dumps(dict(answer.settings), default=str))))
+        return self.keep(StoredAnswer.of(answer, asked), answer.settings)
+
+    def keep(self, row: StoredAnswer, conditions: Mapping[str, Any]) -> StoredAnswer:
+        """Store one answer in its stored form, made under `conditions`."""
+        self._check(finite(json.loads(json.dumps(dict(conditions), default=str))))
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row.record(), ensure_ascii=True) + "\n")
         self.rows[row.query] = row
@@ -105,7 +109,7 @@ class Answers:
 
 def collect(
     dataset: Dataset, retriever: Retriever, folder: Path, settings: Mapping[str, Any], *, rerank: bool = True
-) -> Iterator[Stored | tuple[Query, MediaError]]:
+) -> Iterator[StoredAnswer | tuple[Query, MediaError]]:
     """Yield the answers of all queries of a dataset, searching only for missing ones, then the unreadable queries.
 
     The caller's settings are joined with those of retriever and dataset. Lines go to `folder`/answers.jsonl. Raises
@@ -137,7 +141,7 @@ def read_conditions(folder: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all; NaN and infinities become null."""
+    """Write a JSON file atomically; NaN and infinities become null."""
     text = json.dumps(finite(value), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
     write_whole(path, text.encode())
 

@@ -6,7 +6,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
+from looktwice.evaluate.compare import Comparison
+
 _Record: TypeAlias = Mapping[str, Any]
+
+
+SHOWN = 50  # queries that gained, listed by name; those that lost are listed all
+
+
+def compared(found: Comparison) -> dict[str, Any]:
+    """Return a comparison as plain data."""
+    return {
+        "difference": found.difference._asdict(),
+        "p": found.p,
+        "helped": len(found.helped),
+        "hurt": len(found.hurt),
+        "same": found.same,
+        "helped_queries": [list(row) for row in found.helped[:SHOWN]],
+        "hurt_queries": [list(row) for row in found.hurt],
+    }
 
 
 def finite(value: Any) -> Any:

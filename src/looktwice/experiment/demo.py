@@ -27,8 +27,9 @@ from looktwice.indexing import IndexReport, index
 from looktwice.rank import fuse
 from looktwice.report import write_report
 from looktwice.report.viewer import Viewer
+from looktwice.search.answer import Answer
 from looktwice.search.mllm_reranker import MllmReranker
-from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.retriever import Retriever
 from looktwice.search.run_record import RunStats, run_manifest
 from looktwice.sources import scan
 from looktwice.sources.queries import Queries

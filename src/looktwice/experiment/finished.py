@@ -16,14 +16,14 @@ from looktwice.sources import Source
 from looktwice.types import Item
 
 if TYPE_CHECKING:
-    from looktwice.experiment.robustness import Bench
+    from looktwice.experiment.robustness import RobustnessSetup
     from looktwice.search.mllm_reranker import MllmReranker
 
 LATER = ("items", "asked", "prompt", "prompt_hash", "encoded_by", "revision", "labels", "pictures")
 """Settings that earlier versions did not store with a run."""
 
 
-def about_bench(bench: Bench) -> dict[str, Any]:
+def about_bench(bench: RobustnessSetup) -> dict[str, Any]:
     """Return the settings that every condition of a run must share."""
     scorer = bench.look.mllm if isinstance(bench.look.mllm, str) else type(bench.look.mllm).__name__
     return {

@@ -11,12 +11,12 @@ from looktwice.evaluate.datasets import Dataset
 from looktwice.experiment.answers import write_json
 from looktwice.experiment.plot import plot
 from looktwice.experiment.result import Outcome, front
-from looktwice.experiment.stored import Stored
-from looktwice.experiment.systems import System, reranked
+from looktwice.experiment.stored import StoredAnswer
+from looktwice.experiment.systems import System, reranked, slug
 from looktwice.files import write_whole
 from looktwice.report import write_report
 from looktwice.report.viewer import Viewer
-from looktwice.search.retriever import Answer
+from looktwice.search.answer import Answer
 from looktwice.search.run_record import RunStats
 from looktwice.sources.loader import Resolver
 
@@ -29,13 +29,13 @@ def write(
     folder: Path,
     outcome: Outcome,
     dataset: Dataset,
-    answers: Sequence[Stored],
+    answers: Sequence[StoredAnswer],
     systems: Sequence[System],
     find: Resolver,
 ) -> None:
     """Write runs, result, plots and report. The report shows the last of `systems`."""
     for system in systems:
-        write_run(folder / f"{system.name.replace(' ', '-')}.trec", outcome.runs[system.name])
+        write_run(folder / f"{slug(system.name)}.trec", outcome.runs[system.name])
     write_json(folder / "result.json", outcome.record)
     drawn = _plots(outcome, dataset.measures[0])
     for name, (_, svg, _) in drawn.items():
@@ -123,7 +123,9 @@ def _telling(outcome: Outcome) -> list[str]:
     return list(dict.fromkeys([*reversed(gains[-SHOWN:]), *gains[:SHOWN]]))
 
 
-def _rebuilt(dataset: Dataset, answers: Iterable[Stored], system: System, shown: Sequence[str]) -> Iterable[Answer]:
+def _rebuilt(
+    dataset: Dataset, answers: Iterable[StoredAnswer], system: System, shown: Sequence[str]
+) -> Iterable[Answer]:
     queries, stored = {query.id: query for query in dataset.queries}, {answer.query: answer for answer in answers}
     for name in shown:
         if name not in stored:

@@ -8,17 +8,18 @@ from typing import Any
 
 from looktwice.evaluate import Qrels, Result, Run
 from looktwice.evaluate.bootstrap import interval
-from looktwice.evaluate.compare import Comparison, compare
+from looktwice.evaluate.compare import compare
 from looktwice.evaluate.confidence import confidence_measures, mean_of_means
 from looktwice.evaluate.datasets import Dataset
 from looktwice.evaluate.groups import measure_group
-from looktwice.experiment.stored import Stored
+from looktwice.experiment.also import Other, told
+from looktwice.experiment.counts import compared
+from looktwice.experiment.stored import StoredAnswer
 from looktwice.experiment.systems import System, fused, ideal, perfect
 from looktwice.rank.calibration import ece, reliability
 from looktwice.search.run_record import RunStats
 
 COSTS = ("seconds_per_query", "pairs_per_query", "bytes_per_item")
-SHOWN = 50  # queries that gained, listed by name; those that lost are listed all
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,36 +43,45 @@ class Outcome:
 
 def summarise(
     dataset: Dataset,
-    answers: Sequence[Stored],
+    answers: Sequence[StoredAnswer],
     systems: Sequence[System],
     *,
     known: set[str],
     bytes_per_item: tuple[float, float],
     sweep: Sequence[System] = (),
+    others: Sequence[Other] = (),
 ) -> Outcome:
-    """Measure `systems` (first the shortlist, then the reported one) and `sweep` on all answers.
+    """Measure `systems` (first the shortlist, last the reported one) and `sweep` on all answers.
 
     `known` are the ids that the table holds. `bytes_per_item` are the bytes that the first stage reads, and both
-    stages. Queries without an answer count as 0. Only queries with labels are reported.
+    stages. `others` are other rerankers, whose systems stand in both lists with answers of their own. Queries without
+    an answer count as 0. Only queries with labels are reported.
     """
+    own = {name: rows for other in others for name, rows in other.rows.items()}
+
+    def of(system: System) -> list[StoredAnswer]:
+        return [answer for answer in own.get(system.name, answers) if answer.query in dataset.qrels]
+
     answers = [answer for answer in answers if answer.query in dataset.qrels]
-    runs = {system.name: fused(answers, system) for system in systems}
+    runs = {system.name: fused(of(system), system) for system in systems}
     found = {name: measure_group(run, dataset.qrels, dataset.measures) for name, run in runs.items()}
     for system in sweep:  # one by one, as all rankings of a large benchmark take gigabytes
-        found[system.name] = measure_group(fused(answers, system), dataset.qrels, dataset.measures)
+        found[system.name] = measure_group(fused(of(system), system), dataset.qrels, dataset.measures)
     main = dataset.measures[0]
     first, last = systems[0], systems[-1]
     before, after = (found[system.name].per_query[main] for system in (first, last))
     record: dict[str, Any] = {
         "dataset": {"name": dataset.name, "measures": list(dataset.measures), "notes": list(dataset.notes)},
         "problems": _problems(dataset, found[first.name], known, answers),
-        "systems": [_row(system, found[system.name], dataset, answers, bytes_per_item) for system in systems],
-        "sweep": [_row(system, found[system.name], dataset, answers, bytes_per_item) for system in sweep],
+        "systems": [_row(s, found[s.name], dataset, of(s), bytes_per_item) for s in systems],
+        "sweep": [_row(s, found[s.name], dataset, of(s), bytes_per_item) for s in sweep],
     }
     if last is not first:
         record["loss"] = _loss(dataset, answers, last, found, main)
-        record["second_look"] = {"measure": main, **_compared(compare(after, before))}
+        record["second_look"] = {"measure": main, **compared(compare(after, before))}
         record["reliability"] = _reliability(dataset.qrels, answers)
+    if others:
+        record["also"] = list(told(others, found, main, first.name, last.name))
     rows = [*record["systems"], *record["sweep"]]
     record["pareto"] = {cost: [row["system"] for row in front(rows, cost, main)] for cost in COSTS}
     record["groups"] = {**dict(_means(dataset, runs, systems)), **dict(_groups(dataset, runs, systems))}
@@ -94,7 +104,7 @@ def front(rows: Sequence[Mapping[str, Any]], cost: str, measure: str) -> list[Ma
     return best
 
 
-def _reliability(qrels: Qrels, answers: Sequence[Stored]) -> dict[str, Any]:
+def _reliability(qrels: Qrels, answers: Sequence[StoredAnswer]) -> dict[str, Any]:
     """Measure how often pairs of a given p are relevant. Junk is skipped; unlabelled pairs are not relevant."""
     pairs = [
         (p, qrels[answer.query].get(name, 0) > 0)
@@ -113,7 +123,11 @@ def _reliability(qrels: Qrels, answers: Sequence[Stored]) -> dict[str, Any]:
 
 
 def _row(
-    system: System, result: Result, dataset: Dataset, answers: Sequence[Stored], bytes_per_item: tuple[float, float]
+    system: System,
+    result: Result,
+    dataset: Dataset,
+    answers: Sequence[StoredAnswer],
+    bytes_per_item: tuple[float, float],
 ) -> dict[str, Any]:
     queries, spent = max(1, len(answers)), RunStats.total(answer.stats for answer in answers).seconds
     first = spent["encode"] + spent["search"] + (spent["maxsim"] if system.fusion or system.middle else 0.0)
@@ -133,7 +147,7 @@ def _row(
     }
 
 
-def _problems(dataset: Dataset, result: Result, known: set[str], answers: Sequence[Stored]) -> dict[str, Any]:
+def _problems(dataset: Dataset, result: Result, known: set[str], answers: Sequence[StoredAnswer]) -> dict[str, Any]:
     relevant = {name for labels in dataset.qrels.values() for name, grade in labels.items() if grade > 0}
     outside = sorted(relevant - known)
     return {
@@ -147,7 +161,7 @@ def _problems(dataset: Dataset, result: Result, known: set[str], answers: Sequen
 
 
 def _loss(
-    dataset: Dataset, answers: Sequence[Stored], last: System, found: Mapping[str, Result], main: str
+    dataset: Dataset, answers: Sequence[StoredAnswer], last: System, found: Mapping[str, Result], main: str
 ) -> dict[str, Any]:
     """Split the loss from the best possible value to the measured one by stage."""
     best = measure_group(ideal(dataset.qrels), dataset.qrels, [main])[main]
@@ -159,18 +173,6 @@ def _loss(
         "perfect_second_look": oracle,
         "lost_by_the_shortlist": best - oracle,
         "lost_by_the_second_look": oracle - reached,
-    }
-
-
-def _compared(found: Comparison) -> dict[str, Any]:
-    return {
-        "difference": found.difference._asdict(),
-        "p": found.p,
-        "helped": len(found.helped),
-        "hurt": len(found.hurt),
-        "same": found.same,
-        "helped_queries": [list(row) for row in found.helped[:SHOWN]],
-        "hurt_queries": [list(row) for row in found.hurt],
     }
 
 

@@ -68,7 +68,7 @@ def conditions(sides: Sequence[DamagedSide]) -> list[Condition]:
 
 
 @dataclass
-class Bench:
+class RobustnessSetup:
     """A sample of a dataset's image queries, all of its items, an encoder and a reranker."""
 
     dataset: Dataset
@@ -185,9 +185,9 @@ class Bench:
 
 
 def run_robustness(
-    bench: Bench, folder: Path, sides: Sequence[DamagedSide], done: Callable[[int, int], None]
+    bench: RobustnessSetup, folder: Path, sides: Sequence[DamagedSide], done: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """Measure every unfinished condition, and write robustness.json and one curve per kind and side."""
+    """Measure every unfinished condition; write robustness.json and a plot for each kind of damage and damaged side."""
     folder.mkdir(parents=True, exist_ok=True)
     path, about = folder / "conditions.jsonl", about_bench(bench)
     known = dict(read_finished(path, about))

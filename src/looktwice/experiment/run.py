@@ -8,22 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from looktwice.encode import load_encoder
 from looktwice.errors import MediaError, UsageError
 from looktwice.evaluate.datasets import Dataset, Query
+from looktwice.experiment.also import Other, check_names, name_of, rescored
 from looktwice.experiment.answers import collect, read_conditions
 from looktwice.experiment.output import write
 from looktwice.experiment.progress import Bar
 from looktwice.experiment.result import Outcome, summarise
-from looktwice.experiment.stored import Stored
+from looktwice.experiment.stored import StoredAnswer
 from looktwice.experiment.systems import System, tune
 from looktwice.experiment.tokens import store_tokens
 from looktwice.experiment.tuning import Split, split_queries
 from looktwice.indexing import IndexReport, index
+from looktwice.models.cluster import Cluster
 from looktwice.rank import Fusion
+from looktwice.search.distributed import SpreadRetriever
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.retriever import Retriever
 from looktwice.search.run_record import RunStats, run_manifest
@@ -32,7 +36,7 @@ from looktwice.store import Table, exists
 from looktwice.types import Encoder
 
 SWEEP = ("p-only", "0.25", "0.5", "0.75", "rrf")
-MIDDLE_SWEEP = ("maxsim=0.25,p=0.75", "maxsim=0.5,p=0.5", "maxsim=0.75,p=0.25", "coarse=0.25,maxsim=0.25,p=0.5")
+MIDDLE_SWEEP = ("maxsim=0.5,p=0.5", "maxsim=0.75,p=0.25", "maxsim=0.85,odds=0.15", "maxsim=0.65,odds=0.35")
 DEPTHS = (5, 10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -41,9 +45,10 @@ class Plan:
     """The settings of a benchmark run. An encoder's name applies only to a new table.
 
     `look` None measures the shortlist alone. With `maxsim` there is a middle look over stored tokens, which are
-    added to a table that has none; `rerank` False leaves out the second look then. `tune_on` chooses the fusion
+    added to a table that has none; `rerank` False leaves out the second look then. `cluster` answers the queries of
+    datasets without candidate lists. `tune_on` chooses the fusion
     weight on queries that are not reported. `urls` sets which images may be fetched if the table was filled from
-    URLs.
+    URLs. `also` are other rerankers, each measured on the same shortlists (see `experiment.also`).
     """
 
     encoder: str | Encoder = "tiny-clip"
@@ -58,8 +63,11 @@ class Plan:
     urls: Urls = "refused"
     maxsim: int = 0
     maxsim_codec: str = "auto"
+    shown: str = "whole"
     crops: bool = False
     rerank: bool = True
+    cluster: Cluster | None = None
+    also: tuple[MllmReranker, ...] = ()
 
     @property
     def second(self) -> bool:
@@ -85,12 +93,15 @@ def run_benchmark(
     holds answers with other settings, UsageError if the table holds no relevant item, and the errors of indexing and
     searching.
     """
+    check_names(plan.also)
     folder.mkdir(parents=True, exist_ok=True)
     opened, failed = _table(dataset, table, folder / "items.lt", plan, indexing)
     if plan.maxsim and plan.look is not None:
         _store(opened, plan.look, plan, indexing)
-    retriever = Retriever(
-        opened,
+    cluster = plan.cluster if dataset.candidates is None else None
+    made: Any = Retriever if cluster is None else partial(SpreadRetriever, cluster)
+    retriever: Retriever = made(
+        opened if cluster is None else [opened.path],
         plan.encoder if not isinstance(plan.encoder, str) else None,
         plan.look,
         fusion=plan.fusion,
@@ -98,6 +109,7 @@ def run_benchmark(
         shortlist=plan.shortlist,
         maxsim=plan.maxsim,
         maxsim_codec=plan.maxsim_codec,
+        shown=plan.shown,
         codec=plan.codec,
         urls=plan.urls,
         device=plan.device,
@@ -107,16 +119,18 @@ def run_benchmark(
     answers, broken = _asked(dataset, retriever, folder, plan, searching)
     split = None if plan.tune_on is None else split_queries(plan.tune_on, dataset.qrels)
     fusion, tuning = _tuned(dataset, answers, plan, retriever.config.fusion, split)
+    others = _others(dataset, answers, retriever, folder, plan, split, searching)
     reported = dataset if split is None else _only(dataset, split.reported)
     systems = [System("shortlist", None, plan.shortlist)]
     if plan.maxsim:
         systems.append(System("middle look", None, plan.shortlist, middle=True))
+    systems += [other.system for other in others]
     if plan.second:
         systems.append(System("second look", fusion, plan.shortlist, plan.ties))
-    sweep = _sweep(plan, fusion) if plan.second else []
+    sweep = [*(_sweep(plan, fusion) if plan.second else []), *(other.alone for other in others)]
     conditions = read_conditions(folder)
     costs = _bytes(opened, conditions)
-    outcome = summarise(reported, answers, systems, known=known, bytes_per_item=costs, sweep=sweep)
+    outcome = summarise(reported, answers, systems, known=known, bytes_per_item=costs, sweep=sweep, others=others)
     outcome.record.update(
         tuning=tuning,
         unreadable_queries={query.id: str(error) for query, error in broken},
@@ -169,12 +183,12 @@ def _known(dataset: Dataset, table: Table) -> set[str]:
 
 def _asked(
     dataset: Dataset, retriever: Retriever, folder: Path, plan: Plan, bar: Bar
-) -> tuple[list[Stored], list[tuple[Query, MediaError]]]:
-    answers: list[Stored] = []
+) -> tuple[list[StoredAnswer], list[tuple[Query, MediaError]]]:
+    answers: list[StoredAnswer] = []
     broken: list[tuple[Query, MediaError]] = []
     bar.total(len(dataset.queries))
     for one in collect(dataset, retriever, folder, {"codec": plan.codec}, rerank=plan.second or not plan.maxsim):
-        if isinstance(one, Stored):
+        if isinstance(one, StoredAnswer):
             answers.append(one)
         else:
             broken.append(one)
@@ -183,7 +197,7 @@ def _asked(
 
 
 def _tuned(
-    dataset: Dataset, answers: Sequence[Stored], plan: Plan, fusion: Fusion, split: Split | None
+    dataset: Dataset, answers: Sequence[StoredAnswer], plan: Plan, fusion: Fusion, split: Split | None
 ) -> tuple[Fusion, dict[str, Any] | None]:
     if split is None:
         return fusion, None
@@ -192,6 +206,24 @@ def _tuned(
     fusion, values = tune(chosen, part.qrels, dataset.measures[0], plan.shortlist, plan.ties)
     about = {"rule": split.rule, "queries": len(split.tuned_on), "measure": dataset.measures[0]}
     return fusion, {**about, "fusion": str(fusion), "values": values}
+
+
+def _others(
+    dataset: Dataset,
+    answers: Sequence[StoredAnswer],
+    retriever: Retriever,
+    folder: Path,
+    plan: Plan,
+    split: Split | None,
+    bar: Bar,
+) -> list[Other]:
+    """Score the shortlists with the other rerankers. Their fusion is chosen as that of the second look."""
+    found = []
+    for look in plan.also:
+        own = rescored(dataset, answers, look, retriever, folder, plan.urls, bar)
+        fusion, _ = _tuned(dataset, own, plan, retriever.config.fusion, split)
+        found.append(Other.of(name_of(look), own, fusion, plan.shortlist))
+    return found
 
 
 def _only(dataset: Dataset, queries: frozenset[str]) -> Dataset:

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from looktwice.evaluate.trec import escape, unescape
-from looktwice.search.retriever import Answer
+from looktwice.search.answer import Answer
 from looktwice.search.run_record import RunStats
 from looktwice.types import Candidate
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredAnswer:
     """One answered query: candidates in the order that the second look met them, their cosines, and p of the first
     `len(p)` (None: not scored).
 
@@ -36,7 +36,7 @@ class Stored:
     estimated: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, answer: Answer, asked: int) -> Stored:
+    def of(cls, answer: Answer, asked: int) -> StoredAnswer:
         """Return the stored form of an answer whose first `asked` candidates got a second look."""
         hits, kept = {hit.id: hit for hit in answer.ranking}, list(_kept(answer, asked))
         ids = tuple(candidate.id for candidate in kept)
@@ -89,9 +89,9 @@ def _kept(answer: Answer, asked: int) -> Iterator[Candidate]:
             yield candidate
 
 
-def stored_row(record: Mapping[str, Any]) -> Stored:
+def stored_row(record: Mapping[str, Any]) -> StoredAnswer:
     """Return the answer of a line. Earlier versions wrote no entropy or middle look, and "query_hash" for the hash."""
-    return Stored(
+    return StoredAnswer(
         unescape(record["query"]),
         tuple(unescape(name) for name in record["ids"]),
         tuple(record["coarse"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import numpy as np
 from looktwice.errors import UsageError
 from looktwice.evaluate import Qrels, Run
 from looktwice.evaluate.groups import measure_group
-from looktwice.experiment.stored import Stored
+from looktwice.experiment.stored import StoredAnswer
 from looktwice.rank import Fusion, fuse
 from looktwice.types import Candidate, Hit, PairScores
 
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
     from looktwice.types import FloatArray
 
 WEIGHTS = tuple(Fusion("linear", round(0.1 * i, 1)) for i in range(11))
-THREE_WEIGHTS = tuple(Fusion("linear", round(0.1 * i, 1), round(0.1 * j, 1)) for i in range(11) for j in range(11 - i))
+THREE_WEIGHTS = tuple(
+    Fusion("linear", round(0.1 * i, 1), round(0.1 * j, 1), odds)
+    for i in range(11)
+    for j in range(11 - i)
+    for odds in (False, True)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +43,21 @@ class System:
     middle: bool = False
 
 
-def fused(answers: Iterable[Stored], system: System) -> Run:
+def slug(name: str) -> str:
+    """Return the name of a system's file.
+
+    >>> slug("second look"), slug("rerank:org/name")
+    ('second-look', 'rerank-org-name')
+    """
+    return re.sub(r"[^\w.+-]+", "-", name)
+
+
+def fused(answers: Iterable[StoredAnswer], system: System) -> Run:
     """Rank every answer by the rules of `system`, from stored scores."""
     return {answer.query: _ranked(answer, system) for answer in answers}
 
 
-def perfect(answers: Iterable[Stored], qrels: Qrels, depth: int) -> Run:
+def perfect(answers: Iterable[StoredAnswer], qrels: Qrels, depth: int) -> Run:
     """Return the run of a perfect second look at the first `depth` candidates. The rest follows in coarse order."""
     run: Run = {}
     for answer in answers:
@@ -62,7 +77,7 @@ def ideal(qrels: Qrels) -> Run:
 
 
 def tune(
-    answers: Iterable[Stored], qrels: Qrels, measure: str, depth: int, ties: str = "default"
+    answers: Iterable[StoredAnswer], qrels: Qrels, measure: str, depth: int, ties: str = "default"
 ) -> tuple[Fusion, dict[str, float]]:
     """Return the best weights of 0, 0.1 … 1 on these answers, and the value of each. Ties prefer half p.
 
@@ -79,13 +94,13 @@ def tune(
     return best, {str(fusion): round(value, 6) for fusion, value in values.items()}
 
 
-def _ranked(answer: Stored, system: System) -> list[tuple[str, float]]:
+def _ranked(answer: StoredAnswer, system: System) -> list[tuple[str, float]]:
     if system.fusion is None and not system.middle:
         return sorted(zip(answer.ids, answer.coarse, strict=True), key=lambda row: (-row[1], row[0]))
     return [(hit.id, hit.score) for hit in reranked(answer, system)]
 
 
-def reranked(answer: Stored, system: System) -> list[Hit]:
+def reranked(answer: StoredAnswer, system: System) -> list[Hit]:
     """Return the hits of a search with the settings of `system`."""
     shortlist = answer.candidates
     if system.fusion is None:

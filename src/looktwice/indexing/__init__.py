@@ -17,7 +17,9 @@ from contextlib import closing
 from looktwice.errors import UsageError
 from looktwice.indexing.batches import EncodedBatch
 from looktwice.indexing.committing import commit, write
-from looktwice.indexing.encoding import encode_batches
+from looktwice.indexing.encoding import PlannedEncoder, encode_batches, encode_with
+from looktwice.indexing.planning import Planner
+from looktwice.indexing.reading import Planned
 from looktwice.indexing.report import IndexReport
 from looktwice.sources import Scan, Source, Unreadable
 from looktwice.store import Table
@@ -37,13 +39,15 @@ def index(
     progress: Callable[[IndexReport], None] | None = None,
     threads: int = 2,
     restore: bool = False,
+    encode: Callable[[Iterable[Planned]], Iterable[EncodedBatch]] | None = None,
 ) -> IndexReport:
     """Update a table from `sources`, usually the result of `sources.scan`.
 
     `batch_size` images are encoded at a time (fewer if they are large) and `threads` threads read ahead. `progress` is
     called with the report so far. `prune` removes items that the scanned folders, archives and lists no longer hold. It
     keeps the items of a place, or of a folder below, that has lost everything: an unmounted disk looks the same. Items
-    that `Table.delete` removed stay away, unless `restore` brings them back.
+    that `Table.delete` removed stay away, unless `restore` brings them back. `encode` is another way to encode, such as
+    `EncodingJob.on` with the workers of a cluster.
 
     Raises Locked, Mismatch (another encoder), StoreError (disk full), TooManyFailures beyond `max_failures`. After any
     of these, and after KeyboardInterrupt, the table is whole and the same call continues.
@@ -53,9 +57,11 @@ def index(
         raise UsageError(
             "prune=True needs the result of scan(), since a list of sources does not state its folders; pass a Scan."
         )
-    batches = encode_batches(sources, encoder, known=table, batch_size=batch_size, threads=threads, restore=restore)
+    side = table.manifest.previews
+    encode = encode or PlannedEncoder(encoder, table, batch_size, threads, side).batches
+    batches = encode_with(encode, sources, encoder.info, Planner(table, side, restore))
     with closing(batches):
-        return write(table, batches, max_failures, prune, progress, compare=False)
+        return write(table, batches, max_failures, prune, progress, compare=table.location.lock_file is None)
 
 
 REASONS = {

@@ -13,7 +13,7 @@ from looktwice.types import EncoderInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Met:
+class ScannedItem:
     """An item that a scan met. `where` is its uri in the ledger: its line in a list, else `uri`."""
 
     id: str
@@ -23,7 +23,7 @@ class Met:
     sha256: str = ""
 
     @classmethod
-    def of(cls, source: Source, sha256: str = "") -> Met:
+    def of(cls, source: Source, sha256: str = "") -> ScannedItem:
         return cls(source.id, source.uri, source.root, source.where, sha256)
 
     @property
@@ -36,7 +36,7 @@ class Met:
 class EncodedRow:
     """A row to write. `known`: the table had its id when it was encoded; `same`: and bytes and text were the same."""
 
-    met: Met
+    met: ScannedItem
     row: Row
     known: bool
     same: bool = False
@@ -50,7 +50,7 @@ class Failed:
     """
 
     entry: LedgerEntry
-    met: Met | None = None
+    met: ScannedItem | None = None
     hides: str | None = None
     torn: bool = False
 
@@ -58,7 +58,7 @@ class Failed:
     def of(cls, source: Source, stage: str, reason: str, detail: str) -> Failed:
         detail = source.describe_failure(detail)
         entry = LedgerEntry(source.where, stage, reason, detail, source.root, item_id=source.id)
-        return cls(entry, Met.of(source))
+        return cls(entry, ScannedItem.of(source))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,11 @@ class EncodedBatch:
 
     encoder: EncoderInfo
     rows: tuple[EncodedRow, ...] = ()
-    unchanged: tuple[Met, ...] = ()
+    unchanged: tuple[ScannedItem, ...] = ()
     failures: tuple[Failed, ...] = ()
     encoded: int = 0
     previews: tuple[PreviewRow, ...] = ()
-    deleted: tuple[Met, ...] = ()
+    deleted: tuple[ScannedItem, ...] = ()
     roots: tuple[str, ...] = ()
     scanned: Scanned | None = field(default=None, repr=False)
     reading: int | None = None

@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from looktwice.errors import Mismatch, StoreError, TooManyFailures, UsageError
-from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
-from looktwice.indexing.encoding import duplicate
+from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Scanned, ScannedItem
 from looktwice.indexing.failures import SKIPPED, Failures
+from looktwice.indexing.planning import duplicate
 from looktwice.indexing.prune import prune_gone
 from looktwice.indexing.report import IndexReport
-from looktwice.indexing.seen import Roots, Seen
-from looktwice.sources import Hidden
+from looktwice.indexing.seen import Roots, SeenIds
+from looktwice.sources import HiddenPlaces
 from looktwice.store import LedgerEntry, PreviewRow, Row, Table, unfit
 
 COMMIT_ROWS = 4096
@@ -59,7 +59,7 @@ def write(
 
     `failed` is called with each failure.
     """
-    with table.writer(), closing(Commit(table, max_failures, progress, compare, failed)) as run:
+    with table.writer(), closing(IndexWriter(table, max_failures, progress, compare, failed)) as run:
         try:
             for batch in batches:
                 run.take(batch)
@@ -79,7 +79,7 @@ def write(
         return run.report()
 
 
-class Commit:
+class IndexWriter:
     """The counts and pending writes of one run. `started` marks its ledger entries."""
 
     def __init__(
@@ -98,9 +98,9 @@ class Commit:
         self.unseen: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
         self.unfit: Counter[str] = Counter()
-        self.hidden, self.torn = Hidden(), Hidden()
+        self.hidden, self.torn = HiddenPlaces(), HiddenPlaces()
         self.failures = Failures(table.ledger)
-        self.seen, self.roots = Seen(), Roots()
+        self.seen, self.roots = SeenIds(), Roots()
         self.scans: list[Scanned] = []
         self._progress = progress
         self._clock = self._committed = time.monotonic()
@@ -110,7 +110,7 @@ class Commit:
         self._noted: set[object] = set()
         self._rows: list[Row] = []
         self._previews: list[PreviewRow] = []
-        self._fine: list[Met] = []
+        self._fine: list[ScannedItem] = []
         self._failures: list[LedgerEntry] = []
 
     def close(self) -> None:
@@ -201,7 +201,7 @@ class Commit:
         self.count["metadata_only"] += one.same
         return None
 
-    def _take_unchanged(self, met: Met, known: dict[str, Any] | None) -> None:
+    def _take_unchanged(self, met: ScannedItem, known: dict[str, Any] | None) -> None:
         if not self._claim(met):
             return
         now = None if known is None else (known["sha256"], known["root"])
@@ -217,7 +217,7 @@ class Commit:
         if failure.met is None or self._claim(failure.met):
             self._fail(failure.entry)
 
-    def _claim(self, met: Met) -> bool:
+    def _claim(self, met: ScannedItem) -> bool:
         """Record an item and return whether its id is new. Another item with the id fails; the same one is skipped."""
         earlier = self.seen.add(met.id, met.uri)
         if earlier is not None and not (earlier == met.uri and met.root.endswith("/")):
@@ -248,5 +248,5 @@ class Commit:
             self._progress(self.report())
 
 
-def _entry(met: Met, reason: str, detail: str) -> LedgerEntry:
+def _entry(met: ScannedItem, reason: str, detail: str) -> LedgerEntry:
     return LedgerEntry(met.where, "scan", reason, detail, met.root, item_id=met.id)

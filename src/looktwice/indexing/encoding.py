@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from looktwice.errors import MediaError, ModelError, UsageError
-from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Met, Scanned
-from looktwice.indexing.failures import SKIPPED
-from looktwice.indexing.naming import apart, named
-from looktwice.indexing.reading import Decoded, Known, Loading, Planned, known_rows, load_ahead
-from looktwice.indexing.seen import Hashes, Roots, Seen
-from looktwice.sources import Scan, Source, Unreadable, display, exif
-from looktwice.sources.formats import NEEDS
+from looktwice.indexing.batches import EncodedBatch, EncodedRow, Failed, Scanned, ScannedItem
+from looktwice.indexing.planning import LOOKUP, Planner, previews_of
+from looktwice.indexing.reading import Decoded, Loading, Planned, load_ahead
+from looktwice.indexing.seen import Hashes
+from looktwice.sources import Scan, Source, Unreadable, exif
 from looktwice.sources.prefetch import pixels_of
 from looktwice.sources.reading import NEWEST, Reading
-from looktwice.store import LedgerEntry, PreviewRow, Row, TableReader, batched, metadata_json
-from looktwice.types import Encoder, Item
+from looktwice.store import PreviewRow, Row, TableReader
+from looktwice.types import Encoder, EncoderInfo, Item
 
 if TYPE_CHECKING:
     from looktwice.types import FloatArray
@@ -34,7 +30,6 @@ REMEMBERED = 8192
 """Vectors kept in memory for copies of the same bytes; older ones are looked up in the table."""
 
 YIELD_SECONDS = 1.0
-_LOOKUP = 512
 
 VectorKey: TypeAlias = tuple[str, str | None, bool]
 """A key that determines a vector: the bytes' hash, the text, and whether the bytes are an image."""
@@ -58,49 +53,51 @@ def encode_batches(
     `previews` is the longest side of previews in pixels, by default that of the known table, or none. Items that were
     deleted from the known table on purpose are passed over, unless `restore` brings them back.
     """
-    if batch_size < 1 or threads < 1:
-        raise UsageError(f"batch_size and threads must be at least 1, not {batch_size} and {threads}.")
-    side = previews if previews is not None else known.manifest.previews if known is not None else 0
-    return _batches(sources, _Run(encoder, known, batch_size, threads, side, restore))
+    side = previews_of(known) if previews is None else previews
+    work = PlannedEncoder(encoder, known, batch_size, threads, side)
+    return encode_with(work.batches, sources, encoder.info, Planner(known, side, restore))
 
 
-def _batches(sources: Iterable[Source | Unreadable], work: _Run) -> Generator[EncodedBatch]:
-    info = work.encoder.info
+def encode_with(
+    encode: Callable[[Iterable[Planned]], Iterable[EncodedBatch]],
+    sources: Iterable[Source | Unreadable],
+    info: EncoderInfo,
+    planner: Planner,
+) -> Generator[EncodedBatch]:
+    """Yield the batches of a run that is planned here and encoded by `encode`, here or elsewhere, in order."""
     scan = sources if isinstance(sources, Scan) else None
     yield EncodedBatch(info, roots=scan.roots if scan else ())
-    with closing(work) as run:
-        yield from run.batches(sources)
+    with closing(planner):
+        yield from encode(planner.plan(sources))
     yield EncodedBatch(info, scanned=Scanned.of(scan) if scan else None)
 
 
-class _Run:
-    """One pass over sources, with the batch in progress."""
+class PlannedEncoder:
+    """An encoder of planned items, with the batch in progress. It keeps vectors for later copies of the same bytes."""
 
-    def __init__(
-        self, encoder: Encoder, known: TableReader | None, batch_size: int, threads: int, side: int, restore: bool
-    ) -> None:
+    def __init__(self, encoder: Encoder, known: TableReader | None, batch_size: int, threads: int, side: int) -> None:
+        if batch_size < 1 or threads < 1:
+            raise UsageError(f"batch_size and threads must be at least 1, not {batch_size} and {threads}.")
         self.encoder, self.known, self.batch_size, self.threads = encoder, known, batch_size, threads
-        self.side, self.restore = side, restore
+        self.side = side
         self.exif = known is not None and exif.COLUMNS.keys() <= known.columns.keys()
         self.reading = Reading(NEWEST if known is None else known.manifest.reading, encoder.info.side)
-        self._seen, self._roots = Seen(), Roots()
-        self._folders = {root for root in (known.manifest.roots if known else ()) if root.endswith("/")}
         self._hashes: Hashes | None = None  # of the table; not worth reading for a few items
         self._fresh: list[str] = []  # hashes of rows that are newer than `_hashes`
         self._vectors: dict[VectorKey, FloatArray | MediaError] = {}
         self._clear()
 
-    def close(self) -> None:
-        self._seen.close()
-
-    def batches(self, sources: Iterable[Source | Unreadable]) -> Iterator[EncodedBatch]:
+    def batches(self, plan: Iterable[Planned]) -> Iterator[EncodedBatch]:
+        """Yield the batches of a plan, or of a part of it."""
         batch: list[Decoded] = []
         pixels = 0
-        for one in load_ahead(self._plan(sources), self.threads, Loading(self.reading, self.side, self.exif)):
+        for one in load_ahead(plan, self.threads, Loading(self.reading, self.side, self.exif)):
             if isinstance(one, Failed):
                 self._failures.append(one)
+            elif isinstance(one, ScannedItem):
+                self._deleted.append(one)
             elif one.unchanged:
-                self._unchanged.append(Met.of(one.source, one.sha256))
+                self._unchanged.append(ScannedItem.of(one.source, one.sha256))
                 self._show(one)
             else:
                 batch.append(one)
@@ -115,7 +112,7 @@ class _Run:
 
     def _is_due(self) -> bool:
         """Return whether to yield: at once for failures, as a run may stop at them; else at a full batch or in time."""
-        if self._rows or self._failures or self._previews or len(self._unchanged) >= _LOOKUP:
+        if self._rows or self._failures or self._previews or len(self._unchanged) >= LOOKUP:
             return True
         return time.monotonic() - self._since >= YIELD_SECONDS
 
@@ -131,60 +128,12 @@ class _Run:
 
     def _clear(self) -> None:
         self._rows: list[EncodedRow] = []
-        self._unchanged: list[Met] = []
+        self._unchanged: list[ScannedItem] = []
         self._failures: list[Failed] = []
         self._previews: list[PreviewRow] = []
-        self._deleted: list[Met] = []
+        self._deleted: list[ScannedItem] = []
         self._encoded = 0
         self._since = time.monotonic()
-
-    def _plan(self, sources: Iterable[Source | Unreadable]) -> Iterator[Planned]:
-        for chunk in batched(sources, _LOOKUP):
-            new = [one for one in chunk if isinstance(one, Source)]
-            known, gone = known_rows(self.known, self._ids(new), self.side), self._gone(new)
-            for one in chunk:
-                if isinstance(one, Unreadable):
-                    stage = SKIPPED if one.reason in NEEDS else "scan"
-                    entry = LedgerEntry(one.uri, stage, one.reason, one.detail, one.root, item_id=one.item_id)
-                    yield Failed(entry, None, one.hides, one.torn)
-                else:
-                    yield from self._named(one, known, gone)
-
-    def _named(self, one: Source, known: Mapping[str, Known], gone: Collection[tuple[str, str]]) -> Iterator[Planned]:
-        """Yield the plan for a source under its id; nothing if it was deleted on purpose or given twice."""
-        source, row = one, known.get(one.id)
-        if len(self._folders) > 1:
-            source, row = named(one, known, self._seen.get, self._roots)
-        if row is None and (source.root, source.id) in gone:
-            self._deleted.append(Met.of(source))
-        elif (planned := self._admit(source, row)) is not None:
-            yield planned
-
-    def _ids(self, sources: Sequence[Source]) -> list[str]:
-        """Return the ids that sources may have; both of each as soon as there are several folders."""
-        self._folders.update(source.root for source in sources if source.root.endswith("/"))
-        both = sources if len(self._folders) > 1 else ()
-        return [*(one.id for one in sources), *(apart(one).id for one in both if one.root.endswith("/"))]
-
-    def _gone(self, sources: Sequence[Source]) -> set[tuple[str, str]]:
-        """Return root and id of items that somebody deleted."""
-        if self.known is None or self.restore:
-            return set()
-        return self.known.deleted((one.root, name) for one in sources if one.root for name in self._ids([one]))
-
-    def _admit(self, source: Source, known: Known | None) -> Planned | None:
-        """Return the plan for a source; None if the same item was given twice."""
-        foreign = known is not None and self._roots.keep(known.root, source.root)
-        earlier = known.uri if known and foreign else self._seen.add(source.id, source.uri)
-        if earlier == source.uri and source.root.endswith("/"):
-            return None
-        if earlier is not None:
-            return replace(Failed.of(source, "scan", "duplicate-id", duplicate(source.id, earlier)), met=None)
-        try:
-            metadata_json(source.metadata)
-        except UsageError as error:
-            return Failed.of(source, "scan", "bad-record", str(error))
-        return _with_stated(source, known), known
 
     def _encode(self, batch: Sequence[Decoded]) -> None:
         stored = self._stored(batch)
@@ -200,7 +149,7 @@ class _Run:
             size = (stored[_key(one)].width, stored[_key(one)].height) if one.same else one.size
             row = Row(source.id, source.uri, one.sha256, *size, source.text, source.metadata, vector, source.root)
             self._show(one)
-            self._rows.append(EncodedRow(Met.of(source, one.sha256), row, one.known is not None, one.same))
+            self._rows.append(EncodedRow(ScannedItem.of(source, one.sha256), row, one.known is not None, one.same))
         self._remember(vectors)
 
     def _stored(self, batch: Sequence[Decoded]) -> dict[VectorKey, Row]:
@@ -208,7 +157,7 @@ class _Run:
         if self.known is None:
             return {}
         rows = self.known.get([one.source.id for one in batch if one.same])
-        if self._hashes is None and len(self._fresh) >= _LOOKUP:
+        if self._hashes is None and len(self._fresh) >= LOOKUP:
             self._hashes = Hashes(row["sha256"] for row in self.known.rows(["sha256"]))
         sums = {one.sha256 for one in batch if not one.same and _key(one) not in self._vectors}
         found = self.known.find_images(sums if self._hashes is None else filter(self._hashes.__contains__, sums))
@@ -268,19 +217,6 @@ class _Run:
             row / norm if np.isfinite(norm[0]) and norm[0] > 0 else nothing
             for row, norm in zip(raw, norms, strict=True)
         ]
-
-
-def _with_stated(source: Source, known: Known | None) -> Source:
-    """Return a file of a folder with the text and metadata that somebody gave its item by id; a file states none."""
-    is_file = source.root.endswith("/") and "#" not in source.uri
-    if known is None or not is_file or source.metadata or source.text is not None or known.root != source.root:
-        return source
-    return replace(source, text=known.text, metadata=json.loads(known.metadata))
-
-
-def duplicate(item_id: str, earlier: str) -> str:
-    """Say that an id belongs to the item at the uri `earlier`."""
-    return f"the id {item_id!r} belongs to {display(earlier)}; give this item another id or a table of its own"
 
 
 def _item(one: Decoded) -> Item:

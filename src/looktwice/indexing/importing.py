@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -64,7 +65,8 @@ def import_vectors(table: Table, source: Path, encoder: Encoder, names: Names | 
         for vectors, records in batches_of(source, (names or {}).get("vector"), _GUESSES["vector"]):
             run.take(vectors, records, names or {})
     if not run.count["imported"]:
-        raise UsageError(f"{source} has no row that can be imported ({dict(run.reasons) or 'it is empty'}).")
+        why = ", ".join(f"{n:,} {reason}" for reason, n in run.reasons.items()) or "it is empty"
+        raise UsageError(f"No row of {source} can be imported ({why}); check its vectors and --vector.")
     return ImportReport(**run.count, reasons=dict(run.reasons))
 
 
@@ -115,7 +117,7 @@ class _Import:
 
     def _image(self, value: Any, vector: FloatArray) -> tuple[str, str, tuple[int, int]]:
         """Return uri, hash and size of an image that is a file here; the first ones are compared with their vectors."""
-        if not isinstance(value, str) or not value or "://" in value or not (self.base / value).is_file():
+        if not isinstance(value, str) or not value or "://" in value or not os.path.isfile(self.base / value):
             return "", "", (0, 0)
         uri = file_uri(self.base / value)
         try:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from looktwice.indexing.reading import Known
+from looktwice.indexing.reading import KnownRow
 from looktwice.indexing.seen import Roots
 from looktwice.sources import Source, name_to_id, parse_uri
 
@@ -20,8 +20,8 @@ def apart(source: Source) -> Source:
 
 
 def named(
-    source: Source, known: Mapping[str, Known], earlier: Callable[[str], str | None], roots: Roots
-) -> tuple[Source, Known | None]:
+    source: Source, known: Mapping[str, KnownRow], earlier: Callable[[str], str | None], roots: Roots
+) -> tuple[Source, KnownRow | None]:
     """Return a source under the id that it has or gets in the table, with its row.
 
     A file keeps its name as its id unless another folder that still exists has brought that id, to the table or earlier
@@ -40,6 +40,6 @@ def named(
     return source, own
 
 
-def _keeps(own: Known, source: Source, roots: Roots) -> bool:
+def _keeps(own: KnownRow, source: Source, roots: Roots) -> bool:
     """Return whether a row of another folder keeps its id; the same file under another root is no second item."""
     return own.root.endswith("/") and own.uri != source.uri and roots.keep(own.root, source.root)

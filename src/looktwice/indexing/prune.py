@@ -9,13 +9,13 @@ from looktwice.indexing.failures import STAGES
 from looktwice.sources import Scopes, display
 
 if TYPE_CHECKING:
-    from looktwice.indexing.committing import Commit
+    from looktwice.indexing.committing import IndexWriter
 
 
-def prune_gone(run: Commit, *, delete: bool) -> None:
+def prune_gone(run: IndexWriter, *, delete: bool) -> None:
     """Count, and with `delete` remove, items in the scopes of the run's scans that it did not meet.
 
-    Failures that it did not meet again are deleted likewise.
+    Failures that it did not meet again are deleted too.
     """
     for scan in run.scans:
         run.ignored.update(scan.ignored)
@@ -43,7 +43,7 @@ def prune_gone(run: Commit, *, delete: bool) -> None:
     _forget_failures(run, scopes)
 
 
-def _forget_failures(run: Commit, scopes: Scopes) -> None:
+def _forget_failures(run: IndexWriter, scopes: Scopes) -> None:
     """Delete failures that this run should have met again and did not; a list with one bad line counts as read."""
     old = [
         entry

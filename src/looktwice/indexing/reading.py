@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from looktwice.errors import MediaError
-from looktwice.indexing.batches import Failed
+from looktwice.indexing.batches import Failed, ScannedItem
 from looktwice.indexing.failures import SKIPPED
 from looktwice.sources import Source, exif, images
 from looktwice.sources.formats import NEEDS
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownRow:
     """A row of the table; `metadata` is the stored JSON. `preview`: the table keeps a preview of it."""
 
     uri: str
@@ -34,14 +34,16 @@ class Known:
     preview: bool = False
 
 
-def known_rows(table: TableReader | None, ids: Sequence[str], side: int) -> dict[str, Known]:
+def known_rows(table: TableReader | None, ids: Sequence[str], side: int) -> dict[str, KnownRow]:
     """Return the rows of a table by id; with `side`, whether it keeps their previews."""
     if table is None:
         return {}
     shown = table.previewed(ids) if side else {}
     rows = table.lookup(ids, ["id", "uri", "root", "sha256", "text", "metadata", "width"])
     found = ((row.pop("id"), row.pop("width") > 0, row) for row in rows)
-    return {name: Known(**row, has_image=image, preview=shown.get(name) == row["sha256"]) for name, image, row in found}
+    return {
+        name: KnownRow(**row, has_image=image, preview=shown.get(name) == row["sha256"]) for name, image, row in found
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Decoded:
     sha256: str
     image: Image | None
     size: images.Size
-    known: Known | None
+    known: KnownRow | None
     same: bool
     preview: bytes = b""
 
@@ -76,15 +78,16 @@ class Loading:
 
 PLAIN = Loading()
 
-Planned: TypeAlias = Failed | tuple[Source, Known | None]
+Planned: TypeAlias = Failed | ScannedItem | tuple[Source, KnownRow | None]
+"""A failure, an item that was deleted on purpose, or a source to read with its row in the table."""
 
 
-def load_ahead(plan: Iterable[Planned], threads: int, how: Loading = PLAIN) -> Iterator[Decoded | Failed]:
+def load_ahead(plan: Iterable[Planned], threads: int, how: Loading = PLAIN) -> Iterator[Decoded | Failed | ScannedItem]:
     """Read and decode the planned items in order, with bounded memory."""
-    return prefetch(plan, lambda one: one if isinstance(one, Failed) else load(*one, how), _pixels, threads)
+    return prefetch(plan, lambda one: load(*one, how) if isinstance(one, tuple) else one, _pixels, threads)
 
 
-def load(source: Source, known: Known | None, how: Loading = PLAIN) -> Decoded | Failed:
+def load(source: Source, known: KnownRow | None, how: Loading = PLAIN) -> Decoded | Failed:
     """Read one item, and decode it if it is new, has changed or lacks its preview."""
     stage = "read"
     try:
@@ -117,7 +120,7 @@ def _with_exif(source: Source, data: bytes) -> Source:
 
 
 def _preview(source: Source, data: bytes, side: int, image: Image | None = None) -> bytes:
-    """Return the preview of an item, from `image` or decoded anew; "" if there shall be none."""
+    """Return the preview of an item, from `image` or decoded anew; "" if the table keeps none."""
     if not side:
         return b""
     try:
@@ -126,5 +129,5 @@ def _preview(source: Source, data: bytes, side: int, image: Image | None = None)
         return b""
 
 
-def _pixels(one: Decoded | Failed) -> int:
+def _pixels(one: Decoded | Failed | ScannedItem) -> int:
     return pixels_of(one.image) if isinstance(one, Decoded) else 0

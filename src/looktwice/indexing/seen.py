@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterable
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from looktwice.errors import StoreError
-from looktwice.sources import parse_uri
+from looktwice.sources.uri import exists
 
 
-class Seen:
+class SeenIds:
     """The ids that were met, each with its uri, in a temporary file: memory does not grow with the collection."""
 
     def __init__(self) -> None:
@@ -54,7 +53,7 @@ class Roots:
     def exists(self, root: str) -> bool:
         """Return whether a root exists; each root is looked up once."""
         if root not in self._known:
-            self._known[root] = not root or os.path.exists(parse_uri(root).path)
+            self._known[root] = not root or exists(root)
         return self._known[root]
 
     def keep(self, owner: str, root: str) -> bool:

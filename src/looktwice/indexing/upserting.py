@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from looktwice.errors import Locked, MediaError, UsageError, demand_list
-from looktwice.indexing.batches import EncodedBatch, EncodedRow, Met
+from looktwice.indexing.batches import EncodedBatch, EncodedRow, ScannedItem
 from looktwice.indexing.committing import Progress, write
 from looktwice.indexing.encoding import encode_batches
 from looktwice.sources import Source, Unreadable
-from looktwice.sources.memory import check_record, item_id, memory_source, memory_uri
+from looktwice.sources.memory import check_record, item_id, memory_source, memory_uri, plain_metadata
 from looktwice.sources.uri import MEMORY
 from looktwice.store import LedgerEntry, Location, Table, batched, exists, metadata_json
 from looktwice.store.schema import check_columns
@@ -176,7 +176,9 @@ class _Upsert:
         try:
             name = item_id(value)
             check_record(value)
-            metadata_json(value.get("metadata") or {})
+            if value.get("metadata"):
+                value = {**value, "metadata": plain_metadata(value["metadata"])}
+                metadata_json(value["metadata"])
             if name in self._seen:
                 raise MediaError("duplicate-id", "the id occurs twice in one call, and the first item counts")
         except (MediaError, UsageError) as error:
@@ -208,7 +210,7 @@ class _Upsert:
         kept, self._kept = self._kept, {}
         rows, same = [], []
         for row in self.table.get(list(kept)):
-            met = Met(row.id, row.uri, row.root, row.uri, row.sha256)
+            met = ScannedItem(row.id, row.uri, row.root, row.uri, row.sha256)
             if metadata_json(row.metadata) == metadata_json(kept[row.id]):
                 same.append(met)
             else:

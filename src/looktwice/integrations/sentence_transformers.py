@@ -33,7 +33,7 @@ UNSCORED = -1.0  # below every probability
 TAIL = 3.0  # fused scores and cosines lie in [-1, 1]: a cosine lowered by this is below every score, in any chunk
 
 
-class Card:
+class ModelCard:
     """A model card that evaluators write to: `evaluations` holds (evaluator's name, figures)."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class AsCrossEncoder:
 
     def __init__(self, reranker: Reranker) -> None:
         self.reranker = reranker
-        self.model_card_data = Card()
+        self.model_card_data = ModelCard()
         self.unscored = 0
 
     def predict(
@@ -92,7 +92,7 @@ class AsSentenceTransformer:
             raise UsageError(f"shortlist must be at least 1, not {shortlist}.")
         self.fusion, self.shortlist = Fusion.parse(fusion), shortlist
         self.similarity_fn_name = "cosine" if reranker is None else "second-look"
-        self.model_card_data = Card()
+        self.model_card_data = ModelCard()
         self._asked: list[QueryLike] = []  # as given: image files are read again for the second look
         self._vectors: list[FloatArray] = []
 
@@ -111,7 +111,7 @@ class AsSentenceTransformer:
 
         _own_prompt(prompt_name)
         if options.get("prompt") is not None or options.get("truncate_dim") is not None:
-            raise UsageError("looktwice cannot change an encoder's vectors; leave out prompt and truncate_dim.")
+            raise UsageError("prompt and truncate_dim are not supported; leave them out.")
         first = len(self._vectors)
         for start in range(0, len(sentences), 64):
             items = [as_item(one, f"input {start + i}") for i, one in enumerate(sentences[start : start + 64])]

@@ -39,5 +39,5 @@ def weights_of(rarities: Tensor, power: float = POWER) -> Tensor | None:
 
 
 def scores_of(best: Tensor, weights: Tensor) -> Tensor:
-    """Return [n]: the weighted sums of the best cosines [n, q]."""
+    """Return [n]: the weighted sums of the best cosines [n, q]; [n, V] of those of several views [n, V, q]."""
     return best @ weights

@@ -160,7 +160,7 @@ def _sentence(name: str, revision: str | None, error: Exception) -> str:
 
 def _by_status(status: int) -> str:
     if status == 401:
-        return "the hub does not know your access token; log in anew with `hf auth login`, or unset HF_TOKEN"
+        return "the hub does not know your access token; log in again with `hf auth login`, or unset HF_TOKEN"
     if status == 403:
         return "your access token may not read it (403); allow that in the token's settings, or use another"
     if status == 429:

@@ -52,7 +52,8 @@ def _read(checkpoint: Checkpoint, placement: Placement, auto: str) -> PreTrained
         )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
-            f"The model {checkpoint.name!r} lacks {len(missing)} of its weights ({missing[0]}, …); get it again, whole."
+            f"The model {checkpoint.name!r} lacks {len(missing)} of its weights ({missing[0]}, …); download the "
+            "complete model again."
         )
     return model.requires_grad_(False).eval().to(placement.device)
 

@@ -108,7 +108,7 @@ def chance_of_a_miss(
     bar = sorted(two.scores([c for c, _ in scored], [p for _, p in scored]), reverse=True)[top - 1]
     stays = 1.0
     for candidate in rest:
-        needed = _needed(bar, blended(candidate, fusion), two.weight)
+        needed = two.p_of(_needed(bar, blended(candidate, fusion), two.weight))
         if needed < 1:
             stays *= 1 - odds.relevance(best - candidate.coarse) * odds.survival(needed)
     return 1 - stays
@@ -122,7 +122,7 @@ def blended(candidate: Candidate, fusion: Fusion) -> float:
 
 
 def _needed(bar: float, coarse: float, weight: float) -> float:
-    """Return the p above which a candidate's fused score exceeds `bar`."""
+    """Return the reading of p above which a candidate's fused score exceeds `bar`."""
     if weight == 1:
         return -math.inf if coarse > bar else math.inf
     return (bar - weight * coarse) / (1 - weight)

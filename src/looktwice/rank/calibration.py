@@ -101,7 +101,7 @@ class Calibration:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write the calibration as JSON, whole or not at all."""
+        """Write the calibration as JSON, atomically."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
         write_whole(Path(path), text.encode())
 
@@ -129,12 +129,13 @@ class Calibration:
         if self.method not in METHODS:
             raise ValueError(f"its method is {self.method!r}; known: {', '.join(METHODS)}")
         if not self.curve or (self.method == "platt" and len(self.curve) != 1):
-            raise ValueError(f"its curve has {len(self.curve)} points")
+            need = "exactly 1" if self.method == "platt" else "at least 1"
+            raise ValueError(f"its curve has {len(self.curve)} points; {self.method} needs {need}")
         steps = self.curve if self.method == "isotonic" else ()
         if list(steps) != sorted(steps) or not all(0 <= x <= 1 for step in steps for x in step):
-            raise ValueError("its curve does not rise within 0 and 1")
+            raise ValueError("its curve is not sorted, or leaves 0 to 1")
         if list(self.relevant) != sorted(self.relevant) or not all(0 <= p <= 1 for p in self.relevant):
-            raise ValueError("its p of relevant pairs do not rise within 0 and 1")
+            raise ValueError("its p of relevant pairs are not sorted, or leave 0 to 1")
         for precision, least in self.thresholds.items():
             demand(least, float, f"its threshold for {precision}")
         return self

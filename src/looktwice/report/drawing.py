@@ -16,14 +16,14 @@ HEIGHT = 60  # height of the band between the rows
 
 
 @dataclass(frozen=True, slots=True)
-class Thread:
+class RankPath:
     """One candidate's way from the upper row to the lower: an SVG path and its CSS classes."""
 
     path: str
     kind: str
 
 
-def threads(results: Sequence[ResultView], columns: int) -> list[Thread]:
+def threads(results: Sequence[ResultView], columns: int) -> list[RankPath]:
     """Return a thread for every candidate that is visible in at least one row, the most important last.
 
     The thread of a candidate that leaves or enters the visible columns runs to or from the right-hand edge. Later
@@ -31,7 +31,7 @@ def threads(results: Sequence[ResultView], columns: int) -> list[Thread]:
     """
     visible = [r for r in results if min(r.before, r.after) <= columns]
     visible.sort(key=lambda r: (bool(r.relevant), abs(r.before - r.after), -r.after))
-    return [Thread(_path(r, columns), " ".join(_kinds(r, columns))) for r in visible]
+    return [RankPath(_path(r, columns), " ".join(_kinds(r, columns))) for r in visible]
 
 
 def move(result: ResultView) -> str:

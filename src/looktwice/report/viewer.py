@@ -8,10 +8,10 @@ from looktwice.evaluate import Qrels
 from looktwice.evaluate.groups import measure_group
 from looktwice.report import QueryView, paired
 from looktwice.report.match_drawing import data_url, match_svg
+from looktwice.search.answer import Answer
 from looktwice.search.duplicates import DuplicateGroup
 from looktwice.search.match_map import matches_of
 from looktwice.search.middle_stage import MiddleStage
-from looktwice.search.retriever import Answer
 from looktwice.sources import images
 from looktwice.sources.loader import CandidateRef, ImageLoader, Resolver
 from looktwice.types import Candidate, Hit, Item

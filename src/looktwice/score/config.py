@@ -58,7 +58,8 @@ class ScorerConfig:
             raise UnknownName("side for the prior", self.prior, PRIORS)
         if self.prior != "off" and self.score_mode != modes.P_LABEL:
             raise UsageError(
-                f"A prior needs the mode {modes.P_LABEL}, not {self.score_mode}; leave the prior or the mode out."
+                f"A prior needs the mode {modes.P_LABEL}, not {self.score_mode}; leave out the prior (--prior) or "
+                "the mode (--score-mode)."
             )
 
     @classmethod

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from looktwice.models.checkpoints import Checkpoint
     from looktwice.models.device import Placement
     from looktwice.score.local.engine import Engine
-    from looktwice.score.local.reference import Reference
+    from looktwice.score.local.reference import ReferenceScorer
 
 SCHEMES: dict[str, str] = {
     f"{kind}{scheme}": "looktwice.score.remote.connect:load"
     for kind in ("", "decisions+", "systemone+", "rerank+")
     for scheme in ("http://", "https://")
-} | {"vllm:": "looktwice.score.remote.in_process:load"}
+} | {"vllm:": "looktwice.score.remote.in_process:load", "rerank:": "looktwice.score.local.cross_encoder:load"}
 """Loaders by how a scorer's name begins, such as "http://": "module:function", called with (name, prompt, config)."""
 
 log = logging.getLogger(__name__)
@@ -79,11 +79,11 @@ def scorer(mllm: Mllm, prompt: Prompt, config: ScorerConfig | None = None, **set
     return _more_than_read(found, config.score_mode)
 
 
-def _read_at_once(mllm: Mllm, prompt: Prompt, config: ScorerConfig) -> Engine | Reference:
+def _read_at_once(mllm: Mllm, prompt: Prompt, config: ScorerConfig) -> Engine | ReferenceScorer:
     """Return the scorer of the chosen path that reads one distribution, for others to build on."""
     from looktwice.score.local import families
     from looktwice.score.local.engine import Engine
-    from looktwice.score.local.reference import Reference
+    from looktwice.score.local.reference import ReferenceScorer
 
     family, why = families.find(mllm.model.config, mllm.processor)
     if config.path == "fast" and family is None:
@@ -111,10 +111,10 @@ def _read_at_once(mllm: Mllm, prompt: Prompt, config: ScorerConfig) -> Engine | 
             f"{config.score_mode}; leave both out."
         )
     reason = why if config.path == "auto" else None
-    return Reference(mllm, prompt, reason=reason, as_released=config.as_released, mode=read)
+    return ReferenceScorer(mllm, prompt, reason=reason, as_released=config.as_released, mode=read)
 
 
-def _more_than_read(engine: Engine | Reference, mode: str) -> Scorer:
+def _more_than_read(engine: Engine | ReferenceScorer, mode: str) -> Scorer:
     from looktwice.score.local.engine import Engine
     from looktwice.score.local.generated import GeneratedScorer
     from looktwice.score.local.listwise import ListwiseScorer
@@ -183,13 +183,13 @@ def check_model(name: str, model: Any) -> None:
     """Refuse a model in which no next token follows the prompt, or whose head cannot be found."""
     if "decoder_input_ids" in inspect.signature(model.forward).parameters:
         raise UsageError(
-            f"{name} writes in a decoder of its own, apart from what it reads, so no next token follows the prompt; "
-            "choose a decoder-only model."
+            f"{name} is an encoder-decoder model, in which no next token follows the prompt; choose a decoder-only "
+            "model."
         )
     if model.get_output_embeddings() is None:
         raise UsageError(
-            f"{name} shows no head that gives the next token (its get_output_embeddings in transformers is empty), so "
-            "it cannot be asked for a score; choose another model."
+            f"{name} has no language-model head (get_output_embeddings() returns None), so no next token can be read; "
+            "choose another model."
         )
 
 

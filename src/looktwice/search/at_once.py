@@ -13,7 +13,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Crowd:
+class InFlight:
     """Counts how many are inside at once, so that they can share the seconds that they spend together."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ def in_order(work: Callable[[T], R], things: Iterable[T], at_once: int) -> Itera
 
 
 def _several(work: Callable[[T], R], things: Iterable[T], at_once: int) -> Iterator[tuple[R, float]]:
-    crowd = Crowd()
+    crowd = InFlight()
     under_way: deque[Future[tuple[R, float]]] = deque()
     for thing in things:
         under_way.append(_begun(crowd, work, thing))
@@ -53,7 +53,7 @@ def _several(work: Callable[[T], R], things: Iterable[T], at_once: int) -> Itera
         yield under_way.popleft().result()
 
 
-def _begun(crowd: Crowd, work: Callable[[T], R], thing: T) -> Future[tuple[R, float]]:
+def _begun(crowd: InFlight, work: Callable[[T], R], thing: T) -> Future[tuple[R, float]]:
     future: Future[tuple[R, float]] = Future()
 
     def run() -> None:

@@ -17,7 +17,7 @@ from looktwice.types import Candidate, Hit
 MOST_DEEPER = 16
 """How many times deeper than asked a search goes for distinct candidates, at most."""
 
-Found = tuple[list[Candidate], Mapping[str, tuple[str, ...]]]
+FoldedShortlist = tuple[list[Candidate], Mapping[str, tuple[str, ...]]]
 
 
 def least_cosine(distinct: bool | float) -> float | None:
@@ -26,13 +26,13 @@ def least_cosine(distinct: bool | float) -> float | None:
         return None
     least = LEAST_COSINE if distinct is True else float(distinct)
     if not 0 < least <= 1:
-        raise UsageError(f"The least cosine of near-duplicates must be above 0 and at most 1, not {distinct}.")
+        raise UsageError(f"The cosine of near-duplicates (--min-cosine) must be above 0 and at most 1, not {distinct}.")
     return least
 
 
 def distinct_shortlist(
     table: TableReader, found: Sequence[Candidate], depth: int, least: float, more: Callable[[int], list[Candidate]]
-) -> Found:
+) -> FoldedShortlist:
     """Return up to `depth` distinct candidates of a search, and the ids that were folded into each.
 
     `found` is its result; `more` searches deeper, for tables with many duplicates.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from looktwice.errors import QueryError
-from looktwice.search.distinct import Found, distinct_shortlist
+from looktwice.search.distinct import FoldedShortlist, distinct_shortlist
 from looktwice.search.examples import StoredItem, examples_of, left_out, mixed
 from looktwice.search.hubness import Hubness
 from looktwice.search.run_record import RunStats
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Looked:
+class ShortlistResult:
     """One query with its shortlist, and its share of the seconds. `folded`: the ids behind each distinct candidate.
 
     A query that cannot be used is a QueryError, and its shortlist is empty.
@@ -50,7 +50,7 @@ class FirstLook:
     least: float | None = None
     hubness: Hubness = field(default_factory=Hubness)
 
-    def at(self, batch: Sequence[Item | QueryError]) -> Iterator[Looked]:
+    def at(self, batch: Sequence[Item | QueryError]) -> Iterator[ShortlistResult]:
         """Yield each query of a batch with its shortlist."""
         spent = RunStats()
         with spent.time("encode"):
@@ -68,9 +68,9 @@ class FirstLook:
             stats = RunStats(queries=1, seconds=spent.share(len(batch)))
             if self.hubness.rule != "off" and not isinstance(vector, QueryError):
                 shortlist = _scaled(shortlist, float(np.linalg.norm(vector)))
-            yield Looked(vector if isinstance(vector, QueryError) else query, shortlist, stats, folded)
+            yield ShortlistResult(vector if isinstance(vector, QueryError) else query, shortlist, stats, folded)
 
-    def _kept(self, found: list[Candidate], vector: FloatArray, own: set[str]) -> Found:
+    def _kept(self, found: list[Candidate], vector: FloatArray, own: set[str]) -> FoldedShortlist:
         """Return the best `depth` candidates without the query's `own` items, distinct ones if asked."""
 
         def without_own(candidates: list[Candidate]) -> list[Candidate]:

@@ -67,9 +67,13 @@ def as_candidate(value: Any, name: str) -> Item | CandidateRef:
     Raises UsageError as `as_item` does, except for a file that exists but is unreadable.
     """
     path, text = value, None
+    if isinstance(value, Mapping):
+        _check_keys(value, name)
     if isinstance(value, Mapping) and isinstance(value.get("image"), str | os.PathLike):
         path, text = Path(value["image"]), as_item({**value, "image": None}, name).text if value.get("text") else None
     if isinstance(path, os.PathLike) or (isinstance(path, str) and ends_like_image(path)):
+        if _URL.match(str(path)):
+            raise UsageError(f"{name} is a URL, and URLs of documents are not fetched; download the image first.")
         if not os.path.isfile(path):
             raise UsageError(
                 f'{name}: file {str(path)!r} does not exist; check the path, or pass {{"text": …}} for a text.'
@@ -119,12 +123,16 @@ def looks_like_path(text: str) -> bool:
     return "/" in text or os.sep in text or text.startswith("~") or _SUFFIX.search(text) is not None
 
 
-def _both(value: Mapping[str, Any], name: str) -> Item:
-    image, text = value.get("image"), value.get("text")
-    unknown = set(value) - {"image", "text"}
-    if unknown or (image is None and text is None):
+def _check_keys(value: Mapping[str, Any], name: str) -> None:
+    given = [key for key in value if value[key] is not None]
+    if set(value) - {"image", "text"} or not given:
         found = ", ".join(sorted(map(str, value))) or "nothing"
         raise UsageError(f'{name}: the dict has the keys {found}; it needs "image", "text" or both, and no other key.')
+
+
+def _both(value: Mapping[str, Any], name: str) -> Item:
+    _check_keys(value, name)
+    image, text = value.get("image"), value.get("text")
     said = checked_text(text, name) if text is not None else None
     if image is None:
         return Item(name, text=said)
@@ -148,7 +156,8 @@ def _upright(image: Any, name: str) -> Image:
 
     if not isinstance(image, pil.Image):
         raise UsageError(
-            f"{name}: expected a path, a PIL image, a text or a dict of these, found {type(image).__name__}."
+            f"{name}: expected a path, a PIL image, a text or a dict with the keys image and text, found "
+            f"{type(image).__name__}."
         )
     try:
         return images.upright(image)

@@ -21,7 +21,7 @@ from looktwice.search.run_record import RunStats
 from looktwice.search.token_choice import AUTO, IMAGES
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import TableReader
-from looktwice.token_index.matcher import TokenMatcher
+from looktwice.token_index.matcher import TokenMatcher, TokenScores
 from looktwice.token_index.matching import QueryTokens
 from looktwice.token_index.sets import demand_tokens
 from looktwice.token_index.tower import is_tower, stored_tower
@@ -89,18 +89,20 @@ class MiddleStage:
         stats = RunStats()
         head = shortlist[: self.depth]
         ids = [candidate.id for candidate in head]
-        found: list[Mapping[str, float]] = []
+        found: list[TokenScores] = []
         why = "no-image"
         for example in positives(query):
             scores, problem = self._scores(example, ids, stats)
             why = problem or why
-            found += [scores] if scores else []
+            found += [] if scores is None else [scores]
         if not found:
             stats.middle[f"skipped: {why}"] += 1
             return MiddleLook(list(shortlist), stats, why)
         join = max if isinstance(query, Examples) and query.rule == "max" else fmean
-        joined = {id_: join([scores[id_] for scores in found]) for id_ in found[0]}
-        return MiddleLook([*in_place(head, joined), *shortlist[self.depth :]], stats)
+        joined = {id_: join([one.scores[id_] for one in found]) for id_ in found[0].scores}
+        crops = found[0].views if len(found) == 1 else {}
+        ordered = [replace(one, crop=crops.get(one.id)) for one in in_place(head, joined)]
+        return MiddleLook([*ordered, *shortlist[self.depth :]], stats)
 
     def reorder(self, query: Item, shortlist: Sequence[Candidate], stats: RunStats) -> list[Candidate] | None:
         """Return `look`'s order, or None if it was skipped; add its counts and seconds to `stats`."""
@@ -118,23 +120,23 @@ class MiddleStage:
         matcher = self._matcher(query)
         return matcher.query(query), matcher
 
-    def _scores(self, query: Item, ids: Sequence[str], stats: RunStats) -> tuple[Mapping[str, float], str]:
-        """Return the scores of one image by id, or why there are none."""
+    def _scores(self, query: Item, ids: Sequence[str], stats: RunStats) -> tuple[TokenScores | None, str]:
+        """Return the scores of one image, or why there are none."""
         if query.image is None:
-            return {}, "no-image"
+            return None, "no-image"
         with stats.time("load"):
             matcher = self._matcher(query)
         with stats.time("maxsim"):
             try:
                 tokens = matcher.query(query)
             except (MediaError, ModelError) as error:
-                return {}, getattr(error, "reason", "model")
+                return None, getattr(error, "reason", "model")
             if tokens.weights is None:
-                return {}, "common-tokens"
+                return None, "common-tokens"
             found = matcher.scores(tokens, ids)
         if not stats.middle:  # several examples meet the same candidates
             stats.middle.update(found.counts)
-        return found.scores, "" if found.scores else "no-tokens"
+        return (found, "") if found.scores else (None, "no-tokens")
 
     def _of_newest(self, table: TableReader, placement: Mapping[str, Any]) -> MllmReranker | None:
         """Return the MLLM of the newest tokens; None with a tower."""

@@ -7,26 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypeAlias
 
-from looktwice.errors import UsageError
 from looktwice.models.device import place
 from looktwice.score import Scorer, ScorerConfig, load_scorer
 from looktwice.score.cache import CachedScorer, ScoreCache
 from looktwice.score.prompting import built_in
 from looktwice.score.readout import modes
 from looktwice.score.readout.probability import checked, scatter, select
+from looktwice.search.prompt_choice import Ref, common_prompt, kinds
 from looktwice.search.run_record import RunStats
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import CandidateRef, ImageLoader, Loaded, LoadError
-from looktwice.types import SCORED, Item, PairScores, has_words
+from looktwice.types import SCORED, Item, PairScores
 
 AUTO = "auto"
 QUERIES_AT_ONCE = 4  # they keep the window of a server full while one of them waits for its last pair
-Ref: TypeAlias = Item | CandidateRef
 Rows: TypeAlias = Sequence[tuple[int, Ref]]
 
 
@@ -58,6 +58,10 @@ class MllmReranker:
         self._tie_scorers: dict[str, Scorer] = {}
         self._reason: str | None = None
         self._lock = RLock()  # a server asks from several threads
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the settings; another process loads the weights itself, and has no cache."""
+        return partial(MllmReranker, self.mllm, prompt=self.prompt, config=self.config), ()
 
     @classmethod
     def of(cls, scorer: MllmReranker | Scorer | str | Any | None, **settings: Any) -> MllmReranker | None:
@@ -157,9 +161,9 @@ class MllmReranker:
         """Return the scorer whose prompt fits this query and all of these candidates. Raises UsageError as `score`."""
         if isinstance(self.mllm, Scorer):
             return self.scorer("")
-        shown = _kinds(candidates)
+        shown = kinds(candidates)
         if self.prompt == AUTO:
-            return self.scorer(_common_prompt(query, shown, self.config.score_mode))
+            return self.scorer(common_prompt(query, shown, self.config.score_mode))
         for candidate in shown:
             built_in.check(built_in.get(self.prompt), query, candidate)
         return self.scorer(self.prompt)
@@ -169,7 +173,7 @@ class MllmReranker:
 
         Raises UsageError for a scorer that can ask only one question.
         """
-        name = _common_prompt(query, _kinds(candidates), modes.P_TRUE)
+        name = common_prompt(query, kinds(candidates), modes.P_TRUE)
         with self._lock:
             if name not in self._tie_scorers:
                 first = self.scorer_for(query, candidates)
@@ -269,32 +273,3 @@ def _recalled(cached: CachedScorer, query: Item, shown: Rows) -> tuple[list[int]
 
 def _labels(parts: Sequence[tuple[Sequence[int], PairScores]]) -> int:
     return parts[0][1].label_logits.shape[1] if parts else 0
-
-
-def _common_prompt(query: Item, candidates: Sequence[Item], mode: str) -> str:
-    """Return the first prompt that shows all pairs and suits the mode."""
-    lists = [built_in.fitting(query, candidate) for candidate in candidates]
-    for name in lists[0]:
-        if all(name in names for names in lists) and modes.suits(mode, built_in.get(name)):
-            return name
-    raise UsageError(
-        "No built-in prompt can show this query with these candidates; write a prompt file and name it as the prompt."
-    )
-
-
-def _kinds(candidates: Sequence[Ref]) -> list[Item]:
-    """Return one stand-in for each kind of candidate: image, text or both."""
-    return [_stand_in(*kind) for kind in dict.fromkeys(map(_kind, candidates))]
-
-
-def _kind(candidate: Ref) -> tuple[bool, bool]:
-    text = has_words(candidate.text)
-    if isinstance(candidate, CandidateRef):
-        return candidate.uri is not None, text
-    return candidate.image is not None or candidate.tokens is not None, text
-
-
-def _stand_in(image: bool, text: bool) -> Item:
-    from PIL import Image
-
-    return Item("", image=Image.new("RGB", (1, 1)) if image else None, text="…" if text else None)

@@ -43,7 +43,11 @@ class Direction:
             wanted != "image" and not has_words(item.text)
         ):
             lacks = "image" if item.image is None and item.tokens is None else "text"
-            raise QueryError(f"Query {item.id!r} has no {lacks}, which the direction {self.name} requires.", item.id)
+            raise QueryError(
+                f"Query {item.id!r} has no {lacks}, which the direction {self.name} requires; add it, or use "
+                "--direction auto.",
+                item.id,
+            )
         return _only(item, wanted)
 
     def candidates(self, found: Sequence[CandidateRef | LoadError]) -> list[CandidateRef | LoadError]:

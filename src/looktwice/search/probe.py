@@ -15,8 +15,9 @@ import numpy as np
 
 from looktwice.errors import QueryError, UsageError
 from looktwice.evaluate import Interval, interval
+from looktwice.search.answer import Answer
 from looktwice.search.mllm_reranker import MllmReranker
-from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.retriever import Retriever
 from looktwice.token_index.compare import kendall_tau
 from looktwice.token_index.images import draw_images
 

@@ -66,7 +66,7 @@ class QueryReader:
         given, text = value["item"], value.get("text", "")
         if not value.keys() <= {"item", "text"} or not isinstance(given, str) or not isinstance(text, str):
             raise QueryError(
-                f'{name}: write {{"item": id}} with an id of the table; a "text" may stand beside it.', name
+                f'{name}: write {{"item": id}} with an id of the table, and "text" beside it or not.', name
             )
         if not self._table.lookup([given], ["id"]):
             raise QueryError(f"{name}: {self._table.path} has no item {given!r}; check the id.", name)
@@ -82,7 +82,10 @@ class QueryReader:
         item = next(self._images.load([found]))[0]
         if isinstance(item, LoadError):
             if shown:
-                raise QueryError(f"Example {id_!r} cannot be read ({item.why}); leave it out, or the second look.", id_)
+                raise QueryError(
+                    f"Example {id_!r} cannot be read ({item.why}); leave it out, or search without the second look.",
+                    id_,
+                )
             item = Item(id_, text=row.text)
         own = {key: getattr(item, key) for key in ("image", "text", "uri", "sha256", "tokens")}
         return StoredItem(id_, **own, vector=row.vector)

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from looktwice.errors import UsageError
+from looktwice.errors import UnknownName, UsageError
 from looktwice.rank import Fusion, Ties
 from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration
 from looktwice.search.modalities import Direction
 
 AUTO = "auto"
-TWO, THREE = "0.5", "coarse=0,maxsim=0.75,p=0.25"
+WHOLE, BOTH = "whole", "both"
+TWO, THREE = "0.5", "coarse=0,maxsim=0.75,odds=0.25"
 """Default fusions without and with a middle look; the second was chosen on scenes that no figure reports."""
 
 
@@ -22,7 +23,8 @@ class RankingConfig:
     """The settings of a ranking.
 
     `maxsim` is the number of the first look's best that the middle look re-orders by their stored tokens (0: none);
-    `maxsim_codec` names those tokens: a codec, or patches:NAME for those of an encoder's tower.
+    `maxsim_codec` names those tokens: a codec, or patches:NAME for those of an encoder's tower. `shown` "both" shows a
+    candidate's best crop, too.
     Hits below `min_precision` are not shown. `min_precision` and a `budget` that stops early need a `calibration` for
     the same encoder, model, prompt and codec.
     """
@@ -35,6 +37,7 @@ class RankingConfig:
     min_precision: float | None
     maxsim: int = 0
     maxsim_codec: str = "auto"
+    shown: str = WHOLE
 
     @classmethod
     def of(
@@ -47,6 +50,7 @@ class RankingConfig:
         min_precision: float | None = None,
         maxsim: int = 0,
         maxsim_codec: str = "auto",
+        shown: str = WHOLE,
     ) -> RankingConfig:
         """Parse settings from their names; `fusion` "auto" depends on whether there is a middle look.
 
@@ -56,13 +60,18 @@ class RankingConfig:
         if fusion == AUTO:
             fusion = THREE if maxsim else TWO
         parsed = Fusion.parse(fusion), Ties.parse(ties), Direction.parse(direction), Budget.parse(budget)
-        return cls(*parsed, known, min_precision, maxsim, maxsim_codec)
+        return cls(*parsed, known, min_precision, maxsim, maxsim_codec, shown)
 
     def __post_init__(self) -> None:
+        if self.shown not in (WHOLE, BOTH):
+            raise UnknownName("choice for --shown", self.shown, (WHOLE, BOTH))
         if self.maxsim < 0:
-            raise UsageError(f"--maxsim must be at least 1 (or 0 for no middle look), not {self.maxsim}.")
+            raise UsageError(f"maxsim (--maxsim) must be at least 1 (or 0 for no middle look), not {self.maxsim}.")
         if self.fusion.maxsim and not self.maxsim:
-            raise UsageError(f"--fusion {self.fusion} weighs a middle look; add --maxsim 1000, or leave out maxsim=.")
+            raise UsageError(
+                f"The fusion {self.fusion} weighs a middle look; add maxsim (--maxsim 1000), or leave maxsim= out of "
+                "it."
+            )
         stops_early = self.budget.epsilon is not None
         if self.calibration is None and (stops_early or self.min_precision is not None):
             raise UsageError(
@@ -91,6 +100,8 @@ class RankingConfig:
         own: dict[str, Any] = {"fusion": str(self.fusion), "ties": str(self.ties), "budget": str(self.budget)}
         if self.maxsim:
             own["maxsim"] = self.maxsim
+        if self.shown != WHOLE:
+            own["shown"] = self.shown
         if self.calibration is None:
             return own
         made = {"method": self.calibration.method, **self.calibration.quality}

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from looktwice.errors import QueryError, UsageError
 from looktwice.rank import Fusion, Ties
+from looktwice.search.answer import Answer
+from looktwice.search.crop_look import CropLook
 from looktwice.search.details import describe_from
 from looktwice.search.middle_stage import MiddleStage, kept_depth
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
 from looktwice.search.ranking_config import RankingConfig
-from looktwice.search.retriever import Answer, positive
+from looktwice.search.retriever import positive
 from looktwice.search.run_record import RunStats
 from looktwice.search.second_stage import SecondStage
 from looktwice.search.token_choice import CandidateLoader
@@ -38,6 +40,7 @@ def rerank_run(
     table: TableReader | None = None,
     maxsim: int | None = None,
     maxsim_codec: str = "auto",
+    shown: str = "whole",
 ) -> Iterator[Answer]:
     """Yield one answer per query with a shortlist in `run`, in the order of `queries`.
 
@@ -46,12 +49,12 @@ def rerank_run(
     Raises UsageError for a weighted fusion of scores other than cosines, and for a run of unknown candidates only.
     """
     known = kept_depth(table) if maxsim is None and table is not None else maxsim
-    config = RankingConfig.of(fusion, ties, direction, maxsim=known or 0, maxsim_codec=maxsim_codec)
+    config = RankingConfig.of(fusion, ties, direction, maxsim=known or 0, maxsim_codec=maxsim_codec, shown=shown)
     middle = None if table is None else MiddleStage.of(table, reranker, config, loader.codec)
     _check_scale(run, config.fusion)
     _check_ids(run, loader)
     asked = {"k": positive(k, "k"), "shortlist": positive(shortlist, "shortlist")}
-    stage = SecondStage(reranker, loader, config, shortlist)
+    stage = SecondStage(reranker, loader, config, shortlist, crops=CropLook.of(config, middle, loader))
     describe = None if table is None else describe_from(table)
     for query in queries:
         if query.id not in run:

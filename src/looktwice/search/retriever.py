@@ -6,8 +6,7 @@ This module joins the stages and knows none of their insides. Nothing here print
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,14 @@ from looktwice.encode import load_encoder, query_encoder
 from looktwice.errors import QueryError, UsageError, renamed_keyword
 from looktwice.rank import Fusion, Ties, fuse
 from looktwice.rank.budget import Budget
-from looktwice.rank.calibration import Calibration, Sample
+from looktwice.rank.calibration import Calibration
+from looktwice.search.answer import Answer
 from looktwice.search.at_once import in_order
-from looktwice.search.details import Describe, describe_from
+from looktwice.search.crop_look import CropLook
+from looktwice.search.details import describe_from
 from looktwice.search.distinct import least_cosine, with_folded
 from looktwice.search.examples import Examples, settings_of
-from looktwice.search.first_look import FirstLook, Looked
+from looktwice.search.first_look import FirstLook, ShortlistResult
 from looktwice.search.hubness import Hubness
 from looktwice.search.inputs import QueryLike
 from looktwice.search.middle_stage import MiddleStage, kept_depth
@@ -29,61 +30,17 @@ from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
 from looktwice.search.query_reader import QueryReader, read_call
 from looktwice.search.ranking_config import RankingConfig
-from looktwice.search.run_record import RunStats, run_manifest
 from looktwice.search.second_stage import SecondStage
 from looktwice.search.token_choice import AUTO, IMAGES, CandidateLoader, tokens_wanted
 from looktwice.sources.loader import in_chunks
 from looktwice.sources.reading import NEWEST
 from looktwice.store import TableGroup, TableReader, Where
-from looktwice.types import Candidate, Encoder, EncoderInfo, Hit, Item
+from looktwice.types import Encoder, EncoderInfo, Item
 
 if TYPE_CHECKING:
     from looktwice.sources import Urls
 
 BATCH = 32  # queries searched together
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer to one query.
-
-    `middle` is the shortlist in the order of the middle look, with its scores; None if it did not run.
-    `ranking` is the whole shortlist in its new order, with unscored candidates below; `hits` are its first k.
-    `shortlist` is the same in coarse order. `manifest` holds settings, counts and seconds. `error` is set if the query
-    cannot be used; the lists are then empty.
-    """
-
-    query: Item
-    shortlist: list[Candidate] = field(repr=False)
-    ranking: list[Hit] = field(repr=False)
-    k: int
-    settings: Mapping[str, Any] = field(repr=False)
-    stats: RunStats = field(repr=False)
-    least_p: float | None = None
-    error: QueryError | None = None
-    describe: Describe | None = field(default=None, repr=False, compare=False)
-    middle: list[Candidate] | None = field(default=None, repr=False)
-
-    @cached_property
-    def hits(self) -> list[Hit]:
-        """Return the first k of the ranking, with details of the table; with `least_p`, only those with that p."""
-        first = self.ranking[: self.k]
-        shown = first if self.least_p is None else [h for h in first if h.p is not None and h.p >= self.least_p]
-        return shown if self.describe is None else self.describe(shown)
-
-    def samples(self, grades: Mapping[str, int]) -> list[Sample]:
-        """Return the scored pairs with labels, for `rank.calibration.fit`. Grades below 0 (junk) are skipped."""
-        best = max((candidate.coarse for candidate in self.shortlist), default=0.0)
-        return [
-            Sample(self.query.id, hit.p, best - hit.coarse, grades.get(hit.id, 0) > 0, hit.id)
-            for hit in self.ranking
-            if hit.p is not None and grades.get(hit.id, 0) >= 0
-        ]
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """Return models and revisions, prompt and its hash, dtype, device, k, fusion, counts, seconds, versions."""
-        return run_manifest(self.settings, self.stats)
 
 
 class Retriever:
@@ -98,8 +55,8 @@ class Retriever:
     `maxsim` is the number of candidates that a middle look re-orders by their stored tokens before the second look
     sees the first of them (0: no middle look; None: as `looktwice maxsim --keep` noted in the table). `hubness` "bank"
     takes hubs out of text queries' shortlists (see `search.hubness`). `codec`, `missing_tokens` and `asymmetric`: see
-    `token_choice.CandidateLoader`. `ties`, `direction`, `budget`, `calibration`, `min_precision`, `maxsim` and
-    `maxsim_codec`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
+    `token_choice.CandidateLoader`. `ties`, `direction`, `budget`, `calibration`, `min_precision`, `maxsim_codec` and
+    `shown`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
     """
 
     def __init__(
@@ -114,6 +71,7 @@ class Retriever:
         shortlist: int = 100,
         maxsim: int | None = None,
         maxsim_codec: str = "auto",
+        shown: str = "whole",
         hubness: str = "off",
         direction: Direction | str = "auto",
         budget: Budget | str = "all",
@@ -133,16 +91,14 @@ class Retriever:
         self.table = TableGroup.open(table)
         rules = fusion, ties, direction, budget, calibration, min_precision
         known = kept_depth(self.table) if maxsim is None and (scorer or mllm) is not None else maxsim
-        self.config = RankingConfig.of(*rules, known or 0, maxsim_codec)
-        self.shortlist = positive(shortlist, "shortlist")
-        self.hubness = Hubness(hubness)
+        self.config = RankingConfig.of(*rules, known or 0, maxsim_codec, shown)
+        self.shortlist, self.hubness = positive(shortlist, "shortlist"), Hubness(hubness)
         if hubness != "off" and self.config.calibration is not None:
             raise UsageError("A calibration holds for plain cosines; leave out hubness (--hubness) or the calibration.")
         if scorer is not None and mllm is not None:
             raise UsageError("scorer and mllm both name the second look; pass only one of them.")
         self.reranker = MllmReranker.of(scorer if mllm is None else mllm, device=device, dtype=dtype)
-        self._encoder = encoder
-        self._device, self._dtype = device, dtype
+        self._encoder, self._device, self._dtype = encoder, device, dtype
         if encoder is not None:
             self.table.manifest.check(encoder.info, self.table.path)
         how: dict[str, Any] = {"missing": missing_tokens, "asymmetric": asymmetric}
@@ -151,13 +107,13 @@ class Retriever:
         self.loader = CandidateLoader.for_table(self.table, urls, codec=codec, besides=first_pass, **how)
         coarse = CandidateLoader.for_table(self.table, urls, codec=first_pass, **how) if first_pass else None
         self.reader = QueryReader(self.table, self.loader, self.config.direction)
-        self.stage: SecondStage | None = None
-        if self.reranker is not None:
-            about = self._about(self.table.manifest.encoder)
-            parts = self.reranker, self.loader, self.config
-            self.stage = SecondStage(*parts, self.shortlist, first_pass=coarse, about=about)
         placed: dict[str, Any] = {"own": lambda: self.encoder, "device": device, "dtype": dtype}
         self.middle = MiddleStage.of(self.table, self.reranker, self.config, codec, **placed)
+        self.stage: SecondStage | None = None
+        if self.reranker is not None:
+            how = {"first_pass": coarse, "about": self._about(self.table.manifest.encoder)}
+            how["crops"] = CropLook.of(self.config, self.middle, self.loader)
+            self.stage = SecondStage(self.reranker, self.loader, self.config, self.shortlist, **how)
 
     @property
     def encoder(self) -> Encoder:
@@ -219,7 +175,9 @@ class Retriever:
         stage = self.stage if rerank else None
         if stage is None and self.config.min_precision is not None:
             raise UsageError(
-                "min_precision (--min-precision) needs a second look; leave it, or rerank=False (--no-rerank), out."
+                "min_precision (--min-precision) needs a second look, but rerank=False (--no-rerank) turns it off; "
+                "leave one "
+                "of them out."
             )
         self.table.follow()
         self.table.manifest.check(self.encoder.info, self.table.path)
@@ -232,7 +190,7 @@ class Retriever:
         first_look = FirstLook(self.table, query_encoder(self.encoder), depth, where, least, self.hubness)
         read = (self._read(query, str(number), shown) for number, query in enumerate(queries, start=1))
 
-        def answer(found: Looked) -> Answer:
+        def answer(found: ShortlistResult) -> Answer:
             if isinstance(query := found.query, QueryError):
                 return Answer(Item(query.query), [], [], k, {**run, "second_look": None}, found.stats, error=query)
             return self._answer(query, found, stage, k, run)
@@ -250,13 +208,14 @@ class Retriever:
         except QueryError as error:
             return error
         if isinstance(asked, Examples) and self.config.calibration is not None:
-            return QueryError("A calibration holds for queries of one item; leave out the examples, or it.", asked.id)
+            why = "A calibration holds for queries of one item; leave out the examples, or the calibration."
+            return QueryError(why, asked.id)
         return asked
 
     def _answer(
         self,
         query: Item,
-        found: Looked,
+        found: ShortlistResult,
         stage: SecondStage | None,
         k: int,
         run: Mapping[str, Any],

@@ -26,11 +26,12 @@ class RunStats:
     """Counts and seconds of a run, added up over its queries.
 
     `requested` counts the candidates sent to the second stage. Each of them has exactly one `status`: "ok" (scored),
-    "bounded" (scored as an interval), "missing" (unreadable image), "failed" or "parse_error". `tie_questions` counts
-    those that got a second question because they were tied. `cached` counts scores from the score cache. `unreadable`
-    holds the reason of each missing one, by id; `previewed` the ids of those whose preview was shown for want of the
-    original. `middle` counts the candidates of the middle look ("matched", "missing", "damaged") and the queries that
-    it skipped. `seconds` are by stage: encode, search, maxsim, load, read, score.
+    "bounded" (scored as an interval), "missing" (unreadable image), "failed", or "parse_error" (an answer without a
+    number; in `record` also a failure). `tie_questions` counts those that got a second question because they were tied.
+    `cached` counts scores from the score cache. `unreadable` holds the reason of each missing one, by id; `previewed`
+    the ids of those whose preview was shown, as the original could not be read. `middle` counts the candidates of the
+    middle look ("matched", "missing", "damaged") and the queries that it skipped. `seconds` are by stage: encode,
+    search, maxsim, load, read, score.
     """
 
     queries: int = 0

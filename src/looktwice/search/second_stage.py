@@ -16,6 +16,7 @@ from looktwice.rank.budget import BLOCK, blended, chance_of_a_miss
 from looktwice.rank.calibration import source_of
 from looktwice.rank.missing import keep_places
 from looktwice.score.readout.probability import concatenate
+from looktwice.search.crop_look import CropLook
 from looktwice.search.examples import joined, positives
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import inferred
@@ -53,7 +54,7 @@ class SecondStage:
     """A reranker of shortlists, with one model, loader and ranking.
 
     It scores the first `depth` candidates. `first_pass` loads the coarse tokens of a cascade. `about` are the settings
-    of the first stage, which a calibration must match.
+    of the first stage, which a calibration must match. `crops` shows crops, too.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class SecondStage:
         *,
         first_pass: CandidateLoader | None = None,
         about: Mapping[str, Any] | None = None,
+        crops: CropLook | None = None,
     ) -> None:
         if config.budget.epsilon is not None and reranker.listwise:
             raise UsageError(
@@ -72,7 +74,7 @@ class SecondStage:
                 "one; use the budget all."
             )
         self.reranker, self.loader, self.config, self.depth = reranker, loader, config, depth
-        self.first_pass = first_pass
+        self.first_pass, self.crops = first_pass, crops
         self._about = dict(about or {})
         self._checked = config.calibration is None
 
@@ -95,7 +97,7 @@ class SecondStage:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the second stage for a run's manifest."""
-        loaders = [loader for loader in (self.first_pass, self.loader) if loader is not None]
+        loaders = [loader for loader in (self.first_pass, self.loader, self.crops) if loader is not None]
         return {
             **self.config.settings(),
             "second_look": [dict(record) for record in self.reranker.settings()],
@@ -145,14 +147,28 @@ class SecondStage:
         self, request: _Request, candidates: Sequence[CandidateRef | LoadError], loader: CandidateLoader
     ) -> PairScores | None:
         # all candidates of the request are compared with one another, so one prompt must show them all
-        how: dict[str, Any] = {"stats": request.stats, "among": request.candidates}
-        parts = [self.reranker.score(item, candidates, loader, **how) for item in positives(request.query)]
-        scores = joined(request.query, parts)
+        scores = joined(
+            request.query, [self._one(item, request, candidates, loader) for item in positives(request.query)]
+        )
         if not self._checked and self.config.calibration is not None:
             # the model's revision is known only after loading
             self.config.calibration.check(source_of({**self._about, **self.settings()}))
             self._checked = True
         return scores
+
+    def _one(
+        self,
+        query: Item,
+        request: _Request,
+        candidates: Sequence[CandidateRef | LoadError],
+        loader: CandidateLoader,
+    ) -> PairScores | None:
+        """Score the candidates for one positive example; with `crops`, also their best crops."""
+        stats = request.stats
+        found = self.reranker.score(query, candidates, loader, stats, among=request.candidates)
+        if found is None or self.crops is None or loader is self.first_pass:
+            return found
+        return self.crops.add(self.reranker, query, request.shortlist, candidates, found, stats)
 
     # --- from scores to hits --------------------------------------------------------------------------------------
 
@@ -186,7 +202,7 @@ class SecondStage:
 
 def _parts(hit: Hit, fusion: Fusion, p: float) -> dict[str, Any]:
     """Return each look's part of a linear score; the parts add up to it."""
-    own = {"from_coarse": fusion.weight * hit.coarse, "from_p": fusion.p_weight * p}
+    own = {"from_coarse": fusion.weight * hit.coarse, "from_p": fusion.p_weight * fusion.reading(p)}
     if not fusion.maxsim:
         return own
     return own | {"from_maxsim": fusion.known(hit.coarse, hit.maxsim) - own["from_coarse"]}

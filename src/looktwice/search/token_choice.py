@@ -74,7 +74,7 @@ class CandidateLoader:
         return self._codec
 
     def find(self, ids: Sequence[str]) -> list[CandidateRef | LoadError]:
-        """Return the place of each candidate, in order."""
+        """Return a reference or a LoadError for each id, in order."""
         if self._resolve is None:
             raise TypeError("this loader has no resolver; use CandidateLoader.for_table or for_folder")
         return self._resolve(ids)
@@ -95,7 +95,7 @@ class CandidateLoader:
         codec: str | None = self._codec
         if self._table is None:
             return self._images
-        if codec == AUTO:
+        if codec == AUTO:  # of several codecs none is chosen: the loader then asks the user to name one
             others = {entry["codec"] for entry in usable(self._table, scorer)} - {self._besides}
             codec = IMAGES if not others else others.pop() if len(others) == 1 else None
         if codec == IMAGES:

@@ -103,7 +103,8 @@ class Explanation:
         fusion = retriever.config.fusion
         parts: dict[str, Any] = {"fusion": str(fusion), "coarse": coarse, "score": hit.score}
         if fusion.method == "linear":
-            parts |= {"from_coarse": fusion.weight * coarse, "from_p": fusion.p_weight * float(scores.p[0])}
+            second = fusion.p_weight * fusion.reading(float(scores.p[0]))
+            parts |= {"from_coarse": fusion.weight * coarse, "from_p": second}
         return {"contributions": parts, **_numbers(hit.explain or {})}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
@@ -12,11 +14,11 @@ from looktwice.store import TableReader
 from looktwice.types import Candidate, Hit
 
 
-class HitMaker:
-    """Makes the JSON of hits of one table."""
+class HitSerializer:
+    """Makes the JSON of hits. `place` returns the name of an item's table, and its id there."""
 
-    def __init__(self, table: str, reader: TableReader, explain: bool = False) -> None:
-        self.table, self.reader, self.explain = table, reader, explain
+    def __init__(self, place: Callable[[str], tuple[str, str]], reader: TableReader, explain: bool = False) -> None:
+        self.place, self.reader, self.explain = place, reader, explain
 
     def ranked(self, hits: Sequence[Hit]) -> list[dict[str, Any]]:
         """Return hits in their order."""
@@ -30,16 +32,16 @@ class HitMaker:
         )
 
     def _rows(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        import json
-
         found = self.reader.lookup(ids, ["id", "uri", "sha256", "width", "text", "metadata"])
         return {row["id"]: {**row, "metadata": json.loads(row["metadata"] or "{}")} for row in found}
 
     def _hit(self, hit: Hit, row: Mapping[str, Any]) -> dict[str, Any]:
         made_of = dict(hit.explain or {})
         status = hit.status
+        table, own = self.place(hit.id)
         made: dict[str, Any] = {
             "id": hit.id,
+            "table": table,
             "rank": hit.rank,
             "score": hit.score,
             "coarse": hit.coarse,
@@ -54,7 +56,7 @@ class HitMaker:
             "uri_kind": uri_kind(row),
             "metadata": row.get("metadata", {}),
             "text": row.get("text"),
-            "preview": preview_link(self.table, hit.id, row.get("sha256")),
+            "preview": preview_link(table, own, row.get("sha256")),
             "folded": list(hit.folded) or None,
         }
         if self.explain:
@@ -63,7 +65,7 @@ class HitMaker:
 
 
 def preview_link(table: str, id_: str, sha256: str | None, width: int = 320) -> str:
-    """Return the address of a preview; `v` changes with the image, so that the answer may be kept for ever."""
+    """Return the address of a preview; `v` changes with the image, so that the answer can be cached indefinitely."""
     version = f"&v={sha256[:12]}" if sha256 else ""
     return f"/v1/tables/{quote(table, safe='')}/items/{quote(id_, safe='')}/preview?w={width}{version}"
 
@@ -76,8 +78,6 @@ def uri_kind(row: Mapping[str, Any]) -> str:
 
 def plain(value: Any) -> Any:
     """Return a value as JSON's own types, without paths of this machine: a folder's name stands for its path."""
-    import math
-
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

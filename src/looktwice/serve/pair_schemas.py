@@ -53,6 +53,9 @@ class RerankRequest(Strict):
     instruction: str | None = Field(default=None, max_length=4000, description="What to look for; becomes query text.")
     instruct: str | None = Field(default=None, max_length=4000, description="The same as `instruction`.")
     prompt: str | None = Field(default=None, max_length=100, description="Name of a built-in prompt.")
+    max_tokens_per_doc: int | None = Field(
+        default=None, ge=1, description="Accepted from clients that always send it, if no document is that long."
+    )
     user: str | None = None
     request_id: str | None = None
     timeout_s: float | None = Field(default=None, ge=0.5, le=3600)

@@ -1,4 +1,4 @@
-"""Score pairs that a request brings along, without a table."""
+"""Score the pairs given in a request, without a table."""
 
 from __future__ import annotations
 

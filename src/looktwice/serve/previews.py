@@ -63,10 +63,14 @@ def preview(service: Service, served: ServedTable, id_: str, width: int) -> Prev
 def _made(service: Service, table: TableReader, row: Any, width: int) -> bytes:
     """Return an image as WebP, made from the table's own preview if that is large enough or nothing else is left."""
     stored = table.preview(row["id"], row["sha256"])
-    if stored is not None and width <= table.manifest.previews:
+    image = None
+    if stored is None or width > table.manifest.previews:
+        image = _original(service, row, demanded=stored is None)
+    if image is None and stored is not None:
         image, _ = images.load(stored)
-    else:
-        image = _original(service, row, stored)
+        if image.width <= width and image.height <= 4 * width:
+            return stored  # it is WebP, and small enough
+    assert image is not None
     small = image.convert("RGB")
     small.thumbnail((width, 4 * width))
     out = io.BytesIO()
@@ -74,11 +78,12 @@ def _made(service: Service, table: TableReader, row: Any, width: int) -> bytes:
     return out.getvalue()
 
 
-def _original(service: Service, row: Any, otherwise: bytes | None) -> Image:
+def _original(service: Service, row: Any, demanded: bool) -> Image | None:
+    """Return the image itself, or None if it cannot be read. Raises Problem (409) then, if it is demanded."""
     urls: Urls = "public" if service.settings.allow_urls else "refused"
     try:
         return images.load(read_uri(row["uri"], urls=urls, sha256=row["sha256"]))[0]
     except MediaError as error:
-        if otherwise is not None:
-            return images.load(otherwise)[0]
+        if not demanded:
+            return None
         raise Problem(409, "image_missing", f"The item's image cannot be read ({error.reason}).", "id") from None

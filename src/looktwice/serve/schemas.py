@@ -22,7 +22,7 @@ class SearchQuery(Strict):
     text: str | None = Field(default=None, description="The query's text.")
     image: str | None = Field(default=None, description="Base64, a data URI, or a URL if the server fetches URLs.")
     item: str | None = Field(
-        default=None, description="Id of an item of the table; its image and text (or `text`) are the query."
+        default=None, description="Id of an item of the table, whose image and text are the query."
     )
 
 
@@ -34,9 +34,11 @@ class Example(Strict):
 
 
 class SearchRequest(Strict):
-    """A search of one table."""
+    """A search of one table, or of several as one."""
 
-    table: str | None = Field(None, description="Name of a table; may be left out if the server has one.")
+    table: str | list[str] | None = Field(
+        None, description='Name of a table, several of them, or "*" for all; may be left out if the server has one.'
+    )
     query: SearchQuery = Field(default_factory=lambda: SearchQuery(), description="What to search for.")
     like: list[str | Example] = Field(default_factory=list, max_length=32, description="Items to search near to.")
     unlike: list[str | Example] = Field(default_factory=list, max_length=32, description="Items to stay away from.")
@@ -55,9 +57,13 @@ class SearchRequest(Strict):
 
 
 class SearchHit(BaseModel):
-    """One hit. `p`, `off_mass` and `entropy` are null unless the second look scored it."""
+    """One hit. `p`, `off_mass` and `entropy` are null unless the second look scored it.
+
+    In a search of several tables `id` is TABLE/ID.
+    """
 
     id: str
+    table: str
     rank: int
     score: float
     coarse: float
@@ -127,6 +133,6 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every answer that is no success."""
+    """The body of every answer that is not a success."""
 
     error: ErrorDetail

@@ -9,18 +9,19 @@ from functools import partial
 from statistics import fmean
 from typing import Any, cast
 
+from looktwice.search.answer import Answer
 from looktwice.search.middle_stage import MiddleStage
-from looktwice.search.retriever import Answer, Retriever
+from looktwice.search.retriever import Retriever
 from looktwice.search.run_record import RunStats
 from looktwice.search.second_stage import Reranked, SecondStage
 from looktwice.serve.device_queue import DeviceQueue, current
-from looktwice.serve.hits import HitMaker, plain
+from looktwice.serve.hits import HitSerializer, plain
 from looktwice.serve.jobs import Emit
 from looktwice.serve.problems import Problem
 from looktwice.serve.schemas import SearchRequest
 from looktwice.serve.scorers import block_rows
 from looktwice.serve.service import Service
-from looktwice.serve.tables import Changes, OpenedTable, ServedTable, middle_of, variant
+from looktwice.serve.tables import Changes, OpenedTable, ServedGroup, ServedTable, middle_of, variant
 from looktwice.types import Candidate, Item, PairScores
 
 
@@ -58,7 +59,7 @@ class WatchedMiddle:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ParsedSearch:
     """The parts of a search that were read from the request: items, or {"item": id} for items of the table."""
 
     query: Item | Mapping[str, str] | None
@@ -85,16 +86,16 @@ class Search:
     """One search: `run` does it and may be called once, on a thread that may block."""
 
     service: Service
-    served: ServedTable
+    served: ServedTable | ServedGroup
     request: SearchRequest
-    asked: Asked
+    asked: ParsedSearch
 
     def run(self, emit: Emit) -> dict[str, Any]:
         """Return the body of the answer. Emits `first`, `middle`, `scores` and `end` if the request wants a stream."""
         request, begin = self.request, time.perf_counter()
         opened = self.served.newest()
         self._check_ids(opened.retriever)
-        maker = HitMaker(self.served.name, opened.retriever.table, request.explain)
+        maker = HitSerializer(self.served.place, opened.retriever.table, request.explain)
         teller = _Teller(emit, maker, begin, request.examples) if request.stream else None
         if teller and (ticket := current.get()) is not None:
             ticket.tell = teller.scores
@@ -138,7 +139,7 @@ class Search:
 class _Teller:
     """Tells a stream what happened so far."""
 
-    def __init__(self, emit: Emit, maker: HitMaker, begin: float, rule: str) -> None:
+    def __init__(self, emit: Emit, maker: HitSerializer, begin: float, rule: str) -> None:
         self._emit, self._maker, self._begin, self._rule = emit, maker, begin, rule
         self._told: dict[str, list[dict[str, Any]]] = {}
         self._first, self._total = False, 0

@@ -40,6 +40,8 @@ class Settings(BaseModel):
     device: str = "auto"
     dtype: str = "auto"
     batch_size: int | None = None
+    resolution: int | None = None
+    max_tiles: int | None = None
 
     host: str = "127.0.0.1"
     port: int = Field(8765, ge=0, le=65535)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
+
+from cachetools import LRUCache
 
 from looktwice.encode import load_encoder
 from looktwice.errors import UnknownName
@@ -19,10 +21,11 @@ from looktwice.search.ranking_config import RankingConfig
 from looktwice.search.retriever import Retriever
 from looktwice.serve.problems import Problem
 from looktwice.serve.settings import Settings
-from looktwice.store import Table, TableReader
+from looktwice.store import Table, TableGroup, TableReader
 from looktwice.types import Encoder
 
 R = TypeVar("R", bound=MllmReranker)
+MOST_GROUPS = 8
 FRESH_SECONDS = 1.0
 """How long a table counts as unchanged after it was looked at; writes through this server show at once."""
 
@@ -47,7 +50,7 @@ class ServedTable:
         self.writing = threading.Lock()
         self._settings, self._reranker = settings, reranker
         self._lock = threading.Lock()
-        self._opened = self._open(self.table.snapshot())
+        self._opened = _opened(self.table.snapshot(), encoder, reranker, settings)
         self._looked = time.monotonic()
 
     def newest(self) -> OpenedTable:
@@ -56,7 +59,7 @@ class ServedTable:
             if time.monotonic() - self._looked > FRESH_SECONDS:
                 snapshot = self.table.snapshot()
                 if _version(snapshot) != self._opened.version:
-                    self._opened = self._open(snapshot)
+                    self._opened = _opened(snapshot, self.encoder, self._reranker, self._settings)
                 self._looked = time.monotonic()
             return self._opened
 
@@ -73,17 +76,39 @@ class ServedTable:
         with self._lock:
             self._looked = 0.0
 
-    def _open(self, snapshot: TableReader) -> OpenedTable:
-        chosen = self._settings
-        how: dict[str, Any] = {"codec": chosen.codec, "missing_tokens": chosen.missing_tokens}
-        how |= {"urls": "public" if chosen.allow_urls else "refused", "calibration": chosen.calibration}
-        retriever = Retriever(
-            snapshot, self.encoder, self._reranker, fusion=chosen.fusion, shortlist=chosen.shortlist, **how
-        )
-        middle = None
-        if self._reranker is not None and snapshot.manifest.tokens:
-            middle = MiddleStage(self._reranker, snapshot, 1, chosen.codec)
-        return OpenedTable(retriever, middle, _version(snapshot))
+    def place(self, id_: str) -> tuple[str, str]:
+        """Return the name of an item's table, and its id there."""
+        return self.name, id_
+
+
+class ServedGroup:
+    """Several tables of one encoder, searched as one."""
+
+    def __init__(self, tables: Sequence[ServedTable], reranker: MllmReranker | None, settings: Settings) -> None:
+        self.tables = tables
+        self.name = "+".join(table.name for table in tables)
+        self._reranker, self._settings = reranker, settings
+        self._lock = threading.Lock()
+        self._opened: OpenedTable | None = None
+
+    def newest(self) -> OpenedTable:
+        """Return the newest version of all tables. Raises Mismatch if their encoders differ."""
+        opened = [table.newest() for table in self.tables]
+        with self._lock:
+            if self._opened is None or self._opened.version != tuple(one.version for one in opened):
+                names = [table.name for table in self.tables]
+                group = TableGroup([one.retriever.table for one in opened], names)
+                self._opened = _opened(group, self.tables[0].encoder, self._reranker, self._settings)
+            return self._opened
+
+    def reader(self) -> TableReader:
+        """Return the newest versions for look-ups."""
+        return self.newest().retriever.table
+
+    def place(self, id_: str) -> tuple[str, str]:
+        """Return the name of an item's table, and its id there."""
+        table, _, own = id_.partition("/")
+        return table, own
 
 
 class Tables:
@@ -100,6 +125,8 @@ class Tables:
                 placed: dict[str, Any] = {"device": settings.device, "dtype": settings.dtype}
                 encoders[key] = pooled(load_encoder(made_by, revision=info.revision, **placed))
             self._tables[name] = ServedTable(name, path, encoders[key], reranker, settings)
+        self._groups: LRUCache[tuple[str, ...], ServedGroup] = LRUCache(MOST_GROUPS)
+        self._settings, self._reranker = settings, reranker
 
     def __iter__(self) -> Iterator[ServedTable]:
         return iter(self._tables.values())
@@ -114,6 +141,18 @@ class Tables:
         if name not in self._tables:
             raise Problem(404, "unknown_table", f"No table has this name; tables: {known}.", "table")
         return self._tables[name]
+
+    def several(self, names: str | Sequence[str] | None) -> ServedTable | ServedGroup:
+        """Return a table, or a group of several; "*" names all. Raises Problem as `get`."""
+        if names is None or (isinstance(names, str) and names != "*"):
+            return self.get(names)
+        key = tuple(dict.fromkeys(self._tables if names == "*" else names))
+        found = [self.get(name) for name in key]
+        if len(found) < 2:
+            return self.get(key[0] if key else None)
+        if key not in self._groups:
+            self._groups[key] = ServedGroup(found, self._reranker, self._settings)
+        return self._groups[key]
 
 
 @dataclass(frozen=True)
@@ -162,5 +201,18 @@ def prompted(reranker: R, prompt: str | None) -> R:
     return made
 
 
+def _opened(table: TableReader, encoder: Encoder, reranker: MllmReranker | None, settings: Settings) -> OpenedTable:
+    how: dict[str, Any] = {"codec": settings.codec, "missing_tokens": settings.missing_tokens}
+    how |= {"urls": "public" if settings.allow_urls else "refused", "calibration": settings.calibration}
+    how |= {"fusion": settings.fusion, "shortlist": settings.shortlist}
+    retriever = Retriever(table, encoder, reranker, **how)
+    middle = None
+    if reranker is not None and table.manifest.tokens:
+        middle = MiddleStage(reranker, table, 1, settings.codec)
+    return OpenedTable(retriever, middle, _version(table))
+
+
 def _version(table: TableReader) -> tuple[Any, ...]:
+    if isinstance(table, TableGroup):
+        return tuple(map(_version, table.tables.values()))
     return (table.manifest, table._items.version, table._tokens.version)

@@ -12,25 +12,29 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from looktwice.buckets import parse_address
 from looktwice.errors import UsageError, demand_list
+from looktwice.sources.again import Again
+from looktwice.sources.bucket_walk import BucketWalk, add_bucket
 from looktwice.sources.folders import Walk, inside, scan_file
 from looktwice.sources.jsonl import scan_jsonl
-from looktwice.sources.parts import EVERY, extra_of
+from looktwice.sources.parquet import scan_parquet
+from looktwice.sources.parts import EVERY, Frames, extra_of
 from looktwice.sources.records import REASONS as _SCAN_REASONS
 from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
-from looktwice.sources.scopes import Hidden, Scopes
+from looktwice.sources.scopes import HiddenPlaces, Scopes
 from looktwice.sources.tar import is_archive
 from looktwice.sources.uri import REASONS as _READ_REASONS
 from looktwice.sources.uri import Urls, display, file_uri, parse_uri, read_uri
 
 __all__ = [
     "REASONS",
-    "Hidden",
+    "HiddenPlaces",
     "Scan",
     "Scope",
     "Scopes",
@@ -70,7 +74,7 @@ class Scan:
         self.ignored, self.empty = Counter(), []
         for part in self._parts:
             yield from part
-            if isinstance(part, Walk):
+            if isinstance(part, Walk | BucketWalk):
                 self.ignored += part.ignored
                 self.empty += part.empty
 
@@ -82,13 +86,14 @@ def scan(
     urls: Urls = "refused",
     exclude: Sequence[str] = (),
     every: float = EVERY,
+    scenes: bool = False,
 ) -> Scan:
-    """Plan a scan of `paths` (folders, files, globs, .jsonl, .tar) and return it.
+    """Plan a scan of `paths` (folders, files, globs, .jsonl, .parquet, .tar; the same in buckets) and return it.
 
     `roots` are the roots that a table knows already: items inside one of them get ids relative to it, so that a part of
     a collection can be indexed again. `exclude` holds patterns in the syntax of .gitignore, relative to each folder.
-    `every` is the number of seconds between two frames of a video. Raises UsageError for a path that is empty or does
-    not exist, and for a pattern without a match.
+    `every` is the number of seconds between two frames of a video; `scenes` adds the first frame of each of its scenes.
+    Raises UsageError for a path that is empty or does not exist, and for a pattern without a match.
     """
     demand_list(paths, "The paths to scan")
     demand_list(exclude, "The patterns to exclude")
@@ -97,14 +102,19 @@ def scan(
     paths = list(paths)
     if not all(map(os.fspath, paths)):
         raise UsageError("A path is empty; pass a folder, a file, a .jsonl list or a .tar archive.")
-    named = [match for path in paths for match in _expand(os.path.abspath(os.path.expanduser(os.fsencode(path))))]
-    if not named:
+    buckets = [address for path in paths if (address := parse_address(path))]
+    local = [path for path in paths if not parse_address(path)]
+    named = [match for path in local for match in _expand(os.path.abspath(os.path.expanduser(os.fsencode(path))))]
+    if not named and not buckets:
         raise UsageError("No path was given; pass a folder, a file, a .jsonl list or a .tar archive.")
-    known = [parse_uri(root).path.rstrip(b"/") or b"/" for root in roots if root.endswith("/")]
+    folders = [root for root in roots if root.startswith("file:") and root.endswith("/")]
+    known = [parse_uri(root).path.rstrip(b"/") or b"/" for root in folders]
     bases = _Bases(known, [path for path, own in named if path == own])
     plan = Scan((), ())
     for path, own in named:
-        _add(plan, path, bases, own, _Options(urls, tuple(exclude), every))
+        _add(plan, path, bases, own, _Options(urls, tuple(exclude), Frames(every, scenes)))
+    for address in buckets:
+        add_bucket(plan, address, roots, urls, exclude)
     return plan
 
 
@@ -156,7 +166,7 @@ class _Options:
 
     urls: Urls
     exclude: tuple[str, ...]
-    every: float
+    frames: Frames
 
 
 def _add(plan: Scan, path: bytes, bases: _Bases, own: bytes, how: _Options) -> None:
@@ -164,16 +174,17 @@ def _add(plan: Scan, path: bytes, bases: _Bases, own: bytes, how: _Options) -> N
     uri, root = file_uri(path), file_uri(base, folder=True)
     if os.path.isdir(path):
         nested = bases.below(path)
-        plan._parts.append(Walk(path, base, nested, how.exclude, how.every))
+        plan._parts.append(Walk(path, base, nested, how.exclude, how.frames))
         roots = [root, *(file_uri(known, folder=True) for known in nested)]
         plan.scopes += tuple(Scope(one, file_uri(path, folder=True)) for one in roots)
         plan.roots += (root,) if base == own == path else ()
-    elif path.lower().endswith(b".jsonl"):
-        plan._parts.append(_Lazily(partial(scan_jsonl, path, how.urls)))
+    elif path.lower().endswith((b".jsonl", b".parquet")):
+        lines = partial(scan_jsonl, uri, how.urls) if path.lower().endswith(b".jsonl") else partial(scan_parquet, uri)
+        plan._parts.append(Again(lines))
         plan.scopes += (Scope(uri, ""),)
         plan.roots += (uri,)
     else:
-        plan._parts.append(_Lazily(partial(scan_file, path, base, how.every)))
+        plan._parts.append(Again(partial(scan_file, path, base, how.frames)))
         plan.scopes += (Scope(root, f"{uri}#"),) if is_archive(path) or _has_parts(path) else ()
         plan.roots += (uri,) if is_archive(path) else ()
 
@@ -181,13 +192,3 @@ def _add(plan: Scan, path: bytes, bases: _Bases, own: bytes, how: _Options) -> N
 def _has_parts(path: bytes) -> bool:
     extra = extra_of(path)
     return extra is not None and extra.parts
-
-
-@dataclass(frozen=True, slots=True)
-class _Lazily:
-    """A generator function with its arguments, so that a scan can be iterated again."""
-
-    start: Callable[[], Iterator[Source | Unreadable]]
-
-    def __iter__(self) -> Iterator[Source | Unreadable]:
-        return self.start()

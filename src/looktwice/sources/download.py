@@ -59,7 +59,7 @@ def fetch(url: str, limit: int, private: bool) -> bytes:
     if len(data) > limit:
         raise MediaError("too-large", f"more than {limit:,} bytes")
     if missing:
-        raise MediaError("download", f"the answer ended {missing:,} bytes early")
+        raise MediaError("download", f"the response ended {missing:,} bytes early")
     return data
 
 

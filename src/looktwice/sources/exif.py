@@ -17,7 +17,7 @@ from looktwice.errors import MediaError
 from looktwice.sources.decoding import worker
 from looktwice.sources.decoding.pillow import pillow
 from looktwice.sources.formats import box_kind
-from looktwice.sources.uri import is_url, parse_uri
+from looktwice.sources.uri import parse_uri
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -76,7 +76,7 @@ def from_bytes(data: bytes) -> dict[str, Any]:
 def _file(data: bytes, uri: str) -> dict[str, Any]:
     found: dict[str, Any] = {"file_size": len(data)}
     with suppress(MediaError, OSError):
-        if not is_url(uri) and "#" not in uri:
+        if uri.startswith("file:") and "#" not in uri:
             changed = os.stat(parse_uri(uri).path).st_mtime
             found["file_time"] = datetime.fromtimestamp(int(changed), UTC).isoformat().replace("+00:00", "Z")
     return found

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from looktwice.errors import MediaError
 from looktwice.sources.formats import SUFFIXES
 from looktwice.sources.ignore import Exclude, is_own
-from looktwice.sources.parts import EVERY, extra_of, scan_parts
+from looktwice.sources.parts import Frames, extra_of, scan_parts
 from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
 from looktwice.sources.tar import is_archive, scan_tar
 from looktwice.sources.uri import failure, file_uri
@@ -28,14 +28,14 @@ _TABLE = {b"manifest.json", b"items.lance"}
 class Walk:
     """One scanned folder. Ids are relative to `base`, or to the folder of `nested` that holds the file.
 
-    `ignored` counts files of other kinds by suffix. `empty` holds the folders without any entry. `every`: see `scan`.
+    `ignored` counts files of other kinds by suffix. `empty` holds the folders without any entry.
     """
 
     folder: bytes
     base: bytes
     nested: tuple[bytes, ...] = ()
     exclude: tuple[str, ...] = ()
-    every: float = EVERY
+    frames: Frames = field(default_factory=Frames)
     ignored: Counter[str] = field(default_factory=Counter)
     empty: list[Scope] = field(default_factory=list)
     _seen: set[tuple[int, int]] = field(default_factory=set)
@@ -118,16 +118,16 @@ class Walk:
             error = MediaError("not-a-file", "it is a pipe, socket or device; replace it with a regular file")
             yield Unreadable.of(file_uri(path), self._root(path), error)
         else:
-            yield from scan_file(path, self._base(path), self.every)
+            yield from scan_file(path, self._base(path), self.frames)
 
 
-def scan_file(path: bytes, base: bytes, every: float = EVERY) -> Iterator[Source | Unreadable]:
+def scan_file(path: bytes, base: bytes, frames: Frames) -> Iterator[Source | Unreadable]:
     """Yield the items of one file: an image, the members of a `.tar`, the pages of a PDF, the frames of a video."""
     name, root, extra = os.path.relpath(path, base), file_uri(base, folder=True), extra_of(path)
     if is_archive(path):
-        yield from scan_tar(path, name, root)
+        yield from scan_tar(file_uri(path), name, root)
     elif extra is not None and extra.parts:
-        yield from scan_parts(path, name, root, extra, every)
+        yield from scan_parts(path, name, root, extra, frames)
     elif extra is not None and not extra.installed:
         uri = file_uri(path)
         yield Unreadable.of(uri, root, extra.missing(), hides=uri)

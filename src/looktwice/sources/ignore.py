@@ -58,11 +58,6 @@ class Exclude:
             if path.startswith(folder.rstrip(b"/") + b"/")
         )
 
-    @property
-    def is_empty(self) -> bool:
-        """Return whether nothing is excluded so far."""
-        return not self._specs
-
 
 def compiled(patterns: Iterable[str]) -> Any:
     """Return patterns in the syntax of .gitignore, ready to match. Raises UsageError for a pattern that is not one."""

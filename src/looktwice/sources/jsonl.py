@@ -7,22 +7,20 @@ metadata.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from looktwice.errors import MediaError
 from looktwice.sources.records import MAX_DEPTH, Line, Source, Unreadable, text_is_clean
-from looktwice.sources.uri import Urls, failure, file_uri, is_url, open_file, range_uri
+from looktwice.sources.uri import Urls, failure, is_object, is_url, join_uri, open_uri, parse_uri, range_uri
 
 MAX_LINE = 2**24
 
 
-def scan_jsonl(path: bytes, urls: Urls = "refused") -> Iterator[Source | Unreadable]:
+def scan_jsonl(root: str, urls: Urls = "refused") -> Iterator[Source | Unreadable]:
     """Yield one item per line, in order; an unusable line is yielded as Unreadable and hides the list."""
-    root = file_uri(path)
     try:
-        with open_file(path) as file:
+        with open_uri(root) as file:
             offset = number = 0
             while line := file.readline(MAX_LINE):
                 number += 1
@@ -33,13 +31,13 @@ def scan_jsonl(path: bytes, urls: Urls = "refused") -> Iterator[Source | Unreada
                     if long:
                         raise MediaError("bad-record", f"the line is longer than {MAX_LINE:,} bytes; shorten it")
                     if record := parse_object(line.removeprefix(b"\xef\xbb\xbf")):
-                        yield _source(record, path, root, Line(number, where), urls)
+                        yield _source(record, root, Line(number, where), urls)
                 except MediaError as error:
                     yield Unreadable(where, root, error.reason, f"line {number}: {error.detail}", hides=root)
     except MediaError as error:
         yield Unreadable.of(root, root, error, hides=root)
     except OSError as error:
-        yield Unreadable.of(root, root, failure(error, path), hides=root)
+        yield Unreadable.of(root, root, failure(error, parse_uri(root).path), hides=root)
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
@@ -74,7 +72,7 @@ def _skip_line(file: Any) -> int:
     return skipped
 
 
-def _source(record: dict[str, Any], path: bytes, root: str, line: Line, urls: Urls) -> Source:
+def _source(record: dict[str, Any], root: str, line: Line, urls: Urls) -> Source:
     item_id, image, text, metadata = (record.pop(key, None) for key in ("id", "image", "text", "metadata"))
     if isinstance(item_id, int) and not isinstance(item_id, bool):
         item_id = str(item_id)
@@ -86,13 +84,13 @@ def _source(record: dict[str, Any], path: bytes, root: str, line: Line, urls: Ur
         raise MediaError("bad-record", "it has neither image nor text; add one of them")
     if not isinstance(metadata, dict | None):
         raise MediaError("bad-record", '"metadata" must be an object')
-    uri = _image_uri(image, path) if image else line.uri
+    uri = _image_uri(image, root) if image else line.uri
     return Source(item_id, uri, root, text, {**record, **(metadata or {})}, bool(image), urls, line)
 
 
-def _image_uri(image: str, path: bytes) -> str:
+def _image_uri(image: str, root: str) -> str:
     if "\0" in image:
         raise MediaError("bad-record", '"image" contains a NUL character; remove it')
-    if is_url(image) or image.startswith("file:///"):
+    if is_url(image) or image.startswith("file:///") or is_object(image):
         return image
-    return file_uri(os.path.join(os.path.dirname(path), os.fsencode(image)))
+    return join_uri(root, image)

@@ -32,7 +32,7 @@ class Scopes:
         return self.find(root, uri) is not None or self.find(root, f"{uri}#") is not None
 
 
-class Hidden:
+class HiddenPlaces:
     """Places that a scan could not read, so that none of their items may be pruned."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ from looktwice.sources.formats import SUFFIXES
 from looktwice.sources.ignore import is_own_folder
 from looktwice.sources.jsonl import parse_object
 from looktwice.sources.records import Source, Unreadable, name_to_id
-from looktwice.sources.uri import failure, file_uri, open_file, range_uri
+from looktwice.sources.uri import failure, open_uri, parse_uri, range_uri
 
 MAX_SIDECAR = 2**24
 MAX_HEADERS = 2**20
@@ -72,20 +72,20 @@ def is_archive(path: bytes) -> bool:
     return _ARCHIVE.search(path) is not None
 
 
-def scan_tar(path: bytes, name: bytes, root: str) -> Iterator[Source | Unreadable]:
+def scan_tar(uri: str, name: bytes, root: str) -> Iterator[Source | Unreadable]:
     """Yield one item per key, in the order of the archive; ids are `name/key`."""
-    uri = file_uri(path)
     try:
-        with open_file(path) as file:
+        with open_uri(uri) as file:
             yield from _items(file, name, root, uri)
     except MediaError as error:
         yield Unreadable.of(uri, root, error, hides=f"{uri}#")
     except OSError as error:
-        yield Unreadable.of(uri, root, failure(error, path), hides=f"{uri}#")
+        yield Unreadable.of(uri, root, failure(error, parse_uri(uri).path), hides=f"{uri}#")
 
 
 def _items(file: BinaryIO, name: bytes, root: str, uri: str) -> Iterator[Source | Unreadable]:
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     groups = _groups(file, size)
     while True:
         try:
@@ -153,7 +153,7 @@ def _members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
     # tarfile ends in silence at a damaged header; only a block of zeros is the real end.
     if end + 512 > size:
         raise MediaError("truncated", "the archive has no end marker and was probably cut off; fetch it again")
-    if os.pread(file.fileno(), 512, end) != bytes(512):
+    if _read_at(file, end, 512) != bytes(512):
         raise MediaError("bad-archive", f"the header at byte {end:,} is damaged; fetch the archive again")
 
 
@@ -229,4 +229,10 @@ def _sidecar(group: _Group, stem: str, kind: str, file: BinaryIO) -> bytes | Non
     offset, size = place
     if size > MAX_SIDECAR:
         raise MediaError("bad-record", f"its {kind} has more than {MAX_SIDECAR:,} bytes; shorten it")
-    return os.pread(file.fileno(), size, offset)
+    return _read_at(file, offset, size)
+
+
+def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
+    """Read a part; the position does not matter, because tarfile seeks to every header."""
+    file.seek(offset)
+    return file.read(size)

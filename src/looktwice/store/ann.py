@@ -5,30 +5,37 @@ Small tables need no index: exact search of EXACT_ROWS rows is faster than scori
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from looktwice.store.schema import vectors_of
-from looktwice.store.search import Space
+from looktwice.store.search import VectorSearch
 from looktwice.types import Candidate
+
+log = logging.getLogger(__name__)
 
 EXACT_ROWS = 50_000
 """Tables with fewer rows are searched exactly."""
 
 TARGET_RECALL = 0.99
+FLOOR = 0.95
+"""An index that finds less at its highest effort is not used: search stays exact."""
+
 SAMPLE = 200
 DEPTH = 100
+EXACT = "exact"
 _REFINES = (2, 5, 10, 20)
 
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """An index and its measured recall.
+    """An index and its measured recall. `kind` is "exact" if it is not used.
 
     `recall` is recall@100 against exact search, for `sample` of the table's own vectors. `refine` and `nprobes` are the
     smallest settings tried that reach TARGET_RECALL, or the largest if none does.
@@ -47,7 +54,7 @@ class IndexInfo:
         return asdict(self)
 
 
-def build(space: Space, rows: int) -> IndexInfo:
+def build(space: VectorSearch, rows: int) -> IndexInfo:
     """Build or replace the index of a table of `rows` rows, and measure its recall."""
     from lancedb.index import IvfRq
 
@@ -58,6 +65,28 @@ def build(space: Space, rows: int) -> IndexInfo:
     space.table.create_index("vector", config=config, replace=True)
     info = tune(space, rows, partitions)
     return IndexInfo(**{**asdict(info), "seconds": round(time.monotonic() - started, 1)})
+
+
+def measured_again(space: VectorSearch, rows: int, known: Mapping[str, Any]) -> IndexInfo:
+    """Measure an index whose LanceDB files have changed since it was built."""
+    now = tune(space, rows, known["partitions"])
+    return IndexInfo(**{**known, **{name: getattr(now, name) for name in ("nprobes", "refine", "recall", "sample")}})
+
+
+def usable(info: IndexInfo, place: object) -> IndexInfo:
+    """Return a measured index, or what says that search stays exact, with a warning, if its recall is too low."""
+    if info.recall >= FLOOR:
+        return info
+    log.warning(
+        "The search index of %s found only %.1f %% of the nearest items, so search stays exact and slower; "
+        "please report this.", place, 100 * info.recall,
+    )  # fmt: skip
+    return replace(info, kind=EXACT)
+
+
+def active(index: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the settings of an index that is used for searching, None if search is exact."""
+    return None if index is None or index["kind"] == EXACT else index
 
 
 def build_keys(table: Any, columns: Sequence[str]) -> None:
@@ -87,14 +116,16 @@ def behind(index: Any) -> bool:
     return bool(index.num_unindexed_rows > max(10_000, index.num_indexed_rows // 20))
 
 
-def tune(space: Space, rows: int, partitions: int) -> IndexInfo:
+def tune(space: VectorSearch, rows: int, partitions: int) -> IndexInfo:
     """Measure recall@100 with growing effort until it reaches TARGET_RECALL. Return the last setting."""
     queries = _sample(space, rows)
     truth = space.stream(queries, DEPTH)
     least = min(16, partitions)
     efforts = [(least, refine) for refine in _REFINES] + [(min(4 * least, partitions), _REFINES[-1])]
     for nprobes, refine in [*efforts, (partitions, _REFINES[-1])]:
-        setting = Space(space.table, space.place, space.dim, space.columns, {"nprobes": nprobes, "refine": refine})
+        setting = VectorSearch(
+            space.table, space.place, space.dim, space.columns, {"nprobes": nprobes, "refine": refine}
+        )
         found = setting.search(queries, DEPTH)
         info = IndexInfo("ivf_rq", rows, partitions, nprobes, refine, round(recall(truth, found), 4), len(queries))
         if info.recall >= TARGET_RECALL:
@@ -112,7 +143,7 @@ def recall(truth: list[list[Candidate]], found: list[list[Candidate]]) -> float:
     return hits / total
 
 
-def _sample(space: Space, rows: int) -> Any:
+def _sample(space: VectorSearch, rows: int) -> Any:
     """Return up to SAMPLE of the table's vectors as unit rows, always the same ones."""
     offsets = np.sort(np.random.default_rng(0).choice(rows, size=min(SAMPLE, rows), replace=False))
     picked = space.table.take_offsets(offsets.tolist()).select(["vector"]).to_arrow()

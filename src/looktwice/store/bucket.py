@@ -42,7 +42,7 @@ class BucketFolder:
 
     def exists(self, name: str = "") -> bool:
         place = self._at(name)
-        return bool(self.list(name)) or (bool(place) and self._bucket.size(place) is not None)
+        return (bool(place) and self._bucket.size(place) is not None) or bool(self.list(name))
 
     def list(self, name: str = "") -> list[str]:
         folders, files = self._bucket.entries(self._at(name))

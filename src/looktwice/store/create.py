@@ -24,9 +24,10 @@ _OWN = {*(f"{name}.lance" for name in (*_TABLES, *EXTRAS)), LOCK}
 
 def open_location(location: Location, encoder: EncoderInfo | None) -> Location:
     """Check that a table can be opened and return its location. Raises like `Manifest.read`, and Mismatch."""
-    if not location.exists():
+    there = location.exists(manifest.NAME)
+    if not there and not location.exists():
         raise UsageError(f"{location} does not exist; create it with: looktwice index {location} FOLDER")
-    if not location.exists(manifest.NAME) and _is_unfinished(location):
+    if not there and _is_unfinished(location):
         with plain_errors(location, "opening the table"):
             database = connect(location)
             for name in _TABLES:

@@ -32,7 +32,7 @@ def units_of(queries: Any, dim: int) -> Vectors:
         )
     norms = np.linalg.norm(units, axis=1, keepdims=True)
     if not np.all(np.isfinite(norms)) or np.any(norms == 0):
-        raise UsageError("A query vector is zero or not finite, so it has no nearest items; encode another query.")
+        raise UsageError("A query vector is zero or not finite, so nothing is near it; pass another vector.")
     units = units / norms
     return units
 

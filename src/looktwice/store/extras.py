@@ -1,4 +1,4 @@
-"""Open the tables that a table has only once it needs them: `previews` and `deleted`."""
+"""Open the optional LanceDB tables of a table: `previews` and `deleted`."""
 
 from __future__ import annotations
 

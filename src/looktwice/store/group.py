@@ -28,12 +28,13 @@ T = TypeVar("T")
 class TableGroup(TableReader):
     """Several tables, read as one. The id of an item is TABLE/ID, with the name of its table's folder.
 
-    Two folders of the same name go by their whole paths. Filters see each table's own columns and ids. Only stored
-    tokens that every table has are used. Raises Mismatch if the tables were made with different encoders.
+    Two folders of the same name go by their whole paths; `names` gives tables other names. Filters see each table's own
+    columns and ids. Only stored tokens that every table has are used. Raises Mismatch if the tables were made with
+    different encoders.
     """
 
-    def __init__(self, tables: Sequence[TableReader]) -> None:
-        self.tables = dict(zip(_names([table.path for table in tables]), tables, strict=True))
+    def __init__(self, tables: Sequence[TableReader], names: Sequence[str] | None = None) -> None:
+        self.tables = dict(zip(names or _names([table.path for table in tables]), tables, strict=True))
         first = tables[0]
         for other in tables[1:]:
             _demand_one_encoder(first, other)
@@ -145,7 +146,7 @@ class TableGroup(TableReader):
         self._refuse()
 
     def _refuse(self) -> NoReturn:
-        raise UsageError(f"This works on one table, not on {len(self.tables)} at once; take them one by one.")
+        raise UsageError(f"This works on one table, but {len(self.tables)} are open together; open each by itself.")
 
     def _known(self, ids: Iterable[str]) -> list[str]:
         """Return those ids that name one of the tables."""

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
-from looktwice.errors import LooktwiceError, StoreError, UnknownName, UsageError
+from looktwice.buckets import known_reason, parse_address
+from looktwice.errors import BucketError, LooktwiceError, StoreError, UnknownName, UsageError
 from looktwice.store.conditions import DECLARE, Where, compile_where, parse_where
 from looktwice.store.filters import check, quote
 from looktwice.store.location import Location
@@ -36,6 +37,7 @@ def connect(location: Location) -> Any:
     """Open the database of a location. LanceDB is imported only here, because that takes more than a second."""
     global _process
     refuse_forked()
+    os.environ.setdefault("LANCE_LOG", "error")  # its warnings quote a store's answers
     import lancedb
 
     _process = os.getpid()
@@ -116,6 +118,8 @@ def plain_errors(place: object, doing: str) -> Iterator[None]:
     except LooktwiceError:
         raise
     except (OSError, RuntimeError, ValueError) as error:
+        if parse_address(place) and (reason := known_reason(error)):
+            raise BucketError(f"{doing} failed in {place}: {reason}") from None
         raise StoreError(_sentence(place, doing, error)) from error
 
 

@@ -76,7 +76,10 @@ class WriterLock:
         except Timeout:
             raise Locked(self._refusal(file)) from None
         except NotImplementedError as error:  # of older versions of filelock
-            raise StoreError(f"{file} is on a file system without locks; install a newer filelock.") from error
+            raise StoreError(
+                f"{file} cannot be locked: the installed filelock does not support its file system; install a newer "
+                "filelock."
+            ) from error
         except OSError as error:
             raise StoreError(f"{file} cannot be locked ({error.strerror}); check its permissions.") from error
         try:

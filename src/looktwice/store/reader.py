@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from looktwice.errors import UnknownName
+from looktwice.errors import StoreError, UnknownName
 from looktwice.store import ann, deleted, maintenance, matrix, previews, tokens
 from looktwice.store.conditions import Where
 from looktwice.store.empty import why_empty
@@ -20,7 +20,7 @@ from looktwice.store.location import Location
 from looktwice.store.manifest import Manifest
 from looktwice.store.matrix import MatrixCache
 from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared, filterable, vectors_of
-from looktwice.store.search import Space, find_images
+from looktwice.store.search import VectorSearch, find_images
 
 if TYPE_CHECKING:
     from looktwice.types import Candidate, Encoder, FloatArray
@@ -62,6 +62,8 @@ class TableReader:
                 extras = open_extras(self.location, self._database)
                 if Manifest.read(self.location) == manifest:
                     break
+            else:
+                raise StoreError(f"{self.path} was replaced three times while it was opened; try again.")
         self.manifest, self._items, self._tokens, self._failures = manifest, items, tokens_, failures
         self._extras: dict[str, Any] = extras
         self._schema = self._items.schema
@@ -224,9 +226,9 @@ class TableReader:
     def _count_extra(self, name: str) -> int:
         return int(self._extras[name].count_rows()) if name in self._extras else 0
 
-    def _space(self) -> Space:
-        dim, index = self.manifest.encoder.dim, self.manifest.index
-        return Space(self._items, self.path, dim, self.filters, index, self._matrices, self._version())
+    def _space(self) -> VectorSearch:
+        dim, index = self.manifest.encoder.dim, ann.active(self.manifest.index)
+        return VectorSearch(self._items, self.path, dim, self.filters, index, self._matrices, self._version())
 
     def _version(self) -> int:
         """Return the version of the items. LanceDB is asked once per handle and write, as the answer takes 0.1 ms."""

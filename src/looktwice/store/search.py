@@ -32,7 +32,7 @@ _AT_ONCE = 64  # queries in one call of the index; each brings its rows with the
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
+class VectorSearch:
     """A LanceDB handle with the settings of a search: true dimension, filter columns, settings of the index.
 
     `cache` keeps the vectors of a table that is small enough; without an index, all searches then go through it.
@@ -119,7 +119,7 @@ class Space:
 
     def stream(self, units: exact.Vectors, k: int, where: str | None = None) -> list[list[Candidate]]:
         """Search many queries exactly in one pass over the vectors, with memory for one block at a time."""
-        kept = [_Kept(k) for _ in units]
+        kept = [_TopK(k) for _ in units]
         quick = units.T.astype(np.float32)
         scan = self.table.search().select(["id", "vector"])
         for batch in (scan if where is None else scan.where(where)).to_batches(_BLOCK):
@@ -131,7 +131,7 @@ class Space:
         return [exact.candidates(mine.ids, mine.scores) for mine in kept]
 
 
-class _Kept:
+class _TopK:
     """The best k rows of one query so far."""
 
     def __init__(self, k: int) -> None:

@@ -212,23 +212,25 @@ class Table(TableReader):
         """
         with self.writer(), plain_errors(self.path, "compacting"):
             if not purge:
-                for handle in self._handles():
-                    maintenance.tidy(handle)
-                return
+                return self._tidy(self._handles())
             self._note(lambda now: replace(now, tokens=tokens.without_samples(self.location, now.tokens)))
             fresh = [maintenance.rewrite(self._database, handle, self.path) for handle in self._handles()]
             self._items, self._tokens, self._failures, *extras = fresh
             self._extras = dict(zip(self._extras, extras, strict=True))
             if self.manifest.index is not None:
                 self.build_index()
-            self.build_keys()
+            return self.build_keys()
 
     def tidy(self) -> None:
         """Compact if it pays: after many small files, or many rows that the index does not cover yet."""
         with self.writer(), plain_errors(self.path, "tidying up"):
-            for handle in self._handles():
-                if maintenance.is_untidy(handle):
-                    maintenance.tidy(handle)
+            self._tidy([handle for handle in self._handles() if maintenance.is_untidy(handle)])
+
+    def _tidy(self, handles: Sequence[Any]) -> None:
+        for handle in handles:
+            maintenance.tidy(handle)
+        if self._items in handles and (known := ann.active(self.manifest.index)):
+            self._use(ann.measured_again(self._space(), len(self), known))
 
     def build_index(self) -> ann.IndexInfo:
         """Build the approximate index and measure its recall; a table below `ann.EXACT_ROWS` rows stays exact."""
@@ -238,9 +240,14 @@ class Table(TableReader):
             self._note(lambda now: replace(now, index=None))  # search is exact until the new index is measured
             if rows < ann.EXACT_ROWS:
                 ann.drop(self._items)
-                return ann.IndexInfo("exact", rows)
-            info = ann.build(self._space(), rows)
-            self._note(lambda now: replace(now, index=info.as_mapping()))
+                return ann.IndexInfo(ann.EXACT, rows)
+            return self._use(ann.build(self._space(), rows))
+
+    def _use(self, measured: ann.IndexInfo) -> ann.IndexInfo:
+        info = ann.usable(measured, self.path)
+        self._note(lambda now: replace(now, index=info.as_mapping()))
+        if info.kind == ann.EXACT:
+            ann.drop(self._items)
         return info
 
     def build_keys(self) -> None:

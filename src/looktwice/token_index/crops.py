@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from looktwice.codecs import token_count
 from looktwice.score import TokenMaker
-from looktwice.types import Item, TokensInfo, VisualTokens
+from looktwice.types import Item, Layout, TextIds, TokensInfo, VisualTokens
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +24,8 @@ SHARE = 0.6
 SUFFIX = "+crops4"
 CORNERS = ((0.0, 0.0), (1 - SHARE, 0.0), (0.0, 1 - SHARE), (1 - SHARE, 1 - SHARE))
 VIEWS = len(CORNERS) + 1
+BETWEEN = TextIds(())
+"""Stands between the views in a stored layout; a model is shown one view at a time."""
 
 
 class CroppedTokens:
@@ -72,5 +76,22 @@ def _crop(image: Image, x: float, y: float) -> Image:
 def _joined(views: Sequence[VisualTokens]) -> VisualTokens:
     import torch
 
-    layout = tuple(part for view in views for part in view.layout)
+    layout = tuple(part for view in views for part in (*view.layout, BETWEEN))[:-1]
     return VisualTokens(torch.cat([view.features for view in views]), None, layout)
+
+
+def tokens_of_view(tokens: VisualTokens, view: int) -> VisualTokens:
+    """Return the tokens of one view, from those of all."""
+    import torch
+
+    layouts = view_layouts(tokens.layout)
+    return VisualTokens(torch.split(tokens.features, [*map(token_count, layouts)])[view], None, layouts[view])
+
+
+def view_layouts(layout: Layout) -> list[Layout]:
+    """Return the layout of each view, from that of all; sets without marks between views have equally long ones."""
+    if BETWEEN in layout:
+        marks = [-1, *(place for place, part in enumerate(layout) if part == BETWEEN), len(layout)]
+        return [layout[start + 1 : end] for start, end in pairwise(marks)]
+    each = len(layout) // VIEWS
+    return [layout[start : start + each] for start in range(0, each * VIEWS, each)]

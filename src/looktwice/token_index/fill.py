@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from looktwice.codecs import Codec, load_codebook, parse_codec, train_codebook
 from looktwice.codecs.codebook import FEW_TOKENS, MOST_TOKENS
@@ -22,7 +22,7 @@ from looktwice.score import TokenMaker
 from looktwice.sources.loader import CandidateRef
 from looktwice.store import LedgerEntry, TokenRow
 from looktwice.token_index.crops import CroppedTokens
-from looktwice.token_index.images import Encoded, Progress, encode_images, image_ref, sample_tokens
+from looktwice.token_index.images import Encoded, Made, Progress, encode_images, image_refs, sample_tokens
 from looktwice.token_index.rarity import refresh
 from looktwice.token_index.sets import TokenSet, demand_tokens, load_set, make_set, matching
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 COMMIT_ROWS, COMMIT_BYTES, COMMIT_SECONDS = 256, 2**26, 30.0  # the first that is reached; an interruption costs this
 MANY_COMMITS = 16
+
+Encode: TypeAlias = Callable[[TokenSet, Iterable[list[str]]], Iterable[Made]]
+"""A way to encode the images of these ids; each comes back with its tokens or its error, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ def add_tokens(
     urls: Urls = "refused",
     crops: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    encode: Encode | None = None,
 ) -> TokensReport:
     """Store compressed visual tokens for every image of `table` that has none of this model and codec yet.
 
@@ -73,7 +77,8 @@ def add_tokens(
 
     A codec that needs a codebook takes, in this order: the file `codebook`; the codebook that this table started with;
     one trained on up to `train_tokens` tokens of a sample of the table's own images (drawn by `seed`). `urls` says
-    which images may be fetched.
+    which images may be fetched. `encode` is another way to encode, such as
+    `TokenJob.on` with the workers of a cluster.
 
     Raises UsageError for a scorer without visual tokens and for too few tokens to train on, Mismatch for a codec or
     codebook that does not fit the model, Locked, TooManyFailures once more than `max_failures` images have failed
@@ -84,7 +89,7 @@ def add_tokens(
     codec = parse_codec(codec) if isinstance(codec, str) else codec
     codec.quantiser.row_bytes(maker.tokens_info().width, 2)  # refuses a width that does not divide, before any work
     with table.writer():
-        run = _Run(table, maker, progress or (lambda _: None), max_failures, urls)
+        run = _Run(table, maker, progress or (lambda _: None), max_failures, urls, encode)
         run.begin(codec, codebook, train_tokens, seed)
         run.encode()
         run.note_rarity()
@@ -101,6 +106,7 @@ class _Run:
     progress: Callable[[Progress], None]
     max_failures: int | None
     urls: Urls
+    encode_elsewhere: Encode | None = None
     commits: int = 0
     encoded: int = 0
     failed: int = 0
@@ -152,20 +158,24 @@ class _Run:
         assert self.set is not None
         total = sum(map(len, self.table.pending_tokens(self.set.key)))
         batch = _Batch(self.table, self.set.key)
-        for entries in _entries(self.table, self.table.pending_tokens(self.set.key), self.urls):
-            for entry, done in encode_images(self.scorer, self.set.codec, entries):
-                batch.add(entry, done)
-                self._count(done)
-                if batch.full:
-                    self.commits += batch.commit()
-                self.progress(self._progress(total))
-                if self.max_failures is not None and self.failed > self.max_failures:
-                    batch.commit()
-                    raise TooManyFailures(
-                        f"{self.failed} images gave no tokens, more than the {self.max_failures} allowed; see "
-                        f"looktwice ledger {self.table.path}."
-                    )
+        encode = self.encode_elsewhere or self._encode_here
+        for entry, done in encode(self.set, self.table.pending_tokens(self.set.key)):
+            batch.add(entry, done)
+            self._count(done)
+            if batch.full:
+                self.commits += batch.commit()
+            self.progress(self._progress(total))
+            if self.max_failures is not None and self.failed > self.max_failures:
+                batch.commit()
+                raise TooManyFailures(
+                    f"{self.failed} images gave no tokens, more than the {self.max_failures} allowed; see "
+                    f"looktwice ledger {self.table.path}."
+                )
         self.commits += batch.commit()
+
+    def _encode_here(self, made: TokenSet, pending: Iterable[list[str]]) -> Iterator[Made]:
+        for ids in pending:
+            yield from encode_images(self.scorer, made.codec, image_refs(self.table, ids, self.urls))
 
     def note_rarity(self) -> None:
         """Store the sample that the middle look measures rarity on."""
@@ -218,7 +228,7 @@ class _Batch:
 
     @property
     def stage(self) -> str:
-        """Return the ledger's name of this set, because an image may fail in one set and succeed in another."""
+        """Return the ledger stage that lists failures of this set: an image may fail in one set and not in another."""
         return f"tokens:{self.key}"
 
     @property
@@ -244,9 +254,3 @@ class _Batch:
 
 def _detail(error: LooktwiceError) -> str:
     return error.detail if isinstance(error, MediaError) else str(error)
-
-
-def _entries(table: Table, batches: Iterator[list[str]], urls: Urls) -> Iterator[list[CandidateRef]]:
-    for ids in batches:
-        found = {row["id"]: row for row in table.lookup(ids, ["id", "uri", "sha256"])}
-        yield [image_ref(table, found[id_], urls) for id_ in ids if id_ in found]

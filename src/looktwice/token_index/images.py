@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from looktwice.codecs import Codec, layout_to_json
 from looktwice.codecs.codebook import MOST_TOKENS
@@ -52,9 +52,11 @@ class Encoded:
     levels: int
 
 
-def encode_images(
-    scorer: TokenMaker, codec: Codec, entries: Sequence[CandidateRef]
-) -> Iterator[tuple[CandidateRef, Encoded | LooktwiceError]]:
+Made: TypeAlias = tuple[CandidateRef, Encoded | LooktwiceError]
+"""An image with its tokens as bytes, or the error that prevented them."""
+
+
+def encode_images(scorer: TokenMaker, codec: Codec, entries: Sequence[CandidateRef]) -> Iterator[Made]:
     """Yield every entry, in order, with its tokens as bytes or the error that prevented them."""
     for entry, tokens in look_at(scorer, entries):
         if isinstance(tokens, LooktwiceError):
@@ -112,6 +114,12 @@ def image_ref(table: TableReader, row: Mapping[str, Any], urls: Urls) -> Candida
     """Return the place of an item's image; of one that only lived in memory the table's preview is all there is."""
     kept = partial(table.preview, row["id"], row["sha256"]) if row["uri"].startswith(MEMORY) else None
     return CandidateRef(row["id"], row["uri"], row["sha256"], urls=urls, preview=kept)
+
+
+def image_refs(table: TableReader, ids: Sequence[str], urls: Urls) -> list[CandidateRef]:
+    """Return the images of those of `ids` that exist, in order."""
+    found = {row["id"]: row for row in table.lookup(ids, ["id", "uri", "sha256"])}
+    return [image_ref(table, found[id_], urls) for id_ in ids if id_ in found]
 
 
 def sample_tokens(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,10 @@ from looktwice.late_interaction import rarity, scores_of, unit_rows, weights_of
 from looktwice.late_interaction.agreement import AGREEMENT, Grids
 from looktwice.late_interaction.maxsim import POWER
 from looktwice.score import TokenMaker
-from looktwice.token_index.crops import SUFFIX, VIEWS, cropped
-from looktwice.token_index.matching import Opened, QueryTokens, best_matches, cosines_of, grids
+from looktwice.token_index.crops import SUFFIX, VIEWS, cropped, view_layouts
+from looktwice.token_index.matching import Opened, QueryTokens, best_matches, cosines_of, grids, whole
 from looktwice.token_index.rarity import Rarity, rarity_of
-from looktwice.token_index.sets import TokenSet, matching, open_set
+from looktwice.token_index.sets import TokenSet, is_late, matching, open_set
 from looktwice.types import Item, TokensInfo
 
 if TYPE_CHECKING:
@@ -33,10 +33,14 @@ CACHE_BYTES = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """The scores of some items, by id, and counts: "matched", "missing" (no stored tokens) and "damaged"."""
+    """The scores of some items, by id, and counts: "matched", "missing" (no stored tokens) and "damaged".
+
+    `views` has the view that matched best, of each item where that is a crop.
+    """
 
     scores: Mapping[str, float]
     counts: Counter[str]
+    views: Mapping[str, int] = field(default_factory=dict)
 
 
 class TokenMatcher:
@@ -83,11 +87,11 @@ class TokenMatcher:
             raise MediaError("non-finite", "the model's vision tower gave NaN or infinity for this image")
         tokens = Codec(codec.cells).round_trip(tokens) if codec.cells else tokens
         rows = unit_rows(tokens.features)
-        rows = rows if codec.codebook is None else codec.codebook.rotate(rows, 0)
+        rows = rows if codec.codebook is None else unit_rows(codec.codebook.rotate(rows, 0))
         asked = QueryTokens(rows, grids(tokens.layout), None)
         if not self.rarity.records:
             return asked
-        rare = rarity(best_matches(codec, asked, self.rarity.records)) * (rows.abs().amax(1) > 0)
+        rare = rarity(best_matches(codec, asked, self.rarity.records).amax(1)) * (rows.abs().amax(1) > 0)
         return replace(asked, weights=weights_of(rare, self.power))
 
     def scores(self, query: QueryTokens, ids: Sequence[str]) -> TokenScores:
@@ -96,15 +100,20 @@ class TokenMatcher:
         known = [(id_, found) for id_, found in records.items() if not isinstance(found, str)]
         if not known or query.weights is None:
             return TokenScores({}, counts)
-        found = scores_of(best_matches(self.set.codec, query, [one for _, one in known]), query.weights)
-        return TokenScores(dict(zip([id_ for id_, _ in known], found.tolist(), strict=True)), counts)
+        views_of = whole if self.views == 1 else view_layouts
+        best = best_matches(self.set.codec, query, [one for _, one in known], views_of)
+        names = [id_ for id_, _ in known]
+        found = scores_of(best.amax(1), query.weights).tolist()
+        views = zip(names, scores_of(best, query.weights).argmax(1).tolist(), strict=True)
+        crops = {id_: view for id_, view in views if view < self.views - 1}
+        return TokenScores(dict(zip(names, found, strict=True)), counts, crops)
 
     def cosines(self, query: QueryTokens, id_: str) -> tuple[Tensor, Grids] | None:
         """Return the cosines [T, q] of one item's tokens with the query's, and their grids; None without tokens."""
         found = self._records([id_])[0][id_]
         if isinstance(found, str):
             return None
-        return next(cosines_of(self.set.codec, query, [found]))[1][0], grids(self.set.codec.shown(found[1]))
+        return next(cosines_of(self.set.codec, query, [found]))[2][0], grids(self.set.codec.shown(found[1]))
 
     @property
     def views(self) -> int:
@@ -126,7 +135,7 @@ class TokenMatcher:
         """Return the opened codes of each id, or "missing" or "damaged", and counts of all three."""
         with self._lock:
             records = self._cache.get(ids, self.table.tokens_version)
-        fresh = dict(_opened(self.table, self.set, [id_ for id_ in ids if id_ not in records]))
+        fresh = dict(_open_codes(self.table, self.set, [id_ for id_ in ids if id_ not in records]))
         with self._lock:
             self._cache.put(fresh)
         records |= fresh
@@ -135,14 +144,16 @@ class TokenMatcher:
 
 
 def _opened_set(table: TableReader, info: TokensInfo, codec: str | None) -> TokenSet:
-    """Open the set with crops if there is one (of this codec), else that of whole images."""
+    """Open the set with crops if there is one (of this codec), else that of whole images; late codecs come first."""
     with_crops = cropped(info)
     named = None if codec is None else str(parse_codec(codec))
-    return open_set(table, with_crops if matching(table, with_crops, named) else info, codec)
+    info = with_crops if matching(table, with_crops, named) else info
+    late = [entry["codec"] for entry in matching(table, info) if is_late(entry)]
+    return open_set(table, info, late[-1] if late and codec is None else codec)
 
 
-def _opened(table: TableReader, kept: TokenSet, ids: Sequence[str]) -> Iterator[tuple[str, Opened | str]]:
-    """Yield each id with its codes, or "missing" or "damaged"."""
+def _open_codes(table: TableReader, kept: TokenSet, ids: Sequence[str]) -> Iterator[tuple[str, Opened | str]]:
+    """Yield each id with its opened codes, or with why there are none: "missing" or "damaged"."""
     for id_, row in zip(ids, table.read_codes(ids, kept.key) if ids else [], strict=True):
         if row is None:
             yield id_, "missing"

@@ -5,7 +5,7 @@ This module joins `late_interaction` and `codecs`; it knows no table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -42,20 +42,30 @@ class QueryTokens:
     weights: Tensor | None
 
 
-def best_matches(codec: Codec, query: QueryTokens, found: Sequence[Opened]) -> Tensor:
-    """Return [n, q]: the cosine of each query token with its best match in each image."""
+def whole(layout: Layout) -> list[Layout]:
+    """Return the one view of an image without crops."""
+    return [layout]
+
+
+def best_matches(
+    codec: Codec, query: QueryTokens, found: Sequence[Opened], views_of: Callable[[Layout], Sequence[Layout]] = whole
+) -> Tensor:
+    """Return [n, V, q]: the cosine of each query token with its best match in each view of each image."""
     import torch
 
-    best = query.rows.new_zeros(len(found), len(query.rows))
+    views = len(views_of(found[0][1]))
+    best = query.rows.new_zeros(len(found), views, len(query.rows))
     most = max(1, PORTION // max(1, len(query.rows) * found[0][0].header.kept))
     for start in range(0, len(found), most):
-        for places, cosines in cosines_of(codec, query, found[start : start + most]):
-            best[torch.tensor(places) + start] = cosines.amax(1)
+        for places, layout, cosines in cosines_of(codec, query, found[start : start + most]):
+            counts = [token_count(codec.shown(view)) for view in views_of(layout)]
+            parts = [part.amax(1) for part in torch.split(cosines, counts, dim=1)]
+            best[torch.tensor(places) + start] = torch.stack(parts, dim=1)
     return best
 
 
-def cosines_of(codec: Codec, query: QueryTokens, found: Sequence[Opened]) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield the places of images of one layout, and their cosines [n, T, q] after the neighbours' vote."""
+def cosines_of(codec: Codec, query: QueryTokens, found: Sequence[Opened]) -> Iterator[tuple[list[int], Layout, Tensor]]:
+    """Yield the places of images of one layout, it, and their cosines [n, T, q] after the neighbours' vote."""
     import torch
 
     device = query.rows.device
@@ -67,7 +77,7 @@ def cosines_of(codec: Codec, query: QueryTokens, found: Sequence[Opened]) -> Ite
         else:
             rows = [torch.from_numpy(starts[n] + codec.rows(found[n][0], layout)) for n in places]
             part = cosines[torch.stack(rows).to(device)]
-        yield places, agreed(part, grids(codec.shown(layout)), query.grids)
+        yield places, layout, agreed(part, grids(codec.shown(layout)), query.grids)
 
 
 def grids(layout: Layout) -> Grids:

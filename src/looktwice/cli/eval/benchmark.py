@@ -80,7 +80,7 @@ def refuse_options(ctx: typer.Context, name: str, no_rerank: bool, *more: str) -
     own = ("root", "small", "partial") if name == "table" else ("queries", "qrels")
     options.refuse_unused(ctx, {*own, *more}, f"for {name}")
     if no_rerank:
-        second = {*names(options.Rerank), "fusion", "ties", "codec", "tune_on"}
+        second = {*names(options.Rerank), "fusion", "ties", "codec", "tune_on", "also"}
         options.refuse_unused(ctx, second, "with --no-rerank")
 
 

@@ -50,7 +50,7 @@ def robustness(
 
     Example: looktwice eval robustness scenes --small --side query --shortlist 20
     """
-    from looktwice.experiment.robustness import Bench, run_robustness
+    from looktwice.experiment.robustness import RobustnessSetup, run_robustness
 
     name = benchmark_name(dataset)
     refuse_options(ctx, name, False, *(() if name == "table" else ("table",)))
@@ -59,7 +59,9 @@ def robustness(
     compute.set_threads()
     folder = benchmark.folder("robustness", into)
     opened = benchmark.open(name, folder, urls.allowed)
-    bench = Bench(opened, _encoder(benchmark, compute), load_rerank(rerank, compute, opened), shortlist, sample, fusion)
+    bench = RobustnessSetup(
+        opened, _encoder(benchmark, compute), load_rerank(rerank, compute, opened), shortlist, sample, fusion
+    )
     with progress("damaging", "conditions") as bar:
 
         def done(number: int, total: int) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
+from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import emit, progress, say
 from looktwice.cli.eval.benchmark import Benchmark, Name, benchmark_name, load_rerank, refuse_options
 from looktwice.cli.eval.tables import tell, tell_problems
@@ -21,6 +22,21 @@ if TYPE_CHECKING:
     from looktwice.types import Encoder
 
 
+Also = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Another re-ranker on the same shortlists, as one more row: rerank:NAME (trained, sentence-transformers), "
+        "rerank+http://HOST:PORT/v1#MODEL, or any --mllm. Repeatable.",
+    ),
+]
+Crops = Annotated[bool, typer.Option("--crops", help="Store tokens of four crops of each image, too, for --maxsim.")]
+TuneOn = Annotated[
+    str | None,
+    typer.Option(help="Choose λ on these queries and exclude them from the figures: 20%, or a file of ids."),
+]
+
+
 @grouped
 def run(
     ctx: typer.Context,
@@ -28,20 +44,17 @@ def run(
     *,
     into: Annotated[Path | None, typer.Option("--out", help="Output folder [default: eval-DATASET].")] = None,
     benchmark: Benchmark,
-    tune_on: Annotated[
-        str | None,
-        typer.Option(help="Choose λ on these queries and exclude them from the figures: 20%, or a file of ids."),
-    ] = None,
+    tune_on: TuneOn = None,
+    also: Also = None,
     shortlist: options.Shortlist = 50,
     no_rerank: options.NoRerank = False,
     rerank: options.Rerank,
     middle: options.Middle,
-    crops: Annotated[
-        bool, typer.Option("--crops", help="Store tokens of four crops of each image, too, for --maxsim.")
-    ] = False,
+    crops: Crops = False,
     fusion: options.Fusion = "auto",
     ties: options.Ties = "default",
     codec: options.Codec = "auto",
+    spread: Distribution,
     compute: options.Compute,
     urls: options.UrlOptions,
     json: options.Json = False,
@@ -57,6 +70,8 @@ def run(
 
       looktwice eval run roxford5k --root ~/data --encoder siglip2-so400m@384 --mllm qwen2.5-vl-7b --tune-on 20%
 
+      looktwice eval run folder --root ~/things --mllm qwen2.5-vl-7b --also rerank:Qwen/Qwen3-VL-Reranker-2B
+
       looktwice eval run table --table photos.lt --queries queries.jsonl --qrels qrels.txt
     """
     name = benchmark_name(dataset)
@@ -70,11 +85,16 @@ def run(
     rule = str(Ties.parse(ties))
     folder = benchmark.folder(name, into)
     opened = benchmark.open(name, folder, urls.allowed)
+    cluster = spread.cluster
+    if spread.dry_run:
+        return spread.plan(cluster, {"dataset": opened.name, "queries": len(opened.queries)}, json)
     if look is not None:
         look = load_rerank(rerank, compute, opened)
     encoder = _encoder(benchmark, compute)
     where = compute.placement
+    others = tuple(rerank.other(name, look.prompt, compute) for name in also or () if look is not None)
     own: dict[str, Any] = {**middle.rules, "maxsim": middle.maxsim or 0, "crops": crops, "rerank": not no_rerank}
+    own |= {"cluster": cluster, "also": others}
     plan = Plan(encoder, look, fusion, rule, shortlist, codec, tune_on, urls=urls.allowed, **own, **where)
     _run(opened, folder, plan, benchmark.table, json)
 

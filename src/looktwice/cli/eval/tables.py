@@ -17,6 +17,8 @@ def tell(record: Mapping[str, Any]) -> None:
             table(head, [_cells(row, names) for row in rows], title=f"{title} · {rows[0]['queries']:,} queries")
     if "loss" in record:
         _tell_loss(record["loss"], record["second_look"], record["systems"][-1]["system"])
+    for other in record.get("also", ()):
+        _tell_other(other, record["systems"][-1]["system"])
     if record["tuning"]:
         tuned = record["tuning"]
         say(
@@ -41,12 +43,23 @@ def _tell_loss(loss: Mapping[str, float], second: Mapping[str, Any], name: str) 
         f"{number(loss['lost_by_the_shortlist'])} · lost by the {name} {number(loss['lost_by_the_second_look'])}"
     )
     say(
-        f"The {name} changed it by {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}], p = "
+        f"The {name} changed it by {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}], p-value "
         f"{second['p']:.4f}: {second['helped']:,} queries gained, {second['hurt']:,} lost, {second['same']:,} stayed."
     )
     if second["hurt_queries"]:
         worst = ", ".join(f"{query} ({change:+.2f})" for query, change in second["hurt_queries"][:5])
         say(f"Lost most: {worst}")
+
+
+def _tell_other(other: Mapping[str, Any], second: str) -> None:
+    for against, name in (("against_shortlist", "shortlist"), ("against_second_look", second)):
+        found = other[against]
+        change, queries = found["difference"], found["helped"] + found["hurt"] + found["same"]
+        say(
+            f"{other['system']} against the {name}: {other['measure']} {change['mean']:+.3f} [{change['low']:+.3f}, "
+            f"{change['high']:+.3f}], p = {found['p']:.4f}: {found['helped'] / queries:.0%} of queries gained, "
+            f"{found['hurt'] / queries:.0%} lost."
+        )
 
 
 def _tell_groups(groups: Mapping[str, Any], measure: str, systems: list[str]) -> None:

@@ -25,10 +25,10 @@ TRIES = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedCutout:
     """One drawing in a scene: its longer side as a share of the frame's, and how much of it nothing covers.
 
-    `visible` is a share of the part inside the frame; what lies outside counts neither way.
+    `visible` is a share of the part inside the frame; parts outside the frame are ignored.
     """
 
     cutout: Cutout
@@ -41,7 +41,7 @@ class Scene:
     """An image and what it shows, from back to front."""
 
     image: Image.Image
-    placed: tuple[Placed, ...]
+    placed: tuple[PlacedCutout, ...]
 
 
 def portrait(cutout: Cutout, size: int, rng: Random, cutouts: Cutouts, grounds: Sequence[Cutout]) -> Scene:
@@ -49,7 +49,7 @@ def portrait(cutout: Cutout, size: int, rng: Random, cutouts: Cutouts, grounds: 
     canvas = _ground(size, rng, cutouts, grounds)
     scale = rng.uniform(0.6, 0.92)
     place(canvas, cutouts.image(cutout.id), scale, rng.uniform(-15, 15), rng, slack=0.0)
-    return Scene(damage(canvas, rng, 0.7), (Placed(cutout, scale, 1.0),))
+    return Scene(damage(canvas, rng, 0.7), (PlacedCutout(cutout, scale, 1.0),))
 
 
 def clutter(
@@ -73,7 +73,7 @@ def clutter(
         shares = _visible(masks)
         if shares[shown.index(target)] >= 0.8 - 0.4 * hard:
             break
-    placed = tuple(Placed(*row) for row in zip(shown, scales, shares, strict=True))
+    placed = tuple(PlacedCutout(*row) for row in zip(shown, scales, shares, strict=True))
     return Scene(damage(canvas, rng, 0.5 + 0.5 * hard), placed)
 
 

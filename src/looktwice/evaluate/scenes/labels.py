@@ -22,7 +22,7 @@ Shows: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class PlacedDrawing:
     """One drawing in one scene."""
 
     scene: str
@@ -35,16 +35,16 @@ class Account:
     """The contents of all scenes, by drawing."""
 
     def __init__(self, scenes: Mapping[str, Shows], cutouts: Iterable[Cutout]) -> None:
-        self.sights: dict[str, list[Sight]] = defaultdict(list)
+        self.sights: dict[str, list[PlacedDrawing]] = defaultdict(list)
         for scene, shows in scenes.items():
             for one in shows:
-                self.sights[one["id"]].append(Sight(scene, one["scale"], one["visible"], len(shows) - 1))
+                self.sights[one["id"]].append(PlacedDrawing(scene, one["scale"], one["visible"], len(shows) - 1))
         self._cutouts = list(cutouts)
 
-    def same(self, cutout: Cutout, words: bool) -> list[Sight]:
+    def same(self, cutout: Cutout, words: bool) -> list[PlacedDrawing]:
         """Return the most visible sight per scene of the drawing, or with `words` of any drawing of its label."""
         names = [c.id for c in self._cutouts if c.label == cutout.label] if words else [cutout.id]
-        best: dict[str, Sight] = {}
+        best: dict[str, PlacedDrawing] = {}
         for sight in (sight for name in names for sight in self.sights.get(name, ())):
             known = best.get(sight.scene)
             best[sight.scene] = sight if known is None or sight.visible > known.visible else known
@@ -75,5 +75,5 @@ class Account:
         return groups
 
 
-def _value(sight: Sight, axis: str) -> float:
+def _value(sight: PlacedDrawing, axis: str) -> float:
     return {"size": sight.scale, "clutter": float(sight.others), "covered": max(0.0, 1.0 - sight.visible)}[axis]

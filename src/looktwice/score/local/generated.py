@@ -42,7 +42,7 @@ def parse(text: str) -> float | None:
     return float(text.strip()) if _NUMBER.fullmatch(text) else None
 
 
-class Answering:
+class GenerationState:
     """Pairs of one batch whose answers grow token by token; `logits` [n, V] are those of the next token.
 
     `at` [n, K] is the position of every key in its row, `ends` [n] the position of the first token written.
@@ -142,7 +142,7 @@ class GeneratedScorer(ScorerWrapper):
 
     def _answers(self, part: Sequence[Pair], length: int, shared: Any) -> tuple[list[str], Tensor, Any]:
         """Return texts, logits of the first token, and mean entropy of the written tokens; cut texts that never end."""
-        answer = Answering(self.inner, part, length, shared)
+        answer = GenerationState(self.inner, part, length, shared)
         first, tokenizer = answer.logits, self._tokenizer
         ended, texts = [False] * len(part), [""] * len(part)
         entropies: list[list[float]] = [[] for _ in part]
@@ -162,7 +162,7 @@ class GeneratedScorer(ScorerWrapper):
         return texts, first, np.array([np.mean(values) for values in entropies], dtype=np.float32)
 
     def _expect(self, part: Sequence[Pair], length: int, shared: Any) -> PairScores:
-        answer = Answering(self.inner, part, length, shared)
+        answer = GenerationState(self.inner, part, length, shared)
         zero, one, point = self._tokens
         first = answer.logits
         scores = self._read(first)

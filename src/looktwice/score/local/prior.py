@@ -15,7 +15,7 @@ import numpy as np
 from looktwice.errors import UsageError
 from looktwice.score.base import Scorer, ScorerWrapper
 from looktwice.score.local.engine import Engine
-from looktwice.score.local.reference import Reference
+from looktwice.score.local.reference import ReferenceScorer
 from looktwice.score.prompting.prompt import Prompt, parts_of
 from looktwice.score.readout import modes
 from looktwice.score.readout.probability import expected_value
@@ -33,13 +33,17 @@ class PriorScorer(ScorerWrapper):
     Takes the mode p-label only, because the others do not read labels.
     """
 
-    inner: Engine | Reference
+    inner: Engine | ReferenceScorer
 
-    def __init__(self, inner: Engine | Reference, side: str) -> None:
+    def __init__(self, inner: Engine | ReferenceScorer, side: str) -> None:
         super().__init__(inner)
         self.side = side
         if self.inner.mode != modes.P_LABEL:
-            raise UsageError(f"A prior needs the mode p-label, not {self.inner.mode}; leave the prior or the mode out.")
+            raise UsageError(
+                f"A prior needs the mode {modes.P_LABEL}, not {self.inner.mode}; leave out the prior (--prior) or "
+                "the mode "
+                "(--score-mode)."
+            )
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
         """See Scorer. Candidates whose prior cannot be scored are "failed"."""

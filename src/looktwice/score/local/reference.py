@@ -25,7 +25,7 @@ from looktwice.score.readout import labels, modes, probability, repetition_penal
 from looktwice.types import Item, PairScores
 
 
-class Reference(Scorer):
+class ReferenceScorer(Scorer):
     """Scores pairs on the reference path. `reason` says why, unless the path was asked for by name.
 
     With `as_released`, the checkpoint's repetition penalty is applied before the read-out. `mode` is p-label, p-true or
@@ -119,9 +119,9 @@ class Reference(Scorer):
             repetition_penalty=self.penalty,
         )
 
-    def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> Reference:
+    def with_prompt(self, prompt: str | Prompt, mode: str | None = None) -> ReferenceScorer:
         """Return a scorer of the same model with another prompt or mode."""
-        return Reference(
+        return ReferenceScorer(
             self.mllm,
             built_in.get(prompt),
             reason=self.reason,

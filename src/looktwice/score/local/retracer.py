@@ -131,7 +131,7 @@ class Retracer:
     def report(self) -> dict[str, Any]:
         """Return the pairs seen, the share in which it fired, its counts per layer, and the mean of |Δ| / |FFN|.
 
-        The mean is taken before any matching; it includes steps of writing and leaves out non-finite ratios.
+        The mean is taken before Δ is rescaled; it includes decoding steps and leaves out non-finite ratios.
         """
         fired = sum(self._fired.values())
         total, count = self._ratios.tolist()

@@ -89,7 +89,7 @@ class Tower:
         if shapes != ((count, self.family.width), deep):
             return ModelError(
                 f"Stored visual tokens of shapes {shapes} do not fit their layout and this model, which need "
-                f"{((count, self.family.width), deep)}; index the item again."
+                f"{((count, self.family.width), deep)}; run looktwice add-tokens again."
             )
         return self._on(tokens)
 

@@ -100,7 +100,9 @@ def _labels(given: Any) -> list[dict[str, Any]]:
 def _label(value: Mapping[str, Any]) -> Label:
     variants = value.get("variants", [value["name"]])
     if isinstance(variants, str) or not all(isinstance(v, str) for v in variants):
-        raise UsageError(f"The variants of the label {value['name']!r} must be a list of strings.")
+        raise UsageError(
+            f'The variants of the label {value["name"]!r} must be a list of strings; write variants = ["Yes"].'
+        )
     return Label(str(value["name"]), float(value["value"]), tuple(variants))
 
 

@@ -112,6 +112,12 @@ class Prompt:
         return joined(piece for s in self.segments for piece in _pieces(s, query, candidate, clean))
 
 
+def showing(item: Item, prompt: Prompt, side: str) -> Item:
+    """Return an item with only the parts that the prompt shows of this side."""
+    shown = {part.partition(".")[2] for part in prompt.parts if part.startswith(side)}
+    return Item(item.id, item.image if "image" in shown else None, item.text if "text" in shown else None)
+
+
 def joined(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
     """Join neighbouring texts into one piece, because a tokenizer may merge across their border."""
     out: list[Piece] = []

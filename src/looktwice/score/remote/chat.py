@@ -11,7 +11,7 @@ from looktwice.errors import ServerError
 from looktwice.score.base import TokenMaker
 from looktwice.score.config import ScorerConfig
 from looktwice.score.prompting import built_in
-from looktwice.score.prompting.prompt import Prompt
+from looktwice.score.prompting.prompt import Prompt, showing
 from looktwice.score.remote import labels as server_labels
 from looktwice.score.remote import limits, loop
 from looktwice.score.remote import probe as probing
@@ -20,7 +20,7 @@ from looktwice.score.remote.dialect import chosen, token_id
 from looktwice.score.remote.endpoint import Endpoint
 from looktwice.score.remote.pool import EndpointPool, PairReply, PairRequest
 from looktwice.score.remote.reading import read
-from looktwice.score.remote.samples import showing, square
+from looktwice.score.remote.samples import square
 from looktwice.score.remote.scorer import RemoteScorer, refuse_local_settings
 from looktwice.score.remote.spending import Spending
 from looktwice.types import Item, PairScores

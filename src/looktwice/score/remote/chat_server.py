@@ -109,7 +109,9 @@ async def check_tokens(
     """Raise UsageError if a server does not answer for visual tokens as it does for the images that they come from."""
     ids, facts = known.ids[prompt.hash], known.facts
     if not facts.dialect.named:
-        raise UsageError(f"{server.address.base} is no vLLM, which alone takes tokens; leave --tokens-from out.")
+        raise UsageError(
+            f"{server.address.base} does not run vLLM, and only vLLM takes visual tokens; leave out --tokens-from."
+        )
     body = _sample_bodies(facts.served.model, prompt, ids, config, sender)
     try:
         reply = await _sender(server)(body(facts.dialect, (0, 0)))

@@ -35,7 +35,7 @@ class DecisionsScorer(DirectScorer):
         return "/decisions", {"model": model, "input": [evidence], "questions": questions}
 
     def answers(self, reply: Mapping[str, Any], n: int) -> Sequence[DirectAnswer]:
-        """Return the probabilities by name; see DirectScorer."""
+        """Return each candidate's probability, found by the name of its question; see DirectScorer."""
         rows = self._by_name(reply)
         return [_answer(rows.get(str(i))) for i in range(n)]
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from looktwice.errors import ServerError
-from looktwice.score.remote.reading import Listed
+from looktwice.score.remote.reading import ListedLogprobs
 
 MOST_NAMED = 128  # vLLM's limit of named tokens
 TOPS = (20, 8, 5)
-_ID = re.compile(r"token_id:([0-9]{1,9})")
+_ID = re.compile(r"token_id:([0-9]{1,18})")
 UNLIKELY = -9998.0  # some servers write -9999 for a token of which they know no log-probability
 
 
@@ -45,7 +45,7 @@ class Dialect:
             asked["chat_template_kwargs"] = {"enable_thinking": False}
         return asked
 
-    def listed(self, reply: Mapping[str, Any], ids: Sequence[int]) -> Listed:
+    def listed(self, reply: Mapping[str, Any], ids: Sequence[int]) -> ListedLogprobs:
         """Return what an answer lists. Raises ServerError for an answer of another shape, or without the ids asked."""
         entries = top_entries(reply)
         if self.named:
@@ -56,7 +56,7 @@ class Dialect:
         for text, value in dict.fromkeys(entries):  # the drawn token may be listed twice
             together[text].append(value)
         logps = {text: _log_sum(values) for text, values in together.items()}  # two ids may spell one text
-        return Listed(logps, min(value for _, value in entries))
+        return ListedLogprobs(logps, min(value for _, value in entries))
 
 
 def dialects(named: bool) -> Iterator[Dialect]:
@@ -72,15 +72,21 @@ def top_entries(reply: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Return the tokens of the first position's list with their log-probabilities. Raises ServerError without one."""
     choice = only_choice(reply)
     found = choice.get("logprobs")
-    if isinstance(found, Mapping) and isinstance(found.get("top_logprobs"), list) and found["top_logprobs"]:
-        first = found["top_logprobs"][0]  # the form of completions
-        return _known({"token": k, "logprob": v} for k, v in first.items()) if isinstance(first, Mapping) else []
-    content = found.get("content") if isinstance(found, Mapping) else None
-    first = content[0] if isinstance(content, list) and content else None
-    entries = first.get("top_logprobs") if isinstance(first, Mapping) else None
+    named = _first(found, "top_logprobs")  # the form of completions
+    if isinstance(named, Mapping):
+        entries: Any = [{"token": token, "logprob": value} for token, value in named.items()]
+    else:
+        first = _first(found, "content")
+        entries = first.get("top_logprobs") if isinstance(first, Mapping) else None
     if not isinstance(entries, list) or not entries:
-        raise ServerError("The server answers without log-probabilities.")
-    return _known(entries)
+        raise ServerError("The server answers without log-probabilities; use another server.")
+    return [entry for entry in map(_entry, entries) if not entry[1] <= UNLIKELY]
+
+
+def _first(found: object, name: str) -> Any:
+    """Return the first entry of a list in a mapping, None if it is not one."""
+    entries = found.get(name) if isinstance(found, Mapping) else None
+    return entries[0] if isinstance(entries, list) and entries else None
 
 
 def only_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -95,11 +101,10 @@ def only_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
 def chosen(reply: Mapping[str, Any]) -> str:
     """Return the token that the server chose, as it names it; "" if it does not say."""
     found = only_choice(reply).get("logprobs")
-    if isinstance(found, Mapping) and isinstance(found.get("tokens"), list) and found["tokens"]:
-        return str(found["tokens"][0])
-    content = found.get("content") if isinstance(found, Mapping) else None
-    first = content[0] if isinstance(content, list) and content and isinstance(content[0], Mapping) else {}
-    return str(first.get("token", ""))
+    token, first = _first(found, "tokens"), _first(found, "content")
+    if token is None and isinstance(first, Mapping):
+        token = first.get("token")
+    return "" if token is None else str(token)
 
 
 def token_id(text: str) -> int | None:
@@ -108,22 +113,18 @@ def token_id(text: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _named(entries: Sequence[tuple[str, float]], ids: Sequence[int]) -> Listed:
+def _named(entries: Sequence[tuple[str, float]], ids: Sequence[int]) -> ListedLogprobs:
     logps: dict[Hashable, float] = {}
     for text, value in entries:
         found = token_id(text)
         if found is None:
-            raise ServerError("The server does not name tokens by their ids.")
+            raise ServerError("The server does not name tokens by their ids; use another server.")
         if abs(logps.setdefault(found, value) - value) > 1e-3:
             raise ServerError(f"The server gives two log-probabilities for the token {found}; use another server.")
     if set(ids) - set(logps):
-        raise ServerError("The server leaves out tokens that were asked for.")
-    Listed(logps)  # refuses numbers that are no log-probabilities, also of the token that was drawn
-    return Listed({token: logps[token] for token in ids})
-
-
-def _known(entries: Iterable[object]) -> list[tuple[str, float]]:
-    return [entry for entry in map(_entry, entries) if not entry[1] <= UNLIKELY]
+        raise ServerError("The server leaves out tokens that were asked for; use another server.")
+    ListedLogprobs(logps)  # refuses numbers that are no log-probabilities, also of the token that was drawn
+    return ListedLogprobs({token: logps[token] for token in ids})
 
 
 def _entry(entry: object) -> tuple[str, float]:

@@ -14,12 +14,12 @@ import numpy as np
 from looktwice.errors import ServerError, UsageError
 from looktwice.score.config import ScorerConfig
 from looktwice.score.prompting import built_in
-from looktwice.score.prompting.prompt import Prompt
+from looktwice.score.prompting.prompt import Prompt, showing
 from looktwice.score.readout.probability import assemble, blank, scatter
 from looktwice.score.remote import probe as probing
 from looktwice.score.remote.endpoint import Endpoint
 from looktwice.score.remote.pool import EndpointPool, PairReply, PairRequest
-from looktwice.score.remote.samples import sample_pair, showing
+from looktwice.score.remote.samples import sample_pair
 from looktwice.score.remote.scorer import RemoteScorer
 from looktwice.score.remote.spending import Spending
 from looktwice.types import Item, PairScores
@@ -36,7 +36,7 @@ DirectAnswer: TypeAlias = "float | ServerError"
 class DirectFacts:
     """What a probe found: the shape that the server takes, and its p of a pair that is alike and one that is not."""
 
-    served: probing.Served
+    served: probing.ServedModel
     form: Form
     alike: float
     apart: float
@@ -183,8 +183,8 @@ def probability(value: object, what: str) -> DirectAnswer:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return ServerError(f"The server gave no {what} for it.")
     if not -1e-6 <= value <= 1 + 1e-6:
-        shown = str(value)[:20]
         raise ServerError(
-            f"The server's {what} {shown} is no probability; make it give scores between 0 and 1.", stops=True
+            f"The server's {what} {str(value)[:20]} is not a probability; make it give scores between 0 and 1.",
+            stops=True,
         )
     return min(1.0, max(0.0, float(value)))

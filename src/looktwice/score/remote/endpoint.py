@@ -18,7 +18,7 @@ from looktwice.errors import ServerError, UsageError, first_line
 from looktwice.score.remote.address import Address
 from looktwice.score.remote.config import RemoteConfig
 from looktwice.score.remote.keys import ApiKey
-from looktwice.score.remote.replies import BUSY, Trouble, failure, message, parsed, refusal, retry_after
+from looktwice.score.remote.replies import BUSY, RequestFailure, failure, message, parsed, refusal, retry_after
 from looktwice.score.remote.window import RequestWindow
 
 if TYPE_CHECKING:
@@ -81,14 +81,14 @@ class Endpoint:
         for attempt in range(1 << 30):
             async with self.window:
                 found = await self._once(method, url, content, end)
-            if not isinstance(found, Trouble):
+            if not isinstance(found, RequestFailure):
                 return found
             self._give_up(found, attempt, end)
             self.counts["retries"] += 1
             await asyncio.sleep(min(_pause(found, attempt), max(0.0, end - time.monotonic())))
         raise AssertionError
 
-    def _give_up(self, trouble: Trouble, attempt: int, end: float) -> None:
+    def _give_up(self, trouble: RequestFailure, attempt: int, end: float) -> None:
         """Raise ServerError if no further attempt is due."""
         if trouble.away:
             raise ServerError(f"{self.address.base} cannot be reached ({trouble.why}); start the server.", stops=True)
@@ -100,7 +100,7 @@ class Endpoint:
                 "--timeout."
             )
 
-    async def _once(self, method: str, url: str, content: bytes | None, end: float) -> dict[str, Any] | Trouble:
+    async def _once(self, method: str, url: str, content: bytes | None, end: float) -> dict[str, Any] | RequestFailure:
         import httpx
 
         begun, name = time.monotonic(), uuid4().hex
@@ -110,19 +110,19 @@ class Endpoint:
             async with asyncio.timeout(max(0.05, end - begun)):
                 status, headers, data = await self._exchange(method, url, content, name)
         except TimeoutError:
-            return Trouble(f"no answer within {self.config.timeout:g} s")
+            return RequestFailure(f"no answer within {self.config.timeout:g} s")
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             self.away = True
-            return Trouble(_named(error), away=True)
+            return RequestFailure(_named(error), away=True)
         except httpx.TransportError as error:
-            return Trouble(f"the answer broke off: {_named(error)}")
+            return RequestFailure(f"the answer broke off: {_named(error)}")
         self.away = False
         if status == 200:
             found = parsed(data, self.key)
-            if isinstance(found, Trouble):
+            if isinstance(found, RequestFailure):
                 return found
             if not self._is_own(found, name):
-                return Trouble("it sent the answer to another request")
+                return RequestFailure("it sent the answer to another request")
             failed = failure(found)
             if failed is None:
                 self.window.answered(time.monotonic() - begun)
@@ -157,7 +157,7 @@ class Endpoint:
                     )
             return answer.status_code, answer.headers, bytes(data)
 
-    def _trouble(self, status: int, headers: Mapping[str, str], data: bytes, url: str) -> Trouble:
+    def _trouble(self, status: int, headers: Mapping[str, str], data: bytes, url: str) -> RequestFailure:
         """Return the trouble of a status that may pass; raise ServerError for any other."""
         said = message(data, self.key)
         if status in BUSY or (status >= 500 and status != 501):
@@ -165,7 +165,7 @@ class Endpoint:
             if status in (429, 503):
                 self.counts["refusals"] += 1
                 self.window.refused(min(pause, LONGEST_PAUSE))
-            return Trouble(f"status {status}: {said}", status, pause)
+            return RequestFailure(f"status {status}: {said}", status, pause)
         raise refusal(status, said, self.address, url, bool(self.key))
 
     async def close(self) -> None:
@@ -200,7 +200,7 @@ def _client(config: RemoteConfig, headers: Mapping[str, str]) -> httpx.AsyncClie
         raise UsageError("--proxy is not the URL of a proxy; write it as http://HOST:PORT.") from None
 
 
-def _pause(trouble: Trouble, attempt: int) -> float:
+def _pause(trouble: RequestFailure, attempt: int) -> float:
     """Return seconds to wait: what the server asked for, or twice as long each time; spread, so that clients part."""
     return max(trouble.pause, min(LONGEST_PAUSE, 0.25 * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0))
 

@@ -17,7 +17,7 @@ from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout import labels, modes, probability
 from looktwice.score.remote.chat_server import chat_content
 from looktwice.score.remote.images import ImageEncoder
-from looktwice.score.remote.reading import Listed, read
+from looktwice.score.remote.reading import ListedLogprobs, read
 from looktwice.score.remote.scorer import refuse_local_settings
 from looktwice.score.remote.wording import clean
 from looktwice.types import Item, PairScores
@@ -116,5 +116,5 @@ class InProcessScorer(Scorer):
         return chat_content(pieces, {"query": query, "candidate": candidate}, self.images, with_id=False)
 
     def _read(self, output: Any) -> PairScores:
-        listed = Listed({int(token): float(found.logprob) for token, found in output.logprobs[0].items()})
+        listed = ListedLogprobs({int(token): float(found.logprob) for token, found in output.logprobs[0].items()})
         return read(self.ids.ids, self.ids.values, listed, int(output.token_ids[0]))

@@ -14,7 +14,7 @@ from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout.probability import LabelIds
 from looktwice.score.remote.dialect import MOST_NAMED, Dialect, chosen, dialects, top_entries
 from looktwice.score.remote.endpoint import Endpoint
-from looktwice.score.remote.reading import Listed, read
+from looktwice.score.remote.reading import ListedLogprobs, read
 from looktwice.score.remote.replies import tokens_read
 from looktwice.types import SCORED
 
@@ -32,7 +32,7 @@ Post: TypeAlias = Callable[[tuple[str, Mapping[str, Any]]], Awaitable[dict[str, 
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModel:
     """What a server says of itself: the model that it was asked for, its engine, and a hash of what it lists."""
 
     model: str
@@ -49,7 +49,7 @@ class Facts:
     `canary`: the log-probabilities that the pair of an item with itself gets. `answers_as`: the model named in answers.
     """
 
-    served: Served
+    served: ServedModel
     dialect: Dialect
     canary: Mapping[Any, float]
     order_kept: bool
@@ -76,7 +76,7 @@ class Facts:
         }
 
 
-async def served(server: Endpoint) -> Served:
+async def served(server: Endpoint) -> ServedModel:
     """Return what the server says of itself. Raises UnknownName, with the models there, for a model that is not."""
     address = server.address
     listing = await server.get(f"{address.base}/models") or {}
@@ -91,7 +91,7 @@ async def served(server: Endpoint) -> Served:
     context = row.get("max_model_len")
     owner = str(row.get("owned_by") or "unknown")[:LONGEST_NAME]
     engine = f"{owner} {version['version'][:LONGEST_NAME]}" if isinstance(version.get("version"), str) else owner
-    return Served(name, engine, digest, context if isinstance(context, int) else None)
+    return ServedModel(name, engine, digest, context if isinstance(context, int) else None)
 
 
 def _model(wanted: str | None, there: Sequence[str], base: str) -> str:
@@ -106,7 +106,7 @@ def _model(wanted: str | None, there: Sequence[str], base: str) -> str:
 
 
 async def probe(
-    about: Served, prompt: Prompt, ids: LabelIds | None, body: MakeBody, post: Post
+    about: ServedModel, prompt: Prompt, ids: LabelIds | None, body: MakeBody, post: Post
 ) -> tuple[Facts, dict[str, Any]]:
     """Return what the server can do, and an answer of it. Raises ServerError if p cannot be read from its answers."""
     flat = flat_ids(ids)
@@ -141,7 +141,7 @@ def keys(dialect: Dialect, prompt: Prompt, ids: LabelIds | None) -> Sequence[Seq
     return ids.ids if dialect.named and ids else [label.variants for label in prompt.labels]
 
 
-def _p(listed: Listed, dialect: Dialect, prompt: Prompt, ids: LabelIds | None) -> float:
+def _p(listed: ListedLogprobs, dialect: Dialect, prompt: Prompt, ids: LabelIds | None) -> float:
     scores = read(keys(dialect, prompt, ids), [label.value for label in prompt.labels], listed, -1)
     return float(scores.p[0]) if scores.status[0] in SCORED else 0.0
 
@@ -213,7 +213,7 @@ def thinks() -> ServerError:
 def _check_name(facts: Facts) -> None:
     asked, answered = facts.served.model, facts.answers_as
     if not (asked.lower() in answered.lower() or answered.lower() in asked.lower()):
-        raise ServerError(f"{asked} was asked, but {answered} answered; name the model that shall answer.", stops=True)
+        raise ServerError(f"{asked} was asked, but {answered} answered; name the model that should answer.", stops=True)
 
 
 def _differ(a: Mapping[Any, float], b: Mapping[Any, float]) -> float:
@@ -223,7 +223,7 @@ def _differ(a: Mapping[Any, float], b: Mapping[Any, float]) -> float:
     return max(both, default=0.0) if likeliest in b else float("inf")
 
 
-def changed(facts: Facts, about: Served, now: Listed) -> bool:
+def changed(facts: Facts, about: ServedModel, now: ListedLogprobs) -> bool:
     """Return whether a server runs another model than when it was probed."""
     return about.revision != facts.served.revision or far(facts.canary, now.logps)
 

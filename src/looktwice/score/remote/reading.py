@@ -26,7 +26,7 @@ SLACK = 2e-3  # by which listed probabilities may exceed 1: they come rounded
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedLogprobs:
     """What a server lists of one distribution: log-probabilities by token.
 
     `least` is that of the least likely token of its top list, so that no token beyond is likelier (None: no such list).
@@ -64,7 +64,9 @@ class Listed:
         return rest if self.least is None else min(rest, math.exp(min(0.0, self.least)))
 
 
-def read(labels: Sequence[Sequence[Hashable]], values: Sequence[float], listed: Listed, argmax_id: int) -> PairScores:
+def read(
+    labels: Sequence[Sequence[Hashable]], values: Sequence[float], listed: ListedLogprobs, argmax_id: int
+) -> PairScores:
     """Read one distribution: one row of scores, "ok", "bounded", or "parse_error" if no spelling of a label is listed.
 
     `labels` names each label's spellings. Entropy is unknown, since no server lists the whole vocabulary.

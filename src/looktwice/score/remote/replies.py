@@ -19,7 +19,7 @@ MOST_TOKENS = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class RequestFailure:
     """Why an attempt failed although the next one may pass. `pause`: seconds that the server asked for."""
 
     why: str
@@ -64,15 +64,15 @@ def _about(said: str, topic: str, *words: str) -> bool:
     return topic in text and any(word in text for word in words)
 
 
-def parsed(data: bytes, key: ApiKey) -> dict[str, Any] | Trouble:
+def parsed(data: bytes, key: ApiKey) -> dict[str, Any] | RequestFailure:
     """Return the object of a good answer, without the key should it quote it."""
     try:
         found = key.hidden_in(json.loads(data))
     except (ValueError, RecursionError):
-        return Trouble(f"it sent {_kind(data, 'no JSON')}")
+        return RequestFailure(f"it sent {_kind(data, 'no JSON')}")
     if isinstance(found, list):  # how some re-rankers answer
         return {"results": found}
-    return found if isinstance(found, dict) else Trouble("it sent JSON of another shape")
+    return found if isinstance(found, dict) else RequestFailure("it sent JSON of another shape")
 
 
 def failure(found: Mapping[str, Any]) -> int | None:

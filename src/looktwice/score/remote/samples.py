@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from looktwice.score.prompting.prompt import Prompt
+from looktwice.score.prompting.prompt import Prompt, showing
 from looktwice.types import Item
 
 SIDE = 224
@@ -26,12 +26,6 @@ def square(side: int) -> Item:
     from PIL import Image
 
     return Item(f"square-{side}", Image.new("RGB", (side, side), "white"), "a white square")
-
-
-def showing(item: Item, prompt: Prompt, side: str) -> Item:
-    """Return an item with only the parts that the prompt shows of this side."""
-    shown = {part.partition(".")[2] for part in prompt.parts if part.startswith(side)}
-    return Item(item.id, item.image if "image" in shown else None, item.text if "text" in shown else None)
 
 
 def sample_pair(prompt: Prompt, pair: tuple[int, int]) -> tuple[Item, Item]:

@@ -1,4 +1,4 @@
-"""`/v1/rerank`, `/v1/score` and `/v1/decisions`: scores of pairs that the request brings along."""
+"""`/v1/rerank`, `/v1/score` and `/v1/decisions`: scores of the pairs given in the request."""
 
 from __future__ import annotations
 
@@ -114,11 +114,23 @@ def _read_rerank(service: Service, asked: shapes.RerankRequest) -> tuple[Request
     if asked.instruction is not None and asked.instruct is not None:
         raise Problem(422, "two_instructions", "instruction and instruct are the same; give one.", "instruct")
     instruction = asked.instruction if asked.instruction is not None else asked.instruct
-    return with_instruction(query, instruction), _read_all(service, asked.documents, "documents")
+    documents = _read_all(service, asked.documents, "documents")
+    for number, one in enumerate(documents):
+        _check_length(one.text, asked.max_tokens_per_doc, f"documents.{number}")
+    checked = None if instruction is None else service.media.text(instruction, "instruction")
+    return with_instruction(query, checked), documents
 
 
 def _read_all(service: Service, given: Sequence[shapes.DocumentLike], param: str) -> list[RequestItem]:
     return [read_document(service.media, one, f"{param}.{number}") for number, one in enumerate(given)]
+
+
+def _check_length(text: str | None, most: int | None, param: str) -> None:
+    """Raise Problem for a text that could have more than `most` tokens: it would have to be cut. A token has a byte."""
+    if most is not None and text is not None and len(text.encode()) > most:
+        raise Problem(
+            422, "document_too_long", "This server cuts no documents; send a larger max_tokens_per_doc.", param
+        )
 
 
 def _sides(service: Service, asked: shapes.ScoreRequest) -> tuple[list[Any], list[Any]]:

@@ -13,10 +13,10 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from looktwice.serve.jobs import Job
 from looktwice.serve.problems import Problem
 from looktwice.serve.schemas import Example, SearchRequest, SearchResponse
-from looktwice.serve.searching import Asked, Search
+from looktwice.serve.searching import ParsedSearch, Search
 from looktwice.serve.service import Service, service_of
 from looktwice.serve.strict_route import StrictRoute
-from looktwice.serve.tables import ServedTable
+from looktwice.serve.tables import ServedGroup, ServedTable
 from looktwice.types import Item
 
 router = APIRouter(route_class=StrictRoute)
@@ -33,7 +33,7 @@ async def search(body: SearchRequest, request: Request) -> Response:
     `error`.
     """
     service = service_of(request)
-    served = service.tables.get(body.table)
+    served = service.tables.several(body.table)
     _check_sizes(service, body)
     asked = await service.read(_read, service, body)
     pairs = await service.quick(_pairs, service, served, body) * asked.positive
@@ -66,7 +66,7 @@ def _event(name: str, data: Any) -> bytes:
     return f"event: {name}\ndata: {text}\n\n".encode()
 
 
-def _pairs(service: Service, served: ServedTable, body: SearchRequest) -> int:
+def _pairs(service: Service, served: ServedTable | ServedGroup, body: SearchRequest) -> int:
     if not body.rerank or service.reranker is None:
         return 0
     return min(body.shortlist or service.settings.shortlist, len(served.reader()))
@@ -79,7 +79,7 @@ def _check_sizes(service: Service, body: SearchRequest) -> None:
             raise Problem(422, "too_many", f"{name} may be at most {most:,}.", name)
 
 
-def _read(service: Service, request: SearchRequest) -> Asked:
+def _read(service: Service, request: SearchRequest) -> ParsedSearch:
     """Read the images and texts of a request. Stored items are read later, by id."""
     like = [_example(service, one, f"like.{number}") for number, one in enumerate(request.like)]
     unlike = [_example(service, one, f"unlike.{number}") for number, one in enumerate(request.unlike)]
@@ -88,10 +88,10 @@ def _read(service: Service, request: SearchRequest) -> Asked:
         if given.image is not None:
             raise Problem(422, "too_many_queries", "query.item excludes query.image.", "query")
         text = {} if given.text is None else {"text": service.media.text(given.text, "query.text")}
-        return Asked({"item": given.item, **text}, like, unlike)
+        return ParsedSearch({"item": given.item, **text}, like, unlike)
     if like and given.image is None and given.text is None:
-        return Asked(None, like, unlike)
-    return Asked(service.media.item("query", given.image, given.text, "query"), like, unlike)
+        return ParsedSearch(None, like, unlike)
+    return ParsedSearch(service.media.item("query", given.image, given.text, "query"), like, unlike)
 
 
 def _example(service: Service, given: str | Example, param: str) -> Item | dict[str, str]:

@@ -56,7 +56,7 @@ async def table(table: str, request: Request) -> Response:
 async def show(
     table: str, id: str, request: Request, w: int = Query(320, ge=16, le=2048), v: str | None = None
 ) -> Response:
-    """Return a small image of an item as WebP. With the right `v` it may be kept for ever."""
+    """Return a small image of an item as WebP. With the right `v` it can be cached indefinitely."""
     service = service_of(request)
     served = service.tables.get(named(table, "table"))
     name = named(id)

@@ -61,7 +61,7 @@ def _answer(header: Mapping[str, Any], body: bytes, said: BinaryIO) -> _Answer:
     except MediaError as error:
         failure = error
     except MemoryError:
-        failure = MediaError("too-large", "decoding needs too much memory; use a smaller file")
+        failure = MediaError("too-large", "decoding needs too much memory; use an image with fewer pixels")
     except Exception as error:  # hostile data makes decoders raise anything
         failure = MediaError("corrupt", (str(error) or type(error).__name__).splitlines()[0][:300])
     detail = _with_message(failure.detail, said)
@@ -70,7 +70,7 @@ def _answer(header: Mapping[str, Any], body: bytes, said: BinaryIO) -> _Answer:
 
 
 def _with_message(detail: str, said: BinaryIO) -> str:
-    """Return the detail with the first line that a C library wrote, if any."""
+    """Return the detail with the first line that the decoder wrote to stderr, if any."""
     said.seek(0)
     lines = said.read(2000).decode("utf-8", "replace").split("\n")
     line = next((line.strip() for line in lines if line.strip()), "")
@@ -117,6 +117,13 @@ def _length(header: Mapping[str, Any], body: bytes) -> _Answer:
     return {"seconds": video.length(header["path"])}, b""
 
 
+def _cuts(header: Mapping[str, Any], body: bytes) -> _Answer:
+    from looktwice.sources.decoding import video
+
+    found, more = video.cuts(header["path"], header["start"])
+    return {"cuts": found, "more": more}, b""
+
+
 def _frame(header: Mapping[str, Any], body: bytes) -> _Answer:
     from looktwice.sources.decoding import video
 
@@ -131,4 +138,5 @@ _WORK: dict[str, Callable[[Mapping[str, Any], bytes], _Answer]] = {
     "page": _page,
     "length": _length,
     "frame": _frame,
+    "cuts": _cuts,
 }

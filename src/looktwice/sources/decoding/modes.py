@@ -20,7 +20,7 @@ BLOCK = (4096, 256)
 
 
 @dataclass(frozen=True, slots=True)
-class Tones:
+class ToneRange:
     """How an image's numbers become 8 bits: the grey that means white (None: they are 8 bits), negative, profile."""
 
     white: float | None = None
@@ -28,7 +28,7 @@ class Tones:
     profile: bytes | None = None
 
     @classmethod
-    def of(cls, image: Image, profile: bytes | None) -> Tones:
+    def of(cls, image: Image, profile: bytes | None) -> ToneRange:
         """Read them from a decoded image. Raises MediaError for grey values without a known white."""
         return cls(tiff.white_of(image) or white_point(image), tiff.is_negative(image), profile)
 
@@ -36,7 +36,7 @@ class Tones:
 def to_rgb(image: Image, factor: int, *, colours: bool) -> Image:
     """Convert to RGB, alpha over white, reduced by a whole factor; with `colours` by the embedded profile."""
     profile = image.info.get("icc_profile") if colours else None
-    tones = Tones.of(image, profile)
+    tones = ToneRange.of(image, profile)
     rgb = _reduced(image, factor, tones)
     if profile is None or image.mode in ("CMYK", "LAB") or _has_alpha(image):
         return rgb
@@ -51,7 +51,7 @@ def _has_alpha(image: Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
-def _reduced(image: Image, factor: int, tones: Tones) -> Image:
+def _reduced(image: Image, factor: int, tones: ToneRange) -> Image:
     if factor <= 1:
         return converted(image, tones)
     from PIL import Image as pil
@@ -70,7 +70,7 @@ def blocks(size: tuple[int, int], factor: int) -> Iterator[tuple[int, int, int, 
             yield left, top, min(size[0], left + wide), min(size[1], top + high)
 
 
-def converted(image: Image, tones: Tones) -> Image:
+def converted(image: Image, tones: ToneRange) -> Image:
     """Convert one block to RGB."""
     if tones.white is not None:
         return _from_deep(image, tones.white, tones.negative).convert("RGB")

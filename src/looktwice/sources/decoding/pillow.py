@@ -88,7 +88,7 @@ def upright(image: Image, reading: Reading) -> Image:
 
 
 def demand_shape(size: Size) -> None:
-    """Raise MediaError (`too-long`) for an image of a shape that models would blow up."""
+    """Raise MediaError (`too-long`) for an image of a shape that models would enlarge without end."""
     short, long = sorted(size)
     if long > MAX_SIDE or long > MAX_ASPECT * max(1, short):
         limit = f"at most {MAX_SIDE:,} pixels a side, and {MAX_ASPECT} times the other side"
@@ -97,7 +97,7 @@ def demand_shape(size: Size) -> None:
 
 @cache
 def pillow() -> Any:
-    """Return Pillow's module Image, prepared for files of strangers."""
+    """Return Pillow's module Image, hardened for untrusted files."""
     from PIL import AvifImagePlugin, Image
 
     # Pillow warns on standard error of damaged metadata and large images, without saying in which file.

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 LEAST_PREVIEW = 1024
 """A preview counts from this shorter side on, or from twice the side that the model reads."""
 
+LAST = 8
+"""One row in LAST is looked at, those at the bottom: LibRaw fills what a cut file lacks with zeros and is silent."""
+
 _TURNS = {3: 3, 5: 8, 6: 6}
 """EXIF orientation by LibRaw's flip."""
 
@@ -32,7 +35,18 @@ def decode(data: bytes, reading: Reading, max_pixels: int) -> tuple[Image, tuple
             preview = _preview(opened, reading, _TURNS.get(sizes.flip, 1))
             return (preview or _developed(opened, reading)), size
     except rawpy.LibRawError as error:
-        raise MediaError("corrupt", str(error) or type(error).__name__) from None
+        raise _failure(error) from None
+
+
+def _failure(error: Exception) -> MediaError:
+    import rawpy
+
+    if isinstance(error, rawpy.LibRawIOError):
+        return MediaError("truncated", "its raw data ends early")
+    if isinstance(error, rawpy.LibRawFileUnsupportedError):
+        return MediaError("unsupported", "LibRaw does not know this raw format, or its header is damaged")
+    said = error.args[0] if error.args else ""
+    return MediaError("corrupt", said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said))
 
 
 def _preview(opened: Any, reading: Reading, orientation: int) -> Image | None:
@@ -63,8 +77,18 @@ def _least(reading: Reading) -> int:
 def _developed(opened: Any, reading: Reading) -> Image:
     from PIL import Image as pil
 
+    _check(opened.raw_image_visible)
     sizes = opened.sizes
     half = reading.factor((sizes.width, sizes.height)) > 1 or sizes.width * sizes.height > pillow.WORKING_PIXELS
     balanced = min(opened.camera_whitebalance[:3]) > 0
     pixels = opened.postprocess(use_camera_wb=balanced, half_size=half, output_bps=8)
     return pillow.upright(pil.fromarray(pixels), reading)
+
+
+def _check(samples: Any) -> None:
+    """Raise MediaError if nearly all samples at the bottom are zero; a sensor's noise makes most of them positive."""
+    import numpy as np
+
+    last = samples[-max(1, len(samples) // LAST) :]
+    if np.count_nonzero(last) <= last.size // 100:
+        raise MediaError("truncated", "its raw data ends early")

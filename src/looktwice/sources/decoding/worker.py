@@ -60,6 +60,18 @@ def length(path: str) -> float:
     return float(POOL.ask({"do": "length", "path": path})[0]["seconds"])
 
 
+def cuts(path: str, most: int) -> list[float]:
+    """Return the times in seconds at which scenes of a video begin, up to `most`. Raises MediaError."""
+    found, start = list[float](), 0.0
+    while len(found) <= most:
+        answer, _ = POOL.ask({"do": "cuts", "path": path, "start": start})
+        found += answer["cuts"]
+        start = answer["more"]
+        if start is None:
+            break
+    return found[:most]
+
+
 def _opened(about: dict[str, Any], pixels: bytes) -> tuple[Image, tuple[int, int]]:
     from PIL import Image as pil
 

@@ -1,12 +1,12 @@
 // Joins the parts: the link is the state, the state makes a request, the answer is drawn as it arrives.
-import { get, onMissingKey } from "./api.js";
+import { onMissingKey } from "./api.js";
 import { Browse } from "./browse.js";
 import { camera } from "./camera.js";
 import { askForKey, shortcuts, themeButton } from "./controls.js";
 import { crop } from "./crop.js";
 import { $, announce, toast } from "./dom.js";
 import { failed, greet, headLinks, tableChoice, view } from "./frame.js";
-import { hasMiddle } from "./fusion.js";
+import { coarseScale, hasMiddle } from "./fusion.js";
 import { Grid } from "./grid.js";
 import { HitView } from "./hit.js";
 import * as marks from "./marks.js";
@@ -15,6 +15,7 @@ import { QueryField } from "./query.js";
 import { Refine } from "./refine.js";
 import { queryOf } from "./request.js";
 import { Searches } from "./searches.js";
+import { Served } from "./served.js";
 import { Stages, spokenStage } from "./stages.js";
 import { DEFAULTS, asks, decode, encode, queryKey, requestKey } from "./state.js";
 import { Summary } from "./summary.js";
@@ -28,6 +29,7 @@ const CLEARED = { text: "", item: null, image: null, like: [], unlike: [] };
 class App {
   constructor() {
     this.state = decode(location.hash);
+    this.served = new Served();
     this.searches = new Searches((name, data) => this.#heard(name, data));
     this.browse = new Browse();
     this.order = [];
@@ -50,8 +52,11 @@ class App {
   async start() {
     onMissingKey(askForKey);
     try {
-      this.tables = (await this.#loaded()).tables;
-      if (this.tables.length) await this.#begin();
+      await this.served.load(() => {
+        document.body.classList.remove("starting");
+        $("#lead").textContent = "The server is loading its models…";
+      });
+      if (this.served.tables.length) await this.#begin();
       else greet();
     } catch (error) {
       failed(error);
@@ -101,16 +106,18 @@ class App {
     announce(`Hit ${index + 1} of ${this.grid.total}`);
   }
 
-  mark(id, grade) {
-    this.adjust(marks.toggled(this.state, id, grade));
+  /** Mark a hit; with `range`, all hits from the last marked one to this one. */
+  mark(id, grade, range = false) {
+    const ids = this.grid.between(range ? this.lastMarked : id, id);
+    this.adjust(ids.length > 1 ? marks.graded(this.state, ids, grade) : marks.toggled(this.state, id, grade));
+    this.lastMarked = id;
     marks.keep(this.state);
-    const { yes, no } = this.state;
-    announce(yes.includes(id) ? `${id} marked right` : no.includes(id) ? `${id} marked wrong` : `${id} no longer marked`);
+    announce(marks.said(this.state, ids));
   }
 
   /** Bring the page to its state: the table, the view, the answer. */
   async apply({ restore = places.place() } = {}) {
-    this.#name(this.state);
+    this.state.table = this.served.named(this.state.table);
     if (!this.state.yes.length && !this.state.no.length) Object.assign(this.state, marks.kept(this.state));
     this.query.show(this.state);
     try {
@@ -135,9 +142,9 @@ class App {
   draw({ move = false } = {}) {
     const { state, browsing, browse, searches: { answer } } = this;
     view(state.view === "table" ? "table" : browsing ? "home" : "results");
-    this.refine.show(state);
     this.order = browsing ? browse.hits() : answer?.order(state.weight) ?? [];
-    this.#rescale();
+    this.refine.show(state, browsing ? [] : this.order);
+    this.scale = coarseScale(this.order);
     const shown = state.least > 0 && !browsing ? this.order.filter((hit) => hit.p !== null && hit.p >= state.least) : this.order;
     const waiting = !browsing && answer?.state === "waiting";
     this.grid.root.classList.toggle("stale", waiting);
@@ -145,7 +152,7 @@ class App {
       this.grid.foot = browsing ? 26 : 58;
       this.grid.set(shown, { move, total: browsing ? browse.total : shown.length });
     }
-    this.stages.show(browsing ? null : answer, this.order, { onlyFirst: !this.about.mllm || !state.depth });
+    this.stages.show(browsing ? null : answer, this.order, { onlyFirst: !this.served.about.mllm || !state.depth });
     this.summary.show({ state, answer, browsing, order: this.order, shown, total: browse.total });
     this.#showHit(shown);
     this.#restore();
@@ -157,7 +164,7 @@ class App {
     if (this.loading || this.state.view === "table" || (!this.browsing && this.state.least > 0)) return;
     this.loading = true;
     try {
-      const came = this.browsing ? this.browse.more() : this.searches.more(this.state, this.about);
+      const came = this.browsing ? this.browse.more() : this.searches.more(this.state, this.served.about);
       if (await came) this.draw();
     } catch (error) {
       toast(error.message, { bad: true });
@@ -176,7 +183,7 @@ class App {
       step: (by) => this.stepHit(by),
       like: (id) => this.ask({ ...CLEARED, item: id }),
       crop: (id) => this.#crop({ item: id }),
-      mark: (id, grade) => this.mark(id, grade),
+      mark: (id, grade, range) => this.mark(id, grade, range),
       removed: (id) => this.#removed(id),
       marks: () => this.#showMarks(),
       again: () => { this.searches.forget(); this.#run(); },
@@ -192,22 +199,8 @@ class App {
     marks.open(this.state, { use, changed: () => this.adjust({ yes: [], no: [] }) });
   }
 
-  /** Return what is served; wait while the server still loads its models. */
-  async #loaded() {
-    for (;;) {
-      try {
-        return await get("tables");
-      } catch (error) {
-        if (error.code !== "loading") throw error;
-        document.body.classList.remove("starting");
-        $("#lead").textContent = "The server is loading its models…";
-        await new Promise((resolve) => setTimeout(resolve, 700));
-      }
-    }
-  }
-
   async #begin() {
-    tableChoice(this.tables, (table) => this.ask({ ...CLEARED, where: {}, table }));
+    tableChoice(this.served.tables, (table) => this.ask({ ...CLEARED, where: {}, table }));
     const go = (patch) => {
       this.#go({ ...this.state, hit: null, ...patch }, { push: true });
       this.apply();
@@ -225,8 +218,8 @@ class App {
     this.browsing = !asks(this.state);
     if (this.browsing) {
       this.searches.leave();
-      this.browse.begin(this.about);
-    } else this.searches.take(this.state, this.about);
+      this.browse.begin(this.served.about);
+    } else this.searches.take(this.state, this.served.about);
     this.draw();
     if (this.browsing && !this.browse.items.length) this.more();
   }
@@ -257,26 +250,27 @@ class App {
     const { yes, no, table } = this.state;
     if (this.markedRight !== yes || this.markedWrong !== no) {
       [this.markedRight, this.markedWrong] = [yes, no];
-      this.marked = Object.fromEntries([...yes.map((id) => [id, 1]), ...no.map((id) => [id, 0])]);
+      this.marked = marks.grades(this.state);
     }
     return { table, marks: this.marked, scale: this.scale, browsing: this.browsing };
   }
 
   async #loadTable() {
-    if (this.about?.name === this.state.table) return;
-    const path = `tables/${encodeURIComponent(this.state.table)}`;
-    const [about, facets] = await Promise.all([get(path), get(`${path}/facets`).catch(() => ({ columns: [] }))]);
-    this.about = about;
-    this.facets = facets.columns;
-    this.refine.prepare(about, facets.columns);
+    if (await this.served.open(this.state.table)) this.#prepare();
+  }
+
+  #prepare() {
+    const { about, facets } = this.served;
+    this.refine.prepare(about, facets);
     $("#tables").value = about.name;
     $("#lead").textContent = `${plural(about.items, "item")} in ${about.name}. Start with words, with an image of yours, or with any of these.`;
   }
 
   async #showTable() {
     view("table");
-    document.title = `${this.about.name} · looktwice`;
-    await tablePage($("#table-page"), this.about, this.facets, () => this.#changed());
+    const { about, facets } = this.served;
+    document.title = `${about.name} · looktwice`;
+    await tablePage($("#table-page"), about, facets, () => this.#changed());
     this.#restore();
   }
 
@@ -284,9 +278,8 @@ class App {
   async #changed() {
     this.searches.forget({ all: true });
     this.browse.clear();
-    const before = this.about;
-    this.about = null;
-    await this.#loadTable().catch(() => { this.about = before; });
+    await this.served.reopen();
+    this.#prepare();
   }
 
   #removed(id) {
@@ -297,14 +290,14 @@ class App {
   }
 
   #showHit(shown) {
-    const { state, about, browsing } = this;
+    const { state, browsing } = this;
     if (!state.hit) { this.hitView.close(); return; }
     const index = this.grid.indexOf(state.hit);
     const hit = this.grid.hits[index] ?? this.searches.answer?.hits.get(state.hit);
     if (!hit) return; // not there yet: the first look will bring it
     this.grid.select(state.hit);
     const where = { position: index + 1, total: shown.length, middle: hasMiddle(this.order) };
-    this.hitView.show(hit, { state, about, browsing, ...where, requestQuery: () => queryOf(state) });
+    this.hitView.show(hit, { state, about: this.served.about, browsing, ...where, requestQuery: () => queryOf(state) });
   }
 
   #restore() {
@@ -322,29 +315,17 @@ class App {
     if (index >= 0 && !this.state.hit) this.grid.focus(index, { scroll: false });
   }
 
-  #rescale() {
-    const values = this.order.map(({ coarse }) => coarse).filter((coarse) => coarse !== undefined);
-    const low = values.reduce((a, b) => Math.min(a, b), Infinity), high = values.reduce((a, b) => Math.max(a, b), -Infinity);
-    this.scale = (coarse) => (high > low ? 0.04 + 0.96 * ((coarse - low) / (high - low)) : 1);
-  }
-
   #go(state, how) {
     if (how?.push) places.leave();
     this.state = state;
     places.write(encode(state), how);
   }
 
-  /** Name the table of a state: a link may leave it out, or name one that is not served. */
-  #name(state) {
-    if (this.tables.some(({ name }) => name === state.table)) return;
-    state.table = (this.tables.find((one) => one.default) ?? this.tables[0]).name;
-  }
-
   /** Follow Back and Forward. Marks belong to the query, not to the entry; a closed hit stays the selected one. */
   #popped() {
     const before = this.state;
     this.state = decode(location.hash);
-    this.#name(this.state);
+    this.state.table = this.served.named(this.state.table);
     const mine = marks.kept(this.state);
     if (mine.yes.length + mine.no.length || queryKey(before) === queryKey(this.state)) Object.assign(this.state, mine);
     places.write(encode(this.state));

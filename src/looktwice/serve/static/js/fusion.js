@@ -25,6 +25,13 @@ export const parts = (hit, weight, middle) => [
   middle ? [weight, hit.maxsim, "maxsim"] : [weight, hit.coarse, "coarse"], [1 - weight, hit.p, "p"],
 ];
 
+/** Return a function from a coarse score to the length of its bar, from the lowest score among the hits to the highest. */
+export function coarseScale(hits) {
+  let low = Infinity, high = -Infinity;
+  for (const { coarse } of hits) if (coarse !== undefined) [low, high] = [Math.min(low, coarse), Math.max(high, coarse)];
+  return (coarse) => (high > low ? 0.04 + 0.96 * ((coarse - low) / (high - low)) : 1);
+}
+
 /** Return λ·known + (1−λ)·p. */
 export const fused = (hit, weight, middle) => parts(hit, weight, middle).reduce((sum, [share, value]) => sum + share * value, 0);
 

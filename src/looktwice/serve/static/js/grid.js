@@ -73,6 +73,13 @@ export class Grid {
     return this.places.get(id) ?? -1;
   }
 
+  /** Return the ids of the hits from one to another, both included; the other alone if the first is not shown. */
+  between(one, other) {
+    const [from, to] = [this.indexOf(one), this.indexOf(other)];
+    if (from < 0 || to < 0) return [other];
+    return this.hits.slice(Math.min(from, to), Math.max(from, to) + 1).map(({ id }) => id);
+  }
+
   /** Return the index of the hit that arrows start from: the selected one, else the first in the window. */
   here() {
     return this.selected === null ? -1 : this.indexOf(this.selected);

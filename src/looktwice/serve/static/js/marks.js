@@ -21,7 +21,7 @@ function save(queries) {
 export function keep(state) {
   const { table, text, item, image } = state;
   const key = queryKey(state);
-  const marks = Object.fromEntries([...state.yes.map((id) => [id, 1]), ...state.no.map((id) => [id, 0])]);
+  const marks = grades(state);
   const queries = all().filter((one) => one.key !== key);
   if (Object.keys(marks).length) queries.push({ key, table, text: text.trim(), item, image, marks });
   save(queries);
@@ -45,6 +45,23 @@ export function toggled(state, id, grade) {
 /** Return an id as one TREC column, as looktwice/evaluate/trec.py does: white space and controls become \uXXXX. */
 export const escapeId = (id) =>
   id.replace(/[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]|\\(?=u[0-9a-f]{4})/gu, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
+
+/** Return a state with these hits marked alike. */
+export function graded(state, ids, grade) {
+  const without = (list) => list.filter((one) => !ids.includes(one));
+  const { yes, no } = { yes: without(state.yes), no: without(state.no) };
+  return grade ? { yes: [...yes, ...ids], no } : { yes, no: [...no, ...ids] };
+}
+
+/** Return the marks of a state as {id: 0 or 1}. */
+export const grades = ({ yes, no }) => Object.fromEntries([...yes.map((id) => [id, 1]), ...no.map((id) => [id, 0])]);
+
+/** Say what became of hits that were just marked. */
+export function said({ yes, no }, ids) {
+  const [id] = ids;
+  const as = yes.includes(id) ? "marked right" : no.includes(id) ? "marked wrong" : "no longer marked";
+  return `${ids.length > 1 ? plural(ids.length, "hit") : id} ${as}`;
+}
 
 /** Return labels in TREC's four columns. */
 export const qrels = (queries) =>

@@ -45,7 +45,8 @@ export class Refine {
     this.#precisionPills();
   }
 
-  show(state) {
+  /** Show a state; the values of columns are counted among `hits`, those of the present answer. */
+  show(state, hits = []) {
     this.weight.put(1 - state.weight, `score = ${fixed(state.weight, 2)} coarse + ${fixed(1 - state.weight, 2)} p`, `λ ${fixed(state.weight, 2)}`);
     this.least.put(state.least, `${fixed(state.least, 2)} or more`, state.least ? `p ≥ ${fixed(state.least, 2)}` : "all");
     this.promise.textContent = this.#promised(state.least);
@@ -55,7 +56,7 @@ export class Refine {
     }
     this.depth.value = state.depth;
     this.distinct.checked = state.distinct;
-    for (const one of this.facets ?? []) one.show(state.where[one.name]);
+    for (const one of this.facets ?? []) one.show(state.where[one.name], hits);
     this.where = state.where;
   }
 
@@ -104,8 +105,8 @@ function facet(column, change) {
   const inner = make(column, change);
   const title = h("summary", {}, h("bdi", {}, column.name.replaceAll("_", " ")), h("span.on", { "aria-hidden": "true" }));
   const element = h("details.facet", {}, title, inner.element);
-  const show = (condition) => {
-    inner.show(condition);
+  const show = (condition, hits) => {
+    inner.show(condition, hits);
     element.classList.toggle("set", condition !== undefined);
   };
   if (column.values?.length && column.values.length <= 8) element.open = innerWidth > 900;
@@ -116,19 +117,30 @@ function values(column, change) {
   const boxes = new Map();
   const chosen = () => column.values.map((one) => one.value).filter((value) => boxes.get(value).checked);
   const onchange = () => change(chosen().length ? chosen() : undefined);
+  const counts = new Map();
   const rows = column.values.map(({ value, count: n }) => {
     const box = h("input", { type: "checkbox", onchange });
+    const shown = h("span.n", {}, count(n));
     boxes.set(value, box);
-    return h("label.value", {}, box, h("bdi", {}, spell(value)), h("span.n", {}, count(n)));
+    counts.set(value, (here) => { shown.textContent = here === null ? count(n) : `${count(here)} of ${count(n)}`; });
+    return h("label.value", {}, box, h("bdi", {}, spell(value)), shown);
   });
   const element = h("div.values", { role: "group", "aria-label": column.name }, rows);
   return {
     element,
-    show: (condition) => {
+    show: (condition, hits) => {
+      const here = condition === undefined && hits.length ? tally(hits, column.name) : null; // its own filter hides the others
+      for (const [value, put] of counts) put(here && (here.get(value) ?? 0));
       const wanted = condition === undefined ? [] : Array.isArray(condition) ? condition : [condition];
       for (const [value, box] of boxes) box.checked = wanted.includes(value);
     },
   };
+}
+
+function tally(hits, name) {
+  const counts = new Map();
+  for (const { metadata } of hits) counts.set(metadata?.[name], (counts.get(metadata?.[name]) ?? 0) + 1);
+  return counts;
 }
 
 const spell = (value) => (value === true ? "yes" : value === false ? "no" : String(value));

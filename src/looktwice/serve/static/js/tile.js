@@ -48,8 +48,8 @@ class Tile {
     this.more = h("span.more");
     this.acts = h("span.acts", {},
       iconButton("like", `More like ${hit.id}`, () => act.like(this.hit.id)),
-      (this.right = iconButton("right", `Mark ${hit.id} right`, () => act.mark(this.hit.id, 1), { "aria-pressed": "false" })),
-      (this.wrong = iconButton("wrong", `Mark ${hit.id} wrong`, () => act.mark(this.hit.id, 0), { "aria-pressed": "false" })),
+      (this.right = iconButton("right", `Mark ${hit.id} right`, (event) => act.mark(this.hit.id, 1, event.shiftKey), { "aria-pressed": "false" })),
+      (this.wrong = iconButton("wrong", `Mark ${hit.id} wrong`, (event) => act.mark(this.hit.id, 0, event.shiftKey), { "aria-pressed": "false" })),
     );
     this.element = h("li.tile", { data: { id: hit.id } }, this.button, this.more, this.acts);
     this.button.addEventListener("dragstart", (event) => this.#drag(event));

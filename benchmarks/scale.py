@@ -1,0 +1,283 @@
+"""Scale: a large table on disk against FAISS, requests of a search in a bucket, and workers of a Ray cluster.
+
+    python benchmarks/scale.py --rows 1000000                # the table; hours for 10^7
+    python benchmarks/scale.py --only bucket,workers
+
+Vectors are drawn with a seed around 400 centres. The queries are held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import _smoke
+import numpy as np
+import psutil
+
+from looktwice import buckets
+from looktwice.store import Table, ann, exact, matrix
+from looktwice.store.schema import items_schema
+from looktwice.types import EncoderInfo
+
+BLOCK, CENTRES, DEPTH = 65_536, 400, 100
+_METHOD = re.compile("(GET|HEAD|PUT|POST|DELETE) /")
+PARTS = ("table", "bucket", "workers")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--queries", type=int, default=30)
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
+    options = _smoke.parse(parser, argv, rows=3000, dim=64, queries=4)
+    chosen = set(options.only.split(","))
+    record: dict[str, Any] = {"rows": options.rows, "dim": options.dim}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if "table" in chosen:
+            record["table"] = list(_shown(large_table(folder / "large.lt", options)))
+        if "bucket" in chosen:
+            record["bucket"] = list(_shown(in_a_bucket(options)))
+        if "workers" in chosen:
+            record["workers"] = list(_shown(on_workers(folder, 64 if options.smoke else 1500)))
+    _smoke.finish("scale", options, record)
+
+
+def _shown(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+        yield row
+
+
+def blocks(rows: int, dim: int) -> Iterator[np.ndarray]:
+    """Yield unit vectors [BLOCK, dim] as float16; the same ones for the same size."""
+    centres = np.random.default_rng(0).normal(size=(CENTRES, dim)).astype(np.float32)
+    for start in range(0, rows, BLOCK):
+        draw = np.random.default_rng(start + 1)
+        size = min(BLOCK, rows - start)
+        found = centres[draw.zipf(1.3, size) % CENTRES] + 1.5 * draw.standard_normal((size, dim), np.float32)
+        yield (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float16)
+
+
+def made_table(path: str | Path, rows: int, dim: int) -> Table:
+    """Return a table of these vectors, written in one commit."""
+    import pyarrow as pa
+
+    table = Table.create(path, EncoderInfo("benchmark", "1", "none", dim))
+    schema = items_schema(dim, {})
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        start = 0
+        for vectors in blocks(rows, dim):
+            names = pa.array([f"{number:09}.jpg" for number in range(start, start + len(vectors))])
+            text = pa.array(["{}"] * len(vectors))
+            flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim)
+            own: dict[str, Any] = {"id": names, "vector": flat, "sha256": names, "uri": names, "root": text}
+            own["indexed_at"] = pa.nulls(len(vectors))
+            number = pa.array(np.full(len(vectors), 8, np.int32))
+            columns = [own.get(f.name, number if pa.types.is_integer(f.type) else text) for f in schema]
+            yield pa.record_batch([c.cast(f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
+            start += len(vectors)
+
+    with table.writer():
+        table._items.add(pa.RecordBatchReader.from_batches(schema, batches()))
+    return Table.open(path)
+
+
+def large_table(path: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Measure filling, building, searching, and the memory of a process that searches."""
+    if options.smoke:
+        ann.EXACT_ROWS, matrix.MOST_BYTES = 1000, 0
+    begun = time.monotonic()
+    table = made_table(path, options.rows, options.dim)
+    yield {"what": "written", "seconds": round(time.monotonic() - begun, 1), "bytes": table.location.size()}
+    asked = _queries(options.queries, options.dim)
+    truth, seconds = _timed(lambda: table._space().stream(exact.units_of(asked, options.dim), DEPTH))
+    yield {"what": "exact, all queries in one pass", "ms_per_query": round(1000 * seconds / len(asked), 1)}
+    begun_cpu = sum(psutil.Process().cpu_times()[:2])
+    info = table.build_index()
+    cpu = sum(psutil.Process().cpu_times()[:2]) - begun_cpu
+    size = table.info()["bytes"]["index"]
+    yield {
+        "what": "index built", "seconds": info.seconds, "cpu_seconds": round(cpu, 1), "partitions": info.partitions,
+        "refine": info.refine, "recall_own_rows": info.recall,
+        "bytes": size, "bytes_per_row": round(size / options.rows, 1),
+    }  # fmt: skip
+    found = table.search_many(asked, DEPTH)
+    yield {"what": "recall@100 of held-out queries", "recall": round(ann.recall(truth, found), 4)}
+    yield {"what": "a process that searches", **_searcher(path, options)}
+    yield from _faiss(options, asked, [[row.id for row in rows] for rows in truth])
+
+
+def _queries(count: int, dim: int) -> np.ndarray:
+    held_out = next(blocks(BLOCK, dim))[-count:].astype(np.float32)
+    noise = np.random.default_rng(7).standard_normal(held_out.shape, np.float32)
+    return np.asarray(held_out + 0.3 * noise / np.sqrt(dim))
+
+
+def _searcher(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the latency of the first search, after the kernel has forgotten the files, and of later ones."""
+    _forget(path)
+    argv = [sys.executable, __file__, "--as-searcher", str(path), str(options.queries), str(options.dim)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    cold, warm, most = map(float, done.stdout.split())
+    return {"first_ms": round(cold, 1), "warm_ms": round(warm, 1), "resident_mb": round(most)}
+
+
+def search_alone(path: str, count: str, dim: str) -> None:
+    """Print milliseconds of the first search, the median of the later ones, and megabytes of memory."""
+    asked = _queries(int(count), int(dim))
+    before = psutil.Process().memory_info().rss
+    table = Table.open(path)
+    times = [_timed(partial(table.search, query, DEPTH))[1] for query in asked]
+    print(1000 * times[0], 1000 * statistics.median(times[1:]), (psutil.Process().memory_info().rss - before) / 2**20)
+
+
+def _forget(folder: Path) -> None:
+    """Ask the kernel to drop a folder's files from its cache."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _faiss(options: argparse.Namespace, asked: np.ndarray, truth: list[list[str]]) -> Iterator[dict[str, Any]]:
+    """Measure FAISS on the same vectors: IVF with 1-bit RaBitQ, and a flat index."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    lists = max(1, int(options.rows**0.5) // 2)
+    for name in (f"RR{options.dim},IVF{lists},RaBitQ", "Flat"):
+        index = faiss.index_factory(options.dim, name, faiss.METRIC_INNER_PRODUCT)
+        begun = time.monotonic()
+        if not index.is_trained:
+            index.train(
+                np.concatenate(list(blocks(min(options.rows, 40 * lists + BLOCK), options.dim))).astype(np.float32)
+            )
+        for vectors in blocks(options.rows, options.dim):
+            index.add(vectors.astype(np.float32))
+        built = time.monotonic() - begun
+        if lists > 1 and name != "Flat":
+            faiss.extract_index_ivf(index).nprobe = min(32, lists)
+        times = [_timed(partial(index.search, query[None], DEPTH)) for query in asked]
+        hits = [len({f"{n:09}.jpg" for n in rows[0][1][0]} & set(right)) for (rows, right) in _pairs(times, truth)]
+        yield {
+            "what": f"FAISS {name}", "seconds": round(built, 1), "recall": round(sum(hits) / len(asked) / DEPTH, 4),
+            "ms": round(1000 * statistics.median(seconds for _, seconds in times), 2),
+        }  # fmt: skip
+
+
+def _pairs(times: list[tuple[Any, float]], truth: list[list[str]]) -> Iterator[tuple[Any, list[str]]]:
+    for (found, _), right in zip(times, truth, strict=True):
+        yield [found], right
+
+
+def _timed(call: Any) -> tuple[Any, float]:
+    begun = time.perf_counter()
+    return call(), time.perf_counter() - begun
+
+
+class _Requests(logging.Handler):
+    """Counts the requests that a server logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if found := _METHOD.search(record.getMessage()):
+            self.seen[found[1]] += 1
+
+    def taken(self) -> dict[str, int]:
+        found, self.seen = dict(self.seen), Counter()
+        return {"requests": sum(found.values()), **dict(sorted(found.items()))}
+
+
+def in_a_bucket(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Count the requests of each step for a table in a bucket of a server on this machine."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server, counted, log = ThreadedMotoServer(port=0, verbose=False), _Requests(), logging.getLogger("werkzeug")
+    log.setLevel(logging.INFO)
+    log.handlers, log.propagate = [counted], False
+    server.start()
+    url = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    os.environ.update(AWS_ACCESS_KEY_ID="x", AWS_SECRET_ACCESS_KEY="x", AWS_REGION="us-east-1")
+    boto3.client("s3", endpoint_url=url).create_bucket(Bucket="scale")
+    buckets.configure({"aws_endpoint": url, "allow_http": "true"})
+    rows = min(options.rows, 60_000)
+    ann.EXACT_ROWS, matrix.MOST_BYTES = 1000, 0  # so that the search goes through the index, as in a large table
+    counted.taken()
+    table = made_table("s3://scale/t.lt", rows, options.dim)
+    yield {"what": f"a table of {rows} rows created and written", **counted.taken()}
+    table.build_index()
+    yield {"what": "index built and measured", **counted.taken()}
+    asked = _queries(3, options.dim)
+    table, seconds = _timed(partial(Table.open, "s3://scale/t.lt"))
+    yield {"what": "open", **counted.taken(), "ms": round(1000 * seconds)}
+    for which, query in zip(("first search", "second search", "third search"), asked, strict=True):
+        found, seconds = _timed(partial(table.search, query, DEPTH))
+        yield {"what": which, **counted.taken(), "ms": round(1000 * seconds)}
+    table.lookup([row.id for row in found], ["id", "uri"])
+    yield {"what": "look-up of 100 rows", **counted.taken()}
+    server.stop()
+
+
+class Busy:
+    """Work of a worker: products of matrices that take about as long as one image takes an encoder."""
+
+    def __init__(self, repeats: int) -> None:
+        self.repeats = repeats
+
+    def __call__(self) -> Any:
+        one = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
+
+        def work(shard: list[int]) -> list[int]:
+            for _ in range(len(shard) * self.repeats):
+                one @ one
+            return shard
+
+        return work
+
+
+def on_workers(folder: Path, items: int) -> Iterator[dict[str, Any]]:
+    """Measure shards of work on one and on two workers, and what the driver adds for a row without work."""
+    import ray
+
+    from looktwice.models.cluster import Cluster
+    from looktwice.store import batched
+
+    for repeats, what in ((0, "no work"), (60, "work")):
+        seconds = {}
+        for workers in (1, 2):
+            ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            cluster = Cluster("auto")
+            list(cluster.map(Busy(0), [[0]] * 2 * workers))  # workers are up
+            results = cluster.map(Busy(repeats), batched(range(items), 16))
+            done, seconds[workers] = _timed(partial(list, results))
+            assert [number for shard in done for number in shard] == list(range(items))
+            ray.shutdown()
+        each = {f"ms_per_item_{workers}": round(1000 * spent / items, 3) for workers, spent in seconds.items()}
+        yield {"what": what, "items": items, **each, "speed_up": round(seconds[1] / seconds[2], 2)}
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--as-searcher"]:
+        search_alone(*sys.argv[2:])
+    else:
+        main()

@@ -1,0 +1,175 @@
+"""Spread work over the workers of a Ray cluster: shards in order, each result once, again if its worker was lost.
+
+Workers only compute. Whatever is written, the process that called `Cluster.map` writes, so that results do not depend
+on the number of workers.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from looktwice import __version__
+from looktwice.errors import LooktwiceError, MissingDependency, UsageError, first_line
+
+T = TypeVar("T")
+R = TypeVar("R")
+Work = Callable[[T], R]
+
+AHEAD = 2
+"""Shards that a worker has at once: one in work, one waiting."""
+
+ATTEMPTS = 3
+"""How often a shard is tried whose worker was lost."""
+
+_PASSED_ON = ("AWS_", "AZURE_", "GOOGLE_", "LOOKTWICE_", "HF_", "OMP_NUM_THREADS", "TOKENIZERS_")
+
+
+class _Worker:
+    """What runs in a worker's process: the work, made once, and its version."""
+
+    def __init__(self, make: Callable[[], Work[Any, Any]]) -> None:
+        self._make, self._work = make, None
+
+    def version(self) -> str:
+        return __version__
+
+    def run(self, shard: Any) -> Any:
+        if self._work is None:
+            self._work = self._make()  # type: ignore[assignment]
+        return self._work(shard)  # type: ignore[misc]
+
+
+@dataclass
+class _Job(Generic[T]):
+    """A shard with its worker and its future result."""
+
+    slot: int
+    shard: T
+    result: Any
+    attempts: int = 1
+
+
+@dataclass
+class Cluster:
+    """A connection to a Ray cluster. `auto` is the one that runs on this machine, else one that is started here."""
+
+    address: str = "auto"
+    _ray: Any = field(init=False, repr=False)
+    _gpus: int = field(init=False, repr=False)
+    workers: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ray = _connect(self.address)
+        have = self._ray.cluster_resources()
+        self._gpus = int(have.get("GPU", 0))
+        self.workers = self._gpus or int(have.get("CPU", 0))
+        if not self.workers:
+            raise UsageError(f"The Ray cluster {self.address} has no CPU or GPU; add workers with: ray start")
+
+    def map(self, make: Callable[[], Work[T, R]], shards: Iterable[T]) -> Iterator[R]:
+        """Yield the result of each shard, in order. `make` loads what the work needs, once per worker.
+
+        Errors of the work are raised here. A shard whose worker is lost is done again, by a new worker.
+        """
+        actors = [self._actor(make) for _ in range(self.workers)]
+        waiting: deque[_Job[T]] = deque()
+        try:
+            self._demand_version(actors[0])
+            for number, shard in enumerate(shards):
+                if len(waiting) >= AHEAD * self.workers:
+                    yield self._result(waiting.popleft(), actors, make)
+                slot = number % self.workers
+                waiting.append(_Job(slot, shard, actors[slot].run.remote(shard)))
+            while waiting:
+                yield self._result(waiting.popleft(), actors, make)
+        finally:
+            for actor in actors:
+                self._ray.kill(actor)
+
+    def _actor(self, make: Callable[[], Any]) -> Any:
+        needs = {"num_gpus": 1} if self._gpus else {"num_cpus": 1}
+        return self._ray.remote(**needs, max_restarts=0)(_Worker).remote(make)
+
+    def _result(self, job: _Job[T], actors: list[Any], make: Callable[[], Any]) -> Any:
+        errors = self._ray.exceptions
+        while True:
+            try:
+                return self._ray.get(job.result)
+            except errors.RayTaskError as error:
+                raise _own(error) from None
+            except errors.RayError as error:
+                if job.attempts == ATTEMPTS:
+                    raise LooktwiceError(_lost(error)) from None
+            job.attempts += 1
+            if not self._answers(actors[job.slot]):
+                actors[job.slot] = self._actor(make)
+            job.result = actors[job.slot].run.remote(job.shard)
+
+    def _answers(self, actor: Any) -> bool:
+        try:
+            self._ray.get(actor.version.remote())
+        except self._ray.exceptions.RayError:
+            return False
+        return True
+
+    def _demand_version(self, actor: Any) -> None:
+        """Raise UsageError if workers have another looktwice, whose results could differ."""
+        try:
+            found = self._ray.get(actor.version.remote())
+        except self._ray.exceptions.RayError as error:
+            raise UsageError(f"The workers cannot import looktwice ({first_line(error)}); install it there.") from None
+        if found != __version__:
+            raise UsageError(f"The workers have looktwice {found}, this machine {__version__}; install the same one.")
+
+
+def _connect(address: str) -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise MissingDependency("ray", "ray", "--ray") from None
+    if ray.is_initialized():
+        return ray
+    _demand_answer(address)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    passed = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": {"env_vars": passed}}
+    try:
+        ray.init(address=address, **settings)
+    except ConnectionError:
+        if address != "auto":
+            raise UsageError(f"The Ray cluster {address} does not answer; check it with: ray status") from None
+        ray.init(include_dashboard=False, **settings)
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"The Ray cluster {address} cannot be used: {first_line(error)}.") from None
+    return ray
+
+
+def _demand_answer(address: str) -> None:
+    """Raise UsageError if nothing listens at HOST:PORT; Ray would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise UsageError(f"No Ray cluster answers at {address} ({first_line(error)}); check the address.") from None
+
+
+def _own(error: Any) -> BaseException:
+    """Return the error that the work raised; one that is not ours with its text only."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, LooktwiceError):
+        return cause
+    return LooktwiceError(f"A worker failed: {first_line(cause or error)}; run one machine without --ray to see more.")
+
+
+def _lost(error: BaseException) -> str:
+    kind = type(error).__name__
+    if kind == "OutOfMemoryError":
+        return f"A worker ran out of memory {ATTEMPTS} times; use a smaller --batch-size, or workers with more memory."
+    return f"Workers were lost {ATTEMPTS} times at the same part of the work ({kind}); what is committed is kept."

@@ -1,0 +1,106 @@
+"""Several processes write to one table in a bucket, and some are killed: no row is lost, doubled or shifted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bucket_server import BucketServer, bucket_fixture, server_fixture  # noqa: F401
+from store_helpers import ENCODER, row
+
+from looktwice.store import Table
+
+TESTS = Path(__file__).parent.parent
+WRITER = """
+import sys
+import numpy as np
+from store_helpers import ENCODER, row
+from looktwice.store import LedgerEntry, Table
+place, name, batches = sys.argv[1], sys.argv[2], int(sys.argv[3])
+table = Table.open(place)
+print("opened", flush=True)
+for batch in range(batches):
+    rows = []
+    for number in range(batch * 5, batch * 5 + 5):
+        vector = np.eye(8)[number % 8] + 0.1 * int(name)
+        rows += [row(f"{name}-{number}", vector, text=f"{name} {number}"), row(f"shared-{number}", vector, text="any")]
+    with table.writer():
+        table.add(rows)
+        table.note_run([f"file:///{name}-{batch}/"], None)
+        table.ledger.put([LedgerEntry(f"file:///{name}-{batch}", "read", "missing")])
+    print(batch, flush=True)
+"""
+
+
+def start(s3: BucketServer, name: int, batches: int) -> subprocess.Popen[str]:
+    paths = os.pathsep.join([str(TESTS / "store"), *sys.path])
+    argv = [sys.executable, "-c", WRITER, f"{s3.uri}/t.lt", str(name), str(batches)]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env={**s3.environment, "PYTHONPATH": paths})
+
+
+def acknowledged(writer: subprocess.Popen[str]) -> int:
+    """Return how many batches a writer has reported as committed."""
+    assert writer.stdout is not None
+    return len(writer.stdout.read().split()) - 1
+
+
+def demand_whole(table: Table, counts: dict[int, int]) -> None:
+    """Every acknowledged row is there, once, with its own vector and text."""
+    rows = list(table.rows(["id", "text"]))
+    ids = [found["id"] for found in rows]
+    assert len(ids) == len(set(ids)) == len(table)
+    for name, batches in counts.items():
+        wanted = [f"{name}-{number}" for number in range(batches * 5)]
+        assert set(wanted) <= set(ids)
+        for found in table.get(wanted):
+            number = int(found.id.split("-")[1])
+            vector = np.eye(8)[number % 8] + 0.1 * name
+            assert found.text == f"{name} {number}"
+            np.testing.assert_allclose(found.vector, vector, atol=2e-3)
+        assert {f"file:///{name}-{batch}/" for batch in range(batches)} <= set(table.manifest.roots)
+        assert {f"file:///{name}-{batch}" for batch in range(batches)} <= {entry.uri for entry in table.ledger}
+
+
+def test_three_writers_and_a_reader(s3: BucketServer) -> None:
+    table = Table.create(f"{s3.uri}/t.lt", ENCODER)
+    writers = [start(s3, name, 6) for name in range(3)]
+    seen = [0]
+    while any(writer.poll() is None for writer in writers):
+        view = table.snapshot()
+        ids = [found["id"] for found in view.rows(["id"])]
+        assert len(ids) == len(set(ids)) == len(view) and len(ids) >= seen[-1], "a reader sees whole commits only"
+        seen.append(len(ids))
+        time.sleep(0.2)
+    counts = {name: acknowledged(writer) for name, writer in enumerate(writers)}
+    assert counts == {0: 6, 1: 6, 2: 6} and all(writer.returncode == 0 for writer in writers)
+    newest = Table.open(f"{s3.uri}/t.lt")
+    demand_whole(newest, counts)
+    assert len(newest) == 3 * 30 + 30
+    newest.compact()
+    demand_whole(Table.open(f"{s3.uri}/t.lt"), counts)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.4, 1.1])
+def test_writers_that_are_killed(s3: BucketServer, moment: float) -> None:
+    Table.create(f"{s3.uri}/t.lt", ENCODER).add([row("first")])
+    writers = [start(s3, name, 40) for name in range(2)]
+    for writer in writers:
+        assert writer.stdout is not None and writer.stdout.readline() == "opened\n"
+    time.sleep(moment)
+    for writer in writers:
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+    counts = {name: acknowledged(writer) + 1 for name, writer in enumerate(writers)}
+    table = Table.open(f"{s3.uri}/t.lt")
+    demand_whole(table, counts)
+    table.add([row("last")])
+    table.compact(purge=True)
+    again = Table.open(f"{s3.uri}/t.lt")
+    demand_whole(again, counts)
+    assert {"first", "last"} <= {found["id"] for found in again.rows(["id"])}

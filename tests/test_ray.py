@@ -1,0 +1,199 @@
+"""A real Ray cluster of two nodes with one core each: the same ids, ledger, codes and run files as on one machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from colour_encoder import ColourEncoder, picture
+from typer.testing import CliRunner
+
+from looktwice.cli.main import app
+from looktwice.errors import LooktwiceError, MediaError, UsageError
+from looktwice.indexing import distributed, index
+from looktwice.indexing.distributed import EncodingJob
+from looktwice.models.cluster import Cluster
+from looktwice.sources import scan
+from looktwice.store import Table
+from looktwice.testing import make_images
+
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Start two nodes, and end them."""
+    import ray
+    from ray.cluster_utils import Cluster as Nodes
+
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 2**27})
+    nodes.add_node(num_cpus=1, object_store_memory=2**27)
+    yield nodes.address
+    ray.shutdown()
+    nodes.shutdown()
+
+
+class Squares:
+    """Work of a worker: squares, slowly; a negative number is an error, and "die" ends the process once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self) -> object:
+        def work(shard: int) -> tuple[int, int]:
+            if shard < 0:
+                raise MediaError("missing", f"no number {shard}")
+            time.sleep(0.05)
+            return shard * shard, os.getpid()
+
+        return work
+
+
+def workers() -> list[psutil.Process]:
+    """The processes of our workers on this machine."""
+    return [one for one in psutil.process_iter(["name", "cmdline"]) if "_Worker" in " ".join(one.info["cmdline"] or [])]
+
+
+def test_results_come_in_order_from_both_workers(address: str, tmp_path: Path) -> None:
+    cluster = Cluster(address)
+    assert cluster.workers == 2
+    found = list(cluster.map(Squares(tmp_path), iter(range(40))))
+    assert [square for square, _ in found] == [number * number for number in range(40)]
+    assert len({pid for _, pid in found}) == 2
+
+
+def test_a_killed_worker_loses_nothing(address: str, tmp_path: Path) -> None:
+    done, killed = [], []
+    for square, pid in Cluster(address).map(Squares(tmp_path), iter(range(60))):
+        done.append(square)
+        if len(done) in (5, 30):
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+    assert done == [number * number for number in range(60)] and len(killed) == 2
+
+
+def test_an_error_of_the_work_is_our_own(address: str, tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="missing: no number -1") as caught:
+        list(Cluster(address).map(Squares(tmp_path), [1, -1]))
+    assert caught.value.reason == "missing"
+
+
+def test_a_part_that_kills_every_worker_is_a_sentence(address: str, tmp_path: Path) -> None:
+    class Deadly:
+        def __call__(self) -> object:
+            return lambda shard: os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(LooktwiceError, match="Workers were lost 3 times at the same part"):
+        list(Cluster(address).map(Deadly(), [1]))
+
+
+def test_no_cluster_is_a_sentence() -> None:
+    import ray
+
+    ray.shutdown()
+    with pytest.raises(UsageError, match=r"No Ray cluster answers at|cannot be used"):
+        Cluster("127.0.0.1:1")
+
+
+def state(table: Table) -> tuple[object, ...]:
+    """All of a table but vectors and times."""
+    columns = ["id", "uri", "root", "sha256", "width", "height", "text", "metadata"]
+    rows = sorted((tuple(row.values()) for row in table.rows(columns)), key=str)
+    ledger = [(entry.uri, entry.stage, entry.reason, entry.detail, entry.item_id) for entry in table.ledger]
+    return rows, ledger, table.manifest.roots, table.previewed(table.hashes())
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_images(tmp_path_factory.mktemp("photos") / "one")
+    (folder / "bad.png").write_bytes(b"x")
+    (folder / "copy.png").write_bytes((folder / "red-0.png").read_bytes())
+    (folder.parent / "two").mkdir()
+    (folder.parent / "two" / "red-0.png").write_bytes((folder / "blue-1.png").read_bytes())
+    return folder.parent
+
+
+def run(*arguments: str) -> list[dict[str, Any]]:
+    """Run a command line with the bundled models; return its records."""
+    done = CliRunner().invoke(app, [*arguments, "--device", "cpu", "--dtype", "float32", "--threads", "1"])
+    assert done.exit_code in (0, 3), done.output
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def test_index_tokens_and_search_as_on_one_machine(address: str, photos: Path, tmp_path: Path) -> None:
+    queries = tmp_path / "q.jsonl"
+    asked = [{"id": name, "image": str(photos / "one" / f"{name}.png")} for name in ("red-1", "grey-0", "blue-2")]
+    queries.write_text("".join(json.dumps(query) + "\n" for query in asked))
+    outcomes = []
+    for name, ray in (("here", []), ("there", ["--ray", address])):
+        place = str(tmp_path / f"{name}.lt")
+        indexing = ["index", place, str(photos / "one"), str(photos / "two"), "--json", *ray]
+        made, again = run(*indexing)[0], run(*indexing)[0]
+        tokens = run("add-tokens", place, "--codec", "int8", "--json", *ray)[0]
+        files = [tmp_path / f"{name}-{kind}.trec" for kind in ("first", "second", "rerank")]
+        first, second, third = map(str, files)
+        run("search", place, "--queries", str(queries), "--run", first, "--no-rerank", *ray)
+        run("search", place, "--queries", str(queries), "--run", second, "--shortlist", "8", *ray)
+        run("rerank", first, place, "--queries", str(queries), "--run", third, "--shortlist", "6", *ray)
+        table = Table.open(place)
+        (key,) = [entry["tokens_key"] for entry in table.manifest.tokens]
+        ids = sorted(table.hashes())
+        counts = [made[count] for count in ("added", "failed", "reasons", "items", "ignored")]
+        more = (counts, again["unchanged"], again["added"], tokens["encoded"], table.read_codes(ids, key))
+        outcomes.append((state(table), more, [file.read_bytes() for file in files], table.vectors(ids)))
+    (*here, left), (*there, right) = outcomes
+    assert here == there and here[2][1]
+    np.testing.assert_allclose(left, right, atol=1e-3)
+
+
+def test_a_worker_killed_while_indexing(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "SHARD", 8)
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(120):
+        (folder / f"{number:03}.png").write_bytes(picture(f"rgb({number}, {255 - number}, {number % 7 * 30})"))
+    encoder = ColourEncoder()
+    here, there = (Table.create(tmp_path / f"{name}.lt", encoder.info) for name in ("here", "there"))
+    index(here, scan([folder]), encoder)
+    job = EncodingJob.of(there, encoder.info)
+    monkeypatch.setattr(EncodingJob, "__call__", slow_colours)
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not (found := workers()):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        found[0].kill()
+        killed.append(found[0].pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    report = index(there, scan([folder]), encoder, encode=job.on(Cluster(address)))
+    thread.join()
+    assert killed and (report.added, report.failed) == (120, 0)
+    assert state(here) == state(there)
+    ids = sorted(here.hashes())
+    np.testing.assert_array_equal(here.vectors(ids), there.vectors(ids))
+
+
+def slow_colours(job: EncodingJob) -> object:
+    """As `EncodingJob` does, with an encoder of the tests."""
+    from looktwice.indexing.encoding import PlannedEncoder
+
+    work = PlannedEncoder(ColourEncoder(), Table.open(job.table).snapshot(), 8, 1, 0)
+
+    def encode(shard: list[object]) -> list[object]:
+        time.sleep(0.2)
+        return list(work.batches(shard))
+
+    return encode
