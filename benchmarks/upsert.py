@@ -5,7 +5,8 @@
     python benchmarks/upsert.py --previews 0     # without previews
 
 Images are arrays of smooth noise with a seed, all different. `cpu_ms` is processor time of all threads per item and
-holds on a busy machine; `items_s` is what the clock says. Prints a table and, as its last line, one JSON object.
+holds on a busy machine; `items_s` is what the clock says. `peak_mb` is the most memory so far of this process, models
+and libraries included. Prints a table and, as its last line, one JSON object.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +28,7 @@ from looktwice.indexing.upserting import UpsertReport
 from looktwice.store import Table
 from looktwice.types import Encoder, EncoderInfo, Item
 
-COLUMNS = ("what", "items", "items_s", "cpu_ms", "encoded", "bytes_item")
+COLUMNS = ("what", "items", "items_s", "cpu_ms", "encoded", "bytes_item", "peak_mb")
 
 
 class NoModel:
@@ -112,6 +114,7 @@ def timed(name: str, table: Table, step: Callable[[], UpsertReport], items: int)
         "cpu_ms": round(1000 * cpu / items, 2),
         "encoded": done.encoded,
         "bytes_item": round(table.info()["bytes_per_item"]["total"]),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10),
     }
 
 

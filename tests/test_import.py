@@ -74,6 +74,9 @@ def test_clip_retrieval(tmp_path: Path, pictures: Path, rows: dict[str, list[obj
         pq.write_table(pa.table(rows)[part.start : part.stop], pictures / "metadata" / f"metadata_{number}.parquet")
     table = new(tmp_path)
     check(table, import_vectors(table, pictures, ColorEncoder()), pictures)
+    pq.write_table(pa.table(rows)[4:12], pictures / "metadata" / "metadata_1.parquet")
+    with pytest.raises(UsageError, match=r"has 9 vectors, metadata_1\.parquet only 8 rows"):
+        import_vectors(table, pictures, ColorEncoder())
     (pictures / "metadata" / "metadata_1.parquet").unlink()
     with pytest.raises(UsageError, match=r"metadata_1\.parquet"):
         import_vectors(table, pictures, ColorEncoder())
@@ -105,6 +108,11 @@ def test_rows_that_cannot_be_imported_are_counted(tmp_path: Path) -> None:
     assert report.reasons == {"no-direction": 2, "duplicate-id": 1}
 
 
+DAMAGED_TEXT = pa.Array.from_buffers(
+    pa.string(), 1, [None, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe")]
+)
+
+
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -118,6 +126,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"vector": [[1.0] * 8]}, {"text": "v"}, UnknownName, "--text"),
         ({"vector": [[1.0], [1.0, 2.0]]}, {}, UsageError, "vectors of one length"),
         ({"vector": ["a"]}, {}, UsageError, "vectors of one length"),
+        ({"vector": [[1.0] * 7, [1.0] * 9]}, {}, UsageError, "vectors of one length"),
+        ({"vector": [[], []]}, {}, UsageError, "vectors of one length"),
+        ({"vector": [[1.0] * 8], "day": pa.array([2**30], pa.date32())}, {}, UsageError, "cannot be read"),
+        ({"vector": [[1.0] * 8], "text": DAMAGED_TEXT}, {}, UsageError, "cannot be read"),
     ],
 )
 def test_columns(
@@ -126,6 +138,35 @@ def test_columns(
     pq.write_table(pa.table(columns), "a.parquet")
     with pytest.raises(error, match=says):
         import_vectors(new(tmp_path), Path("a.parquet"), ColorEncoder(), names)
+
+
+def test_a_row_without_a_vector_takes_no_other_rows(tmp_path: Path) -> None:
+    """Two vectors of eight are one too many for one of two rows, and yet sixteen numbers."""
+    vectors = pa.array([None, [1.0] * 8, [1.0] * 7 + [None]], pa.list_(pa.float32()))
+    pq.write_table(pa.table({"id": ["a", "b", "c"], "vector": vectors, "image": ["x" * 5000] * 3}), "a.parquet")
+    table = new(tmp_path)
+    report = import_vectors(table, Path("a.parquet"), ColorEncoder())
+    assert report.reasons == {"no-direction": 2}
+    assert table.get(["b"])[0].vector == pytest.approx(np.full(8, 8**-0.5), abs=1e-3)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    columns = [pa.array(["a"]), pa.array(["b"]), pa.array([[1.0] * 8])]
+    pq.write_table(pa.Table.from_arrays(columns, ["id", "id", "vector"]), "a.parquet")
+    with pytest.raises(UsageError, match="same name"):
+        import_vectors(new(tmp_path), Path("a.parquet"), ColorEncoder())
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x93NUMPY\x01\x00\x04\x00{'(\n", b"\x93NUMPY\x01\x00\x02\x00[\n", b"", b"\x80\x04."]
+)
+def test_a_damaged_numpy_file_is_refused(tmp_path: Path, data: bytes) -> None:
+    for name in ("img_emb", "metadata"):
+        (tmp_path / "clip" / name).mkdir(parents=True)
+    (tmp_path / "clip" / "img_emb" / "img_emb_0.npy").write_bytes(data)
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "clip" / "metadata" / "metadata_0.parquet")
+    with pytest.raises(UsageError, match="cannot be read"):
+        import_vectors(new(tmp_path), tmp_path / "clip", ColorEncoder())
 
 
 def test_sources_of_other_kinds(tmp_path: Path) -> None:

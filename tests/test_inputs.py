@@ -55,9 +55,18 @@ def test_pictures_in_memory_are_treated_like_files() -> None:
     assert white is not None and white.getpixel((0, 0)) == (255, 255, 255)
 
 
+def test_a_misspelt_key_is_refused_whatever_else_the_dict_holds(photo: Path) -> None:
+    for convert in (as_item, as_candidate):
+        for value in ({"image": str(photo), "txt": "red"}, {"image": None}, {}):
+            with pytest.raises(UsageError, match="and no other key"):
+                convert(value, "it")
+
+
 def test_a_url_is_named_as_what_it_is() -> None:
     with pytest.raises(UsageError, match="is a URL, and query images are not fetched"):
         as_item("https://example.org/a.jpg", "the query")
+    with pytest.raises(UsageError, match="is a URL, and URLs of documents are not fetched"):
+        as_candidate("https://example.org/a.jpg", "document 1")
 
 
 def test_a_picture_without_pixels_is_refused() -> None:

@@ -228,7 +228,7 @@ def test_queries_of_every_kind_are_called_by_number(table: Table, colours: Color
 def test_large_pictures_are_shown_a_few_at_a_time(
     table: Table, colours: ColorEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader, "CHUNK_PIXELS", 2 * 16)  # two of 4 × 4
+    monkeypatch.setattr(loader.ImageLoader, "chunk_pixels", 2 * 16)  # two of 4 × 4
     sizes: list[int] = []
 
     class Counting(BrightnessScorer):

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -141,12 +142,12 @@ BAD: list[tuple[Any, str, str]] = [
     ({"id": "x", "text": "a", "metadata": [1]}, "bad-record", '"metadata" must be'),
     ({"id": "x", "text": "a", "metadata": {"p": float("nan")}}, "bad-record", "plain JSON"),
     ({"id": "x", "text": "a", "metadata": {"p": {1, 2}}}, "bad-record", "plain JSON"),
-    ({"id": "x", "text": "a", "metadata": {"p": np.int64(3)}}, "bad-record", "plain JSON"),
+    ({"id": "x", "text": "a", "metadata": {"p": np.zeros(3)}}, "bad-record", "plain JSON"),
     ({"id": "x", "image": 5}, "bad-record", '"image" is int'),
     ({"id": "x", "image": ""}, "bad-record", "path of its image"),
     ({"id": "x", "image": "a\0b"}, "bad-record", "path of its image"),
-    ({"id": "x", "image": "nowhere.png"}, "missing", "does not exist"),
-    ({"id": "x", "image": "http://a.example/b.png"}, "url-refused", "is a URL"),
+    ({"id": "x", "image": "nowhere.png"}, "missing", "nowhere.png: the file does not exist"),
+    ({"id": "x", "image": "http://a.example/b.png"}, "url-refused", "is a URL; fetch it and pass its bytes"),
     ({"id": "x", "image": b""}, "empty", "no bytes"),
     ({"id": "x", "image": b"words"}, "not-an-image", "it is text"),
     ({"id": "x", "image": picture("red")[:-30]}, "truncated", ""),
@@ -210,6 +211,19 @@ def test_new_keys_become_columns_and_misfits_are_counted(table: Table) -> None:
     assert report.unfit == {"price": 1} and report.columns == ("none",) and report.failed == 0
     assert table.get(["b"])[0].metadata == {"price": "cheap", "none": 1.5}
     assert table.count({"price": {"<": 9}}) == 1 and table.count({"none": 1.5}) == 1
+
+
+def test_metadata_may_hold_numpy_numbers_and_dates(table: Table) -> None:
+    when = datetime(2024, 6, 30, 12, 34, 56)
+    for _ in range(2):
+        odd = {"price": np.float32(2.5), "stock": np.int64(3), "sold": np.bool_(False), "day": when.date(), "at": when}
+        report = table.upsert([{"id": "x", "text": "red", "metadata": {**odd, "np": np.datetime64(when)}}])
+        assert report.failed == 0
+    assert report.unchanged == 1
+    kept = table.get(["x"])[0].metadata
+    assert kept["price"] == 2.5 and kept["stock"] == 3 and kept["sold"] is False
+    assert (kept["day"], kept["at"], kept["np"]) == ("2024-06-30", "2024-06-30T12:34:56", "2024-06-30T12:34:56")
+    assert table.count({"day": {">": "2024-06"}, "stock": 3}) == 1
 
 
 def test_the_same_bytes_are_encoded_once(table: Table, encoder: ColourEncoder) -> None:

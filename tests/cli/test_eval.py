@@ -45,6 +45,16 @@ def test_tuning_is_said(looktwice, things):
     assert "that are not reported" in done.out
 
 
+def test_runs_of_different_depth_are_named(looktwice, tmp_path):
+    (tmp_path / "qrels.txt").write_text("q 0 a 1\n")
+    (tmp_path / "a.trec").write_text("q Q0 a 1 0.9 t\nq Q0 b 2 0.8 t\n")
+    (tmp_path / "b.trec").write_text("q Q0 a 1 0.9 t\n")
+    done = looktwice("eval", "compare", "a.trec", "b.trec", "--qrels", "qrels.txt")
+    assert "differ in depth (a.trec up to 2, b.trec up to 1 documents a query)" in done.err
+    assert "stop at 1." in done.err
+    assert "depth" not in looktwice("eval", "compare", "a.trec", "--qrels", "qrels.txt").err
+
+
 def test_two_runs_are_compared(looktwice, tmp_path):
     write_run(tmp_path / "a.trec", {f"q{i}": [("x", 2.0), ("y", 1.0)] for i in range(12)})
     write_run(tmp_path / "b.trec", {f"q{i}": [("y", 2.0), ("x", 1.0)] for i in range(11)})

@@ -73,6 +73,18 @@ def test_search_takes_the_presets_mllm_and_stores_what_it_stands_for(looktwice: 
     assert "preset" not in json.loads(Path("p.trec.json").read_text())
 
 
+def test_a_server_takes_a_preset_too_and_says_what_the_bundled_models_know(
+    looktwice: Looktwice, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[Any] = []
+    monkeypatch.setattr("looktwice.cli.serve.run_server", lambda settings, workers=1: served.append(settings))
+    done = looktwice("serve", table, "--preset", "gpu")
+    assert done.code == 0 and "know drawings" not in done.err, done.err
+    gpu = PRESETS["gpu"]
+    assert (served[0].mllm, served[0].resolution, served[0].codec) == (gpu.mllm, gpu.resolution, "auto")
+    assert "The bundled models know drawings, not photographs" in looktwice("serve", table).err
+
+
 def test_an_unknown_preset_names_the_known_ones(looktwice: Looktwice, table: Path) -> None:
     done = looktwice("search", table, "red", "--preset", "huge")
     assert done.code == 2 and "Unknown preset 'huge'; known: best, gpu, laptop." in done.err

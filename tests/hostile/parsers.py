@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import pickle
 import random
+import shutil
 import signal
+import sys
 import tarfile
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mutate import damaged
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 SECONDS = 10
 """The longest that one small damaged file may take."""
@@ -97,6 +103,117 @@ def pickle_file() -> bytes:
     return pickle.dumps({"imlist": ["a", "b"], "gnd": [{"easy": [1, 2], "bbx": [0.5, 1.0]}]})
 
 
+def compressed_tar() -> bytes:
+    return gzip.compress(tar_file(), mtime=0)
+
+
+def vectors_file() -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {"id": ["a", "b"], "vector": [[1.0, 2.0], [3.0, 4.0]], "text": ["x", "y"], "image": ["a.png", "b.png"]}
+    pq.write_table(pa.table(columns), out := io.BytesIO())
+    return out.getvalue()
+
+
+def numpy_file() -> bytes:
+    import numpy as np
+
+    np.save(out := io.BytesIO(), np.ones((2, 2), np.float32))
+    return out.getvalue()
+
+
+def image_with_exif() -> bytes:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0132], exif[0x0112] = "maker", "2020:01:02 03:04:05", 6
+    exif.get_ifd(0x8825).update({1: "N", 2: (1.0, 2.0, 3.0), 3: "E", 4: (1.0, 2.0, 3.0)})
+    Image.new("RGB", (8, 8), "red").save(out := io.BytesIO(), "JPEG", exif=exif)
+    return out.getvalue()
+
+
+def cache_file() -> bytes:
+    import numpy as np
+
+    from looktwice.score.cache import ScoreCache
+
+    path = Path(tempfile.mkdtemp()) / "c.sqlite"
+    cache = ScoreCache(path)
+    logits = np.zeros(2, "<f4").tobytes()
+    cache.put(cache.scope({"a": 1}), b"q", [(b"c", (0.5, logits, None, 0.1, 3))], [(b"c", 0.1, 0.2)])
+    cache.close()
+    return path.read_bytes()
+
+
+@cache
+def model_folder() -> Path:
+    """Return the folder of a tiny model."""
+    import tiny_models
+
+    return tiny_models.build("clip", Path(tempfile.mkdtemp()))
+
+
+def model_file(name: str) -> Callable[[], bytes]:
+    return lambda: (model_folder() / name).read_bytes()
+
+
+def load_model(path: Path) -> None:
+    """Load a model of which one file is at `path`."""
+    from looktwice.encode import load_encoder
+
+    for file in model_folder().iterdir():
+        if file.name != path.name:
+            shutil.copy(file, path.parent)
+    load_encoder(str(path.parent), device="cpu", dtype="float32")
+
+
+def import_vectors(path: Path) -> None:
+    """Import a file into a table that only counts."""
+    from types import SimpleNamespace
+
+    from looktwice.indexing import importing
+
+    info = SimpleNamespace(name="x", dim=2, side=None)
+    encoder: Any = SimpleNamespace(info=info)
+    manifest = SimpleNamespace(check=lambda *_: None, reading=2)
+    rows: list[Any] = []
+    table: Any = SimpleNamespace(path="t", manifest=manifest, writer=nullcontext, add=rows.extend)
+    importing.import_vectors(table, path, encoder)
+
+
+def import_clip_retrieval(path: Path) -> None:
+    """Import a folder of clip-retrieval whose vectors are the file at `path`."""
+    folder = path.parent / "clip"
+    for name in ("img_emb", "metadata"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "metadata" / "metadata_0.parquet").write_bytes(vectors_file())
+    shutil.copy(path, folder / "img_emb" / "img_emb_0.npy")
+    import_vectors(folder)
+
+
+def read_exif(path: Path) -> None:
+    from looktwice.sources.exif import from_bytes
+
+    json.dumps(from_bytes(path.read_bytes()), allow_nan=False).encode()
+
+
+def read_cache(path: Path) -> None:
+    from looktwice.score.cache import ScoreCache
+
+    for name in ("-wal", "-shm"):
+        path.with_name(path.name + name).unlink(missing_ok=True)
+    cache = ScoreCache(path)
+    try:
+        scope = cache.scope({"a": 1})
+        for p, *_ in cache.get(scope, b"q", [b"c"]).values():
+            assert 0 <= p <= 1
+        cache.bounds(scope, b"q")
+        len(cache)
+    finally:
+        cache.close()
+
+
 def scan_all(path: Path) -> None:
     from looktwice.sources import scan
 
@@ -137,6 +254,13 @@ PARSERS: dict[str, tuple[str, Callable[[], bytes], Callable[[Path], Any]]] = {
     "prompt": ("x.toml", prompt_file, read_by("score.prompting.built_in", "read")),
     "list of items": ("x.jsonl", jsonl_file, scan_all),
     "archive": ("x.tar", tar_file, scan_all),
+    "compressed archive": ("x.tar.gz", compressed_tar, scan_all),
+    "vectors in Parquet": ("x.parquet", vectors_file, import_vectors),
+    "vectors of clip-retrieval": ("x.npy", numpy_file, import_clip_retrieval),
+    "weights": ("model.safetensors", model_file("model.safetensors"), load_model),
+    "model config": ("config.json", model_file("config.json"), load_model),
+    "image details": ("x.jpg", image_with_exif, read_exif),
+    "score cache": ("x.sqlite", cache_file, read_cache),
     "token codes": ("x.bin", codes_file, read_codes),
     "layout": ("x.json", layout_file, read_layout),
     "codebook": ("x.bin", codebook_file, read_by("codecs.codebook", "load_codebook")),

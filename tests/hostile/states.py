@@ -44,10 +44,17 @@ def upsert(path: str, images: str) -> None:
 
 
 def _upsert(path: str, items: list[dict[str, Any]]) -> None:
+    from looktwice.errors import LooktwiceError
     from looktwice.store import Table
 
-    report = Table.open_or_create(path, "tiny-clip", device="cpu", dtype="float32").upsert(items, batch_size=4)
-    assert not report.failed, report
+    try:
+        table = Table.open_or_create(path, "tiny-clip", device="cpu", dtype="float32")
+        failed = table.upsert(items, batch_size=4).failed
+    except LooktwiceError as error:  # a program would say it and stop, as a command does
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    if failed:
+        sys.exit(3)
 
 
 def table_state(path: str) -> dict[str, Any] | None:

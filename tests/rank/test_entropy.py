@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from looktwice.errors import UnknownName, UsageError
 from looktwice.rank import Ties, fuse, tied_at_the_top
-from looktwice.rank.entropy import PRESETS
+from looktwice.rank.tie_rule import PRESETS
 from looktwice.types import Candidate, PairScores
 
 

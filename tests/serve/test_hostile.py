@@ -8,19 +8,16 @@ import io
 import json
 import pickle
 import socket
-import struct
 import threading
 import time
-import zlib
 from collections.abc import Iterator
-from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
-import httpx
 import pytest
 import torch
+from attacking import SECRET, png_of, raw, refused
 from pydantic import SecretStr
 from serving import GALLERY, Running, running
 
@@ -30,7 +27,6 @@ from looktwice.sources import download
 from looktwice.testing import BrightnessScorer
 
 KEY = "correct-horse-battery-staple"
-SECRET = ("Traceback", "/work", "/tmp", "/usr", "site-packages", "looktwice/serve", "Error(")
 PIXEL = base64.b64encode((GALLERY / "images" / "scene-001.jpg").read_bytes()).decode()
 
 
@@ -61,29 +57,6 @@ def still_there(request: pytest.FixtureRequest) -> Iterator[None]:
     for name in {"server", "fetching"} & set(request.fixturenames):
         answer = request.getfixturevalue(name).post("/v1/search", {"query": {"image": PIXEL}, "k": 1})
         assert answer.status_code == 200, answer.text
-
-
-def refused(answer: httpx.Response, status: int, code: str) -> None:
-    assert answer.headers["content-type"] == "application/json"
-    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
-    assert not [word for word in SECRET if word in answer.text], answer.text
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert answer.headers["x-content-type-options"] == "nosniff"
-
-
-def raw(server: Running, *parts: bytes, wait: float = 10) -> bytes:
-    """Send bytes as they are, and return all that comes back until the server closes."""
-    host, port = server.url.removeprefix("http://").split(":")
-    with closing(socket.create_connection((host, int(port)), timeout=wait)) as line:
-        answer = b""
-        try:
-            for part in parts:
-                line.sendall(part)
-            while got := line.recv(65536):
-                answer += got
-        except (TimeoutError, ConnectionError):
-            pass
-        return answer
 
 
 # --- bodies -----------------------------------------------------------------------------------------------------------
@@ -259,15 +232,6 @@ def test_no_path_leads_out(server: Running, target: str) -> None:
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
-
-
-def png_of(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = zlib.compress(b"\0" * 10_000_000, 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def saved_tensor() -> bytes:

@@ -10,7 +10,7 @@ import lancedb
 import pytest
 from store_helpers import ENCODER, random_rows
 
-from looktwice.errors import Damaged
+from looktwice.errors import Damaged, StoreError
 from looktwice.store import Table
 from looktwice.store.lance_manifest import message, varint
 
@@ -132,3 +132,17 @@ def test_a_damaged_message_is_refused(table: Path, end: bytes) -> None:
     rewrite(newest(table), message(newest(table).read_bytes()) + end)
     with pytest.raises(Damaged):
         Table.open(table)
+
+
+def test_a_list_of_deleted_rows_with_false_lengths_is_refused(table: Path) -> None:
+    """LanceDB would ask for a terabyte, and end the process."""
+    Table.open(table).delete(["00001"])
+    (file,) = (table / "items.lance" / "_deletions").glob("*.arrow")
+    whole, refused = file.read_bytes(), 0
+    for start in range(0, len(whole) - 4, 4):
+        file.write_bytes(whole[:start] + b"\xff\xff\xff\x7f" + whole[start + 4 :])
+        try:
+            assert len(Table.open(table)) == 2  # nobody looks at these bytes
+        except StoreError:
+            refused += 1
+    assert refused > 10

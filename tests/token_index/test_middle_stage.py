@@ -224,7 +224,19 @@ def test_several_examples_are_joined_by_their_rule(table: Table, rule: str) -> N
 
 
 @pytest.mark.parametrize(
-    "codec", ["none", "int8", "pq4x4", "opq4x4", "pool2+int8", "sample2:replicate+int8", "group4+int8", "cluster5+none"]
+    "codec",
+    [
+        "none",
+        "int8",
+        "pq4x4",
+        "opq4x4",
+        "pool2+int8",
+        "sample2:replicate+int8",
+        "group4+int8",
+        "cluster5+none",
+        "late8+opq4x4",
+        "pool2+late8+pq2x4",
+    ],
 )
 @pytest.mark.parametrize("levels", [0, 2])
 def test_scores_from_codes_are_those_of_decoded_tokens(tmp_path: Path, codec: str, levels: int) -> None:
@@ -331,3 +343,14 @@ def test_a_purge_leaves_no_codes_of_deleted_rows_in_a_sample(table: Table) -> No
     table.add([row_of(Path(str(table.path)).parent / "pictures" / "p001.png", f"again{n}") for n in range(9)])
     add_tokens(table, ToyScorer(), "int8")
     assert len(list(folder.iterdir())) == 1, "the old sample is gone"
+
+
+def test_late_codes_serve_the_middle_look_only(table: Table, tmp_path: Path) -> None:
+    add_tokens(table, ToyScorer(), "late8+opq4x4", train_tokens=300)
+    answer = retriever(table).search(image_of(table, "p003.png"), k=3)
+    assert answer.manifest["middle_look"][0]["codec"] == "late8+opq4x4", "they come first"
+    assert answer.manifest["candidates_from"][0]["codec"] == "int8"
+    alone = make_table(tmp_path / "alone")
+    add_tokens(alone, ToyScorer(), "late8+opq4x4", train_tokens=300)
+    answer = retriever(alone).search(image_of(alone, "p003.png"), k=3)
+    assert answer.hits[0].id == "p003.png" and answer.manifest["candidates_from"] == [{"codec": "pictures"}]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options, remote
+from looktwice.cli import tuned as tuning
 from looktwice.cli.answers import Outputs
 from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import note
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from looktwice.models.cluster import Cluster
     from looktwice.search.mllm_reranker import MllmReranker
     from looktwice.search.retriever import Retriever
+    from looktwice.sources.queries import Queries
 
 
 def add_to(app: typer.Typer) -> None:
@@ -114,9 +116,8 @@ def search(
     A bare QUERY that names a file is an image; any other QUERY is a text. A QUERY that looks like a path of a missing
     file is an error; pass --image or --text to choose.
 
-    With --queries and --run an interrupted search continues when it is run again. Its scores are kept in RUN.scores
-    until the run file is written, or permanently in a --score-cache. With --maxsim, a middle look compares stored
-    visual tokens first (see `looktwice add-tokens`).
+    With --queries and --run an interrupted search continues when it is run again: scores are kept in RUN.scores until
+    the run file is written, or in a --score-cache. With --maxsim, a middle look compares stored visual tokens first.
 
     Examples:
 
@@ -125,8 +126,6 @@ def search(
       looktwice search photos.lt --image query.jpg --text "but at night" --where "year > 2020"
 
       looktwice search photos.lt query.jpg --like other.jpg --unlike scene-002.jpg
-
-      looktwice search photos.lt --table archive.lt query.jpg --distinct
 
       looktwice search photos.lt --queries queries.jsonl --run out.trec --report out.html
     """
@@ -138,12 +137,14 @@ def search(
     query = question.one() if asked is None else None
     cluster = spread.for_queries(ctx, asked, str(path), output.json)
     compute.set_threads()
+    choice, prompt = tuning.read(stopping.tuned, ranking.fusion, rerank.prompt)
     with _cache(score_cache, output, asked is not None and not no_rerank and cluster is None) as cache:
-        look = rerank.load(compute, cache=cache) if not no_rerank or middle.maxsim else None
-        rules = {**middle.rules, **ranking.rules, **stopping.rules, **tokens.choice, **compute.placement}
+        look = rerank.load(compute, cache=cache, prompt=prompt) if not no_rerank or middle.maxsim else None
+        rules = {**middle.rules, **ranking.rules, **choice, **stopping.rules, **tokens.choice, **compute.placement}
         opened = scope.retriever(path, look, cluster, shortlist=shortlist, urls=urls.allowed, **rules)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
         _note_odds(opened, path, where, None if look is None else rerank.mllm)
+        _tell_pairs(None if no_rerank else look, asked, min(shortlist, len(opened.table)))
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)
         with nullcontext() if look is None else closing(look):
             Outputs.of(output, opened.loader.find, asked, record(rerank.preset), opened.middle).write(answers)
@@ -152,6 +153,12 @@ def search(
 def _cache(named: Path | None, output: options.Output, many: bool) -> AbstractContextManager[Path | None]:
     """Return the file that keeps scores: the named one, or one beside the run of many queries."""
     return kept_scores(named, output.run if many else None, many)
+
+
+def _tell_pairs(look: MllmReranker | None, asked: Queries | None, each: int) -> None:
+    """Tell a reranker how many pairs a file of queries takes."""
+    if look is not None and asked is not None:
+        look.expect(len(asked) * each)
 
 
 def _refuse_unused(ctx: typer.Context, no_rerank: bool, middle: bool, distinct: bool) -> None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from looktwice.cli import options
+from looktwice.cli import options, tuned
 from looktwice.cli.console import note, say
 from looktwice.cli.groups import grouped
+from looktwice.cli.presets import Preset, note_drawings
 
 if TYPE_CHECKING:
     from looktwice.serve import Settings
@@ -33,16 +34,23 @@ class SearchDefaults:
     shortlist: options.Shortlist = 100
     maxsim: Annotated[int, typer.Option(min=0, help="Candidates of the middle look, if a request names none.")] = 0
     codec: options.Codec = "auto"
+    resolution: options.Resolution = None
+    max_tiles: options.MaxTiles = None
+    preset: Preset = None
     score_cache: options.ScoreCache = None
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration file that `looktwice calibrate` made for these models.")
     ] = None
+    tuned: options.Tuned = None
 
     @property
     def chosen(self) -> dict[str, Any]:
         """Return all of them, as settings of a server."""
+        _, prompt = tuned.read(self.tuned, self.fusion, self.prompt)
         own = {name: getattr(self, name) for name in ("prompt", "fusion", "shortlist", "maxsim", "codec")}
+        own |= {"resolution": self.resolution, "max_tiles": self.max_tiles}
         own |= {"score_cache": self.score_cache, "calibration": self.calibration}
+        own |= {"tuned": self.tuned, "prompt": prompt or self.prompt}
         return {**own, "mllm": None if self.no_rerank else self.mllm}
 
 
@@ -110,6 +118,8 @@ def serve(
 
       looktwice serve photos.lt
 
+      looktwice serve photos.lt --preset laptop
+
       looktwice serve photos.lt --mllm qwen3-vl-2b --host 0.0.0.0 --api-key-file keys.txt
     """
     from looktwice.serve.settings import Settings
@@ -122,6 +132,7 @@ def serve(
         **limits.chosen,
         **compute.placement,
     )
+    note_drawings([] if looks.no_rerank else [looks.mllm])
     if not tables:
         note("No table was named, so there is nothing to search; /v1/rerank, /v1/score and /v1/decisions work.")
     run_server(settings, workers)

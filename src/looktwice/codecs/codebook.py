@@ -33,6 +33,8 @@ OPQ_ROUNDS = 8
 class Codebook:
     """`centroids` [S, M, 2^bits, width] and, for OPQ, `rotations` [S, d, d], float32; one of S per stream of tokens.
 
+    With `late64` the rotations are [S, 64, d]: they keep 64 dimensions.
+
     Stream 0 is the features, the others the DeepStack levels, whose values are distributed differently (sharing one
     codebook cost 13 to 25 % more error: docs/reference/tokens.md). `trained` holds the count of tokens and the seed.
     """
@@ -46,6 +48,11 @@ class Codebook:
     @property
     def dim(self) -> int:
         """Return the width of the tokens."""
+        return self._cut if self.rotations is None else int(self.rotations.shape[2])
+
+    @property
+    def _cut(self) -> int:
+        """Return the width of what is cut into sub-vectors."""
         return int(self.centroids.shape[1] * self.centroids.shape[3])
 
     @property
@@ -76,7 +83,7 @@ class Codebook:
                 f"gives width {dim} with {streams - 1}; train one for this model."
             )
         shape = (quantiser.sub_vectors(dim), 2**quantiser.bits)
-        if tuple(self.centroids.shape[1:3]) != shape or (self.rotations is not None) != quantiser.rotated:
+        if tuple(self.centroids.shape[1:3]) != shape or (self.rotations is not None) != quantiser.projected:
             raise Mismatch(
                 f"The codebook does not have the shape that {quantiser} needs at width {dim}; train another."
             )
@@ -106,7 +113,7 @@ class Codebook:
 
         if ("faiss", stream) not in self._cache:
             _, count, size, _ = self.centroids.shape
-            quantiser = faiss.ProductQuantizer(self.dim, count, size.bit_length() - 1)
+            quantiser = faiss.ProductQuantizer(self._cut, count, size.bit_length() - 1)
             faiss.copy_array_to_vector(self.centroids[stream].numpy().ravel(), quantiser.centroids)
             self._cache["faiss", stream] = quantiser
         return self._cache["faiss", stream]
@@ -173,7 +180,7 @@ def _from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Co
         raise ValueError("its centroids have the wrong shape or are not finite")
     if rotations is not None and not (rotations.is_floating_point() and rotations.isfinite().all()):
         raise ValueError("its rotations are not finite")
-    if rotations is not None and rotations.shape != (codebook.streams, codebook.dim, codebook.dim):
+    if rotations is not None and (rotations.ndim != 3 or rotations.shape[:2] != (codebook.streams, codebook._cut)):
         raise ValueError("its rotations have the wrong shape")
     return codebook
 
@@ -205,17 +212,27 @@ def _train_one(quantiser: PQ, rows: Tensor, seed: int) -> tuple[Tensor, Tensor |
     import faiss
     import torch
 
-    dim, count = rows.shape[1], quantiser.sub_vectors(rows.shape[1])
-    rotation = None
+    count = quantiser.sub_vectors(rows.shape[1])
+    rotation = None if quantiser.late is None else _principal(rows, quantiser.late)
+    rows = rows if rotation is None else rows @ rotation.T
     if quantiser.rotated:
-        rotation = _train_rotation(rows, count, quantiser.bits)
-        rows = rows @ rotation.T
+        turned = _train_rotation(rows, count, quantiser.bits)
+        rows, rotation = rows @ turned.T, turned if rotation is None else turned @ rotation
+    dim = rows.shape[1]
     trained = faiss.ProductQuantizer(dim, count, quantiser.bits)
     trained.cp.seed = seed
     trained.cp.min_points_per_centroid = 1  # FAISS warns about few tokens on stdout; our own warning takes its place
     trained.train(rows.contiguous().numpy())
     centroids = torch.from_numpy(faiss.vector_to_array(trained.centroids)).view(count, 2**quantiser.bits, dim // count)
     return centroids, rotation
+
+
+def _principal(rows: Tensor, kept: int) -> Tensor:
+    """Return [kept, d]: the directions in which rows differ most from zero, the strongest first."""
+    import torch
+
+    directions: Tensor = torch.linalg.eigh(rows.T @ rows)[1]
+    return directions[:, -kept:].flip(1).T.contiguous()
 
 
 def _train_rotation(rows: Tensor, count: int, bits: int) -> Tensor:

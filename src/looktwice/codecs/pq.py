@@ -24,12 +24,16 @@ ENCODE_FLOATS = 1 << 24  # distances held at once while torch encodes
 
 @dataclass(frozen=True, slots=True)
 class PQ:
-    """`pq8`, `pq16` (the width of a sub-vector), `pq:448` (their number), `pq16x6` (bits), `opq16` (rotated first)."""
+    """`pq8`, `pq16` (the width of a sub-vector), `pq:448` (their number), `pq16x6` (bits), `opq16` (rotated first).
+
+    `late64+opq4` keeps only the 64 principal dimensions of the collection's tokens before it.
+    """
 
     width: int | None = 16
     count: int | None = None
     bits: int = 8
     rotated: bool = False
+    late: int | None = None
 
     def __post_init__(self) -> None:
         if (self.width is None) == (self.count is None):
@@ -39,10 +43,19 @@ class PQ:
 
     def __str__(self) -> str:
         split = f":{self.count}" if self.width is None else f"{self.width}"
-        return f"{'opq' if self.rotated else 'pq'}{split}{'' if self.bits == 8 else f'x{self.bits}'}"
+        name = f"{'opq' if self.rotated else 'pq'}{split}{'' if self.bits == 8 else f'x{self.bits}'}"
+        return name if self.late is None else f"late{self.late}+{name}"
+
+    @property
+    def projected(self) -> bool:
+        """Return whether a matrix is applied before the tokens are cut."""
+        return self.rotated or self.late is not None
 
     def sub_vectors(self, dim: int) -> int:
         """Return M. Raises Mismatch, naming those that would fit, if the width or number does not divide `dim`."""
+        if self.late is not None and self.late > dim:
+            raise Mismatch(f"{self} keeps more dimensions than tokens of width {dim} have; choose late{dim} or less.")
+        dim = dim if self.late is None else self.late
         step = self.width if self.count is None else self.count
         if not step or dim % step:
             kind = "widths" if self.count is None else "numbers"
@@ -71,7 +84,7 @@ class PQ:
         import torch
 
         book = _needed(self, codebook)
-        table = book.table(codes.device, torch.float32 if self.rotated else dtype)[stream]
+        table = book.table(codes.device, torch.float32 if self.projected else dtype)[stream]
         count, size, width = table.shape
         index = unpack_codes(codes, count, self.bits) + book.offsets(codes.device)
         rows = table.view(count * size, width).index_select(0, index.flatten()).view(len(codes), count * width)

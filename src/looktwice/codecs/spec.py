@@ -6,12 +6,14 @@ group4            groups of 4; cluster70  70 clusters; then :nearest or :median 
 none int8         16 or 32 bits, 8 bits per number
 pq8 pq16          product quantisation with sub-vectors of 8, 16… dimensions; pq:448 with 448 sub-vectors; then x6 for
                   codes of 6 bits (default 8); opq16, opq:448 rotate first
+late64            before pq or opq (opq4, if none is named): only the 64 principal dimensions, for a middle look
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from looktwice.codecs.cells import REPLACEMENTS
@@ -29,13 +31,14 @@ from looktwice.types import Choice
 
 EXAMPLES = (
     "none", "int8", "pq8", "pq16", "pq:448", "pq16x6", "opq16",
-    "pool2", "pool2:replicate", "sample2", "group4", "cluster70", "pool2+pq16",
+    "late64+opq4", "pool2", "pool2:replicate", "sample2", "group4", "cluster70", "pool2+pq16",
 )  # fmt: skip
 
 CHOICES = (
     Choice("none", "as they are, 16 or 32 bits per number"),
     Choice("int8", "8 bits per number"),
     Choice("pq8, pq16", "product quantisation: a byte per 8 or 16 dimensions; pq:448, opq16, pq16x6"),
+    Choice("late64", "the 64 principal dimensions in 16 bytes, for a middle look; late64+opq8, late128+opq8"),
     Choice("pool2, sample2", "mean, or first token, of each 2 × 2 cell; :replicate and :zero keep their number"),
     Choice("group4, cluster70", "groups of 4 similar tokens, or 70 clusters, share one vector"),
     Choice("pool2+pq16", "a rule for cells, one for groups and a quantiser, in this order"),
@@ -55,6 +58,7 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[..., Any]], ...] = (
         re.compile(rf"(group|cluster){_NUMBER}(?::({'|'.join(REDUCTIONS)}))?"),
         lambda word, size, how: {"group": Grouping, "cluster": Clustering}[word](int(size), how or "mean"),
     ),
+    ("late", re.compile(rf"late{_NUMBER}"), int),
     ("quantiser", re.compile("none"), Plain),
     ("quantiser", re.compile("int8"), Int8),
     (
@@ -65,7 +69,7 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[..., Any]], ...] = (
         ),
     ),
 )
-_ORDER = ("cells", "groups", "quantiser")
+_ORDER = ("cells", "groups", "late", "quantiser")
 
 
 def parse_codec(spec: str) -> Codec:
@@ -85,6 +89,11 @@ def parse_codec(spec: str) -> Codec:
                 "cluster, then one of none, int8, pq and opq, e.g. pool2+cluster70+pq16."
             )
         parts[place] = part
+    if (late := parts.pop("late", None)) is not None:
+        quantiser = parts.get("quantiser", PQ(4, rotated=True))
+        if not isinstance(quantiser, PQ):
+            raise UsageError(f"{spec!r}: late{late} goes before pq or opq, e.g. late{late}+opq4.")
+        parts["quantiser"] = replace(quantiser, late=late)
     return Codec(**parts)
 
 

@@ -7,7 +7,6 @@ matmul rate that the device reaches on large matrices, and `mfu` the share of it
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -172,5 +171,7 @@ def codebook_bytes(codec: Codec, width: int, levels: int) -> int:
     """Return the bytes of the codebook: float32 centroids and, for OPQ, a rotation, one of each per stream."""
     if not isinstance(codec.quantiser, PQ):
         return 0
-    rotation = width**2 if codec.quantiser.rotated else 0
-    return 4 * (1 + levels) * (math.prod((2**codec.quantiser.bits, width)) + rotation)
+    kept = codec.quantiser.late or width
+    matrix = kept * width if codec.quantiser.projected else 0
+    centroids = kept << codec.quantiser.bits
+    return 4 * (1 + levels) * (centroids + matrix)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -116,7 +117,7 @@ class _Import:
 
     def _image(self, value: Any, vector: FloatArray) -> tuple[str, str, tuple[int, int]]:
         """Return uri, hash and size of an image that is a file here; the first ones are compared with their vectors."""
-        if not isinstance(value, str) or not value or "://" in value or not (self.base / value).is_file():
+        if not isinstance(value, str) or not value or "://" in value or not os.path.isfile(self.base / value):
             return "", "", (0, 0)
         uri = file_uri(self.base / value)
         try:

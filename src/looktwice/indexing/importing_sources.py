@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from looktwice.errors import UnknownName, UsageError
+from looktwice.errors import UnknownName, UsageError, first_line
 from looktwice.store.lance_manifest import check_lance
 from looktwice.store.location import locate
 
@@ -48,21 +48,28 @@ def _clip_retrieval(folder: Path) -> Iterator[Vectors]:
         about = folder / "metadata" / f"metadata_{number}.parquet"
         if not about.is_file():
             raise UsageError(f"{file} has no {about.relative_to(folder)} beside it; import whole folders.")
-        try:
-            vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError) as error:
-            raise UsageError(f"{file} cannot be read ({error}); write it again.") from None
-        start = 0
+        vectors, start = _numpy(file), 0
         for batch in _parquet(about):
-            part = np.asarray(vectors[start : start + len(batch)], np.float32)
-            if part.ndim != 2 or len(part) != len(batch):
+            part = as_float32(vectors[start : start + len(batch)])
+            if len(part) != len(batch):
                 raise UsageError(f"{file} has {len(vectors):,} vectors, {about.name} more rows; write both again.")
-            yield part, batch.to_pylist()
+            yield part, _records(batch)
             start += len(batch)
         if start < len(vectors):  # a shifted file would give every row a wrong vector
             raise UsageError(
                 f"{file} has {len(vectors):,} vectors, {about.name} only {start:,} rows; write both again."
             )
+
+
+def _numpy(file: Path) -> FloatArray:
+    """Map a file of vectors into memory. Raises UsageError if it is not one."""
+    try:
+        vectors: FloatArray = np.load(file, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # the header is parsed as Python, so a damaged one raises anything
+        raise UsageError(f"{file} cannot be read ({first_line(error)}); write it again.") from None
+    if vectors.dtype.kind != "f" or vectors.ndim != 2:
+        raise UsageError(f"{file} holds {vectors.dtype} of {vectors.ndim} dimensions; write vectors, row by row.")
+    return vectors
 
 
 def _parquet(file: Path) -> Iterator[Any]:
@@ -89,20 +96,47 @@ def _lance(folder: Path) -> Iterator[Any]:
 def _columns(batches: Iterator[Any], vector: str | None, guesses: Sequence[str]) -> Iterator[Vectors]:
     for batch in batches:
         names = batch.schema.names
+        if len(set(names)) < len(names):
+            raise UsageError("Two columns have the same name; rename one of them.")
         if vector is not None and vector not in names:
             raise UnknownName("column for --vector", vector, names)
         name = vector or next((guess for guess in guesses if guess in names), None)
         if name is None:
             raise UsageError(f"No column is called {', '.join(guesses)}; name one of {', '.join(names)} with --vector.")
         rest = batch.select([column for column in names if column != name])
-        yield _vectors(batch.column(name), name), rest.to_pylist()
+        yield _vectors(batch.column(name), name), _records(rest)
+
+
+def _records(batch: Any) -> list[dict[str, Any]]:
+    """Return rows as values of Python. Raises UsageError for a value that is none, such as a text that is not UTF-8."""
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"A value to import cannot be read ({error}); leave its column out.") from None
+    return rows
 
 
 def _vectors(column: Any, name: str) -> FloatArray:
+    """Return the vectors [n, d] of a column; a row without one is NaN. Raises UsageError for vectors of two lengths."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     try:
-        flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float32)
-        return flat.reshape(len(column), -1) if len(column) else np.empty((0, 0), np.float32)
-    except (AttributeError, ValueError, TypeError):
+        lengths = pc.unique(pc.list_value_length(column).drop_null()).to_pylist()
+        flat = as_float32(column.flatten().to_numpy(zero_copy_only=False))
+    except (pa.ArrowException, AttributeError, ValueError, TypeError):
+        lengths = []
+    if len(lengths) != 1 or not lengths[0]:
         raise UsageError(
             f"The column {name!r} does not hold vectors of one length; name another with --vector."
         ) from None
+    rows: FloatArray = np.full((len(column), lengths[0]), np.nan, np.float32)
+    rows[np.asarray(column.is_valid())] = flat.reshape(-1, lengths[0])
+    return rows
+
+
+def as_float32(numbers: Any) -> FloatArray:
+    """Return numbers as float32; one that is too large becomes infinity, and its row is left out."""
+    with np.errstate(over="ignore"):
+        found: FloatArray = np.asarray(numbers, np.float32)
+    return found

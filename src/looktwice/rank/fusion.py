@@ -14,10 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 from looktwice.errors import UsageError
-from looktwice.rank.entropy import Ties
 from looktwice.rank.fusion_rule import Fusion
 from looktwice.rank.missing import keep_places
-from looktwice.rank.ties import order
+from looktwice.rank.ordering import order
+from looktwice.rank.stack import features
+from looktwice.rank.tie_rule import Ties
 from looktwice.types import SCORED, Candidate, Hit, PairScores
 
 
@@ -32,54 +33,37 @@ def fuse(
 ) -> list[Hit]:
     """Rank a shortlist: every candidate once, best first, ranks 1…n, scores never rising from one hit to the next.
 
-    Unscored candidates that the middle look saw are ordered by its score, those below by their coarse score.
+    Scored candidates come first, by fused score, then by the rule for `ties`, coarse score and id. A row counts as
+    scored if its status is "ok" or "bounded" and p is finite; any other row carries its status in `explain`. Below them
+    come the candidates that only the middle look saw, by its score; then those with a coarse score only. Each of these
+    blocks is lowered by one constant, so that its best lies 1 below the worst hit above it: sorting by `score` equals
+    sorting by `rank`, and a raw cosine is never compared with a fused score. A candidate whose status is "missing"
+    keeps its rank by coarse score, and gets a score between its neighbours'.
 
-    `scores` covers the first `len(scores.p)` candidates; None keeps the coarse order. Unscored candidates below scored
-    ones get their coarse score, lowered by one constant per query, so that the best of them lies 1 below the worst
-    scored hit. So sorting by `score` equals sorting by `rank`, and a raw cosine is never compared with a fused score.
-    A candidate whose status is "missing" keeps its rank by coarse score, and gets a score between its neighbours'.
-    A row counts as scored if its status is "ok" or "bounded" and p is finite; any other row of `scores` carries its
-    status in `explain`. With `explain=True` every hit holds the parts of its score. `ties` orders candidates that share
-    a score; all of them get the best score among them. `second` holds the answers to its second question, in the order
-    of `scores`.
-    Raises UsageError for repeated ids, a coarse score that is not finite, or more scores than candidates.
+    `scores` covers the first `len(scores.p)` candidates; None keeps the coarse order. Candidates that share a score get
+    the best score among them; `second` holds the answers to the second question about them, in the order of `scores`.
+    With `explain=True` every hit holds the parts of its score. Raises UsageError for repeated ids, a coarse score that
+    is not finite, or more scores than candidates.
     """
     fusion, ties = Fusion.parse(fusion), Ties.parse(ties)
     _check(shortlist, scores)
-    seen = [i for i in range(len(scores.p)) if _usable(scores, i)] if scores is not None else []
-    p = {i: float(scores.p[i]) for i in seen} if scores is not None else {}
-    fused = _fused(shortlist, seen, [ties.truncate(p[i]) for i in seen], fusion)
-    groups = _groups(fusion, ties, fused)
-    for group in groups:
-        for place in group:
-            fused[place] = fused[group[0]]
+    p = {} if scores is None else {i: float(scores.p[i]) for i in range(len(scores.p)) if _usable(scores, i)}
+    value, tied = _fused_with_ties(shortlist, scores, list(p), fusion, ties)
     answer = second if ties.by == "question" else scores
-    keys = {seen[place]: ties.key(answer, seen[place]) for place in range(len(seen))}
-    unseen = [i for i in range(len(shortlist)) if i not in p]
-    tails = [[i for i in unseen if (shortlist[i].maxsim is None) is bottom] for bottom in (False, True)]
-    value = dict(zip(seen, fused, strict=True))
-    for tail in tails:
-        value |= _lowered(shortlist, tail, [*value.values()])
-    tied = {seen[place] for group in groups if len(group) > 1 for place in group}
-    scored = sorted(seen, key=lambda i: (-value[i], keys[i], -shortlist[i].coarse, shortlist[i].id))
-    ranked = scored + [i for tail in tails for i in _sorted(shortlist, tail, [_standing(shortlist[i]) for i in tail])]
+    ranked = sorted(p, key=lambda i: (-value[i], ties.key(answer, i), -shortlist[i].coarse, shortlist[i].id))
+    rest = [i for i in range(len(shortlist)) if i not in p]
+    matched = [i for i in rest if shortlist[i].maxsim is not None]
+    unmatched = [i for i in rest if shortlist[i].maxsim is None]
+    for block in (matched, unmatched):
+        value |= _lowered(shortlist, block, list(value.values()))
+        ranked += _sorted(shortlist, block, [_standing(shortlist[i]) for i in block])
     places = _places(shortlist)
-    hits = [
-        Hit(
-            id=shortlist[i].id,
-            rank=rank,
-            score=value[i],
-            coarse=float(shortlist[i].coarse),
-            p=p.get(i),
-            scored=i in p,
-            explain=_explanation(scores, i, places[i], fusion, full=explain)
-            | (_tie(ties, second, i) if explain and i in tied else {})
-            or None,
-            maxsim=None if shortlist[i].estimated else shortlist[i].maxsim,
-        )
-        for rank, i in enumerate(ranked, start=1)
-    ]
-    gone = [i for i in range(len(scores.p)) if scores.status[i] == "missing"] if scores is not None else []
+    hits = []
+    for rank, i in enumerate(ranked, start=1):
+        parts = _explanation(scores, i, places[i], fusion, full=explain)
+        parts |= _tie(ties, second, i) if explain and i in tied else {}
+        hits.append(_hit(shortlist[i], rank, value[i], p.get(i), parts))
+    gone = [] if scores is None else [i for i in range(len(scores.p)) if scores.status[i] == "missing"]
     return keep_places(hits, {shortlist[i].id: places[i]["coarse_rank"] for i in gone})
 
 
@@ -92,7 +76,29 @@ def below(first: Sequence[Hit], rest: Sequence[Hit]) -> list[Hit]:
     return [replace(hit, rank=rank) for rank, hit in enumerate([*first, *rest], start=1)]
 
 
-def _fused(shortlist: Sequence[Candidate], seen: Sequence[int], p: Sequence[float], fusion: Fusion) -> list[float]:
+def _hit(candidate: Candidate, rank: int, score: float, p: float | None, parts: dict[str, Any]) -> Hit:
+    maxsim = None if candidate.estimated else candidate.maxsim
+    coarse = float(candidate.coarse)
+    return Hit(candidate.id, rank, score, coarse, p, scored=p is not None, explain=parts or None, maxsim=maxsim)
+
+
+def _fused_with_ties(
+    shortlist: Sequence[Candidate], scores: PairScores | None, rows: Sequence[int], fusion: Fusion, ties: Ties
+) -> tuple[dict[int, float], set[int]]:
+    """Return the fused score of each scored row, the best one for all rows of a tie; and the rows that are tied."""
+    fused = [] if scores is None else _fused(shortlist, scores, rows, fusion, ties)
+    groups = [[rows[place] for place in group] for group in _groups(fusion, ties, fused)]
+    own = dict(zip(rows, fused, strict=True))
+    best = {i: own[group[0]] for group in groups for i in group}
+    return {i: best[i] for i in rows}, {i for group in groups if len(group) > 1 for i in group}
+
+
+def _fused(
+    shortlist: Sequence[Candidate], scores: PairScores, seen: Sequence[int], fusion: Fusion, ties: Ties
+) -> list[float]:
+    if fusion.stack is not None:
+        return fusion.stack.scores(features(shortlist, scores, seen))
+    p = [ties.truncate(float(scores.p[i])) for i in seen]
     middle = [m for i in seen if (m := shortlist[i].maxsim) is not None]
     return fusion.scores([shortlist[i].coarse for i in seen], p, middle if len(middle) == len(seen) else None)
 
@@ -200,8 +206,7 @@ def tied_at_the_top(
     seen = [i for i in range(len(scores.p)) if _usable(scores, i)]
     if ties.by != "question" or not seen:
         return []
-    p = [ties.truncate(float(scores.p[i])) for i in seen]
-    top = _groups(fusion, ties, _fused(shortlist, seen, p, fusion))[0]
+    top = _groups(fusion, ties, _fused(shortlist, scores, seen, fusion, ties))[0]
     return [seen[place] for place in top] if len(top) > 1 else []
 
 

@@ -6,7 +6,8 @@ so no vision tower runs for it. Each candidate whose best match is a crop costs 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from looktwice.errors import UsageError
 from looktwice.score import Scorer
@@ -20,7 +21,7 @@ from looktwice.search.token_choice import AUTO, CandidateLoader
 from looktwice.sources.loader import CandidateRef, ImageLoader, LoadError
 from looktwice.token_index.crop_loader import CropLoader, crop_ref
 from looktwice.token_index.crops import SUFFIX
-from looktwice.token_index.sets import demand_tokens
+from looktwice.token_index.sets import demand_tokens, is_late
 from looktwice.token_index.tower import is_tower
 from looktwice.types import SCORED, Candidate, Item, PairScores
 
@@ -30,7 +31,7 @@ class CropLook(CandidateLoader):
 
     def __init__(self, middle: MiddleStage | None, whole: CandidateLoader) -> None:
         entries = [] if middle is None or middle.tower is not None else middle.table.manifest.tokens
-        if middle is None or not any(one["preprocessing"].endswith(SUFFIX) and not is_tower(one) for one in entries):
+        if middle is None or not any(map(_can_be_shown, entries)):
             raise UsageError(
                 "--shown both shows the crop that matched best in a middle look; add --maxsim 1000, and store crops "
                 "with looktwice add-tokens --crops."
@@ -73,3 +74,8 @@ class CropLook(CandidateLoader):
         codec = None if self._middle.codec == AUTO else self._middle.codec
         whole = self._whole.for_scorer(scorer)
         return CropLoader(self._middle.table, demand_tokens(scorer), codec, whole)
+
+
+def _can_be_shown(entry: Mapping[str, Any]) -> bool:
+    """Return whether a token set holds crops that an MLLM can be shown."""
+    return str(entry["preprocessing"]).endswith(SUFFIX) and not is_tower(entry) and not is_late(entry)

@@ -72,6 +72,8 @@ def as_candidate(value: Any, name: str) -> Item | CandidateRef:
     if isinstance(value, Mapping) and isinstance(value.get("image"), str | os.PathLike):
         path, text = Path(value["image"]), as_item({**value, "image": None}, name).text if value.get("text") else None
     if isinstance(path, os.PathLike) or (isinstance(path, str) and ends_like_image(path)):
+        if _URL.match(str(path)):
+            raise UsageError(f"{name} is a URL, and URLs of documents are not fetched; download the image first.")
         if not os.path.isfile(path):
             raise UsageError(
                 f'{name}: file {str(path)!r} does not exist; check the path, or pass {{"text": …}} for a text.'

@@ -32,6 +32,7 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App: TypeAlias = Callable[[AsgiScope, Receive, Send], Awaitable[None]]
 
 HEALTH = frozenset({"/healthz", "/readyz"})
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:@/\[\]]+))(?::\d{1,5})?\Z")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
@@ -102,8 +103,8 @@ class Guard:
         """Without a key only names of this machine count: else a page could reach it by DNS rebinding."""
         if self._keys or not is_loopback(self.settings.host):
             return
-        host = headers.get("host", "")
-        name = host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
+        found = _HOST.match(headers.get("host", ""))
+        name = "" if found is None else found[1] or found[2]
         if name.lower() not in self._hosts and not is_loopback(name):
             raise Problem(421, "wrong_host", "This server answers to the names of its own machine only.")
 

@@ -31,8 +31,18 @@ class Protocol(H11Protocol):
         if len(self.connections) > self.most_connections:
             self.app = refuse
 
+    def data_received(self, data: bytes) -> None:
+        """Read what came; headers that have begun must end in time, also those of a later request."""
+        super().data_received(data)
+        begun = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
+        if begun and self._timer is None:
+            self._timer = self.loop.call_later(self.header_seconds, self._give_up)
+        elif not begun and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _give_up(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        if not self.transport.is_closing():
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:

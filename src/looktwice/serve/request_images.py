@@ -33,6 +33,8 @@ RequestItem: TypeAlias = Item | RequestImage
 class RequestLoader(ImageLoader):
     """Decodes the images of one request, a few ahead of the model."""
 
+    chunk_pixels = 2**25  # 130 MB: strangers send them, and eight requests have a seat
+
     def _item(self, entry: Item | CandidateRef | LoadError) -> Loaded:
         return entry.item() if isinstance(entry, RequestImage) else super()._item(entry)
 

@@ -71,7 +71,7 @@ class Service:
         chosen = self.settings
         reranker = None
         if self._mllm is not None:
-            how = {"device": chosen.device, "dtype": chosen.dtype, "batch_size": chosen.batch_size}
+            how = {name: getattr(chosen, name) for name in ("device", "dtype", "batch_size", "resolution", "max_tiles")}
             reranker = QueuedReranker(self._mllm, self.queue, prompt=chosen.prompt, cache=chosen.score_cache, **how)
             reranker.scorer("object" if chosen.prompt == "auto" else chosen.prompt)
         tables = Tables(chosen, reranker, lambda encoder: PooledEncoder(encoder, self.encoding))

@@ -36,10 +36,13 @@ class Settings(BaseModel):
     codec: str = "auto"
     missing_tokens: str = "encode"
     calibration: Path | None = None
+    tuned: Path | None = None
     score_cache: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
     batch_size: int | None = None
+    resolution: int | None = None
+    max_tiles: int | None = None
 
     host: str = "127.0.0.1"
     port: int = Field(8765, ge=0, le=65535)

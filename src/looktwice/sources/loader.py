@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 
 CHUNK = 32  # candidates read and scored together; a shortlist may hold thousands
-CHUNK_PIXELS = 2**28  # closes a chunk early (800 MB): one decoded photo takes up to 100 MB
 CACHE_BYTES = 2**28
 
 
@@ -58,7 +57,12 @@ Resolver: TypeAlias = Callable[[Sequence[str]], "list[CandidateRef | LoadError]"
 
 
 class ImageLoader:
-    """A loader of candidate images. It caches `cache_bytes` of decoded images for the next query's shortlist."""
+    """A loader of candidate images. It caches `cache_bytes` of decoded images for the next query's shortlist.
+
+    `chunk_pixels` closes a chunk early: one decoded photo takes up to 100 MB.
+    """
+
+    chunk_pixels = 2**28  # 800 MB
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
         self._cache: LRUCache[tuple[str, str | None], Image] = LRUCache(cache_bytes, getsizeof=_bytes)
@@ -83,7 +87,8 @@ class ImageLoader:
         An entry without a file passes through. An unreadable image, or one that has changed since it was indexed,
         becomes a LoadError.
         """
-        yield from in_chunks(prefetch(entries, self._item, _pixels, min(8, os.cpu_count() or 1)), CHUNK)
+        found = prefetch(entries, self._item, _pixels, min(8, os.cpu_count() or 1))
+        yield from in_chunks(found, CHUNK, self.chunk_pixels)
 
     def _item(self, entry: Item | CandidateRef | LoadError) -> Loaded:
         if not isinstance(entry, CandidateRef):
@@ -120,14 +125,14 @@ def _from_preview(entry: CandidateRef) -> Item | None:
     return Item(entry.id, image, entry.text, uri=entry.uri, sha256=sha256, preview=True)
 
 
-def in_chunks(items: Iterable[T], most: int) -> Iterator[list[T]]:
-    """Yield lists of up to `most` items; images of CHUNK_PIXELS together close a list early."""
+def in_chunks(items: Iterable[T], most: int, pixels: int = ImageLoader.chunk_pixels) -> Iterator[list[T]]:
+    """Yield lists of up to `most` items; images of so many `pixels` together close a list early."""
     chunk: list[T] = []
     held = 0
     for item in items:
         chunk.append(item)
         held += _pixels(item)
-        if len(chunk) >= most or held >= CHUNK_PIXELS:
+        if len(chunk) >= most or held >= pixels:
             yield chunk
             chunk, held = [], 0
     if chunk:

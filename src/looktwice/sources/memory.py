@@ -80,6 +80,17 @@ def check_record(value: Mapping[str, Any]) -> None:
         raise MediaError("bad-record", "it contains a lone surrogate; write it again as valid UTF-8")
 
 
+def plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata with NumPy's numbers as numbers and dates as ISO texts, which sort like dates."""
+    return {key: _plain(value) for key, value in metadata.items()}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "dtype") and hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        value = value.item()
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
 def memory_uri(name: str) -> str:
     """Return the uri of an item whose bytes have no place.
 
@@ -100,8 +111,9 @@ def memory_source(name: str, image: Any, text: str | None, metadata: Mapping[str
             return MemorySource(name, uri, "", text, metadata, data=_data_uri(path))
         if not path or "\0" in os.fsdecode(path):
             raise MediaError("bad-record", f"the path of its image is {path!r:.60}; pass the path of a file")
-        place = path if isinstance(path, str) and is_url(path) else file_uri(path)
-        return Source(name, place, "", text, metadata)
+        if isinstance(path, str) and is_url(path):
+            raise MediaError("url-refused", f"{path} is a URL; fetch it and pass its bytes")
+        return Source(name, file_uri(path), "", text, metadata, member=os.fsdecode(path))
     if isinstance(image, bytes | bytearray | memoryview):
         return MemorySource(name, uri, "", text, metadata, data=bytes(image))
     if hasattr(image, "read"):

@@ -42,7 +42,7 @@ class Source:
 
     `has_image` says whether the bytes are an image; otherwise the item is `text` alone. `root` is the folder (its uri,
     closing slash) or the .jsonl file that the id belongs to. `line` is the line of that file. `member` is the name of
-    the image in its archive.
+    the image in its archive, or the path that a program gave.
     """
 
     id: str

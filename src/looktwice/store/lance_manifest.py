@@ -16,7 +16,7 @@ CATALOGUE = "__manifest"
 """A folder in which LanceDB looks up where a table lies; looktwice never makes one."""
 
 MOST_BYTES = 2**28
-"""Largest manifest of one version: millions of data files."""
+"""Largest manifest of one version, or list of deleted rows: millions of data files, or of rows."""
 
 _BASE_PATHS = 18
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -29,12 +29,21 @@ def check_lance(location: Location, name: str) -> None:
     if location.exists(CATALOGUE):
         raise Damaged(f"{location} contains {CATALOGUE}, which may name tables elsewhere; remove it.")
     folder = f"{name}.lance/_versions"
-    for file in location.list(folder):
+    for file in _worth_reading(location, location.list(folder)):
         if file.endswith(".manifest"):
             with suppress(FileNotFoundError):  # another process may tidy up
                 _check(location, f"{folder}/{file}")
         elif location.list(f"{folder}/{file}"):  # LanceDB looks into folders too
             raise Damaged(f"{location}/{folder}/{file} is a folder, which looktwice does not make; remove it.")
+    for file in _worth_reading(location, location.list(f"{name}.lance/_deletions")):
+        if file.endswith(".arrow"):
+            with suppress(FileNotFoundError):
+                _check_deletions(location, f"{name}.lance/_deletions/{file}")
+
+
+def _worth_reading(location: Location, files: list[str]) -> list[str]:
+    """Return all files of a folder. In a bucket each is a request: the first, the manifest of the newest version."""
+    return files[:1] if location.lock_file is None else files
 
 
 def _check(location: Location, file: str) -> None:
@@ -45,6 +54,18 @@ def _check(location: Location, file: str) -> None:
         raise Damaged(f"{location}/{file} is damaged; restore it from a copy.") from None
     if strays:
         raise Damaged(f"{location}/{file} names files outside the table; use the folder that it was copied from.")
+
+
+def _check_deletions(location: Location, file: str) -> None:
+    """Raise Damaged for a list of deleted rows with lengths that are not its own; they end LanceDB's process."""
+    import pyarrow as pa
+
+    try:
+        pa.ipc.open_file(pa.py_buffer(location.read_bytes(file, MOST_BYTES))).read_all()
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise Damaged(f"{location}/{file} is damaged; restore it from a copy.") from None
 
 
 def message(data: bytes) -> bytes:

@@ -20,7 +20,7 @@ from looktwice.score import TokenMaker
 from looktwice.token_index.crops import SUFFIX, VIEWS, cropped, view_layouts
 from looktwice.token_index.matching import Opened, QueryTokens, best_matches, cosines_of, grids, whole
 from looktwice.token_index.rarity import Rarity, rarity_of
-from looktwice.token_index.sets import TokenSet, matching, open_set
+from looktwice.token_index.sets import TokenSet, is_late, matching, open_set
 from looktwice.types import Item, TokensInfo
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class TokenMatcher:
             raise MediaError("non-finite", "the model's vision tower gave NaN or infinity for this image")
         tokens = Codec(codec.cells).round_trip(tokens) if codec.cells else tokens
         rows = unit_rows(tokens.features)
-        rows = rows if codec.codebook is None else codec.codebook.rotate(rows, 0)
+        rows = rows if codec.codebook is None else unit_rows(codec.codebook.rotate(rows, 0))
         asked = QueryTokens(rows, grids(tokens.layout), None)
         if not self.rarity.records:
             return asked
@@ -144,10 +144,12 @@ class TokenMatcher:
 
 
 def _opened_set(table: TableReader, info: TokensInfo, codec: str | None) -> TokenSet:
-    """Open the set with crops if there is one (of this codec), else that of whole images."""
+    """Open the set with crops if there is one (of this codec), else that of whole images; late codecs come first."""
     with_crops = cropped(info)
     named = None if codec is None else str(parse_codec(codec))
-    return open_set(table, with_crops if matching(table, with_crops, named) else info, codec)
+    info = with_crops if matching(table, with_crops, named) else info
+    late = [entry["codec"] for entry in matching(table, info) if is_late(entry)]
+    return open_set(table, info, late[-1] if late and codec is None else codec)
 
 
 def _open_codes(table: TableReader, kept: TokenSet, ids: Sequence[str]) -> Iterator[tuple[str, Opened | str]]:

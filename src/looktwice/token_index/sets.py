@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from looktwice.codecs import Codec, codebook_from_bytes, parse_codec
+from looktwice.codecs.pq import PQ
 from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.score import Scorer, TokenMaker
 from looktwice.token_index.crops import SUFFIX
@@ -75,7 +76,8 @@ def usable(table: TableReader, scorer: object) -> list[Mapping[str, Any]]:
     maker = Scorer.of(scorer).tokens()
     if maker is None:
         return []
-    found = matching(table, info := maker.tokens_info())
+    info = maker.tokens_info()
+    found = [entry for entry in matching(table, info) if not is_late(entry)]
     others = [entry for entry in table.manifest.tokens if not _for_middle_look(entry)]
     if others and not found:
         log.warning("The second look reads images instead of stored tokens. %s", _no_set(table, info))
@@ -117,8 +119,14 @@ def load_set(table: TableReader, info: TokensInfo, entry: Mapping[str, Any]) -> 
 
 
 def _for_middle_look(entry: Mapping[str, Any]) -> bool:
-    """Return whether only a middle look can use a set: one of crops, or of an encoder's patches."""
-    return str(entry["preprocessing"]).endswith(SUFFIX) or is_tower(entry)
+    """Return whether only a middle look uses a set: one of crops, of an encoder's patches, or of a late codec."""
+    return str(entry["preprocessing"]).endswith(SUFFIX) or is_tower(entry) or is_late(entry)
+
+
+def is_late(entry: Mapping[str, Any]) -> bool:
+    """Return whether a set keeps only principal dimensions, which is enough for a middle look alone."""
+    quantiser = parse_codec(entry["codec"]).quantiser
+    return isinstance(quantiser, PQ) and quantiser.late is not None
 
 
 def _no_set(table: TableReader, info: TokensInfo) -> UsageError:

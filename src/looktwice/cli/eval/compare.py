@@ -41,6 +41,7 @@ def compare(
     known = None if collection is None else _held(collection, rankings, labels)
     records = measure_runs(rankings, labels, measure or MEASURES, known)
     _write(records, json)
+    _note_depths(rankings)
     for path, found in records[0]["problems"].items():
         _run_problems(path, found)
     if count := records[0]["problems"][str(runs[0])]["queries_without_relevant_items"]:
@@ -52,6 +53,15 @@ def _write(records: list[dict[str, Any]], json: bool) -> None:
         emit(record)
     if not json:
         _tell_comparison(records)
+
+
+def _note_depths(runs: Mapping[Path, Any]) -> None:
+    """Say that one run ranks fewer documents than the other: measures that look deeper favour the longer one."""
+    depths = {path: max(map(len, run.values()), default=0) for path, run in runs.items()}
+    least = min(depths.values())
+    if least < max(depths.values()):
+        found = ", ".join(f"{path} up to {depth:,}" for path, depth in depths.items())
+        note(f"The runs differ in depth ({found} documents a query): compare only measures that stop at {least:,}.")
 
 
 def _held(collection: Path, runs: Mapping[Path, Any], qrels: Mapping[str, Any]) -> set[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -15,7 +16,8 @@ from looktwice.score.remote.reading import ListedLogprobs
 
 MOST_NAMED = 128  # vLLM's limit of named tokens
 TOPS = (20, 8, 5)
-_ID = re.compile(r"token_id:(\d+)")
+_ID = re.compile(r"token_id:([0-9]{1,9})")
+UNLIKELY = -9998.0  # some servers write -9999 for a token of which they know no log-probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,12 @@ class Dialect:
         entries = top_entries(reply)
         if self.named:
             return _named(entries, ids)
-        logps: dict[Hashable, float] = {}
-        together: defaultdict[str, list[float]] = defaultdict(list)
-        for text, value in entries:
+        if not entries:
+            raise ServerError("The server lists no token with a log-probability.")
+        together: defaultdict[Hashable, list[float]] = defaultdict(list)
+        for text, value in dict.fromkeys(entries):  # the drawn token may be listed twice
             together[text].append(value)
-        for text, values in together.items():  # two ids may spell the same text: both are the label's
-            logps[text] = _log_sum(values)
+        logps = {text: _log_sum(values) for text, values in together.items()}  # two ids may spell one text
         return ListedLogprobs(logps, min(value for _, value in entries))
 
 
@@ -70,15 +72,21 @@ def top_entries(reply: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Return the tokens of the first position's list with their log-probabilities. Raises ServerError without one."""
     choice = only_choice(reply)
     found = choice.get("logprobs")
-    if isinstance(found, Mapping) and isinstance(found.get("top_logprobs"), list) and found["top_logprobs"]:
-        first = found["top_logprobs"][0]  # the form of completions
-        return [_entry({"token": k, "logprob": v}) for k, v in first.items()] if isinstance(first, Mapping) else []
-    content = found.get("content") if isinstance(found, Mapping) else None
-    first = content[0] if isinstance(content, list) and content else None
-    entries = first.get("top_logprobs") if isinstance(first, Mapping) else None
+    named = _first(found, "top_logprobs")  # the form of completions
+    if isinstance(named, Mapping):
+        entries: Any = [{"token": token, "logprob": value} for token, value in named.items()]
+    else:
+        first = _first(found, "content")
+        entries = first.get("top_logprobs") if isinstance(first, Mapping) else None
     if not isinstance(entries, list) or not entries:
         raise ServerError("The server answers without log-probabilities; use another server.")
-    return [_entry(entry) for entry in entries]
+    return _known(entries)
+
+
+def _first(found: object, name: str) -> Any:
+    """Return the first entry of a list in a mapping, None if it is not one."""
+    entries = found.get(name) if isinstance(found, Mapping) else None
+    return entries[0] if isinstance(entries, list) and entries else None
 
 
 def only_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -93,11 +101,10 @@ def only_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
 def chosen(reply: Mapping[str, Any]) -> str:
     """Return the token that the server chose, as it names it; "" if it does not say."""
     found = only_choice(reply).get("logprobs")
-    if isinstance(found, Mapping) and isinstance(found.get("tokens"), list) and found["tokens"]:
-        return str(found["tokens"][0])
-    content = found.get("content") if isinstance(found, Mapping) else None
-    first = content[0] if isinstance(content, list) and content and isinstance(content[0], Mapping) else {}
-    return str(first.get("token", ""))
+    token, first = _first(found, "tokens"), _first(found, "content")
+    if token is None and isinstance(first, Mapping):
+        token = first.get("token")
+    return "" if token is None else str(token)
 
 
 def token_id(text: str) -> int | None:
@@ -120,11 +127,16 @@ def _named(entries: Sequence[tuple[str, float]], ids: Sequence[int]) -> ListedLo
     return ListedLogprobs({token: logps[token] for token in ids})
 
 
+def _known(entries: Iterable[object]) -> list[tuple[str, float]]:
+    return [entry for entry in map(_entry, entries) if not entry[1] <= UNLIKELY]
+
+
 def _entry(entry: object) -> tuple[str, float]:
     if isinstance(entry, Mapping):
         text, value = entry.get("token"), entry.get("logprob")
-        if isinstance(text, str) and isinstance(value, int | float) and not isinstance(value, bool):
-            return text, float(value)
+        if isinstance(text, str) and isinstance(value, float | int) and not isinstance(value, bool):
+            with suppress(OverflowError):  # JSON has integers of any length
+                return text, float(value)
     raise ServerError("The server lists log-probabilities in a form that is not OpenAI's; use another server.")
 
 

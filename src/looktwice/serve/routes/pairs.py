@@ -117,7 +117,8 @@ def _read_rerank(service: Service, asked: shapes.RerankRequest) -> tuple[Request
     documents = _read_all(service, asked.documents, "documents")
     for number, one in enumerate(documents):
         _check_length(one.text, asked.max_tokens_per_doc, f"documents.{number}")
-    return with_instruction(query, instruction), documents
+    checked = None if instruction is None else service.media.text(instruction, "instruction")
+    return with_instruction(query, checked), documents
 
 
 def _read_all(service: Service, given: Sequence[shapes.DocumentLike], param: str) -> list[RequestItem]:

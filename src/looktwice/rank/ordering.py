@@ -1,4 +1,4 @@
-"""Order candidates by score, then coarse score, then id. `fusion.fuse` orders hits, and asks `entropy` about ties.
+"""Order candidates by score, then coarse score, then id. `fusion.fuse` orders hits, and asks `tie_rule` about ties.
 
 This module knows numbers and ids, no model.
 """
