@@ -69,10 +69,12 @@ class Stub(ThreadingHTTPServer):
         self.fault: Fault = lambda stub, body, number: None
         self.models = ["stub"]
         self.named, self.tokenizes, self.logprobs, self.top, self.shuffle = True, True, True, 20, False
+        self.names = False  # whether an answer's id holds that of its request
         self.key: str | None = None
         self.delay = 0.0
         self.shift = 0.0  # of the log-probability of "1": another model
         self.asked: list[dict[str, Any]] = []
+        self.ids: dict[int, str] = {}  # of answers, by the identity of a kept body
         self.paths: list[str] = []
         self.lock = threading.Lock()
         for name, value in how.items():
@@ -95,6 +97,8 @@ class Stub(ThreadingHTTPServer):
         if path == "/v1/chat/completions":
             with self.lock:
                 self.asked.append(body)
+                if self.names:
+                    self.ids[id(body)] = f"chatcmpl-{headers['X-Request-Id']}"
                 number = len(self.asked)
             time.sleep(self.delay)
             return self.fault(self, body, number) or self.chat(body)
@@ -118,7 +122,8 @@ class Stub(ThreadingHTTPServer):
         first = {"token": entries[0]["token"] if entries else "w", "logprob": -1.0, "top_logprobs": entries}
         choice = {"index": 0, "message": {"content": "1"}, "logprobs": {"content": [first]} if self.logprobs else None}
         usage = {"prompt_tokens": 100, "completion_tokens": 1}
-        return ok({"model": body["model"], "choices": [choice], "usage": usage} | change)
+        name = {"id": self.ids.get(id(body), "chatcmpl-1")}
+        return ok({**name, "model": body["model"], "choices": [choice], "usage": usage} | change)
 
 
 def ok(body: object) -> Answer:
@@ -141,13 +146,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: dict[str, Any]) -> None:
         assert isinstance(self.server, Stub)
         status, headers, data = self.server.answer(self.path, body, self.headers)
-        cut, slow = headers.pop("cut", None), headers.pop("slow", None)
+        cut, slow, endless = (headers.pop(name, None) for name in ("cut", "slow", "endless"))
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(data)))
+        if not endless:
+            self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         try:
+            while endless:
+                self.wfile.write(data)
             if slow:
                 for byte in data[:50]:
                     self.wfile.write(bytes([byte]))

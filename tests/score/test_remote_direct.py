@@ -282,3 +282,17 @@ def test_another_model_in_mid_run_stops_the_run(routes: Routes) -> None:
 def test_stored_tokens_go_to_chat_servers_only(routes: Routes) -> None:
     with pytest.raises(UsageError, match="--tokens-from needs a chat server"):
         load_scorer(routes.name("rerank"), remote=RemoteConfig(tokens_from="tiny-vl"))
+
+
+def test_the_cost_of_a_run_follows_from_the_probe(routes: Routes) -> None:
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        rows = [{"index": i, "relevance_score": 0.5} for i in range(len(body["documents"]))]
+        return 200, {"results": rows, "usage": {"total_tokens": 100 * len(rows)}}
+
+    routes.routes["/v1/rerank"] = answer
+    money = {"price": 10.0, "pairs": 10}
+    one = load_scorer(routes.name("rerank"), remote=RemoteConfig(max_cost=0.011, **money))
+    assert one.score(QUERY, MANY[:10]).status == ("ok",) * 10
+    assert one.stats()["requests"]["cost"] == pytest.approx(0.01)
+    with pytest.raises(UsageError, match=r"next 10 pairs would cost about 0\.01 on top of 0 spent"):
+        load_scorer(routes.name("rerank"), remote=RemoteConfig(max_cost=0.009, **money))

@@ -12,8 +12,8 @@ import pytest
 
 from looktwice.errors import ServerError, UsageError
 from looktwice.score.remote import address, keys
-from looktwice.score.remote.endpoint import _retry_after
 from looktwice.score.remote.reading import ListedLogprobs, interval, read
+from looktwice.score.remote.replies import retry_after
 from looktwice.score.remote.window import RequestWindow
 from looktwice.score.remote.wording import clean
 
@@ -119,10 +119,18 @@ def test_numbers_that_are_no_log_probabilities_are_refused(logps: dict[int, floa
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("3", 3.0), ("", 0.0), ("soon", 0.0), ("-5", 0.0), ("nan", 0.0), ("Mon, 01 Jan 2024 00:00:00 GMT", 0.0)],
+    [
+        ("3", 3.0),
+        ("", 0.0),
+        ("soon", 0.0),
+        ("-5", 0.0),
+        ("nan", 0.0),
+        ("Sat, 01 Jan 0001 00:00:00 +2359", 0.0),
+        ("Mon, 01 Jan 2024 00:00:00 GMT", 0.0),
+    ],
 )
 def test_retry_after_is_read_as_number_or_date(header: str, seconds: float) -> None:
-    assert _retry_after({"retry-after": header}) == seconds
+    assert retry_after({"retry-after": header}) == seconds
 
 
 def test_control_tokens_in_texts_lose_their_power_and_other_texts_stay() -> None:

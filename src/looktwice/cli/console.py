@@ -170,7 +170,7 @@ def mute_stdout() -> None:
 
 
 def show_warnings() -> None:
-    """Show the library's warnings and its notes about downloads on stderr, each text once."""
+    """Show the library's warnings and its notes about downloads and costs on stderr, each text once."""
     import logging
 
     said: set[str] = set()
@@ -182,7 +182,8 @@ def show_warnings() -> None:
                 note(text if record.levelno < logging.WARNING else f"{record.levelname.capitalize()}: {text}")
 
     logging.getLogger("looktwice").handlers[:] = [Notes()]
-    logging.getLogger("looktwice.models.hub").setLevel(logging.INFO)
+    for name in ("models.hub", "score.remote.spending"):
+        logging.getLogger(f"looktwice.{name}").setLevel(logging.INFO)
 
 
 def number(value: float | None, digits: int = 3) -> str:

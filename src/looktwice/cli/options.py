@@ -175,6 +175,8 @@ class Rerank:
     price: server_options.Price = None
     max_cost: server_options.MaxCost = None
     tokens_from: server_options.TokensFrom = None
+    cache_salt: server_options.CacheSalt = None
+    image_ids: server_options.ImageIds = False
     proxy: server_options.Proxy = None
 
     def load(self, compute: Compute, *, cache: Path | None = None, prompt: str | None = None) -> MllmReranker:

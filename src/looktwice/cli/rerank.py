@@ -81,6 +81,7 @@ def rerank(
     cluster = spread.for_queries(ctx, asked, str(collection), output.json)
     with kept_scores(score_cache, output.run if cluster is None else None) as cache:
         look = rerank.load(compute, cache=cache)
+        look.expect(sum(min(shortlist, len(found)) for name, found in shortlists.items() if name in asked))
         rules: dict[str, Any] = {"shortlist": shortlist, "k": k, **middle.rules, **ranking.rules}
         if cluster is None:
             answers = rerank_run(shortlists, asked, loader, look, table=table, **rules)

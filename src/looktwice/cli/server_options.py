@@ -22,7 +22,7 @@ ApiKeyFile = Annotated[
 Price = Annotated[float | None, typer.Option(help="Money per million tokens that a server reads.")]
 MaxCost = Annotated[
     float | None,
-    typer.Option(help="Stop before a server has cost more than this (needs --price)."),
+    typer.Option(help="Refuse a run that would cost more than this (needs --price)."),
 ]
 TokensFrom = Annotated[
     str | None,
@@ -31,7 +31,17 @@ TokensFrom = Annotated[
     ),
 ]
 Proxy = Annotated[str | None, typer.Option(help="Proxy on the way to the server.")]
-NAMES = ("concurrency", "timeout", "api_key_file", "price", "max_cost", "tokens_from", "proxy")
+CacheSalt = Annotated[
+    str | None,
+    typer.Option(help="Keep the server's prefix cache apart from that of callers with another salt (vLLM)."),
+]
+ImageIds = Annotated[
+    bool,
+    typer.Option("--image-ids", help="Send each image's hash as its uuid, by which vLLM recognises it."),
+]
+NAMES = (
+    *("concurrency", "timeout", "api_key_file", "price", "max_cost", "tokens_from", "cache_salt", "image_ids", "proxy"),
+)
 
 
 def remote_config(group: Any) -> RemoteConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from looktwice.cli.console import note, plural
@@ -34,6 +34,16 @@ def summarise(manifest: Mapping[str, Any]) -> None:
         looked += f", {counts['asked_again']:,} tie questions"
     what = f"{' and '.join(manifest['directions'])}: {looked}" if looks else "no second look"
     note(f"{plural(manifest['queries'], 'query', 'queries')} · {what} · {spent:.2f} s in all{rate}")
+    tell_spending(looks)
+
+
+def tell_spending(looks: Sequence[Mapping[str, Any]]) -> None:
+    """Print what servers read and what it cost; the looks of one run share a count."""
+    counted = [look["requests"] for look in looks if look.get("requests")]
+    counts: Mapping[str, Any] = max(counted, key=lambda one: one.get("prompt_tokens", 0), default={})
+    if counts.get("prompt_tokens"):
+        money = f", which cost {counts['cost']:.4g}" if "cost" in counts else ""
+        note(f"The server read {counts['prompt_tokens']:,} tokens in {counts['requests']:,} requests{money}.")
 
 
 def advise(manifest: Mapping[str, Any]) -> None:

@@ -20,8 +20,8 @@ PREVIEW_BYTES = 24_000
 COMMIT_ROWS, COMMIT_PUTS = 4096, 9
 """Rows of one commit of `index`, and the writes that it takes: three each for items, previews and ledger."""
 
-OPEN_REQUESTS, FIRST_REQUESTS, SEARCH_REQUESTS = 40, 40, 7
-"""Requests of opening a table, of the first search, and of a later one with its look-up; see benchmarks/scale.py."""
+SEARCH_REQUESTS = 10
+"""Requests of a search and its look-up, once the table is open; see benchmarks/scale.py."""
 
 CODE_BYTES = 17
 """What an index keeps for a row beside its bits: row id, factors, place."""

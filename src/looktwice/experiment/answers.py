@@ -123,6 +123,8 @@ def collect(
             )
     asked = [query for query in dataset.queries if query.id not in store.rows]
     yield from (store.rows[query.id] for query in dataset.queries if query.id in store.rows)
+    if rerank and retriever.reranker is not None:
+        retriever.reranker.expect(len(asked) * min(retriever.shortlist, len(retriever.table)))
     broken: list[tuple[Query, MediaError]] = []
     by_id = {query.id: query for query in asked}
     for answer in _answers(dataset, retriever, _loaded(asked, broken), rerank):

@@ -124,6 +124,8 @@ class ScoreCache:
             return {row[0]: (float(row[1]), float(row[2])) for row in rows}
 
     def __len__(self) -> int:
+        if self._opened is None and not self.path.exists():
+            return 0
         with self._plain_errors(), self._lock:
             return int(self._db.execute("SELECT count(*) FROM scores").fetchone()[0])
 

@@ -6,23 +6,24 @@ Weights load when the first pair is scored.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypeAlias
 
-from looktwice.errors import UsageError
 from looktwice.models.device import place
 from looktwice.score import Scorer, ScorerConfig, load_scorer
 from looktwice.score.cache import CachedScorer, ScoreCache
 from looktwice.score.prompting import built_in
 from looktwice.score.readout import modes
 from looktwice.score.readout.probability import checked, scatter, select
+from looktwice.search.prompt_choice import common_prompt, kinds
 from looktwice.search.run_record import RunStats
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import CandidateRef, ImageLoader, Loaded, LoadError
-from looktwice.types import SCORED, Item, PairScores, has_words
+from looktwice.types import SCORED, Item, PairScores
 
 AUTO = "auto"
 QUERIES_AT_ONCE = 4  # they keep the window of a server full while one of them waits for its last pair
@@ -34,9 +35,8 @@ class MllmReranker:
     """An MLLM by name with its settings, or an existing scorer that answers every pair.
 
     `prompt` "auto" takes, for each query, the first built-in prompt that fits its kind (image, text or both) and that
-    of its candidates; any other name holds for all queries. `cache` is a file of scores, so that an interrupted run can
-    continue. A cached score is that of the image as it was indexed; the image is not read again. `config` and
-    `settings` are those of `score.load_scorer`. Raises UnknownName for an unknown prompt or setting.
+    of its candidates. `cache` is a file of scores, so that an interrupted run can go on: a cached score is that of
+    the image as it was indexed. `config` and `settings` are those of `score.load_scorer`. Raises UnknownName.
     """
 
     def __init__(
@@ -88,6 +88,11 @@ class MllmReranker:
     def loaded(self) -> int:
         """Return the number of scorers loaded so far: one for each prompt in use."""
         return len(self._scorers) + len(self._tie_scorers)
+
+    def expect(self, pairs: int) -> None:
+        """Note how many pairs a run asks at most, so that a server's cost is told before the first one."""
+        left = max(0, pairs - (0 if self._cache is None else len(self._cache)))
+        self.config = replace(self.config, remote=replace(self.config.remote, pairs=left))
 
     def score(
         self,
@@ -157,9 +162,9 @@ class MllmReranker:
         """Return the scorer whose prompt fits this query and all of these candidates. Raises UsageError as `score`."""
         if isinstance(self.mllm, Scorer):
             return self.scorer("")
-        shown = _kinds(candidates)
+        shown = kinds(candidates)
         if self.prompt == AUTO:
-            return self.scorer(_common_prompt(query, shown, self.config.score_mode))
+            return self.scorer(common_prompt(query, shown, self.config.score_mode))
         for candidate in shown:
             built_in.check(built_in.get(self.prompt), query, candidate)
         return self.scorer(self.prompt)
@@ -169,7 +174,7 @@ class MllmReranker:
 
         Raises UsageError for a scorer that can ask only one question.
         """
-        name = _common_prompt(query, _kinds(candidates), modes.P_TRUE)
+        name = common_prompt(query, kinds(candidates), modes.P_TRUE)
         with self._lock:
             if name not in self._tie_scorers:
                 first = self.scorer_for(query, candidates)
@@ -269,32 +274,3 @@ def _recalled(cached: CachedScorer, query: Item, shown: Rows) -> tuple[list[int]
 
 def _labels(parts: Sequence[tuple[Sequence[int], PairScores]]) -> int:
     return parts[0][1].label_logits.shape[1] if parts else 0
-
-
-def _common_prompt(query: Item, candidates: Sequence[Item], mode: str) -> str:
-    """Return the first prompt that shows all pairs and suits the mode."""
-    lists = [built_in.fitting(query, candidate) for candidate in candidates]
-    for name in lists[0]:
-        if all(name in names for names in lists) and modes.suits(mode, built_in.get(name)):
-            return name
-    raise UsageError(
-        "No built-in prompt can show this query with these candidates; write a prompt file and name it as the prompt."
-    )
-
-
-def _kinds(candidates: Sequence[Ref]) -> list[Item]:
-    """Return one stand-in for each kind of candidate: image, text or both."""
-    return [_stand_in(*kind) for kind in dict.fromkeys(map(_kind, candidates))]
-
-
-def _kind(candidate: Ref) -> tuple[bool, bool]:
-    text = has_words(candidate.text)
-    if isinstance(candidate, CandidateRef):
-        return candidate.uri is not None, text
-    return candidate.image is not None or candidate.tokens is not None, text
-
-
-def _stand_in(image: bool, text: bool) -> Item:
-    from PIL import Image
-
-    return Item("", image=Image.new("RGB", (1, 1)) if image else None, text="…" if text else None)

@@ -6,6 +6,7 @@ This module joins the stages and knows none of their insides. Nothing here print
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,9 +167,8 @@ class Retriever:
     ) -> Iterator[Answer]:
         """Yield one answer per query, in order. The table is searched for several queries at once.
 
-        A list among the queries is one query of several examples. The id of a query that is not an Item is its number:
-        1, 2, … An unusable query gets an answer with an `error`, and the others are answered. Raises UsageError for
-        k < 1 and for settings that no query can use.
+        A list among the queries is one query of several examples. A query that is not an Item has its number as its id.
+        An unusable query gets an answer with an `error`. Raises UsageError for k < 1 and for settings of no use.
         """
         positive(k, "k")
         least = least_cosine(distinct)
@@ -199,7 +199,8 @@ class Retriever:
         for batch in in_chunks(read, BATCH):
             for made, beside in in_order(answer, first_look.at(batch), at_once):
                 made.stats.seconds = made.stats.share(beside)
-                yield made
+                now = {} if stage is None or made.error is not None else stage.settings()  # the counts so far
+                yield replace(made, settings={**made.settings, **now})
 
     def _read(self, query: Any, name: str, shown: bool) -> Item | QueryError:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
@@ -10,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from looktwice.sources.uri import is_url
-from looktwice.store import TableReader
+from looktwice.store import TableReader, read_metadata
 from looktwice.types import Candidate, Hit
 
 
@@ -33,7 +32,7 @@ class HitSerializer:
 
     def _rows(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         found = self.reader.lookup(ids, ["id", "uri", "sha256", "width", "text", "metadata"])
-        return {row["id"]: {**row, "metadata": json.loads(row["metadata"] or "{}")} for row in found}
+        return {row["id"]: {**row, "metadata": read_metadata(row["metadata"])} for row in found}
 
     def _hit(self, hit: Hit, row: Mapping[str, Any]) -> dict[str, Any]:
         made_of = dict(hit.explain or {})

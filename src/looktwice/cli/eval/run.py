@@ -14,6 +14,7 @@ from looktwice.cli.eval.benchmark import Benchmark, Name, benchmark_name, load_r
 from looktwice.cli.eval.tables import tell, tell_problems
 from looktwice.cli.groups import grouped
 from looktwice.cli.index import encoder_for
+from looktwice.cli.summary import tell_spending
 
 if TYPE_CHECKING:
     from looktwice.evaluate.datasets import Dataset
@@ -120,5 +121,6 @@ def _run(dataset: Dataset, folder: Path, plan: Plan, given: Path | None, json: b
         tell(record)
         say(str(folder / "report.html"))
     tell_problems(record)
+    tell_spending(record["manifest"].get("second_look") or [])
     if done.failed:
         raise typer.Exit(3)

@@ -130,7 +130,7 @@ class ChatScorer(RemoteScorer):
         """Return the score of one pair; see RemoteScorer."""
         known = self.known[str(reply.server.address)]
         ids, dialect = known.ids[self.prompt.hash], known.facts.dialect
-        answered = str(reply.body.get("model") or known.facts.answers_as)
+        answered = str(reply.body.get("model") or known.facts.answers_as)[: probing.LONGEST_NAME]
         if answered != known.facts.answers_as:
             raise ServerError(
                 f"{reply.server.address.base} now answers as {answered}, not {known.facts.answers_as}; run the same "

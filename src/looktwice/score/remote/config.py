@@ -18,7 +18,7 @@ class RemoteConfig:
     read. `tokens_from`: the local model whose vision tower made the stored tokens, which are then sent in place of
     images. `cache_salt` keeps the server's prefix cache apart for one tenant. `image_ids` sends each image's hash as
     its `uuid`, by which vLLM recognises it. `proxy`: the URL of a proxy. `check_seconds`: time between two checks that
-    the server still runs the same model.
+    the server still runs the same model. `pairs`: how many a run asks at most, whose cost is told at connect.
     """
 
     concurrency: int = 16
@@ -31,6 +31,7 @@ class RemoteConfig:
     image_ids: bool = False
     proxy: str | None = None
     check_seconds: float = 60.0
+    pairs: int | None = None
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:

@@ -19,7 +19,7 @@ from looktwice.score.remote.direct import DirectFacts, DirectScorer
 from looktwice.score.remote.endpoint import Endpoint
 from looktwice.score.remote.pool import EndpointPool, Verify
 from looktwice.score.remote.rerank import RerankScorer
-from looktwice.score.remote.scorer import refuse_local_settings
+from looktwice.score.remote.scorer import RemoteScorer, refuse_local_settings
 from looktwice.score.remote.spending import Spending
 from looktwice.score.remote.systemone import SystemOneScorer
 
@@ -71,7 +71,8 @@ def _chat(servers: Sequence[Endpoint], prompt: Prompt, config: ScorerConfig) -> 
         for server in servers:
             if str(server.address) in known:
                 loop.wait(chat_server.check_tokens(server, known[str(server.address)], prompt, config, sender))
-    return chat.ChatScorer(_pool(servers, verify, known), prompt, config, spending, known, sender)
+    scorer = chat.ChatScorer(_pool(servers, verify, known), prompt, config, spending, known, sender)
+    return _planned(scorer, config)
 
 
 def _direct(kind: type[DirectScorer], servers: Sequence[Endpoint], prompt: Prompt, config: ScorerConfig) -> Scorer:
@@ -90,6 +91,12 @@ def _direct(kind: type[DirectScorer], servers: Sequence[Endpoint], prompt: Promp
     scorer = kind(EndpointPool(servers, verify), prompt, config, spending, known)
     known |= _connected(servers, scorer.connect)
     scorer.pool = _pool(servers, verify, known)
+    return _planned(scorer, config)
+
+
+def _planned(scorer: RemoteScorer, config: ScorerConfig) -> Scorer:
+    if config.remote.pairs is not None:
+        scorer.spending.plan(config.remote.pairs)
     return scorer
 
 

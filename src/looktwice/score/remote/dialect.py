@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -16,7 +16,8 @@ from looktwice.score.remote.reading import ListedLogprobs
 
 MOST_NAMED = 128  # vLLM's limit of named tokens
 TOPS = (20, 8, 5)
-_ID = re.compile(r"token_id:([0-9]{1,18})")
+_ID = re.compile(r"token_id:([0-9]{1,9})")
+UNLIKELY = -9998.0  # some servers write -9999 for a token of which they know no log-probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,12 @@ class Dialect:
         entries = top_entries(reply)
         if self.named:
             return _named(entries, ids)
-        logps: dict[Hashable, float] = {}
-        together: defaultdict[str, list[float]] = defaultdict(list)
-        for text, value in entries:
+        if not entries:
+            raise ServerError("The server lists no token with a log-probability.")
+        together: defaultdict[Hashable, list[float]] = defaultdict(list)
+        for text, value in dict.fromkeys(entries):  # the drawn token may be listed twice
             together[text].append(value)
-        for text, values in together.items():  # two ids may spell the same text: both are the label's
-            logps[text] = _log_sum(values)
+        logps = {text: _log_sum(values) for text, values in together.items()}  # two ids may spell one text
         return ListedLogprobs(logps, min(value for _, value in entries))
 
 
@@ -79,7 +80,7 @@ def top_entries(reply: Mapping[str, Any]) -> list[tuple[str, float]]:
         entries = first.get("top_logprobs") if isinstance(first, Mapping) else None
     if not isinstance(entries, list) or not entries:
         raise ServerError("The server answers without log-probabilities; use another server.")
-    return [_entry(entry) for entry in entries]
+    return _known(entries)
 
 
 def _first(found: object, name: str) -> Any:
@@ -126,11 +127,15 @@ def _named(entries: Sequence[tuple[str, float]], ids: Sequence[int]) -> ListedLo
     return ListedLogprobs({token: logps[token] for token in ids})
 
 
+def _known(entries: Iterable[object]) -> list[tuple[str, float]]:
+    return [entry for entry in map(_entry, entries) if not entry[1] <= UNLIKELY]
+
+
 def _entry(entry: object) -> tuple[str, float]:
     if isinstance(entry, Mapping):
         text, value = entry.get("token"), entry.get("logprob")
-        if isinstance(text, str) and isinstance(value, int | float) and not isinstance(value, bool):
-            with suppress(OverflowError):  # of a whole number with hundreds of digits
+        if isinstance(text, str) and isinstance(value, float | int) and not isinstance(value, bool):
+            with suppress(OverflowError):  # JSON has integers of any length
                 return text, float(value)
     raise ServerError("The server lists log-probabilities in a form that is not OpenAI's; use another server.")
 

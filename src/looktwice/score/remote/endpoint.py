@@ -6,20 +6,19 @@ An answer that cannot be used never becomes a number: it is retried, or it raise
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import ssl
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from looktwice.errors import ServerError, UsageError, first_line
 from looktwice.score.remote.address import Address
 from looktwice.score.remote.config import RemoteConfig
 from looktwice.score.remote.keys import ApiKey
+from looktwice.score.remote.replies import BUSY, RequestFailure, failure, message, parsed, refusal, retry_after
 from looktwice.score.remote.window import RequestWindow
 
 if TYPE_CHECKING:
@@ -30,17 +29,6 @@ CONNECT_SECONDS = 10.0
 REST_SECONDS = 5.0
 LONGEST_PAUSE = 30.0
 BRIEF = 4  # attempts at a request that makes a server fail, unlike one that it has no room for
-BUSY = (408, 409, 425, 429, 503, 529)
-
-
-@dataclass(frozen=True, slots=True)
-class RequestFailure:
-    """Why an attempt failed although the next one may pass. `pause`: seconds that the server asked for."""
-
-    why: str
-    status: int = 0
-    pause: float = 0.0
-    away: bool = False
 
 
 class Endpoint:
@@ -57,6 +45,7 @@ class Endpoint:
         self.away = False
         self.tried = 0.0
         self._headers = key.headers(address)
+        self._names_requests = False
         self._client: httpx.AsyncClient | None = None
 
     @property
@@ -114,33 +103,53 @@ class Endpoint:
     async def _once(self, method: str, url: str, content: bytes | None, end: float) -> dict[str, Any] | RequestFailure:
         import httpx
 
-        begun = time.monotonic()
+        begun, name = time.monotonic(), uuid4().hex
         self.counts["requests"] += 1
         self.counts["bytes_sent"] += len(content or b"")
         try:
             async with asyncio.timeout(max(0.05, end - begun)):
-                status, headers, data = await self._exchange(method, url, content)
+                status, headers, data = await self._exchange(method, url, content, name)
         except TimeoutError:
             return RequestFailure(f"no answer within {self.config.timeout:g} s")
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             self.away = True
             return RequestFailure(_named(error), away=True)
-        except (httpx.TransportError, httpx.DecodingError) as error:
+        except httpx.TransportError as error:
             return RequestFailure(f"the answer broke off: {_named(error)}")
         self.away = False
         if status == 200:
-            found = _object(data)
-            if not isinstance(found, RequestFailure):
+            found = parsed(data, self.key)
+            if isinstance(found, RequestFailure):
+                return found
+            if not self._is_own(found, name):
+                return RequestFailure("it sent the answer to another request")
+            failed = failure(found)
+            if failed is None:
                 self.window.answered(time.monotonic() - begun)
-            return found
+                return found
+            status = failed
         return self._trouble(status, headers, data, url)
 
-    async def _exchange(self, method: str, url: str, content: bytes | None) -> tuple[int, Mapping[str, str], bytes]:
+    def _is_own(self, found: Mapping[str, Any], name: str) -> bool:
+        """Return whether an answer names its request. vLLM's do; servers whose answers never did are believed."""
+        if name in str(found.get("id", "")):
+            self._names_requests = True
+            return True
+        return not self._names_requests or "id" not in found
+
+    async def _exchange(
+        self, method: str, url: str, content: bytes | None, name: str = ""
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and body; `name` is the request's own, which some servers repeat."""
         if self._client is None:
             self._client = _client(self.config, self._headers)
-        async with self._client.stream(method, url, content=content) as answer:
+        async with self._client.stream(method, url, content=content, headers={"X-Request-Id": name}) as answer:
+            if answer.headers.get("content-encoding", "identity") != "identity":  # unpacked, it may have any size
+                raise ServerError(
+                    f"{self.address.base} compresses its answers, which it was asked not to; switch that off.", True
+                )
             data = bytearray()
-            async for piece in answer.aiter_bytes():
+            async for piece in answer.aiter_raw():
                 data += piece
                 if len(data) > MOST_BYTES:
                     raise ServerError(
@@ -150,14 +159,14 @@ class Endpoint:
 
     def _trouble(self, status: int, headers: Mapping[str, str], data: bytes, url: str) -> RequestFailure:
         """Return the trouble of a status that may pass; raise ServerError for any other."""
-        said = self.key.hidden(_message(data))
+        said = message(data, self.key)
         if status in BUSY or (status >= 500 and status != 501):
-            pause = _retry_after(headers)
+            pause = retry_after(headers)
             if status in (429, 503):
                 self.counts["refusals"] += 1
                 self.window.refused(min(pause, LONGEST_PAUSE))
             return RequestFailure(f"status {status}: {said}", status, pause)
-        raise _refusal(status, said, self.address, url, bool(self.key))
+        raise refusal(status, said, self.address, url, bool(self.key))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -189,80 +198,6 @@ def _client(config: RemoteConfig, headers: Mapping[str, str]) -> httpx.AsyncClie
         )
     except (ValueError, httpx.InvalidURL):
         raise UsageError("--proxy is not the URL of a proxy; write it as http://HOST:PORT.") from None
-
-
-def _refusal(status: int, said: str, address: Address, url: str, keyed: bool) -> ServerError:
-    """Return the error for a status that no retry changes."""
-    where = address.base
-    if status in (401, 403):
-        key = "does not accept the key" if keyed else "asks for a key"
-        return ServerError(
-            f"{where} {key} (status {status}); put it into LOOKTWICE_API_KEY, or name a file with --api-key-file.",
-            True,
-            status,
-        )
-    if status == 402:
-        return ServerError(f"{where} asks for payment (status 402: {said}); add credit.", True, status)
-    if status in (404, 405, 501):
-        path = url.removeprefix(address.root)
-        return ServerError(f"{where} has no {path} for this model (status {status}: {said}); check it.", True, status)
-    if 300 <= status < 400:
-        return ServerError(f"{where} points to another address (status {status}); name that one.", True, status)
-    if status == 413 or _about(said, "image", "too large", "too big", "exceeds", "pixels"):
-        return ServerError(
-            f"The pair is too large for the server (status {status}: {said}); lower --resolution.", False, status
-        )
-    if _about(said, "context", "length", "maximum", "too long"):
-        return ServerError(
-            f"The pair is too long for the server's context (status {status}: {said}); lower --resolution, or serve "
-            "the model with a longer one.",
-            False,
-            status,
-        )
-    return ServerError(f"{where} refused the request (status {status}: {said}).", False, status)
-
-
-def _about(said: str, topic: str, *words: str) -> bool:
-    text = said.lower()
-    return topic in text and any(word in text for word in words)
-
-
-def _object(data: bytes) -> dict[str, Any] | RequestFailure:
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        kind = "a web page" if data.lstrip()[:1] == b"<" else "no JSON"
-        return RequestFailure(f"it sent {kind}")
-    if isinstance(found, list):  # how some re-rankers answer
-        return {"results": found}
-    return found if isinstance(found, dict) else RequestFailure("it sent JSON of another shape")
-
-
-def _message(data: bytes) -> str:
-    """Return what an error's body says, as one short line."""
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        return "a web page" if data.lstrip()[:1] == b"<" else "no explanation"
-    for _ in range(3):
-        if isinstance(found, Mapping):
-            found = next((found[name] for name in ("error", "message", "detail", "msg") if found.get(name)), None)
-        if isinstance(found, list) and found:
-            found = found[0]
-    return first_line(ValueError(found)) if isinstance(found, str) and found.strip() else "no explanation"
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """Return the seconds that a Retry-After header asks for, as a number or a date; 0 without a usable one."""
-    text = headers.get("retry-after", "").strip()
-    try:
-        return max(0.0, float(text)) if text else 0.0
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return 0.0
 
 
 def _pause(trouble: RequestFailure, attempt: int) -> float:

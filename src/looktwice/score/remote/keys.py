@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from looktwice.errors import UsageError
 from looktwice.score.remote.address import Address
@@ -37,6 +39,14 @@ class ApiKey:
     def hidden(self, text: str) -> str:
         """Return a text without the key, should it quote it."""
         return text.replace(self._secret, HIDDEN) if self._secret else text
+
+    def hidden_in(self, found: Any) -> Any:
+        """Return parsed JSON without the key, however it was escaped."""
+        if self._secret is None:
+            return found
+        text = json.dumps(found)
+        escaped = json.dumps(self._secret)[1:-1]
+        return json.loads(text.replace(escaped, HIDDEN)) if escaped in text else found
 
 
 def find(file: Path | None) -> ApiKey:

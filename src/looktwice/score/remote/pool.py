@@ -53,6 +53,7 @@ class EndpointPool:
     verify: Verify
     _checked: dict[int, float] = field(default_factory=dict)
     _checking: dict[int, asyncio.Lock] = field(default_factory=dict)
+    _marks: dict[int, set[str]] = field(default_factory=dict)
     _failures: int = 0
     _answered: bool = False
 
@@ -97,7 +98,9 @@ class EndpointPool:
                 server.tried = time.monotonic()
                 try:
                     await self._verified(server)
-                    return PairReply(server, await self._send(server, job))
+                    reply = PairReply(server, await self._send(server, job))
+                    await self._recognised(reply)
+                    return reply
                 except ServerError as error:
                     if not server.away:
                         raise
@@ -124,6 +127,15 @@ class EndpointPool:
             if now >= self._checked.get(id(server), float("-inf")):
                 await self.verify(server)
                 self._checked[id(server)] = time.monotonic()
+
+    async def _recognised(self, reply: PairReply) -> None:
+        """Verify the server of an answer whose fingerprint no earlier answer had: several models may answer for it."""
+        mark = reply.body.get("system_fingerprint")
+        known = self._marks.setdefault(id(reply.server), set())
+        if isinstance(mark, str) and mark not in known:
+            self._checked.pop(id(reply.server), None)
+            await self._verified(reply.server)
+            known.add(mark)
 
     def _order(self, route: bytes) -> list[Endpoint]:
         """Return the servers, the job's own first; a full one gives way to one that is idle.

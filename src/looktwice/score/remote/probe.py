@@ -15,6 +15,7 @@ from looktwice.score.readout.probability import LabelIds
 from looktwice.score.remote.dialect import MOST_NAMED, Dialect, chosen, dialects, top_entries
 from looktwice.score.remote.endpoint import Endpoint
 from looktwice.score.remote.reading import ListedLogprobs, read
+from looktwice.score.remote.replies import tokens_read
 from looktwice.types import SCORED
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ SAME = 0.05
 """Nats by which a log-probability may differ from one request to the next: servers batch in half precision."""
 
 CHANGED = 0.5  # nats: another model differs by more
+LONGEST_NAME = 500  # of a model, in characters
 
 SamplePair: TypeAlias = tuple[int, int]  # of the two samples
 MakeBody: TypeAlias = Callable[[Dialect, SamplePair], tuple[str, Mapping[str, Any]]]  # path and body
@@ -80,15 +82,15 @@ async def served(server: Endpoint) -> ServedModel:
     listing = await server.get(f"{address.base}/models") or {}
     version = await server.get(f"{address.root}/version") or {}
     rows = listing.get("data")
-    rows = rows if isinstance(rows, list) else []
-    models = {str(row["id"]): row for row in rows if isinstance(row, Mapping) and row.get("id")}
+    known = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    models = {row["id"]: row for row in known if isinstance(row.get("id"), str) and 0 < len(row["id"]) <= LONGEST_NAME}
     name = _model(address.model, list(models), address.base)
     row = models.get(name, {})
     own = {key: row.get(key) for key in ("id", "root", "parent", "owned_by", "max_model_len")} if row else {"id": name}
     digest = hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()[:12]
     context = row.get("max_model_len")
-    owner = str(row.get("owned_by") or "unknown")
-    engine = f"{owner} {version['version']}" if isinstance(version.get("version"), str) else owner
+    owner = str(row.get("owned_by") or "unknown")[:LONGEST_NAME]
+    engine = f"{owner} {version['version'][:LONGEST_NAME]}" if isinstance(version.get("version"), str) else owner
     return ServedModel(name, engine, digest, context if isinstance(context, int) else None)
 
 
@@ -121,8 +123,8 @@ async def probe(
         canary.logps,
         order_kept=_differ(apart.logps, swapped.logps) > 1e-4,
         self_above=_p(canary, dialect, prompt, ids) >= _p(apart, dialect, prompt, ids),
-        prompt_tokens=_tokens(first),
-        answers_as=str(first.get("model") or about.model),
+        prompt_tokens=tokens_read(first),
+        answers_as=str(first.get("model") or about.model)[:LONGEST_NAME],
     )
     _check_name(found)
     _warn(found)
@@ -171,7 +173,7 @@ async def _dialect(ids: Sequence[int], body: MakeBody, post: Post) -> tuple[Dial
                 raise
             silent = True
             continue
-        listed = dialect if dialect.named else replace(dialect, top=len(top_entries(reply)))
+        listed = dialect if dialect.named else replace(dialect, top=min(dialect.top, len(top_entries(reply))))
         return listed, reply
     if silent or refused is None:
         raise ServerError(
@@ -212,12 +214,6 @@ def _check_name(facts: Facts) -> None:
     asked, answered = facts.served.model, facts.answers_as
     if not (asked.lower() in answered.lower() or answered.lower() in asked.lower()):
         raise ServerError(f"{asked} was asked, but {answered} answered; name the model that should answer.", stops=True)
-
-
-def _tokens(reply: Mapping[str, Any]) -> int | None:
-    usage = reply.get("usage")
-    count = usage.get("prompt_tokens") if isinstance(usage, Mapping) else None
-    return count if type(count) is int and 0 <= count < 2**31 else None
 
 
 def _differ(a: Mapping[Any, float], b: Mapping[Any, float]) -> float:

@@ -21,6 +21,7 @@ Numbers: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 EXACT = 1e-4
 """Width of an interval that counts as a number: servers themselves differ by as much."""
 
+MOST_TOKENS = 1 << 20  # of a vocabulary
 SLACK = 2e-3  # by which listed probabilities may exceed 1: they come rounded
 
 
@@ -35,11 +36,19 @@ class ListedLogprobs:
     least: float | None = None
 
     def __post_init__(self) -> None:
-        if not all(value <= SLACK for value in self.logps.values()):  # also refuses NaN
-            raise ServerError("The server sends log-probabilities above 0 or NaN; use another server.", stops=True)
+        if any(math.isnan(value) for value in self.logps.values()):
+            raise ServerError("The server's log-probabilities are not numbers (NaN).")
+        if any(value > SLACK for value in self.logps.values()):
+            raise ServerError("The server sends log-probabilities above 0; use another server.", stops=True)
         if self.mass > 1 + SLACK:
             raise ServerError(
                 "The server's probabilities add up to more than 1, so they are not the model's; use another server.",
+                stops=True,
+            )
+        if self.least is not None and 1 - self.mass > SLACK + MOST_TOKENS * math.exp(min(0.0, self.least)):
+            raise ServerError(
+                "The server lists tokens that are not the likeliest ones, so nothing follows for the others; use "
+                "another server.",
                 stops=True,
             )
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 from looktwice.errors import UsageError
+from looktwice.score.remote.replies import tokens_read
 
 MILLION = 1_000_000
+SURE = 200
+"""Pairs whose tokens tell those of the others: until then, the rest of a planned run is estimated again and again."""
+
+log = logging.getLogger(__name__)
 
 
 class Spending:
@@ -18,6 +24,7 @@ class Spending:
         self.price, self.most = price, most
         self.tokens = 0
         self.pairs = 0
+        self.planned = 0
         self.per_pair: float | None = None
         self._lock = threading.Lock()
 
@@ -28,10 +35,31 @@ class Spending:
         tokens = round(self.per_pair * pairs)
         return tokens, None if self.price is None else tokens * self.price / MILLION
 
+    def plan(self, pairs: int) -> None:
+        """Tell what a run of at most so many pairs takes. Raises UsageError as `demand` does."""
+        self.planned = pairs
+        if (about := self.estimate(pairs)) is not None:
+            money = "" if about[1] is None else f" ({about[1]:.4g} of money)"
+            log.info(
+                "Up to %s pairs: about %s tokens%s, if each is as long as the probe's pair of small images.",
+                f"{pairs:,}",
+                f"{about[0]:,}",
+                money,
+            )
+        self.demand(0)
+
+    def learn(self, reply: Mapping[str, Any]) -> None:
+        """Take the tokens of a probe's answer as those of a pair, until pairs are answered."""
+        tokens = tokens_read(reply)
+        if tokens is not None and not self.pairs:
+            self.per_pair = float(tokens)
+
     def demand(self, pairs: int) -> None:
-        """Raise UsageError if so many pairs more would cost too much, or if their cost is unknown."""
+        """Raise UsageError if so many pairs more, or all that are planned, would cost too much or an unknown sum."""
         if self.most is None:
             return
+        if self.pairs < SURE:
+            pairs = max(pairs, self.planned - self.pairs)
         more = self.estimate(pairs)
         if more is None:
             raise UsageError("This server does not count tokens, so --max-cost cannot be kept; leave it out.")
@@ -48,10 +76,8 @@ class Spending:
 
     def add(self, reply: Mapping[str, Any], pairs: int) -> None:
         """Count the tokens that an answer for so many pairs reports."""
-        usage = reply.get("usage")
-        used = usage if isinstance(usage, Mapping) else {}
-        tokens = next((used[name] for name in ("prompt_tokens", "input_tokens", "total_tokens") if name in used), None)
-        if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0:
+        tokens = tokens_read(reply)
+        if tokens is None:
             return
         with self._lock:
             self.tokens += tokens
