@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from looktwice.models.cluster import Cluster
     from looktwice.search.mllm_reranker import MllmReranker
     from looktwice.search.retriever import Retriever
+    from looktwice.sources.queries import Queries
 
 
 def add_to(app: typer.Typer) -> None:
@@ -126,8 +127,6 @@ def search(
 
       looktwice search photos.lt query.jpg --like other.jpg --unlike scene-002.jpg
 
-      looktwice search photos.lt --table archive.lt query.jpg --distinct
-
       looktwice search photos.lt --queries queries.jsonl --run out.trec --report out.html
     """
     _refuse_unused(ctx, no_rerank, bool(middle.maxsim), scope.distinct)
@@ -145,8 +144,7 @@ def search(
         opened = scope.retriever(path, look, cluster, shortlist=shortlist, urls=urls.allowed, **rules)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
         _note_odds(opened, path, where, None if look is None else rerank.mllm)
-        if look is not None and asked is not None and not no_rerank:
-            look.expect(len(asked) * min(shortlist, len(opened.table)))
+        _tell_pairs(None if no_rerank else look, asked, min(shortlist, len(opened.table)))
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)
         with nullcontext() if look is None else closing(look):
             Outputs.of(output, opened.loader.find, asked, record(rerank.preset), opened.middle).write(answers)
@@ -155,6 +153,12 @@ def search(
 def _cache(named: Path | None, output: options.Output, many: bool) -> AbstractContextManager[Path | None]:
     """Return the file that keeps scores: the named one, or one beside the run of many queries."""
     return kept_scores(named, output.run if many else None, many)
+
+
+def _tell_pairs(look: MllmReranker | None, asked: Queries | None, each: int) -> None:
+    """Tell a reranker how many pairs a file of queries takes."""
+    if look is not None and asked is not None:
+        look.expect(len(asked) * each)
 
 
 def _refuse_unused(ctx: typer.Context, no_rerank: bool, middle: bool, distinct: bool) -> None:
