@@ -10,6 +10,7 @@ import { coarseScale, hasMiddle } from "./fusion.js";
 import { Grid } from "./grid.js";
 import { HitView } from "./hit.js";
 import * as marks from "./marks.js";
+import { Pace } from "./pace.js";
 import * as places from "./places.js";
 import { QueryField } from "./query.js";
 import { Refine } from "./refine.js";
@@ -32,6 +33,7 @@ class App {
     this.served = new Served();
     this.searches = new Searches((name, data) => this.#heard(name, data));
     this.browse = new Browse();
+    this.moves = new Pace(() => this.draw({ move: true }));
     this.order = [];
     const act = this.#actions();
     this.query = new QueryField($("#search"), { ...act, crop: (source) => this.#crop(source), camera: () => camera((blob) => this.query.use(blob)) });
@@ -133,7 +135,7 @@ class App {
 
   /** Stop the search that runs, and show what has come. */
   stop() {
-    this.#still();
+    this.moves.stop();
     this.searches.halt();
     this.draw();
   }
@@ -145,6 +147,7 @@ class App {
     this.order = browsing ? browse.hits() : answer?.order(state.weight) ?? [];
     this.refine.show(state, browsing ? [] : this.order);
     this.scale = coarseScale(this.order);
+    this.marked = marks.grades(state);
     const shown = state.least > 0 && !browsing ? this.order.filter((hit) => hit.p !== null && hit.p >= state.least) : this.order;
     const waiting = !browsing && answer?.state === "waiting";
     this.grid.root.classList.toggle("stale", waiting);
@@ -214,7 +217,7 @@ class App {
   /** Answer the state's request: with the table's items, from memory, or by the server. */
   #run() {
     this.query.show(this.state);
-    this.#still();
+    this.moves.stop();
     this.browsing = !asks(this.state);
     if (this.browsing) {
       this.searches.leave();
@@ -230,29 +233,13 @@ class App {
     else if (name === "scores") {
       this.grid.refresh(data.scores.map(({ id }) => answer.hits.get(id)));
       this.stages.tell(answer, this.order);
-      this.#moveSoon(CALM);
-    } else this.#moveSoon(0);
+      this.moves.soon(CALM);
+    } else this.moves.soon(0);
     if (name === "first" || name === "over") announce(spokenStage(answer));
   }
 
-  #moveSoon(after) {
-    if (this.moving && after) return;
-    clearTimeout(this.moving);
-    this.moving = setTimeout(() => { this.moving = 0; this.draw({ move: true }); }, after);
-  }
-
-  #still() {
-    clearTimeout(this.moving);
-    this.moving = 0;
-  }
-
   #context() {
-    const { yes, no, table } = this.state;
-    if (this.markedRight !== yes || this.markedWrong !== no) {
-      [this.markedRight, this.markedWrong] = [yes, no];
-      this.marked = marks.grades(this.state);
-    }
-    return { table, marks: this.marked, scale: this.scale, browsing: this.browsing };
+    return { table: this.state.table, marks: this.marked, scale: this.scale, browsing: this.browsing };
   }
 
   async #loadTable() {
