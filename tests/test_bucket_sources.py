@@ -79,7 +79,7 @@ def met(found: Scan) -> list[tuple[object, ...]]:
             rows.append((one.reason, one.uri.rpartition("/in/")[2], one.hides is not None))
         else:
             data = one.read()
-            rows.append((one.id, data, one.text, dict(one.metadata), one.picture, one.uri.rpartition("/in/")[2]))
+            rows.append((one.id, data, one.text, dict(one.metadata), one.has_image, one.uri.rpartition("/in/")[2]))
     return sorted(rows, key=repr)
 
 

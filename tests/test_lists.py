@@ -27,11 +27,11 @@ def test_jsonl(tmp_path: Path) -> None:
     )
     one, two, three, four = met(listed)
     assert [one.id, two.id, three.id, four.id] == ["one", "two", "3", "four"]
-    assert (one.text, one.metadata, one.picture, one.root) == ("red", {"year": 1999}, True, file_uri(listed))
+    assert (one.text, one.metadata, one.has_image, one.root) == ("red", {"year": 1999}, True, file_uri(listed))
     assert two.metadata == {"shop": "y"}
     assert one.read() == (tmp_path / "p" / "a.png").read_bytes()
     assert two.uri == four.uri == file_uri(tmp_path / "b.png")
-    assert (three.picture, three.read()) == (False, "only words é".encode())
+    assert (three.has_image, three.read()) == (False, "only words é".encode())
     assert json.loads(read_uri(three.uri)) == {"id": 3, "text": "only words é"}
 
 
@@ -79,6 +79,12 @@ def test_deeply_nested_metadata_is_one_bad_line(tmp_path: Path, depth: int) -> N
 def test_picture_whose_address_holds_a_nul(tmp_path: Path) -> None:
     listed = write_list(tmp_path / "l.jsonl", {"id": "a", "image": "file:///a\0b"}, {"id": "b", "text": "t"})
     assert [reason for _, reason in troubles(listed)] == ["bad-record"] and ids(listed) == ["b"]
+
+
+def test_a_data_uri_in_a_list_is_no_path(tmp_path: Path) -> None:
+    write_list(tmp_path / "l.jsonl", {"id": "a", "image": "data:image/png;base64,iVBORw0KGgo="})
+    (trouble,) = met(tmp_path / "l.jsonl")
+    assert trouble.reason == "bad-record" and "is a data URI; write it to a file" in trouble.detail
 
 
 def test_list_with_byte_order_mark_and_dos_line_ends(tmp_path: Path) -> None:

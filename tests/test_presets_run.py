@@ -51,8 +51,9 @@ def test_a_preset_indexes_and_searches(tmp_path: Path, name: str) -> None:
     hits = [json.loads(line) for line in out[1].splitlines()]
     assert hits[0]["id"] == "03.jpg" and hits[0]["coarse"] == pytest.approx(1, abs=1e-3) and hits[0]["p"] is not None
     assert "know drawings" not in "".join(err) and out[2].count(".jpg") == 2
-    (kept,) = json.loads(out[3])["token_sets"]
-    assert (kept["mllm"], kept["codec"], kept["items"]) == (PRESETS[name].mllm, PRESETS[name].codec, MOST)
+    about = json.loads(out[3])
+    (kept,) = about["token_sets"]
+    assert (kept["mllm"], kept["codec"], about["tokens"]) == (PRESETS[name].mllm, PRESETS[name].codec, MOST)
 
 
 @pytest.mark.parametrize("entry", [one for one in ENTRIES if one.kind == "mllm" and one.hub], ids=lambda one: one.name)

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from typer.testing import CliRunner
 
 from looktwice.cli.main import app
 from looktwice.errors import LooktwiceError, MediaError, UsageError
-from looktwice.indexing import distributed, index
+from looktwice.indexing import EncodedBatch, distributed, index
 from looktwice.indexing.distributed import EncodingJob
+from looktwice.indexing.encoding import PlannedEncoder
+from looktwice.indexing.reading import Planned
 from looktwice.models.cluster import Cluster
 from looktwice.sources import scan
 from looktwice.store import Table
@@ -156,6 +158,19 @@ def test_index_tokens_and_search_as_on_one_machine(address: str, photos: Path, t
     np.testing.assert_allclose(left, right, atol=1e-3)
 
 
+class SlowJob(EncodingJob):
+    """The job of indexing, with an encoder of the tests."""
+
+    def __call__(self) -> Callable[[list[Planned]], list[EncodedBatch]]:
+        work = PlannedEncoder(ColourEncoder(), Table.open(self.table).snapshot(), 8, 1, 0)
+
+        def encode(shard: list[Planned]) -> list[EncodedBatch]:
+            time.sleep(0.2)
+            return list(work.batches(shard))
+
+        return encode
+
+
 def test_a_worker_killed_while_indexing(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "SHARD", 8)
     folder = tmp_path / "many"
@@ -165,8 +180,7 @@ def test_a_worker_killed_while_indexing(address: str, tmp_path: Path, monkeypatc
     encoder = ColourEncoder()
     here, there = (Table.create(tmp_path / f"{name}.lt", encoder.info) for name in ("here", "there"))
     index(here, scan([folder]), encoder)
-    job = EncodingJob.of(there, encoder.info)
-    monkeypatch.setattr(EncodingJob, "__call__", slow_colours)
+    job = SlowJob.of(there, encoder.info)
     killed: list[int] = []
 
     def kill() -> None:
@@ -184,16 +198,3 @@ def test_a_worker_killed_while_indexing(address: str, tmp_path: Path, monkeypatc
     assert state(here) == state(there)
     ids = sorted(here.hashes())
     np.testing.assert_array_equal(here.vectors(ids), there.vectors(ids))
-
-
-def slow_colours(job: EncodingJob) -> object:
-    """As `EncodingJob` does, with an encoder of the tests."""
-    from looktwice.indexing.encoding import PlannedEncoder
-
-    work = PlannedEncoder(ColourEncoder(), Table.open(job.table).snapshot(), 8, 1, 0)
-
-    def encode(shard: list[object]) -> list[object]:
-        time.sleep(0.2)
-        return list(work.batches(shard))
-
-    return encode

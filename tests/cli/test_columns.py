@@ -14,6 +14,7 @@ def test_columns_are_listed_and_added(looktwice: Looktwice, tmp_path: Path) -> N
     Path("l.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert looktwice("index", "t.lt", "l.jsonl").code == 0
     assert looktwice("columns", "t.lt", "--json").records == []
+    assert "No columns to filter on; make one" in looktwice("columns", "t.lt").err
     done = looktwice("columns", "t.lt", "add", "year:int")
     assert done.code == 0
     assert done.out == "year:int: 2 of 3 items have a value; 1 did not fit and is null\n"

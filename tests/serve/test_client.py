@@ -46,6 +46,8 @@ def test_rerank_score_decide_and_explain(client: Client) -> None:
     )
     assert set(client.decide(IMAGE, {"horse": "Is there a horse?"})) == {"horse"}
     assert client.explain(IMAGE, {"item": "scene-003.jpg"}, cells=4)["map"]["rows"] >= 1
+    both = client.search({"item": "scene-003.jpg", "text": "horse"}, k=3, rerank=False)
+    assert len(both.hits) == 3 and "scene-003.jpg" not in [hit.id for hit in both.hits]
     assert [table["name"] for table in client.tables()] == ["photos"]
 
 
@@ -137,7 +139,8 @@ def test_asking_a_server_loads_no_model(server: Running) -> None:
         "from looktwice.cli.main import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
-        "print(sorted({'torch', 'transformers', 'lancedb', 'numpy', 'PIL', 'pyarrow', 'fastapi'} & set(sys.modules)))"
+        "heavy = {'torch', 'transformers', 'lancedb', 'numpy', 'PIL', 'pyarrow', 'fastapi', 'rich.progress'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, server.url, str(IMAGE)],

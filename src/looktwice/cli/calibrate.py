@@ -76,7 +76,7 @@ def calibrate(
         look = rerank.load(compute, cache=cache)
         rules = {"direction": direction, "ties": "coarse", **tokens.choice}
         opened = Retriever(path, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **compute.placement)
-        _check_labels(opened.table, asked, labels, qrels)
+        check_labels(opened.table, asked, labels, qrels)
         with closing(look):
             samples, source, total = _scored(opened, asked, labels, shortlist)
         made = fit(samples, source, method)
@@ -92,14 +92,14 @@ def calibrate(
         raise typer.Exit(3)
 
 
-def _check_labels(table: TableReader, asked: Queries, labels: Qrels, qrels: Path) -> None:
+def check_labels(table: TableReader, asked: Queries, labels: Qrels, qrels: Path) -> None:
     """Raise UsageError for labels that no fit can use, before anything is scored."""
     mine = {name: labels[name] for name in asked.ids if name in labels}
     if len(mine) < 2:
         some = ", ".join(map(repr, [*labels][:2]))
         raise UsageError(
-            f"{qrels} has labels for {plural(len(mine), 'query', 'queries')} of the file, but a calibration needs two "
-            f"or more; use the same ids in both ({qrels} has {some}, …)."
+            f"{qrels} has labels for {plural(len(mine), 'query', 'queries')} of the file, but two or more are "
+            f"needed; use the same ids in both ({qrels} has {some}, …)."
         )
     relevant = {item for grades in mine.values() for item, grade in grades.items() if grade > 0}
     if not table.lookup(relevant, ["id"]):
@@ -118,8 +118,8 @@ def _scored(
     source: dict[str, Any] = {}
     total = RunStats()
     read: list[str] = []
-    with progress("queries", "queries", len(asked)) as bar, _naming_the_query(read, total):
-        for answer in opened.search_many(_noted(asked.kinds_first(labels), read), k=shortlist):
+    with progress("queries", "queries", len(asked)) as bar, naming_the_query(read, total):
+        for answer in opened.search_many(noted(asked.kinds_first(labels), read), k=shortlist):
             if answer.error is not None:
                 raise answer.error
             if answer.settings["second_look"]:  # refuses mixed prompts at once, not after the last query
@@ -130,7 +130,7 @@ def _scored(
     return samples, source, total
 
 
-def _noted(queries: Iterable[Item], read: list[str]) -> Iterator[Item]:
+def noted(queries: Iterable[Item], read: list[str]) -> Iterator[Item]:
     """Yield queries, and note their ids in `read`."""
     for query in queries:
         read.append(query.id)
@@ -138,7 +138,7 @@ def _noted(queries: Iterable[Item], read: list[str]) -> Iterator[Item]:
 
 
 @contextmanager
-def _naming_the_query(read: list[str], total: RunStats) -> Iterator[None]:
+def naming_the_query(read: list[str], total: RunStats) -> Iterator[None]:
     """Put the id of the query that was refused before the refusal; `total` counts the queries that are done."""
     try:
         yield

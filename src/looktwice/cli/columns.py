@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.console import emit, say, table
+from looktwice.cli.console import emit, note, say, table
 from looktwice.errors import UnknownName, UsageError
 
 
@@ -52,5 +52,7 @@ def columns(
             missed = unfit[str(row["name"])]
             rest = f"; {missed:,} did not fit and {'is' if missed == 1 else 'are'} null" if missed else ""
             say(f"{row['name']}:{row['type']}: {row['values']:,} of {row['items']:,} items have a value{rest}")
+    elif not rows:
+        note(f"No columns to filter on; make one of a metadata key with: looktwice columns {path} add NAME:TYPE")
     else:
         table(["column", "type", ">items with a value"], [(row["name"], row["type"], row["values"]) for row in rows])

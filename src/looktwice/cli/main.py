@@ -34,6 +34,7 @@ from looktwice.cli import (
     search,
     serve,
     tokens,
+    tune,
 )
 from looktwice.cli.console import mute_stdout, note, show_warnings
 from looktwice.cli.interrupt import as_usual
@@ -135,7 +136,7 @@ def looktwice(
     show_warnings()
 
 
-SEARCHING = (demo, index, search, rerank, calibrate, eval, serve)
+SEARCHING = (demo, index, search, rerank, calibrate, tune, eval, serve)
 KEEPING = (info, columns, ledger, duplicates, delete, export, import_, tokens, maxsim, estimate, models, doctor)
 for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)

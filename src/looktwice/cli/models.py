@@ -80,7 +80,7 @@ def _list_choices(names: Sequence[str], json: bool) -> None:
     }
     wanted = names or list(lists)
     if unknown := [name for name in wanted if name not in lists]:
-        raise UnknownName("option", unknown[0], lists)
+        raise UnknownName("list", unknown[0], lists)
     for name in wanted:
         if json:
             for title, what, needs in lists[name]():

@@ -21,6 +21,7 @@ from looktwice.cli.ranking_options import Middle as Middle
 from looktwice.cli.ranking_options import Ranking as Ranking
 from looktwice.cli.ranking_options import Stopping as Stopping
 from looktwice.cli.ranking_options import Ties as Ties
+from looktwice.cli.ranking_options import Tuned as Tuned
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:

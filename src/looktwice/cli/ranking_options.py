@@ -20,6 +20,10 @@ Ties = Annotated[
     str,
     typer.Option(help="How equal scores are ordered: default, coarse, paper, repaired, released-code."),
 ]
+Tuned = Annotated[
+    Path | None,
+    typer.Option("--tuned", help="File of `looktwice tune`: its fusion and prompt, for the models it was made with."),
+]
 Direction = Annotated[
     str, typer.Option(help="Parts of queries and candidates to show: auto, or a pair such as text-to-image.")
 ]
@@ -76,7 +80,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Stopping:
-    """The share of a shortlist that gets the second look, and the hits that are shown."""
+    """The share of a shortlist that gets the second look, the hits that are shown, and what was fitted on labels."""
 
     budget: Annotated[
         str,
@@ -91,6 +95,7 @@ class Stopping:
     min_precision: Annotated[
         float | None, typer.Option(help="Show only hits with this precision, such as 0.95 (needs --calibration).")
     ] = None
+    tuned: Tuned = None
 
     @property
     def rules(self) -> dict[str, Any]:

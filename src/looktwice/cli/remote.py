@@ -51,6 +51,7 @@ def search(ctx: typer.Context, path: Path, question: Question, output: Output) -
     fields |= {"k": ctx.params["k"], "where": _filter(ctx.params["where"])}
     fields |= {"like": _examples(question.like), "unlike": _examples(question.unlike)}
     name, query = _query(question)
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # its command line, which loads rich's widgets
     from looktwice.client import Client
 
     with Client(url) as client:

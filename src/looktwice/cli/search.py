@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options, remote
+from looktwice.cli import tuned as tuning
 from looktwice.cli.answers import Outputs
 from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import note
@@ -114,9 +115,8 @@ def search(
     A bare QUERY that names a file is an image; any other QUERY is a text. A QUERY that looks like a path of a missing
     file is an error; pass --image or --text to choose.
 
-    With --queries and --run an interrupted search continues when it is run again. Its scores are kept in RUN.scores
-    until the run file is written, or permanently in a --score-cache. With --maxsim, a middle look compares stored
-    visual tokens first (see `looktwice add-tokens`).
+    With --queries and --run an interrupted search continues when it is run again: scores are kept in RUN.scores until
+    the run file is written, or in a --score-cache. With --maxsim, a middle look compares stored visual tokens first.
 
     Examples:
 
@@ -125,8 +125,6 @@ def search(
       looktwice search photos.lt --image query.jpg --text "but at night" --where "year > 2020"
 
       looktwice search photos.lt query.jpg --like other.jpg --unlike scene-002.jpg
-
-      looktwice search photos.lt --table archive.lt query.jpg --distinct
 
       looktwice search photos.lt --queries queries.jsonl --run out.trec --report out.html
     """
@@ -138,9 +136,10 @@ def search(
     query = question.one() if asked is None else None
     cluster = spread.for_queries(ctx, asked, str(path), output.json)
     compute.set_threads()
+    choice, prompt = tuning.read(stopping.tuned, ranking.fusion, rerank.prompt)
     with _cache(score_cache, output, asked is not None and not no_rerank and cluster is None) as cache:
-        look = rerank.load(compute, cache=cache) if not no_rerank or middle.maxsim else None
-        rules = {**middle.rules, **ranking.rules, **stopping.rules, **tokens.choice, **compute.placement}
+        look = rerank.load(compute, cache=cache, prompt=prompt) if not no_rerank or middle.maxsim else None
+        rules = {**middle.rules, **ranking.rules, **choice, **stopping.rules, **tokens.choice, **compute.placement}
         opened = scope.retriever(path, look, cluster, shortlist=shortlist, urls=urls.allowed, **rules)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
         _foretell(opened, path, where, look, 0 if asked is None or no_rerank else len(asked))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from looktwice.cli import options
+from looktwice.cli import options, tuned
 from looktwice.cli.console import note, say
 from looktwice.cli.groups import grouped
 from looktwice.cli.presets import Preset, note_drawings
@@ -41,13 +41,16 @@ class SearchDefaults:
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration file that `looktwice calibrate` made for these models.")
     ] = None
+    tuned: options.Tuned = None
 
     @property
     def chosen(self) -> dict[str, Any]:
         """Return all of them, as settings of a server."""
+        _, prompt = tuned.read(self.tuned, self.fusion, self.prompt)
         own = {name: getattr(self, name) for name in ("prompt", "fusion", "shortlist", "maxsim", "codec")}
         own |= {"resolution": self.resolution, "max_tiles": self.max_tiles}
         own |= {"score_cache": self.score_cache, "calibration": self.calibration}
+        own |= {"tuned": self.tuned, "prompt": prompt or self.prompt}
         return {**own, "mllm": None if self.no_rerank else self.mllm}
 
 

@@ -17,7 +17,7 @@ def as_body(value: Any) -> dict[str, Any]:
     """Return a query or document as the JSON of a request.
 
     A path (or a str that ends like an image), bytes and a PIL image are images; any other str is a text; a dict holds
-    "image", "text" or both, or "item" alone, the id of an item of the table. Raises UsageError.
+    "image", "text" or both; "item", the id of an item of the table, takes the place of an image. Raises UsageError.
     """
     if isinstance(value, Mapping):
         return _both(value)
@@ -67,10 +67,10 @@ def ends_like_image(text: str) -> bool:
 
 
 def _both(value: Mapping[str, Any]) -> dict[str, Any]:
-    if set(value) == {"item"}:
-        return dict(value)
+    if "item" in value and set(value) <= {"item", "text"}:
+        return {name: given for name, given in value.items() if given is not None}
     if not value or set(value) - {"image", "text"}:
         found = ", ".join(map(str, value)) or "nothing"
-        raise UsageError(f'The dict has the keys {found}; it needs "image", "text" or both, or "item" alone.')
+        raise UsageError(f'The dict has the keys {found}; it needs "image" or "item", "text", or both.')
     made = {} if value.get("text") is None else {"text": value["text"]}
     return made if value.get("image") is None else {**made, "image": encoded(value["image"])}

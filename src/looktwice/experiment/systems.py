@@ -113,13 +113,14 @@ def reranked(answer: StoredAnswer, system: System) -> list[Hit]:
     return fuse(shortlist, scores, system.fusion, ties=system.ties, second=second, explain=True)
 
 
-def scores_of(p: Sequence[float | None], entropy: Sequence[float | None] = ()) -> PairScores:
-    """Return stored probabilities in a scorer's form; None is a pair that failed."""
+def scores_of(
+    p: Sequence[float | None], entropy: Sequence[float | None] = (), off_mass: Sequence[float | None] = ()
+) -> PairScores:
+    """Return stored probabilities in a scorer's form; None is a pair that failed, or an unknown entropy or off-mass."""
     n = len(p)
-    values, entropies = _numbers(p), _numbers(entropy) if entropy else np.full(n, np.nan, dtype=np.float32)
-    unknown = np.full(n, np.nan, dtype=np.float32)
+    values, entropies, away = (_numbers(x or (None,) * n) for x in (p, entropy, off_mass))
     status = tuple("failed" if value is None else "ok" for value in p)
-    return PairScores(values, np.zeros((n, 0), np.float32), entropies, unknown, np.full(n, -1, np.int64), status)  # type: ignore[arg-type]
+    return PairScores(values, np.zeros((n, 0), np.float32), entropies, away, np.full(n, -1, np.int64), status)  # type: ignore[arg-type]
 
 
 def _numbers(values: Sequence[float | None]) -> FloatArray:

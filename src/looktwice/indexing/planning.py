@@ -5,7 +5,6 @@ One process plans a whole run, because ids must be told apart across all of its 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -17,7 +16,7 @@ from looktwice.indexing.reading import KnownRow, Planned, known_rows
 from looktwice.indexing.seen import Roots, SeenIds
 from looktwice.sources import Source, Unreadable, display
 from looktwice.sources.formats import NEEDS
-from looktwice.store import LedgerEntry, TableReader, batched, metadata_json
+from looktwice.store import LedgerEntry, TableReader, batched, metadata_json, read_metadata
 
 LOOKUP = 512
 """Sources that are looked up in the table at once."""
@@ -97,7 +96,7 @@ def _with_stated(source: Source, known: KnownRow | None) -> Source:
     is_file = source.root.endswith("/") and "#" not in source.uri
     if known is None or not is_file or source.metadata or source.text is not None or known.root != source.root:
         return source
-    return replace(source, text=known.text, metadata=json.loads(known.metadata))
+    return replace(source, text=known.text, metadata=read_metadata(known.metadata))
 
 
 def duplicate(item_id: str, earlier: str) -> str:

@@ -5,7 +5,6 @@ It is indexing with other sources: `encode_batches` encodes, `write` commits, an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from looktwice.indexing.encoding import encode_batches
 from looktwice.sources import Source, Unreadable
 from looktwice.sources.memory import check_record, item_id, memory_source, memory_uri, plain_metadata
 from looktwice.sources.uri import MEMORY
-from looktwice.store import LedgerEntry, Location, Table, batched, exists, metadata_json
+from looktwice.store import LedgerEntry, Location, Table, batched, exists, metadata_json, read_metadata
 from looktwice.store.schema import check_columns
 from looktwice.types import Encoder
 
@@ -236,8 +235,7 @@ class _Upsert:
 
 
 def _stored(known: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = json.loads(known["metadata"])
-    return found
+    return read_metadata(known["metadata"])
 
 
 def _unusable(name: str, error: MediaError | UsageError) -> Unreadable:

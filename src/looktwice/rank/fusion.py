@@ -17,6 +17,7 @@ from looktwice.errors import UsageError
 from looktwice.rank.fusion_rule import Fusion
 from looktwice.rank.missing import keep_places
 from looktwice.rank.ordering import order
+from looktwice.rank.stack import features
 from looktwice.rank.tie_rule import Ties
 from looktwice.types import SCORED, Candidate, Hit, PairScores
 
@@ -47,7 +48,7 @@ def fuse(
     fusion, ties = Fusion.parse(fusion), Ties.parse(ties)
     _check(shortlist, scores)
     p = {} if scores is None else {i: float(scores.p[i]) for i in range(len(scores.p)) if _usable(scores, i)}
-    value, tied = _fused_with_ties(shortlist, p, fusion, ties)
+    value, tied = _fused_with_ties(shortlist, scores, list(p), fusion, ties)
     answer = second if ties.by == "question" else scores
     ranked = sorted(p, key=lambda i: (-value[i], ties.key(answer, i), -shortlist[i].coarse, shortlist[i].id))
     rest = [i for i in range(len(shortlist)) if i not in p]
@@ -82,18 +83,22 @@ def _hit(candidate: Candidate, rank: int, score: float, p: float | None, parts: 
 
 
 def _fused_with_ties(
-    shortlist: Sequence[Candidate], p: Mapping[int, float], fusion: Fusion, ties: Ties
+    shortlist: Sequence[Candidate], scores: PairScores | None, rows: Sequence[int], fusion: Fusion, ties: Ties
 ) -> tuple[dict[int, float], set[int]]:
     """Return the fused score of each scored row, the best one for all rows of a tie; and the rows that are tied."""
-    rows = list(p)
-    fused = _fused(shortlist, rows, [ties.truncate(p[i]) for i in rows], fusion)
+    fused = [] if scores is None else _fused(shortlist, scores, rows, fusion, ties)
     groups = [[rows[place] for place in group] for group in _groups(fusion, ties, fused)]
     own = dict(zip(rows, fused, strict=True))
     best = {i: own[group[0]] for group in groups for i in group}
     return {i: best[i] for i in rows}, {i for group in groups if len(group) > 1 for i in group}
 
 
-def _fused(shortlist: Sequence[Candidate], seen: Sequence[int], p: Sequence[float], fusion: Fusion) -> list[float]:
+def _fused(
+    shortlist: Sequence[Candidate], scores: PairScores, seen: Sequence[int], fusion: Fusion, ties: Ties
+) -> list[float]:
+    if fusion.stack is not None:
+        return fusion.stack.scores(features(shortlist, scores, seen))
+    p = [ties.truncate(float(scores.p[i])) for i in seen]
     middle = [m for i in seen if (m := shortlist[i].maxsim) is not None]
     return fusion.scores([shortlist[i].coarse for i in seen], p, middle if len(middle) == len(seen) else None)
 
@@ -201,8 +206,7 @@ def tied_at_the_top(
     seen = [i for i in range(len(scores.p)) if _usable(scores, i)]
     if ties.by != "question" or not seen:
         return []
-    p = [ties.truncate(float(scores.p[i])) for i in seen]
-    top = _groups(fusion, ties, _fused(shortlist, seen, p, fusion))[0]
+    top = _groups(fusion, ties, _fused(shortlist, scores, seen, fusion, ties))[0]
     return [seen[place] for place in top] if len(top) > 1 else []
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from looktwice.errors import UnknownName, UsageError
 from looktwice.rank.ordering import shared_ranks
+from looktwice.rank.stack import PREFIX, Stack
 from looktwice.types import Choice
 
 CHOICES = (
@@ -16,6 +17,7 @@ CHOICES = (
     Choice("p-only", "p alone, ties by coarse score"),
     Choice("coarse=0,maxsim=0.5,p=0.5", "three weights that add up to 1", "a middle look"),
     Choice("coarse=0,maxsim=0.75,odds=0.25", "the log-odds of p instead; auto with --maxsim", "a middle look"),
+    Choice("stack:bias=-1,coarse=2,logit=1", "a logistic stack, as `looktwice tune` writes it"),
     Choice("rrf", "reciprocal rank fusion, 1/(60 + rank) summed; rrf:C for another constant"),
 )
 RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher, SIGIR 2009
@@ -33,15 +35,17 @@ class Fusion:
     then more than one of 0.99, and p near 0 still tells candidates apart.
     `rrf`: 1/(c + rank by coarse) + 1/(c + rank by p) with c = `weight` > 0, and the same for maxsim if there is a
     middle look; equal values share a rank.
+    `stack`: see `rank.stack`.
 
     >>> [str(Fusion.parse(name)) for name in ("0.5", "rrf", "coarse=0.2,maxsim=0.3,p=0.5", "maxsim=0.75,odds=0.25")]
     ['0.5', 'rrf:60', 'coarse=0.2,maxsim=0.3,p=0.5', 'coarse=0,maxsim=0.75,odds=0.25']
     """
 
-    method: Literal["linear", "rrf"] = "linear"
+    method: Literal["linear", "rrf", "stack"] = "linear"
     weight: float = 0.5
     maxsim: float = 0.0
     odds: bool = False
+    stack: Stack | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.maxsim <= 1 or (self.maxsim and not 0 <= self.weight <= 1 - self.maxsim + 1e-9):
@@ -58,6 +62,8 @@ class Fusion:
             return name
         if not isinstance(name, str):
             return cls("linear", float(name))
+        if name.startswith(PREFIX):
+            return cls("stack", 0.0, stack=Stack.parse(name))
         method, _, constant = name.strip().partition(":")
         try:
             if "=" in name:
@@ -82,6 +88,8 @@ class Fusion:
         return cls("linear", given.get("coarse", 0.0), given.get("maxsim", 0.0), "odds" in given)
 
     def __str__(self) -> str:
+        if self.stack is not None:
+            return str(self.stack)
         number = repr(float(self.weight)).removesuffix(".0")
         if self.maxsim or self.odds:
             second = f"{'odds' if self.odds else 'p'}={round(self.p_weight, 9):g}"
@@ -89,6 +97,11 @@ class Fusion:
         if self.method == "rrf":
             return f"rrf:{number}"
         return "p-only" if self.weight == 0 else number
+
+    @property
+    def uses_maxsim(self) -> bool:
+        """Return whether it weighs a middle look."""
+        return bool(self.maxsim) if self.stack is None else self.stack.uses_maxsim
 
     @property
     def p_weight(self) -> float:

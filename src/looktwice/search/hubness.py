@@ -16,6 +16,7 @@ encoder, and when the collection has grown or shrunk by a quarter.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -116,6 +117,7 @@ def is_text(query: Item) -> bool:
 
 def _fits(bank: Bank, table: TableReader, encoder: Encoder) -> bool:
     same = bank.encoder == _identity(encoder) and len(bank.mean) == encoder.info.dim
+    same = same and math.hypot(*bank.mean) < 1.001  # as the mean of unit vectors is
     return same and abs(len(table) - bank.items) <= bank.items / 4
 
 

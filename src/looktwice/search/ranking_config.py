@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from looktwice.errors import UnknownName, UsageError
-from looktwice.rank import Fusion, Ties
+from looktwice.rank import Fusion, Ties, Tuned
 from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration
 from looktwice.search.modalities import Direction
@@ -26,7 +26,7 @@ class RankingConfig:
     `maxsim_codec` names those tokens: a codec, or patches:NAME for those of an encoder's tower. `shown` "both" shows a
     candidate's best crop, too.
     Hits below `min_precision` are not shown. `min_precision` and a `budget` that stops early need a `calibration` for
-    the same encoder, model, prompt and codec.
+    the same encoder, model, prompt and codec. `tuned` is where the fusion comes from, if `looktwice tune` chose it.
     """
 
     fusion: Fusion
@@ -38,11 +38,12 @@ class RankingConfig:
     maxsim: int = 0
     maxsim_codec: str = "auto"
     shown: str = WHOLE
+    tuned: Tuned | None = None
 
     @classmethod
     def of(
         cls,
-        fusion: Fusion | str | float = AUTO,
+        fusion: Fusion | Tuned | str | float = AUTO,
         ties: Ties | str = "default",
         direction: Direction | str = "auto",
         budget: Budget | str = "all",
@@ -53,21 +54,25 @@ class RankingConfig:
         shown: str = WHOLE,
     ) -> RankingConfig:
         """Parse settings from their names; `fusion` "auto" depends on whether there is a middle look.
+        A `fusion` that `looktwice tune` chose holds for the models that it was chosen with.
 
         Raises UsageError for settings that contradict one another.
         """
         known = None if calibration is None else Calibration.load(calibration)
+        tuned = fusion if isinstance(fusion, Tuned) else None
+        if isinstance(fusion, Tuned):
+            fusion = fusion.fusion
         if fusion == AUTO:
             fusion = THREE if maxsim else TWO
         parsed = Fusion.parse(fusion), Ties.parse(ties), Direction.parse(direction), Budget.parse(budget)
-        return cls(*parsed, known, min_precision, maxsim, maxsim_codec, shown)
+        return cls(*parsed, known, min_precision, maxsim, maxsim_codec, shown, tuned)
 
     def __post_init__(self) -> None:
         if self.shown not in (WHOLE, BOTH):
             raise UnknownName("choice for --shown", self.shown, (WHOLE, BOTH))
         if self.maxsim < 0:
             raise UsageError(f"maxsim (--maxsim) must be at least 1 (or 0 for no middle look), not {self.maxsim}.")
-        if self.fusion.maxsim and not self.maxsim:
+        if self.fusion.uses_maxsim and not self.maxsim:
             raise UsageError(
                 f"The fusion {self.fusion} weighs a middle look; add maxsim (--maxsim 1000), or leave maxsim= out of "
                 "it."
@@ -84,7 +89,7 @@ class RankingConfig:
             )
         if stops_early and self.fusion.method != "linear":
             raise UsageError(
-                "A budget that stops early cannot be used with the fusion rrf; use the fusion p-only or a weight."
+                f"A budget that stops early cannot be used with the fusion {self.fusion}; use p-only or a weight."
             )
         self.least_p  # noqa: B018  # raises now for a precision that the calibration does not reach
 
@@ -102,6 +107,8 @@ class RankingConfig:
             own["maxsim"] = self.maxsim
         if self.shown != WHOLE:
             own["shown"] = self.shown
+        if self.tuned is not None:
+            own["tuned"] = dict(self.tuned.gain)
         if self.calibration is None:
             return own
         made = {"method": self.calibration.method, **self.calibration.quality}

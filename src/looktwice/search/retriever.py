@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from looktwice.codecs import parse_codec
 from looktwice.encode import load_encoder, query_encoder
 from looktwice.errors import QueryError, UsageError, renamed_keyword
-from looktwice.rank import Fusion, Ties, fuse
+from looktwice.rank import Fusion, Ties, Tuned, fuse
 from looktwice.rank.budget import Budget
 from looktwice.rank.calibration import Calibration
 from looktwice.search.answer import Answer
@@ -66,7 +66,7 @@ class Retriever:
         scorer: MllmReranker | Any | str | None = None,
         *,
         mllm: str | None = None,
-        fusion: Fusion | str | float = "auto",
+        fusion: Fusion | Tuned | str | float = "auto",
         ties: Ties | str = "default",
         shortlist: int = 100,
         maxsim: int | None = None,

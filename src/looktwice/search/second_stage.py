@@ -75,8 +75,8 @@ class SecondStage:
             )
         self.reranker, self.loader, self.config, self.depth = reranker, loader, config, depth
         self.first_pass, self.crops = first_pass, crops
-        self._about = dict(about or {})
-        self._checked = config.calibration is None
+        self.about = dict(about or {})
+        self._checked = config.calibration is None and config.tuned is None
 
     def rerank(self, query: Item, shortlist: Sequence[Candidate], top: int) -> Reranked:
         """Rank the best `depth` by both scores. The rest follows in coarse order.
@@ -150,9 +150,11 @@ class SecondStage:
         scores = joined(
             request.query, [self._one(item, request, candidates, loader) for item in positives(request.query)]
         )
-        if not self._checked and self.config.calibration is not None:
-            # the model's revision is known only after loading
-            self.config.calibration.check(source_of({**self._about, **self.settings()}))
+        if not self._checked:  # the model's revision is known only after loading
+            source = source_of({**self.about, **self.settings()})
+            for fitted in (self.config.calibration, self.config.tuned):
+                if fitted is not None:
+                    fitted.check(source)
             self._checked = True
         return scores
 

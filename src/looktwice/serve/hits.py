@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
-from looktwice.sources.uri import is_url
-from looktwice.store import TableReader
+from looktwice.sources.uri import is_object, is_url
+from looktwice.store import TableReader, read_metadata
 from looktwice.types import Candidate, Hit
+
+_PLACES = ("/", "file:", "s3://", "gs://", "az://")
 
 
 class HitSerializer:
@@ -33,7 +34,7 @@ class HitSerializer:
 
     def _rows(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         found = self.reader.lookup(ids, ["id", "uri", "sha256", "width", "text", "metadata"])
-        return {row["id"]: {**row, "metadata": json.loads(row["metadata"] or "{}")} for row in found}
+        return {row["id"]: {**row, "metadata": read_metadata(row["metadata"])} for row in found}
 
     def _hit(self, hit: Hit, row: Mapping[str, Any]) -> dict[str, Any]:
         made_of = dict(hit.explain or {})
@@ -73,16 +74,16 @@ def preview_link(table: str, id_: str, sha256: str | None, width: int = 320) -> 
 def uri_kind(row: Mapping[str, Any]) -> str:
     """Return how an item's bytes are kept: in a file, behind a URL, or in the table only."""
     uri = row.get("uri") or ""
-    return "url" if is_url(uri) else "file" if uri.startswith("file:") else "memory"
+    return "url" if is_url(uri) else "file" if uri.startswith("file:") or is_object(uri) else "memory"
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON's own types, without paths of this machine: a folder's name stands for its path."""
+    """Return a value as JSON's own types, without places: a folder's or an object's name stands for its path."""
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
-    if isinstance(value, PurePath) or (isinstance(value, str) and value.startswith(("/", "file:"))):
+    if isinstance(value, PurePath) or (isinstance(value, str) and value.startswith(_PLACES)):
         return PurePath(str(value)).name
     if hasattr(value, "item") and not isinstance(value, str):
         value = value.item()

@@ -36,6 +36,7 @@ class Settings(BaseModel):
     codec: str = "auto"
     missing_tokens: str = "encode"
     calibration: Path | None = None
+    tuned: Path | None = None
     score_cache: Path | None = None
     device: str = "auto"
     dtype: str = "auto"

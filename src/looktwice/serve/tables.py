@@ -14,6 +14,7 @@ from cachetools import LRUCache
 
 from looktwice.encode import load_encoder
 from looktwice.errors import UnknownName
+from looktwice.rank import Tuned
 from looktwice.score.prompting import built_in
 from looktwice.search.middle_stage import MiddleStage
 from looktwice.search.mllm_reranker import AUTO, MllmReranker
@@ -169,15 +170,14 @@ def variant(opened: OpenedTable, changes: Changes, default_fusion: str, stage_ty
     """Return a retriever with other settings, which shares everything that was loaded. Raises UsageError."""
     base = opened.retriever
     made = copy.copy(base)
-    fusion = default_fusion if changes.fusion is None else changes.fusion
+    fusion = (base.config.tuned or default_fusion) if changes.fusion is None else changes.fusion
     rules = RankingConfig.of(fusion, maxsim=changes.maxsim)
-    made.config = replace(base.config, fusion=rules.fusion, maxsim=rules.maxsim)
+    made.config = replace(base.config, fusion=rules.fusion, maxsim=rules.maxsim, tuned=rules.tuned)
     made.shortlist = changes.shortlist or base.shortlist
-    if base.reranker is None:
+    if base.reranker is None or base.stage is None:
         return made
     made.reranker = prompted(base.reranker, changes.prompt)
-    about = {"encoder": base.table.manifest.encoder.record()}
-    made.stage = stage_type(made.reranker, made.loader, made.config, made.shortlist, about=about)
+    made.stage = stage_type(made.reranker, made.loader, made.config, made.shortlist, about=base.stage.about)
     return made
 
 
@@ -204,7 +204,8 @@ def prompted(reranker: R, prompt: str | None) -> R:
 def _opened(table: TableReader, encoder: Encoder, reranker: MllmReranker | None, settings: Settings) -> OpenedTable:
     how: dict[str, Any] = {"codec": settings.codec, "missing_tokens": settings.missing_tokens}
     how |= {"urls": "public" if settings.allow_urls else "refused", "calibration": settings.calibration}
-    how |= {"fusion": settings.fusion, "shortlist": settings.shortlist}
+    fusion = settings.fusion if settings.tuned is None else Tuned.load(settings.tuned)
+    how |= {"fusion": fusion, "shortlist": settings.shortlist}
     retriever = Retriever(table, encoder, reranker, **how)
     middle = None
     if reranker is not None and table.manifest.tokens:

@@ -91,6 +91,8 @@ def _source(record: dict[str, Any], root: str, line: Line, urls: Urls) -> Source
 def _image_uri(image: str, root: str) -> str:
     if "\0" in image:
         raise MediaError("bad-record", '"image" contains a NUL character; remove it')
+    if image.startswith("data:"):
+        raise MediaError("bad-record", '"image" is a data URI; write it to a file, or hand it to Table.upsert')
     if is_url(image) or image.startswith("file:///") or is_object(image):
         return image
     return join_uri(root, image)

@@ -9,6 +9,7 @@ Importing this package loads neither LanceDB nor Arrow; opening a table does.
 
 from looktwice.store.ann import IndexInfo
 from looktwice.store.conditions import Where, compile_where
+from looktwice.store.forged import read_metadata
 from looktwice.store.group import TableGroup
 from looktwice.store.lance import batched, is_in
 from looktwice.store.ledger import Ledger, LedgerEntry, LedgerReader
@@ -42,5 +43,6 @@ __all__ = [
     "locate",
     "metadata_json",
     "parse_columns",
+    "read_metadata",
     "unfit",
 ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from looktwice.errors import UsageError
+from looktwice.store.forged import read_metadata
 from looktwice.store.lance import retry
 from looktwice.store.schema import check_columns, column_fields, column_values, unfit
 
@@ -36,7 +36,7 @@ def fill_columns(items: Any, columns: Mapping[str, type]) -> dict[str, int]:
     changed: list[dict[str, Any]] = []
     for batch in items.search().select(["id", "metadata", *columns]).to_batches(_READ):
         for row in batch.to_pylist():
-            metadata = json.loads(row["metadata"])
+            metadata = read_metadata(row["metadata"])
             misfits.update(unfit(metadata, columns))
             values = column_values(metadata, columns)
             if any(row[name] != value for name, value in values.items()):

@@ -20,6 +20,11 @@ def open_extras(location: Location, database: Any) -> dict[str, Any]:
     return {name: database.open_table(name) for name in EXTRAS if _exists(location, name)}
 
 
+def extra_schema(name: str) -> Any:
+    """Return the Arrow schema of one of them."""
+    return _SCHEMAS[name][0]()
+
+
 def make_extra(location: Location, database: Any, name: str) -> Any:
     """Make one of them and return its handle."""
     schema, key = _SCHEMAS[name]

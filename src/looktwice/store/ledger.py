@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from looktwice.store.forged import demand_schema
 from looktwice.store.lance import batched, is_in, plain_errors, remove, upsert
 
 _FIELDS = ("uri", "root", "stage", "reason", "detail", "at", "item_id")
@@ -50,7 +51,7 @@ class LedgerReader:
             rows = table.search().select([name for name in _FIELDS if name in table.schema.names]).to_arrow()
         rows = rows.sort_by([("uri", "ascending"), ("stage", "ascending")])
         for batch in rows.to_batches(_BATCH):  # as Python objects, a million entries would take a gigabyte
-            yield from (LedgerEntry(**{**row, "item_id": row.get("item_id") or ""}) for row in batch.to_pylist())
+            yield from (LedgerEntry(**{name: row.get(name) or "" for name in _FIELDS}) for row in batch.to_pylist())
 
 
 class Ledger(LedgerReader):
@@ -115,3 +116,11 @@ def ledger_schema() -> Any:
 
     texts = [pa.field(name, pa.string()) for name in _FIELDS]
     return pa.schema([pa.field("key", pa.string(), nullable=False), *texts])
+
+
+def check_ledger(place: object, schema: Any) -> None:
+    """Raise Damaged if a ledger has other columns; that of format 1 has no `item_id`."""
+    import pyarrow as pa
+
+    own = [field for field in ledger_schema() if field.name != "item_id"]
+    demand_schema(place, schema, pa.schema(own), [pa.string()])

@@ -37,7 +37,14 @@ _KINDS = {
     "previews?": int,
     "reading?": int,
     "index": (dict, None),
-    "tokens": [{**dict.fromkeys(_TEXTS, str), "codebook_sha256": (str, None), "width": int, "levels": int}],
+    "tokens": [
+        {
+            **dict.fromkeys(_TEXTS, str),
+            **dict.fromkeys(("width", "levels"), int),
+            "codebook_sha256": (str, None),
+            "rarity?": dict,
+        }
+    ],
 }
 _INDEX = {"kind": str, **dict.fromkeys(_COUNTS, int), "recall": float}
 

@@ -13,13 +13,23 @@ from looktwice.errors import StoreError, UnknownName
 from looktwice.store import ann, deleted, maintenance, matrix, previews, tokens
 from looktwice.store.conditions import Where
 from looktwice.store.empty import why_empty
-from looktwice.store.extras import open_extras
+from looktwice.store.extras import extra_schema, open_extras
+from looktwice.store.forged import demand_schema, demand_whole
 from looktwice.store.lance import batched, filtering, is_in, plain_errors
-from looktwice.store.ledger import LedgerReader
+from looktwice.store.ledger import LedgerReader, check_ledger
 from looktwice.store.location import Location
 from looktwice.store.manifest import Manifest
 from looktwice.store.matrix import MatrixCache
-from looktwice.store.schema import Row, TokenRow, arrow_to_rows, declared, filterable, vectors_of
+from looktwice.store.schema import (
+    Row,
+    TokenRow,
+    arrow_to_rows,
+    check_items,
+    declared,
+    filterable,
+    tokens_schema,
+    vectors_of,
+)
 from looktwice.store.search import VectorSearch, find_images
 
 if TYPE_CHECKING:
@@ -67,8 +77,17 @@ class TableReader:
         self.manifest, self._items, self._tokens, self._failures = manifest, items, tokens_, failures
         self._extras: dict[str, Any] = extras
         self._schema = self._items.schema
+        self._check_schemas()
         self.columns = declared(self._schema)
         self.filters = filterable(self._schema)
+
+    def _check_schemas(self) -> None:
+        """Raise Damaged for columns that looktwice did not make."""
+        check_items(f"the items in {self.path}", self._schema, self.manifest.encoder.dim)
+        demand_schema(f"the tokens in {self.path}", self._tokens.schema, tokens_schema())
+        check_ledger(f"the ledger in {self.path}", self._failures.schema)
+        for name, table in self._extras.items():
+            demand_schema(f"{name} in {self.path}", table.schema, extra_schema(name))
 
     def follow(self) -> None:
         """Move to the newest version, where this view may move at all."""
@@ -122,7 +141,7 @@ class TableReader:
         with plain_errors(self.path, "reading items"), filtering(where, self.filters) as sql:
             scan = self._items.search().select(list(columns))
             for batch in (scan if sql is None else scan.where(sql)).to_batches(_CHUNK):
-                yield from batch.to_pylist()
+                yield from demand_whole(batch).to_pylist()
 
     def lookup(self, ids: Iterable[str], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return chosen columns of those of `ids` that exist, in no particular order."""
@@ -133,7 +152,7 @@ class TableReader:
         """Return chosen columns of `limit` items from the `offset`-th on, in the order in which they are stored."""
         with plain_errors(self.path, "reading items"):
             found = self._items.search().select(list(columns)).offset(offset).limit(limit)
-            rows: list[dict[str, Any]] = found.to_arrow().to_pylist()
+            rows: list[dict[str, Any]] = demand_whole(found.to_arrow()).to_pylist()
         return rows
 
     def find_images(self, hashes: Iterable[str]) -> list[Row]:
@@ -245,7 +264,7 @@ class TableReader:
         with plain_errors(self.path, "reading items"):
             for part in batched(dict.fromkeys(ids), _CHUNK):
                 found = self._rows_of(part)
-                parts.append((found if columns is None else found.select(columns)).to_arrow())
+                parts.append(demand_whole((found if columns is None else found.select(columns)).to_arrow()))
         schema = self._schema
         empty = (schema if columns is None else pa.schema([schema.field(name) for name in columns])).empty_table()
         return pa.concat_tables(parts) if parts else empty

@@ -13,6 +13,7 @@ import numpy as np
 
 from looktwice.errors import UnknownName, UsageError
 from looktwice.store.conditions import Int32
+from looktwice.store.forged import demand_schema, demand_whole, read_metadata
 from looktwice.types import text_is_utf8
 
 if TYPE_CHECKING:
@@ -135,6 +136,11 @@ def tokens_schema() -> Any:
     )
 
 
+def check_items(place: object, schema: Any, dim: int) -> None:
+    """Raise Damaged if the items of a table have other columns than looktwice gives them."""
+    demand_schema(place, schema, items_schema(dim, {}), [field.type for field in column_fields(COLUMN_TYPES)])
+
+
 def declared(schema: Any) -> dict[str, type]:
     """Return the metadata columns of a table from its schema."""
     kinds = {"int64": int, "double": float, "string": str, "bool": bool}
@@ -218,14 +224,14 @@ def arrow_to_rows(table: Any, dim: int) -> list[Row]:
     names = ("id", "uri", "sha256", "width", "height", "text", "metadata", "root")
     columns = [table[name].to_pylist() for name in names]
     return [
-        Row(id_, uri, sha256, width, height, text, json.loads(metadata), vector, root)
+        Row(id_, uri, sha256, width, height, text, read_metadata(metadata), vector, root)
         for id_, uri, sha256, width, height, text, metadata, root, vector in zip(*columns, vectors, strict=True)
     ]
 
 
 def vectors_of(table: Any, dim: int) -> np.ndarray[Any, np.dtype[np.float16]]:
     """Return the vector column of an Arrow table or batch as (n, dim) float16, padding cut off."""
-    column = table["vector"]
+    column = demand_whole(table)["vector"]
     column = column.combine_chunks() if hasattr(column, "combine_chunks") else column
     flat: np.ndarray[Any, np.dtype[np.float16]] = column.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(table), -1 if len(table) else dim)[:, :dim]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from looktwice.serve.settings import is_local
 from looktwice.serve.strict_route import StrictRoute
 from looktwice.serve.tables import ServedTable
 from looktwice.sources import Urls, display, read_uri
+from looktwice.store import read_metadata
 
 router = APIRouter(tags=["tables"], route_class=StrictRoute)
 
@@ -106,7 +106,7 @@ def _shown(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": row["id"],
         "text": row["text"],
-        "metadata": plain(json.loads(row["metadata"] or "{}")),
+        "metadata": plain(read_metadata(row["metadata"])),
         "uri_kind": uri_kind(row),
         "preview": preview_link(table, row["id"], row["sha256"]) if row["width"] else None,
     }

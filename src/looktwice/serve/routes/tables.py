@@ -104,7 +104,7 @@ def _served(service: Service, served: ServedTable) -> dict[str, Any]:
     return {
         "writable": settings.allow_write,
         "mllm": _mllm(service),
-        "fusion": settings.fusion,
+        "fusion": settings.fusion if base.config.tuned is None else str(base.config.fusion),
         "shortlist": settings.shortlist,
         "maxsim": served.newest().middle is not None,
         "calibration": _calibration(base.config.calibration),

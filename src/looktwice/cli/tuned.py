@@ -1,0 +1,23 @@
+"""Read `--tuned FILE`, the file of `looktwice tune`, for the verbs that take it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from looktwice.errors import UsageError
+
+
+def read(path: Path | None, fusion: str, prompt: str) -> tuple[dict[str, Any], str | None]:
+    """Return the file's fusion, as an argument of Retriever, and its prompt; nothing without a file.
+
+    Raises UsageError for a --fusion or another --prompt beside it.
+    """
+    if path is None:
+        return {}, None
+    from looktwice.rank import Tuned
+
+    found = Tuned.load(path)
+    if fusion != "auto" or prompt not in ("auto", found.prompt):
+        raise UsageError(f"{path} has a fusion and a prompt of its own; leave out --fusion and --prompt, or --tuned.")
+    return {"fusion": found}, found.prompt

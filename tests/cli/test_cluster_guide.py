@@ -1,0 +1,42 @@
+"""The commands of docs/guides/cluster.md run, on a bucket of a real server."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from bucket_server import BucketServer, bucket_fixture, server_fixture  # noqa: F401
+from conftest import Looktwice
+
+from looktwice.buckets import Bucket
+from looktwice.testing import make_images
+
+GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "cluster.md").read_text(encoding="utf-8")
+
+
+def commands(ray: bool) -> list[list[str]]:
+    """The command lines of the guide, with or without a cluster."""
+    blocks = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("looktwice ")]
+    return [shlex.split(line)[1:] for line in lines if ("--ray" in line) is ray]
+
+
+@pytest.fixture
+def place(s3: BucketServer, tmp_path: Path) -> str:
+    """A bucket with twelve images, as the guide has it, and the files beside it."""
+    folder = make_images(tmp_path / "made")
+    for image in folder.iterdir():
+        Bucket("s3", s3.bucket).write(f"images/{image.name}", image.read_bytes())
+    (tmp_path / "query.png").write_bytes((folder / "red-1.png").read_bytes())
+    return s3.uri
+
+
+def test_the_commands_run(looktwice: Looktwice, place: str) -> None:
+    given = commands(ray=False)
+    assert len(given) >= 8
+    for words in given:
+        done = looktwice(*[word.replace("s3://pictures", place) for word in words])
+        assert done.code == 0, (words, done.err)
+    assert looktwice("info", f"{place}/t.lt", "--json").records[0]["items"] == 11
