@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from looktwice.errors import Damaged
 from looktwice.store.location import Location
@@ -24,26 +25,26 @@ _FOOTER, _MAGIC = 16, b"LANC"
 
 
 def check_lance(location: Location, name: str) -> None:
-    """Raise Damaged if the Lance table `name`, which may be a stranger's, leads out of its folder or is not whole."""
+    """Raise Damaged if the Lance table `name`, which may be a stranger's, leads out of its folder or is not whole.
+
+    In a bucket it is not read, as each version would cost a request.
+    """
     location.check(f"{name}.lance")
+    if not isinstance(location.path, Path):
+        return
     if location.exists(CATALOGUE):
         raise Damaged(f"{location} contains {CATALOGUE}, which may name tables elsewhere; remove it.")
     folder = f"{name}.lance/_versions"
-    for file in _worth_reading(location, location.list(folder)):
+    for file in location.list(folder):
         if file.endswith(".manifest"):
             with suppress(FileNotFoundError):  # another process may tidy up
                 _check(location, f"{folder}/{file}")
         elif location.list(f"{folder}/{file}"):  # LanceDB looks into folders too
             raise Damaged(f"{location}/{folder}/{file} is a folder, which looktwice does not make; remove it.")
-    for file in _worth_reading(location, location.list(f"{name}.lance/_deletions")):
+    for file in location.list(f"{name}.lance/_deletions"):
         if file.endswith(".arrow"):
             with suppress(FileNotFoundError):
                 _check_deletions(location, f"{name}.lance/_deletions/{file}")
-
-
-def _worth_reading(location: Location, files: list[str]) -> list[str]:
-    """Return all files of a folder. In a bucket each is a request: the first, the manifest of the newest version."""
-    return files[:1] if location.lock_file is None else files
 
 
 def _check(location: Location, file: str) -> None:
