@@ -100,7 +100,7 @@ class Search:
         if teller and (ticket := current.get()) is not None:
             ticket.tell = teller.scores
         answer = self._search(self._retriever(opened, teller))
-        body = {"hits": maker.ranked(answer.hits), **_about(answer)}
+        body = {"hits": maker.ranked(answer.ranking[: answer.k]), **_about(answer)}  # .hits would look details up, too
         if teller:
             teller.rest(answer)
             emit("end", body)
@@ -130,6 +130,8 @@ class Search:
     def _check_ids(self, retriever: Retriever) -> None:
         """Raise Problem for an id that is no item's; the library would say where the table lies."""
         wanted = self.asked.ids()
+        if not wanted:
+            return
         found = {row["id"] for row in retriever.table.lookup(wanted, ["id"])}
         for name, param in wanted.items():
             if name not in found:

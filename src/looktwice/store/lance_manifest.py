@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from looktwice.errors import Damaged
 from looktwice.store.location import Location
@@ -24,8 +25,13 @@ _FOOTER, _MAGIC = 16, b"LANC"
 
 
 def check_lance(location: Location, name: str) -> None:
-    """Raise Damaged if the Lance table `name`, which may be a stranger's, leads out of its folder or is not whole."""
+    """Raise Damaged if the Lance table `name`, which may be a stranger's, leads out of its folder or is not whole.
+
+    In a bucket it is not read, as each version would cost a request.
+    """
     location.check(f"{name}.lance")
+    if not isinstance(location.path, Path):
+        return
     if location.exists(CATALOGUE):
         raise Damaged(f"{location} contains {CATALOGUE}, which may name tables elsewhere; remove it.")
     folder = f"{name}.lance/_versions"
