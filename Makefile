@@ -48,7 +48,7 @@ test-ray: $(VENV)/.ready-test
 test-gpu: $(VENV)/.ready-test
 	$(PY) -m pytest -m gpu tests/gpu
 
-# A real vLLM on the CPU, in an environment of its own (3.5 GB); one server for all tests.
+# Real servers on the CPU, vLLM and transformers serve, in environments of their own (4.5 GB).
 test-vllm: $(VENV)/.ready-test
 	scripts/vllm-environment.sh $(VLLM) $(PYTHON)
 	LOOKTWICE_VLLM=$(VLLM) $(PY) -m pytest -m vllm tests/vllm --timeout=900

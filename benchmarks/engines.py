@@ -4,9 +4,9 @@
     python benchmarks/engines.py --server http://127.0.0.1:8000/v1#tiny-vl --tokens-from tiny-vl
 
 The canned server answers at once with the same log-probabilities, so what is left is the client: encoding images,
-bodies, connections, reading. The bare loop sends the same bodies, made beforehand, and reads only the status. Queries
-and scenes are the bundled gallery's. Every figure is the best of `--repeats`; each repeat has images of its own, so
-that no cache of images answers for the second one.
+bodies, connections, reading. The bare loop sends the same bodies, made beforehand, and reads only the status. The CPU
+is that of this process, with the canned server in it. Queries and scenes are the bundled gallery's. Every figure is the
+best of `--repeats`; each repeat has images of its own, so that no cache of images answers for the second one.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ PLAIN["headers"] = {"Content-Type": "application/json"}
 LOCAL: dict[str, Any] = {"device": "cpu", "dtype": "float32", "prompt": "object"}
 Requests: TypeAlias = list[tuple[Item, list[Item]]]
 Step: TypeAlias = Callable[[Requests], Any]
+Cost: TypeAlias = tuple[float, float]  # pairs per second; milliseconds of this process's CPU per pair
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,10 +57,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.server:
         found["server"] = server_rates(options)
     rows = [
-        {"where": name, "what": what, "rate": rate} for name, rates in found.items() for what, rate in rates.items()
+        {"where": name, "what": what, "rate": rate, "cpu_ms": cpu}
+        for name, rates in found.items()
+        for what, (rate, cpu) in rates.items()
     ]
     for row in rows:
-        print(f"{row['where']:8} {row['what']:32} {row['rate']:10.1f} pairs/s")
+        print(f"{row['where']:8} {row['what']:32} {row['rate']:10.1f} pairs/s {row['cpu_ms']:10.2f} ms of CPU a pair")
     finish("engines", options, {"rows": rows})
 
 
@@ -85,18 +88,19 @@ _repeat = iter(range(1 << 30))
 
 def rate(
     options: argparse.Namespace, run: Callable[[Requests], object], prepare: Callable[[Requests], Requests]
-) -> float:
-    """The best pairs per second of the repeats; making the requests does not count."""
-    best = 0.0
+) -> Cost:
+    """The best pairs per second and the least CPU of the repeats; making the requests does not count."""
+    best, least, pairs = 0.0, float("inf"), options.queries * options.candidates
     for _ in range(options.repeats):
         asked = prepare(requests(options, next(_repeat)))
-        begin = time.perf_counter()
+        begin, used = time.perf_counter(), time.process_time()
         run(asked)
-        best = max(best, options.queries * options.candidates / (time.perf_counter() - begin))
-    return round(best, 2)
+        best = max(best, pairs / (time.perf_counter() - begin))
+        least = min(least, (time.process_time() - used) / pairs)
+    return round(best, 2), round(1000 * least, 3)
 
 
-def local_rates(options: argparse.Namespace) -> dict[str, float]:
+def local_rates(options: argparse.Namespace) -> dict[str, Cost]:
     scorer = load_scorer("tiny-vl", **LOCAL)
     scorer.score_many(requests(options, -1))
     images = rate(options, scorer.score_many, lambda asked: asked)
@@ -118,8 +122,8 @@ def with_tokens(scorer: Scorer, asked: Requests) -> Requests:
     return [(stored([query])[0], stored(candidates)) for query, candidates in asked]
 
 
-def server_rates(options: argparse.Namespace) -> dict[str, float]:
-    rates: dict[str, float] = {}
+def server_rates(options: argparse.Namespace) -> dict[str, Cost]:
+    rates: dict[str, Cost] = {}
     for concurrency in options.concurrency:
         scorer = load_scorer(options.server, remote=RemoteConfig(concurrency=concurrency), **LOCAL)
         scorer.score_many(requests(options, next(_repeat)))  # opens the window
@@ -130,30 +134,33 @@ def server_rates(options: argparse.Namespace) -> dict[str, float]:
             sender.score_many(with_tokens(sender, requests(options, next(_repeat))))
             prepare = lambda asked, own=sender: with_tokens(own, asked)  # noqa: E731
             rates[f"stored tokens, concurrency {concurrency}"] = rate(options, sender.score_many, prepare)
-    rates |= bare_rates(options, options.server.partition("#")[0], options.concurrency[-1])
+        rates |= bare_rates(options, options.server.partition("#")[0], concurrency)
     return rates
 
 
-def client_rates(options: argparse.Namespace) -> dict[str, float]:
-    """Our client and a bare loop on a server that does nothing."""
-    most = options.concurrency[-1]
+def client_rates(options: argparse.Namespace) -> dict[str, Cost]:
+    """Our client and a bare loop on a server that does nothing, in turns."""
+    rates: dict[str, Cost] = {}
     with canned() as url:
-        scorer = load_scorer(f"{url}#canned", remote=RemoteConfig(concurrency=most), **LOCAL)
-        scorer.score_many(requests(options, next(_repeat)))
-        ours = rate(options, scorer.score_many, lambda asked: asked)
-        return {f"ours, concurrency {most}": ours, **bare_rates(options, url, most)}
+        for most in options.concurrency:
+            scorer = load_scorer(f"{url}#canned", remote=RemoteConfig(concurrency=most), **LOCAL)
+            scorer.score_many(requests(options, next(_repeat)))
+            rates[f"ours, concurrency {most}"] = rate(options, scorer.score_many, lambda asked: asked)
+            rates |= bare_rates(options, url, most)
+    return rates
 
 
-def bare_rates(options: argparse.Namespace, url: str, concurrency: int) -> dict[str, float]:
+def bare_rates(options: argparse.Namespace, url: str, concurrency: int) -> dict[str, Cost]:
     bodies: list[bytes] = []
 
     def prepare(asked: Requests) -> Requests:
         bodies[:] = [body for body in bodies_of(asked, options.server)]
         return asked
 
-    one = rate(options, lambda _: one_by_one(url, bodies), prepare)
+    if concurrency == 1:
+        return {"bare loop, one by one": rate(options, lambda _: one_by_one(url, bodies), prepare)}
     many = rate(options, lambda _: asyncio.run(at_once(url, bodies, concurrency)), prepare)
-    return {"bare loop, one by one": one, f"bare loop, concurrency {concurrency}": many}
+    return {f"bare loop, concurrency {concurrency}": many}
 
 
 def bodies_of(asked: Requests, server: str | None) -> Iterator[bytes]:

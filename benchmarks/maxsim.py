@@ -20,8 +20,9 @@ from _smoke import finish, parse
 
 from looktwice.codecs import Codec, parse_codec, train_codebook
 from looktwice.codecs.pq import PQ
-from looktwice.late_interaction import scores_of, unit_rows
-from looktwice.token_index.matching import Opened, QueryTokens, best_matches, grids
+from looktwice.late_interaction import unit_rows
+from looktwice.token_index.crops import view_layouts
+from looktwice.token_index.matching import Opened, QueryTokens, grids, scores_of_images, whole
 from looktwice.types import Block, VisualTokens
 
 COLUMNS = ("codec", "bytes", "ms", "candidates_s", "floor_mflop", "gflops")
@@ -60,13 +61,14 @@ def measure(spec: str, args: argparse.Namespace) -> dict[str, Any]:
     codec, found = made(spec, args)
     torch.manual_seed(1)
     rows = unit_rows(torch.randn(args.side**2, args.width)).to(args.device)
+    rows = rows if codec.codebook is None else unit_rows(codec.codebook.rotate(rows, 0))
     query = QueryTokens(rows, grids(found[0][1])[:1], torch.full((len(rows),), 1 / len(rows)).to(args.device))
+    views_of = whole if args.views == 1 else view_layouts
     clock = time.process_time if args.cpu_time else time.perf_counter
     seconds = []
     for _ in range(args.repeat + 1):  # the first fills caches
         begin = clock()
-        assert query.weights is not None
-        scores_of(best_matches(codec, query, found).amax(1), query.weights).tolist()
+        scores_of_images(codec, query, found, views_of)[0].tolist()
         seconds.append(clock() - begin)
     median = sorted(seconds[1:])[args.repeat // 2]
     floor = 2 * args.views * args.side**4 * args.width

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if "bucket" in chosen:
             record["bucket"] = list(_shown(in_a_bucket(options)))
         if "workers" in chosen:
-            record["workers"] = list(_shown(on_workers(folder, 64 if options.smoke else 1500)))
+            record["workers"] = list(_shown(on_workers(64 if options.smoke else 1500)))
     _smoke.finish("scale", options, record)
 
 
@@ -161,7 +161,8 @@ def _faiss(options: argparse.Namespace, asked: np.ndarray, truth: list[list[str]
 
     faiss.omp_set_num_threads(1)
     lists = max(1, int(options.rows**0.5) // 2)
-    for name in (f"RR{options.dim},IVF{lists},RaBitQ", "Flat"):
+    bits = f"RR{options.dim},IVF{lists},RaBitQ"
+    for name in (bits, f"{bits},Refine(SQ8)", "Flat"):
         index = faiss.index_factory(options.dim, name, faiss.METRIC_INNER_PRODUCT)
         begun = time.monotonic()
         if not index.is_trained:
@@ -171,8 +172,10 @@ def _faiss(options: argparse.Namespace, asked: np.ndarray, truth: list[list[str]
         for vectors in blocks(options.rows, options.dim):
             index.add(vectors.astype(np.float32))
         built = time.monotonic() - begun
-        if lists > 1 and name != "Flat":
-            faiss.extract_index_ivf(index).nprobe = min(32, lists)
+        if name != "Flat":
+            faiss.ParameterSpace().set_index_parameter(index, "nprobe", min(32, lists))
+        if "Refine" in name:
+            faiss.ParameterSpace().set_index_parameter(index, "k_factor_rf", 5)
         times = [_timed(partial(index.search, query[None], DEPTH)) for query in asked]
         hits = [len({f"{n:09}.jpg" for n in rows[0][1][0]} & set(right)) for (rows, right) in _pairs(times, truth)]
         yield {
@@ -255,7 +258,7 @@ class Busy:
         return work
 
 
-def on_workers(folder: Path, items: int) -> Iterator[dict[str, Any]]:
+def on_workers(items: int) -> Iterator[dict[str, Any]]:
     """Measure shards of work on one and on two workers, and what the driver adds for a row without work."""
     import ray
 

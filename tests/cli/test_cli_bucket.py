@@ -68,6 +68,20 @@ def test_settings_of_the_command_line_are_used_and_never_kept(
         assert SECRET.encode() not in bucket.read(found.name)
 
 
+def test_a_profile_is_used(
+    looktwice: Looktwice, s3: BucketServer, photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the provider's own tools read it."""
+    (tmp_path / "keys").write_text(f"[mine]\naws_access_key_id = AKIDEXAMPLE\naws_secret_access_key = {SECRET}\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "keys"))
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    made = looktwice("index", f"{s3.uri}/t.lt", photos, "--limit", "2", "--json")
+    assert made.code == 3 and made.records[0]["items"] == 1, made.err
+    assert looktwice("index", f"{s3.uri}/t.lt", photos, "--limit", "2", "--prune").code == 2
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [

@@ -12,6 +12,7 @@ from looktwice.codecs.plain import Plain
 from looktwice.codecs.pooling import Pooling
 from looktwice.codecs.pq import PQ
 from looktwice.codecs.sampling import Sampling
+from looktwice.codecs.scalar import RotatedScalar
 from looktwice.errors import Mismatch, UnknownName, UsageError
 
 sides, rules = st.integers(2, 16), st.sampled_from(["skip", "zero", "replicate"])
@@ -27,6 +28,7 @@ codecs = st.builds(
     | st.builds(Clustering, st.integers(1, 65_535), ways),
     quantiser=st.builds(Plain)
     | st.builds(Int8)
+    | st.builds(RotatedScalar, st.integers(1, 6))
     | st.builds(PQ, st.integers(1, 4096), st.none(), bits, st.booleans())
     | st.builds(PQ, st.none(), st.integers(1, 4096), bits, st.booleans()),
 )

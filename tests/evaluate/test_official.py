@@ -193,8 +193,8 @@ def test_sugarcrepes_rows_are_means_of_kinds(tmp_path: Path) -> None:
 
 def test_means_of_kinds_and_confidence_reach_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from looktwice.evaluate.datasets.base import Dataset
-    from looktwice.experiment.answers import Stored
     from looktwice.experiment.result import summarise
+    from looktwice.experiment.stored import StoredAnswer
     from looktwice.experiment.systems import System
 
     qrels = {"a1": {"x": 1}, "b1": {"x": 1}, "b2": {"y": 1}, "b3": {"y": 1}, "none": {}}
@@ -202,7 +202,7 @@ def test_means_of_kinds_and_confidence_reach_the_result(tmp_path: Path, capsys: 
     dataset = Dataset(
         "d", [], [], qrels, ("success@1",), groups=groups, means={"Both": ("a", "b"), "Empty": ("c",)}, confidence=True
     )
-    answers = [Stored(query, ("x", "y"), (0.9, 0.5), ()) for query in qrels]
+    answers = [StoredAnswer(query, ("x", "y"), (0.9, 0.5), ()) for query in qrels]
     record: dict[str, Any] = summarise(
         dataset, answers, [System("shortlist", None, 2)], known={"x", "y"}, bytes_per_item=(1.0, 1.0)
     ).record

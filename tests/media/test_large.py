@@ -16,6 +16,7 @@ from looktwice.encode import load_encoder
 from looktwice.errors import Mismatch, UsageError
 from looktwice.indexing import commit, encode_batches
 from looktwice.sources import images
+from looktwice.sources.decoding import modes
 from looktwice.sources.queries import read_alike
 from looktwice.sources.reading import Reading
 from looktwice.testing import ColorEncoder
@@ -38,6 +39,21 @@ def write(image: Image.Image, path: Path, **options: object) -> Path:
 @pytest.fixture(scope="module")
 def clip():
     return load_encoder("tiny-clip", device="cpu", dtype="float32")
+
+
+@pytest.mark.parametrize("factor", [1, 3, 54, 700])
+def test_a_block_stays_small_whatever_the_factor(factor: int) -> None:
+    """It once grew with the square of the factor, so that an image of 169 megapixels took 2 GB."""
+    boxes = list(modes.blocks((13_000, 9_000), factor))
+    assert sum((right - left) * (bottom - top) for left, top, right, bottom in boxes) == 13_000 * 9_000
+    assert max((right - left) * (bottom - top) for left, top, right, bottom in boxes) < 4 * 2**20
+    assert all(left % factor == top % factor == 0 for left, top, _, _ in boxes)
+
+
+@pytest.mark.parametrize("factor", [3, 54])
+def test_blocks_give_the_pixels_of_the_whole(factor: int) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (700, 5000, 3), np.uint8))
+    assert np.array_equal(modes.to_rgb(noise, factor, colours=False), noise.reduce(factor))
 
 
 def test_encoders_say_how_many_pixels_they_read(clip: object) -> None:

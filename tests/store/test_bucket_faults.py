@@ -10,7 +10,7 @@ from bucket_proxy import Proxy, proxy_to
 from bucket_server import BucketServer, bucket_fixture, server_fixture  # noqa: F401
 from store_helpers import ENCODER, random_rows, row
 
-from looktwice.buckets import Bucket
+from looktwice.buckets import Bucket, why
 from looktwice.errors import BucketError, LooktwiceError, StoreError, UsageError
 from looktwice.store import Table, bucket
 
@@ -71,3 +71,21 @@ def test_wrong_keys_are_a_sentence(s3: BucketServer, proxy: Proxy) -> None:
     with pytest.raises(LooktwiceError, match="access is denied") as caught:
         Table.create(f"{s3.uri}/t.lt", ENCODER)
     assert isinstance(caught.value, BucketError) and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("403 <Code>RequestTimeTooSkewed</Code>", "this machine's clock is wrong"),
+        ("403 <Code>InvalidAccessKeyId</Code> AKIDEXAMPLE", "the credentials are not valid"),
+        ("403 <Code>SignatureDoesNotMatch</Code>", "the credentials are not valid"),
+        ("404 <Code>NoSuchBucket</Code>", "the bucket does not exist"),
+        ("503 <Code>SlowDown</Code>", "the store asks for fewer requests"),
+        ("501 <Code>NotImplemented</Code>", "use one with conditional writes"),
+        ("operation timed out", "it does not answer"),
+        ("something else", "it gave no usable answer"),
+    ],
+)
+def test_what_stores_answer_is_said_without_quoting_it(answer: str, said: str) -> None:
+    sentence = why(OSError(answer))
+    assert said in sentence and "AKID" not in sentence and sentence.endswith(".")

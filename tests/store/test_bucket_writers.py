@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bucket_server import BucketServer, bucket_fixture, server_fixture  # noqa: F401
+from colour_encoder import ColourEncoder, picture
 from store_helpers import ENCODER, row
 
+from looktwice.indexing import index
+from looktwice.sources import scan
 from looktwice.store import Table
 
 TESTS = Path(__file__).parent.parent
@@ -86,7 +89,9 @@ def test_three_writers_and_a_reader(s3: BucketServer) -> None:
     demand_whole(Table.open(f"{s3.uri}/t.lt"), counts)
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.4, 1.1])
+@pytest.mark.parametrize(
+    "moment", [0.4, pytest.param(0.0, marks=pytest.mark.slow), pytest.param(1.1, marks=pytest.mark.slow)]
+)
 def test_writers_that_are_killed(s3: BucketServer, moment: float) -> None:
     Table.create(f"{s3.uri}/t.lt", ENCODER).add([row("first")])
     writers = [start(s3, name, 40) for name in range(2)]
@@ -104,3 +109,37 @@ def test_writers_that_are_killed(s3: BucketServer, moment: float) -> None:
     again = Table.open(f"{s3.uri}/t.lt")
     demand_whole(again, counts)
     assert {"first", "last"} <= {found["id"] for found in again.rows(["id"])}
+
+
+DRIVER = """
+import sys
+from colour_encoder import ColourEncoder
+from looktwice.errors import Locked
+from looktwice.indexing import committing, index
+from looktwice.sources import scan
+from looktwice.store import Table, exists
+committing.COMMIT_ROWS = 8
+place, folder = sys.argv[1:]
+encoder = ColourEncoder()
+try:
+    table = Table.open(place) if exists(place) else Table.create(place, encoder.info)
+except Locked:
+    table = Table.open(place)
+print(index(table, scan([folder]), encoder, batch_size=4).failed)
+"""
+
+
+def test_two_drivers_index_the_same_images_into_a_new_table(s3: BucketServer, tmp_path: Path) -> None:
+    for number in range(60):
+        (tmp_path / f"{number:02}.png").write_bytes(picture(f"rgb({number}, {255 - number}, {number % 7 * 30})"))
+    paths = os.pathsep.join([str(TESTS), *sys.path])
+    argv = [sys.executable, "-c", DRIVER, f"{s3.uri}/t.lt", str(tmp_path)]
+    environment = {**s3.environment, "PYTHONPATH": paths}
+    drivers = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    assert [driver.communicate()[0].strip() for driver in drivers] == ["0", "0"]
+    table = Table.open(f"{s3.uri}/t.lt")
+    ids = [found["id"] for found in table.rows(["id"])]
+    assert sorted(ids) == [f"{number:02}.png" for number in range(60)]
+    encoder = ColourEncoder()
+    again = index(table, scan([tmp_path]), encoder)
+    assert (again.unchanged, again.failed) == (60, 0)

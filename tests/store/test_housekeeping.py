@@ -16,6 +16,8 @@ from store_helpers import ENCODER, random_rows, row
 
 from looktwice.errors import StoreError, UsageError
 from looktwice.store import LedgerEntry, PreviewRow, Table, TokenRow, ann, maintenance
+from looktwice.store.lance import upsert
+from looktwice.store.schema import rows_to_arrow
 from looktwice.types import EncoderInfo
 
 
@@ -282,3 +284,25 @@ def test_contents_depend_on_ids_bytes_and_texts_only(table: Table, tmp_path: Pat
     assert table.contents() == other.contents()
     other.add([replace(rows[2], sha256="e" * 64)])
     assert table.contents() != other.contents()
+
+
+def test_a_purge_keeps_what_another_writer_commits_meanwhile(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a bucket nothing keeps writers apart: the lock of this folder is stepped around."""
+    table.add(random_rows(20))
+    other = Table.open(table.path)
+    real = type(table._database).create_table
+
+    def create_table(*arguments: object, **settings: object) -> object:
+        data = rows_to_arrow([row("meanwhile")], other._schema, other.columns)
+        upsert(other._items, "id", data)
+        return real(*arguments, **settings)
+
+    monkeypatch.setattr(type(table._database), "create_table", create_table)
+    before = set(table.hashes())
+    with pytest.raises(StoreError, match="was written to by another process, so it was not purged"):
+        table.compact(purge=True)
+    monkeypatch.undo()
+    again = Table.open(table.path)
+    assert set(again.hashes()) == before | {"meanwhile"}
+    again.compact(purge=True)
+    assert set(Table.open(table.path).hashes()) == before | {"meanwhile"}

@@ -35,7 +35,7 @@ from looktwice.store.group import TableGroup
 from looktwice.store.tokens import TokenRow
 from looktwice.token_index import add_tokens
 from looktwice.token_index.matcher import TokenMatcher
-from looktwice.token_index.matching import grids
+from looktwice.token_index.matching import best_matches, grids
 from looktwice.types import Candidate, EncoderInfo, Item, VisualTokens
 
 
@@ -172,7 +172,7 @@ def test_missing_and_stale_samples_are_drawn_for_the_run_and_said(
 
 
 def test_what_cannot_be_is_refused(table: Table, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"add --maxsim"):
+    with pytest.raises(UsageError, match=r"add maxsim"):
         retriever(table, maxsim=0, fusion="coarse=0.5,maxsim=0.5")
     with pytest.raises(UsageError, match="at least 1"):
         retriever(table, maxsim=-1)
@@ -354,3 +354,24 @@ def test_late_codes_serve_the_middle_look_only(table: Table, tmp_path: Path) -> 
     add_tokens(alone, ToyScorer(), "late8+opq4x4", train_tokens=300)
     answer = retriever(alone).search(image_of(alone, "p003.png"), k=3)
     assert answer.hits[0].id == "p003.png" and answer.manifest["candidates_from"] == [{"codec": "pictures"}]
+
+
+def test_neighbours_vote_only_for_the_best_of_many(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    matcher = TokenMatcher(table, ToyScorer())
+    query, ids = matcher.query(image_of(table, "p003.png")), [f"p{n:03}.png" for n in range(12)]
+    everyone = matcher.scores(query, ids).scores
+    found = [one for one in matcher._records(ids)[0].values() if not isinstance(one, str)]
+    assert query.weights is not None
+    plain = dict(
+        zip(
+            ids,
+            (best_matches(matcher.set.codec, query, found, strength=0).amax(1) @ query.weights).tolist(),
+            strict=True,
+        )
+    )
+    monkeypatch.setattr("looktwice.token_index.matching.VOTED", 5)
+    some = matcher.scores(query, ids).scores
+    order, rough = (sorted(ids, key=lambda id_: -scores[id_]) for scores in (some, plain))
+    assert len(some) == 12 and order[5:] == rough[5:] and set(order[:5]) == set(rough[:5])
+    assert {id_: some[id_] for id_ in order[:5]} == pytest.approx({id_: everyone[id_] for id_ in order[:5]})
+    assert order[0] == "p003.png"

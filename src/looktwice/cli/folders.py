@@ -36,11 +36,15 @@ class FolderOptions:
         bool, typer.Option("--video-scenes", help="Also take the first frame of each scene of a video.")
     ] = False
 
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Index only the first N items, as a sample; not with --prune.")
+    ] = None
+
     def scan(self, paths: Sequence[str], urls: Urls, roots: Sequence[str] = ()) -> Scan:
         """Plan a scan with these options."""
         from looktwice.sources import scan
 
-        frames: dict[str, Any] = {"every": self.video_every, "scenes": self.video_scenes}
+        frames: dict[str, Any] = {"every": self.video_every, "scenes": self.video_scenes, "limit": self.limit}
         return scan(paths, roots=roots, urls=urls, exclude=self.exclude or (), **frames)
 
 

@@ -87,7 +87,7 @@ def index(
     from looktwice.store import Table, exists, parse_columns
 
     columns = parse_columns(column or ())
-    _check_tokens(mllm, codec, limits)
+    _check(mllm, codec, limits, folders, prune)
     kept.side  # noqa: B018  # raises now, before the encoder is loaded
     known = Table.open(path) if exists(path) else None
     found = folders.scan(sources, urls.allowed, () if known is None else known.manifest.roots)
@@ -142,10 +142,12 @@ def _watch(
         )
 
 
-def _check_tokens(mllm: str | None, codec: str, limits: options.ImageLimits) -> None:
-    """Refuse a wrong codec, and token options without --mllm, before anything is indexed."""
+def _check(mllm: str | None, codec: str, limits: options.ImageLimits, folders: FolderOptions, prune: bool) -> None:
+    """Refuse a wrong codec, and options that do not go together, before anything is indexed."""
     from looktwice.codecs import parse_codec
 
+    if prune and folders.limit is not None:
+        raise UsageError("--limit leaves items out, so nothing may be pruned; leave out --limit, or --prune.")
     if mllm is None and (codec != "pq8" or limits != options.ImageLimits()):
         raise UsageError("--codec, --resolution and --max-tiles apply to visual tokens only; add --mllm NAME.")
     if mllm is not None:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from looktwice.models.cluster import Cluster
     from looktwice.search.mllm_reranker import MllmReranker
     from looktwice.search.retriever import Retriever
-    from looktwice.sources.queries import Queries
 
 
 def add_to(app: typer.Typer) -> None:
@@ -143,8 +142,7 @@ def search(
         rules = {**middle.rules, **ranking.rules, **choice, **stopping.rules, **tokens.choice, **compute.placement}
         opened = scope.retriever(path, look, cluster, shortlist=shortlist, urls=urls.allowed, **rules)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
-        _note_odds(opened, path, where, None if look is None else rerank.mllm)
-        _tell_pairs(None if no_rerank else look, asked, min(shortlist, len(opened.table)))
+        _foretell(opened, path, where, look, 0 if asked is None or no_rerank else len(asked))
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)
         with nullcontext() if look is None else closing(look):
             Outputs.of(output, opened.loader.find, asked, record(rerank.preset), opened.middle).write(answers)
@@ -155,21 +153,17 @@ def _cache(named: Path | None, output: options.Output, many: bool) -> AbstractCo
     return kept_scores(named, output.run if many else None, many)
 
 
-def _tell_pairs(look: MllmReranker | None, asked: Queries | None, each: int) -> None:
-    """Tell a reranker how many pairs a file of queries takes."""
-    if look is not None and asked is not None:
-        look.expect(len(asked) * each)
-
-
 def _refuse_unused(ctx: typer.Context, no_rerank: bool, middle: bool, distinct: bool) -> None:
     unused = () if not no_rerank else SECOND - TOWER if middle else SECOND
     options.refuse_unused(ctx, unused, "with --no-rerank")
     options.refuse_unused(ctx, () if distinct else ("min_cosine",), "without --distinct")
 
 
-def _note_odds(opened: Retriever, path: Path, where: Any, mllm: str | None) -> None:
-    """Say why no answer will have a hit, and that the bundled models know drawings only."""
-    note_drawings([opened.table.manifest.encoder.name, *([] if mllm is None else [mllm])])
+def _foretell(opened: Retriever, path: Path, where: Any, look: MllmReranker | None, queries: int) -> None:
+    """Say why no answer will have a hit, and that the bundled models know drawings only; announce a run's pairs."""
+    if look is not None and queries:
+        look.expect(queries * min(opened.shortlist, len(opened.table)))
+    note_drawings([opened.table.manifest.encoder.name, *([] if look is None else [str(look.mllm)])])
     if len(opened.table) == 0:
         note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
     elif where is not None and (why := opened.table.why_empty(where)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -202,11 +202,16 @@ def codec(
     ] = None,
     train_tokens: TrainTokens = 65_536,
     seed: Seed = 0,
+    frontier: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Draw τ against bytes; the dashed line joins the best.")
+    ] = None,
     compute: options.Compute,
     urls: options.UrlOptions,
     json: options.Json = False,
 ) -> None:
     """Compare codecs on pairs from a table: bytes, reconstruction error, change of p, order kept (Kendall's τ).
+
+    A codec with a dot is on the frontier: no other one keeps more of the order in as few bytes.
 
     Example: looktwice codec photos.lt pq8 pq16 pool2+pq8 --mllm smolvlm-256m
     """
@@ -227,19 +232,41 @@ def codec(
         rows, warnings = compare_codecs(
             opened, scorer, chosen, progress=lambda now: _follow(bar, now), **sample, **training
         )
-    for row in rows if json else ():
-        emit(row.record())
-    if not json:
-        columns = ["codec", ">bytes/image", ">tokens", ">error", ">|Δp|", ">τ"]
-        title = f"{rows[0].pairs} pairs of {rows[0].images} images, {mllm}, prompt {prompt}"
-        table(columns, list(map(_cells, rows)), title=title)
+    _show(rows, f"{rows[0].pairs} pairs of {rows[0].images} images, {mllm}, prompt {prompt}", json)
+    if frontier is not None:
+        _draw(rows, frontier)
     for warning in warnings:
         note(f"Warning: {warning}")
 
 
+def _show(rows: Sequence[CodecRow], title: str, json: bool) -> None:
+    from looktwice.token_index.compare import frontier
+
+    for row in rows if json else ():
+        emit(row.record())
+    if not json:
+        best = frontier(rows)
+        columns = ["codec", ">bytes/image", ">tokens", ">error", ">|Δp|", ">τ [95 %]", "frontier"]
+        table(columns, [[*_cells(row), "●" if row in best else ""] for row in rows], title=title)
+
+
 def _cells(row: CodecRow) -> list[str]:
     counts = [f"{row.bytes_per_image:,.0f}", f"{row.tokens:.0f}"]
-    return [row.codec, *counts, number(row.error, 4), number(row.delta_p, 4), number(row.tau)]
+    order = f"{number(row.tau)} [{number(row.tau_low)}, {number(row.tau_high)}]"
+    return [row.codec, *counts, number(row.error, 4), number(row.delta_p, 4), order]
+
+
+def _draw(rows: Sequence[CodecRow], into: Path) -> None:
+    """Write the drawing of τ against bytes."""
+    from looktwice.experiment.plot import plot
+    from looktwice.files import write_whole
+    from looktwice.token_index.compare import frontier
+
+    points = {row.codec: [(row.bytes_per_image / 1000, row.tau)] for row in rows if row.tau == row.tau}
+    best = [points[row.codec][0] for row in frontier(rows)]
+    names = {"title": "Order kept against size", "x": "kB per image", "y": "Kendall's τ"}
+    write_whole(into, plot(points, **names, joined=False, guide=best).encode())
+    note(f"Frontier: {into}")
 
 
 def _follow(bar: TerminalBar, now: Progress) -> None:

@@ -25,6 +25,7 @@ from looktwice.codecs.plain import Plain
 from looktwice.codecs.pooling import Pooling
 from looktwice.codecs.pq import PQ
 from looktwice.codecs.sampling import Sampling
+from looktwice.codecs.scalar import RotatedScalar
 from looktwice.errors import Damaged, Mismatch, UsageError
 from looktwice.types import Layout, VisualTokens
 
@@ -63,7 +64,7 @@ class Codec:
 
     cells: Pooling | Sampling | None = None
     groups: Grouping | Clustering | None = None
-    quantiser: Plain | Int8 | PQ = field(default_factory=Plain)
+    quantiser: Plain | Int8 | RotatedScalar | PQ = field(default_factory=Plain)
     codebook: Codebook | None = None
 
     def __str__(self) -> str:

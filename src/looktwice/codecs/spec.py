@@ -3,7 +3,7 @@
 pool2 sample2     cells of 2 × 2, 3 × 3…; then :zero or :replicate (default: skip), then :released (the published
                   code's odd rows and columns)
 group4            groups of 4; cluster70  70 clusters; then :nearest or :median (default: mean)
-none int8         16 or 32 bits, 8 bits per number
+none int8         16 or 32 bits, 8 bits per number; rsq4: 4 bits per number, 1 to 6, after a random rotation
 pq8 pq16          product quantisation with sub-vectors of 8, 16… dimensions; pq:448 with 448 sub-vectors; then x6 for
                   codes of 6 bits (default 8); opq16, opq:448 rotate first
 late64            before pq or opq (opq4, if none is named): only the 64 principal dimensions, for a middle look
@@ -26,17 +26,19 @@ from looktwice.codecs.plain import Plain
 from looktwice.codecs.pooling import Pooling
 from looktwice.codecs.pq import PQ
 from looktwice.codecs.sampling import Sampling
+from looktwice.codecs.scalar import RotatedScalar
 from looktwice.errors import UnknownName, UsageError
 from looktwice.types import Choice
 
 EXAMPLES = (
-    "none", "int8", "pq8", "pq16", "pq:448", "pq16x6", "opq16",
+    "none", "int8", "rsq4", "pq8", "pq16", "pq:448", "pq16x6", "opq16",
     "late64+opq4", "pool2", "pool2:replicate", "sample2", "group4", "cluster70", "pool2+pq16",
 )  # fmt: skip
 
 CHOICES = (
     Choice("none", "as they are, 16 or 32 bits per number"),
     Choice("int8", "8 bits per number"),
+    Choice("rsq4", "4 bits per number (1 to 6) after a random rotation; nothing is trained"),
     Choice("pq8, pq16", "product quantisation: a byte per 8 or 16 dimensions; pq:448, opq16, pq16x6"),
     Choice("late64", "the 64 principal dimensions in 16 bytes, for a middle look; late64+opq8, late128+opq8"),
     Choice("pool2, sample2", "mean, or first token, of each 2 × 2 cell; :replicate and :zero keep their number"),
@@ -61,6 +63,7 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[..., Any]], ...] = (
     ("late", re.compile(rf"late{_NUMBER}"), int),
     ("quantiser", re.compile("none"), Plain),
     ("quantiser", re.compile("int8"), Int8),
+    ("quantiser", re.compile(rf"rsq{_NUMBER}"), lambda bits: RotatedScalar(int(bits))),
     (
         "quantiser",
         re.compile(rf"(o?)pq(:)?{_NUMBER}(?:x{_NUMBER})?"),

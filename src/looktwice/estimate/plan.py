@@ -26,8 +26,8 @@ SEARCH_REQUESTS = 10
 CODE_BYTES = 17
 """What an index keeps for a row beside its bits: row id, factors, place."""
 
-ASSIGN_FLOPS, ROW_SECONDS = 20e9, 2e-4
-"""Building on one core: rate of assigning vectors to partitions, and seconds for everything else, per row."""
+ASSIGN_FLOPS, ROW_SECONDS = 20e9, 5e-4
+"""Building on one core: rate of assigning vectors to partitions, and seconds for everything else, with measuring."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ class Chooser:
 
     def choose(self, queries: Sequence[str]) -> PromptFusion:
         """Return the best prompt and fusion on these queries; a stack is fitted on all of them."""
-        best, value = PromptFusion(next(iter(self.answers)), self.default), -1.0
+        best = PromptFusion(next(iter(self.answers)), self.default)
         value = self._mean(best.prompt, best.fusion, queries)
         for prompt in self.answers:
             for fusion in self.weights:

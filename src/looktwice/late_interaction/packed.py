@@ -82,14 +82,14 @@ def _products(rows: Tensor, query: Tensor) -> Tensor:
     parts = []
     for part in torch.split(rows, most) if len(rows) else ():
         wide = part.float()
-        parts.append(_scaled(wide @ query.T, torch.linalg.vecdot(wide, wide)))
+        parts.append(_scaled(torch.nan_to_num(wide @ query.T), torch.linalg.vecdot(wide, wide)))
     return torch.cat(parts) if parts else query.new_zeros(0, len(query))
 
 
 def _scaled(products: Tensor, squares: Tensor) -> Tensor:
-    """Divide products [N, q] by the lengths of the tokens; 0 for a token without a direction."""
+    """Divide products [N, q] by the lengths of the tokens, in place; 0 for a token without a direction."""
     import torch
 
     known = torch.isfinite(squares) & (squares > 0)
     inverse = torch.where(known, squares, torch.ones_like(squares)).rsqrt() * known
-    return torch.nan_to_num(products) * inverse[:, None]
+    return products.mul_(inverse[:, None])

@@ -93,7 +93,7 @@ _GATED = "its licence is accepted on its hub page first"
 _PICKLED = "@336 is published as pickled weights only: name a converted folder"
 
 ENTRIES: tuple[Entry, ...] = (
-    Entry("tiny-clip", "encoder", 192, 7, 0.0, text_tokens=32, note="bundled; for trying out and for tests"),
+    Entry("tiny-clip", "encoder", 192, 7, 0.0, text_tokens=32, note="bundled; knows drawings, not photographs"),
     _encoder("clip-b", 512, 151, {224: "openai/clip-vit-base-patch32"}, text=77),
     _encoder(
         "clip-l",
@@ -141,7 +141,7 @@ ENTRIES: tuple[Entry, ...] = (
     _encoder("pe-b", 1024, 94, {224: "timm/vit_pe_core_base_patch16_224.fb"}, extra="timm"),
     _encoder("pe-l", 1024, 317, {336: "timm/vit_pe_core_large_patch14_336.fb"}, extra="timm"),
     _encoder("pe-g", 1280, 1882, {448: "timm/vit_pe_core_gigantic_patch14_448.fb"}, extra="timm"),
-    Entry("tiny-vl", "mllm", 192, 7, 0.0, note="bundled; for trying out and for tests"),
+    Entry("tiny-vl", "mllm", 192, 7, 0.0, note="bundled; knows drawings, not photographs"),
     _mllm("smolvlm-256m", 576, 256, "HuggingFaceTB/SmolVLM-256M-Instruct"),
     _mllm("smolvlm-500m", 960, 507, "HuggingFaceTB/SmolVLM-500M-Instruct"),
     _mllm("smolvlm-2b", 2048, 2246, "HuggingFaceTB/SmolVLM-Instruct"),

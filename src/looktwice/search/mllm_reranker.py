@@ -19,7 +19,7 @@ from looktwice.score.cache import CachedScorer, ScoreCache
 from looktwice.score.prompting import built_in
 from looktwice.score.readout import modes
 from looktwice.score.readout.probability import checked, scatter, select
-from looktwice.search.prompt_choice import common_prompt, kinds
+from looktwice.search.prompt_choice import Ref, common_prompt, kinds
 from looktwice.search.run_record import RunStats
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import CandidateRef, ImageLoader, Loaded, LoadError
@@ -27,7 +27,6 @@ from looktwice.types import SCORED, Item, PairScores
 
 AUTO = "auto"
 QUERIES_AT_ONCE = 4  # they keep the window of a server full while one of them waits for its last pair
-Ref: TypeAlias = Item | CandidateRef
 Rows: TypeAlias = Sequence[tuple[int, Ref]]
 
 

@@ -1,14 +1,17 @@
-"""Choose the prompt for a query: the first built-in one that can show it with all of its candidates."""
+"""Choose the prompt that shows a query with all of its candidates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from looktwice.errors import UsageError
 from looktwice.score.prompting import built_in
 from looktwice.score.readout import modes
 from looktwice.sources.loader import CandidateRef
 from looktwice.types import Item, has_words
+
+Ref: TypeAlias = Item | CandidateRef
 
 
 def common_prompt(query: Item, candidates: Sequence[Item], mode: str) -> str:
@@ -22,12 +25,12 @@ def common_prompt(query: Item, candidates: Sequence[Item], mode: str) -> str:
     )
 
 
-def kinds(candidates: Sequence[Item | CandidateRef]) -> list[Item]:
+def kinds(candidates: Sequence[Ref]) -> list[Item]:
     """Return one stand-in for each kind of candidate: image, text or both."""
     return [_stand_in(*kind) for kind in dict.fromkeys(map(_kind, candidates))]
 
 
-def _kind(candidate: Item | CandidateRef) -> tuple[bool, bool]:
+def _kind(candidate: Ref) -> tuple[bool, bool]:
     text = has_words(candidate.text)
     if isinstance(candidate, CandidateRef):
         return candidate.uri is not None, text

@@ -75,7 +75,7 @@ class SecondStage:
             )
         self.reranker, self.loader, self.config, self.depth = reranker, loader, config, depth
         self.first_pass, self.crops = first_pass, crops
-        self._about = dict(about or {})
+        self.about = dict(about or {})
         self._checked = config.calibration is None and config.tuned is None
 
     def rerank(self, query: Item, shortlist: Sequence[Candidate], top: int) -> Reranked:
@@ -151,7 +151,7 @@ class SecondStage:
             request.query, [self._one(item, request, candidates, loader) for item in positives(request.query)]
         )
         if not self._checked:  # the model's revision is known only after loading
-            source = source_of({**self._about, **self.settings()})
+            source = source_of({**self.about, **self.settings()})
             for fitted in (self.config.calibration, self.config.tuned):
                 if fitted is not None:
                     fitted.check(source)

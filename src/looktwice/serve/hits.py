@@ -8,9 +8,11 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
-from looktwice.sources.uri import is_url
+from looktwice.sources.uri import is_object, is_url
 from looktwice.store import TableReader, read_metadata
 from looktwice.types import Candidate, Hit
+
+_PLACES = ("/", "file:", "s3://", "gs://", "az://")
 
 
 class HitSerializer:
@@ -72,16 +74,16 @@ def preview_link(table: str, id_: str, sha256: str | None, width: int = 320) -> 
 def uri_kind(row: Mapping[str, Any]) -> str:
     """Return how an item's bytes are kept: in a file, behind a URL, or in the table only."""
     uri = row.get("uri") or ""
-    return "url" if is_url(uri) else "file" if uri.startswith("file:") else "memory"
+    return "url" if is_url(uri) else "file" if uri.startswith("file:") or is_object(uri) else "memory"
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON's own types, without paths of this machine: a folder's name stands for its path."""
+    """Return a value as JSON's own types, without places: a folder's or an object's name stands for its path."""
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
-    if isinstance(value, PurePath) or (isinstance(value, str) and value.startswith(("/", "file:"))):
+    if isinstance(value, PurePath) or (isinstance(value, str) and value.startswith(_PLACES)):
         return PurePath(str(value)).name
     if hasattr(value, "item") and not isinstance(value, str):
         value = value.item()

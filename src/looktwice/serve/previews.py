@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from cachetools import LRUCache
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 1 << 26
 WIDTHS = (160, 320, 640, 1280, 2048)
-_cache: LRUCache[tuple[str, int], bytes] = LRUCache(CACHE_BYTES, getsizeof=len)
+_cache: LRUCache[tuple[str, str, int], bytes] = LRUCache(CACHE_BYTES, getsizeof=len)
 _lock = threading.Lock()
 
 
@@ -49,7 +50,7 @@ def preview(service: Service, served: ServedTable, id_: str, width: int) -> Prev
     row = rows[0]
     if not row["width"]:
         raise Problem(404, "no_image", "The item has no image.", "id")
-    key = (row["sha256"], width)
+    key = (served.name, row["sha256"], width)  # a stranger's table may show anything under the hash of another image
     with _lock:
         data = _cache.get(key)
     if data is None:
@@ -63,19 +64,31 @@ def preview(service: Service, served: ServedTable, id_: str, width: int) -> Prev
 def _made(service: Service, table: TableReader, row: Any, width: int) -> bytes:
     """Return an image as WebP, made from the table's own preview if that is large enough or nothing else is left."""
     stored = table.preview(row["id"], row["sha256"])
+    usable = None if stored is None else _decoded(stored)
     image = None
-    if stored is None or width > table.manifest.previews:
-        image = _original(service, row, demanded=stored is None)
-    if image is None and stored is not None:
-        image, _ = images.load(stored)
-        if image.width <= width and image.height <= 4 * width:
-            return stored  # it is WebP, and small enough
+    if usable is None or width > table.manifest.previews:
+        image = _original(service, row, demanded=usable is None)
+    if image is None and usable is not None:
+        image = usable
+        if is_webp(stored) and image.width <= width and image.height <= 4 * width:
+            return bytes(stored)  # small enough as it is
     assert image is not None
     small = image.convert("RGB")
     small.thumbnail((width, 4 * width))
     out = io.BytesIO()
     small.save(out, "WEBP", quality=80, method=2)
     return out.getvalue()
+
+
+def is_webp(data: bytes | None) -> TypeGuard[bytes]:
+    """Return whether bytes are a WebP; a stranger's table may hold anything."""
+    return data is not None and data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+
+
+def _decoded(stored: bytes) -> Image | None:
+    with suppress(MediaError):  # a stranger's table
+        return images.load(stored)[0]
+    return None
 
 
 def _original(service: Service, row: Any, demanded: bool) -> Image | None:

@@ -174,11 +174,10 @@ def variant(opened: OpenedTable, changes: Changes, default_fusion: str, stage_ty
     rules = RankingConfig.of(fusion, maxsim=changes.maxsim)
     made.config = replace(base.config, fusion=rules.fusion, maxsim=rules.maxsim, tuned=rules.tuned)
     made.shortlist = changes.shortlist or base.shortlist
-    if base.reranker is None:
+    if base.reranker is None or base.stage is None:
         return made
     made.reranker = prompted(base.reranker, changes.prompt)
-    about = {"encoder": base.table.manifest.encoder.record()}
-    made.stage = stage_type(made.reranker, made.loader, made.config, made.shortlist, about=about)
+    made.stage = stage_type(made.reranker, made.loader, made.config, made.shortlist, about=base.stage.about)
     return made
 
 

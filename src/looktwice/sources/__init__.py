@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from looktwice.buckets import parse_address
@@ -61,16 +62,21 @@ class Scan:
 
     `roots` holds the uris of the given paths (folders with a closing slash), for the manifest. `scopes` says which
     items of a table this scan accounts for. After iterating, `ignored` counts files of other kinds in folders, by
-    suffix. `empty` lists the folders without any entry, such as the mount point of a disk that is not mounted.
+    suffix. `empty` lists the folders without any entry, such as the mount point of a disk that is not mounted. A scan
+    with a `limit` ends after so many items.
     """
 
     roots: tuple[str, ...]
     scopes: tuple[Scope, ...]
     ignored: Counter[str] = field(default_factory=Counter)
     empty: list[Scope] = field(default_factory=list)
+    limit: int | None = None
     _parts: list[Iterable[Source | Unreadable]] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Source | Unreadable]:
+        return islice(self._all(), self.limit)
+
+    def _all(self) -> Iterator[Source | Unreadable]:
         self.ignored, self.empty = Counter(), []
         for part in self._parts:
             yield from part
@@ -87,6 +93,7 @@ def scan(
     exclude: Sequence[str] = (),
     every: float = EVERY,
     scenes: bool = False,
+    limit: int | None = None,
 ) -> Scan:
     """Plan a scan of `paths` (folders, files, globs, .jsonl, .parquet, .tar; the same in buckets) and return it.
 
@@ -94,6 +101,8 @@ def scan(
     a collection can be indexed again. `exclude` holds patterns in the syntax of .gitignore, relative to each folder.
     `every` is the number of seconds between two frames of a video; `scenes` adds the first frame of each of its scenes.
     Raises UsageError for a path that is empty or does not exist, and for a pattern without a match.
+
+    With `limit` only so many items are met, and nothing can be pruned.
     """
     demand_list(paths, "The paths to scan")
     demand_list(exclude, "The patterns to exclude")
@@ -115,6 +124,8 @@ def scan(
         _add(plan, path, bases, own, _Options(urls, tuple(exclude), Frames(every, scenes)))
     for address in buckets:
         add_bucket(plan, address, roots, urls, exclude)
+    if limit is not None:
+        plan.limit, plan.scopes = limit, ()
     return plan
 
 

@@ -31,6 +31,7 @@ SAMPLE = 200
 DEPTH = 100
 EXACT = "exact"
 _REFINES = (2, 5, 10, 20)
+_DEEPEST = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def tune(space: VectorSearch, rows: int, partitions: int) -> IndexInfo:
     truth = space.stream(queries, DEPTH)
     least = min(16, partitions)
     efforts = [(least, refine) for refine in _REFINES] + [(min(4 * least, partitions), _REFINES[-1])]
-    for nprobes, refine in [*efforts, (partitions, _REFINES[-1])]:
+    for nprobes, refine in [*efforts, (partitions, _REFINES[-1]), (partitions, _DEEPEST)]:
         setting = VectorSearch(
             space.table, space.place, space.dim, space.columns, {"nprobes": nprobes, "refine": refine}
         )

@@ -83,13 +83,15 @@ class Manifest:
     @classmethod
     def update(cls, location: Location, change: Callable[[Manifest], Manifest]) -> Manifest:
         """Replace the manifest by what `change` makes of it; return the new one. Raises like `files.write_whole`."""
+        made: list[Manifest] = []  # one for each try
 
         def changed(data: bytes) -> bytes:
             before = cls._parse(data, location)
-            after = change(before)
-            return data if after == before else after._bytes()
+            made.append(change(before))
+            return data if made[-1] == before else made[-1]._bytes()
 
-        return cls._parse(location.update(NAME, MOST_BYTES, changed), location)
+        location.update(NAME, MOST_BYTES, changed)
+        return made[-1]
 
     def _bytes(self) -> bytes:
         values = {**dataclasses.asdict(self), "encoder": self.encoder.record(), "needs": NEEDS}

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from looktwice.store import TableReader
 
 
+RESAMPLES = 10_000
+
+
 @dataclass(frozen=True, slots=True)
 class CodecRow:
     """One codec on the sample.
@@ -32,7 +35,8 @@ class CodecRow:
     `bytes_per_image` is the mean size of the codes; `tokens` the mean number of visual tokens shown to the language
     model; `error` is Σ|x − x̂|² / Σ|x|² over all tokens, each against the vector that stands for it; `delta_p` is the
     mean |p − p of uncompressed tokens| over the pairs; `tau` is the mean Kendall τ-b of the rankings against
-    uncompressed, NaN if none has an order; `pairs` and `images` count what was measured.
+    uncompressed, NaN if none has an order, with its 95 % interval over queries from `tau_low` to `tau_high`; `pairs`
+    and `images` count what was measured.
     """
 
     codec: str
@@ -43,6 +47,8 @@ class CodecRow:
     tau: float
     pairs: int
     images: int
+    tau_low: float = math.nan
+    tau_high: float = math.nan
 
     def record(self) -> dict[str, Any]:
         """Return the row as plain data."""
@@ -145,6 +151,7 @@ def _row(scorer: Scorer, codec: Codec, pairs: Pairs, plain: list[NDArray[np.floa
         after = _scores(scorer, asked, [coded[item.id][0] for item in others])
         deltas.append(np.abs(after - before))
         taus.append(kendall_tau(before, after))
+    low, high = _interval(taus)
     squares = np.array([_squares(codec, item.tokens) for item in images.values() if item.tokens is not None])
     return CodecRow(
         codec=str(codec),
@@ -155,7 +162,30 @@ def _row(scorer: Scorer, codec: Codec, pairs: Pairs, plain: list[NDArray[np.floa
         tau=_mean(taus),
         pairs=sum(len(others) for _, others in pairs),
         images=len(images),
+        tau_low=low,
+        tau_high=high,
     )
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the mean of the values that are not NaN; NaN if all are."""
+    import numpy as np
+
+    known = np.array([value for value in values if not math.isnan(value)])
+    if not len(known):
+        return math.nan, math.nan
+    drawn = np.random.default_rng(0).choice(known, (RESAMPLES, len(known))).mean(1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def frontier(rows: Sequence[CodecRow]) -> list[CodecRow]:
+    """Return the rows that no other beats: none has a larger τ for as few bytes. Fewest bytes first."""
+    best: list[CodecRow] = []
+    for row in sorted(rows, key=lambda row: (row.bytes_per_image, -row.tau)):
+        if not math.isnan(row.tau) and (not best or row.tau > best[-1].tau):
+            best.append(row)
+    return best
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.codecs import Codec, layout_from_json, parse_codec
 from looktwice.errors import MediaError, Mismatch, StoreError
-from looktwice.late_interaction import rarity, scores_of, unit_rows, weights_of
+from looktwice.late_interaction import rarity, unit_rows, weights_of
 from looktwice.late_interaction.agreement import AGREEMENT, Grids
 from looktwice.late_interaction.maxsim import POWER
 from looktwice.score import TokenMaker
 from looktwice.token_index.crops import SUFFIX, VIEWS, cropped, view_layouts
-from looktwice.token_index.matching import Opened, QueryTokens, best_matches, cosines_of, grids, whole
+from looktwice.token_index.matching import (
+    Opened,
+    QueryTokens,
+    best_matches,
+    cosines_of,
+    grids,
+    scores_of_images,
+    whole,
+)
 from looktwice.token_index.rarity import Rarity, rarity_of
 from looktwice.token_index.sets import TokenSet, is_late, matching, open_set
 from looktwice.types import Item, TokensInfo
@@ -97,16 +105,13 @@ class TokenMatcher:
     def scores(self, query: QueryTokens, ids: Sequence[str]) -> TokenScores:
         """Return the score of each of `ids` that has usable tokens."""
         records, counts = self._records(ids)
-        known = [(id_, found) for id_, found in records.items() if not isinstance(found, str)]
+        known = {id_: found for id_, found in records.items() if not isinstance(found, str)}
         if not known or query.weights is None:
             return TokenScores({}, counts)
         views_of = whole if self.views == 1 else view_layouts
-        best = best_matches(self.set.codec, query, [one for _, one in known], views_of)
-        names = [id_ for id_, _ in known]
-        found = scores_of(best.amax(1), query.weights).tolist()
-        views = zip(names, scores_of(best, query.weights).argmax(1).tolist(), strict=True)
-        crops = {id_: view for id_, view in views if view < self.views - 1}
-        return TokenScores(dict(zip(names, found, strict=True)), counts, crops)
+        found, views = scores_of_images(self.set.codec, query, [*known.values()], views_of)
+        crops = {id_: view for id_, view in zip(known, views.tolist(), strict=True) if 0 <= view < self.views - 1}
+        return TokenScores(dict(zip(known, found.tolist(), strict=True)), counts, crops)
 
     def cosines(self, query: QueryTokens, id_: str) -> tuple[Tensor, Grids] | None:
         """Return the cosines [T, q] of one item's tokens with the query's, and their grids; None without tokens."""

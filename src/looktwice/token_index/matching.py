@@ -15,16 +15,18 @@ from looktwice.codecs import Codec, CodecRecord, token_count
 from looktwice.codecs.int8 import SCALE_BYTES, Int8
 from looktwice.codecs.layout import blocks
 from looktwice.codecs.pq import PQ, unpack_codes
-from looktwice.late_interaction import Packed, PackedInt8, PackedProducts, PackedRows, agreed
-from looktwice.late_interaction.agreement import Grids
+from looktwice.late_interaction import Packed, PackedInt8, PackedProducts, PackedRows, agreed, scores_of
+from looktwice.late_interaction.agreement import AGREEMENT, Grids
 from looktwice.types import Layout
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-PORTION = 1 << 22
-"""Cosines held at once."""
+PORTION = 1 << 20
+"""Cosines held at once; the system gives larger tensors fresh memory every time, which takes longer than the sums."""
+VOTED, EDGE = 200, 1e-6
+"""Images that neighbours vote for: more changed mAP by less than 0.001 (docs/lab/maxsim.md). Others lie EDGE lower."""
 
 Opened: TypeAlias = tuple[CodecRecord, Layout]
 """The codes of one image, and the layout that they were made from."""
@@ -47,24 +49,62 @@ def whole(layout: Layout) -> list[Layout]:
     return [layout]
 
 
-def best_matches(
+def scores_of_images(
     codec: Codec, query: QueryTokens, found: Sequence[Opened], views_of: Callable[[Layout], Sequence[Layout]] = whole
+) -> tuple[Tensor, Tensor]:
+    """Return the score [n] of each image, and the view [n] that matched best (−1: not known).
+
+    Of more than VOTED images, neighbours vote only for those that are best without votes; the others rank below these.
+    """
+    import torch
+
+    assert query.weights is not None
+    scores = query.rows.new_empty(len(found))
+    order = torch.arange(len(found), device=scores.device)
+    if len(found) > VOTED:
+        scores = scores_of(best_matches(codec, query, found, views_of, 0.0).amax(1), query.weights)
+        order = scores.argsort(descending=True, stable=True)
+    head, rest = order[:VOTED], order[VOTED:]
+    best = best_matches(codec, query, [found[place] for place in head.tolist()], views_of)
+    voted = scores_of(best.amax(1), query.weights)
+    if len(rest):
+        scores[rest] -= (scores[rest[0]] - voted.min() + EDGE).clamp(min=0)
+    scores[head] = voted
+    views = torch.full_like(order, -1)
+    views[head] = scores_of(best, query.weights).argmax(1)
+    return scores, views
+
+
+def best_matches(
+    codec: Codec,
+    query: QueryTokens,
+    found: Sequence[Opened],
+    views_of: Callable[[Layout], Sequence[Layout]] = whole,
+    strength: float = AGREEMENT,
 ) -> Tensor:
-    """Return [n, V, q]: the cosine of each query token with its best match in each view of each image."""
+    """Return [n, V, q]: the cosine of each query token with its best match in each view of each image.
+
+    `strength` is that of the neighbours' vote (0: none).
+    """
     import torch
 
     views = len(views_of(found[0][1]))
     best = query.rows.new_zeros(len(found), views, len(query.rows))
     most = max(1, PORTION // max(1, len(query.rows) * found[0][0].header.kept))
     for start in range(0, len(found), most):
-        for places, layout, cosines in cosines_of(codec, query, found[start : start + most]):
+        for places, layout, cosines in cosines_of(codec, query, found[start : start + most], strength):
             counts = [token_count(codec.shown(view)) for view in views_of(layout)]
-            parts = [part.amax(1) for part in torch.split(cosines, counts, dim=1)]
-            best[torch.tensor(places) + start] = torch.stack(parts, dim=1)
+            if len(set(counts)) == 1:
+                found_best = cosines.reshape(len(places), views, counts[0], -1).amax(2)
+            else:
+                found_best = torch.stack([part.amax(1) for part in torch.split(cosines, counts, dim=1)], dim=1)
+            best[torch.tensor(places) + start] = found_best
     return best
 
 
-def cosines_of(codec: Codec, query: QueryTokens, found: Sequence[Opened]) -> Iterator[tuple[list[int], Layout, Tensor]]:
+def cosines_of(
+    codec: Codec, query: QueryTokens, found: Sequence[Opened], strength: float = AGREEMENT
+) -> Iterator[tuple[list[int], Layout, Tensor]]:
     """Yield the places of images of one layout, it, and their cosines [n, T, q] after the neighbours' vote."""
     import torch
 
@@ -77,7 +117,7 @@ def cosines_of(codec: Codec, query: QueryTokens, found: Sequence[Opened]) -> Ite
         else:
             rows = [torch.from_numpy(starts[n] + codec.rows(found[n][0], layout)) for n in places]
             part = cosines[torch.stack(rows).to(device)]
-        yield places, layout, agreed(part, grids(codec.shown(layout)), query.grids)
+        yield places, layout, agreed(part, grids(codec.shown(layout)), query.grids, strength)
 
 
 def grids(layout: Layout) -> Grids:

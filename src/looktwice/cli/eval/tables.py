@@ -57,7 +57,7 @@ def _tell_other(other: Mapping[str, Any], second: str) -> None:
         change, queries = found["difference"], found["helped"] + found["hurt"] + found["same"]
         say(
             f"{other['system']} against the {name}: {other['measure']} {change['mean']:+.3f} [{change['low']:+.3f}, "
-            f"{change['high']:+.3f}], p = {found['p']:.4f}: {found['helped'] / queries:.0%} of queries gained, "
+            f"{change['high']:+.3f}], p-value {found['p']:.4f}: {found['helped'] / queries:.0%} of queries gained, "
             f"{found['hurt'] / queries:.0%} lost."
         )
 

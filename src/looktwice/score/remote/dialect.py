@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -16,7 +16,7 @@ from looktwice.score.remote.reading import ListedLogprobs
 
 MOST_NAMED = 128  # vLLM's limit of named tokens
 TOPS = (20, 8, 5)
-_ID = re.compile(r"token_id:([0-9]{1,9})")
+_ID = re.compile(r"token_id:([0-9]{1,18})")
 UNLIKELY = -9998.0  # some servers write -9999 for a token of which they know no log-probability
 
 
@@ -80,7 +80,7 @@ def top_entries(reply: Mapping[str, Any]) -> list[tuple[str, float]]:
         entries = first.get("top_logprobs") if isinstance(first, Mapping) else None
     if not isinstance(entries, list) or not entries:
         raise ServerError("The server answers without log-probabilities; use another server.")
-    return _known(entries)
+    return [entry for entry in map(_entry, entries) if not entry[1] <= UNLIKELY]
 
 
 def _first(found: object, name: str) -> Any:
@@ -125,10 +125,6 @@ def _named(entries: Sequence[tuple[str, float]], ids: Sequence[int]) -> ListedLo
         raise ServerError("The server leaves out tokens that were asked for; use another server.")
     ListedLogprobs(logps)  # refuses numbers that are no log-probabilities, also of the token that was drawn
     return ListedLogprobs({token: logps[token] for token in ids})
-
-
-def _known(entries: Iterable[object]) -> list[tuple[str, float]]:
-    return [entry for entry in map(_entry, entries) if not entry[1] <= UNLIKELY]
 
 
 def _entry(entry: object) -> tuple[str, float]:

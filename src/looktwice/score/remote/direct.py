@@ -183,8 +183,8 @@ def probability(value: object, what: str) -> DirectAnswer:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return ServerError(f"The server gave no {what} for it.")
     if not -1e-6 <= value <= 1 + 1e-6:
-        shown = str(value)[:20]
         raise ServerError(
-            f"The server's {what} {shown} is not a probability; make it give scores between 0 and 1.", stops=True
+            f"The server's {what} {str(value)[:20]} is not a probability; make it give scores between 0 and 1.",
+            stops=True,
         )
     return min(1.0, max(0.0, float(value)))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from looktwice.types import FloatArray
 
 BLOCK = (4096, 256)
-"""Columns and rows of a large image's result that are computed at once."""
+"""Columns and rows of a large image that are converted at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ def _reduced(image: Image, factor: int, tones: ToneRange) -> Image:
 
 
 def blocks(size: tuple[int, int], factor: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield boxes that cover an image, each of at most BLOCK groups of `factor` x `factor` pixels."""
-    wide, high = (side * factor for side in BLOCK)
+    """Yield boxes that cover an image, each of about BLOCK pixels and of whole groups of `factor` x `factor` pixels."""
+    wide, high = (max(1, side // factor) * factor for side in BLOCK)
     for top in range(0, size[1], high):
         for left in range(0, size[0], wide):
             yield left, top, min(size[0], left + wide), min(size[1], top + high)
