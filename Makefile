@@ -15,7 +15,7 @@ SYSTEM := chromium=chromium pdftoppm=poppler-utils
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-newest test-slow test-gpu test-ray test-vllm test-clients test-hostile check package bench docs constraints clean
+.PHONY: demo test test-newest test-slow test-gpu test-ray test-vllm test-clients test-hostile test-hostile-long check package bench docs constraints clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready
@@ -38,8 +38,16 @@ test-slow: $(VENV)/.ready-test
 	$(PY) -m pytest -m slow
 
 # Attacks with a seed: kill -9, full disks, damaged files. HOSTILE_RUNS=10 HOSTILE_STEPS=4 HOSTILE_FILES=100 is a taste.
+# The disks need root; the clock needs the program faketime.
+test-hostile: export HOSTILE_RUNS ?= 40
+test-hostile: export HOSTILE_STEPS ?= 8
+test-hostile: export HOSTILE_FILES ?= 1000
 test-hostile: $(VENV)/.ready-test
 	$(PY) -m pytest -n 2 -m hostile tests/hostile --timeout=1800
+
+# 100 kills of each command and 20 steps of each disk.
+test-hostile-long: $(VENV)/.ready-test
+	HOSTILE_RUNS=100 HOSTILE_STEPS=20 $(PY) -m pytest -n 2 -m hostile tests/hostile --timeout=7200
 
 # A real Ray cluster of two nodes with one core each.
 test-ray: $(VENV)/.ready-test
