@@ -98,7 +98,9 @@ def attack_scorers(seed: str, count: str) -> list[str]:
 
     right, dice, spoil = answerer(), random.Random(), 0.0
 
-    async def exchange(self: Any, method: str, url: str, content: bytes | None) -> tuple[int, Mapping[str, str], bytes]:
+    async def exchange(
+        self: Any, method: str, url: str, content: bytes | None, *more: object
+    ) -> tuple[int, Mapping[str, str], bytes]:
         status, data = right(httpx.URL(url).path, content)
         headers = {"retry-after": dice.choice(("1e400", "nan", "-5", "9" * 5000, "Mon, 01 Jan 0001 00:00:00 -0000"))}
         if dice.random() >= spoil:
