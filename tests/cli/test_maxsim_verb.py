@@ -123,4 +123,4 @@ def test_a_table_without_tokens_is_refused(place: Path, tmp_path: Path) -> None:
     code, _, err = run("search", tmp_path / "t.lt", place / "query.jpg", "--maxsim", "12")
     assert code == 2 and "run looktwice add-tokens" in err
     code, _, err = run("search", place / "t.lt", place / "query.jpg", "--fusion", "coarse=0.5,maxsim=0.5")
-    assert code == 2 and "add --maxsim" in err
+    assert code == 2 and "add maxsim (--maxsim 1000)" in err
