@@ -38,15 +38,17 @@ test-slow: $(VENV)/.ready-test
 	$(PY) -m pytest -m slow
 
 # Attacks with a seed: kill -9, full disks, damaged files. HOSTILE_RUNS=10 HOSTILE_STEPS=4 HOSTILE_FILES=100 is a taste.
-# The disks need root; the clock needs the program faketime.
+# The disks need root.
 test-hostile: export HOSTILE_RUNS ?= 40
 test-hostile: export HOSTILE_STEPS ?= 8
 test-hostile: export HOSTILE_FILES ?= 1000
 test-hostile: $(VENV)/.ready-test
+	@scripts/system-packages.sh faketime=faketime
 	$(PY) -m pytest -n 2 -m hostile tests/hostile --timeout=1800
 
 # 100 kills of each command and 20 steps of each disk.
 test-hostile-long: $(VENV)/.ready-test
+	@scripts/system-packages.sh faketime=faketime
 	HOSTILE_RUNS=100 HOSTILE_STEPS=20 $(PY) -m pytest -n 2 -m hostile tests/hostile --timeout=7200
 
 # A real Ray cluster of two nodes with one core each.
