@@ -20,8 +20,8 @@ from looktwice.errors import MediaError
 from looktwice.sources import objects
 from looktwice.sources.decoding.parts import read_part
 from looktwice.sources.images import begins_like_image, kind_of
-from looktwice.types import text_is_utf8
 from looktwice.sources.rows import read_row
+from looktwice.types import text_is_utf8
 
 MAX_BYTES = 2**29
 """Largest file: no image under the pixel limit needs half a gigabyte."""
