@@ -45,7 +45,17 @@ def test_changed_bytes_are_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "uri",
-    ["", "a.png", "/a.png", "file://host/a.png", "file:///a%00", "file:///a\0b", "file:///a#x", "ftp://h/a"]
+    [
+        "",
+        "a.png",
+        "/a.png",
+        "file://host/a.png",
+        "file:///a%00",
+        "file:///a\0b",
+        "file:///a#x",
+        "ftp://h/a",
+        "file:///\ud800",
+    ]
     + [f"file:///a#offset={place}&size=1" for place in ("9" * 20, "9" * 5000, "\u0661", "-1")],
 )
 def test_uris_that_looktwice_does_not_write(uri: str) -> None:

@@ -21,6 +21,7 @@ from looktwice.sources import objects
 from looktwice.sources.decoding.parts import read_part
 from looktwice.sources.images import begins_like_image, kind_of
 from looktwice.sources.rows import read_row
+from looktwice.types import text_is_utf8
 
 MAX_BYTES = 2**29
 """Largest file: no image under the pixel limit needs half a gigabyte."""
@@ -134,6 +135,8 @@ def parse_uri(uri: str) -> UriParts:
     place = _OBJECT.match(address)
     if (not place and not address.startswith("file:///")) or "%00" in address or "\0" in address:
         raise MediaError("bad-uri", uri)
+    if not text_is_utf8(address):
+        raise MediaError("bad-uri", ascii(uri))
     bucket, path = (place[1], place[2]) if place else ("", address.removeprefix("file://"))
     parts = UriParts(unquote_to_bytes(path), bucket=bucket)
     if not fragment:
