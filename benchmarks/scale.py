@@ -261,6 +261,7 @@ class Busy:
 def on_workers(items: int) -> Iterator[dict[str, Any]]:
     """Measure shards of work on one and on two workers, and what the driver adds for a row without work."""
     import ray
+    from ray import cloudpickle
 
     from looktwice.models.cluster import Cluster
     from looktwice.store import batched
@@ -270,6 +271,7 @@ def on_workers(items: int) -> Iterator[dict[str, Any]]:
         for workers in (1, 2):
             ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
             cluster = Cluster("auto")
+            cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers have no benchmarks/
             list(cluster.map(Busy(0), [[0]] * 2 * workers))  # workers are up
             results = cluster.map(Busy(repeats), batched(range(items), 16))
             done, seconds[workers] = _timed(partial(list, results))

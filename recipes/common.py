@@ -109,7 +109,7 @@ def measured(
         return _SHORTLISTS[base]
     plan = replace(plan, look=MllmReranker(row.mllm, **{"prompt": dataset.prompt, **look}, **placed))
     table_path, folder = base / "shortlist" / "items.lt", base / _slug(row.name)
-    stored = None if row.codec == "pictures" else _tokens(table_path, plan, folder)
+    stored = None if row.codec == "images" else _tokens(table_path, plan, folder)
     return {**_benchmark(dataset, folder, plan, table_path), "bytes_per_image": stored}
 
 
@@ -170,7 +170,7 @@ def _tokens(path: Path, plan: Plan, folder: Path) -> float | None:
     """Store visual tokens for every picture; bytes of each, remembered for when nothing is left to do."""
     assert plan.look is not None
     remembered = folder / "bytes-per-picture.json"
-    with progress("visual tokens", "pictures") as bar:
+    with progress("visual tokens", "images") as bar:
         report = add_tokens(
             Table.open(path), plan.look.scorer("object"), plan.codec, progress=lambda now: bar.at(now.done)
         )

@@ -420,4 +420,4 @@ def test_a_prefix_is_longer_than_the_window(
     ready = fast.pairs(query["image"], candidates, range(len(candidates)), 2)
     shared, window = shared_length(ready), mllm(family).model.config.text_config.sliding_window
     assert shared > window and len(ready[0].row.ids) - shared > 2 * window
-    assert len(ready[0].pictures[0].features) > window
+    assert len(ready[0].images[0].features) > window

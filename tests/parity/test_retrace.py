@@ -291,7 +291,7 @@ def by_hand(fast: Engine, spec: Retrace, query: Item, candidate: Item, token: Te
         extras={**batch.extras, **({"visual_pos_masks": torch.nn.functional.pad(batch.visual, (0, 1))}
                                    if "visual_pos_masks" in batch.extras else {})},
     )  # fmt: skip
-    picture = ready[0].pictures[0].features
+    picture = ready[0].images[0].features
     begins = ready[0].begins if spec.positions == "candidate" else 0
     n = batch.embeds.shape[1]
     first_z = batch.embeds[0] if spec.tokens == "all" else picture

@@ -47,7 +47,7 @@ class Bridge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.has_image = nn.Sequential(nn.Dropout(0.5), nn.Linear(1280, WIDTH))
+        self.picture = nn.Sequential(nn.Dropout(0.5), nn.Linear(1280, WIDTH))
         self.text = nn.Sequential(nn.Linear(100, 512), nn.GELU(), nn.Dropout(0.2), nn.Linear(512, WIDTH))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -122,7 +123,8 @@ class Cluster:
         try:
             found = self._ray.get(actor.version.remote())
         except self._ray.exceptions.RayError as error:
-            raise UsageError(f"The workers cannot import looktwice ({first_line(error)}); install it there.") from None
+            why = str(error).strip().rpartition("\n")[2].strip()[:200]  # the last line of a traceback
+            raise UsageError(f"The workers cannot load looktwice ({why}); install it there.") from None
         if found != __version__:
             raise UsageError(f"The workers have looktwice {found}, this machine {__version__}; install the same one.")
 
@@ -138,6 +140,7 @@ def _connect(address: str) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     passed = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": {"env_vars": passed}}
+    warnings.filterwarnings("ignore", "lancedb fork support")  # Ray's own programs never touch LanceDB
     try:
         ray.init(address=address, **settings)
     except ConnectionError:
