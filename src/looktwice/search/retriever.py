@@ -148,7 +148,8 @@ class Retriever:
         of them: from a cosine of 0.97 on, or from the one given. Raises QueryError for an unusable query, and
         UsageError for k < 1, an unusable filter, and a prompt that cannot show this query.
         """
-        self.table.follow()  # examples may name items that somebody has just added
+        if like or unlike or isinstance(query, list | tuple | Mapping):
+            self.table.follow()  # examples may name items that somebody has just added; `search_many` follows anyway
         shown = rerank and self.stage is not None
         asked = read_call(self.reader, query, like, unlike, examples, shown)
         answer = next(self.search_many([asked], k=k, where=where, rerank=rerank, distinct=distinct))
