@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,19 @@ def test_what_is_learned_is_used(looktwice: Any, labelled: Path) -> None:
     assert early.code == 0 and sum(hit["scored"] for hit in early.records) == 8
     refused = looktwice(*asked, "--min-precision", "0.99")
     assert refused.code == 2 and "cannot promise a precision of 0.99" in refused.err
+
+
+def test_people_read_how_wrong_p_was_and_is(looktwice: Any, labelled: Path) -> None:
+    asked = ("--queries", "q.jsonl", "--qrels", "qrels.txt", "--prompt", "match", "--shortlist", 12)
+    done = looktwice("calibrate", "t.lt", *asked, "--out", "c.json")
+    said = re.search(r"Calibration error \(ECE\): \d\.\d{4} before, (\d\.\d{4} after|unknown)", done.err)
+    assert done.code == 0 and said is not None, done.err
+    assert "{" not in done.err
+    calibration = json.loads(Path("c.json").read_text())
+    calibration["thresholds"] = {"0.9": 1.0}
+    Path("c.json").write_text(json.dumps(calibration))
+    none = looktwice("search", "t.lt", "red", "--prompt", "match", "--calibration", "c.json", "--min-precision", "0.9")
+    assert none.code == 0 and "leave out --min-precision to see all" in none.err, none.err
 
 
 def test_a_budget_without_labels_is_refused(looktwice: Any, labelled: Path) -> None:

@@ -122,6 +122,8 @@ class Outputs:
             mute_stdout()
 
     def _show(self, name: str, answer: Answer) -> None:
+        if answer.least_p is not None and not answer.hits:
+            note(f"No hit has p ≥ {answer.least_p:.4f}, as that precision takes; leave out --min-precision to see all.")
         if self.json or self.queries is None or (self.run is None and self.report is None):
             title = None if self.queries is None else f"query {name}"
             show_hits(name, self._hits(answer), json=self.json, explain=self.explain, title=title)

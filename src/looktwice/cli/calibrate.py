@@ -155,9 +155,8 @@ def _show(quality: Mapping[str, Any], thresholds: Mapping[str, float], json: boo
         return
     points = [(number(mean), number(share), n) for mean, share, n in quality["reliability_after"]]
     table(["mean p, calibrated", ">share relevant", ">pairs"], points)
-    after = (
-        "unknown, as no fold leaves both kinds of labels" if quality["ece_after"] is None else "{ece_after:.4f} after"
-    )
+    error = quality["ece_after"]
+    after = "unknown, as no fold leaves both kinds of labels" if error is None else f"{error:.4f} after"
     held = f", on {quality['held_out']:,} held-out pairs of {quality['pairs']:,}" if "held_out" in quality else ""
     note(f"Calibration error (ECE): {quality['ece_before']:.4f} before, {after}{held}.")
     for precision in PRECISIONS:
