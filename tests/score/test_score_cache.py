@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -248,3 +249,15 @@ def test_kill_minus_nine_loses_at_most_the_call_in_flight(tmp_path: Path) -> Non
         CachedScorer(judge, cache).score(replace(QUERY, sha256=f"q{said}"), items(*(f"c{j}" for j in range(20))))
         assert judge.asked == []
         cache.close()
+
+
+def test_a_file_that_stays_locked_is_one_sentence_and_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of a thousand damaged files looked locked for ever."""
+    monkeypatch.setattr("looktwice.score.cache.OPENING", 0.1)
+    with closing(ScoreCache(tmp_path / "c.sqlite")) as cache:
+        cache.scope({})
+    with closing(sqlite3.connect(tmp_path / "c.sqlite", isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="locked"):
+            ScoreCache(tmp_path / "c.sqlite")

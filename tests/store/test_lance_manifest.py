@@ -12,6 +12,7 @@ from store_helpers import ENCODER, random_rows
 
 from looktwice.errors import Damaged, StoreError
 from looktwice.store import Table
+from looktwice.store.lance import plain_errors
 from looktwice.store.lance_manifest import message, varint
 
 FRAGMENTS, FILES, BASE_ID, BASE_PATHS = 2, 2, 7, 18
@@ -146,3 +147,12 @@ def test_a_list_of_deleted_rows_with_false_lengths_is_refused(table: Path) -> No
         except StoreError:
             refused += 1
     assert refused > 10
+
+
+def test_a_panic_of_the_database_is_one_sentence() -> None:
+    """A damaged list of deleted rows made one; its class cannot be imported."""
+    panic = type("RustPanic", (Exception,), {})
+    with pytest.raises(StoreError, match="reading rows"), plain_errors("t.lt", "reading rows"):
+        raise panic("rust future panicked: unknown error")
+    with pytest.raises(KeyError), plain_errors("t.lt", "reading rows"):
+        raise KeyError("a mistake of ours")

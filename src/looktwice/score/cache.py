@@ -42,6 +42,9 @@ CREATE TABLE IF NOT EXISTS scores (
     PRIMARY KEY (scope, query, candidate)
 ) WITHOUT ROWID;
 """
+OPENING, WRITING = 5, 60
+"""Seconds to wait for other processes. A damaged file can look locked for ever when it is opened."""
+
 CachedRow: TypeAlias = tuple[float, bytes, float | None, float | None, int]
 
 
@@ -64,8 +67,11 @@ class ScoreCache:
     def _db(self) -> sqlite3.Connection:
         if self._opened is None:
             with self._plain_errors():
-                self._opened = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
-                self._open(self._opened)
+                self._opened = sqlite3.connect(
+                    self.path, timeout=OPENING, isolation_level=None, check_same_thread=False
+                )
+                self._open(self._opened)  # a damaged file can look locked for ever
+                self._opened.execute(f"PRAGMA busy_timeout = {WRITING * 1000}")
         return self._opened
 
     def _open(self, db: sqlite3.Connection) -> None:

@@ -106,6 +106,10 @@ def refuse_forked() -> None:
         )
 
 
+PANIC = "RustPanic"
+"""The class of an error inside LanceDB, which damaged files can cause; it cannot be imported."""
+
+
 @contextmanager
 def plain_errors(place: object, doing: str) -> Iterator[None]:
     """Turn errors of LanceDB, Arrow or the disk while `doing` something into a StoreError of one sentence.
@@ -117,7 +121,9 @@ def plain_errors(place: object, doing: str) -> Iterator[None]:
         yield
     except LooktwiceError:
         raise
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:
+        if not isinstance(error, OSError | RuntimeError | ValueError) and type(error).__name__ != PANIC:
+            raise
         if parse_address(place) and (reason := known_reason(error)):
             raise BucketError(f"{doing} failed in {place}: {reason}") from None
         raise StoreError(_sentence(place, doing, error)) from error
