@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from looktwice.types import Candidate, Encoder, FloatArray
 
 _CHUNK = 2000
+OPENINGS = 30
+"""Most attempts to open a table that others change meanwhile."""
 
 
 class TableReader:
@@ -65,7 +67,7 @@ class TableReader:
     def _open_newest(self) -> None:
         """Open the newest version: manifest first, because everything that it names was written before it."""
         with plain_errors(self.path, "opening the table"):
-            for _ in range(3):  # again if it was replaced meanwhile: its index must belong to these items
+            for _ in range(OPENINGS):  # again if it was replaced meanwhile: its index must belong to these items
                 manifest = Manifest.read(self.location)
                 # New handles, because another thread may still be reading through the old ones.
                 tokens_, items, failures = map(self._database.open_table, ("tokens", "items", "ledger"))
@@ -73,7 +75,7 @@ class TableReader:
                 if Manifest.read(self.location) == manifest:
                     break
             else:
-                raise StoreError(f"{self.path} was replaced three times while it was opened; try again.")
+                raise StoreError(f"{self.path} changed {OPENINGS} times while it was being opened; try again.")
         self.manifest, self._items, self._tokens, self._failures = manifest, items, tokens_, failures
         self._extras: dict[str, Any] = extras
         self._schema = self._items.schema
