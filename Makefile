@@ -37,9 +37,9 @@ test-slow: $(VENV)/.ready-test
 	@scripts/system-packages.sh $(SYSTEM)
 	$(PY) -m pytest -m slow
 
-# Attacks with a seed: kill -9, full disks, damaged files. HOSTILE_RUNS=10 HOSTILE_STEPS=4 HOSTILE_FILES=100 is a taste.
+# Attacks with a seed: kill -9, full disks, damaged files. HOSTILE_RUNS=5 HOSTILE_STEPS=3 HOSTILE_FILES=100 is a taste.
 # The disks need root.
-test-hostile: export HOSTILE_RUNS ?= 40
+test-hostile: export HOSTILE_RUNS ?= 20
 test-hostile: export HOSTILE_STEPS ?= 8
 test-hostile: export HOSTILE_FILES ?= 1000
 test-hostile: $(VENV)/.ready-test
