@@ -274,7 +274,7 @@ def test_no_message_shows_a_key_that_a_server_quotes(
 ) -> None:
     body = f'{{"error": {{"message": "bad {quoted}!", "{quoted}": 1}}, "model": "{quoted}"}}'.encode()
     with serving(key=key) as stub, caplog.at_level(logging.DEBUG):
-        one = scorer(stub, timeout=1)
+        one = scorer(stub, timeout=10)
         stub.fault = lambda s, b, n: (status, {}, body)
         said_of_it = ""
         try:
