@@ -38,6 +38,16 @@ def build(family: str, folder: Path, *, std: float = 0.2, seed: int = 0) -> Path
     return folder
 
 
+def built_in(root: Path) -> Callable[[str], Path]:
+    """Return what gives the folder of a family's checkpoint below `root`, built when it is first asked for."""
+
+    def folder(family: str) -> Path:
+        place = root / family
+        return place if (place / "config.json").exists() else build(family, place)
+
+    return folder
+
+
 def randomise(model: PreTrainedModel, std: float) -> PreTrainedModel:
     """Matrices ~ N(0, std); norm scales near 1; biases and single vectors ~ N(0, std / 2)."""
     with torch.no_grad():

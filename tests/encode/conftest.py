@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fakes import noise
-from tiny_models import build
+from tiny_models import built_in
 
 from looktwice.types import Item
 
@@ -15,13 +15,7 @@ from looktwice.types import Item
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return the folder of a family's tiny checkpoint; do not write into it."""
-    root = tmp_path_factory.mktemp("checkpoints")
-
-    def folder(family: str) -> Path:
-        place = root / family
-        return place if (place / "config.json").exists() else build(family, place)
-
-    return folder
+    return built_in(tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.fixture(scope="session")

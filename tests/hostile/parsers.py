@@ -15,7 +15,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -287,21 +287,27 @@ def _too_slow(*ignored: object) -> None:
     raise TooSlow
 
 
-def attack(name: str, folder: str, seed: str, count: str) -> list[str]:
-    """Read `count` damaged files with one parser; return what went wrong: anything but an answer or our own error."""
+def failure(ask: Callable[[], object], name: str) -> list[str]:
+    """Return what went wrong, in one text: anything but an answer or our own error; nothing if all went well."""
     from looktwice.errors import LooktwiceError
 
+    try:
+        with limited():
+            ask()
+    except LooktwiceError:
+        pass
+    except BaseException:  # a panic of Rust is no Exception
+        return [f"{name}: {traceback.format_exc(limit=-4)}"]
+    return []
+
+
+def attack(name: str, folder: str, seed: str, count: str) -> list[str]:
+    """Read `count` damaged files with one parser; return what went wrong: anything but an answer or our own error."""
     filename, make, read = PARSERS[name]
     right, path, wrong = make(), Path(folder) / filename, []
     path.write_bytes(right)
     read(path)  # the right file is read, else nothing below would mean anything
     for number in range(int(count)):
         path.write_bytes(damaged(right, random.Random(f"{name} {seed} {number}")))
-        try:
-            with limited():
-                read(path)
-        except LooktwiceError:
-            pass
-        except BaseException:  # a panic of Rust is no Exception
-            wrong.append(f"{name} {seed} {number}: {traceback.format_exc(limit=-3)}")
+        wrong += failure(partial(read, path), f"{name} {seed} {number}")
     return wrong

@@ -6,14 +6,13 @@ import json
 import math
 import random
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 from mutate import damaged
-from parsers import limited
+from parsers import failure
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "score"))
 
@@ -178,16 +177,3 @@ def attack_client(seed: str, count: str) -> list[str]:
         dice.seed(f"client {seed} {number}")
         wrong += failure(asked[number % len(asked)], f"client {seed} {number}")
     return wrong
-
-
-def failure(ask: Callable[[], object], name: str) -> list[str]:
-    from looktwice.errors import LooktwiceError
-
-    try:
-        with limited():
-            ask()
-    except LooktwiceError:
-        pass
-    except BaseException:
-        return [f"{name}: {traceback.format_exc(limit=-4)}"]
-    return []

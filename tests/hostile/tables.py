@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import shutil
-import traceback
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from mutate import damaged
-from parsers import limited
+from parsers import failure
 
 KEY = "k" * 16
 
@@ -66,8 +66,6 @@ def attack(folder: str, seed: str, first: str, count: str) -> list[str]:
 
     The file `at` says how far it came, as LanceDB can end the process.
     """
-    from looktwice.errors import LooktwiceError
-
     whole, path, wrong = Path(folder) / "whole.lt", Path(folder) / "t.lt", []
     if not whole.exists():
         make_table(whole)
@@ -81,11 +79,5 @@ def attack(folder: str, seed: str, first: str, count: str) -> list[str]:
         victim = path / dice.choice(files)
         (Path(folder) / "at").write_text(f"{number} {victim.relative_to(path)}")
         victim.write_bytes(damaged(victim.read_bytes(), dice))
-        try:
-            with limited():
-                use(path)
-        except LooktwiceError:
-            pass
-        except BaseException:  # a panic of Rust is no Exception
-            wrong.append(f"table {seed} {number}, {victim.relative_to(path)}: {traceback.format_exc(limit=-4)}")
+        wrong += failure(partial(use, path), f"table {seed} {number}, {victim.relative_to(path)}")
     return wrong

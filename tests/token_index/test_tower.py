@@ -11,7 +11,7 @@ import pytest
 import torch
 from fakes import noise
 from PIL import Image
-from tiny_models import build
+from tiny_models import built_in
 from token_fakes import ToyScorer
 
 from looktwice.encode import load_encoder
@@ -42,13 +42,7 @@ GRIDS = {  # a picture of 64 × 32 pixels
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    root = tmp_path_factory.mktemp("towers")
-
-    def folder(family: str) -> Path:
-        place = root / family
-        return place if (place / "config.json").exists() else build(family, place)
-
-    return folder
+    return built_in(tmp_path_factory.mktemp("towers"))
 
 
 @pytest.fixture

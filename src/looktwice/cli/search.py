@@ -142,7 +142,7 @@ def search(
         rules = {**middle.rules, **ranking.rules, **choice, **stopping.rules, **tokens.choice, **compute.placement}
         opened = scope.retriever(path, look, cluster, shortlist=shortlist, urls=urls.allowed, **rules)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
-        _foretell(opened, path, where, look, 0 if asked is None or no_rerank else len(asked))
+        _announce(opened, path, where, look, 0 if asked is None or no_rerank else len(asked))
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)
         with nullcontext() if look is None else closing(look):
             Outputs.of(output, opened.loader.find, asked, record(rerank.preset), opened.middle).write(answers)
@@ -159,8 +159,8 @@ def _refuse_unused(ctx: typer.Context, no_rerank: bool, middle: bool, distinct: 
     options.refuse_unused(ctx, () if distinct else ("min_cosine",), "without --distinct")
 
 
-def _foretell(opened: Retriever, path: Path, where: Any, look: MllmReranker | None, queries: int) -> None:
-    """Say why no answer will have a hit, and that the bundled models know drawings only; announce a run's pairs."""
+def _announce(opened: Retriever, path: Path, where: Any, look: MllmReranker | None, queries: int) -> None:
+    """Tell the reranker how many pairs a run asks; note what the bundled models know, and why no hit can come."""
     if look is not None and queries:
         look.expect(queries * min(opened.shortlist, len(opened.table)))
     note_drawings([opened.table.manifest.encoder.name, *([] if look is None else [str(look.mllm)])])

@@ -93,12 +93,8 @@ class Calibration:
 
     def check(self, source: Mapping[str, Any]) -> None:
         """Raise Mismatch if `source` differs from the settings of this calibration."""
-        wrong = [key for key in (*self.source, *source) if self.source.get(key) != source.get(key)]
-        if wrong:
-            raise Mismatch(
-                f"This calibration was made with {wrong[0]} {self.source.get(wrong[0])!r}, but this run has "
-                f"{source.get(wrong[0])!r}; use the same settings, or calibrate again."
-            )
+        if differ := difference(self.source, source):
+            raise Mismatch(f"This calibration was made with {differ}; use the same settings, or calibrate again.")
 
     def save(self, path: str | Path) -> None:
         """Write the calibration as JSON, atomically."""
@@ -139,6 +135,16 @@ class Calibration:
         for precision, least in self.thresholds.items():
             demand(least, float, f"its threshold for {precision}")
         return self
+
+
+def difference(made: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say in which setting two sources differ first; "" if they are the same.
+
+    >>> difference({"mode": "p-label"}, {"mode": "written"})
+    "mode 'p-label', but this run has 'written'"
+    """
+    wrong = next((key for key in (*made, *now) if made.get(key) != now.get(key)), None)
+    return "" if wrong is None else f"{wrong} {made.get(wrong)!r}, but this run has {now.get(wrong)!r}"
 
 
 def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from looktwice.checked import demand, read_json
 from looktwice.errors import LooktwiceError, Mismatch, UsageError
 from looktwice.files import write_whole
+from looktwice.rank.calibration import difference
 from looktwice.rank.fusion_rule import Fusion
 
 FORMAT = 1
@@ -34,15 +35,13 @@ class Tuned:
 
     def check(self, source: Mapping[str, Any]) -> None:
         """Raise Mismatch if `source` differs from the settings that this was tuned with."""
-        wrong = [key for key in (*self.source, *source) if self.source.get(key) != source.get(key)]
-        if wrong:
+        if differ := difference(self.source, source):
             raise Mismatch(
-                f"The tuned fusion was chosen with {wrong[0]} {self.source.get(wrong[0])!r}, but this run has "
-                f"{source.get(wrong[0])!r}; use the same settings, or run `looktwice tune` again."
+                f"The tuned fusion was chosen with {differ}; use the same settings, or run `looktwice tune` again."
             )
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON, whole or not at all."""
+        """Write it as JSON, atomically."""
         write_whole(Path(path), (json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n").encode())
 
     @classmethod

@@ -200,8 +200,9 @@ class Retriever:
         for batch in in_chunks(read, BATCH):
             for made, beside in in_order(answer, first_look.at(batch), at_once):
                 made.stats.seconds = made.stats.share(beside)
-                now = {} if stage is None or made.error is not None else stage.settings()  # the counts so far
-                yield replace(made, settings={**made.settings, **now})
+                if stage is not None and made.error is None:  # settings hold counts, of all queries under way
+                    made = replace(made, settings={**made.settings, **stage.settings()})
+                yield made
 
     def _read(self, query: Any, name: str, shown: bool) -> Item | QueryError:
         try:
@@ -232,7 +233,7 @@ class Retriever:
             return Answer(query, shortlist, ranking, k, settings, stats, describe=describe, middle=order)
         reranked = stage.rerank(query, order or shortlist, k)
         stats.add(reranked.stats)
-        settings, ranking = {**run, **stage.settings(), **looked}, with_folded(reranked.hits, found.folded)
+        settings, ranking = {**run, **looked}, with_folded(reranked.hits, found.folded)
         least_p = self.config.least_p
         return Answer(query, shortlist, ranking, k, settings, stats, least_p, describe=describe, middle=order)
 

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from looktwice.store import TableReader
 
 
-RESAMPLES = 10_000
-
-
 @dataclass(frozen=True, slots=True)
 class CodecRow:
     """One codec on the sample.
@@ -168,15 +165,11 @@ def _row(scorer: Scorer, codec: Codec, pairs: Pairs, plain: list[NDArray[np.floa
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean of the values that are not NaN; NaN if all are."""
-    import numpy as np
+    """Return the 95 % interval of the mean of the values that are not NaN; NaN if all are."""
+    from looktwice.evaluate.bootstrap import interval
 
-    known = np.array([value for value in values if not math.isnan(value)])
-    if not len(known):
-        return math.nan, math.nan
-    drawn = np.random.default_rng(0).choice(known, (RESAMPLES, len(known))).mean(1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(low), float(high)
+    known = [value for value in values if not math.isnan(value)]
+    return interval(known)[1:] if known else (math.nan, math.nan)
 
 
 def frontier(rows: Sequence[CodecRow]) -> list[CodecRow]:
