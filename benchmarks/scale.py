@@ -328,7 +328,7 @@ def on_workers(items: int) -> Iterator[dict[str, Any]]:
     from looktwice.store import batched
 
     for repeats, what in ((0, "no work"), (60, "work")):
-        seconds, started = {}, {}
+        seconds, started, driver = {}, {}, {}
         for workers in (1, 2):
             ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
             cluster = Cluster("auto")
@@ -336,12 +336,15 @@ def on_workers(items: int) -> Iterator[dict[str, Any]]:
             shards = batched([0] * 16 * WARM * workers + list(range(items)), 16)
             results = cluster.map(Busy(repeats), shards)
             _, started[workers] = _timed(partial(list, islice(results, WARM * workers)))
+            begun = time.process_time()
             done, seconds[workers] = _timed(partial(list, results))
+            driver[workers] = time.process_time() - begun
             assert [number for shard in done for number in shard] == list(range(items))
             ray.shutdown()
         each = {f"ms_per_item_{workers}": round(1000 * spent / items, 3) for workers, spent in seconds.items()}
         yield {
             "what": what, "items": items, "start_up_s": round(started[1], 1), **each,
+            "driver_cpu_ms_per_item": round(1000 * driver[2] / items, 3),
             "speed_up": round(seconds[1] / seconds[2], 2),
         }  # fmt: skip
 
