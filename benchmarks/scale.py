@@ -304,7 +304,10 @@ def in_a_bucket(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 class Busy:
-    """Work of a worker: products of matrices that take about as long as one image takes an encoder."""
+    """Work of a worker: products of matrices that take about as long as one image takes an encoder.
+
+    Negative `repeats` are milliseconds to wait for each item, as for a device of its own.
+    """
 
     def __init__(self, repeats: int) -> None:
         self.repeats = repeats
@@ -313,6 +316,7 @@ class Busy:
         one = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
 
         def work(shard: list[int]) -> list[int]:
+            time.sleep(len(shard) * max(0, -self.repeats) / 1000)
             for _ in range(len(shard) * self.repeats):
                 one @ one
             return shard
@@ -328,7 +332,7 @@ def on_workers(items: int) -> Iterator[dict[str, Any]]:
     from looktwice.models.cluster import Cluster
     from looktwice.store import batched
 
-    for repeats, what in ((0, "no work"), (60, "work")):
+    for repeats, what in ((0, "no work"), (-5, "5 ms of waiting"), (60, "30 ms of work")):
         seconds, started, driver = {}, {}, {}
         for workers in (1, 2):
             ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
