@@ -330,28 +330,35 @@ def on_workers(items: int) -> Iterator[dict[str, Any]]:
     from ray import cloudpickle
 
     from looktwice.models.cluster import Cluster
+
+    kinds = {"no work": 0, "5 ms of waiting": -5, "30 ms of work": 60}
+    found: dict[int, list[dict[str, float]]] = {}
+    for workers in (1, 2):
+        ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers have no benchmarks/
+        found[workers] = [_spread(Cluster("auto"), Busy(repeats), items) for repeats in kinds.values()]
+        ray.shutdown()
+    for what, one, two in zip(kinds, found[1], found[2], strict=True):
+        yield {
+            "what": what, "items": items, "start_up_s": round(one["start_up"], 1),
+            "ms_per_item_1": round(1000 * one["wall"] / items, 3),
+            "ms_per_item_2": round(1000 * two["wall"] / items, 3),
+            "driver_cpu_ms_per_item": round(1000 * two["driver"] / items, 3),
+            "speed_up": round(one["wall"] / two["wall"], 2),
+        }  # fmt: skip
+
+
+def _spread(cluster: Any, work: Busy, items: int) -> dict[str, float]:
+    """Return seconds until all workers work, of the rest, and of the driver's processor."""
     from looktwice.store import batched
 
-    for repeats, what in ((0, "no work"), (-5, "5 ms of waiting"), (60, "30 ms of work")):
-        seconds, started, driver = {}, {}, {}
-        for workers in (1, 2):
-            ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-            cluster = Cluster("auto")
-            cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers have no benchmarks/
-            shards = batched([0] * 16 * WARM * workers + list(range(items)), 16)
-            results = cluster.map(Busy(repeats), shards)
-            _, started[workers] = _timed(partial(list, islice(results, WARM * workers)))
-            begun = time.process_time()
-            done, seconds[workers] = _timed(partial(list, results))
-            driver[workers] = time.process_time() - begun
-            assert [number for shard in done for number in shard] == list(range(items))
-            ray.shutdown()
-        each = {f"ms_per_item_{workers}": round(1000 * spent / items, 3) for workers, spent in seconds.items()}
-        yield {
-            "what": what, "items": items, "start_up_s": round(started[1], 1), **each,
-            "driver_cpu_ms_per_item": round(1000 * driver[2] / items, 3),
-            "speed_up": round(seconds[1] / seconds[2], 2),
-        }  # fmt: skip
+    warm = WARM * cluster.workers
+    results = cluster.map(work, batched([0] * 16 * warm + list(range(items)), 16))
+    _, started = _timed(partial(list, islice(results, warm)))
+    begun = time.process_time()
+    done, wall = _timed(partial(list, results))
+    assert [number for shard in done for number in shard] == list(range(items))
+    return {"start_up": started, "wall": wall, "driver": time.process_time() - begun}
 
 
 if __name__ == "__main__":

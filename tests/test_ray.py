@@ -138,6 +138,7 @@ def run(*arguments: str) -> list[dict[str, Any]]:
     """Run a command line with the bundled models; return its records."""
     done = CliRunner().invoke(app, [*arguments, "--device", "cpu", "--dtype", "float32", "--threads", "1"])
     assert done.exit_code in (0, 3), done.output
+    assert "(raylet)" not in done.stdout, "Ray's own messages are no answer"
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 

@@ -6,6 +6,7 @@ on the number of workers.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import warnings
@@ -16,6 +17,8 @@ from typing import Any, Generic, TypeVar
 
 from looktwice import __version__
 from looktwice.errors import LooktwiceError, MissingDependency, UsageError, first_line
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -172,6 +175,7 @@ class Cluster:
         except errors.RayError as error:
             if job.attempts == ATTEMPTS:
                 raise LooktwiceError(_lost(error)) from None
+            log.warning("A worker was lost (%s); its part is done again.", type(error).__name__)
         job.attempts += 1
         if not self._answers(actors[job.slot]):
             actors[job.slot] = self._actor(make)
@@ -215,6 +219,7 @@ def _connect(address: str) -> Any:
         ray.init(include_dashboard=False, **settings)
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"The Ray cluster {address} cannot be used: {first_line(error)}.") from None
+    ray._private.worker._worker_logs_enabled = False  # else its messages about lost workers go to stdout
     return ray
 
 
