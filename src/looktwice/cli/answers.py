@@ -153,7 +153,7 @@ class Outputs:
                 sys.stdout.flush()  # the run may go to stdout too, so keep the order
             write_run(followed(self.run), self._run, self.tag or "looktwice")
             if is_file:
-                beside = _beside(self.run)
+                beside = settings_of(self.run)
                 write_whole(beside, (json.dumps(json.loads(json_line(manifest)), indent=1) + "\n").encode())
                 made_by = f", their settings in {beside}"
             note(f"{plural(sum(map(bool, self._run.values())), 'ranking')} in {self.run}{made_by}.")
@@ -232,7 +232,7 @@ def check_outputs(run: Path | None, report: Path | None, *, overwrite: bool = Tr
             _check_output(path)
     if run is not None and not overwrite and has_room_beside(run) and run.exists() and run.stat().st_size:
         raise UsageError(f"{run} already holds a run; pass --overwrite to replace it, or name another file.")
-    if run is not None and report is not None and report.resolve() in (run.resolve(), _beside(run).resolve()):
+    if run is not None and report is not None and report.resolve() in (run.resolve(), settings_of(run).resolve()):
         raise UsageError(f"--report {report} would overwrite a file of --run; name another file.")
 
 
@@ -255,6 +255,6 @@ def _check_output(path: Path) -> None:
         raise UsageError(f"{path} cannot be written: {os.strerror(errno.EACCES)}; name another file.")
 
 
-def _beside(run: Path) -> Path:
+def settings_of(run: Path) -> Path:
     """Return the path of a run's settings."""
     return run.with_name(f"{run.name}.json")

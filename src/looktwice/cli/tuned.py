@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from looktwice.checked import read_json
+from looktwice.cli.answers import settings_of
 from looktwice.errors import UsageError
 
 
@@ -21,3 +23,17 @@ def read(path: Path | None, fusion: str, prompt: str) -> tuple[dict[str, Any], s
     if fusion != "auto" or prompt not in ("auto", found.prompt):
         raise UsageError(f"{path} has a fusion and a prompt of its own; leave out --fusion and --prompt, or --tuned.")
     return {"fusion": found}, found.prompt
+
+
+def encoder_of(run: Path) -> dict[str, Any]:
+    """Return what made the coarse scores of a run, from the settings that `search --run` writes beside it.
+
+    Raises UsageError without them: a tuned fusion holds for one encoder.
+    """
+    try:
+        return {"encoder": read_json(settings_of(run).read_text(encoding="utf-8"))["encoder"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(
+            f"--tuned holds for one encoder, which {settings_of(run)} does not name; make the shortlist with `looktwice "
+            "search --run`, or leave out --tuned."
+        ) from None
