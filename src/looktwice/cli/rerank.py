@@ -74,9 +74,7 @@ def rerank(
     shortlists = read_run(candidates)
     _match(shortlists, candidates, asked, queries)
     compute.set_threads()
-    choice, prompt = tuning.read(tuned, ranking.fusion, rerank.prompt)
-    if choice:
-        choice["about"] = tuning.encoder_of(candidates)
+    choice, prompt = tuning.read(tuned, ranking.fusion, rerank.prompt, candidates)
     how: dict[str, Any] = {"codec": tokens.codec, "missing": tokens.missing_tokens, "asymmetric": tokens.asymmetric}
     how["urls"] = urls.allowed
     if table is None:
