@@ -70,8 +70,7 @@ def rerank(
     if table is None:
         options.refuse_unused(ctx, names(options.StoredTokens, options.Middle), "with a folder of images")
     output.check()
-    asked = Queries(queries, urls.allowed)
-    shortlists = read_run(candidates)
+    asked, shortlists = Queries(queries, urls.allowed), read_run(candidates)
     _match(shortlists, candidates, asked, queries)
     compute.set_threads()
     choice, prompt = tuning.read(tuned, ranking.fusion, rerank.prompt, candidates)
