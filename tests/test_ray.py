@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import numpy as np
 import psutil
 import pytest
 from colour_encoder import ColourEncoder, picture
+from PIL import Image
 from typer.testing import CliRunner
 
 from looktwice.cli.main import app
@@ -24,9 +29,13 @@ from looktwice.indexing.distributed import EncodingJob
 from looktwice.indexing.encoding import PlannedEncoder
 from looktwice.indexing.reading import Planned
 from looktwice.models.cluster import Cluster
+from looktwice.search.distributed import SpreadRetriever
+from looktwice.search.mllm_reranker import MllmReranker
+from looktwice.search.retriever import Retriever
 from looktwice.sources import scan
 from looktwice.store import Table
-from looktwice.testing import make_images
+from looktwice.testing import BrightnessScorer, make_images
+from looktwice.types import Item, PairScores
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 
@@ -198,3 +207,60 @@ def test_a_worker_killed_while_indexing(address: str, tmp_path: Path, monkeypatc
     assert state(here) == state(there)
     ids = sorted(here.hashes())
     np.testing.assert_array_equal(here.vectors(ids), there.vectors(ids))
+
+
+def scores_in(path: Path) -> tuple[int, int]:
+    """How many scores a file holds, and of how many pairs."""
+    with closing(sqlite3.connect(path)) as db:
+        if not db.execute("SELECT * FROM sqlite_master").fetchall():
+            return 0, 0  # it has just been created
+        rows = db.execute("SELECT scope, query, candidate FROM scores").fetchall()
+    return len(rows), len(set(rows))
+
+
+def test_a_killed_driver_goes_on_where_it_was(address: str, photos: Path, tmp_path: Path) -> None:
+    table, queries, kept = tmp_path / "t.lt", tmp_path / "q.jsonl", tmp_path / "there.trec.scores"
+    run("index", str(table), str(photos / "one"))
+    asked = [{"id": path.stem, "image": str(path)} for path in sorted((photos / "one").glob("*-*.png"))]
+    queries.write_text("".join(json.dumps(query) + "\n" for query in asked))
+    line = ["search", str(table), "--queries", str(queries), "--shortlist", "8", "--batch-size", "1", "--device", "cpu"]
+    line += ["--dtype", "float32", "--threads", "1", "--run"]
+    first = CliRunner().invoke(app, [*line, str(tmp_path / "here.trec")])
+    again = [*line, str(tmp_path / "there.trec"), "--ray", address]
+    driver = subprocess.Popen([sys.executable, "-m", "looktwice", *again], stderr=subprocess.DEVNULL)
+    while not kept.exists() or scores_in(kept)[0] < 10:
+        assert driver.poll() is None
+        time.sleep(0.02)
+    driver.kill()
+    driver.wait()
+    before, pairs = scores_in(kept)
+    assert 10 <= before == pairs < 8 * len(asked)
+    done = CliRunner().invoke(app, again)
+    assert first.exit_code == done.exit_code == 0, done.output
+    assert (tmp_path / "here.trec").read_bytes() == (tmp_path / "there.trec").read_bytes()
+    counted = json.loads((tmp_path / "there.trec.json").read_text())["candidates"]
+    assert counted["requested"] == 8 * len(asked) and counted["remembered"] >= before
+    assert not kept.exists(), "the run file is written"
+
+
+class SlowScorer(BrightnessScorer):
+    """Takes a tenth of a second a query."""
+
+    def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
+        time.sleep(0.1)
+        return super().score(query, candidates)
+
+
+def test_every_pair_is_kept_once_though_a_worker_is_killed(address: str, tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "images")
+    run("index", str(tmp_path / "t.lt"), str(folder))
+    queries = [Item(path.stem, image=Image.open(path)) for path in sorted(folder.iterdir())]
+    look = MllmReranker(SlowScorer(), cache=tmp_path / "scores")
+    spread = SpreadRetriever(Cluster(address), [tmp_path / "t.lt"], None, look, shortlist=6, device="cpu")
+    answers = spread.search_many(queries)
+    found = [next(answers)]
+    workers()[0].kill()
+    found += answers
+    expected = list(Retriever(tmp_path / "t.lt", scorer=SlowScorer(), shortlist=6, device="cpu").search_many(queries))
+    assert [answer.ranking for answer in found] == [answer.ranking for answer in expected]
+    assert scores_in(tmp_path / "scores") == (6 * len(queries),) * 2

@@ -14,7 +14,7 @@ import typer
 
 from looktwice.cli.console import emit, json_line, mute_stdout, note, number, plural, progress, say, table
 from looktwice.cli.explained import in_words
-from looktwice.cli.outputs import Output, has_room_beside, settings_of
+from looktwice.cli.outputs import Output, has_room_beside, settings_beside
 from looktwice.cli.summary import advise, summarise
 from looktwice.errors import LooktwiceError
 from looktwice.files import followed, write_whole
@@ -151,7 +151,7 @@ class Outputs:
                 sys.stdout.flush()  # the run may go to stdout too, so keep the order
             write_run(followed(self.run), self._run, self.tag or "looktwice")
             if is_file:
-                beside = settings_of(self.run)
+                beside = settings_beside(self.run)
                 write_whole(beside, (json.dumps(json.loads(json_line(manifest)), indent=1) + "\n").encode())
                 made_by = f", their settings in {beside}"
             note(f"{plural(sum(map(bool, self._run.values())), 'ranking')} in {self.run}{made_by}.")

@@ -44,7 +44,8 @@ class Distribution:
         """Connect for a file of queries; with --dry-run, print the plan and exit. Raises UsageError for one query."""
         if self.ray is not None and queries is None:
             raise UsageError("--ray spreads a file of queries; pass --queries FILE, or leave --ray out.")
-        refuse_unused(ctx, () if self.ray is None else ("score_cache",), "with --ray")
+        outside = self.ray is not None and self.ray.startswith("ray://")
+        refuse_unused(ctx, ("score_cache",) if outside else (), "with --ray ray://…")
         cluster = self.cluster
         if self.dry_run:
             self.plan(cluster, {"table": table, "queries": 1 if queries is None else len(queries)}, json)

@@ -101,7 +101,7 @@ def index(
     settings["encode"] = _on_cluster(cluster, opened, encodes, batch_size, compute)
     note_drawings([opened.manifest.encoder.name, *([] if mllm is None else [mllm])])
     report = _fill(opened, found, encodes, folders.scan(sources, urls.allowed), settings)
-    built = _build_index(opened)
+    built = _build_index(opened, cluster)
     if not json:
         _tell(path, opened, report, built)
     training = {"max_failures": max_failures, "urls": urls.allowed}
@@ -212,11 +212,11 @@ def _count(scan: Scan, bar: TerminalBar) -> None:
     Thread(target=lambda: bar.total(sum(1 for _ in scan)), daemon=True).start()
 
 
-def _build_index(table: Table) -> Mapping[str, Any] | None:
+def _build_index(table: Table, cluster: Cluster | None = None) -> Mapping[str, Any] | None:
     if not table.index_is_due:
         return None
     note(f"Building the search index of {len(table):,} items …")
-    return table.build_index().as_mapping()
+    return table.build_index(None if cluster is None else cluster.map).as_mapping()
 
 
 def _record(table: Table, report: IndexReport, built: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def check_outputs(run: Path | None, report: Path | None, *, overwrite: bool = Tr
             _check_output(path)
     if run is not None and not overwrite and has_room_beside(run) and run.exists() and run.stat().st_size:
         raise UsageError(f"{run} already holds a run; pass --overwrite to replace it, or name another file.")
-    if run is not None and report is not None and report.resolve() in (run.resolve(), settings_of(run).resolve()):
+    if run is not None and report is not None and report.resolve() in (run.resolve(), settings_beside(run).resolve()):
         raise UsageError(f"--report {report} would overwrite a file of --run; name another file.")
 
 
@@ -72,6 +72,6 @@ def _check_output(path: Path) -> None:
         raise UsageError(f"{path} cannot be written: {os.strerror(errno.EACCES)}; name another file.")
 
 
-def settings_of(run: Path) -> Path:
+def settings_beside(run: Path) -> Path:
     """Return the path of a run's settings."""
     return run.with_name(f"{run.name}.json")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import UsageError, demand_list
-from looktwice.store import ann, deleted, maintenance, previews, tokens
+from looktwice.store import ann, deleted, maintenance, previews, segments, tokens
 from looktwice.store.columns import create_columns, fill_columns, new_columns
 from looktwice.store.conditions import Where
 from looktwice.store.create import create_tables, open_location
@@ -232,16 +232,16 @@ class Table(TableReader):
         if self._items in handles and (known := ann.active(self.manifest.index)):
             self._use(ann.measured_again(self._space(), len(self), known))
 
-    def build_index(self) -> ann.IndexInfo:
-        """Build the approximate index and measure its recall; a table below `ann.EXACT_ROWS` rows stays exact."""
+    def build_index(self, spread: segments.Spread | None = None) -> ann.IndexInfo:
+        """Build the approximate index, by workers with `spread`, and measure its recall; small tables stay exact."""
         with self.writer(), plain_errors(self.path, "building the index"):
             rows = len(self)
             self.build_keys()
-            self._note(lambda now: replace(now, index=None))  # search is exact until the new index is measured
+            self._note(lambda now: replace(now, index=None))  # search is exact until the new one is measured
             if rows < ann.EXACT_ROWS:
                 ann.drop(self._items)
                 return ann.IndexInfo(ann.EXACT, rows)
-            return self._use(ann.build(self._space(), rows))
+            return self._use(ann.build(self._space(), rows, f"{self.path}/items.lance", spread))
 
     def _use(self, measured: ann.IndexInfo) -> ann.IndexInfo:
         info = ann.usable(measured, self.path)
