@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
+import struct
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from looktwice.errors import ModelError
 from looktwice.score.local.lru import Lru
@@ -47,9 +50,9 @@ class ImageEncoder:
         if item.image is None:
             raise ModelError(f"Item {item.id!r} has no image to send; use --codec images, or give the image.")
         if item.sha256 is None:
-            return _png(self._sized(item.image))
+            return _data_url(self._sized(item.image))
         image = item.image
-        return self._kept.obtain((item.sha256, image.size), lambda: _png(self._sized(image)))
+        return self._kept.obtain((item.sha256, image.size), lambda: _data_url(self._sized(image)))
 
     def _sized(self, image: Image) -> Image:
         if self.resolution is not None:
@@ -57,11 +60,27 @@ class ImageEncoder:
         return scaled(image, MOST_SIDE) if max(image.size) > MOST_SIDE else image
 
 
-def _png(image: Image) -> DataUrl:
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "PNG", compress_level=1)
-    data = buffer.getvalue()
+def _data_url(image: Image) -> DataUrl:
+    data = png(np.asarray(image.convert("RGB")))
     return DataUrl("data:image/png;base64," + base64.b64encode(data).decode("ascii"), hashlib.sha256(data).hexdigest())
+
+
+def png(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    """Return RGB pixels [H, W, 3] as a PNG file.
+
+    Pillow tries five filters for every row, which takes most of a client's time. Here each row is written as its
+    difference from the one above, with run lengths: photos come out as small, in less than half the time.
+    """
+    h, w, _ = pixels.shape
+    rows = np.empty((h, 1 + 3 * w), np.uint8)
+    rows[:, 0] = 2  # the filter "up"
+    rows[:, 1:] = np.diff(pixels.reshape(h, -1), axis=0, prepend=np.uint8(0))
+    packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    header = struct.pack(">2I5B", w, h, 8, 2, 0, 0, 0)  # 8 bits, RGB
+    chunks = ((b"IHDR", header), (b"IDAT", packer.compress(rows.data) + packer.flush()), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
 
 
 def image_part(encoded: DataUrl, with_id: bool) -> dict[str, Any]:
