@@ -76,10 +76,8 @@ def rerank(
     choice, prompt = tuning.read(tuned, ranking.fusion, rerank.prompt, candidates)
     how: dict[str, Any] = {"codec": tokens.codec, "missing": tokens.missing_tokens, "asymmetric": tokens.asymmetric}
     how["urls"] = urls.allowed
-    if table is None:
-        loader = CandidateLoader.for_folder(collection, urls.allowed)
-    else:
-        loader = CandidateLoader.for_table(table, **how)
+    folder = CandidateLoader.for_folder
+    loader = folder(collection, urls.allowed) if table is None else CandidateLoader.for_table(table, **how)
     cluster = spread.for_queries(ctx, asked, str(collection), output.json)
     kept = cluster is None or cluster.has_this_machine
     with kept_scores(score_cache, output.run if kept else None) as cache:
