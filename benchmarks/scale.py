@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,13 @@ import psutil
 
 from looktwice import buckets
 from looktwice.store import Table, ann, exact, exists, matrix
-from looktwice.store.schema import items_schema
+from looktwice.store.schema import Row, items_schema
 from looktwice.types import EncoderInfo
 
 BLOCK, CENTRES, DEPTH = 65_536, 400, 100
+WARM = 4  # shards per worker before the time counts
 _METHOD = re.compile("(GET|HEAD|PUT|POST|DELETE) /")
-PARTS = ("table", "bucket", "workers")
+PARTS = ("table", "appends", "bucket", "workers")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,15 +47,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--queries", type=int, default=30)
+    parser.add_argument("--appends", type=int, default=10_000, help="commits of one row each")
     parser.add_argument("--folder", type=Path, help="keep the table here, and use what is there already")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
-    options = _smoke.parse(parser, argv, rows=3000, dim=64, queries=4)
+    options = _smoke.parse(parser, argv, rows=3000, dim=64, queries=4, appends=40)
     chosen = set(options.only.split(","))
     record: dict[str, Any] = {"rows": options.rows, "dim": options.dim}
     with tempfile.TemporaryDirectory() as name:
         folder = options.folder or Path(name)
         if "table" in chosen:
             record["table"] = list(_shown(large_table(folder / "large.lt", options)))
+        if "appends" in chosen:
+            record["appends"] = list(_shown(small_appends(folder / "appends.lt", options)))
         if "bucket" in chosen:
             record["bucket"] = list(_shown(in_a_bucket(options)))
         if "workers" in chosen:
@@ -155,6 +160,29 @@ def _searched(table: Table, effort: dict[str, int] | None, asked: np.ndarray, tr
         "recall": round(ann.recall(truth, [found[0] for found, _ in times]), 4),
         "ms": round(1000 * statistics.median(seconds for _, seconds in times), 1),
     }  # fmt: skip
+
+
+def _opened_search(path: Path, vector: np.ndarray) -> Any:
+    return Table.open(path).search(vector, 10)
+
+
+def small_appends(path: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Commit one row at a time, and measure at every power of ten what has become of files, versions and latency."""
+    table = Table.create(path, EncoderInfo("benchmark", "1", "none", options.dim))
+    times: list[float] = []
+    for number, vector in enumerate(_drawn(0, _centres(options.dim), options.appends), start=1):
+        row = Row(f"{number:09}.jpg", f"file:///{number:09}.jpg", f"{number:064x}", 8, 8, None, {}, vector)
+        times.append(_timed(partial(table.add, [row]))[1])
+        if number in (10, 100, 1000, 10_000, options.appends):
+            searches = [_timed(partial(_opened_search, path, vector))[1] for _ in range(20)]
+            items = table._items
+            yield {
+                "what": f"{number} appends of one row", "add_ms": round(1000 * statistics.median(times[-100:]), 1),
+                "slowest_add_ms": round(1000 * max(times[-1000:])),
+                "open_and_search_ms": round(1000 * statistics.median(searches), 1),
+                "files": sum(file.is_file() for file in path.rglob("*")), "versions": len(items.list_versions()),
+                "fragments": items.stats()["fragment_stats"]["num_fragments"],
+            }  # fmt: skip
 
 
 def _queries(count: int, dim: int) -> np.ndarray:
@@ -292,7 +320,7 @@ class Busy:
 
 
 def on_workers(items: int) -> Iterator[dict[str, Any]]:
-    """Measure shards of work on one and on two workers, and what the driver adds for a row without work."""
+    """Measure shards of work on one and on two workers, once all work, and what the driver adds without work."""
     import ray
     from ray import cloudpickle
 
@@ -300,18 +328,25 @@ def on_workers(items: int) -> Iterator[dict[str, Any]]:
     from looktwice.store import batched
 
     for repeats, what in ((0, "no work"), (60, "work")):
-        seconds = {}
+        seconds, started, driver = {}, {}, {}
         for workers in (1, 2):
             ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
             cluster = Cluster("auto")
             cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers have no benchmarks/
-            list(cluster.map(Busy(0), [[0]] * 2 * workers))  # workers are up
-            results = cluster.map(Busy(repeats), batched(range(items), 16))
+            shards = batched([0] * 16 * WARM * workers + list(range(items)), 16)
+            results = cluster.map(Busy(repeats), shards)
+            _, started[workers] = _timed(partial(list, islice(results, WARM * workers)))
+            begun = time.process_time()
             done, seconds[workers] = _timed(partial(list, results))
+            driver[workers] = time.process_time() - begun
             assert [number for shard in done for number in shard] == list(range(items))
             ray.shutdown()
         each = {f"ms_per_item_{workers}": round(1000 * spent / items, 3) for workers, spent in seconds.items()}
-        yield {"what": what, "items": items, **each, "speed_up": round(seconds[1] / seconds[2], 2)}
+        yield {
+            "what": what, "items": items, "start_up_s": round(started[1], 1), **each,
+            "driver_cpu_ms_per_item": round(1000 * driver[2] / items, 3),
+            "speed_up": round(seconds[1] / seconds[2], 2),
+        }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from looktwice.search.distributed import SpreadRetriever
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.retriever import Retriever
 from looktwice.sources import scan
-from looktwice.store import Table
+from looktwice.store import Table, batched
 from looktwice.testing import BrightnessScorer, make_images
 from looktwice.types import Item, PairScores
 
@@ -167,6 +167,57 @@ def test_index_tokens_and_search_as_on_one_machine(address: str, photos: Path, t
     np.testing.assert_allclose(left, right, atol=1e-3)
 
 
+def patches(folder: Path, count: int) -> Path:
+    """Write different images of 4 × 4 squares, and one that is none."""
+    folder.mkdir()
+    for number, colours in enumerate(np.random.default_rng(0).integers(0, 255, (count, 4, 4, 3), np.uint8)):
+        Image.fromarray(colours).resize((48, 48), Image.Resampling.NEAREST).save(folder / f"{number:05}.png")
+    (folder / "bad.png").write_bytes(b"x")
+    return folder
+
+
+@contextmanager
+def one_killed(after: float) -> Iterator[None]:
+    """Kill a worker some seconds after it began to work. Fails if none worked so long."""
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not (busy := [one for one in workers() if "_Worker.run" in " ".join(one.cmdline())]):
+            time.sleep(0.02)
+        time.sleep(after)
+        busy[0].kill()
+        killed.append(busy[0].pid)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    yield
+    thread.join(5)
+    assert killed
+
+
+def test_with_a_worker_killed_in_each_step_all_is_as_on_one_machine(address: str, tmp_path: Path) -> None:
+    count = int(os.environ.get("RAY_IMAGES", "600"))  # `make test-ray RAY_IMAGES=20000` takes twenty minutes
+    folder, queries = patches(tmp_path / "images", count), tmp_path / "q.jsonl"
+    names = [f"{number:05}.png" for number in range(max(15, count // 100))]
+    queries.write_text("".join(json.dumps({"id": name, "image": str(folder / name)}) + "\n" for name in names))
+    here, there = str(tmp_path / "here.lt"), str(tmp_path / "there.lt")
+    for place, ray in ((here, []), (there, ["--ray", address])):
+        search = ["search", place, "--queries", str(queries), "--shortlist", "12", "--run", f"{place}.trec"]
+        for line in (["index", place, str(folder)], ["add-tokens", place, "--codec", "int8"], search):
+            begun = time.monotonic()
+            with one_killed(after=count / 1000) if ray else nullcontext():
+                run(*line, *ray)
+            print(f"{count} images, {line[0]} {' '.join(ray)}: {time.monotonic() - begun:.0f} s", flush=True)
+    left, right = Table.open(here), Table.open(there)
+    assert state(left) == state(right) and len(left) == count
+    ids = sorted(left.hashes())
+    np.testing.assert_array_equal(left.vectors(ids), right.vectors(ids))
+    (key,) = [entry["tokens_key"] for entry in left.manifest.tokens]
+    for some in batched(ids, 1000):
+        assert left.read_codes(some, key) == right.read_codes(some, key)
+    assert Path(f"{here}.trec").read_bytes() == Path(f"{there}.trec").read_bytes()
+
+
 class SlowJob(EncodingJob):
     """The job of indexing, with an encoder of the tests."""
 
@@ -190,20 +241,9 @@ def test_a_worker_killed_while_indexing(address: str, tmp_path: Path, monkeypatc
     here, there = (Table.create(tmp_path / f"{name}.lt", encoder.info) for name in ("here", "there"))
     index(here, scan([folder]), encoder)
     job = SlowJob.of(there, encoder.info)
-    killed: list[int] = []
-
-    def kill() -> None:
-        while not (found := workers()):
-            time.sleep(0.05)
-        time.sleep(0.5)
-        found[0].kill()
-        killed.append(found[0].pid)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    report = index(there, scan([folder]), encoder, encode=job.on(Cluster(address)))
-    thread.join()
-    assert killed and (report.added, report.failed) == (120, 0)
+    with one_killed(after=0.5):
+        report = index(there, scan([folder]), encoder, encode=job.on(Cluster(address)))
+    assert (report.added, report.failed) == (120, 0)
     assert state(here) == state(there)
     ids = sorted(here.hashes())
     np.testing.assert_array_equal(here.vectors(ids), there.vectors(ids))
@@ -264,3 +304,20 @@ def test_every_pair_is_kept_once_though_a_worker_is_killed(address: str, tmp_pat
     expected = list(Retriever(tmp_path / "t.lt", scorer=SlowScorer(), shortlist=6, device="cpu").search_many(queries))
     assert [answer.ranking for answer in found] == [answer.ranking for answer in expected]
     assert scores_in(tmp_path / "scores") == (6 * len(queries),) * 2
+
+
+def test_a_benchmark_is_evaluated_as_on_one_machine(address: str, photos: Path, tmp_path: Path) -> None:
+    ids = sorted(path.stem for path in (photos / "one").glob("*-*.png"))[:6]
+    queries, qrels = tmp_path / "q.jsonl", tmp_path / "qrels.txt"
+    queries.write_text("".join(json.dumps({"id": n, "image": str(photos / "one" / f"{n}.png")}) + "\n" for n in ids))
+    qrels.write_text("".join(f"{name} 0 {name}.png 1\n" for name in ids))
+    run("index", str(tmp_path / "t.lt"), str(photos / "one"))
+    line = ["eval", "run", "table", "--table", str(tmp_path / "t.lt"), "--queries", str(queries), "--qrels", str(qrels)]
+    line += ["--shortlist", "5", "--json", "--out"]
+    here, there = (
+        run(*line, str(tmp_path / name), *ray)[0] for name, ray in (("here", []), ("there", ["--ray", address]))
+    )
+    measured = [[(system["system"], system["measures"]) for system in done["systems"]] for done in (here, there)]
+    assert measured[0] == measured[1] and len(measured[0]) == 2
+    for name in ("shortlist.trec", "second-look.trec"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()

@@ -23,7 +23,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
     monkeypatch.setattr(matrix, "MOST_BYTES", 0)
     made = Table.create(tmp_path / "t.lt", EncoderInfo("toy", "1", "none", DIM))
     for commit in range(COMMITS):
-        made.add(random_rows(ROWS, DIM, start=commit * ROWS))
+        made.add(random_rows(ROWS, DIM, commit, commit * ROWS))
     return made
 
 
@@ -46,7 +46,7 @@ def test_segments_make_one_index(table: Table) -> None:
     (index,) = [one for one in table._items.list_indices() if one.columns == ["vector"]]
     assert (index.num_segments, index.num_indexed_rows, index.num_unindexed_rows) == (COMMITS, COMMITS * ROWS, 0)
     assert info.kind == "ivf_rq" and info.recall >= ann.TARGET_RECALL
-    table.add(random_rows(ROWS, DIM, start=COMMITS * ROWS))
+    table.add(random_rows(ROWS, DIM, COMMITS, COMMITS * ROWS))
     table.compact()
     again = table.manifest.index
     assert again is not None and again["kind"] == "ivf_rq" and again["recall"] >= ann.FLOOR, "it is measured anew"

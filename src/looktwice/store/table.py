@@ -149,7 +149,7 @@ class Table(TableReader):
             previews.drop_stale(self._extras.get(previews.NAME), fresh)
             upsert(self._items, "id", data)
             deleted.forget(self._extras.get(deleted.NAME), ((row.root, row.id) for row in rows))
-            maintenance.tidy_after_write(self._items, len(rows))
+            maintenance.tidy_after_write(self._items, len(rows), self._check_history)
 
     def put_previews(self, rows: Sequence[PreviewRow]) -> None:
         """Write previews in one atomic commit; they replace those of the same items."""
@@ -217,9 +217,8 @@ class Table(TableReader):
             fresh = [maintenance.rewrite(self._database, handle, self.path) for handle in self._handles()]
             self._items, self._tokens, self._failures, *extras = fresh
             self._extras = dict(zip(self._extras, extras, strict=True))
-            if self.manifest.index is not None:
-                self.build_index()
-            return self.build_keys()
+            rebuild = self.build_keys if self.manifest.index is None else self.build_index
+            rebuild()
 
     def tidy(self) -> None:
         """Compact if it pays: after many small files, or many rows that the index does not cover yet."""
@@ -262,7 +261,7 @@ class Table(TableReader):
         """Write visual tokens in one atomic commit; they replace those of the same item and token set."""
         with self.writer():
             tokens.put_codes(self._tokens, self.path, rows)
-            maintenance.tidy_after_write(self._tokens, len(rows))
+            maintenance.tidy_after_write(self._tokens, len(rows), self._check_history)
 
     def put_codebook(self, data: bytes) -> str:
         """Store a codebook and return its SHA-256 (hex), which `codebook` takes."""
@@ -281,6 +280,7 @@ class Table(TableReader):
             self._note(lambda now: now.with_run(new, computed))
 
     def _handles(self) -> list[Any]:
+        self._check_history()  # who asks for all of them reads older versions
         return [self._items, self._tokens, self._failures, *self._extras.values()]
 
     def _extra(self, name: str) -> Any:
