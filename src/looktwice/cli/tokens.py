@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.answers import check_outputs
 from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import TerminalBar, emit, note, number, plural, progress, say, size, table
 from looktwice.cli.groups import grouped
+from looktwice.cli.outputs import check_outputs
 from looktwice.cli.presets import Preset
 from looktwice.errors import UsageError
 from looktwice.files import followed, write_whole
@@ -131,7 +131,7 @@ def fill(
 def _tower(opened: Table, name: str, compute: options.Compute) -> object:
     """Load the encoder whose patch tokens are stored."""
     from looktwice.encode import load_encoder
-    from looktwice.encode.patches import PatchTower
+    from looktwice.encode.patch_tower import PatchTower
 
     info = opened.manifest.encoder
     named = (info.name, info.revision) if name == "own" else (name, None)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.answers import check_outputs
 from looktwice.cli.calibrate import check_labels, naming_the_query, noted
 from looktwice.cli.console import emit, note, progress, table
 from looktwice.cli.eval.tables import interval
 from looktwice.cli.groups import grouped
+from looktwice.cli.outputs import check_outputs
 from looktwice.cli.resume import kept_scores
 from looktwice.errors import UsageError
 from looktwice.files import followed

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from looktwice.checked import read_json
-from looktwice.cli.answers import settings_of
+from looktwice.cli.outputs import settings_beside
 from looktwice.errors import UsageError
 
 
@@ -32,9 +32,9 @@ def _encoder_of(run: Path) -> dict[str, Any]:
     Raises UsageError without them: a tuned fusion holds for one encoder.
     """
     try:
-        return {"encoder": read_json(settings_of(run).read_text(encoding="utf-8"))["encoder"]}
+        return {"encoder": read_json(settings_beside(run).read_text(encoding="utf-8"))["encoder"]}
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
-            f"--tuned holds for one encoder, which {settings_of(run)} does not name; leave out --tuned, or make the "
+            f"--tuned holds for one encoder, which {settings_beside(run)} does not name; leave out --tuned, or make the "
             "shortlist with `looktwice search --run`."
         ) from None

@@ -14,7 +14,7 @@ from looktwice.search.middle_stage import MiddleStage
 from looktwice.search.retriever import Retriever
 from looktwice.search.run_record import RunStats
 from looktwice.search.second_stage import Reranked, SecondStage
-from looktwice.serve.device_queue import DeviceQueue, current
+from looktwice.serve.device_queue import DeviceQueue
 from looktwice.serve.hits import HitSerializer, plain
 from looktwice.serve.jobs import Emit
 from looktwice.serve.problems import Problem
@@ -22,6 +22,7 @@ from looktwice.serve.schemas import SearchRequest
 from looktwice.serve.scorers import block_rows
 from looktwice.serve.service import Service
 from looktwice.serve.tables import Changes, OpenedTable, ServedGroup, ServedTable, middle_of, variant
+from looktwice.serve.ticket import current
 from looktwice.types import Candidate, Item, PairScores
 
 
