@@ -47,6 +47,26 @@ def test_what_is_chosen_is_used(looktwice: Any, marked: Path) -> None:
     assert refused.code == 2 and "--fusion" in refused.err
 
 
+def test_rerank_takes_the_file_for_runs_of_the_same_encoder(looktwice: Any, marked: Path) -> None:
+    assert looktwice(*ASKED, "--marks", "marks.zip", "--out", "t.json").code == 0
+    Path("q.jsonl").write_text(json.dumps({"id": "q", "text": "green"}) + "\n")
+    first = ("search", "t.lt", "--queries", "q.jsonl", "--no-rerank", "--run", "first.trec", "--shortlist", 12)
+    assert looktwice(*first, "-k", 12).code == 0
+    again = ("rerank", "first.trec", "t.lt", "--queries", "q.jsonl", "--tuned", "t.json", "--json", "-k", 12)
+    done = looktwice(*again)
+    assert done.code == 0, done.err
+    found = [hit["id"] for hit in looktwice("search", "t.lt", "green", "--tuned", "t.json", "--json", "-k", 12).records]
+    assert [hit["id"] for hit in done.records] == found
+    settings = json.loads(Path("first.trec.json").read_text())
+    settings["encoder"]["revision"] = "2"
+    Path("first.trec.json").write_text(json.dumps(settings))
+    other = looktwice(*again)
+    assert other.code == 2 and "encoder" in other.err and "'revision': '2'" in other.err
+    Path("first.trec.json").unlink()
+    unknown = looktwice(*again)
+    assert unknown.code == 2 and "first.trec.json does not name" in unknown.err
+
+
 def test_a_file_for_other_models_is_refused(looktwice: Any, marked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert looktwice(*ASKED, "--marks", "marks.zip", "--out", "t.json").code == 0
     body = json.loads(Path("t.json").read_text())

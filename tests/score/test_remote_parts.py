@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import math
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from looktwice.errors import ServerError, UsageError
 from looktwice.score.remote import address, keys
-from looktwice.score.remote.images import png
 from looktwice.score.remote.reading import ListedLogprobs, interval, read
 from looktwice.score.remote.replies import retry_after
 from looktwice.score.remote.window import RequestWindow
@@ -181,11 +178,3 @@ def test_refusals_halve_the_window_once_a_round_and_it_never_closes() -> None:
         window._halved = -math.inf
         window.refused(0.0)
     assert window.limit == 1.0
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (64, 33)])
-def test_images_are_sent_without_loss(shape: tuple[int, int]) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    image = Image.open(io.BytesIO(png(pixels)))
-    assert (image.format, image.mode) == ("PNG", "RGB")
-    np.testing.assert_array_equal(np.asarray(image), pixels)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.answers import check_outputs
 from looktwice.cli.console import emit, note, number, plural, progress, table
 from looktwice.cli.groups import grouped
+from looktwice.cli.outputs import check_outputs
 from looktwice.cli.resume import kept_scores
 from looktwice.errors import QueryError, UsageError
 from looktwice.files import followed

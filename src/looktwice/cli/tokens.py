@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.answers import check_outputs
 from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import TerminalBar, emit, note, number, plural, progress, say, size, table
 from looktwice.cli.groups import grouped
+from looktwice.cli.outputs import check_outputs
 from looktwice.cli.presets import Preset
 from looktwice.errors import UsageError
 from looktwice.files import followed, write_whole
@@ -83,7 +83,7 @@ def add_tokens(
 
     _check_codebook(save_codebook, codec)
     options.refuse_unused(ctx, () if tower is None else ("mllm", "resolution", "max_tiles", "ray"), "with --tower")
-    opened, cluster = Table.open(path), spread.cluster
+    opened, cluster = Table.open(path), spread.connect(ctx)
     if spread.dry_run:
         what = {"images": opened.count("width > 0"), "model": tower or mllm, "codec": codec}
         return spread.plan(cluster, {"table": str(opened.path), **what}, json)
@@ -131,7 +131,7 @@ def fill(
 def _tower(opened: Table, name: str, compute: options.Compute) -> object:
     """Load the encoder whose patch tokens are stored."""
     from looktwice.encode import load_encoder
-    from looktwice.encode.patches import PatchTower
+    from looktwice.encode.patch_tower import PatchTower
 
     info = opened.manifest.encoder
     named = (info.name, info.revision) if name == "own" else (name, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.answers import check_outputs
 from looktwice.cli.calibrate import check_labels, naming_the_query, noted
 from looktwice.cli.console import emit, note, progress, table
 from looktwice.cli.eval.tables import interval
 from looktwice.cli.groups import grouped
+from looktwice.cli.outputs import check_outputs
 from looktwice.cli.resume import kept_scores
 from looktwice.errors import UsageError
 from looktwice.files import followed
@@ -121,11 +121,12 @@ def tune(
         raise UsageError(f"{refusal}, so {into} was not written; label more queries.")
     Tuned(sources[found.choice.prompt], found.choice.prompt, str(found.choice.fusion), record).save(followed(into))
     note(f"Tuned fusion: {into}")
-    _refuse_skipped(asked.bad_lines | {name: why for name, why in asked.broken.items() if name in grades})
+    refuse_skipped(asked, grades)
 
 
-def _refuse_skipped(left_out: Mapping[str, Any]) -> None:
+def refuse_skipped(asked: Queries, labels: Qrels) -> None:
     """Name the queries that could not be read, and end with exit code 3 if there are any."""
+    left_out = asked.bad_lines | {name: why for name, why in asked.broken.items() if name in labels}
     for name, why in left_out.items():
         note(f"Query {name} was skipped: {why}.")
     if left_out:
@@ -156,8 +157,13 @@ def _show(record: dict[str, Any], json: bool) -> None:
     if json:
         emit(record)
         return
-    gain: Sequence[Any] = [record["groups"], record["before"], record["after"], interval(record["gain"])]
-    head = ["measure", ">groups of queries", ">default", ">chosen, on other queries", ">gain"]
-    table(head, [[record["measure"], gain[0], f"{gain[1]:.3f}", f"{gain[2]:.3f}", gain[3]]])
+    show_gain(record, "default", "chosen, on other queries")
     note(f"Chosen on all {record['queries']:,} queries: prompt {record['prompt']}, fusion {record['fusion']}.")
     note(f"Chosen without each fifth: {'; '.join(record['folds'])}.")
+
+
+def show_gain(record: Mapping[str, Any], before: str, after: str) -> None:
+    """Print a measured gain as a table; `before` and `after` name what is compared."""
+    head = ["measure", ">groups of queries", f">{before}", f">{after}", ">gain"]
+    means = [f"{record[name]:.3f}" for name in ("before", "after")]
+    table(head, [[record["measure"], record["groups"], *means, interval(record["gain"])]])

@@ -7,11 +7,12 @@ alone. In TREC labels what is not listed is not relevant.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from looktwice.errors import UsageError
+from looktwice.evaluate import Qrels
 from looktwice.evaluate.groups import measure_group
 from looktwice.experiment.systems import scores_of
 from looktwice.rank import Fusion, fuse
@@ -65,10 +66,10 @@ class Labelled:
         return found.per_query[measure][self.query]
 
 
-def groups_of(answers: Iterable[Labelled]) -> dict[str, str]:
+def groups_of(labels: Qrels) -> dict[str, str]:
     """Return the group of each query: those that share a relevant item belong together."""
-    own = [(answer.query, f"\0{answer.query}") for answer in answers]  # so that every query is named
-    return linked([*own, *((a.query, item) for a in answers for item, grade in a.grades.items() if grade > 0)])
+    own = [(query, f"\0{query}") for query in labels]  # so that every query is named
+    return linked([*own, *((query, item) for query, of in labels.items() for item, grade in of.items() if grade > 0)])
 
 
 def unpacked(marks: Path, into: Path) -> tuple[Path, Path]:

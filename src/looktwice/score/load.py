@@ -58,10 +58,10 @@ def load_scorer(
 
 
 def _local(name: str, prompt: Prompt, config: ScorerConfig) -> Scorer:
-    from looktwice.models import checkpoints
+    from looktwice.models import adapters
     from looktwice.models.device import place
 
-    checkpoint = checkpoints.resolve(name, config.revision, kind="mllm")
+    checkpoint = adapters.resolve(name, config.revision)
     mllm = load_mllm(checkpoint, place(config.device, config.dtype), config.resolution, config.max_tiles)
     return scorer(mllm, prompt, config)
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import struct
+import io
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from looktwice.errors import ModelError
 from looktwice.score.local.lru import Lru
@@ -61,26 +59,10 @@ class ImageEncoder:
 
 
 def _data_url(image: Image) -> DataUrl:
-    data = png(np.asarray(image.convert("RGB")))
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    data = buffer.getvalue()
     return DataUrl("data:image/png;base64," + base64.b64encode(data).decode("ascii"), hashlib.sha256(data).hexdigest())
-
-
-def png(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
-    """Return RGB pixels [H, W, 3] as a PNG file.
-
-    Pillow tries five filters for every row, which takes most of a client's time. Here each row is written as its
-    difference from the one above, with run lengths: photos come out as small, in less than half the time.
-    """
-    h, w, _ = pixels.shape
-    rows = np.empty((h, 1 + 3 * w), np.uint8)
-    rows[:, 0] = 2  # the filter "up"
-    rows[:, 1:] = np.diff(pixels.reshape(h, -1), axis=0, prepend=np.uint8(0))
-    packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
-    header = struct.pack(">2I5B", w, h, 8, 2, 0, 0, 0)  # 8 bits, RGB
-    chunks = ((b"IHDR", header), (b"IDAT", packer.compress(rows.data) + packer.flush()), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
 
 
 def image_part(encoded: DataUrl, with_id: bool) -> dict[str, Any]:
