@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from looktwice.rank.calibration import _logistic, isotonic
+from looktwice.rank.curves import isotonic, logistic
 
 
 def newton(x: Any, labels: Any) -> tuple[float, float]:
@@ -75,12 +75,12 @@ def drawn(kind: str, seed: int) -> tuple[Any, Any]:
 @pytest.mark.parametrize("seed", range(8))
 def test_logistic_fits_agree(kind: str, seed: int) -> None:
     x, labels = drawn(kind, seed)
-    assert _logistic(x, labels) == pytest.approx(newton(x, labels), rel=1e-6, abs=1e-6)
+    assert logistic(x, labels) == pytest.approx(newton(x, labels), rel=1e-6, abs=1e-6)
 
 
 def test_a_perfect_split_gets_a_finite_slope() -> None:
     x = np.linspace(0, 1, 100)
-    assert _logistic(x, x > 0.5) == pytest.approx(newton(x, x > 0.5), rel=1e-6)
+    assert logistic(x, x > 0.5) == pytest.approx(newton(x, x > 0.5), rel=1e-6)
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]) | st.floats(0, 1), st.booleans()), min_size=1))

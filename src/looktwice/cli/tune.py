@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,9 @@ def tune(
     *,
     labels: Labels,
     into: Annotated[Path, typer.Option("--out", help="File to write the choice to, for --tuned.")],
+    calibration_out: Annotated[
+        Path | None, typer.Option(help="Also fit a calibration of the chosen prompt, for --calibration with --tuned.")
+    ] = None,
     try_prompt: Annotated[
         list[str] | None, typer.Option(help="Another prompt to try, beside --prompt. Repeatable.")
     ] = None,
@@ -100,7 +103,7 @@ def tune(
     from looktwice.search.retriever import Retriever
     from looktwice.sources.queries import Queries
 
-    check_outputs(into, None)
+    _check_files(into, calibration_out)
     compute.set_threads()
     prompts = list(dict.fromkeys([rerank.prompt, *(try_prompt or ())]))
     rules: dict[str, Any] = {**middle.rules, "direction": direction, "ties": "coarse", **tokens.choice}
@@ -116,12 +119,38 @@ def tune(
     found = Chooser(answers, RankingConfig.of(maxsim=opened.config.maxsim).fusion, measure).select()
     record = {"measure": measure, **found.record()}
     _show(record, json)
-    if not found.claimed:
-        refusal = f"No gain can be claimed: the interval of {measure} holds 0"
-        raise UsageError(f"{refusal}, so {into} was not written; label more queries.")
-    Tuned(sources[found.choice.prompt], found.choice.prompt, str(found.choice.fusion), record).save(followed(into))
+    refuse_chance(found.claimed, measure, into)
+    prompt, source = found.choice.prompt, sources[found.choice.prompt]
+    Tuned(source, prompt, str(found.choice.fusion), record).save(followed(into))
     note(f"Tuned fusion: {into}")
+    _calibrate(answers[prompt], source, calibration_out)
     refuse_skipped(asked, grades)
+
+
+def _check_files(into: Path, calibration: Path | None) -> None:
+    check_outputs(into, None)
+    if calibration is not None:
+        check_outputs(calibration, None)
+    if calibration == into:
+        raise UsageError(f"--out and --calibration-out both name {into}; name two files.")
+
+
+def _calibrate(answers: Sequence[Labelled], source: Mapping[str, Any], into: Path | None) -> None:
+    """Fit a calibration to labelled answers and write it, if a file is named."""
+    from looktwice.rank.calibration import AUTO, fit
+
+    if into is None:
+        return
+    made = fit((pair for answer in answers for pair in answer.samples()), source, AUTO)
+    made.save(followed(into))
+    note(f"Calibration: {into} ({made.method})")
+
+
+def refuse_chance(claimed: bool, measure: str, into: Path) -> None:
+    """Raise UsageError for a gain that may be chance."""
+    if not claimed:
+        why = f"No gain can be claimed: the interval of {measure} holds 0"
+        raise UsageError(f"{why}, so {into} was not written; label more queries.")
 
 
 def refuse_skipped(asked: Queries, labels: Qrels) -> None:
