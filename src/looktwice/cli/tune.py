@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from looktwice.evaluate import Qrels
     from looktwice.experiment.labelled import Labelled
+    from looktwice.rank import Tuned
     from looktwice.search.retriever import Retriever
     from looktwice.sources.queries import Queries
 
@@ -120,10 +121,8 @@ def tune(
     record = {"measure": measure, **found.record()}
     _show(record, json)
     refuse_chance(found.claimed, measure, into)
-    prompt, source = found.choice.prompt, sources[found.choice.prompt]
-    Tuned(source, prompt, str(found.choice.fusion), record).save(followed(into))
-    note(f"Tuned fusion: {into}")
-    _calibrate(answers[prompt], source, calibration_out)
+    prompt = found.choice.prompt
+    _save(Tuned(sources[prompt], prompt, str(found.choice.fusion), record), into, answers[prompt], calibration_out)
     refuse_skipped(asked, grades)
 
 
@@ -135,15 +134,16 @@ def _check_files(into: Path, calibration: Path | None) -> None:
         raise UsageError(f"--out and --calibration-out both name {into}; name two files.")
 
 
-def _calibrate(answers: Sequence[Labelled], source: Mapping[str, Any], into: Path | None) -> None:
-    """Fit a calibration to labelled answers and write it, if a file is named."""
+def _save(tuned: Tuned, into: Path, answers: Sequence[Labelled], calibration: Path | None) -> None:
+    """Write what was chosen and, if a file is named, a calibration of the answers to its prompt."""
     from looktwice.rank.calibration import AUTO, fit
 
-    if into is None:
-        return
-    made = fit((pair for answer in answers for pair in answer.samples()), source, AUTO)
-    made.save(followed(into))
-    note(f"Calibration: {into} ({made.method})")
+    tuned.save(followed(into))
+    note(f"Tuned fusion: {into}")
+    if calibration is not None:
+        made = fit((pair for answer in answers for pair in answer.samples()), tuned.source, AUTO)
+        made.save(followed(calibration))
+        note(f"Calibration: {calibration} ({made.method})")
 
 
 def refuse_chance(claimed: bool, measure: str, into: Path) -> None:
