@@ -3,7 +3,8 @@
     python benchmarks/scale.py --rows 1000000                # the table; hours for 10^7
     python benchmarks/scale.py --only bucket,workers
 
-Vectors are drawn with a seed around 400 centres. The queries are held out.
+Vectors are drawn with a seed around 400 centres. The queries are held out. With --folder the table stays, and a second
+run goes on where the first one stopped.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import logging
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -19,7 +21,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +32,14 @@ import numpy as np
 import psutil
 
 from looktwice import buckets
-from looktwice.store import Table, ann, exact, matrix
-from looktwice.store.schema import items_schema
+from looktwice.store import Table, ann, exact, exists, matrix
+from looktwice.store.schema import Row, items_schema
 from looktwice.types import EncoderInfo
 
 BLOCK, CENTRES, DEPTH = 65_536, 400, 100
+WARM = 4  # shards per worker before the time counts
 _METHOD = re.compile("(GET|HEAD|PUT|POST|DELETE) /")
-PARTS = ("table", "bucket", "workers")
+PARTS = ("table", "appends", "bucket", "workers")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,14 +47,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--queries", type=int, default=30)
+    parser.add_argument("--appends", type=int, default=10_000, help="commits of one row each")
+    parser.add_argument("--folder", type=Path, help="keep the table here, and use what is there already")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
-    options = _smoke.parse(parser, argv, rows=3000, dim=64, queries=4)
+    options = _smoke.parse(parser, argv, rows=3000, dim=64, queries=4, appends=40)
     chosen = set(options.only.split(","))
     record: dict[str, Any] = {"rows": options.rows, "dim": options.dim}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = options.folder or Path(name)
         if "table" in chosen:
             record["table"] = list(_shown(large_table(folder / "large.lt", options)))
+        if "appends" in chosen:
+            record["appends"] = list(_shown(small_appends(folder / "appends.lt", options)))
         if "bucket" in chosen:
             record["bucket"] = list(_shown(in_a_bucket(options)))
         if "workers" in chosen:
@@ -65,12 +74,19 @@ def _shown(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def blocks(rows: int, dim: int) -> Iterator[np.ndarray]:
     """Yield unit vectors [BLOCK, dim] as float16; the same ones for the same size."""
-    centres = np.random.default_rng(0).normal(size=(CENTRES, dim)).astype(np.float32)
+    centres = _centres(dim)
     for start in range(0, rows, BLOCK):
-        draw = np.random.default_rng(start + 1)
-        size = min(BLOCK, rows - start)
-        found = centres[draw.zipf(1.3, size) % CENTRES] + 1.5 * draw.standard_normal((size, dim), np.float32)
-        yield (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float16)
+        yield _drawn(start + 1, centres, min(BLOCK, rows - start)).astype(np.float16)
+
+
+def _centres(dim: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(CENTRES, dim)).astype(np.float32)
+
+
+def _drawn(seed: int, centres: np.ndarray, size: int) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    found = centres[draw.zipf(1.3, size) % CENTRES] + 1.5 * draw.standard_normal((size, centres.shape[1]), np.float32)
+    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
 
 
 def made_table(path: str | Path, rows: int, dim: int) -> Table:
@@ -102,31 +118,76 @@ def large_table(path: Path, options: argparse.Namespace) -> Iterator[dict[str, A
     """Measure filling, building, searching, and the memory of a process that searches."""
     if options.smoke:
         ann.EXACT_ROWS, matrix.MOST_BYTES = 1000, 0
-    begun = time.monotonic()
-    table = made_table(path, options.rows, options.dim)
-    yield {"what": "written", "seconds": round(time.monotonic() - begun, 1), "bytes": table.location.size()}
     asked = _queries(options.queries, options.dim)
+    if not exists(path):
+        table, seconds = _timed(lambda: made_table(path, options.rows, options.dim))
+        yield {"what": "written", "seconds": round(seconds, 1), "bytes": table.location.size()}
+    table = Table.open(path)
     truth, seconds = _timed(lambda: table._space().stream(exact.units_of(asked, options.dim), DEPTH))
     yield {"what": "exact, all queries in one pass", "ms_per_query": round(1000 * seconds / len(asked), 1)}
-    begun_cpu = sum(psutil.Process().cpu_times()[:2])
-    info = table.build_index()
-    cpu = sum(psutil.Process().cpu_times()[:2]) - begun_cpu
-    size = table.info()["bytes"]["index"]
-    yield {
-        "what": "index built", "seconds": info.seconds, "cpu_seconds": round(cpu, 1), "partitions": info.partitions,
-        "refine": info.refine, "recall_own_rows": info.recall,
-        "bytes": size, "bytes_per_row": round(size / options.rows, 1),
-    }  # fmt: skip
-    found = table.search_many(asked, DEPTH)
-    yield {"what": "recall@100 of held-out queries", "recall": round(ann.recall(truth, found), 4)}
+    if table.manifest.index is None:
+        yield _built(table)
+    for effort in ({"nprobes": 16, "refine": 5}, {"nprobes": 16, "refine": 20}, {"nprobes": 64, "refine": 20}, None):
+        yield _searched(table, effort, asked, truth)
     yield {"what": "a process that searches", **_searcher(path, options)}
     yield from _faiss(options, asked, [[row.id for row in rows] for rows in truth])
 
 
+def _built(table: Table) -> dict[str, Any]:
+    """Build the index, and measure processor time, bytes and the most memory."""
+    begun = sum(psutil.Process().cpu_times()[:2])
+    info = table.build_index()
+    cpu, size = sum(psutil.Process().cpu_times()[:2]) - begun, table.info()["bytes"]["index"]
+    return {
+        "what": "index built", "seconds": info.seconds, "cpu_seconds": round(cpu, 1), "partitions": info.partitions,
+        "nprobes": info.nprobes, "refine": info.refine, "recall_own_rows": info.recall,
+        "bytes": size, "bytes_per_row": round(size / len(table), 1), "most_mb": round(_most_memory()),
+    }  # fmt: skip
+
+
+def _most_memory() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _searched(table: Table, effort: dict[str, int] | None, asked: np.ndarray, truth: list[Any]) -> dict[str, Any]:
+    """Measure recall and the median latency with an effort; None: with the effort that the table has chosen."""
+    space = table._space()
+    if effort is not None:
+        space = replace(space, index=effort)
+    times = [_timed(partial(space.search, query[None], DEPTH)) for query in asked]
+    return {
+        "what": "search, as tuned" if effort is None else f"search, {effort}",
+        "recall": round(ann.recall(truth, [found[0] for found, _ in times]), 4),
+        "ms": round(1000 * statistics.median(seconds for _, seconds in times), 1),
+    }  # fmt: skip
+
+
+def _opened_search(path: Path, vector: np.ndarray) -> Any:
+    return Table.open(path).search(vector, 10)
+
+
+def small_appends(path: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Commit one row at a time, and measure at every power of ten what has become of files, versions and latency."""
+    table = Table.create(path, EncoderInfo("benchmark", "1", "none", options.dim))
+    times: list[float] = []
+    for number, vector in enumerate(_drawn(0, _centres(options.dim), options.appends), start=1):
+        row = Row(f"{number:09}.jpg", f"file:///{number:09}.jpg", f"{number:064x}", 8, 8, None, {}, vector)
+        times.append(_timed(partial(table.add, [row]))[1])
+        if number in (10, 100, 1000, 10_000, options.appends):
+            searches = [_timed(partial(_opened_search, path, vector))[1] for _ in range(20)]
+            items = table._items
+            yield {
+                "what": f"{number} appends of one row", "add_ms": round(1000 * statistics.median(times[-100:]), 1),
+                "slowest_add_ms": round(1000 * max(times[-1000:])),
+                "open_and_search_ms": round(1000 * statistics.median(searches), 1),
+                "files": sum(file.is_file() for file in path.rglob("*")), "versions": len(items.list_versions()),
+                "fragments": items.stats()["fragment_stats"]["num_fragments"],
+            }  # fmt: skip
+
+
 def _queries(count: int, dim: int) -> np.ndarray:
-    held_out = next(blocks(BLOCK, dim))[-count:].astype(np.float32)
-    noise = np.random.default_rng(7).standard_normal(held_out.shape, np.float32)
-    return np.asarray(held_out + 0.3 * noise / np.sqrt(dim))
+    """Return vectors that no block has."""
+    return _drawn(0, _centres(dim), count)
 
 
 def _searcher(path: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -259,7 +320,7 @@ class Busy:
 
 
 def on_workers(items: int) -> Iterator[dict[str, Any]]:
-    """Measure shards of work on one and on two workers, and what the driver adds for a row without work."""
+    """Measure shards of work on one and on two workers, once all work, and what the driver adds without work."""
     import ray
     from ray import cloudpickle
 
@@ -267,18 +328,25 @@ def on_workers(items: int) -> Iterator[dict[str, Any]]:
     from looktwice.store import batched
 
     for repeats, what in ((0, "no work"), (60, "work")):
-        seconds = {}
+        seconds, started, driver = {}, {}, {}
         for workers in (1, 2):
             ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
             cluster = Cluster("auto")
             cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers have no benchmarks/
-            list(cluster.map(Busy(0), [[0]] * 2 * workers))  # workers are up
-            results = cluster.map(Busy(repeats), batched(range(items), 16))
+            shards = batched([0] * 16 * WARM * workers + list(range(items)), 16)
+            results = cluster.map(Busy(repeats), shards)
+            _, started[workers] = _timed(partial(list, islice(results, WARM * workers)))
+            begun = time.process_time()
             done, seconds[workers] = _timed(partial(list, results))
+            driver[workers] = time.process_time() - begun
             assert [number for shard in done for number in shard] == list(range(items))
             ray.shutdown()
         each = {f"ms_per_item_{workers}": round(1000 * spent / items, 3) for workers, spent in seconds.items()}
-        yield {"what": what, "items": items, **each, "speed_up": round(seconds[1] / seconds[2], 2)}
+        yield {
+            "what": what, "items": items, "start_up_s": round(started[1], 1), **each,
+            "driver_cpu_ms_per_item": round(1000 * driver[2] / items, 3),
+            "speed_up": round(seconds[1] / seconds[2], 2),
+        }  # fmt: skip
 
 
 if __name__ == "__main__":

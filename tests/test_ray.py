@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import numpy as np
 import psutil
 import pytest
 from colour_encoder import ColourEncoder, picture
+from PIL import Image
 from typer.testing import CliRunner
 
 from looktwice.cli.main import app
@@ -24,9 +29,13 @@ from looktwice.indexing.distributed import EncodingJob
 from looktwice.indexing.encoding import PlannedEncoder
 from looktwice.indexing.reading import Planned
 from looktwice.models.cluster import Cluster
+from looktwice.search.distributed import SpreadRetriever
+from looktwice.search.mllm_reranker import MllmReranker
+from looktwice.search.retriever import Retriever
 from looktwice.sources import scan
-from looktwice.store import Table
-from looktwice.testing import make_images
+from looktwice.store import Table, batched
+from looktwice.testing import BrightnessScorer, make_images
+from looktwice.types import Item, PairScores
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 
@@ -158,6 +167,57 @@ def test_index_tokens_and_search_as_on_one_machine(address: str, photos: Path, t
     np.testing.assert_allclose(left, right, atol=1e-3)
 
 
+def patches(folder: Path, count: int) -> Path:
+    """Write different images of 4 × 4 squares, and one that is none."""
+    folder.mkdir()
+    for number, colours in enumerate(np.random.default_rng(0).integers(0, 255, (count, 4, 4, 3), np.uint8)):
+        Image.fromarray(colours).resize((48, 48), Image.Resampling.NEAREST).save(folder / f"{number:05}.png")
+    (folder / "bad.png").write_bytes(b"x")
+    return folder
+
+
+@contextmanager
+def one_killed(after: float) -> Iterator[None]:
+    """Kill a worker some seconds after it began to work. Fails if none worked so long."""
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not (busy := [one for one in workers() if "_Worker.run" in " ".join(one.cmdline())]):
+            time.sleep(0.02)
+        time.sleep(after)
+        busy[0].kill()
+        killed.append(busy[0].pid)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    yield
+    thread.join(5)
+    assert killed
+
+
+def test_with_a_worker_killed_in_each_step_all_is_as_on_one_machine(address: str, tmp_path: Path) -> None:
+    count = int(os.environ.get("RAY_IMAGES", "600"))  # `make test-ray RAY_IMAGES=20000` takes twenty minutes
+    folder, queries = patches(tmp_path / "images", count), tmp_path / "q.jsonl"
+    names = [f"{number:05}.png" for number in range(max(15, count // 100))]
+    queries.write_text("".join(json.dumps({"id": name, "image": str(folder / name)}) + "\n" for name in names))
+    here, there = str(tmp_path / "here.lt"), str(tmp_path / "there.lt")
+    for place, ray in ((here, []), (there, ["--ray", address])):
+        search = ["search", place, "--queries", str(queries), "--shortlist", "12", "--run", f"{place}.trec"]
+        for line in (["index", place, str(folder)], ["add-tokens", place, "--codec", "int8"], search):
+            begun = time.monotonic()
+            with one_killed(after=count / 1000) if ray else nullcontext():
+                run(*line, *ray)
+            print(f"{count} images, {line[0]} {' '.join(ray)}: {time.monotonic() - begun:.0f} s", flush=True)
+    left, right = Table.open(here), Table.open(there)
+    assert state(left) == state(right) and len(left) == count
+    ids = sorted(left.hashes())
+    np.testing.assert_array_equal(left.vectors(ids), right.vectors(ids))
+    (key,) = [entry["tokens_key"] for entry in left.manifest.tokens]
+    for some in batched(ids, 1000):
+        assert left.read_codes(some, key) == right.read_codes(some, key)
+    assert Path(f"{here}.trec").read_bytes() == Path(f"{there}.trec").read_bytes()
+
+
 class SlowJob(EncodingJob):
     """The job of indexing, with an encoder of the tests."""
 
@@ -181,20 +241,83 @@ def test_a_worker_killed_while_indexing(address: str, tmp_path: Path, monkeypatc
     here, there = (Table.create(tmp_path / f"{name}.lt", encoder.info) for name in ("here", "there"))
     index(here, scan([folder]), encoder)
     job = SlowJob.of(there, encoder.info)
-    killed: list[int] = []
-
-    def kill() -> None:
-        while not (found := workers()):
-            time.sleep(0.05)
-        time.sleep(0.5)
-        found[0].kill()
-        killed.append(found[0].pid)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    report = index(there, scan([folder]), encoder, encode=job.on(Cluster(address)))
-    thread.join()
-    assert killed and (report.added, report.failed) == (120, 0)
+    with one_killed(after=0.5):
+        report = index(there, scan([folder]), encoder, encode=job.on(Cluster(address)))
+    assert (report.added, report.failed) == (120, 0)
     assert state(here) == state(there)
     ids = sorted(here.hashes())
     np.testing.assert_array_equal(here.vectors(ids), there.vectors(ids))
+
+
+def scores_in(path: Path) -> tuple[int, int]:
+    """How many scores a file holds, and of how many pairs."""
+    with closing(sqlite3.connect(path)) as db:
+        if not db.execute("SELECT * FROM sqlite_master").fetchall():
+            return 0, 0  # it has just been created
+        rows = db.execute("SELECT scope, query, candidate FROM scores").fetchall()
+    return len(rows), len(set(rows))
+
+
+def test_a_killed_driver_goes_on_where_it_was(address: str, photos: Path, tmp_path: Path) -> None:
+    table, queries, kept = tmp_path / "t.lt", tmp_path / "q.jsonl", tmp_path / "there.trec.scores"
+    run("index", str(table), str(photos / "one"))
+    asked = [{"id": path.stem, "image": str(path)} for path in sorted((photos / "one").glob("*-*.png"))]
+    queries.write_text("".join(json.dumps(query) + "\n" for query in asked))
+    line = ["search", str(table), "--queries", str(queries), "--shortlist", "8", "--batch-size", "1", "--device", "cpu"]
+    line += ["--dtype", "float32", "--threads", "1", "--run"]
+    first = CliRunner().invoke(app, [*line, str(tmp_path / "here.trec")])
+    again = [*line, str(tmp_path / "there.trec"), "--ray", address]
+    driver = subprocess.Popen([sys.executable, "-m", "looktwice", *again], stderr=subprocess.DEVNULL)
+    while not kept.exists() or scores_in(kept)[0] < 10:
+        assert driver.poll() is None
+        time.sleep(0.02)
+    driver.kill()
+    driver.wait()
+    before, pairs = scores_in(kept)
+    assert 10 <= before == pairs < 8 * len(asked)
+    done = CliRunner().invoke(app, again)
+    assert first.exit_code == done.exit_code == 0, done.output
+    assert (tmp_path / "here.trec").read_bytes() == (tmp_path / "there.trec").read_bytes()
+    counted = json.loads((tmp_path / "there.trec.json").read_text())["candidates"]
+    assert counted["requested"] == 8 * len(asked) and counted["remembered"] >= before
+    assert not kept.exists(), "the run file is written"
+
+
+class SlowScorer(BrightnessScorer):
+    """Takes a tenth of a second a query."""
+
+    def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
+        time.sleep(0.1)
+        return super().score(query, candidates)
+
+
+def test_every_pair_is_kept_once_though_a_worker_is_killed(address: str, tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "images")
+    run("index", str(tmp_path / "t.lt"), str(folder))
+    queries = [Item(path.stem, image=Image.open(path)) for path in sorted(folder.iterdir())]
+    look = MllmReranker(SlowScorer(), cache=tmp_path / "scores")
+    spread = SpreadRetriever(Cluster(address), [tmp_path / "t.lt"], None, look, shortlist=6, device="cpu")
+    answers = spread.search_many(queries)
+    found = [next(answers)]
+    workers()[0].kill()
+    found += answers
+    expected = list(Retriever(tmp_path / "t.lt", scorer=SlowScorer(), shortlist=6, device="cpu").search_many(queries))
+    assert [answer.ranking for answer in found] == [answer.ranking for answer in expected]
+    assert scores_in(tmp_path / "scores") == (6 * len(queries),) * 2
+
+
+def test_a_benchmark_is_evaluated_as_on_one_machine(address: str, photos: Path, tmp_path: Path) -> None:
+    ids = sorted(path.stem for path in (photos / "one").glob("*-*.png"))[:6]
+    queries, qrels = tmp_path / "q.jsonl", tmp_path / "qrels.txt"
+    queries.write_text("".join(json.dumps({"id": n, "image": str(photos / "one" / f"{n}.png")}) + "\n" for n in ids))
+    qrels.write_text("".join(f"{name} 0 {name}.png 1\n" for name in ids))
+    run("index", str(tmp_path / "t.lt"), str(photos / "one"))
+    line = ["eval", "run", "table", "--table", str(tmp_path / "t.lt"), "--queries", str(queries), "--qrels", str(qrels)]
+    line += ["--shortlist", "5", "--json", "--out"]
+    here, there = (
+        run(*line, str(tmp_path / name), *ray)[0] for name, ray in (("here", []), ("there", ["--ray", address]))
+    )
+    measured = [[(system["system"], system["measures"]) for system in done["systems"]] for done in (here, there)]
+    assert measured[0] == measured[1] and len(measured[0]) == 2
+    for name in ("shortlist.trec", "second-look.trec"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()

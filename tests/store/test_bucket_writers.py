@@ -41,9 +41,19 @@ for batch in range(batches):
 """
 
 
-def start(s3: BucketServer, name: int, batches: int) -> subprocess.Popen[str]:
+READER = """
+import sys
+from looktwice.store import Table
+table = Table.open(sys.argv[1])
+print("opened", flush=True)
+while True:
+    print(table.snapshot().count("text = 'any'"), flush=True)
+"""
+
+
+def start(s3: BucketServer, *arguments: object, code: str = WRITER) -> subprocess.Popen[str]:
     paths = os.pathsep.join([str(TESTS / "store"), *sys.path])
-    argv = [sys.executable, "-c", WRITER, f"{s3.uri}/t.lt", str(name), str(batches)]
+    argv = [sys.executable, "-c", code, f"{s3.uri}/t.lt", *map(str, arguments)]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env={**s3.environment, "PYTHONPATH": paths})
 
 
@@ -92,15 +102,19 @@ def test_three_writers_and_a_reader(s3: BucketServer) -> None:
 @pytest.mark.parametrize(
     "moment", [0.4, pytest.param(0.0, marks=pytest.mark.slow), pytest.param(1.1, marks=pytest.mark.slow)]
 )
-def test_writers_that_are_killed(s3: BucketServer, moment: float) -> None:
+def test_writers_and_a_reader_that_are_killed(s3: BucketServer, moment: float) -> None:
     Table.create(f"{s3.uri}/t.lt", ENCODER).add([row("first")])
     writers = [start(s3, name, 40) for name in range(2)]
-    for writer in writers:
-        assert writer.stdout is not None and writer.stdout.readline() == "opened\n"
+    reader = start(s3, code=READER)
+    for process in (*writers, reader):
+        assert process.stdout is not None and process.stdout.readline() == "opened\n"
     time.sleep(moment)
-    for writer in writers:
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
+    for process in (*writers, reader):
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert reader.stdout is not None
+    filtered = list(map(int, reader.stdout.read().rpartition("\n")[0].split()))
+    assert filtered == sorted(filtered) and all(count % 5 == 0 for count in filtered), "whole commits, under a filter"
     counts = {name: acknowledged(writer) + 1 for name, writer in enumerate(writers)}
     table = Table.open(f"{s3.uri}/t.lt")
     demand_whole(table, counts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import lancedb
@@ -14,6 +15,7 @@ from looktwice.errors import Damaged, StoreError
 from looktwice.store import Table
 from looktwice.store.lance import plain_errors
 from looktwice.store.lance_manifest import message, varint
+from looktwice.store.location import LocalFolder
 
 FRAGMENTS, FILES, BASE_ID, BASE_PATHS = 2, 2, 7, 18
 HERE = b"\x18\x01"  # is_dataset_root
@@ -82,13 +84,27 @@ def test_the_attack_works_on_lancedb_and_is_refused_here(table: Path, tmp_path: 
         Table.open(table)
 
 
-def test_an_older_version_is_looked_at_too(table: Path, tmp_path: Path) -> None:
+def test_an_older_version_is_looked_at_before_it_is_read(table: Path, tmp_path: Path) -> None:
     old = newest(table)
     Table.open(table).delete(["00001"])
     assert newest(table) != old
     rewrite(old, message(old.read_bytes()) + field(BASE_PATHS, HERE))
+    for reads in (Table.tidy, Table.compact, partial(Table.compact, purge=True)):
+        with pytest.raises(Damaged, match="outside"):
+            reads(Table.open(table))
+    shutil.copy(old, old.with_name("9.manifest"))  # LanceDB knows two ways to count; one is not told from the other
     with pytest.raises(Damaged, match="outside"):
         Table.open(table)
+
+
+def test_many_versions_cost_an_opening_nothing(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, read = Table.open(table), list[str]()
+    for number in range(3, 9):
+        made.add(random_rows(1, start=number))
+    whole = LocalFolder.read_bytes
+    monkeypatch.setattr(LocalFolder, "read_bytes", lambda *given: [read.append(given[1]), whole(*given)][1])
+    assert len(Table.open(table)) == 9
+    assert sum("items.lance/_versions" in name for name in read) == 1
 
 
 def test_a_long_tag_hides_nothing(table: Path) -> None:

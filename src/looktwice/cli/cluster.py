@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from looktwice.cli.console import emit, note, table
+from looktwice.cli.console import emit, note, plural, table
 from looktwice.cli.options import refuse_unused
 from looktwice.errors import UsageError
 
@@ -27,25 +28,37 @@ class Distribution:
             help="Spread the work over a Ray cluster; auto: the one that runs here, else workers on this machine.",
         ),
     ] = None
+    worker_price: Annotated[
+        float | None, typer.Option(help="With --ray: price of a worker's hour; the last line names the sum.")
+    ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False
 
-    @property
-    def cluster(self) -> Cluster | None:
-        """Connect to the cluster; None without --ray."""
+    def connect(self, ctx: typer.Context) -> Cluster | None:
+        """Connect to the cluster, and tell at the end of the command what it cost; None without --ray."""
         if self.ray is None:
+            if self.worker_price is not None:
+                raise UsageError("--worker-price is the price of a worker of --ray; pass both, or neither.")
             return None
         from looktwice.models.cluster import Cluster
 
-        made = Cluster(self.ray)
-        note(f"Ray cluster {self.ray}: {made.workers} workers")
+        made, begun = Cluster(self.ray), time.monotonic()
+        note(f"Ray cluster {self.ray}: {plural(made.workers, 'worker')}")
+        if not self.dry_run:
+            ctx.call_on_close(lambda: note(self._spent(made.workers, time.monotonic() - begun)))
         return made
+
+    def _spent(self, workers: int, seconds: float) -> str:
+        hours = workers * seconds / 3600
+        money = "" if self.worker_price is None else f"; at {self.worker_price:g} each: {hours * self.worker_price:.4g}"
+        return f"{plural(workers, 'worker')} for {seconds:,.0f} s: {hours:.3g} worker hours{money}"
 
     def for_queries(self, ctx: typer.Context, queries: Sized | None, table: str, json: bool) -> Cluster | None:
         """Connect for a file of queries; with --dry-run, print the plan and exit. Raises UsageError for one query."""
         if self.ray is not None and queries is None:
             raise UsageError("--ray spreads a file of queries; pass --queries FILE, or leave --ray out.")
-        refuse_unused(ctx, () if self.ray is None else ("score_cache",), "with --ray")
-        cluster = self.cluster
+        outside = self.ray is not None and self.ray.startswith("ray://")
+        refuse_unused(ctx, ("score_cache",) if outside else (), "with --ray ray://…")
+        cluster = self.connect(ctx)
         if self.dry_run:
             self.plan(cluster, {"table": table, "queries": 1 if queries is None else len(queries)}, json)
             raise typer.Exit()
@@ -53,7 +66,10 @@ class Distribution:
 
     def plan(self, cluster: Cluster | None, what: Mapping[str, Any], json: bool) -> None:
         """Print what would be done."""
-        rows = {**what, "workers": 1 if cluster is None else cluster.workers}
+        workers = 1 if cluster is None else cluster.workers
+        rows = {**what, "workers": workers}
+        if self.worker_price is not None:
+            rows["price_per_hour"] = workers * self.worker_price
         if json:
             emit(rows)
         else:

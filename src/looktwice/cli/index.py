@@ -53,6 +53,7 @@ def add_to(app: typer.Typer) -> None:
 
 @grouped
 def index(
+    ctx: typer.Context,
     path: options.TablePath,
     sources: Annotated[
         list[str], typer.Argument(metavar="PATH...", help="Folders, images, globs, .jsonl, .parquet, .tar.")
@@ -87,13 +88,12 @@ def index(
     from looktwice.store import Table, exists, parse_columns
 
     columns = parse_columns(column or ())
-    _check(mllm, codec, limits, folders, prune)
-    kept.side  # noqa: B018  # raises now, before the encoder is loaded
+    _check(mllm, codec, limits, folders, prune, kept)
     known = Table.open(path) if exists(path) else None
     found = folders.scan(sources, urls.allowed, () if known is None else known.manifest.roots)
     compute.set_threads()
     encodes = encoder_for(encoder, known, compute)
-    cluster = spread.cluster
+    cluster = spread.connect(ctx)
     if spread.dry_run:
         return spread.plan(cluster, _plan(path, known, encodes, found), json)
     opened = _with_columns(kept.table(path, known, encodes.info, columns), columns)
@@ -101,7 +101,7 @@ def index(
     settings["encode"] = _on_cluster(cluster, opened, encodes, batch_size, compute)
     note_drawings([opened.manifest.encoder.name, *([] if mllm is None else [mllm])])
     report = _fill(opened, found, encodes, folders.scan(sources, urls.allowed), settings)
-    built = _build_index(opened)
+    built = _build_index(opened, cluster)
     if not json:
         _tell(path, opened, report, built)
     training = {"max_failures": max_failures, "urls": urls.allowed}
@@ -142,10 +142,18 @@ def _watch(
         )
 
 
-def _check(mllm: str | None, codec: str, limits: options.ImageLimits, folders: FolderOptions, prune: bool) -> None:
-    """Refuse a wrong codec, and options that do not go together, before anything is indexed."""
+def _check(
+    mllm: str | None,
+    codec: str,
+    limits: options.ImageLimits,
+    folders: FolderOptions,
+    prune: bool,
+    kept: KeepOptions,
+) -> None:
+    """Refuse wrong values, and options that do not go together, before anything is loaded."""
     from looktwice.codecs import parse_codec
 
+    kept.side  # noqa: B018  # raises for a side that no preview has
     if prune and folders.limit is not None:
         raise UsageError("--limit leaves items out, so nothing may be pruned; leave out --limit, or --prune.")
     if mllm is None and (codec != "pq8" or limits != options.ImageLimits()):
@@ -212,11 +220,11 @@ def _count(scan: Scan, bar: TerminalBar) -> None:
     Thread(target=lambda: bar.total(sum(1 for _ in scan)), daemon=True).start()
 
 
-def _build_index(table: Table) -> Mapping[str, Any] | None:
+def _build_index(table: Table, cluster: Cluster | None = None) -> Mapping[str, Any] | None:
     if not table.index_is_due:
         return None
     note(f"Building the search index of {len(table):,} items …")
-    return table.build_index().as_mapping()
+    return table.build_index(None if cluster is None else cluster.map).as_mapping()
 
 
 def _record(table: Table, report: IndexReport, built: Mapping[str, Any] | None) -> dict[str, Any]:

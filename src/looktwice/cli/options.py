@@ -21,6 +21,7 @@ from looktwice.cli.ranking_options import Direction as Direction
 from looktwice.cli.ranking_options import Fusion as Fusion
 from looktwice.cli.ranking_options import Middle as Middle
 from looktwice.cli.ranking_options import Ranking as Ranking
+from looktwice.cli.ranking_options import Shown as Shown
 from looktwice.cli.ranking_options import Stopping as Stopping
 from looktwice.cli.ranking_options import Ties as Ties
 from looktwice.cli.ranking_options import Tuned as Tuned

@@ -76,12 +76,11 @@ def rerank(
     choice, prompt = tuning.read(tuned, ranking.fusion, rerank.prompt, candidates)
     how: dict[str, Any] = {"codec": tokens.codec, "missing": tokens.missing_tokens, "asymmetric": tokens.asymmetric}
     how["urls"] = urls.allowed
-    if table is None:
-        loader = CandidateLoader.for_folder(collection, urls.allowed)
-    else:
-        loader = CandidateLoader.for_table(table, **how)
+    folder = CandidateLoader.for_folder
+    loader = folder(collection, urls.allowed) if table is None else CandidateLoader.for_table(table, **how)
     cluster = spread.for_queries(ctx, asked, str(collection), output.json)
-    with kept_scores(score_cache, output.run if cluster is None else None) as cache:
+    kept = cluster is None or cluster.has_this_machine
+    with kept_scores(score_cache, output.run if kept else None) as cache:
         look = rerank.load(compute, cache=cache, prompt=prompt)
         look.expect(sum(min(shortlist, len(found)) for name, found in shortlists.items() if name in asked))
         rules: dict[str, Any] = {"shortlist": shortlist, "k": k, **middle.rules, **ranking.rules, **choice}

@@ -83,7 +83,7 @@ def add_tokens(
 
     _check_codebook(save_codebook, codec)
     options.refuse_unused(ctx, () if tower is None else ("mllm", "resolution", "max_tiles", "ray"), "with --tower")
-    opened, cluster = Table.open(path), spread.cluster
+    opened, cluster = Table.open(path), spread.connect(ctx)
     if spread.dry_run:
         what = {"images": opened.count("width > 0"), "model": tower or mllm, "codec": codec}
         return spread.plan(cluster, {"table": str(opened.path), **what}, json)

@@ -35,6 +35,6 @@ def _encoder_of(run: Path) -> dict[str, Any]:
         return {"encoder": read_json(settings_beside(run).read_text(encoding="utf-8"))["encoder"]}
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
-            f"--tuned holds for one encoder, which {settings_beside(run)} does not name; leave out --tuned, or make "
-            "the shortlist with `looktwice search --run`."
+            f"--tuned holds for one encoder, which {settings_beside(run)} does not name; "
+            "leave out --tuned, or make the shortlist with `looktwice search --run`."
         ) from None

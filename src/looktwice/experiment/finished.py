@@ -43,6 +43,7 @@ def about_bench(bench: RobustnessSetup) -> dict[str, Any]:
         "prompt": bench.look.prompt,
         **prompt_hash(bench.look),
         **unusual(bench.look),
+        **({} if bench.middle is None else {"maxsim": bench.middle.depth, "tokens": bench.middle.codec}),
     }
 
 

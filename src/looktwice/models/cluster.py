@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -23,6 +23,9 @@ Work = Callable[[T], R]
 
 AHEAD = 2
 """Shards that a worker has at once: one in work, one waiting."""
+
+WINDOW = 4
+"""Shards per worker that are begun before the oldest one is done: results are handed on in order."""
 
 ATTEMPTS = 3
 """How often a shard is tried whose worker was lost."""
@@ -45,14 +48,41 @@ class _Worker:
         return self._work(shard)  # type: ignore[misc]
 
 
-@dataclass
+class _Host:
+    """What runs in the process of a shared object."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._object = make()
+
+    def call(self, name: str, *given: Any) -> Any:
+        return getattr(self._object, name)(*given)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Calls methods of an object that lives in one process on the driver's machine; workers get it pickled."""
+
+    actor: Any
+
+    def __call__(self, method: str, *given: Any) -> Any:
+        import ray
+
+        try:
+            return ray.get(self.actor.call.remote(method, *given))
+        except ray.exceptions.RayTaskError as error:
+            raise _own(error) from None
+
+
+@dataclass(eq=False)
 class _Job(Generic[T]):
-    """A shard with its worker and its future result."""
+    """A shard with its worker, and its result once it is there."""
 
     slot: int
     shard: T
-    result: Any
+    future: Any
     attempts: int = 1
+    result: Any = None
+    done: bool = False
 
 
 @dataclass
@@ -72,44 +102,80 @@ class Cluster:
         if not self.workers:
             raise UsageError(f"The Ray cluster {self.address} has no CPU or GPU; add workers with: ray start")
 
+    @property
+    def has_this_machine(self) -> bool:
+        """Return whether workers can be started here; False for ray:// addresses."""
+        return not self.address.startswith("ray://")
+
     def map(self, make: Callable[[], Work[T, R]], shards: Iterable[T]) -> Iterator[R]:
         """Yield the result of each shard, in order. `make` loads what the work needs, once per worker.
 
         Errors of the work are raised here. A shard whose worker is lost is done again, by a new worker.
         """
         actors = [self._actor(make) for _ in range(self.workers)]
-        waiting: deque[_Job[T]] = deque()
+        begun: deque[_Job[T]] = deque()
         try:
             self._demand_version(actors[0])
-            for number, shard in enumerate(shards):
-                if len(waiting) >= AHEAD * self.workers:
-                    yield self._result(waiting.popleft(), actors, make)
-                slot = number % self.workers
-                waiting.append(_Job(slot, shard, actors[slot].run.remote(shard)))
-            while waiting:
-                yield self._result(waiting.popleft(), actors, make)
+            for shard in shards:
+                while (slot := self._free_slot(begun)) is None:
+                    yield from self._next_result(begun, actors, make)
+                begun.append(_Job(slot, shard, actors[slot].run.remote(shard)))
+            while begun:
+                yield from self._next_result(begun, actors, make)
         finally:
             for actor in actors:
                 self._ray.kill(actor)
+
+    def share(self, make: Callable[[], Any]) -> Shared:
+        """Return a way to call the methods of one object, which `make` returns in a process on this machine.
+
+        A call may be made again if that process is lost, so it must change nothing the second time. Raises UsageError
+        if this machine is not part of the cluster.
+        """
+        if not self.has_this_machine:
+            raise UsageError(
+                f"{self.address} is used from outside, so no file can be shared; start it on a node of it."
+            )
+        here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            self._ray.get_runtime_context().get_node_id(), soft=False
+        )
+        again: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
+        return Shared(self._ray.remote(num_cpus=0, scheduling_strategy=here, **again)(_Host).remote(make))
 
     def _actor(self, make: Callable[[], Any]) -> Any:
         needs = {"num_gpus": 1} if self._gpus else {"num_cpus": 1}
         return self._ray.remote(**needs, max_restarts=0)(_Worker).remote(make)
 
-    def _result(self, job: _Job[T], actors: list[Any], make: Callable[[], Any]) -> Any:
+    def _free_slot(self, begun: deque[_Job[T]]) -> int | None:
+        """Return the worker that has the fewest shards, None if it has enough."""
+        load = Counter(job.slot for job in begun if not job.done)
+        slot = min(range(self.workers), key=lambda slot: load[slot])
+        return slot if load[slot] < AHEAD and len(begun) < WINDOW * self.workers else None
+
+    def _next_result(self, begun: deque[_Job[T]], actors: list[Any], make: Callable[[], Any]) -> Iterator[Any]:
+        """Yield the result of the oldest job if it is there; wait for any job otherwise."""
+        if not begun[0].done:
+            running = {job.future: job for job in begun if not job.done}
+            for future in self._ray.wait(list(running))[0]:
+                self._finish(running[future], actors, make)
+        if begun[0].done:
+            yield begun.popleft().result
+
+    def _finish(self, job: _Job[T], actors: list[Any], make: Callable[[], Any]) -> None:
+        """Fetch the result of a job that has ended; begin it again if its worker was lost."""
         errors = self._ray.exceptions
-        while True:
-            try:
-                return self._ray.get(job.result)
-            except errors.RayTaskError as error:
-                raise _own(error) from None
-            except errors.RayError as error:
-                if job.attempts == ATTEMPTS:
-                    raise LooktwiceError(_lost(error)) from None
-            job.attempts += 1
-            if not self._answers(actors[job.slot]):
-                actors[job.slot] = self._actor(make)
-            job.result = actors[job.slot].run.remote(job.shard)
+        try:
+            job.result, job.done = self._ray.get(job.future), True
+            return
+        except errors.RayTaskError as error:
+            raise _own(error) from None
+        except errors.RayError as error:
+            if job.attempts == ATTEMPTS:
+                raise LooktwiceError(_lost(error)) from None
+        job.attempts += 1
+        if not self._answers(actors[job.slot]):
+            actors[job.slot] = self._actor(make)
+        job.future = actors[job.slot].run.remote(job.shard)
 
     def _answers(self, actor: Any) -> bool:
         try:

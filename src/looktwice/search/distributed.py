@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from looktwice.models.cluster import Cluster
+from looktwice.score.cache import ScoreCache
+from looktwice.score.shared_cache import SharedScoreCache
 from looktwice.search.answer import Answer
 from looktwice.search.details import describe_from
 from looktwice.search.rerank_run import rerank_run
@@ -25,22 +27,42 @@ if TYPE_CHECKING:
 SHARD = 8
 """Queries that a worker gets at once."""
 
+LOOKED = 1
+"""The same with a second look, which takes seconds a query."""
+
 
 def portable(path: str | Path) -> str:
     """Return a path or uri as other processes read it."""
     return str(path) if "://" in str(path) or ":/" in str(path) else str(Path(path).absolute())
 
 
+def sharing(reranker: MllmReranker, cluster: Cluster) -> MllmReranker:
+    """Return the reranker as workers get it: they read and write its file of scores through this machine."""
+
+    def share(cache: ScoreCache) -> ScoreCache:
+        return SharedScoreCache(cache.path, cluster.share(partial(ScoreCache, cache.path.absolute())))
+
+    return reranker.with_cache(share)
+
+
 class SpreadRetriever(Retriever):
     """A retriever whose queries are answered by a cluster. Tables must be at the same place on all machines.
 
-    It takes the arguments of `Retriever`; tables by their paths, models by their names. Queries must be Items.
+    It takes the arguments of `Retriever`; tables by their paths, models by their names. Queries must be Items. Scores
+    go into the cache of the reranker, if it has one.
     """
 
-    def __init__(self, cluster: Cluster, tables: Sequence[str | Path], *models: Any, **settings: Any) -> None:
-        super().__init__(tables, *models, **settings)
+    def __init__(
+        self,
+        cluster: Cluster,
+        tables: Sequence[str | Path],
+        encoder: Any = None,
+        scorer: MllmReranker | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(tables, encoder, scorer, **settings)
         self._cluster = cluster
-        self._make = partial(Retriever, [portable(path) for path in tables], *models, **settings)
+        self._make = partial(Retriever, [portable(path) for path in tables], encoder, **settings)
 
     def search_many(
         self,
@@ -52,9 +74,11 @@ class SpreadRetriever(Retriever):
         distinct: bool | float = False,
     ) -> Iterator[Answer]:
         """Yield one answer per query, in order, like `Retriever.search_many`."""
-        job = SearchJob(self._make, {"k": k, "where": where, "rerank": rerank, "distinct": distinct})
+        make = partial(self._make, scorer=self.reranker and sharing(self.reranker, self._cluster))
+        job = SearchJob(make, {"k": k, "where": where, "rerank": rerank, "distinct": distinct})
         describe = describe_from(self.table)
-        for answer in chain.from_iterable(self._cluster.map(job, batched(queries, SHARD))):
+        shards = batched(queries, LOOKED if rerank and self.reranker is not None else SHARD)
+        for answer in chain.from_iterable(self._cluster.map(job, shards)):
             yield replace(answer, describe=describe)
 
 
@@ -101,7 +125,8 @@ class RerankJob:
     def on(self, cluster: Cluster, queries: Iterable[Item], table: TableReader | None) -> Iterator[Answer]:
         """Yield one answer per query, in order; `table` is the one opened here, which describes the hits."""
         describe = None if table is None else describe_from(table)
-        for answer in chain.from_iterable(cluster.map(self, batched(queries, SHARD))):
+        job = replace(self, reranker=sharing(self.reranker, cluster))
+        for answer in chain.from_iterable(cluster.map(job, batched(queries, LOOKED))):
             yield replace(answer, describe=describe)
 
 

@@ -5,7 +5,7 @@ Weights load when the first pair is scored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -19,6 +19,7 @@ from looktwice.score.cache import CachedScorer, ScoreCache
 from looktwice.score.prompting import built_in
 from looktwice.score.readout import modes
 from looktwice.score.readout.probability import checked, scatter, select
+from looktwice.score.shared_cache import SharedScoreCache
 from looktwice.search.prompt_choice import Ref, common_prompt, kinds
 from looktwice.search.run_record import RunStats
 from looktwice.search.token_choice import CandidateLoader
@@ -43,7 +44,7 @@ class MllmReranker:
         mllm: str | Scorer | Any = "tiny-vl",
         *,
         prompt: str = AUTO,
-        cache: str | Path | None = None,
+        cache: str | Path | ScoreCache | None = None,
         config: ScorerConfig | None = None,
         **settings: Any,
     ) -> None:
@@ -52,7 +53,7 @@ class MllmReranker:
         self.config = ScorerConfig.of(config, **settings)
         self.mllm: str | Scorer = mllm if isinstance(mllm, str) else Scorer.of(mllm)
         self.prompt = prompt
-        self._cache = None if cache is None else ScoreCache(cache)
+        self._cache = cache if cache is None or isinstance(cache, ScoreCache) else ScoreCache(cache)
         self._cached: dict[tuple[int, str], CachedScorer] = {}  # by id: a scorer need not be hashable
         self._scorers: dict[str, Scorer] = {}
         self._tie_scorers: dict[str, Scorer] = {}
@@ -60,8 +61,9 @@ class MllmReranker:
         self._lock = RLock()  # a server asks from several threads
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the settings; another process loads the weights itself, and has no cache."""
-        return partial(MllmReranker, self.mllm, prompt=self.prompt, config=self.config), ()
+        """Pickle the settings; another process loads the weights itself, and has a cache only if it is shared."""
+        cache = self._cache if isinstance(self._cache, SharedScoreCache) else None
+        return partial(MllmReranker, self.mllm, prompt=self.prompt, config=self.config, cache=cache), ()
 
     @classmethod
     def of(cls, scorer: MllmReranker | Scorer | str | Any | None, **settings: Any) -> MllmReranker | None:
@@ -87,6 +89,11 @@ class MllmReranker:
     def loaded(self) -> int:
         """Return the number of scorers loaded so far: one for each prompt in use."""
         return len(self._scorers) + len(self._tie_scorers)
+
+    def with_cache(self, share: Callable[[ScoreCache], ScoreCache]) -> MllmReranker:
+        """Return a reranker with the same settings whose cache, if any, is what `share` makes of it."""
+        cache = None if self._cache is None else share(self._cache)
+        return MllmReranker(self.mllm, prompt=self.prompt, config=self.config, cache=cache)
 
     def expect(self, pairs: int) -> None:
         """Note how many pairs a run asks at most, so that a server's cost is told before the first one."""

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from looktwice.store import segments
 from looktwice.store.schema import vectors_of
 from looktwice.store.search import VectorSearch
+from looktwice.store.segments import Spread
 from looktwice.types import Candidate
 
 log = logging.getLogger(__name__)
@@ -30,8 +32,7 @@ FLOOR = 0.95
 SAMPLE = 200
 DEPTH = 100
 EXACT = "exact"
-_REFINES = (2, 5, 10, 20)
-_DEEPEST = 50
+_REFINES = (2, 5, 10, 20, 50, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,20 @@ class IndexInfo:
         return asdict(self)
 
 
-def build(space: VectorSearch, rows: int) -> IndexInfo:
-    """Build or replace the index of a table of `rows` rows, and measure its recall."""
+def build(space: VectorSearch, rows: int, uri: str = "", spread: Spread | None = None) -> IndexInfo:
+    """Build or replace the index of a table of `rows` rows, and measure its recall.
+
+    With `spread` others build it in segments, where that is possible, from the items at `uri`.
+    """
     from lancedb.index import IvfRq
 
     started = time.monotonic()
     partitions = max(1, math.isqrt(rows) // 2)
-    # num_bits must be explicit: other ways to request this index fall back to 5 or 8 bits per dimension.
-    config = IvfRq(distance_type="cosine", num_bits=1, num_partitions=partitions)
-    space.table.create_index("vector", config=config, replace=True)
+    if spread is not None and segments.possible(space.table):
+        segments.build(space.table, uri, partitions, spread)
+    else:  # num_bits must be explicit: other ways to request this index fall back to 5 or 8 bits per dimension
+        config = IvfRq(distance_type="cosine", num_bits=1, num_partitions=partitions)
+        space.table.create_index("vector", config=config, replace=True)
     info = tune(space, rows, partitions)
     return IndexInfo(**{**asdict(info), "seconds": round(time.monotonic() - started, 1)})
 
@@ -122,8 +128,8 @@ def tune(space: VectorSearch, rows: int, partitions: int) -> IndexInfo:
     queries = _sample(space, rows)
     truth = space.stream(queries, DEPTH)
     least = min(16, partitions)
-    efforts = [(least, refine) for refine in _REFINES] + [(min(4 * least, partitions), _REFINES[-1])]
-    for nprobes, refine in [*efforts, (partitions, _REFINES[-1]), (partitions, _DEEPEST)]:
+    efforts = [(least, refine) for refine in _REFINES]  # more partitions hardly find more: LanceDB reads on by itself
+    for nprobes, refine in [*efforts, (partitions, _REFINES[-1])]:
         setting = VectorSearch(
             space.table, space.place, space.dim, space.columns, {"nprobes": nprobes, "refine": refine}
         )

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -40,16 +40,18 @@ def tidy(table: Any) -> None:
         log.info("Other processes write to this table; its files are merged after the next run.")
 
 
-def tidy_after_write(table: Any, rows: int) -> None:
+def tidy_after_write(table: Any, rows: int, check: Callable[[], None]) -> None:
     """Merge small files after a write of `rows` rows, if many small writes have made a table slow.
 
     The more rows a table has, the more files are tolerated, so that the rows rewritten per write stay bounded.
     Large writes are left to `Table.tidy` at the end of their run. A failure is only logged: the rows are written.
+    `check` is called before older versions are read.
     """
     if rows >= SMALL_WRITE:
         return
     try:
         if table.stats()["fragment_stats"]["num_small_fragments"] > max(SMALL_FRAGMENTS, table.count_rows() // 5000):
+            check()
             tidy(table)
     except (OSError, RuntimeError, ValueError) as error:
         log.warning("Small files could not be merged (%s); run looktwice compact.", first_line(error))

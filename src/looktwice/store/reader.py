@@ -16,6 +16,7 @@ from looktwice.store.empty import why_empty
 from looktwice.store.extras import extra_schema, open_extras
 from looktwice.store.forged import demand_schema, demand_whole
 from looktwice.store.lance import batched, filtering, is_in, plain_errors
+from looktwice.store.lance_manifest import check_history
 from looktwice.store.ledger import LedgerReader, check_ledger
 from looktwice.store.location import Location
 from looktwice.store.manifest import Manifest
@@ -53,6 +54,7 @@ class TableReader:
         self.location = location
         self._database = database
         self._matrices = matrices or MatrixCache()
+        self._trusted = False  # its older versions
         self._writes = 0  # through this object: see `_version`
         self._seen: tuple[int, Any, int] | None = None
         self._stamp: object = None  # of the version that `follow` has opened
@@ -90,6 +92,13 @@ class TableReader:
         check_ledger(f"the ledger in {self.path}", self._failures.schema)
         for name, table in self._extras.items():
             demand_schema(f"{name} in {self.path}", table.schema, extra_schema(name))
+
+    def _check_history(self) -> None:
+        """Check the older versions, before LanceDB reads them; once, as nobody else writes to an open table's past."""
+        if not self._trusted:
+            for name in (self._items.name, self._tokens.name, self._failures.name, *self._extras):
+                check_history(self.location, name)
+            self._trusted = True
 
     def follow(self) -> None:
         """Move to the newest version, where this view may move at all."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import UsageError, demand_list
-from looktwice.store import ann, deleted, maintenance, previews, tokens
+from looktwice.store import ann, deleted, maintenance, previews, segments, tokens
 from looktwice.store.columns import create_columns, fill_columns, new_columns
 from looktwice.store.conditions import Where
 from looktwice.store.create import create_tables, open_location
@@ -149,7 +149,7 @@ class Table(TableReader):
             previews.drop_stale(self._extras.get(previews.NAME), fresh)
             upsert(self._items, "id", data)
             deleted.forget(self._extras.get(deleted.NAME), ((row.root, row.id) for row in rows))
-            maintenance.tidy_after_write(self._items, len(rows))
+            maintenance.tidy_after_write(self._items, len(rows), self._check_history)
 
     def put_previews(self, rows: Sequence[PreviewRow]) -> None:
         """Write previews in one atomic commit; they replace those of the same items."""
@@ -217,9 +217,8 @@ class Table(TableReader):
             fresh = [maintenance.rewrite(self._database, handle, self.path) for handle in self._handles()]
             self._items, self._tokens, self._failures, *extras = fresh
             self._extras = dict(zip(self._extras, extras, strict=True))
-            if self.manifest.index is not None:
-                self.build_index()
-            return self.build_keys()
+            rebuild = self.build_keys if self.manifest.index is None else self.build_index
+            rebuild()
 
     def tidy(self) -> None:
         """Compact if it pays: after many small files, or many rows that the index does not cover yet."""
@@ -232,16 +231,16 @@ class Table(TableReader):
         if self._items in handles and (known := ann.active(self.manifest.index)):
             self._use(ann.measured_again(self._space(), len(self), known))
 
-    def build_index(self) -> ann.IndexInfo:
-        """Build the approximate index and measure its recall; a table below `ann.EXACT_ROWS` rows stays exact."""
+    def build_index(self, spread: segments.Spread | None = None) -> ann.IndexInfo:
+        """Build the approximate index, by workers with `spread`, and measure its recall; small tables stay exact."""
         with self.writer(), plain_errors(self.path, "building the index"):
             rows = len(self)
             self.build_keys()
-            self._note(lambda now: replace(now, index=None))  # search is exact until the new index is measured
+            self._note(lambda now: replace(now, index=None))  # search is exact until the new one is measured
             if rows < ann.EXACT_ROWS:
                 ann.drop(self._items)
                 return ann.IndexInfo(ann.EXACT, rows)
-            return self._use(ann.build(self._space(), rows))
+            return self._use(ann.build(self._space(), rows, f"{self.path}/items.lance", spread))
 
     def _use(self, measured: ann.IndexInfo) -> ann.IndexInfo:
         info = ann.usable(measured, self.path)
@@ -262,7 +261,7 @@ class Table(TableReader):
         """Write visual tokens in one atomic commit; they replace those of the same item and token set."""
         with self.writer():
             tokens.put_codes(self._tokens, self.path, rows)
-            maintenance.tidy_after_write(self._tokens, len(rows))
+            maintenance.tidy_after_write(self._tokens, len(rows), self._check_history)
 
     def put_codebook(self, data: bytes) -> str:
         """Store a codebook and return its SHA-256 (hex), which `codebook` takes."""
@@ -281,6 +280,7 @@ class Table(TableReader):
             self._note(lambda now: now.with_run(new, computed))
 
     def _handles(self) -> list[Any]:
+        self._check_history()  # who asks for all of them reads older versions
         return [self._items, self._tokens, self._failures, *self._extras.values()]
 
     def _extra(self, name: str) -> Any:

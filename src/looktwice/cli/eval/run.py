@@ -85,7 +85,7 @@ def run(
     rule = str(Ties.parse(ties))
     folder = benchmark.folder(name, into)
     opened = benchmark.open(name, folder, urls.allowed)
-    cluster = spread.cluster
+    cluster = spread.connect(ctx)
     if spread.dry_run:
         return spread.plan(cluster, {"dataset": opened.name, "queries": len(opened.queries)}, json)
     if look is not None:

@@ -1,0 +1,140 @@
+"""What is wrong with a Ray cluster is one sentence; lost parts come again, in order. test_ray.py has real clusters."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from looktwice import __version__
+from looktwice.errors import LooktwiceError, UsageError
+from looktwice.models.cluster import ATTEMPTS, Cluster
+
+
+class RayError(Exception):
+    """What Ray raises; `RayTaskError` has the error of the work as its cause."""
+
+
+class RayTaskError(RayError):
+    cause: BaseException | None = None
+
+
+class OutOfMemoryError(RayError):
+    """The worker's machine has ended it."""
+
+
+@dataclass
+class FakeRay:
+    """Ray in this process: calls are made when their result is fetched, the newest first. `lose` loses workers."""
+
+    workers: int = 2
+    version: str = __version__
+    fails: Exception | None = None
+    lose: Callable[[Any], Exception | None] = lambda shard: None
+    exceptions: Any = field(default_factory=lambda: SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError))
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, **settings: Any) -> None:
+        if self.fails is not None:
+            raise self.fails
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": self.workers}
+
+    def remote(self, **needs: Any) -> Callable[[type], Any]:
+        def method(call: Callable[..., Any]) -> Any:
+            return SimpleNamespace(remote=lambda *given: (call, given))
+
+        def actor(made: Any) -> Any:
+            return SimpleNamespace(run=method(made.run), version=method(lambda: self.version))
+
+        return lambda kind: SimpleNamespace(remote=lambda make: actor(kind(make)))
+
+    def wait(self, futures: list[Any]) -> tuple[list[Any], list[Any]]:
+        return futures[-1:], futures[:-1]
+
+    def get(self, future: Any) -> Any:
+        call, given = future
+        if given and (lost := self.lose(given[0])) is not None:
+            raise lost
+        try:
+            return call(*given)
+        except Exception as error:
+            raised = RayTaskError()
+            raised.cause = error
+            raise raised from None
+
+    def kill(self, actor: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    made = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", made)
+    return made
+
+
+def squares() -> Callable[[int], int]:
+    return lambda number: number * number
+
+
+def test_results_are_in_order_whoever_is_ready_first(ray: FakeRay) -> None:
+    assert list(Cluster().map(squares, range(30))) == [number * number for number in range(30)]
+
+
+def test_parts_of_lost_workers_are_done_again(ray: FakeRay) -> None:
+    left = {3: 1, 7: 2}
+
+    def lose(shard: int) -> Exception | None:
+        left[shard] = left.get(shard, 0) - 1
+        return RayError("the worker died") if left[shard] >= 0 else None
+
+    ray.lose = lose
+    assert list(Cluster().map(squares, range(10))) == [number * number for number in range(10)]
+    assert left[3] == left[7] == -1
+
+
+@pytest.mark.parametrize(("error", "said"), [(OutOfMemoryError(), "a smaller --batch-size"), (RayError(), "is kept")])
+def test_a_part_that_always_loses_its_worker_is_a_sentence(ray: FakeRay, error: Exception, said: str) -> None:
+    tries: list[int] = []
+    ray.lose = lambda shard: tries.append(shard) or error if shard == 2 else None  # type: ignore[func-returns-value]
+    results, found = Cluster().map(squares, range(9)), []
+    with pytest.raises(LooktwiceError, match=said):
+        found += results
+    assert len(tries) == ATTEMPTS
+
+
+def test_an_error_of_the_work_is_told(ray: FakeRay) -> None:
+    with pytest.raises(LooktwiceError, match="A worker failed: integer division or modulo by zero"):
+        list(Cluster().map(lambda: lambda number: 1 // number, [1, 0]))
+
+
+def test_workers_with_another_version_are_refused(ray: FakeRay) -> None:
+    ray.version = "0.0.9"
+    with pytest.raises(UsageError, match=rf"The workers have looktwice 0\.0\.9, this machine {__version__}"):
+        list(Cluster().map(squares, [1]))
+
+
+def test_another_version_of_ray_is_refused(ray: FakeRay) -> None:
+    ray.fails = RuntimeError("Version mismatch: The cluster was started with Ray: 2.40.0 Python: 3.11.7")
+    with pytest.raises(UsageError, match=r"The Ray cluster auto cannot be used: Version mismatch.*2\.40"):
+        Cluster()
+
+
+def test_a_cluster_without_workers_is_refused(ray: FakeRay) -> None:
+    ray.workers = 0
+    with pytest.raises(UsageError, match="has no CPU or GPU"):
+        Cluster()
+
+
+def test_no_file_is_shared_from_outside(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("looktwice.models.cluster._demand_answer", lambda address: None)
+    with pytest.raises(UsageError, match="no file can be shared"):
+        Cluster("ray://far.example:10001").share(dict)
