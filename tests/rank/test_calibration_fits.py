@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.calibration import _SigmoidCalibration, calibration_curve
 
-from looktwice.rank.calibration import BINS, _logistic, ece, isotonic, reliability
+from looktwice.rank.calibration import BINS, ece, reliability
+from looktwice.rank.curves import isotonic, logistic
 
 
 def newton(x: Any, labels: Any) -> tuple[float, float]:
@@ -79,14 +80,14 @@ def drawn(kind: str, seed: int) -> tuple[Any, Any]:
 @pytest.mark.parametrize("seed", range(8))
 def test_logistic_fits_agree(kind: str, seed: int) -> None:
     x, labels = drawn(kind, seed)
-    assert _logistic(x, labels) == pytest.approx(newton(x, labels), rel=1e-6, abs=1e-6)
+    assert logistic(x, labels) == pytest.approx(newton(x, labels), rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_platt_agrees_with_scikit_learns(seed: int) -> None:
     x, labels = drawn("smooth", seed)
     official = _SigmoidCalibration().fit(x, labels.astype(int))
-    a, b = _logistic(x, labels)
+    a, b = logistic(x, labels)
     said, theirs = 1 / (1 + np.exp(-(a * x + b))), official.predict(x)
     assert said == pytest.approx(theirs, abs=2e-4)
 
@@ -105,7 +106,7 @@ def test_ece_and_its_diagram_agree_with_scikit_learns(seed: int) -> None:
 
 def test_a_perfect_split_gets_a_finite_slope() -> None:
     x = np.linspace(0, 1, 100)
-    assert _logistic(x, x > 0.5) == pytest.approx(newton(x, x > 0.5), rel=1e-6)
+    assert logistic(x, x > 0.5) == pytest.approx(newton(x, x > 0.5), rel=1e-6)
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]) | st.floats(0, 1), st.booleans()), min_size=1))

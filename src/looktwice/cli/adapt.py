@@ -13,7 +13,7 @@ from looktwice.cli.calibrate import check_labels
 from looktwice.cli.console import emit, note, progress
 from looktwice.cli.groups import grouped
 from looktwice.cli.outputs import check_outputs
-from looktwice.cli.tune import Labels, refuse_skipped, show_gain
+from looktwice.cli.tune import Labels, refuse_chance, refuse_skipped, show_gain
 from looktwice.errors import UsageError
 from looktwice.files import followed, write_whole
 
@@ -69,10 +69,7 @@ def adapt(
         found = learn(list(_asked(opened, asked, grades, labels.marks is not None)), measure)
     record = {"measure": measure, **found.record()}
     emit(record) if json else show_gain(record, "first look", "adapted, on other queries")
-    if not found.claimed:
-        raise UsageError(
-            f"No gain can be claimed: the interval of {measure} holds 0, so {into} was not written; label more queries."
-        )
+    refuse_chance(found.claimed, measure, into)
     write_whole(followed(into), found.file)
     note(f"Adaptation: {into}; use it with: looktwice index NEW.lt FOLDER --encoder {name}{LINEAR}{into}")
     refuse_skipped(asked, grades)

@@ -105,14 +105,14 @@ def _with_scores(answer: StoredAnswer, scores: Any, stats: RunStats) -> StoredAn
 
 
 def told(
-    others: Sequence[Other], found: Mapping[str, Result], measure: str, first: str, last: str
+    names: Sequence[str], found: Mapping[str, Result], measure: str, first: str, last: str
 ) -> Iterator[dict[str, Any]]:
-    """Yield each reranker's paired differences from the shortlist and from the second look."""
+    """Yield the paired differences of each of these systems from the shortlist and from the second look."""
     values = {name: result.per_query[measure] for name, result in found.items()}
-    for other in others:
-        own = values[other.system.name]
+    for name in names:
+        own = values[name]
         yield {
-            "system": other.system.name,
+            "system": name,
             "measure": measure,
             "against_shortlist": compared(compare(own, values[first])),
             "against_second_look": compared(compare(own, values[last])),
