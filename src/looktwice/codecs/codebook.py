@@ -232,7 +232,8 @@ def _rotation_of(quantiser: PQ, rows: Tensor) -> Tensor:
     energies, directions = torch.linalg.eigh(rows.T @ rows)
     energies, directions = energies[-kept:].flip(0), directions[:, -kept:].flip(1).T
     order = _balanced(energies, quantiser.sub_vectors(rows.shape[1])) if quantiser.rotated else range(kept)
-    return directions[list(order)].contiguous()
+    ordered: Tensor = directions[list(order)].contiguous()
+    return ordered
 
 
 def _balanced(energies: Tensor, count: int) -> list[int]:
