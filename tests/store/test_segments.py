@@ -45,6 +45,7 @@ def test_segments_make_one_index(table: Table) -> None:
     assert len(cluster.parts) == COMMITS, "one segment a data file"
     (index,) = [one for one in table._items.list_indices() if one.columns == ["vector"]]
     assert (index.num_segments, index.num_indexed_rows, index.num_unindexed_rows) == (COMMITS, COMMITS * ROWS, 0)
+    assert index.index_details["compression"]["num_bits"] == ann.bits_for(COMMITS * ROWS, DIM) == 4
     assert info.kind == "ivf_rq" and info.recall >= ann.TARGET_RECALL
     table.add(random_rows(ROWS, DIM, COMMITS, COMMITS * ROWS))
     table.compact()
