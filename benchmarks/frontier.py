@@ -6,7 +6,7 @@
 
 tiny-vl scores each query with its nearest images, from the tower's own tokens and from each codec's, on both sides.
 `tau` is that of p against p from the tower's own tokens; `mAP` is that of p, and `change` its paired difference.
-`decode` is the time that decoding the candidates takes, as a share of the time that scoring them takes. Intervals are
+`decode` is the CPU time of decoding the candidates, as a share of that of scoring them. Intervals are
 95 % bootstrap intervals over queries.
 
 Prints a table and, as its last line, one JSON object.
@@ -67,7 +67,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Scored:
-    """p of each query's candidates [queries, depth], AP by query, and the seconds it took."""
+    """p of each query's candidates [queries, depth], AP by query, and the CPU seconds it took."""
 
     p: Any
     ap: dict[str, float]
@@ -156,10 +156,10 @@ def trained(spec: str, sample: Sequence[VisualTokens]) -> Codec:
 
 
 def score(scorer: Scorer, pairs: Pairs) -> Scored:
-    """Return p of all pairs, AP of every query's order by p, and the time."""
-    start = time.perf_counter()
+    """Return p of all pairs, AP of every query's order by p, and CPU seconds."""
+    start = time.process_time()
     p = [scorer.score(query, near).p for query, near in zip(pairs.queries, pairs.near, strict=True)]
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     name = f"mAP@{len(pairs.near[0])}"
     run = {
         query.id: sorted(zip((item.id for item in near), map(float, row), strict=True), key=lambda hit: -hit[1])
@@ -173,9 +173,9 @@ def measure_codec(scorer: Scorer, codec: Codec, pairs: Pairs, plain: Scored) -> 
     """Return a row of the table, and print it."""
     images = {item.id: item.tokens for items in (pairs.queries, *pairs.near) for item in items if item.tokens}
     data = {name: codec.encode(tokens) for name, tokens in images.items()}
-    start = time.perf_counter()
+    start = time.process_time()
     near = [decoded(codec, near, data) for near in pairs.near]
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     found = score(scorer, Pairs(decoded(codec, pairs.queries, data), near, pairs.qrels))
     tau, low, high = interval([kendall_tau(a, b) for a, b in zip(plain.p, found.p, strict=True)])
     change, least, most = difference(found.ap, plain.ap)
