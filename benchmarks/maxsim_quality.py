@@ -136,14 +136,18 @@ def ranked(variant: Variant, scenes: Scenes, found: tuple[Codec, list[Opened]], 
         assert query.weights is not None
         best = best_matches(codec, query, [records[place] for place in near], views, variant.strength)
         scores = scores_of(best, query.weights).amax(1).tolist()
-        run[name] = [(scenes.names[place], score) for place, score in zip(near, scores, strict=True)]
+        run[name] = best_first([scenes.names[place] for place in near], scores)
     return run
+
+
+def best_first(names: Sequence[str], scores: Sequence[float]) -> list[tuple[str, float]]:
+    return sorted(zip(names, scores, strict=True), key=lambda pair: -pair[1])
 
 
 def rows(scenes: Scenes, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the first look's row, then one per variant."""
     coarse = scenes.query_vectors @ scenes.vectors.T
-    first = {q: list(zip(scenes.names, row.tolist(), strict=True)) for q, row in zip(scenes.asked, coarse, strict=True)}
+    first = {q: best_first(scenes.names, row.tolist()) for q, row in zip(scenes.asked, coarse, strict=True)}
     built: dict[str, float] = {}
     known: dict[tuple[str, bool], tuple[Codec, list[Opened]]] = {}
     for variant in (None, *variants(args.codecs)):
