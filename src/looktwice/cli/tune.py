@@ -93,7 +93,7 @@ def tune(
 
     Example: looktwice tune photos.lt --marks looktwice-marks.zip --out photos.tuned.json
     """
-    from looktwice.evaluate import read_qrels
+    from looktwice.evaluate import Measure, read_qrels
     from looktwice.experiment.choosing import Chooser
     from looktwice.rank import Tuned
     from looktwice.search.ranking_config import RankingConfig
@@ -101,6 +101,7 @@ def tune(
     from looktwice.sources.queries import Queries
 
     check_outputs(into, None)
+    Measure.parse(measure)  # refuses a misspelt one now, not after the last query
     compute.set_threads()
     prompts = list(dict.fromkeys([rerank.prompt, *(try_prompt or ())]))
     rules: dict[str, Any] = {**middle.rules, "direction": direction, "ties": "coarse", **tokens.choice}
@@ -117,7 +118,7 @@ def tune(
     record = {"measure": measure, **found.record()}
     _show(record, json)
     if not found.claimed:
-        refusal = f"No gain can be claimed: the interval of {measure} holds 0"
+        refusal = f"No gain can be claimed: the interval of the gain in {measure} includes 0"
         raise UsageError(f"{refusal}, so {into} was not written; label more queries.")
     Tuned(sources[found.choice.prompt], found.choice.prompt, str(found.choice.fusion), record).save(followed(into))
     note(f"Tuned fusion: {into}")
