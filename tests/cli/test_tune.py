@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from looktwice.testing import COLORS
+from looktwice.testing import COLORS, BrightnessScorer
 
 
 @pytest.fixture
@@ -87,6 +87,14 @@ def test_no_gain_is_no_file(looktwice: Any, marked: Path) -> None:
     done = looktwice(*ASKED, "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "t.json")
     assert done.code == 2 and "No gain can be claimed" in done.err and not Path("t.json").exists()
     assert "mAP@100" in done.out
+
+
+def test_a_misspelt_measure_is_refused_before_anything_is_scored(
+    looktwice: Any, scorer: BrightnessScorer, marked: Path
+) -> None:
+    done = looktwice(*ASKED, "--marks", "marks.zip", "--out", "t.json", "--measure", "mAPP@10")
+    assert done.code == 2 and "did you mean mAP@10" in done.err
+    assert not scorer.shown
 
 
 def test_labels_are_needed_once(looktwice: Any, marked: Path) -> None:

@@ -241,8 +241,8 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
     )
     done = ", ".join(f"{n:,} {name}" for n, name in counts) or "no changes"
     say(f"{table.path}: {done} ({report.seconds:.1f} s{rate})")
-    per_item = table.info()["bytes_per_item"]
-    say(f"{plural(len(table), 'item')}, {size(per_item['total'])} each; encoder {table.manifest.encoder.name}")
+    each = f", {size(table.info()['bytes_per_item']['total'])} each" if len(table) else ""
+    say(f"{plural(len(table), 'item')}{each}; encoder {table.manifest.encoder.name}")
     if built:
         say(f"search index: {built['kind']}, recall@100 {built['recall']:.4f} on {built['sample']} of its own rows")
     tell_kept(table, report)

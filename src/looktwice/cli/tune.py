@@ -97,7 +97,7 @@ def tune(
 
     Example: looktwice tune photos.lt --marks looktwice-marks.zip --out photos.tuned.json
     """
-    from looktwice.evaluate import read_qrels
+    from looktwice.evaluate import Measure, read_qrels
     from looktwice.experiment.choosing import Chooser
     from looktwice.rank import Tuned
     from looktwice.search.ranking_config import RankingConfig
@@ -105,6 +105,7 @@ def tune(
     from looktwice.sources.queries import Queries
 
     _check_files(into, calibration_out)
+    Measure.parse(measure)  # refuses a misspelt one now, not after the last query
     compute.set_threads()
     prompts = list(dict.fromkeys([rerank.prompt, *(try_prompt or ())]))
     rules: dict[str, Any] = {**middle.rules, "direction": direction, "ties": "coarse", **tokens.choice}
@@ -149,7 +150,7 @@ def _save(tuned: Tuned, into: Path, answers: Sequence[Labelled], calibration: Pa
 def refuse_chance(claimed: bool, measure: str, into: Path) -> None:
     """Raise UsageError for a gain that may be chance."""
     if not claimed:
-        why = f"No gain can be claimed: the interval of {measure} holds 0"
+        why = f"No gain can be claimed: the interval of the gain in {measure} includes 0"
         raise UsageError(f"{why}, so {into} was not written; label more queries.")
 
 

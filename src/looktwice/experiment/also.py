@@ -61,7 +61,10 @@ def check_names(looks: Sequence[MllmReranker]) -> None:
     """Raise UsageError for rerankers whose rows or folders would be the same."""
     slugs = [slug(name_of(look)) for look in looks]
     if len(set(slugs)) < len(slugs) or set(slugs) & {"shortlist", "middle-look", "second-look"}:
-        raise UsageError("--also names one re-ranker twice, or one as a row of the run; give each a name of its own.")
+        raise UsageError(
+            "Two re-rankers of --also have the same name, or one is named like a row of the run (shortlist, …); "
+            "leave it out."
+        )
 
 
 def rescored(

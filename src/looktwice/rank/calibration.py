@@ -155,7 +155,9 @@ def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:
     own = [{key: _setting(look.get(key)) for key in _SOURCE} for look in looks]
     if not own or any(other != own[0] for other in own):
         raise UsageError(
-            "Calibration needs one fixed prompt: name it (prompt=, --prompt), with the ties default or coarse."
+            "A calibration or a tuned fusion holds for one prompt, but these queries would take several; keep queries "
+            "of one kind (images, texts or both), or name one fixed prompt (prompt=, --prompt) with the ties default "
+            "or coarse."
         )
     seen = conditions.get("candidates_from", [])
     codecs = {str(found.get("tokens_key", "")) for found in seen}
