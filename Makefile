@@ -58,7 +58,7 @@ test-ray: $(VENV)/.ready-test
 test-gpu: $(VENV)/.ready-test
 	$(PY) -m pytest -m gpu tests/gpu
 
-# Real servers on the CPU, vLLM and transformers serve, in environments of their own (4.5 GB).
+# Real servers on the CPU, vLLM, transformers serve and llama.cpp, in environments of their own (4.7 GB).
 test-vllm: $(VENV)/.ready-test
 	scripts/vllm-environment.sh $(VLLM) $(PYTHON)
 	LOOKTWICE_VLLM=$(VLLM) $(PY) -m pytest -m vllm tests/vllm --timeout=900

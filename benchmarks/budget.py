@@ -33,10 +33,10 @@ from looktwice.experiment import Plan, run_benchmark
 from looktwice.experiment.answers import Answers
 from looktwice.experiment.stored import StoredAnswer
 from looktwice.rank import Fusion
-from looktwice.rank.budget import BLOCK, chance_of_a_miss
+from looktwice.rank.budget import BLOCK, blended, chance_of_a_miss
 from looktwice.rank.calibration import Calibration, Sample, fit
 from looktwice.search.mllm_reranker import MllmReranker
-from looktwice.types import Candidate
+from looktwice.search.ranking_config import RankingConfig
 
 SMOKE = ScenesSize("smoke", 24, 2, 12, 12)
 FIXED = (1, 2, 3, 5, 8, 16, 24, 32, 50)
@@ -48,11 +48,11 @@ Stops = Mapping[str, Mapping[float, int]]
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="what `looktwice eval run scenes` wrote; made if left out")
-    parser.add_argument("--fusion", default="0.5")
+    parser.add_argument("--fusion", default="auto")
     args = parse(parser, argv)
-    fusion = Fusion.parse(args.fusion)
     with folder_of(args) as folder:
         rows, labels = answered(folder)
+    fusion = RankingConfig.of(args.fusion, maxsim=any(row.maxsim for row in rows)).fusion
     whole = [hit(row, len(row.p), fusion, labels) for row in rows]
     table = [measured(f"fixed {k}", [min(k, len(row.p)) for row in rows], rows, whole, fusion, labels) for k in FIXED]
     stops = early_stops(rows, fusion, labels)
@@ -157,23 +157,22 @@ def fold(row: StoredAnswer, labels: Labels) -> int:
 
 
 def samples(row: StoredAnswer, labels: Labels) -> list[Sample]:
-    pairs = zip(row.ids, row.coarse, row.p, strict=False)
-    grades = labels[row.query]
+    grades, best = labels[row.query], max(row.coarse)
     return [
-        Sample(row.query, p, row.coarse[0] - coarse, grades.get(id_, 0) > 0)
-        for id_, coarse, p in pairs
-        if p is not None and grades.get(id_, 0) >= 0
+        Sample(row.query, p, best - one.coarse, grades.get(one.id, 0) > 0)
+        for one, p in zip(row.candidates, row.p, strict=False)
+        if p is not None and grades.get(one.id, 0) >= 0
     ]
 
 
 def depths(row: StoredAnswer, fusion: Fusion, odds: Calibration) -> dict[float, int]:
     """ε → candidates scored before the rest is unlikely to change the first place."""
-    shortlist = [Candidate(id_, coarse) for id_, coarse in zip(row.ids[: len(row.p)], row.coarse, strict=False)]
+    shortlist, best = row.candidates[: len(row.p)], max(row.coarse)
     found = dict.fromkeys(EPSILONS, len(shortlist))
     open_ = set(EPSILONS)
     for done in range(BLOCK, len(shortlist), BLOCK):
-        seen = [(c.coarse, p) for c, p in zip(shortlist[:done], row.p, strict=False) if p is not None]
-        chance = chance_of_a_miss(seen, shortlist[done:], shortlist[0].coarse, 1, fusion, odds)
+        seen = [(blended(c, fusion), p) for c, p in zip(shortlist[:done], row.p, strict=False) if p is not None]
+        chance = chance_of_a_miss(seen, shortlist[done:], best, 1, fusion, odds)
         for epsilon in [e for e in open_ if chance < e]:
             found[epsilon] = done
             open_.remove(epsilon)
@@ -184,15 +183,15 @@ def hit(row: StoredAnswer, depth: int, fusion: Fusion, labels: Labels) -> float:
     """success@1 where only the first `depth` candidates were scored; junk leaves the list first."""
     grades = labels[row.query]
     seen = [
-        (id_, coarse, p)
-        for id_, coarse, p in zip(row.ids[:depth], row.coarse, row.p, strict=False)
-        if p is not None and grades.get(id_, 0) >= 0
+        (one, p)
+        for one, p in zip(row.candidates[:depth], row.p, strict=False)
+        if p is not None and grades.get(one.id, 0) >= 0
     ]
     if not seen:
         return 0.0
-    fused = fusion.scores([c for _, c, _ in seen], [p for _, _, p in seen])
-    best = max(range(len(seen)), key=lambda i: (fused[i], seen[i][1]))
-    return float(grades.get(seen[best][0], 0) > 0)
+    scores = [fusion.scores([one.coarse], [p], None if one.maxsim is None else [one.maxsim])[0] for one, p in seen]
+    best = max(range(len(seen)), key=lambda i: (scores[i], seen[i][0].coarse))
+    return float(grades.get(seen[best][0].id, 0) > 0)
 
 
 if __name__ == "__main__":

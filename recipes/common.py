@@ -45,7 +45,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table that we can compute: `look` has the settings of the second look, None is the shortlist alone."""
+    """A row of a table that we can compute: `look` has the settings of the second look, None is the shortlist alone.
+
+    With `maxsim`, a middle look re-orders so many candidates by the tokens that `codec` stores.
+    """
 
     name: str
     encoder: str
@@ -54,6 +57,7 @@ class Row:
     ties: str = "default"
     fusion: str = "p-only"
     codec: str = "images"
+    maxsim: int = 0
     listwise: Mapping[str, Any] | None = None
 
     def settings(self, dataset: str) -> Mapping[str, Any] | None:
@@ -107,9 +111,10 @@ def measured(
         _SHORTLISTS[base] = _benchmark(dataset, base / "shortlist", replace(plan, codec="images"))
     if look is None:
         return _SHORTLISTS[base]
-    plan = replace(plan, look=MllmReranker(row.mllm, **{"prompt": dataset.prompt, **look}, **placed))
+    plan = replace(plan, maxsim=row.maxsim, look=MllmReranker(row.mllm, **{"prompt": dataset.prompt, **look}, **placed))
     table_path, folder = base / "shortlist" / "items.lt", base / _slug(row.name)
-    stored = None if row.codec == "images" else _tokens(table_path, plan, folder)
+    codes = base / _slug(f"tokens {row.codec} {look.get('resolution') or 'full'}")
+    stored = None if row.codec == "images" else _tokens(table_path, plan, codes)
     return {**_benchmark(dataset, folder, plan, table_path), "bytes_per_image": stored}
 
 

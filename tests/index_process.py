@@ -13,7 +13,7 @@ from pathlib import Path
 from colour_encoder import ColourEncoder
 
 from looktwice.errors import Locked
-from looktwice.indexing import committing, index
+from looktwice.indexing import index, writer
 from looktwice.sources import scan
 from looktwice.store import Table
 from looktwice.types import Item
@@ -30,7 +30,7 @@ class SlowEncoder(ColourEncoder):
 
 
 def main(path: Path, folder: str, commit_rows: str, seconds: str) -> None:
-    committing.COMMIT_ROWS = int(commit_rows)
+    writer.COMMIT_ROWS = int(commit_rows)
     encoder = SlowEncoder(float(seconds))
     try:
         made = (path / "manifest.json").exists()

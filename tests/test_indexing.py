@@ -20,7 +20,7 @@ from indexing_helpers import (
 
 from looktwice import sources
 from looktwice.errors import UsageError
-from looktwice.indexing import committing, index
+from looktwice.indexing import index, writer
 from looktwice.indexing.failures import Failures
 from looktwice.sources import images, scan
 from looktwice.store import LedgerEntry, Table
@@ -118,7 +118,7 @@ def test_lines_of_a_list_that_share_a_picture_fail_and_recover_one_by_one(made: 
         assert all(entry.uri.startswith(f"{sources.file_uri(listed)}#offset=") for entry in made.table.ledger)
         return {json.loads(line)["id"] if line[0] == "{" else line: why for line, why in found.items()}
 
-    nowhere = f"{tmp_path}/no.png: the file does not exist any more"
+    nowhere = f"{tmp_path}/no.png: the file does not exist"
     for _ in range(2):
         assert told(*records) == {
             "a": ("missing", f"line 1, id 'a', {nowhere}"),
@@ -202,7 +202,7 @@ def test_failing_again_writes_nothing(made: Collection, monkeypatch: pytest.Monk
     made.index()
     first = list(made.table.ledger)
     before = made.table._failures.version, made.table._items.version
-    monkeypatch.setattr(committing, "COMMIT_ROWS", 1)
+    monkeypatch.setattr(writer, "COMMIT_ROWS", 1)
     for _ in range(3):
         assert made.index().failed == 2
     assert (made.table._failures.version, made.table._items.version) == before
@@ -249,7 +249,7 @@ def test_file_that_breaks_keeps_its_last_good_row(made: Collection) -> None:
 
 def test_same_picture_is_encoded_once(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     made.save(a="red", b="red", c="blue")
-    monkeypatch.setattr(committing, "COMMIT_ROWS", 2)  # the copy may be in the table already, or only in this batch
+    monkeypatch.setattr(writer, "COMMIT_ROWS", 2)  # the copy may be in the table already, or only in this batch
     report = made.index(batch_size=3)
     assert (report.added, report.encoded) == (3, 2)
     made.save(d="red", e="blue", f="red")

@@ -19,7 +19,7 @@ from PIL import Image
 
 from looktwice import sources
 from looktwice.errors import Mismatch, ModelError, StoreError, TooManyFailures, UsageError
-from looktwice.indexing import committing, encoding, index
+from looktwice.indexing import encoding, index, writer
 from looktwice.indexing.seen import Hashes, SeenIds
 from looktwice.sources import Source, prefetch, scan
 from looktwice.store import Table
@@ -120,7 +120,7 @@ def test_interrupt_keeps_what_is_encoded(made: Collection) -> None:
 
 def test_disk_full(made: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     save_pictures(made.folder, 20)
-    monkeypatch.setattr(committing, "COMMIT_ROWS", 5)
+    monkeypatch.setattr(writer, "COMMIT_ROWS", 5)
     add = Table.add
 
     def full(table: Table, rows: object) -> None:

@@ -285,9 +285,9 @@ KILLED = """
 import os, sys
 sys.path.insert(0, {tests!r})
 from colour_encoder import ColourEncoder, picture
-from looktwice.indexing import committing
+from looktwice.indexing import writer
 from looktwice.store import Table
-committing.COMMIT_ROWS = 64
+writer.COMMIT_ROWS = 64
 def items():
     for n in range(1000):
         if n == 700:

@@ -208,6 +208,8 @@ def test_robustness_prints_a_row_per_condition(looktwice, things, monkeypatch):
         (["run", "roxford5k", "--root", "."], "missing: "),
         (["run", "scenes", "--measure", "nDCG@10"], "No such option: --measure"),
         (["run", "folder", "--root", ".", "--qrels", "q.txt"], "--qrels has no effect"),
+        (["robustness", "--maxsim", "9", "--table", "x.lt"], "add --side query"),
+        (["robustness", "--maxsim", "9", "--side", "query"], "pass --table TABLE"),
         (["robustness", "--ties", "coarse"], "No such option: --ties"),
         (["run", "scenes", "--no-rerank", "--retrace", "paper"], "--retrace has no effect with --no-rerank"),
         (["run", "scenes", "--no-rerank", "--fusion", "0.3"], "--fusion has no effect with --no-rerank"),

@@ -120,6 +120,7 @@ def test_empty_folder_is_said_plainly(looktwice: Looktwice, tmp_path: Path) -> N
     (tmp_path / "nothing").mkdir()
     done = looktwice("index", "t.lt", "nothing")
     assert done.code == 0 and "no readable image was found" in done.err
+    assert "0 items; encoder" in done.out, "nothing to divide the bytes by"
     found = looktwice("search", "t.lt", "red")
     assert found.code == 0 and "is empty" in found.err
 

@@ -118,6 +118,19 @@ def test_eval_has_it_as_a_system(place: Path, tmp_path: Path) -> None:
     assert again[0] == 0 and json.loads(again[1])["systems"][1] == record["systems"][1], "from stored answers"
 
 
+def test_robustness_has_it_as_a_column(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("looktwice.experiment.robustness.DEGRADATIONS", {})
+    names = sorted(path.name for path in (place / "scenes").iterdir())
+    (tmp_path / "qrels").write_text(f"q 0 {names[3]} 1\n")
+    labels = ("--table", place / "t.lt", "--queries", place / "q.jsonl", "--qrels", tmp_path / "qrels")
+    asked = ("eval", "robustness", "table", *labels, "--side", "query", "--maxsim", "12", "--shortlist", "3")
+    code, out, err = run(*asked, "--out", tmp_path / "r")
+    assert code == 0 and "middle look" in out, err
+    found = json.loads((tmp_path / "r/robustness.json").read_text())
+    assert found["about"]["fusion"] == "coarse=0,maxsim=0.75,odds=0.25"
+    assert found["conditions"][0]["middle look"]["mean"] > 0 and found["conditions"][0]["pairs_per_query"] == 3
+
+
 def test_a_table_without_tokens_is_refused(place: Path, tmp_path: Path) -> None:
     assert run("index", tmp_path / "t.lt", place / "scenes")[0] == 0
     code, _, err = run("search", tmp_path / "t.lt", place / "query.jpg", "--maxsim", "12")

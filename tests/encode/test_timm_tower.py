@@ -12,7 +12,7 @@ from fakes import noise
 from safetensors.torch import save_file
 
 from looktwice.encode import load_encoder
-from looktwice.encode.patches import PatchTower
+from looktwice.encode.patch_tower import PatchTower
 from looktwice.encode.timm_tower import keeps_head
 from looktwice.errors import MissingDependency
 from looktwice.types import Item

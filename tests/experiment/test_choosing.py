@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from looktwice.errors import UsageError
-from looktwice.experiment.choosing import Chooser, _folds, fitted
+from looktwice.experiment.choosing import Chooser, fitted, folds
 from looktwice.experiment.labelled import Labelled, groups_of, unpacked
 from looktwice.experiment.systems import scores_of
 from looktwice.rank import Fusion
@@ -62,9 +62,9 @@ def test_linked_queries_stay_in_one_fold():
     made = answers(12, 0.0, 1.0)
     shared = [Labelled(a.query, a.shortlist, a.scores, {**a.grades, f"shared-{i // 2}": 1}, False)
               for i, a in enumerate(made)]  # fmt: skip
-    groups = groups_of(shared)
+    groups = groups_of({one.query: one.grades for one in shared})
     assert len(set(groups.values())) == 6
-    for train, held in _folds(groups, 5):
+    for train, held in folds(groups, 5):
         assert {groups[q] for q in train}.isdisjoint({groups[q] for q in held})
         assert len(train) + len(held) == 12
 

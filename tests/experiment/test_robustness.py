@@ -17,7 +17,9 @@ from looktwice.evaluate.datasets import open_dataset
 from looktwice.experiment import degrade, robustness
 from looktwice.experiment.degrade import DEGRADATIONS, centre, mirrored, normalised
 from looktwice.experiment.robustness import Condition, RobustnessSetup, conditions, run_robustness
+from looktwice.search.middle_stage import MiddleLook, in_place
 from looktwice.search.mllm_reranker import MllmReranker
+from looktwice.search.run_record import RunStats
 
 FEW = MappingProxyType({kind: DEGRADATIONS[kind] for kind in ("brightness", "clutter")})
 
@@ -79,6 +81,29 @@ def bench(root, scorer=None, **changes) -> RobustnessSetup:
     return RobustnessSetup(
         open_dataset("folder", root), Colours(), MllmReranker(scorer), **{"shortlist": 4, "sample": 6, **changes}
     )
+
+
+class LastFirst:
+    """A middle look that turns the first look's order round."""
+
+    depth, codec = 9, "int8"
+
+    def look(self, query, shortlist):
+        return MiddleLook(in_place(shortlist, {c.id: -c.coarse for c in shortlist}), RunStats())
+
+
+def test_a_middle_look_chooses_what_the_second_look_sees(root, tmp_path, monkeypatch):
+    one = bench(root, middle=LastFirst(), fusion="coarse=0,maxsim=0.75,odds=0.25")
+    clean = one.measure(Condition())
+    assert clean["middle look"]["mean"] < clean["shortlist"]["mean"] == pytest.approx(1.0)
+    assert clean["second look"]["mean"] < 1 and len(clean["values"]) == 3
+    damage = {kind: FEW[kind] for kind in ("brightness",)}
+    monkeypatch.setattr(robustness, "DEGRADATIONS", damage)
+    record = run_robustness(one, tmp_path / "out", ["query"], lambda done, total: None)
+    assert len(record["conditions"]) == 4 and record["about"]["maxsim"] == 9
+    assert "middle look" in (tmp_path / "out/query-brightness.svg").read_text()
+    with pytest.raises(Mismatch, match="other settings"):
+        run_robustness(bench(root), tmp_path / "out", ["query"], lambda done, total: None)
 
 
 def test_damage_hurts_and_is_told_apart_by_side(root):

@@ -20,7 +20,7 @@ from looktwice.experiment.demo import bundled_gallery
 IMAGES = 24
 FORMAT_1 = Path(__file__).parent.parent / "golden" / "format-1"
 SMALL_COMMITS = {
-    "looktwice.indexing.committing:COMMIT_ROWS": 8,
+    "looktwice.indexing.writer:COMMIT_ROWS": 8,
     "looktwice.token_index.fill:COMMIT_ROWS": 8,
 }
 PLACE = ["--device", "cpu", "--dtype", "float32", "--threads", "1"]

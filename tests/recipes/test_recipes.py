@@ -71,12 +71,16 @@ def test_a_recipe_prints_what_is_published_beside_ours(name, recipe, capsys, tmp
     assert "not comparable" in told.err or name == "retllm_2_mmeb"  # whose miniatures have one query
 
 
-def test_second_hand_and_unknown_figures_are_marked(recipe, capsys):
+def test_second_hand_and_unknown_figures_are_marked(recipe, capsys, tmp_path):
     record = recipe("mllm_ilr_ilias")
     out = capsys.readouterr().out
     assert "27.1†" in out and "? /" in out and record["ours"]["MLLM + PQ"]["mAP@1k"]["bytes_per_image"] > 0
     full, reduced = (record["ours"][row]["mAP@1k"]["bytes_per_image"] for row in ("MLLM + PQ", "MLLM + PQ, reduced"))
-    assert reduced < full
+    assert reduced < full == record["ours"]["ours: with a middle look"]["mAP@1k"]["bytes_per_image"]
+    (ours,) = (tmp_path / "out").rglob("ours*/result.json")
+    run = json.loads(ours.read_text())
+    assert [row["system"] for row in run["systems"]] == ["shortlist", "middle look", "second look"]
+    assert run["manifest"]["middle_look"][0]["codec"] == "pq8x4"
     again = recipe("mllm_ilr_ilias")  # everything is there already, sizes included
     assert again["ours"] == record["ours"]
 

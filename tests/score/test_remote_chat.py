@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import INSTALLED
-from stub_server import Answer, Stub, expected, item, ok, said, serving
+from stub_server import Answer, Stub, expected, item, ok, said, serving, shown_in
 
 from looktwice import Scorer, load_scorer
 from looktwice.errors import LooktwiceError, ServerError, UnknownName, UsageError
@@ -385,19 +385,35 @@ def test_money_is_estimated_before_and_counted_after(stub: Stub) -> None:
         RemoteConfig(max_cost=1)
 
 
-def test_several_requests_keep_the_window_full(stub: Stub) -> None:
-    stub.delay = 0.02
-    one = scorer(stub)
+def test_many_queries_keep_the_window_full_and_their_candidates_together(stub: Stub) -> None:
+    most, running, mixed = 4, [], []
+    one = scorer(stub, concurrency=most)
     requests = [(one_query, SOME) for one_query in (QUERY, *MANY[:5])]
+    before = len(stub.asked)
+
+    def wait(stub: Stub, body: Any, number: int) -> Answer:
+        query = shown_in(body)[0]
+        with stub.lock:
+            running.append(query)
+            mixed.append(len(set(running)))
+        time.sleep(0.05)
+        with stub.lock:
+            running.remove(query)
+        return stub.chat(body)
+
+    stub.fault = wait
     many = one.score_many(requests)
     for (query, candidates), scores in zip(requests, many, strict=True):
         assert scores.status == ("ok",) * len(candidates)
         right(scores, candidates, query)
+    assert max(mixed) > 1  # the next query begins before the last one ends
+    shown = [shown_in(body)[0] for body in stub.asked[before:]]
+    for query in set(shown):
+        places = [i for i, other in enumerate(shown) if other == query]
+        assert places[-1] - places[0] < len(SOME) + 2 * most
 
 
 def test_images_are_scaled_here_and_sent_in_order(stub: Stub) -> None:
-    from stub_server import shown_in
-
     large = Item("large", image=MANY[0].image.resize((3000, 1000)))  # type: ignore[union-attr]
     one = scorer(stub)
     one.score(QUERY, [large])

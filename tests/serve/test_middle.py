@@ -55,6 +55,25 @@ def test_three_stages_are_told_one_after_the_other(server: Running, tokens: Path
     assert told[-1][1]["manifest"]["middle_look"][0]["codec"] == "int8"
 
 
+def test_a_request_may_show_the_crop_that_matched_best(tokens: Path, tmp_path: Path, image_of: Named) -> None:
+    path = tmp_path / "crops.lt"
+    shutil.copytree(tokens, path)
+    body = {"query": {"image": image_of("scene-003.jpg")}, "k": 5, "shortlist": 5, "maxsim": 40, "shown": "both"}
+    with running(Settings(tables=(path,), maxsim=0)) as made:
+        refused = made.post("/v1/search", body)
+        assert refused.status_code == 400 and "--crops" in refused.json()["error"]["message"]
+        done = CliRunner().invoke(app, ["add-tokens", str(path), "--mllm", "tiny-vl", "--codec", "int8", "--crops"])
+        assert done.exit_code == 0, done.stderr
+    with running(Settings(tables=(path,), maxsim=40, shown="both")) as made:
+        found = made.post("/v1/search", {name: body[name] for name in ("query", "k", "shortlist")}).json()
+    how = {"maxsim": 40, "shortlist": 5, "shown": "both"}
+    expected = Retriever(path, scorer="tiny-vl", **how).search(GALLERY / "images" / "scene-003.jpg", k=5)
+    assert [hit["id"] for hit in found["hits"]] == [hit.id for hit in expected.hits]
+    assert [hit["p"] for hit in found["hits"]] == pytest.approx([hit.p for hit in expected.hits], abs=2e-3)
+    shown = found["manifest"]["candidates"]["middle_look"]["crops shown"]
+    assert shown == expected.manifest["candidates"]["middle_look"]["crops shown"] > 0
+
+
 def test_a_table_without_tokens_refuses_a_middle_look(drawings: Path) -> None:
     with running(Settings(tables=(drawings,), mllm=None)) as made:
         answer = made.post("/v1/search", {"query": {"text": "a"}, "maxsim": 10})

@@ -18,6 +18,7 @@ from serving import Running
 from looktwice.evaluate.trec import escape
 from looktwice.rank import fuse
 from looktwice.rank.calibration import Sample, fit
+from looktwice.search.ranking_config import THREE
 from looktwice.types import Candidate, PairScores
 
 IDS = ["a", "b", "ä", "\U0001f600", "\uff5a", "a b", "tab\there", "C:\\u0041", "z\u2028", "日本", "a\x85b", "-x"]
@@ -61,7 +62,7 @@ def test_the_order_is_the_librarys(page: Page, weight: float) -> None:
         for i in range(6):
             hits[i] |= {"p": float(answer.p[i]), "entropy": float(answer.entropy[i])}
         rng.shuffle(hits)
-        found = run(page, "fusion", f"m.ranked(value, {weight})", hits)
+        found = run(page, "fusion", f"m.ranked(value, {{weight: {weight}, odds: false}})", hits)
         assert [hit["id"] for hit in found] == [hit.id for hit in expected]
         assert [hit["score"] for hit in found] == pytest.approx([hit.score for hit in expected], abs=1e-9)
         assert [hit["rank"] for hit in found] == list(range(1, 10))
@@ -74,14 +75,14 @@ def test_a_middle_look_orders_what_the_second_did_not_see(page: Page) -> None:
         shortlist.sort(key=lambda candidate: -(candidate.maxsim or 0))
         rest = sorted((Candidate(name, rng.random()) for name in IDS[6:9]), key=lambda candidate: -candidate.coarse)
         answer = scores(rng, 3)
-        expected = fuse([*shortlist, *rest], answer, "coarse=0,maxsim=0.3,p=0.7", ties="default")
+        expected = fuse([*shortlist, *rest], answer, "coarse=0,maxsim=0.3,odds=0.7", ties="default")
         hits = [{"id": c.id, "coarse": c.coarse, "maxsim": c.maxsim, "p": None} for c in [*shortlist, *rest]]
         for i in range(6):
             hits[i] |= {"middle_place": i + 1}
         for i in range(3):
             hits[i] |= {"p": float(answer.p[i]), "entropy": float(answer.entropy[i])}
         rng.shuffle(hits)
-        found = run(page, "fusion", "m.ranked(value, 0.3)", hits)
+        found = run(page, "fusion", "m.ranked(value, {weight: 0.3, odds: true})", hits)
         assert [hit["id"] for hit in found] == [hit.id for hit in expected]
 
 
@@ -123,7 +124,7 @@ def test_a_link_keeps_the_whole_state(page: Page) -> None:
 def test_a_link_that_someone_edited_does_no_harm(page: Page) -> None:
     link = "weight=7&depth=x&least=&where=[1]&view=admin&distinct=maybe&__proto__=1&yes=a&yes=a"
     state = run(page, "state", "m.decode(value)", link)
-    assert (state["weight"], state["depth"], state["least"]) == (0.5, 50, 0)
+    assert (state["weight"], state["depth"], state["least"]) == (None, 50, 0)
     assert (state["where"], state["view"], state["distinct"], state["yes"]) == ({}, "search", False, ["a"])
 
 
@@ -149,7 +150,10 @@ def test_a_command_line_survives_a_shell(page: Page) -> None:
     line = run(page, "commands", "m.searchCommand(value[0], value[1])", [about, {**state, "item": None, "image": None}])
     words = shlex.split(line)
     assert words[:4] == ["looktwice", "search", "/my tables/shop.lt", "it's -- $HOME"]
-    assert words[-1] == "shelf IN ('left''s') AND price >= 3"
+    assert words[-1] == "shelf IN ('left''s') AND price >= 3" and words[8:12] == ["--maxsim", "0", "--fusion", "0.5"]
+    state |= {"item": None, "image": None, "weight": None}
+    line = run(page, "commands", "m.searchCommand(value[0], value[1])", [{**about, "maxsim": 1000}, state])
+    assert shlex.split(line)[8:12] == ["--maxsim", "1000", "--fusion", THREE]
     from looktwice.store.filters import check
 
     check(words[-1])

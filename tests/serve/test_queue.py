@@ -16,8 +16,9 @@ from serving import Running, running
 from looktwice.errors import ModelError
 from looktwice.score import Scorer
 from looktwice.serve import Settings
-from looktwice.serve.device_queue import DeviceQueue, Ticket, _Turn, current
+from looktwice.serve.device_queue import DeviceQueue, _Turn
 from looktwice.serve.problems import Problem
+from looktwice.serve.ticket import Ticket, current
 from looktwice.types import Item, PairScores
 
 SECONDS = 0.004  # a pair

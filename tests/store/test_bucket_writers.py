@@ -129,10 +129,10 @@ DRIVER = """
 import sys
 from colour_encoder import ColourEncoder
 from looktwice.errors import Locked
-from looktwice.indexing import committing, index
+from looktwice.indexing import index, writer
 from looktwice.sources import scan
 from looktwice.store import Table, exists
-committing.COMMIT_ROWS = 8
+writer.COMMIT_ROWS = 8
 place, folder = sys.argv[1:]
 encoder = ColourEncoder()
 try:

@@ -11,7 +11,7 @@ import pytest
 from store_helpers import ENCODER, random_rows
 
 from looktwice import indexing, sources
-from looktwice.indexing import committing
+from looktwice.indexing import writer
 from looktwice.sources import images
 from looktwice.store import Table, ann
 from looktwice.store.manifest import FORMAT
@@ -34,7 +34,7 @@ def test_every_reason_is_listed() -> None:
 
 @pytest.mark.parametrize(
     "number",
-    [images.MAX_PIXELS, images.WORKING_PIXELS, ann.EXACT_ROWS, ann.SAMPLE, committing.COMMIT_ROWS, ann.TARGET_RECALL],
+    [images.MAX_PIXELS, images.WORKING_PIXELS, ann.EXACT_ROWS, ann.SAMPLE, writer.COMMIT_ROWS, ann.TARGET_RECALL],
 )
 def test_every_number_is_stated(number: float) -> None:
     assert f"{number:,}" in DOCS

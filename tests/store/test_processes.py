@@ -157,7 +157,7 @@ def test_full_disk(tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyP
     dice = random.Random(0)
     words = [{"id": f"{n}", "text": "".join(dice.choices("abcdefghijklmnopqrstuvwxyz", k=3000))} for n in range(2000)]
     (tmp_path / "l.jsonl").write_text("\n".join(map(json.dumps, words)))
-    monkeypatch.setattr(indexing.committing, "COMMIT_ROWS", 100)
+    monkeypatch.setattr(indexing.writer, "COMMIT_ROWS", 100)
     table = Table.create(small_disk / "t.lt", ColourEncoder().info)
     with pytest.raises(StoreError, match=r"^The disk is full.*run it again\.$"):
         index(table, scan([tmp_path / "l.jsonl"]), ColourEncoder())

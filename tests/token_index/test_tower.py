@@ -15,7 +15,8 @@ from tiny_models import built_in
 from token_fakes import ToyScorer
 
 from looktwice.encode import load_encoder
-from looktwice.encode.patches import PATCHES, PatchTower
+from looktwice.encode.patch_tower import PatchTower
+from looktwice.encode.patches import PATCHES
 from looktwice.errors import MediaError, Mismatch, UnknownName, UsageError
 from looktwice.indexing import index
 from looktwice.search.mllm_reranker import MllmReranker

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -21,7 +22,10 @@ from vllm_server import VllmServer, environment
 
 from looktwice import Item, Retriever, Scorer, load_scorer
 from looktwice.errors import Mismatch, UsageError
+from looktwice.evaluate.scenes import ScenesSize, build
+from looktwice.experiment import Plan, run_benchmark
 from looktwice.score.remote.config import RemoteConfig
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.types import PairScores
 
 GALLERY = INSTALLED / "looktwice" / "assets" / "tiny" / "gallery"
@@ -124,6 +128,21 @@ def looktwice(*arguments: object, check: bool = True) -> subprocess.CompletedPro
         check=check,
         env={**os.environ, "PYTHONPATH": str(INSTALLED)},
     )
+
+
+def test_a_benchmark_gives_the_local_table(vllm: VllmServer, tmp_path: Path) -> None:
+    """The small scenes benchmark, cut to 400 pairs; the whole one was run by hand (docs/guides/own-server.md)."""
+    dataset = build(tmp_path / "dataset", ScenesSize("cut", scenes=60, each=2, images=16, words=4))
+    found = {}
+    for where, scorer in (("here", load_scorer("tiny-vl", prompt="mixed", **LOCAL)), ("there", remote(vllm, "mixed"))):
+        plan = Plan(look=MllmReranker(scorer), shortlist=20, device="cpu", dtype="float32")
+        folder = tmp_path / where
+        done = run_benchmark(dataset, folder, plan, indexing=MagicMock(), searching=MagicMock())
+        found[where] = {row["system"]: row["measures"] for row in done.outcome.rows}
+        counts = done.outcome.record["manifest"]["candidates"]
+    assert counts["scored"] == 20 * 20
+    assert found["here"] == found["there"]
+    assert found["there"]["second look"] != found["there"]["shortlist"]
 
 
 def test_pooled_tokens_and_tokens_of_another_model_are_refused(vllm: VllmServer, idefics: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +14,12 @@ import typer
 
 from looktwice.cli.console import emit, json_line, mute_stdout, note, number, plural, progress, say, table
 from looktwice.cli.explained import in_words
+from looktwice.cli.outputs import Output, has_room_beside, settings_beside
 from looktwice.cli.summary import advise, summarise
-from looktwice.errors import LooktwiceError, UsageError
-from looktwice.files import followed, is_replaced, write_whole
+from looktwice.errors import LooktwiceError
+from looktwice.files import followed, write_whole
 
 if TYPE_CHECKING:
-    from looktwice.cli.options import Output
     from looktwice.report import QueryView
     from looktwice.report.viewer import Viewer
     from looktwice.search.answer import Answer
@@ -153,7 +151,7 @@ class Outputs:
                 sys.stdout.flush()  # the run may go to stdout too, so keep the order
             write_run(followed(self.run), self._run, self.tag or "looktwice")
             if is_file:
-                beside = _beside(self.run)
+                beside = settings_beside(self.run)
                 write_whole(beside, (json.dumps(json.loads(json_line(manifest)), indent=1) + "\n").encode())
                 made_by = f", their settings in {beside}"
             note(f"{plural(sum(map(bool, self._run.values())), 'ranking')} in {self.run}{made_by}.")
@@ -223,38 +221,3 @@ def _cells(hit: Hit, middle: bool) -> tuple[object, ...]:
     moved = "" if not before or before == hit.rank else f"{'↑' if before > hit.rank else '↓'}{abs(before - hit.rank)}"
     scores = [number(score) for score in (hit.score, hit.coarse, *([hit.maxsim] if middle else []))]
     return hit.rank, hit.id, *scores, "gone" if hit.status == "missing" else number(hit.p), moved
-
-
-def check_outputs(run: Path | None, report: Path | None, *, overwrite: bool = True) -> None:
-    """Refuse output paths that are not writable, and a run that is there already, before the work begins."""
-    for path in (run, report):
-        if path is not None:
-            _check_output(path)
-    if run is not None and not overwrite and has_room_beside(run) and run.exists() and run.stat().st_size:
-        raise UsageError(f"{run} already holds a run; pass --overwrite to replace it, or name another file.")
-    if run is not None and report is not None and report.resolve() in (run.resolve(), _beside(run).resolve()):
-        raise UsageError(f"--report {report} would overwrite a file of --run; name another file.")
-
-
-def has_room_beside(output: Path) -> bool:
-    """Return whether other files may stand beside an output; not beside /dev/stdout or a pipe."""
-    return is_replaced(followed(output))
-
-
-def _check_output(path: Path) -> None:
-    target = followed(path)
-    for place in dict.fromkeys((path, target)):
-        if not place.absolute().parent.is_dir():
-            raise UsageError(f"Folder {place.parent} does not exist, so {place.name} cannot be written; create it.")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; name a file.")
-    folders = [place.absolute().parent for place in (path, target)] if is_replaced(target) else []
-    if not all(os.access(folder, os.W_OK | os.X_OK) for folder in folders) or (
-        target.exists() and not os.access(target, os.W_OK)
-    ):
-        raise UsageError(f"{path} cannot be written: {os.strerror(errno.EACCES)}; name another file.")
-
-
-def _beside(run: Path) -> Path:
-    """Return the path of a run's settings."""
-    return run.with_name(f"{run.name}.json")

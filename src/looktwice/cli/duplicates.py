@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.answers import MOST_IN_REPORT, check_outputs
+from looktwice.cli.answers import MOST_IN_REPORT
 from looktwice.cli.console import emit, note, number, plural, progress, table
 from looktwice.cli.groups import grouped, names
+from looktwice.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from looktwice.search.duplicates import DuplicateGroup

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from looktwice import __version__
 from looktwice.cli import (
+    adapt,
     calibrate,
     columns,
     delete,
@@ -136,7 +137,7 @@ def looktwice(
     show_warnings()
 
 
-SEARCHING = (demo, index, search, rerank, calibrate, tune, eval, serve)
+SEARCHING = (demo, index, search, rerank, calibrate, tune, adapt, eval, serve)
 KEEPING = (info, columns, ledger, duplicates, delete, export, import_, tokens, maxsim, estimate, models, doctor)
 for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)

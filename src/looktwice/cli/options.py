@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import server_options
+from looktwice.cli.outputs import Json as Json
+from looktwice.cli.outputs import Output as Output
 from looktwice.cli.presets import Preset
 from looktwice.cli.ranking_options import Direction as Direction
 from looktwice.cli.ranking_options import Fusion as Fusion
 from looktwice.cli.ranking_options import Middle as Middle
 from looktwice.cli.ranking_options import Ranking as Ranking
+from looktwice.cli.ranking_options import Shown as Shown
 from looktwice.cli.ranking_options import Stopping as Stopping
 from looktwice.cli.ranking_options import Ties as Ties
 from looktwice.cli.ranking_options import Tuned as Tuned
@@ -28,12 +31,11 @@ if TYPE_CHECKING:
     from looktwice.search.mllm_reranker import MllmReranker
     from looktwice.sources import Urls
 
-DEFAULT_ENCODER = "tiny-clip"
+DEFAULT_ENCODER, DEFAULT_CODEC = "tiny-clip", "opq8"
 
 TablePath = Annotated[
     Path, typer.Argument(metavar="TABLE", help="The table: a folder such as photos.lt, or s3://BUCKET/photos.lt.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout: one object, or one per line for lists.")]
 Encoder = Annotated[str, typer.Option(help="Encoder: a name (see `looktwice models`), a folder or a hub id.")]
 Mllm = Annotated[
     str, typer.Option(help="MLLM of the second look: a name, a folder, a hub id, or http://HOST:PORT/v1#MODEL.")
@@ -218,34 +220,6 @@ class StoredTokens:
     def choice(self) -> dict[str, Any]:
         """Return all of them, as arguments of Retriever."""
         return {"codec": self.codec, "missing_tokens": self.missing_tokens, "asymmetric": self.asymmetric}
-
-
-@dataclass(frozen=True)
-class Output:
-    """The outputs of answers, and the details of each hit."""
-
-    run: Annotated[
-        Path | None,
-        typer.Option("--run", help="Write whole rankings as a TREC run, and its settings beside it as .json."),
-    ] = None
-    tag: Annotated[
-        str | None, typer.Option(help="Name of the run: the last column of its file, and in its settings.")
-    ] = None
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run file that is there already.")] = False
-    report: Annotated[
-        Path | None,
-        typer.Option("--report", help="Write one HTML file that shows both orders of the first 200 queries."),
-    ] = None
-    explain: Annotated[bool, typer.Option("--explain", help="Show the parts of each hit's score.")] = False
-    json: Json = False
-
-    def check(self) -> None:
-        """Refuse files that cannot be written or would be lost, before the work begins."""
-        from looktwice.cli.answers import check_outputs
-
-        check_outputs(self.run, self.report, overwrite=self.overwrite)
-        if self.run is None and (self.tag is not None or self.overwrite):
-            raise UsageError(f"{'--tag' if self.tag is not None else '--overwrite'} needs --run FILE; add it.")
 
 
 def refuse_unused(ctx: typer.Context, unused: Collection[str], where: str) -> None:

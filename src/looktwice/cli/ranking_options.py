@@ -27,6 +27,13 @@ Tuned = Annotated[
 Direction = Annotated[
     str, typer.Option(help="Parts of queries and candidates to show: auto, or a pair such as text-to-image.")
 ]
+Shown = Annotated[
+    str,
+    typer.Option(
+        help="What the second look sees of a candidate: whole (the image), or both (also the stored crop that "
+        "matched best; with --maxsim)."
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -49,14 +56,7 @@ class Middle:
             "patches:NAME (of `add-tokens --tower NAME`)."
         ),
     ] = "auto"
-
-    shown: Annotated[
-        str,
-        typer.Option(
-            help="What the second look sees of a candidate: whole (the image), or both (also the stored crop that "
-            "matched best; with --maxsim)."
-        ),
-    ] = "whole"
+    shown: Shown = "whole"
 
     @property
     def rules(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
+from looktwice.cli import tuned as tuning
 from looktwice.cli.answers import Outputs
 from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import note, plural
@@ -44,6 +45,7 @@ def rerank(
     rerank: options.Rerank,
     middle: options.Middle,
     ranking: options.Ranking,
+    tuned: options.Tuned = None,
     tokens: options.StoredTokens,
     score_cache: options.ScoreCache = None,
     spread: Distribution,
@@ -68,22 +70,20 @@ def rerank(
     if table is None:
         options.refuse_unused(ctx, names(options.StoredTokens, options.Middle), "with a folder of images")
     output.check()
-    asked = Queries(queries, urls.allowed)
-    shortlists = read_run(candidates)
+    asked, shortlists = Queries(queries, urls.allowed), read_run(candidates)
     _match(shortlists, candidates, asked, queries)
     compute.set_threads()
+    choice, prompt = tuning.read(tuned, ranking.fusion, rerank.prompt, candidates)
     how: dict[str, Any] = {"codec": tokens.codec, "missing": tokens.missing_tokens, "asymmetric": tokens.asymmetric}
     how["urls"] = urls.allowed
-    if table is None:
-        loader = CandidateLoader.for_folder(collection, urls.allowed)
-    else:
-        loader = CandidateLoader.for_table(table, **how)
+    folder = CandidateLoader.for_folder
+    loader = folder(collection, urls.allowed) if table is None else CandidateLoader.for_table(table, **how)
     cluster = spread.for_queries(ctx, asked, str(collection), output.json)
     kept = cluster is None or cluster.has_this_machine
     with kept_scores(score_cache, output.run if kept else None) as cache:
-        look = rerank.load(compute, cache=cache)
+        look = rerank.load(compute, cache=cache, prompt=prompt)
         look.expect(sum(min(shortlist, len(found)) for name, found in shortlists.items() if name in asked))
-        rules: dict[str, Any] = {"shortlist": shortlist, "k": k, **middle.rules, **ranking.rules}
+        rules: dict[str, Any] = {"shortlist": shortlist, "k": k, **middle.rules, **ranking.rules, **choice}
         if cluster is None:
             answers = rerank_run(shortlists, asked, loader, look, table=table, **rules)
         else:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import typer
 
-from looktwice.cli.answers import has_room_beside
 from looktwice.cli.console import note
+from looktwice.cli.outputs import has_room_beside
 from looktwice.errors import UsageError
 
 KEPT = "Finished work is kept; run the same command again to continue."

@@ -32,7 +32,15 @@ class SearchDefaults:
     prompt: options.Prompt = "auto"
     fusion: options.Fusion = "auto"
     shortlist: options.Shortlist = 100
-    maxsim: Annotated[int, typer.Option(min=0, help="Candidates of the middle look, if a request names none.")] = 0
+    maxsim: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Candidates of a middle look, if a request names none [default: as `looktwice maxsim --keep` noted].",
+            show_default=False,
+        ),
+    ] = None
+    shown: options.Shown = "whole"
     codec: options.Codec = "auto"
     resolution: options.Resolution = None
     max_tiles: options.MaxTiles = None
@@ -47,7 +55,7 @@ class SearchDefaults:
     def chosen(self) -> dict[str, Any]:
         """Return all of them, as settings of a server."""
         _, prompt = tuned.read(self.tuned, self.fusion, self.prompt)
-        own = {name: getattr(self, name) for name in ("prompt", "fusion", "shortlist", "maxsim", "codec")}
+        own = {name: getattr(self, name) for name in ("prompt", "fusion", "shortlist", "maxsim", "shown", "codec")}
         own |= {"resolution": self.resolution, "max_tiles": self.max_tiles}
         own |= {"score_cache": self.score_cache, "calibration": self.calibration}
         own |= {"tuned": self.tuned, "prompt": prompt or self.prompt}

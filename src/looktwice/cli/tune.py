@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.answers import check_outputs
 from looktwice.cli.calibrate import check_labels, naming_the_query, noted
 from looktwice.cli.console import emit, note, progress, table
 from looktwice.cli.eval.tables import interval
 from looktwice.cli.groups import grouped
+from looktwice.cli.outputs import check_outputs
 from looktwice.cli.resume import kept_scores
 from looktwice.errors import UsageError
 from looktwice.files import followed
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from looktwice.evaluate import Qrels
     from looktwice.experiment.labelled import Labelled
+    from looktwice.rank import Tuned
     from looktwice.search.retriever import Retriever
     from looktwice.sources.queries import Queries
 
@@ -69,6 +70,9 @@ def tune(
     *,
     labels: Labels,
     into: Annotated[Path, typer.Option("--out", help="File to write the choice to, for --tuned.")],
+    calibration_out: Annotated[
+        Path | None, typer.Option(help="Also fit a calibration of the chosen prompt, for --calibration with --tuned.")
+    ] = None,
     try_prompt: Annotated[
         list[str] | None, typer.Option(help="Another prompt to try, beside --prompt. Repeatable.")
     ] = None,
@@ -93,14 +97,15 @@ def tune(
 
     Example: looktwice tune photos.lt --marks looktwice-marks.zip --out photos.tuned.json
     """
-    from looktwice.evaluate import read_qrels
+    from looktwice.evaluate import Measure, read_qrels
     from looktwice.experiment.choosing import Chooser
     from looktwice.rank import Tuned
     from looktwice.search.ranking_config import RankingConfig
     from looktwice.search.retriever import Retriever
     from looktwice.sources.queries import Queries
 
-    check_outputs(into, None)
+    _check_files(into, calibration_out)
+    Measure.parse(measure)  # refuses a misspelt one now, not after the last query
     compute.set_threads()
     prompts = list(dict.fromkeys([rerank.prompt, *(try_prompt or ())]))
     rules: dict[str, Any] = {**middle.rules, "direction": direction, "ties": "coarse", **tokens.choice}
@@ -116,16 +121,42 @@ def tune(
     found = Chooser(answers, RankingConfig.of(maxsim=opened.config.maxsim).fusion, measure).select()
     record = {"measure": measure, **found.record()}
     _show(record, json)
-    if not found.claimed:
-        refusal = f"No gain can be claimed: the interval of {measure} holds 0"
-        raise UsageError(f"{refusal}, so {into} was not written; label more queries.")
-    Tuned(sources[found.choice.prompt], found.choice.prompt, str(found.choice.fusion), record).save(followed(into))
+    refuse_chance(found.claimed, measure, into)
+    prompt = found.choice.prompt
+    _save(Tuned(sources[prompt], prompt, str(found.choice.fusion), record), into, answers[prompt], calibration_out)
+    refuse_skipped(asked, grades)
+
+
+def _check_files(into: Path, calibration: Path | None) -> None:
+    check_outputs(into, None)
+    if calibration is not None:
+        check_outputs(calibration, None)
+    if calibration == into:
+        raise UsageError(f"--out and --calibration-out both name {into}; name two files.")
+
+
+def _save(tuned: Tuned, into: Path, answers: Sequence[Labelled], calibration: Path | None) -> None:
+    """Write what was chosen and, if a file is named, a calibration of the answers to its prompt."""
+    from looktwice.rank.calibration import AUTO, fit
+
+    tuned.save(followed(into))
     note(f"Tuned fusion: {into}")
-    _refuse_skipped(asked.bad_lines | {name: why for name, why in asked.broken.items() if name in grades})
+    if calibration is not None:
+        made = fit((pair for answer in answers for pair in answer.samples()), tuned.source, AUTO)
+        made.save(followed(calibration))
+        note(f"Calibration: {calibration} ({made.method})")
 
 
-def _refuse_skipped(left_out: Mapping[str, Any]) -> None:
+def refuse_chance(claimed: bool, measure: str, into: Path) -> None:
+    """Raise UsageError for a gain that may be chance."""
+    if not claimed:
+        why = f"No gain can be claimed: the interval of the gain in {measure} includes 0"
+        raise UsageError(f"{why}, so {into} was not written; label more queries.")
+
+
+def refuse_skipped(asked: Queries, labels: Qrels) -> None:
     """Name the queries that could not be read, and end with exit code 3 if there are any."""
+    left_out = asked.bad_lines | {name: why for name, why in asked.broken.items() if name in labels}
     for name, why in left_out.items():
         note(f"Query {name} was skipped: {why}.")
     if left_out:
@@ -156,8 +187,13 @@ def _show(record: dict[str, Any], json: bool) -> None:
     if json:
         emit(record)
         return
-    gain: Sequence[Any] = [record["groups"], record["before"], record["after"], interval(record["gain"])]
-    head = ["measure", ">groups of queries", ">default", ">chosen, on other queries", ">gain"]
-    table(head, [[record["measure"], gain[0], f"{gain[1]:.3f}", f"{gain[2]:.3f}", gain[3]]])
+    show_gain(record, "default", "chosen, on other queries")
     note(f"Chosen on all {record['queries']:,} queries: prompt {record['prompt']}, fusion {record['fusion']}.")
     note(f"Chosen without each fifth: {'; '.join(record['folds'])}.")
+
+
+def show_gain(record: Mapping[str, Any], before: str, after: str) -> None:
+    """Print a measured gain as a table; `before` and `after` name what is compared."""
+    head = ["measure", ">groups of queries", f">{before}", f">{after}", ">gain"]
+    means = [f"{record[name]:.3f}" for name in ("before", "after")]
+    table(head, [[record["measure"], record["groups"], *means, interval(record["gain"])]])

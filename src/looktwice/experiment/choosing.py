@@ -81,17 +81,17 @@ class Chooser:
     _values: dict[tuple[str, Fusion], dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(set(self.groups.values())) < FOLDS:
+        if (apart := len(set(self.groups.values()))) < FOLDS:
             raise UsageError(
-                f"The labels make {len(set(self.groups.values()))} groups of queries that share no relevant item, but "
-                f"tuning needs {FOLDS}; mark the hits of more queries."
+                f"Tuning needs {FOLDS} independent queries, but the labels give {apart} (those that share a relevant "
+                "item count as one); label more queries."
             )
 
     @cached_property
     def groups(self) -> dict[str, str]:
         """Return the group of each query that has a relevant item."""
-        known = [one for one in next(iter(self.answers.values())) if any(grade > 0 for grade in one.grades.values())]
-        return groups_of(known)
+        known = {one.query: one.grades for one in next(iter(self.answers.values()))}
+        return groups_of({name: grades for name, grades in known.items() if any(g > 0 for g in grades.values())})
 
     @cached_property
     def weights(self) -> tuple[Fusion, ...]:
@@ -104,15 +104,15 @@ class Chooser:
         first = PromptFusion(next(iter(self.answers)), self.default)
         before = self._of(first.prompt, first.fusion, list(self.groups))
         after: dict[str, float] = {}
-        folds = []
-        for train, held in _folds(self.groups, FOLDS):
+        told = []
+        for train, held in folds(self.groups, FOLDS):
             choice = self.choose(train)
-            folds.append(f"{choice.prompt}: {'stack' if choice.stacked else choice.fusion}")
+            told.append(f"{choice.prompt}: {'stack' if choice.stacked else choice.fusion}")
             after |= self._of(choice.prompt, choice.fusion, held)
-        old, new = self._by_group(before), self._by_group(after)
+        old, new = by_group(before, self.groups), by_group(after, self.groups)
         was, now = (float(np.mean([*values.values()])) for values in (old, new))
         choice = self.choose(list(self.groups))
-        return Selection(choice, first, was, now, difference(new, old), len(before), len(old), folds)
+        return Selection(choice, first, was, now, difference(new, old), len(before), len(old), told)
 
     def choose(self, queries: Sequence[str]) -> PromptFusion:
         """Return the best prompt and fusion on these queries; a stack is fitted on all of them."""
@@ -135,7 +135,7 @@ class Chooser:
         """Return the mean of stacks on inner folds that did not fit them."""
         own = {query: self.groups[query] for query in queries}
         found: list[float] = []
-        for train, held in _folds(own, min(INNER, len(set(own.values())))):
+        for train, held in folds(own, min(INNER, len(set(own.values())))):
             found += self._of(prompt, self.stack(prompt, train), held).values()
         return float(np.mean(found))
 
@@ -148,19 +148,21 @@ class Chooser:
         known |= {one.query: one.value(fusion, self.measure) for one in self.answers[prompt] if one.query in wanted}
         return {query: known[query] for query in queries}
 
-    def _by_group(self, values: Mapping[str, float]) -> dict[str, float]:
-        members: dict[str, list[float]] = {}
-        for query, value in values.items():
-            members.setdefault(self.groups[query], []).append(value)
-        return {group: float(np.mean(own)) for group, own in members.items()}
 
-
-def _folds(groups: Mapping[str, str], number: int) -> Iterator[tuple[list[str], list[str]]]:
+def folds(groups: Mapping[str, str], number: int) -> Iterator[tuple[list[str], list[str]]]:
     """Yield (queries outside, queries inside) of each fold; groups stay whole."""
     place = {group: i % number for i, group in enumerate(sorted(set(groups.values())))}
     for fold in range(number):
         held = [query for query, group in groups.items() if place[group] == fold]
         yield [query for query in groups if query not in set(held)], held
+
+
+def by_group(values: Mapping[str, float], groups: Mapping[str, str]) -> dict[str, float]:
+    """Return the mean over the queries of each group."""
+    members: dict[str, list[float]] = {}
+    for query, value in values.items():
+        members.setdefault(groups[query], []).append(value)
+    return {group: float(np.mean(own)) for group, own in members.items()}
 
 
 def fitted(answers: Sequence[Labelled]) -> Stack | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import Damaged, MediaError, Mismatch
 from looktwice.experiment.answers import digest, prompt_hash, unusual
-from looktwice.models import checkpoints
+from looktwice.models import adapters
 from looktwice.sources import Source
 from looktwice.types import Item
 
@@ -43,6 +43,7 @@ def about_bench(bench: RobustnessSetup) -> dict[str, Any]:
         "prompt": bench.look.prompt,
         **prompt_hash(bench.look),
         **unusual(bench.look),
+        **({} if bench.middle is None else {"maxsim": bench.middle.depth, "tokens": bench.middle.codec}),
     }
 
 
@@ -56,7 +57,7 @@ def _content(one: Item | Source) -> str:
 
 def _revision(look: MllmReranker) -> str:
     if isinstance(look.mllm, str):
-        return checkpoints.resolve(look.mllm, look.revision).revision
+        return adapters.resolve(look.mllm, look.revision).revision
     return str(look.mllm.settings().get("revision"))
 
 

@@ -7,14 +7,16 @@ alone. In TREC labels what is not listed is not relevant.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from looktwice.errors import UsageError
+from looktwice.evaluate import Qrels
 from looktwice.evaluate.groups import measure_group
 from looktwice.experiment.systems import scores_of
 from looktwice.rank import Fusion, fuse
+from looktwice.rank.calibration import Sample
 from looktwice.rank.precision import linked
 from looktwice.search.answer import Answer
 from looktwice.types import Candidate, PairScores
@@ -56,6 +58,14 @@ class Labelled:
         """Return whether the candidate at `row` is right."""
         return self.grades.get(self.shortlist[row].id, 0) > 0
 
+    def samples(self) -> Iterator[Sample]:
+        """Yield the labelled pairs, for a calibration."""
+        best = max((candidate.coarse for candidate in self.shortlist), default=0.0)
+        for row in range(len(self.scores.p)):
+            if self.known(row):
+                one, p = self.shortlist[row], float(self.scores.p[row])
+                yield Sample(self.query, p, best - one.coarse, self.relevant(row), one.id)
+
     def value(self, fusion: Fusion, measure: str) -> float:
         """Return the measure of this query under a fusion."""
         run = [(hit.id, hit.score) for hit in fuse(self.shortlist, self.scores, fusion)]
@@ -65,10 +75,10 @@ class Labelled:
         return found.per_query[measure][self.query]
 
 
-def groups_of(answers: Iterable[Labelled]) -> dict[str, str]:
+def groups_of(labels: Qrels) -> dict[str, str]:
     """Return the group of each query: those that share a relevant item belong together."""
-    own = [(answer.query, f"\0{answer.query}") for answer in answers]  # so that every query is named
-    return linked([*own, *((a.query, item) for a in answers for item, grade in a.grades.items() if grade > 0)])
+    own = [(query, f"\0{query}") for query in labels]  # so that every query is named
+    return linked([*own, *((query, item) for query, of in labels.items() for item, grade in of.items() if grade > 0)])
 
 
 def unpacked(marks: Path, into: Path) -> tuple[Path, Path]:

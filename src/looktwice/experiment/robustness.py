@@ -1,8 +1,11 @@
-"""Measure both stages on damaged images, and the gain and cost of three remedies that need no training.
+"""Measure all stages on damaged images, and the gain and cost of three remedies that need no training.
 
 One side at a time is damaged: the queries, or all candidates. Every condition is measured on the same sample of image
 queries. A finished condition is kept on disk, so that an interrupted run can continue. Vectors stay in memory and are
 compared exactly.
+
+With a middle look, only queries are damaged, as the stored tokens are those of undamaged candidates, and no remedy is
+measured.
 
 The remedies (`mend`): `views` averages vectors and p over the query, its mirror image and its middle. `both orders`
 averages p over both orders of the pair. `contrast` shows the second look both images at full contrast.
@@ -32,6 +35,7 @@ from looktwice.experiment.plot import plot
 from looktwice.experiment.systems import scores_of
 from looktwice.files import write_whole
 from looktwice.rank import Fusion, fuse
+from looktwice.search.middle_stage import MiddleStage
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.sources import Source
 from looktwice.types import Candidate, Encoder, Item
@@ -58,18 +62,18 @@ class Condition:
         return f"{self.side}/{self.kind}/{self.step}/{self.mend}"
 
 
-def conditions(sides: Sequence[DamagedSide]) -> list[Condition]:
+def conditions(sides: Sequence[DamagedSide], mends: Sequence[str] = MENDS) -> list[Condition]:
     """Return all conditions: no damage, every kind at every step, and every remedy without and with most damage."""
     found = [Condition()]
     for side in sides:
         found += [Condition(side, kind, i + 1) for kind, one in DEGRADATIONS.items() for i in range(len(one.steps))]
     ends = [one for one in found if one.step in (0, 3) and one.side == "query"]
-    return found + [replace(one, mend=mend) for mend in MENDS for one in ends]
+    return found + [replace(one, mend=mend) for mend in mends for one in ends]
 
 
 @dataclass
 class RobustnessSetup:
-    """A sample of a dataset's image queries, all of its items, an encoder and a reranker."""
+    """A sample of a dataset's image queries, all of its items, an encoder and a reranker; perhaps a middle look."""
 
     dataset: Dataset
     encoder: Encoder
@@ -78,6 +82,7 @@ class RobustnessSetup:
     sample: int = 50
     fusion: str = "0.5"
     seed: int = 0
+    middle: MiddleStage | None = None
     queries: list[Item] = field(init=False)
     items: list[Source] = field(init=False)
     _of: dict[str, Source] = field(init=False)
@@ -101,30 +106,37 @@ class RobustnessSetup:
         return Random(self.seed).sample(usable, min(self.sample, len(usable)))
 
     def measure(self, condition: Condition) -> dict[str, Any]:
-        """Measure both stages under one condition: means with intervals, values per query, pairs per query."""
+        """Measure all stages under one condition: means with intervals, values per query, pairs per query."""
         damage = self._damage(condition)
         queries = [_changed(q, damage, self.seed) for q in self.queries] if condition.side == "query" else self.queries
         on_items = damage if condition.side == "candidate" else None
         lists = self._coarse(queries, on_items, condition)
-        runs: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        runs: dict[str, dict[str, Any]] = {stage: {} for stage in self.stages}
         pairs = 0
         for query, shortlist in zip(queries, lists, strict=True):
+            runs["shortlist"][query.id] = [(one.id, one.coarse) for one in shortlist[: self.dataset.depth]]
+            if self.middle is not None:
+                shortlist = self.middle.look(query, shortlist).candidates
+                runs["middle look"][query.id] = [(hit.id, hit.score) for hit in fuse(shortlist, None)]
             p, asked = self._second(query, shortlist[: self.shortlist], on_items, condition.mend)
             pairs += asked
-            runs[0][query.id] = [(one.id, one.coarse) for one in shortlist]
             hits = fuse(shortlist, scores_of(p), Fusion.parse(self.fusion))
-            runs[1][query.id] = [(hit.id, hit.score) for hit in hits]
+            runs["second look"][query.id] = [(hit.id, hit.score) for hit in hits]
         main = self.dataset.measures[0]
         qrels = {query.id: self.dataset.qrels[query.id] for query in queries}
-        values = [measure_group(run, qrels, [main]).per_query[main] for run in runs]
+        values = {stage: measure_group(run, qrels, [main]).per_query[main] for stage, run in runs.items()}
         return {
             "condition": condition.key,
             "measure": main,
-            "shortlist": interval(values[0].values())._asdict(),
-            "second look": interval(values[1].values())._asdict(),
+            **{stage: interval(found.values())._asdict() for stage, found in values.items()},
             "pairs_per_query": pairs / len(queries),
-            "values": [dict(found) for found in values],
+            "values": [dict(found) for found in values.values()],
         }
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Return the names of the measured stages."""
+        return ("shortlist", "second look") if self.middle is None else ("shortlist", "middle look", "second look")
 
     def _damage(self, condition: Condition) -> Change | None:
         if condition.step == 0:
@@ -138,7 +150,7 @@ class RobustnessSetup:
         views = _views(condition.mend)
         encoder = query_encoder(self.encoder)
         asked = unit(np.sum([encoder.encode([_seen(query, view) for query in queries]) for view in views], axis=0))
-        depth = min(self.dataset.depth, len(names))
+        depth = max(self.dataset.depth, 0 if self.middle is None else self.middle.depth)
         lists = []
         for row in np.asarray(asked) @ vectors.T:
             best = sorted(range(len(names)), key=lambda i: (-row[i], names[i]))[:depth]
@@ -191,7 +203,7 @@ def run_robustness(
     folder.mkdir(parents=True, exist_ok=True)
     path, about = folder / "conditions.jsonl", about_bench(bench)
     known = dict(read_finished(path, about))
-    every = conditions(sides)
+    every = conditions(sides, MENDS if bench.middle is None else ())
     with open(path, "a", encoding="utf-8") as file:
         if not known and path.stat().st_size == 0:
             file.write(json.dumps(about) + "\n")
@@ -204,20 +216,19 @@ def run_robustness(
     record = {"about": about, "conditions": [known[condition.key] for condition in every]}
     record["models"] = {"encoder": bench.encoder.info.name, "second_look": [dict(r) for r in bench.look.settings()]}
     write_json(folder / "robustness.json", json.loads(json.dumps(record, default=str)))
-    for name, text in _curves(known, sides):
+    for name, text in _curves(known, sides, bench.stages):
         write_whole(folder / name, text.encode())
     return record
 
 
-def _curves(known: dict[str, dict[str, Any]], sides: Sequence[DamagedSide]) -> Iterator[tuple[str, str]]:
+def _curves(
+    known: dict[str, dict[str, Any]], sides: Sequence[DamagedSide], stages: Sequence[str]
+) -> Iterator[tuple[str, str]]:
     clean = known[Condition().key]
     for side in sides:
         for kind, one in DEGRADATIONS.items():
             rows = [clean, *(known[Condition(side, kind, i + 1).key] for i in range(len(one.steps)))]
-            series = {
-                name: [(float(step), row[name]["mean"]) for step, row in enumerate(rows)]
-                for name in ("shortlist", "second look")
-            }
+            series = {name: [(float(step), row[name]["mean"]) for step, row in enumerate(rows)] for name in stages}
             title = f"{side}: {kind} ({', '.join(f'{step:g}' for step in one.steps)}; {one.unit})"
             yield f"{side}-{kind.replace(' ', '-')}.svg", plot(series, title=title, x="step", y=clean["measure"])
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
 
 from looktwice.indexing.failures import STAGES
+from looktwice.indexing.writer import IndexWriter
 from looktwice.sources import Scopes, display
-
-if TYPE_CHECKING:
-    from looktwice.indexing.committing import IndexWriter
 
 
 def prune_gone(run: IndexWriter, *, delete: bool) -> None:

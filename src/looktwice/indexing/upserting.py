@@ -13,8 +13,9 @@ from typing import Any
 
 from looktwice.errors import Locked, MediaError, UsageError, demand_list
 from looktwice.indexing.batches import EncodedBatch, EncodedRow, ScannedItem
-from looktwice.indexing.committing import Progress, write
+from looktwice.indexing.committing import write
 from looktwice.indexing.encoding import encode_batches
+from looktwice.indexing.writer import Progress
 from looktwice.sources import Source, Unreadable
 from looktwice.sources.memory import check_record, item_id, memory_source, memory_uri, plain_metadata
 from looktwice.sources.uri import MEMORY

@@ -5,6 +5,7 @@
     ./folder  ~/models/mine       a folder with config.json and safetensors weights
     org/name                      any checkpoint of the hub, downloaded only because it was named
     NAME#REVISION                 the same, pinned: a commit, branch or tag of the hub, the content hash of a folder
+    NAME+lora:FOLDER              any of these with a LoRA adapter: see `adapters`
 
 This module knows files, not their purpose. Weights are read from safetensors only, and a checkpoint's own code never
 runs.
@@ -27,6 +28,7 @@ from looktwice.errors import Mismatch, ModelError, UnknownName, UsageError, firs
 from looktwice.models import hub
 from looktwice.models.catalog import BY_NAME, ENTRIES, ModelKind
 
+ADAPTER = "+lora:"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _KINDS: Mapping[ModelKind | None, str] = {None: "model", "encoder": "encoder", "mllm": "MLLM"}
 _REVISION = re.compile(r"[\w][\w./-]*")
@@ -45,12 +47,14 @@ class Checkpoint:
 
     `name` is the name it was requested by (a folder as an absolute path), `source` the folder, `revision` the hub's
     commit or, for a folder, a hash of its contents (see `fingerprint`). `local` is True if it is not from the hub.
+    `adapter` is the folder of a LoRA that is merged into the weights; name and revision include it.
     """
 
     name: str
     source: Path
     revision: str
     local: bool
+    adapter: Path | None = None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -96,6 +100,8 @@ def resolve(
     available; Mismatch for a folder that no longer holds `revision`; ModelError for missing or pickled weights.
     """
     plain, pinned = (name, None) if _is_folder(name) else split_revision(name)
+    if ADAPTER in plain and not _is_folder(plain):
+        raise UsageError(f"{plain}: only a local MLLM of the second look takes an adapter; leave {ADAPTER} out.")
     if pinned and revision and pinned != revision:
         raise UsageError(f"The model has two revisions, {pinned!r} and {revision!r}; name one.")
     revision = pinned or revision
@@ -119,6 +125,11 @@ def _expand(name: str) -> str:
 
 def _is_folder(name: str) -> bool:
     return name not in BY_NAME and os.path.isdir(_expand(name))
+
+
+def is_hub_name(name: str) -> bool:
+    """Return whether a name has the form of one on the hub: org/name."""
+    return _HUB_NAME.fullmatch(name) is not None and not _looks_like_path(name)
 
 
 def _looks_like_path(name: str) -> bool:

@@ -137,7 +137,7 @@ class Cluster:
         """
         if not self.has_this_machine:
             raise UsageError(
-                f"{self.address} is used from outside, so no file can be shared; start it on a node of it."
+                f"{self.address} is used from outside, so no file can be shared; run the command inside it."
             )
         here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             self._ray.get_runtime_context().get_node_id(), soft=False
@@ -196,7 +196,9 @@ class Cluster:
             why = str(error).strip().rpartition("\n")[2].strip()[:200]  # the last line of a traceback
             raise UsageError(f"The workers cannot load looktwice ({why}); install it there.") from None
         if found != __version__:
-            raise UsageError(f"The workers have looktwice {found}, this machine {__version__}; install the same one.")
+            raise UsageError(
+                f"The workers have looktwice {found}, this machine {__version__}; install the same version on all."
+            )
 
 
 def _connect(address: str) -> Any:
@@ -218,7 +220,9 @@ def _connect(address: str) -> Any:
             raise UsageError(f"The Ray cluster {address} does not answer; check it with: ray status") from None
         ray.init(include_dashboard=False, **settings)
     except (RuntimeError, ValueError) as error:
-        raise UsageError(f"The Ray cluster {address} cannot be used: {first_line(error)}.") from None
+        raise UsageError(
+            f"The Ray cluster {address} cannot be used ({first_line(error)}); check it with: ray status"
+        ) from None
     ray._private.worker._worker_logs_enabled = False  # else its messages about lost workers go to stdout
     return ray
 

@@ -16,6 +16,7 @@ _EXTRAS = {
     "timm": "for PE encoders: pip install 'looktwice[timm]'",
     "num2words": "for SmolVLM2: pip install 'looktwice[smolvlm]'",
     "sentence-transformers": "for encoders st:NAME: pip install 'looktwice[st]'",
+    "peft": "for adapters NAME+lora:FOLDER: pip install 'looktwice[lora]'",
     "sentencepiece": "for texts with SigLIP 1: pip install 'looktwice[siglip]'",
 }
 _TORCHVISION = (

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import LooktwiceError, ModelError, first_line
+from looktwice.models import adapters
 from looktwice.models.checkpoints import Checkpoint
 from looktwice.models.device import Placement
 
@@ -55,6 +56,8 @@ def _read(checkpoint: Checkpoint, placement: Placement, auto: str) -> PreTrained
             f"The model {checkpoint.name!r} lacks {len(missing)} of its weights ({missing[0]}, …); download the "
             "complete model again."
         )
+    if checkpoint.adapter is not None:
+        model = adapters.merge(model, checkpoint)
     return model.requires_grad_(False).eval().to(placement.device)
 
 

@@ -51,7 +51,7 @@ class Tuned:
             body = read_json(Path(path).read_text(encoding="utf-8"))
             demand(body, {"format": int, "source": dict, "prompt": str, "fusion": str, "gain": dict}, "it")
             if body.pop("format") != FORMAT:
-                raise ValueError("another format")
+                raise ValueError(f"its format is not {FORMAT}")
             Fusion.parse(body["fusion"])
             return cls(**body)
         except (OSError, ValueError, TypeError, LooktwiceError) as error:

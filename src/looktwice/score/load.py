@@ -52,16 +52,20 @@ def load_scorer(
         if mllm.startswith(scheme):
             module, _, function = target.partition(":")
             return Scorer.of(getattr(import_module(module), function)(mllm, asked, config))
+    if "://" in mllm:
+        raise UsageError(
+            f"{mllm!r} begins with an unknown scheme; an address of a server begins with http:// or https://."
+        )
     if lacks_scheme(mllm):
         raise UsageError(f"{mllm!r} looks like the address of a server; write it with http:// or https:// before it.")
     return _local(mllm, asked, config)
 
 
 def _local(name: str, prompt: Prompt, config: ScorerConfig) -> Scorer:
-    from looktwice.models import checkpoints
+    from looktwice.models import adapters
     from looktwice.models.device import place
 
-    checkpoint = checkpoints.resolve(name, config.revision, kind="mllm")
+    checkpoint = adapters.resolve(name, config.revision)
     mllm = load_mllm(checkpoint, place(config.device, config.dtype), config.resolution, config.max_tiles)
     return scorer(mllm, prompt, config)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import QueryError, UsageError
-from looktwice.rank import Fusion, Ties
+from looktwice.rank import Fusion, Ties, Tuned
 from looktwice.search.answer import Answer
 from looktwice.search.crop_look import CropLook
 from looktwice.search.details import describe_from
@@ -32,7 +32,7 @@ def rerank_run(
     loader: CandidateLoader,
     reranker: MllmReranker,
     *,
-    fusion: Fusion | str | float = "auto",
+    fusion: Fusion | Tuned | str | float = "auto",
     ties: Ties | str = "default",
     direction: Direction | str = "auto",
     shortlist: int = 100,
@@ -41,10 +41,12 @@ def rerank_run(
     maxsim: int | None = None,
     maxsim_codec: str = "auto",
     shown: str = "whole",
+    about: Mapping[str, Any] | None = None,
 ) -> Iterator[Answer]:
     """Yield one answer per query with a shortlist in `run`, in the order of `queries`.
 
-    `maxsim` is the depth of a middle look, which needs the `table` that holds the tokens.
+    `maxsim` is the depth of a middle look, which needs the `table` that holds the tokens. `about` says what made the
+    run (its "encoder"), which a tuned fusion is compared with.
 
     Raises UsageError for a weighted fusion of scores other than cosines, and for a run of unknown candidates only.
     """
@@ -54,7 +56,7 @@ def rerank_run(
     _check_scale(run, config.fusion)
     _check_ids(run, loader)
     asked = {"k": positive(k, "k"), "shortlist": positive(shortlist, "shortlist")}
-    stage = SecondStage(reranker, loader, config, shortlist, crops=CropLook.of(config, middle, loader))
+    stage = SecondStage(reranker, loader, config, shortlist, about=about, crops=CropLook.of(config, middle, loader))
     describe = None if table is None else describe_from(table)
     for query in queries:
         if query.id not in run:

@@ -11,15 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from contextvars import ContextVar
-from itertools import count
 from typing import Any, TypeVar
 
 from looktwice.serve import problems
 from looktwice.serve.seats import Seats
-
-SMALL = 64
-"""A request of up to this many pairs counts as small."""
+from looktwice.serve.ticket import Ticket, current
 
 BLOCK_SECONDS = 0.5
 """How long a block should take: a newcomer waits for one. A request that is alone gets blocks of twice as long."""
@@ -27,42 +23,6 @@ BLOCK_SECONDS = 0.5
 BLOCKS = (4, 8, 16, 32, 64, 128)
 FIRST_BLOCK = 16
 R = TypeVar("R")
-_numbers = count()
-
-
-class Ticket:
-    """One request's place in the queue: its pairs, its deadline, and whether somebody still wants the answer.
-
-    `tell` is called with the ids and scores of each block, on the request's own thread.
-    """
-
-    def __init__(self, pairs: int, seconds: float, tell: Callable[[Any, Any], None] | None = None) -> None:
-        self.number = next(_numbers)
-        self.pairs, self.seconds, self.tell = pairs, seconds, tell
-        self.deadline = time.monotonic() + seconds
-        self.born = time.monotonic()
-        self.begun = False
-        self.served = 0.0  # when it last had a turn
-        self.ended: problems.Problem | None = None
-
-    @property
-    def small(self) -> bool:
-        """Return whether it comes before large ones."""
-        return self.pairs <= SMALL
-
-    def end(self, why: problems.Problem) -> None:
-        """Stop the work before the next block."""
-        self.ended = self.ended or why
-
-    def check(self) -> None:
-        """Raise the Problem that ended this request, if any."""
-        if self.ended is None and time.monotonic() > self.deadline:
-            self.ended = problems.late(self.seconds)
-        if self.ended is not None:
-            raise self.ended
-
-
-current: ContextVar[Ticket | None] = ContextVar("ticket", default=None)
 
 
 class _Turn:

@@ -104,7 +104,7 @@ class Explanation:
         parts: dict[str, Any] = {"fusion": str(fusion), "coarse": coarse, "score": hit.score}
         if fusion.method == "linear":
             second = fusion.p_weight * fusion.reading(float(scores.p[0]))
-            parts |= {"from_coarse": fusion.weight * coarse, "from_p": second}
+            parts |= {"from_coarse": fusion.known(coarse, None), "from_p": second}
         return {"contributions": parts, **_numbers(hit.explain or {})}
 
 

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 from looktwice.serve import problems
-from looktwice.serve.device_queue import DeviceQueue, Ticket, current
+from looktwice.serve.device_queue import DeviceQueue
 from looktwice.serve.problems import Problem
+from looktwice.serve.ticket import Ticket, current
 
 log = logging.getLogger("looktwice.serve")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 if TYPE_CHECKING:
-    from looktwice.serve.service import Service
+    from looktwice.serve.device_queue import DeviceQueue
+    from looktwice.serve.holding import HeldBytes
+    from looktwice.serve.jobs import Jobs
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -15,7 +18,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 class Metrics:
     """The measurements of one server, in a registry of its own."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, queue: DeviceQueue, jobs: Jobs, memory: HeldBytes, ready: Callable[[], bool]) -> None:
         self.registry = own = CollectorRegistry()
         self.requests = Counter("looktwice_request", "Requests answered.", ["method", "route", "status"], registry=own)
         self.success = Counter("looktwice_request_success", "Requests answered with 2xx.", ["route"], registry=own)
@@ -25,14 +28,13 @@ class Metrics:
         self.queued = Histogram(
             "looktwice_request_queue_time_seconds", "Seconds until the first block.", buckets=_SECONDS, registry=own
         )
-        service.queue.waited = self.queued.observe
-        queue, gate, jobs = service.queue, service.gate, service.jobs
+        queue.waited = self.queued.observe
         gauges = {
             "num_requests_running": ("Requests that had a turn on the device.", lambda: jobs.counts()[0]),
             "num_requests_waiting": ("Requests that wait for their first turn.", lambda: jobs.counts()[1]),
-            "num_pairs_admitted": ("Pairs of all admitted requests.", lambda: gate.pairs),
-            "held_bytes": ("Bytes of bodies and decoded queries.", lambda: service.memory.held),
-            "ready": ("1 when weights and tables are loaded.", lambda: float(service.ready)),
+            "num_pairs_admitted": ("Pairs of all admitted requests.", lambda: jobs.gate.pairs),
+            "held_bytes": ("Bytes of bodies and decoded queries.", lambda: memory.held),
+            "ready": ("1 when weights and tables are loaded.", lambda: float(ready())),
         }
         for name, (what, read) in gauges.items():
             Gauge(f"looktwice_{name}", what, registry=own).set_function(read)

@@ -11,7 +11,8 @@ from looktwice.score.base import ScorerWrapper, TokenMaker
 from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout import probability
 from looktwice.search.mllm_reranker import MllmReranker
-from looktwice.serve.device_queue import DeviceQueue, current
+from looktwice.serve.device_queue import DeviceQueue
+from looktwice.serve.ticket import current
 from looktwice.serve.tracing import span
 from looktwice.types import SCORED, Encoder, EncoderInfo, FloatArray, Item, PairScores, TokensInfo, VisualTokens
 

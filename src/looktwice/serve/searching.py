@@ -11,17 +11,19 @@ from typing import Any, cast
 
 from looktwice.search.answer import Answer
 from looktwice.search.middle_stage import MiddleStage
+from looktwice.search.ranking_config import BOTH
 from looktwice.search.retriever import Retriever
 from looktwice.search.run_record import RunStats
 from looktwice.search.second_stage import Reranked, SecondStage
-from looktwice.serve.device_queue import DeviceQueue, current
+from looktwice.serve.device_queue import DeviceQueue
 from looktwice.serve.hits import HitSerializer, plain
 from looktwice.serve.jobs import Emit
 from looktwice.serve.problems import Problem
 from looktwice.serve.schemas import SearchRequest
 from looktwice.serve.scorers import block_rows
 from looktwice.serve.service import Service
-from looktwice.serve.tables import Changes, OpenedTable, ServedGroup, ServedTable, middle_of, variant
+from looktwice.serve.tables import Changes, OpenedTable, ServedGroup, ServedTable, variant
+from looktwice.serve.ticket import current
 from looktwice.types import Candidate, Item, PairScores
 
 
@@ -107,15 +109,14 @@ class Search:
         return body
 
     def _retriever(self, opened: OpenedTable, teller: _Teller | None) -> Retriever:
-        request, settings = self.request, self.service.settings
-        depth = settings.maxsim if request.maxsim is None else request.maxsim
-        changes = Changes(request.fusion, request.shortlist, request.prompt, depth)
+        request = self.request
+        changes = Changes(request.fusion, request.shortlist, request.prompt, request.maxsim, request.shown)
         seen = teller.first if teller else lambda shortlist: None
-        made = variant(opened, changes, settings.fusion, partial(WatchedStage, seen=seen))
-        made.middle = None
-        if depth:
-            inner = middle_of(opened, made.reranker, depth)
-            made.middle = cast(MiddleStage, WatchedMiddle(inner, self.service.queue, teller))
+        made = variant(opened, changes, self.service.settings, partial(WatchedStage, seen=seen))
+        if made.middle is not None:
+            made.middle = cast(MiddleStage, WatchedMiddle(made.middle, self.service.queue, teller))
+        if teller and made.config.shown == BOTH and not self.asked.like:
+            teller.rule = "max"
         return made
 
     def _search(self, retriever: Retriever) -> Answer:
@@ -142,7 +143,7 @@ class _Teller:
     """Tells a stream what happened so far."""
 
     def __init__(self, emit: Emit, maker: HitSerializer, begin: float, rule: str) -> None:
-        self._emit, self._maker, self._begin, self._rule = emit, maker, begin, rule
+        self._emit, self._maker, self._begin, self.rule = emit, maker, begin, rule
         self._told: dict[str, list[dict[str, Any]]] = {}
         self._first, self._total = False, 0
 
@@ -182,10 +183,10 @@ class _Teller:
         )
 
     def _send(self, rows: list[dict[str, Any]]) -> None:
-        """Tell rows; of a candidate that several examples were compared with, what they say together so far."""
+        """Tell rows; of a candidate that was scored several times (examples, crops), what they say together so far."""
         for row in rows:
             self._told.setdefault(row["id"], []).append(row)
-        joined = [_joined(self._told[row["id"]], self._rule) for row in rows]
+        joined = [_joined(self._told[row["id"]], self.rule) for row in rows]
         if rows:
             total = max(self._total, len(self._told))
             self._emit("scores", {"scores": joined, "done": len(self._told), "total": total})

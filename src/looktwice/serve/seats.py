@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
 from looktwice.serve import problems
-
-if TYPE_CHECKING:
-    from looktwice.serve.device_queue import Ticket
+from looktwice.serve.ticket import Ticket
 
 SMALL_SEATS = 4
 LARGE_SEATS = 4

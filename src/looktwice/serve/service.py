@@ -48,7 +48,7 @@ class Service:
         self.writer = Writer()
         self.reading = ThreadPoolExecutor(FETCHERS if settings.allow_urls else DECODING, thread_name_prefix="read")
         self.small = ThreadPoolExecutor(DECODING, thread_name_prefix="small")
-        self.metrics = Metrics(self)
+        self.metrics = Metrics(self.queue, self.jobs, self.memory, lambda: self.ready)
         self.reranker: QueuedReranker | None = None
         self._tables: Tables | None = None
         self.failed: Exception | None = None

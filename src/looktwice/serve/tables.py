@@ -16,9 +16,10 @@ from looktwice.encode import load_encoder
 from looktwice.errors import UnknownName
 from looktwice.rank import Tuned
 from looktwice.score.prompting import built_in
+from looktwice.search.crop_look import CropLook
 from looktwice.search.middle_stage import MiddleStage
 from looktwice.search.mllm_reranker import AUTO, MllmReranker
-from looktwice.search.ranking_config import RankingConfig
+from looktwice.search.ranking_config import WHOLE, RankingConfig
 from looktwice.search.retriever import Retriever
 from looktwice.serve.problems import Problem
 from looktwice.serve.settings import Settings
@@ -163,22 +164,32 @@ class Changes:
     fusion: str | float | None = None
     shortlist: int | None = None
     prompt: str | None = None
-    maxsim: int = 0
+    maxsim: int | None = None
+    shown: str | None = None
 
 
-def variant(opened: OpenedTable, changes: Changes, default_fusion: str, stage_type: Any) -> Retriever:
+def variant(opened: OpenedTable, changes: Changes, settings: Settings, stage_type: Any) -> Retriever:
     """Return a retriever with other settings, which shares everything that was loaded. Raises UsageError."""
     base = opened.retriever
     made = copy.copy(base)
-    fusion = (base.config.tuned or default_fusion) if changes.fusion is None else changes.fusion
-    rules = RankingConfig.of(fusion, maxsim=changes.maxsim)
-    made.config = replace(base.config, fusion=rules.fusion, maxsim=rules.maxsim, tuned=rules.tuned)
+    fusion = (base.config.tuned or settings.fusion) if changes.fusion is None else changes.fusion
+    depth = default_depth(opened, settings) if changes.maxsim is None else changes.maxsim
+    rules = RankingConfig.of(fusion, maxsim=depth, shown=changes.shown or (settings.shown if depth else WHOLE))
+    own = {name: getattr(rules, name) for name in ("fusion", "maxsim", "tuned", "shown")}
+    made.config = replace(base.config, **own)
     made.shortlist = changes.shortlist or base.shortlist
-    if base.reranker is None or base.stage is None:
-        return made
-    made.reranker = prompted(base.reranker, changes.prompt)
-    made.stage = stage_type(made.reranker, made.loader, made.config, made.shortlist, about=base.stage.about)
+    if base.reranker is not None:
+        made.reranker = prompted(base.reranker, changes.prompt)
+    made.middle = middle_of(opened, made.reranker, depth) if depth else None
+    if made.reranker is not None and base.stage is not None:
+        how = {"about": base.stage.about, "crops": CropLook.of(made.config, made.middle, made.loader)}
+        made.stage = stage_type(made.reranker, made.loader, made.config, made.shortlist, **how)
     return made
+
+
+def default_depth(opened: OpenedTable, settings: Settings) -> int:
+    """Return the depth of the middle look of a search that names none; 0: no middle look."""
+    return opened.retriever.config.maxsim if settings.maxsim is None else settings.maxsim
 
 
 def middle_of(opened: OpenedTable, reranker: MllmReranker | None, depth: int) -> MiddleStage:
@@ -205,11 +216,12 @@ def _opened(table: TableReader, encoder: Encoder, reranker: MllmReranker | None,
     how: dict[str, Any] = {"codec": settings.codec, "missing_tokens": settings.missing_tokens}
     how |= {"urls": "public" if settings.allow_urls else "refused", "calibration": settings.calibration}
     fusion = settings.fusion if settings.tuned is None else Tuned.load(settings.tuned)
-    how |= {"fusion": fusion, "shortlist": settings.shortlist}
-    retriever = Retriever(table, encoder, reranker, **how)
+    how |= {"fusion": fusion, "shortlist": settings.shortlist, "maxsim": 0}
     middle = None
     if reranker is not None and table.manifest.tokens:
         middle = MiddleStage(reranker, table, 1, settings.codec)
+        how["maxsim"] = settings.maxsim
+    retriever = Retriever(table, encoder, reranker, **how)
     return OpenedTable(retriever, middle, _version(table))
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from looktwice.codecs import parse_codec
 from looktwice.encode import load_encoder
 from looktwice.encode.base import BaseEncoder
-from looktwice.encode.patches import PATCHES, PatchTower
+from looktwice.encode.patch_tower import PatchTower
+from looktwice.encode.patches import PATCHES
 from looktwice.errors import UnknownName
 
 if TYPE_CHECKING:

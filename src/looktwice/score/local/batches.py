@@ -1,46 +1,16 @@
-"""Hold pairs as rows of tokens, and batches of rows padded on the right."""
+"""Make batches of rows, padded on the right."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from looktwice.errors import ModelError
-from looktwice.score.local.families.base import Family, PromptRow
-from looktwice.types import VisualTokens
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One pair ready to run: the candidate's index in the call, its row, and its images in the row's order.
-
-    `sides` names the side of each image. `begins` is where the candidate begins: only tokens before it may be shared.
-    """
-
-    index: int
-    row: PromptRow
-    images: tuple[VisualTokens, ...]
-    sides: tuple[str, ...]
-    begins: int
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """n rows of C new tokens from token `start` on.
-
-    `embeds` [n, C, d], `visual` [n, C], `positions` [(axes,) n, C], `last` [n].
-    """
-
-    embeds: Tensor
-    visual: Tensor
-    positions: Tensor
-    last: Tensor
-    extras: Mapping[str, Any]
-    start: int = 0
+from looktwice.score.local.families.base import Family
+from looktwice.score.local.rows import Batch, Pair, PromptRow
 
 
 def collate(model: Any, family: Family, part: Sequence[Pair], start: int, stop: int | None = None) -> Batch:

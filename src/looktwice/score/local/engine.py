@@ -21,13 +21,13 @@ from looktwice.errors import LooktwiceError, ModelError
 from looktwice.models.processors import cleaner
 from looktwice.score.base import Scorer, TokenMaker
 from looktwice.score.local import batches, common, memory, prefix_cache
-from looktwice.score.local.batches import Batch, Pair
-from looktwice.score.local.families.base import Family, PromptRow
+from looktwice.score.local.families.base import Family
 from looktwice.score.local.last_position import hook_lock, only_last
 from looktwice.score.local.mllm import Mllm
 from looktwice.score.local.query_memory import QueryMemory
 from looktwice.score.local.retrace import Retrace
 from looktwice.score.local.retracer import Evidence, Retracer
+from looktwice.score.local.rows import Batch, Pair, PromptRow
 from looktwice.score.local.vision_tower import Tower
 from looktwice.score.prompting import built_in, chat
 from looktwice.score.prompting.prompt import Piece, Prompt

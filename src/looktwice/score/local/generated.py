@@ -21,8 +21,8 @@ from torch import Tensor
 from looktwice.errors import UsageError
 from looktwice.score.base import Scorer, ScorerWrapper
 from looktwice.score.local import common, prefix_cache
-from looktwice.score.local.batches import Batch, Pair
 from looktwice.score.local.engine import Engine
+from looktwice.score.local.rows import Batch, Pair
 from looktwice.score.prompting.prompt import Prompt
 from looktwice.score.readout import labels, modes, probability
 from looktwice.types import Item, PairScores

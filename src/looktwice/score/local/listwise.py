@@ -17,8 +17,8 @@ from looktwice.errors import LooktwiceError, UsageError
 from looktwice.score import fingerprint
 from looktwice.score.base import Scorer, ScorerWrapper
 from looktwice.score.local import batches, common
-from looktwice.score.local.batches import Pair
 from looktwice.score.local.engine import Engine
+from looktwice.score.local.rows import Pair
 from looktwice.score.prompting.prompt import Piece, Prompt, Side, joined, parts_of
 from looktwice.score.readout import labels, modes, probability
 from looktwice.types import Item, PairScores, VisualTokens, has_words

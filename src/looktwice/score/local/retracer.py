@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from looktwice.errors import UsageError
-from looktwice.score.local.batches import Batch, Pair
 from looktwice.score.local.families.base import Family
 from looktwice.score.local.mllm import Mllm
 from looktwice.score.local.retrace import TINY, Retrace, delta, early_entropy, mean_size, sizes
+from looktwice.score.local.rows import Batch, Pair
 
 
 @dataclass(slots=True)

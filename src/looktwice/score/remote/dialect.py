@@ -15,7 +15,7 @@ from looktwice.errors import ServerError
 from looktwice.score.remote.reading import ListedLogprobs
 
 MOST_NAMED = 128  # vLLM's limit of named tokens
-TOPS = (20, 8, 5)
+TOPS = (100, 20, 8, 5)  # llama.cpp lists as many as it is asked for, others refuse more than 20 or 5
 _ID = re.compile(r"token_id:([0-9]{1,18})")
 UNLIKELY = -9998.0  # some servers write -9999 for a token of which they know no log-probability
 

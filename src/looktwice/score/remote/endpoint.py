@@ -11,6 +11,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -146,7 +147,8 @@ class Endpoint:
         async with self._client.stream(method, url, content=content, headers={"X-Request-Id": name}) as answer:
             if answer.headers.get("content-encoding", "identity") != "identity":  # unpacked, it may have any size
                 raise ServerError(
-                    f"{self.address.base} compresses its answers, which it was asked not to; switch that off.", True
+                    f"{self.address.base} compresses its answers, which it was asked not to; switch compression off.",
+                    True,
                 )
             data = bytearray()
             async for piece in answer.aiter_raw():
@@ -175,6 +177,11 @@ class Endpoint:
             self._client = None
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
 def _client(config: RemoteConfig, headers: Mapping[str, str]) -> httpx.AsyncClient:
     import httpx
 
@@ -183,7 +190,7 @@ def _client(config: RemoteConfig, headers: Mapping[str, str]) -> httpx.AsyncClie
     # the environment's proxies are not used: a proxy sees every image, so it must be asked for by name
     try:
         return httpx.AsyncClient(
-            verify=ssl.create_default_context(),
+            verify=_tls(),
             trust_env=False,
             proxy=config.proxy,
             follow_redirects=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +48,9 @@ class ImageEncoder:
         if item.image is None:
             raise ModelError(f"Item {item.id!r} has no image to send; use --codec images, or give the image.")
         if item.sha256 is None:
-            return _png(self._sized(item.image))
+            return _data_url(self._sized(item.image))
         image = item.image
-        return self._kept.obtain((item.sha256, image.size), lambda: _png(self._sized(image)))
+        return self._kept.obtain((item.sha256, image.size), lambda: _data_url(self._sized(image)))
 
     def _sized(self, image: Image) -> Image:
         if self.resolution is not None:
@@ -57,9 +58,9 @@ class ImageEncoder:
         return scaled(image, MOST_SIDE) if max(image.size) > MOST_SIDE else image
 
 
-def _png(image: Image) -> DataUrl:
+def _data_url(image: Image) -> DataUrl:
     buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "PNG", compress_level=1)
+    image.convert("RGB").save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     data = buffer.getvalue()
     return DataUrl("data:image/png;base64," + base64.b64encode(data).decode("ascii"), hashlib.sha256(data).hexdigest())
 

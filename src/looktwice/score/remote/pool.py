@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+from pydantic_core import to_json
 
 from looktwice.errors import ModelError, ServerError
 from looktwice.score.remote import loop
@@ -114,7 +115,7 @@ class EndpointPool:
     async def _send(self, server: Endpoint, job: PairRequest) -> dict[str, Any]:
         def content() -> tuple[str, bytes]:
             path, body = job.make(server)
-            return server.address.base + path, json.dumps(body).encode()
+            return server.address.base + path, to_json(body)
 
         url, data = await asyncio.to_thread(content)  # images are encoded here
         return await server.ask("POST", url, data)

@@ -88,7 +88,8 @@ async def served(server: Endpoint) -> ServedModel:
     row = models.get(name, {})
     own = {key: row.get(key) for key in ("id", "root", "parent", "owned_by", "max_model_len")} if row else {"id": name}
     digest = hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()[:12]
-    context = row.get("max_model_len")
+    meta = row.get("meta")  # of llama.cpp
+    context = row.get("max_model_len", meta.get("n_ctx") if isinstance(meta, Mapping) else None)
     owner = str(row.get("owned_by") or "unknown")[:LONGEST_NAME]
     engine = f"{owner} {version['version'][:LONGEST_NAME]}" if isinstance(version.get("version"), str) else owner
     return ServedModel(name, engine, digest, context if isinstance(context, int) else None)

@@ -17,7 +17,7 @@ from looktwice.serve.schemas import ModelsResponse, TablesResponse
 from looktwice.serve.service import Service, service_of
 from looktwice.serve.settings import is_local
 from looktwice.serve.strict_route import StrictRoute
-from looktwice.serve.tables import ServedTable
+from looktwice.serve.tables import ServedTable, default_depth
 
 router = APIRouter(tags=["tables"], route_class=StrictRoute)
 CURVE = 50  # points of a calibration's curve that the page draws between
@@ -106,7 +106,7 @@ def _served(service: Service, served: ServedTable) -> dict[str, Any]:
         "mllm": _mllm(service),
         "fusion": settings.fusion if base.config.tuned is None else str(base.config.fusion),
         "shortlist": settings.shortlist,
-        "maxsim": served.newest().middle is not None,
+        "maxsim": default_depth(served.newest(), settings),
         "calibration": _calibration(base.config.calibration),
         "limits": {
             "k": settings.max_k,

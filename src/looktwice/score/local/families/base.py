@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from looktwice.errors import ModelError, UsageError
+from looktwice.score.local.rows import Batch, PromptRow
 from looktwice.types import Block, Layout, Newline, TextIds, VisualTokens
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from looktwice.score.local.batches import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +36,6 @@ class Prepared:
     def size(self) -> int:
         """Return how many numbers the pixel tensor has, which limits a batch through the tower."""
         return self.tensors["pixel_values"].numel()
-
-
-@dataclass(frozen=True, slots=True)
-class PromptRow:
-    """One pair as a row of T tokens.
-
-    `ids` [T] (placeholders where visual tokens go); `visual` [T] and `newline` [T] say which; `positions` [axes, T];
-    `starts`: where each image begins.
-    """
-
-    ids: Tensor
-    visual: Tensor
-    newline: Tensor
-    positions: Tensor
-    starts: tuple[int, ...]
 
 
 class Family:

@@ -16,7 +16,7 @@ from looktwice.score.local.families.base import Family, Prepared
 from looktwice.types import Block, VisualTokens
 
 if TYPE_CHECKING:
-    from looktwice.score.local.batches import Batch
+    from looktwice.score.local.rows import Batch
 
 
 class QwenVL(Family):

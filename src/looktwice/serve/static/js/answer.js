@@ -40,9 +40,9 @@ export class Answer {
     return this.hits.size - before;
   }
 
-  /** Return all hits in the order for λ = `weight`. */
-  order(weight) {
-    return ranked([...this.hits.values()], weight);
+  /** Return all hits in the order of a rule. */
+  order(rule) {
+    return ranked([...this.hits.values()], rule);
   }
 
   get scored() {

@@ -6,7 +6,7 @@ import { askForKey, shortcuts, themeButton } from "./controls.js";
 import { crop } from "./crop.js";
 import { $, announce, toast } from "./dom.js";
 import { failed, greet, headLinks, tableChoice, view } from "./frame.js";
-import { coarseScale, hasMiddle } from "./fusion.js";
+import { coarseScale, hasMiddle, ruleOf } from "./fusion.js";
 import { Grid } from "./grid.js";
 import { HitView } from "./hit.js";
 import * as marks from "./marks.js";
@@ -144,7 +144,7 @@ class App {
   draw({ move = false } = {}) {
     const { state, browsing, browse, searches: { answer } } = this;
     view(state.view === "table" ? "table" : browsing ? "home" : "results");
-    this.order = browsing ? browse.hits() : answer?.order(state.weight) ?? [];
+    this.order = browsing ? browse.hits() : answer?.order(ruleOf(state, this.served.about)) ?? [];
     this.refine.show(state, browsing ? [] : this.order);
     this.scale = coarseScale(this.order);
     this.marked = marks.grades(state);

@@ -1,4 +1,6 @@
 // Command lines for the terminal that do what the page shows.
+import { ruleOf } from "./fusion.js";
+import { fusionName } from "./request.js";
 
 /** Quote a word for a POSIX shell. */
 export const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) && !word.startsWith("-") ? word : `'${word.replaceAll("'", "'\\''")}'`);
@@ -24,7 +26,8 @@ export function searchCommand(about, state, path) {
   const image = state.item || state.image ? path ?? "query.jpg" : null;
   if (image && text) words.push("--image", image, "--text", text);
   else words.push(image ?? text);
-  if (about.mllm && state.depth) words.push("--mllm", about.mllm, "--shortlist", String(state.depth), "--fusion", String(state.weight));
+  const { weight, odds } = ruleOf(state, about);
+  if (about.mllm && state.depth) words.push("--mllm", about.mllm, "--shortlist", String(state.depth), "--maxsim", String(odds ? about.maxsim : 0), "--fusion", odds ? fusionName(weight) : String(weight));
   else words.push("--no-rerank");
   if (Object.keys(state.where).length) words.push("--where", sql(state.where));
   return words.map(quoted).join(" ");

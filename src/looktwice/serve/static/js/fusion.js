@@ -20,9 +20,19 @@ export const isScored = (hit) => typeof hit.p === "number" && Number.isFinite(hi
 /** Return whether all scored hits were in a middle look; its score then stands for what was known before the second. */
 export const hasMiddle = (hits) => hits.some(isScored) && hits.filter(isScored).every((hit) => typeof hit.maxsim === "number");
 
+/** Return λ, and whether log-odds take the place of p: that is so where searches of the table have a middle look. */
+export function ruleOf({ weight, depth }, about) {
+  const odds = Boolean(about?.maxsim && depth);
+  return { weight: weight ?? (odds ? 0.75 : 0.5), odds };
+}
+
+/** Return the log-odds of p from −8 to 8, scaled to 0 to 1. */
+const scaledOdds = (p) => 0.5 + Math.min(Math.max(Math.log(p / (1 - p)), -8), 8) / 16;
+
 /** Return the parts of a score, λ·known + (1−λ)·p: [weight, value, name] each. */
-export const parts = (hit, weight, middle) => [
-  middle ? [weight, hit.maxsim, "maxsim"] : [weight, hit.coarse, "coarse"], [1 - weight, hit.p, "p"],
+export const parts = (hit, { weight, odds }, middle) => [
+  middle ? [weight, hit.maxsim, "maxsim"] : [weight, hit.coarse, "coarse"],
+  odds ? [1 - weight, scaledOdds(hit.p), "odds"] : [1 - weight, hit.p, "p"],
 ];
 
 /** Return a function from a coarse score to the length of its bar, from the lowest score among the hits to the highest. */
@@ -33,16 +43,16 @@ export function coarseScale(hits) {
 }
 
 /** Return λ·known + (1−λ)·p. */
-export const fused = (hit, weight, middle) => parts(hit, weight, middle).reduce((sum, [share, value]) => sum + share * value, 0);
+export const fused = (hit, rule, middle) => parts(hit, rule, middle).reduce((sum, [share, value]) => sum + share * value, 0);
 
 /**
- * Return the hits best first, each with a new `score` and `rank`: scored ones by the fused score with λ = `weight`,
+ * Return the hits best first, each with a new `score` and `rank`: scored ones by the fused score of a `rule`,
  * then the others in the order of the middle look where it saw them, then by coarse score. Unscored scores are lowered by one constant, so
  * that sorting by score and sorting by rank give the same order.
  */
-export function ranked(hits, weight) {
+export function ranked(hits, rule) {
   const middle = hasMiddle(hits);
-  const scored = tied(hits.filter(isScored).map((hit) => ({ hit, value: fused(hit, weight, middle) })));
+  const scored = tied(hits.filter(isScored).map((hit) => ({ hit, value: fused(hit, rule, middle) })));
   const rest = hits.filter((hit) => !isScored(hit)).sort(byFirstLooks);
   const ceiling = scored.length ? scored[scored.length - 1].value - 1 : 0;
   const shift = scored.length && rest.length ? Math.max(...rest.map((hit) => hit.coarse)) - ceiling : 0;

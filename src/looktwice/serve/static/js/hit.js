@@ -2,7 +2,7 @@
 import { at, get, item, originalPath, post, previewPath, remove, show } from "./api.js";
 import { quoted, searchCommand } from "./commands.js";
 import { $, copy, h, icon, iconButton, toast } from "./dom.js";
-import { calibrated, fused, parts } from "./fusion.js";
+import { calibrated, fused, parts, ruleOf } from "./fusion.js";
 import { heatmap, spoken } from "./heatmap.js";
 import { full } from "./images.js";
 import { thumbnail } from "./tile.js";
@@ -197,11 +197,11 @@ function verdict(hit, { state, about, browsing, middle }) {
   const way = h("p", {}, `First look: place ${count(hit.coarse_rank)}. Now: place ${count(hit.rank)}`, moved.places ? h(`span.${moved.places > 0 ? "up" : "down"}`, {}, ` ${moved.shown}`) : null);
   if (typeof hit.p !== "number") return [h("p.big.none", {}, "not looked at twice"), h("p", {}, `coarse ${fixed(hit.coarse)}`), way];
   const chance = hit.calibrated ?? calibrated(about.calibration?.curve, hit.p);
-  const { weight } = state;
+  const rule = ruleOf(state, about);
   return [
     h("p.big", {}, h("small", {}, "p"), fixed(hit.p)),
     chance === null ? null : h("p", {}, `Calibrated: right with a chance of ${percent(chance)}.`),
-    h("p.sum", {}, h("span", {}, `score ${fixed(fused(hit, weight, middle))} =`), parts(hit, weight, middle).map(([share, value, name], place) =>
+    h("p.sum", {}, h("span", {}, `score ${fixed(fused(hit, rule, middle))} =`), parts(hit, rule, middle).map(([share, value, name], place) =>
       h("span", {}, `${place ? "+ " : ""}${fixed(share, 2)} × ${fixed(value)} ${name}`))),
     way,
   ].filter(Boolean);

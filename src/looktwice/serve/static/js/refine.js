@@ -1,5 +1,5 @@
 // Everything that narrows or re-weighs an answer: λ, the least p, depth, near-duplicates, and filters of the columns.
-import { promisedPrecision } from "./fusion.js";
+import { promisedPrecision, ruleOf } from "./fusion.js";
 import { h, icon } from "./dom.js";
 import { count, fixed, percent } from "./text.js";
 
@@ -47,7 +47,9 @@ export class Refine {
 
   /** Show a state; the values of columns are counted among `hits`, those of the present answer. */
   show(state, hits = []) {
-    this.weight.put(1 - state.weight, `score = ${fixed(state.weight, 2)} coarse + ${fixed(1 - state.weight, 2)} p`, `λ ${fixed(state.weight, 2)}`);
+    const { weight, odds } = ruleOf(state, this.about);
+    const [known, asked] = odds ? ["maxsim", "log-odds of p"] : ["coarse", "p"];
+    this.weight.put(1 - weight, `score = ${fixed(weight, 2)} ${known} + ${fixed(1 - weight, 2)} ${asked}`, `λ ${fixed(weight, 2)}`);
     this.least.put(state.least, `${fixed(state.least, 2)} or more`, state.least ? `p ≥ ${fixed(state.least, 2)}` : "all");
     this.promise.textContent = this.#promised(state.least);
     for (const pill of this.precisions.children) pill.setAttribute("aria-pressed", String(Number(pill.value) === state.least));

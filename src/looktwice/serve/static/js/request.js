@@ -1,7 +1,11 @@
 // Turns the state of the page into the requests that the server understands.
+import { ruleOf } from "./fusion.js";
 import { full } from "./images.js";
 
 export const FIRST = 200; // hits asked for at first; more come as one scrolls
+
+/** Return the name of a fusion with a middle look, as --fusion takes it. */
+export const fusionName = (weight) => `coarse=0,maxsim=${weight},odds=${Number((1 - weight).toFixed(6))}`;
 
 /** Return the query of a request. */
 export function queryOf({ text, item, image }) {
@@ -20,8 +24,9 @@ export function searchBody(state, about, more = {}) {
   };
 }
 
-/** Return how the looks are joined; where tokens are stored, a middle look orders what the second one reads. */
-function looks({ depth, weight }, about) {
-  if (!about.maxsim || !depth) return { fusion: weight };
-  return { maxsim: Math.max(FIRST, depth), fusion: `coarse=0,maxsim=${weight},p=${1 - weight}` };
+/** Return how the looks are joined; where the table has a middle look, it orders what the second one reads. */
+function looks(state, about) {
+  const { weight, odds } = ruleOf(state, about);
+  if (!odds) return { maxsim: 0, fusion: weight };
+  return { maxsim: about.maxsim, fusion: fusionName(weight) };
 }

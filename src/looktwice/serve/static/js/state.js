@@ -8,7 +8,7 @@ export const DEFAULTS = Object.freeze({
   image: null, // a small copy of the image, base64url WebP: what lies behind "#" is never sent to a server
   like: [],
   unlike: [],
-  weight: 0.5,
+  weight: null, // λ; null: the usual one of the table (see fusion.js)
   depth: 50,
   least: 0,
   distinct: false,
