@@ -36,7 +36,7 @@ def adapt(
     labels: Labels,
     into: Annotated[Path, typer.Option("--out", help="File to write the adaptation to (.npz).")],
     measure: Annotated[str, typer.Option(help="What it is to raise: mAP@100, success@1, nDCG@10, …")] = "mAP@100",
-    depth: Annotated[int, typer.Option(min=1, help="Number of the first look's best to order anew.")] = 1000,
+    depth: Annotated[int, typer.Option(min=1, help="Number of the first look's best to order anew.")] = 200,
     compute: options.Compute,
     urls: options.UrlOptions,
     json: options.Json = False,
@@ -78,6 +78,7 @@ def adapt(
 def _asked(opened: Retriever, asked: Queries, labels: Qrels, judged: bool) -> Iterator[AskedVectors]:
     """Yield the vectors of labelled queries, of the first look's best and of the relevant items."""
     from looktwice.encode import query_encoder
+    from looktwice.encode.mixing import unit
     from looktwice.experiment.adapting import AskedVectors
 
     with progress("queries", "queries", len(asked)) as bar:
@@ -87,6 +88,6 @@ def _asked(opened: Retriever, asked: Queries, labels: Qrels, judged: bool) -> It
             grades = dict(labels[answer.query.id])
             there = [row["id"] for row in opened.table.lookup(grades, ["id"])]
             ids = list(dict.fromkeys([*(candidate.id for candidate in answer.shortlist), *there]))
-            vector, best = query_encoder(opened.encoder).encode([answer.query])[0], len(answer.shortlist)
+            vector, best = unit(query_encoder(opened.encoder).encode([answer.query]))[0], len(answer.shortlist)
             yield AskedVectors(answer.query.id, vector, ids, best, opened.table.vectors(ids), grades, judged)
             bar.advance()
