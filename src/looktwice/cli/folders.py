@@ -70,8 +70,9 @@ def passed_over(ignored: Mapping[str, int]) -> Iterator[str]:
         yield f"{sum(companions.values()):,} {were} passed over ({_counted(companions)})."
     if others:
         were = "file of another kind was" if sum(others.values()) == 1 else "files of other kinds were"
+        read = " ".join(sorted({*BASE_SUFFIXES, ".tar"}))
         skipped = f"{sum(others.values()):,} {were} skipped ({_counted(others)})"
-        yield f"{skipped}; rename or convert images to one of: {' '.join(sorted(BASE_SUFFIXES))}"
+        yield f"{skipped}; rename or convert images to one of: {read}"
 
 
 def _counted(kinds: Mapping[str, int]) -> str:

@@ -252,9 +252,10 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
         note(needs_extras(report.skipped, path))
     if gone := report.gone - report.pruned:
         where = "has lost its file" if gone == 1 else "have lost their files"
-        note(f"{plural(gone, 'item')} of the table {where}; pass --prune to remove {'it' if gone == 1 else 'them'}.")
+        fix = "" if report.withheld else f"; pass --prune to remove {'it' if gone == 1 else 'them'}"
+        note(f"{plural(gone, 'item')} of the table {where}{fix}.")
     for place in report.withheld:
-        note(f"Not pruned: {place} is empty and may be unmounted; mount it, remove the folder or use looktwice delete.")
+        note(f"Not pruned: {place} is empty and may be unmounted; mount it, or remove its items with: looktwice delete")
     for place, n in report.unseen.items():
         note(
             f"Not pruned: {plural(n, 'item')} of {place} may be in its unreadable part; "

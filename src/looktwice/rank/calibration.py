@@ -118,8 +118,9 @@ class Calibration:
             a, b = map(float, body.pop("gap"))
             return cls(curve=curve, relevant=relevant, gap=(a, b), **body)._checked()
         except (OSError, ValueError, TypeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error  # not the path a second time
             raise UsageError(
-                f"Cannot read the calibration {path} ({error}); create one with `looktwice calibrate`."
+                f"Cannot read the calibration {path} ({reason}); create one with `looktwice calibrate`."
             ) from error
 
     def _checked(self) -> Calibration:

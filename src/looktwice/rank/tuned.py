@@ -55,5 +55,6 @@ class Tuned:
             Fusion.parse(body["fusion"])
             return cls(**body)
         except (OSError, ValueError, TypeError, LooktwiceError) as error:
-            why = f"Cannot read the tuned fusion {path} ({error}); create one with `looktwice tune`."
+            reason = error.strerror if isinstance(error, OSError) else error  # not the path a second time
+            why = f"Cannot read the tuned fusion {path} ({reason}); create one with `looktwice tune`."
             raise UsageError(why) from error
