@@ -53,7 +53,7 @@ test-hostile-long: $(VENV)/.ready-test
 
 # A real Ray cluster of two nodes with one core each.
 test-ray: $(VENV)/.ready-test
-	$(PY) -m pytest -m ray tests/test_ray.py
+	$(PY) -m pytest -m ray --timeout=7200 tests/test_ray.py
 
 test-gpu: $(VENV)/.ready-test
 	$(PY) -m pytest -m gpu tests/gpu

@@ -22,8 +22,8 @@ from looktwice.codecs.pq import PQ
 from looktwice.types import Block, VisualTokens
 
 SPECS = (
-    "none", "int8", "pq8", "pq16", "pq16x6", "pool2", "sample2", "pool2:replicate", "group4", "cluster70", "pool2+pq16",
-    "cluster70+pq16",
+    "none", "int8", "rsq4", "pq8", "opq8", "pq16", "opq16", "pq16x6", "late64+opq4", "pool2", "sample2",
+    "pool2:replicate", "group4", "cluster70", "pool2+pq16", "cluster70+pq16",
 )  # fmt: skip
 COLUMNS = ("codec", "bytes", "share", "kept", "encode_tokens_s", "decode_tokens_s", "decode_batch_tokens_s", "error")
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     record |= {"dtype": args.dtype, "threads": args.threads, "clock": "cpu" if args.cpu_time else "wall"}
     if args.train:
-        trained = record["train"] = [time_training(spec, args) for spec in ("pq8", "pq16")]
+        trained = record["train"] = [time_training(spec, args) for spec in ("pq8", "opq8", "pq16", "opq16")]
         print("\n".join(f"{one['codec']}: {one['seconds']} s for {one['tokens']} tokens" for one in trained))
     finish("codecs", args, record)
 
@@ -88,9 +88,11 @@ def with_centroids(codec: Codec, args: argparse.Namespace) -> Codec:
     """A codebook of random centroids: as fast as a trained one, and there at once."""
     if not isinstance(codec.quantiser, PQ):
         return codec
-    count = codec.quantiser.sub_vectors(args.width)
-    shape = (1 + args.levels, count, 2**codec.quantiser.bits, args.width // count)
-    return codec.with_codebook(Codebook(str(codec.quantiser), torch.randn(shape)))
+    kept = codec.quantiser.late or args.width
+    count = codec.quantiser.sub_vectors(kept)
+    shape = (1 + args.levels, count, 2**codec.quantiser.bits, kept // count)
+    turn = torch.randn(1 + args.levels, kept, args.width) if codec.quantiser.projected else None
+    return codec.with_codebook(Codebook(str(codec.quantiser), torch.randn(shape), turn))
 
 
 def measure(codec: Codec, images: list[VisualTokens], args: argparse.Namespace, plain: int) -> dict[str, object]:

@@ -37,6 +37,7 @@ from looktwice.store.schema import Row, items_schema
 from looktwice.types import EncoderInfo
 
 BLOCK, CENTRES, DEPTH = 65_536, 400, 100
+MOST_FLAT = 2**32  # bytes of a flat index that is still measured
 WARM = 4  # shards per worker before the time counts
 _METHOD = re.compile("(GET|HEAD|PUT|POST|DELETE) /")
 PARTS = ("table", "appends", "bucket", "workers")
@@ -127,7 +128,7 @@ def large_table(path: Path, options: argparse.Namespace) -> Iterator[dict[str, A
     yield {"what": "exact, all queries in one pass", "ms_per_query": round(1000 * seconds / len(asked), 1)}
     if table.manifest.index is None:
         yield _built(table)
-    for effort in ({"nprobes": 16, "refine": 5}, {"nprobes": 16, "refine": 20}, {"nprobes": 64, "refine": 20}, None):
+    for effort in ({"nprobes": 16, "refine": 1}, {"nprobes": 16, "refine": 2}, {"nprobes": 16, "refine": 20}, None):
         yield _searched(table, effort, asked, truth)
     yield {"what": "a process that searches", **_searcher(path, options)}
     yield from _faiss(options, asked, [[row.id for row in rows] for rows in truth])
@@ -217,37 +218,37 @@ def _forget(folder: Path) -> None:
 
 
 def _faiss(options: argparse.Namespace, asked: np.ndarray, truth: list[list[str]]) -> Iterator[dict[str, Any]]:
-    """Measure FAISS on the same vectors: IVF with 1-bit RaBitQ, and a flat index."""
+    """Measure FAISS on the same vectors: IVF with 1-bit RaBitQ, plain and refined, and a flat index if it fits."""
     import faiss
 
     faiss.omp_set_num_threads(1)
     lists = max(1, int(options.rows**0.5) // 2)
     bits = f"RR{options.dim},IVF{lists},RaBitQ"
-    for name in (bits, f"{bits},Refine(SQ8)", "Flat"):
+    flat = {"Flat": [(0, 0)]} if options.rows * options.dim * 4 <= MOST_FLAT else {}
+    for name, efforts in {bits: [(32, 0)], f"{bits},Refine(SQ8)": [(32, 5), (128, 20), (lists, 100)], **flat}.items():
         index = faiss.index_factory(options.dim, name, faiss.METRIC_INNER_PRODUCT)
-        begun = time.monotonic()
-        if not index.is_trained:
-            index.train(
-                np.concatenate(list(blocks(min(options.rows, 40 * lists + BLOCK), options.dim))).astype(np.float32)
-            )
-        for vectors in blocks(options.rows, options.dim):
-            index.add(vectors.astype(np.float32))
-        built = time.monotonic() - begun
-        if name != "Flat":
-            faiss.ParameterSpace().set_index_parameter(index, "nprobe", min(32, lists))
-        if "Refine" in name:
-            faiss.ParameterSpace().set_index_parameter(index, "k_factor_rf", 5)
-        times = [_timed(partial(index.search, query[None], DEPTH)) for query in asked]
-        hits = [len({f"{n:09}.jpg" for n in rows[0][1][0]} & set(right)) for (rows, right) in _pairs(times, truth)]
-        yield {
-            "what": f"FAISS {name}", "seconds": round(built, 1), "recall": round(sum(hits) / len(asked) / DEPTH, 4),
-            "ms": round(1000 * statistics.median(seconds for _, seconds in times), 2),
-        }  # fmt: skip
+        _, built = _timed(partial(_filled, index, lists, options))
+        for nprobe, factor in efforts:
+            if nprobe:
+                faiss.ParameterSpace().set_index_parameter(index, "nprobe", min(nprobe, lists))
+            if factor:
+                faiss.ParameterSpace().set_index_parameter(index, "k_factor_rf", factor)
+            times = [_timed(partial(index.search, query[None], DEPTH)) for query in asked]
+            found = [{f"{n:09}.jpg" for n in rows[1][0]} for rows, _ in times]
+            hits = sum(len(mine & set(right)) for mine, right in zip(found, truth, strict=True))
+            yield {
+                "what": f"FAISS {name}", "nprobe": nprobe, "refine": factor, "seconds": round(built, 1),
+                "recall": round(hits / len(asked) / DEPTH, 4),
+                "ms": round(1000 * statistics.median(seconds for _, seconds in times), 2),
+            }  # fmt: skip
 
 
-def _pairs(times: list[tuple[Any, float]], truth: list[list[str]]) -> Iterator[tuple[Any, list[str]]]:
-    for (found, _), right in zip(times, truth, strict=True):
-        yield [found], right
+def _filled(index: Any, lists: int, options: argparse.Namespace) -> None:
+    if not index.is_trained:
+        sample = list(blocks(min(options.rows, 40 * lists + BLOCK), options.dim))
+        index.train(np.concatenate(sample).astype(np.float32))
+    for vectors in blocks(options.rows, options.dim):
+        index.add(vectors.astype(np.float32))
 
 
 def _timed(call: Any) -> tuple[Any, float]:
@@ -303,7 +304,10 @@ def in_a_bucket(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 class Busy:
-    """Work of a worker: products of matrices that take about as long as one image takes an encoder."""
+    """Work of a worker: products of matrices that take about as long as one image takes an encoder.
+
+    Negative `repeats` are milliseconds to wait for each item, as for a device of its own.
+    """
 
     def __init__(self, repeats: int) -> None:
         self.repeats = repeats
@@ -312,6 +316,7 @@ class Busy:
         one = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
 
         def work(shard: list[int]) -> list[int]:
+            time.sleep(len(shard) * max(0, -self.repeats) / 1000)
             for _ in range(len(shard) * self.repeats):
                 one @ one
             return shard
@@ -325,28 +330,35 @@ def on_workers(items: int) -> Iterator[dict[str, Any]]:
     from ray import cloudpickle
 
     from looktwice.models.cluster import Cluster
+
+    kinds = {"no work": 0, "5 ms of waiting": -5, "30 ms of work": 60}
+    found: dict[int, list[dict[str, float]]] = {}
+    for workers in (1, 2):
+        ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers have no benchmarks/
+        found[workers] = [_spread(Cluster("auto"), Busy(repeats), items) for repeats in kinds.values()]
+        ray.shutdown()
+    for what, one, two in zip(kinds, found[1], found[2], strict=True):
+        yield {
+            "what": what, "items": items, "start_up_s": round(one["start_up"], 1),
+            "ms_per_item_1": round(1000 * one["wall"] / items, 3),
+            "ms_per_item_2": round(1000 * two["wall"] / items, 3),
+            "driver_cpu_ms_per_item": round(1000 * two["driver"] / items, 3),
+            "speed_up": round(one["wall"] / two["wall"], 2),
+        }  # fmt: skip
+
+
+def _spread(cluster: Any, work: Busy, items: int) -> dict[str, float]:
+    """Return seconds until all workers work, of the rest, and of the driver's processor."""
     from looktwice.store import batched
 
-    for repeats, what in ((0, "no work"), (60, "work")):
-        seconds, started, driver = {}, {}, {}
-        for workers in (1, 2):
-            ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-            cluster = Cluster("auto")
-            cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers have no benchmarks/
-            shards = batched([0] * 16 * WARM * workers + list(range(items)), 16)
-            results = cluster.map(Busy(repeats), shards)
-            _, started[workers] = _timed(partial(list, islice(results, WARM * workers)))
-            begun = time.process_time()
-            done, seconds[workers] = _timed(partial(list, results))
-            driver[workers] = time.process_time() - begun
-            assert [number for shard in done for number in shard] == list(range(items))
-            ray.shutdown()
-        each = {f"ms_per_item_{workers}": round(1000 * spent / items, 3) for workers, spent in seconds.items()}
-        yield {
-            "what": what, "items": items, "start_up_s": round(started[1], 1), **each,
-            "driver_cpu_ms_per_item": round(1000 * driver[2] / items, 3),
-            "speed_up": round(seconds[1] / seconds[2], 2),
-        }  # fmt: skip
+    warm = WARM * cluster.workers
+    results = cluster.map(work, batched([0] * 16 * warm + list(range(items)), 16))
+    _, started = _timed(partial(list, islice(results, warm)))
+    begun = time.process_time()
+    done, wall = _timed(partial(list, results))
+    assert [number for shard in done for number in shard] == list(range(items))
+    return {"start_up": started, "wall": wall, "driver": time.process_time() - begun}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from looktwice.errors import Mismatch, UnknownName, UsageError
-from looktwice.rank import Fusion
+from looktwice.rank import Fusion, calibration
 from looktwice.rank.budget import Budget, chance_of_a_miss
 from looktwice.rank.calibration import Calibration, Sample, ece, fit, reliability, source_of
 from looktwice.rank.precision import thresholds
@@ -56,6 +56,31 @@ def test_platt_finds_the_curve_that_made_the_labels() -> None:
 
     ((a, b),) = fit(samples(6000, truth), SOURCE).curve
     assert (a, b) == pytest.approx((2, -1), abs=0.25)
+
+
+def test_auto_takes_the_method_that_unseen_queries_fit() -> None:
+    def step(p: Any) -> Any:
+        return np.where(p < 0.3, 0.05, np.where(p < 0.7, 0.9, 0.92))
+
+    assert fit(samples(4000, step), SOURCE, "auto").method == "isotonic"
+    few = samples(60, lambda p: p)
+    made = fit(few, SOURCE, "auto")
+    assert made.method == "platt" and made.curve == fit(few, SOURCE, "platt").curve
+
+
+def test_auto_never_measures_on_queries_that_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The method of a fold is chosen on the other folds alone."""
+    found, chosen_on = samples(400), []
+    plain = calibration._better
+
+    def watched(pairs: Any, groups: Any) -> str:
+        chosen_on.append({pair.query for pair in pairs})
+        return plain(pairs, groups)
+
+    monkeypatch.setattr(calibration, "_better", watched)
+    fit(found, SOURCE, "auto")
+    assert sorted(map(len, chosen_on)) == [32, 32, 32, 32, 32, 40]
+    assert set.union(*[{f"q{i}" for i in range(40)} - on for on in chosen_on]) == {f"q{i}" for i in range(40)}
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.01, 0.001])

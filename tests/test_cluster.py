@@ -37,6 +37,8 @@ class FakeRay:
     lose: Callable[[Any], Exception | None] = lambda shard: None
     exceptions: Any = field(default_factory=lambda: SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError))
 
+    _private: Any = field(default_factory=lambda: SimpleNamespace(worker=SimpleNamespace()))
+
     def is_initialized(self) -> bool:
         return False
 
@@ -89,7 +91,7 @@ def test_results_are_in_order_whoever_is_ready_first(ray: FakeRay) -> None:
     assert list(Cluster().map(squares, range(30))) == [number * number for number in range(30)]
 
 
-def test_parts_of_lost_workers_are_done_again(ray: FakeRay) -> None:
+def test_parts_of_lost_workers_are_done_again(ray: FakeRay, caplog: pytest.LogCaptureFixture) -> None:
     left = {3: 1, 7: 2}
 
     def lose(shard: int) -> Exception | None:
@@ -99,6 +101,7 @@ def test_parts_of_lost_workers_are_done_again(ray: FakeRay) -> None:
     ray.lose = lose
     assert list(Cluster().map(squares, range(10))) == [number * number for number in range(10)]
     assert left[3] == left[7] == -1
+    assert caplog.text.count("A worker was lost (RayError); its part is done again.") == 3
 
 
 @pytest.mark.parametrize(("error", "said"), [(OutOfMemoryError(), "a smaller --batch-size"), (RayError(), "is kept")])
@@ -124,7 +127,7 @@ def test_workers_with_another_version_are_refused(ray: FakeRay) -> None:
 
 def test_another_version_of_ray_is_refused(ray: FakeRay) -> None:
     ray.fails = RuntimeError("Version mismatch: The cluster was started with Ray: 2.40.0 Python: 3.11.7")
-    with pytest.raises(UsageError, match=r"The Ray cluster auto cannot be used: Version mismatch.*2\.40"):
+    with pytest.raises(UsageError, match=r"The Ray cluster auto cannot be used \(Version mismatch.*2\.40"):
         Cluster()
 
 

@@ -118,7 +118,7 @@ def test_lines_of_a_list_that_share_a_picture_fail_and_recover_one_by_one(made: 
         assert all(entry.uri.startswith(f"{sources.file_uri(listed)}#offset=") for entry in made.table.ledger)
         return {json.loads(line)["id"] if line[0] == "{" else line: why for line, why in found.items()}
 
-    nowhere = f"{tmp_path}/no.png: the file does not exist any more"
+    nowhere = f"{tmp_path}/no.png: the file does not exist"
     for _ in range(2):
         assert told(*records) == {
             "a": ("missing", f"line 1, id 'a', {nowhere}"),

@@ -33,9 +33,9 @@ from looktwice.search.distributed import SpreadRetriever
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.retriever import Retriever
 from looktwice.sources import scan
-from looktwice.store import Table, batched
+from looktwice.store import Row, Table, ann, batched
 from looktwice.testing import BrightnessScorer, make_images
-from looktwice.types import Item, PairScores
+from looktwice.types import EncoderInfo, Item, PairScores
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 
@@ -138,6 +138,7 @@ def run(*arguments: str) -> list[dict[str, Any]]:
     """Run a command line with the bundled models; return its records."""
     done = CliRunner().invoke(app, [*arguments, "--device", "cpu", "--dtype", "float32", "--threads", "1"])
     assert done.exit_code in (0, 3), done.output
+    assert "(raylet)" not in done.stdout, "Ray's own messages are no answer"
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
@@ -321,3 +322,18 @@ def test_a_benchmark_is_evaluated_as_on_one_machine(address: str, photos: Path, 
     assert measured[0] == measured[1] and len(measured[0]) == 2
     for name in ("shortlist.trec", "second-look.trec"):
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+
+
+def test_workers_build_the_index(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("lance", reason="pip install 'looktwice[ray]'")
+    monkeypatch.setattr(ann, "EXACT_ROWS", 1000)
+    table = Table.create(tmp_path / "t.lt", EncoderInfo("toy", "1", "none", 32))
+    for part in range(3):
+        vectors = np.random.default_rng(part).normal(size=(1500, 32)).astype(np.float32)
+        names = [f"{part}-{number:04}.png" for number in range(1500)]
+        table.add(
+            [Row(name, f"file:///{name}", "0" * 64, 4, 4, None, {}, v) for name, v in zip(names, vectors, strict=True)]
+        )
+    info = table.build_index(Cluster(address).map)
+    (index,) = [one for one in table._items.list_indices() if one.columns == ["vector"]]
+    assert (info.kind, index.num_segments, index.num_indexed_rows) == ("ivf_rq", 3, 4500) and info.recall >= 0.99

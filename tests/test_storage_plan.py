@@ -29,7 +29,7 @@ def test_bytes_hours_and_money_of_a_million() -> None:
 
 def test_a_searcher_keeps_vectors_of_a_small_table_and_codes_of_a_large_one() -> None:
     assert searcher_bytes(10_000, 512) == 10_000 * (4 * 512 + 200)
-    assert searcher_bytes(10**8, 512) == 10**8 * code_bytes(512) + 5000 * 512 * 4
+    assert searcher_bytes(10**8, 512) == 10**8 * code_bytes(10**8, 512) + 5000 * 512 * 4
     assert [plan(n).hours["index"] for n in (10**6, 10**8)] == sorted(plan(n).hours["index"] for n in (10**6, 10**8))
     with pytest.raises(UsageError):
         plan(0)

@@ -159,7 +159,7 @@ class Bucket:
         """Raise UsageError if the store ignores `If-None-Match: *`, by which concurrent commits are told apart."""
         probe = f"{prefix}/.probe-{uuid4().hex}"
         if not self.create(probe, b"1"):
-            raise BucketError(f"{self}/{probe} exists before it was written; use another store.")
+            raise BucketError(f"{self} already has {probe}, though nobody wrote it; use another store.")
         try:
             again = self.create(probe, b"2")
         finally:

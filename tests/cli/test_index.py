@@ -30,6 +30,10 @@ def test_index_twice_then_change_remove_and_prune(looktwice: Looktwice, pictures
     assert "1 item of the table has lost its file" in again.err
     pruned = looktwice("index", "t.lt", pictures, "--prune", "--json").records[0]
     assert (pruned["pruned"], pruned["items"]) == (1, 11)
+    for image in Path(pictures).iterdir():
+        image.unlink()
+    empty = looktwice("index", "t.lt", pictures, "--prune")
+    assert "11 items of the table have lost their files." in empty.err and "Not pruned" in empty.err
 
 
 def test_what_may_still_be_in_a_list_that_cannot_be_read_is_said(looktwice: Looktwice, tmp_path: Path) -> None:
@@ -120,6 +124,7 @@ def test_empty_folder_is_said_plainly(looktwice: Looktwice, tmp_path: Path) -> N
     (tmp_path / "nothing").mkdir()
     done = looktwice("index", "t.lt", "nothing")
     assert done.code == 0 and "no readable image was found" in done.err
+    assert "0 items; encoder" in done.out, "nothing to divide the bytes by"
     found = looktwice("search", "t.lt", "red")
     assert found.code == 0 and "is empty" in found.err
 
@@ -140,7 +145,7 @@ def test_what_stands_beside_photos_is_not_called_an_image(looktwice: Looktwice, 
         (pictures / name).write_bytes(b"x")
     done = looktwice("index", "t.lt", pictures)
     assert "4 files that hold no image were passed over (.aae 2, .db 1, .xmp 1)." in done.err
-    assert "1 file of another kind was skipped (.psd 1); convert images" in done.err
+    assert "1 file of another kind was skipped (.psd 1); rename or convert images" in done.err
 
 
 def test_json_counts_items_by_the_suffix_of_their_file(looktwice: Looktwice, pictures: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from looktwice.testing import COLORS
+from looktwice.testing import COLORS, BrightnessScorer
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ ASKED = ("tune", "t.lt", "--prompt", "match", "--shortlist", 12)
 
 
 def test_what_is_chosen_is_used(looktwice: Any, marked: Path) -> None:
-    made = looktwice(*ASKED, "--marks", "marks.zip", "--out", "t.json", "--json")
+    made = looktwice(*ASKED, "--marks", "marks.zip", "--out", "t.json", "--calibration-out", "c.json", "--json")
     assert made.code == 0, made.err
     record = made.records[0]
     assert record["claimed"] and record["groups"] == 8 and record["gain"]["low"] > 0 and len(record["folds"]) == 5
@@ -39,6 +39,8 @@ def test_what_is_chosen_is_used(looktwice: Any, marked: Path) -> None:
     tuned = looktwice(*search, "--tuned", "t.json")
     assert tuned.code == 0, tuned.err
     assert {hit["explain"]["fusion"] for hit in tuned.records} == {record["fusion"]}
+    both = looktwice(*search, "--tuned", "t.json", "--calibration", "c.json")
+    assert both.code == 0 and all(0 <= hit["explain"]["calibrated"] <= 1 for hit in both.records)
     place = [hit["id"] for hit in tuned.records].index
     assert place("blue-0.png") < place("green-2.png"), "as it was marked"
     plain = [hit["id"] for hit in looktwice(*search, "--prompt", "match").records].index
@@ -87,7 +89,17 @@ def test_no_gain_is_no_file(looktwice: Any, marked: Path) -> None:
     assert "mAP@100" in done.out
 
 
+def test_a_misspelt_measure_is_refused_before_anything_is_scored(
+    looktwice: Any, scorer: BrightnessScorer, marked: Path
+) -> None:
+    done = looktwice(*ASKED, "--marks", "marks.zip", "--out", "t.json", "--measure", "mAPP@10")
+    assert done.code == 2 and "did you mean mAP@10" in done.err
+    assert not scorer.shown
+
+
 def test_labels_are_needed_once(looktwice: Any, marked: Path) -> None:
     for wrong in ((), ("--marks", "marks.zip", "--qrels", "q.txt")):
         done = looktwice(*ASKED, *wrong, "--out", "t.json")
         assert done.code == 2 and "--marks" in done.err
+    same = looktwice(*ASKED, "--marks", "marks.zip", "--out", "t.json", "--calibration-out", "t.json")
+    assert same.code == 2 and "name two files" in same.err

@@ -78,6 +78,20 @@ def test_smaller_sub_vectors_and_rotation_help() -> None:
     assert error["opq8x4"] < error["pq8x4"] < error["pq16x4"]
 
 
+def test_a_rotation_gives_every_sub_vector_its_share_of_the_energy() -> None:
+    """A random start leaves three times this error on such tokens: FAISS's OPQ 0.057, plain pq8x6 0.25."""
+    torch.manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(64, 64))[0]
+    rows = (torch.randn(2000, 64) * torch.exp(-torch.arange(64) / 6.0)) @ turn
+    quantiser = PQ(8, bits=6, rotated=True)
+    book = train_codebook(quantiser, rows[None])
+    decoded = quantiser.decode(quantiser.encode(rows, book, 0), torch.float32, torch.float32, book, 0)
+    assert (decoded - rows).square().sum() < 0.02 * rows.square().sum()
+    energy = book.rotate(rows, 0).square().mean(0).view(8, 8).log().sum(1)
+    assert energy.max() - energy.min() < 0.2 * energy.mean().abs(), "products of energies, nearly equal"
+    assert train_codebook(quantiser, torch.zeros(1, 64, 64)).centroids.isfinite().all()
+
+
 def test_training_is_repeatable_and_the_seed_matters() -> None:
     sample = clumpy(300, 16)[None]
     books = [train_codebook(PQ(4, bits=4), sample, seed=seed) for seed in (5, 5, 6)]

@@ -2,7 +2,7 @@
 
 Each oracle keeps the shape of its original: ranks from 0 and junk counted off (revisitop), a mask of the first k
 (GLDv2), ties merged into one step of the curve (ILIAS, whose evaluator is scikit-learn's average precision), a running
-count (Product1M), a loop over sorted predictions (Met).
+count (Product1M), a loop over sorted predictions (Met), argmax over candidates with the right one first (MMEB).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from looktwice.cli.eval.tables import tell
-from looktwice.evaluate import measure
+from looktwice.evaluate import measure, mmeb
 from looktwice.evaluate.confidence import confidence_measures, mean_of_means
 from looktwice.evaluate.datasets import open_dataset
 from looktwice.evaluate.groups import measure_group
@@ -211,6 +211,33 @@ def test_means_of_kinds_and_confidence_reach_the_result(tmp_path: Path, capsys: 
     assert record["confidence"]["shortlist"]["ACC"] == pytest.approx(2 / 4)
     tell({**record, "tuning": None})
     assert "GAP-" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_mmeb(seed: int) -> None:
+    """VLM2Vec's evaluation: the right candidate is the first of each query's, and argmax must be 0; mean over sets."""
+    rng = np.random.default_rng(seed)
+    official, ours = {}, {}
+    for name in mmeb.NAMES:
+        scores = rng.random((20, 5)) + 0.3 * np.eye(5)[0]
+        official[name] = (scores.argmax(1) == 0).mean()
+        run = {
+            f"q{i}": sorted(((f"c{j}", s) for j, s in enumerate(row)), key=lambda hit: -hit[1])
+            for i, row in enumerate(scores)
+        }
+        ours[name] = measure(run, {query: {"c0": 1} for query in run}, ["success@1"])["success@1"]
+    assert ours == pytest.approx(official)
+    assert mmeb.averages(ours)["overall by data set"] == pytest.approx(sum(official.values()) / 36)
+
+
+def test_mmebs_overall_of_other_systems_is_the_mean_of_groups() -> None:
+    """Rows of RetLLM's table: group means, then the printed Overall."""
+    for *means, overall in (
+        (42.8, 9.1, 53.0, 51.8, 39.2), (41.5, 6.9, 44.6, 53.5, 36.6), (52.3, 14.0, 50.5, 60.3, 44.3),
+        (56.0, 10.4, 49.2, 58.9, 43.7), (39.7, 10.8, 39.4, 60.2, 37.5), (43.0, 17.7, 42.5, 63.2, 41.6),
+    ):  # fmt: skip
+        scores = {name: mean for mean, names in zip(means, mmeb.GROUPS.values(), strict=True) for name in names}
+        assert mmeb.averages(scores)["overall by group"] == pytest.approx(overall, abs=0.1)
 
 
 def test_mmebs_instructions_stand_before_the_texts(tmp_path: Path) -> None:

@@ -17,6 +17,10 @@ from looktwice.evaluate.compare import compare
 from looktwice.evaluate.datasets import open_dataset
 from looktwice.evaluate.groups import measure_group
 from looktwice.experiment import Plan, run_benchmark
+from looktwice.experiment.result import summarise
+from looktwice.experiment.stored import StoredAnswer
+from looktwice.experiment.systems import System
+from looktwice.rank import Fusion
 from looktwice.search.mllm_reranker import MllmReranker
 
 
@@ -113,3 +117,24 @@ def test_the_command_takes_names(root, tmp_path):
     assert other["system"] == "tiny-vl"
     assert other["against_second_look"]["same"] == 18, "the same model scores the same pairs alike"
     assert CliRunner().invoke(app, [*asked, "--no-rerank", "--also", "tiny-vl"]).exit_code != 0
+
+
+def test_a_middle_look_is_compared_with_both_others(root):
+    """It puts every relevant item last, so it loses wherever the shortlist did not."""
+    dataset = open_dataset("folder", root)
+    answers = []
+    for query, labels in dataset.qrels.items():
+        ids = [item.id for item in dataset.items][:6] + [i for i in labels]
+        ids = list(dict.fromkeys(ids))
+        right = [labels.get(i, 0) > 0 for i in ids]
+        maxsim = tuple(0.1 if yes else 0.9 for yes in right)
+        p = tuple(0.9 if yes else 0.1 for yes in right)
+        answers.append(StoredAnswer(query, tuple(ids), (0.5,) * len(ids), p, maxsim=maxsim))
+    rows = [System("shortlist", None, 20), System("middle look", None, 20, middle=True)]
+    rows.append(System("second look", Fusion("linear", 0.0), 20))
+    found = summarise(dataset, answers, rows, known={i.id for i in dataset.items}, bytes_per_item=(1, 1))
+    (middle,) = found.record["also"]
+    assert middle["system"] == "middle look"
+    second = middle["against_second_look"]
+    assert second["hurt"] == len(answers) and second["difference"]["high"] < 0
+    assert middle["against_shortlist"]["helped"] == 0

@@ -1,4 +1,7 @@
-"""The fits of scikit-learn against the same fits written out, which looktwice used before."""
+"""The fits against the same fits written out, which looktwice used before; Platt and ECE against official evaluators.
+
+Official are here scikit-learn's own Platt (L-BFGS over Platt's targets, without a ridge) and its reliability diagram.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.calibration import _SigmoidCalibration, calibration_curve
 
-from looktwice.rank.calibration import _logistic, isotonic
+from looktwice.rank.calibration import BINS, ece, reliability
+from looktwice.rank.curves import isotonic, logistic
 
 
 def newton(x: Any, labels: Any) -> tuple[float, float]:
@@ -75,12 +80,33 @@ def drawn(kind: str, seed: int) -> tuple[Any, Any]:
 @pytest.mark.parametrize("seed", range(8))
 def test_logistic_fits_agree(kind: str, seed: int) -> None:
     x, labels = drawn(kind, seed)
-    assert _logistic(x, labels) == pytest.approx(newton(x, labels), rel=1e-6, abs=1e-6)
+    assert logistic(x, labels) == pytest.approx(newton(x, labels), rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_platt_agrees_with_scikit_learns(seed: int) -> None:
+    x, labels = drawn("smooth", seed)
+    official = _SigmoidCalibration().fit(x, labels.astype(int))
+    a, b = logistic(x, labels)
+    said, theirs = 1 / (1 + np.exp(-(a * x + b))), official.predict(x)
+    assert said == pytest.approx(theirs, abs=2e-4)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ece_and_its_diagram_agree_with_scikit_learns(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    p = rng.beta(0.5, 0.5, 300)
+    labels = rng.random(300) < p**2
+    share, mean = calibration_curve(labels, p, n_bins=BINS)
+    pairs = np.histogram(p, BINS, (0, 1))[0]
+    points = reliability(p.tolist(), labels.tolist())
+    assert [point[:2] for point in points] == [pytest.approx(both) for both in zip(mean, share, strict=True)]
+    assert ece(p.tolist(), labels.tolist()) == pytest.approx(np.abs(mean - share) @ pairs[pairs > 0] / 300)
 
 
 def test_a_perfect_split_gets_a_finite_slope() -> None:
     x = np.linspace(0, 1, 100)
-    assert _logistic(x, x > 0.5) == pytest.approx(newton(x, x > 0.5), rel=1e-6)
+    assert logistic(x, x > 0.5) == pytest.approx(newton(x, x > 0.5), rel=1e-6)
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]) | st.floats(0, 1), st.booleans()), min_size=1))

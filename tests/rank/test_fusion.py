@@ -266,4 +266,6 @@ def test_log_odds_tell_near_certain_candidates_apart() -> None:
 def test_a_fusion_has_p_or_its_log_odds() -> None:
     with pytest.raises(UnknownName):
         Fusion.parse("coarse=0.5,p=0.25,odds=0.25")
+    with pytest.raises(UnknownName, match="part of a fusion 'q'; known: coarse, maxsim"):
+        Fusion.parse("coarse=0.5,q=0.5")
     assert str(Fusion.parse("coarse=0.5,odds=0.5")) == "coarse=0.5,odds=0.5"

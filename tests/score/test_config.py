@@ -38,6 +38,11 @@ def test_what_is_wrong_is_refused_before_the_model_is_looked_for(
         load_scorer("no-such-model", **settings)
 
 
+def test_a_misspelt_address_is_no_folder() -> None:
+    with pytest.raises(UsageError, match="'htp://host:1/v1' begins with an unknown scheme"):
+        load_scorer("htp://host:1/v1")
+
+
 def test_settings_change_a_config_and_are_checked_with_it() -> None:
     base = ScorerConfig(dtype="float32", prior="query")
     assert ScorerConfig.of(base, batch_size=2) == ScorerConfig(dtype="float32", prior="query", batch_size=2)

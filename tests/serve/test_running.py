@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from typer.testing import CliRunner
 from looktwice.cli.main import app
 from looktwice.errors import UsageError
 from looktwice.serve import Settings, create_app
+from looktwice.serve.run import serve
 from looktwice.serve.settings import read_keys
 from looktwice.serve.workers import serve_many, write_settings
 from looktwice.store import Table
@@ -123,6 +125,18 @@ def test_several_workers_take_first_looks(drawings: Path) -> None:
     finally:
         process.terminate()
         process.wait(30)
+
+
+def test_a_taken_port_is_refused_with_the_option_that_helps() -> None:
+    """The web server would end the process with its own exit code, 3: finished with failed items."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = Settings(mllm=None, port=taken.getsockname()[1])
+        with pytest.raises(UsageError, match=f"127.0.0.1:{settings.port}; choose another --port"):
+            serve(settings)
+        with pytest.raises(UsageError, match="--port"):
+            serve_many(settings, 2, print)
 
 
 def test_workers_neither_rerank_nor_write(drawings: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,18 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
 
 
 class Here:
-    """A cluster of one: it notes what it was given."""
+    """A cluster of one: it notes what it was given, and passes work and results on as other processes get them."""
 
     def __init__(self) -> None:
         self.parts: list[int] = []
 
     def map(self, make: segments.Make, parts: Iterable[int]) -> Iterator[Any]:
         self.parts = list(parts)
-        return map(make(), self.parts)
+        return (copied(work) for work in map(copied(make)(), self.parts))
+
+
+def copied(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))
 
 
 def test_segments_make_one_index(table: Table) -> None:
@@ -45,6 +50,7 @@ def test_segments_make_one_index(table: Table) -> None:
     assert len(cluster.parts) == COMMITS, "one segment a data file"
     (index,) = [one for one in table._items.list_indices() if one.columns == ["vector"]]
     assert (index.num_segments, index.num_indexed_rows, index.num_unindexed_rows) == (COMMITS, COMMITS * ROWS, 0)
+    assert index.index_details["compression"]["num_bits"] == ann.bits_for(COMMITS * ROWS, DIM) == 4
     assert info.kind == "ivf_rq" and info.recall >= ann.TARGET_RECALL
     table.add(random_rows(ROWS, DIM, COMMITS, COMMITS * ROWS))
     table.compact()

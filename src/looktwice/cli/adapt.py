@@ -13,7 +13,7 @@ from looktwice.cli.calibrate import check_labels
 from looktwice.cli.console import emit, note, progress
 from looktwice.cli.groups import grouped
 from looktwice.cli.outputs import check_outputs
-from looktwice.cli.tune import Labels, refuse_skipped, show_gain
+from looktwice.cli.tune import Labels, refuse_chance, refuse_skipped, show_gain
 from looktwice.errors import UsageError
 from looktwice.files import followed, write_whole
 
@@ -36,7 +36,7 @@ def adapt(
     labels: Labels,
     into: Annotated[Path, typer.Option("--out", help="File to write the adaptation to (.npz).")],
     measure: Annotated[str, typer.Option(help="What it is to raise: mAP@100, success@1, nDCG@10, …")] = "mAP@100",
-    depth: Annotated[int, typer.Option(min=1, help="Number of the first look's best to order anew.")] = 1000,
+    depth: Annotated[int, typer.Option(min=1, help="Number of the first look's best to order anew.")] = 200,
     compute: options.Compute,
     urls: options.UrlOptions,
     json: options.Json = False,
@@ -69,10 +69,7 @@ def adapt(
         found = learn(list(_asked(opened, asked, grades, labels.marks is not None)), measure)
     record = {"measure": measure, **found.record()}
     emit(record) if json else show_gain(record, "first look", "adapted, on other queries")
-    if not found.claimed:
-        raise UsageError(
-            f"No gain can be claimed: the interval of {measure} holds 0, so {into} was not written; label more queries."
-        )
+    refuse_chance(found.claimed, measure, into)
     write_whole(followed(into), found.file)
     note(f"Adaptation: {into}; use it with: looktwice index NEW.lt FOLDER --encoder {name}{LINEAR}{into}")
     refuse_skipped(asked, grades)
@@ -81,6 +78,7 @@ def adapt(
 def _asked(opened: Retriever, asked: Queries, labels: Qrels, judged: bool) -> Iterator[AskedVectors]:
     """Yield the vectors of labelled queries, of the first look's best and of the relevant items."""
     from looktwice.encode import query_encoder
+    from looktwice.encode.mixing import unit
     from looktwice.experiment.adapting import AskedVectors
 
     with progress("queries", "queries", len(asked)) as bar:
@@ -90,6 +88,6 @@ def _asked(opened: Retriever, asked: Queries, labels: Qrels, judged: bool) -> It
             grades = dict(labels[answer.query.id])
             there = [row["id"] for row in opened.table.lookup(grades, ["id"])]
             ids = list(dict.fromkeys([*(candidate.id for candidate in answer.shortlist), *there]))
-            vector, best = query_encoder(opened.encoder).encode([answer.query])[0], len(answer.shortlist)
+            vector, best = unit(query_encoder(opened.encoder).encode([answer.query]))[0], len(answer.shortlist)
             yield AskedVectors(answer.query.id, vector, ids, best, opened.table.vectors(ids), grades, judged)
             bar.advance()

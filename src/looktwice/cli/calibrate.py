@@ -42,7 +42,9 @@ def calibrate(
         Path, typer.Option(help="Labels in TREC format; pairs below 0 are skipped, unlisted ones are not relevant.")
     ],
     into: Annotated[Path, typer.Option("--out", help="File to write the calibration to.")],
-    method: Annotated[str, typer.Option(help="platt (a smooth curve) or isotonic (steps, for many labels).")] = "platt",
+    method: Annotated[
+        str, typer.Option(help="platt (a smooth curve), isotonic (steps, for many labels) or auto (the better one).")
+    ] = "platt",
     shortlist: options.Shortlist = 50,
     rerank: options.Rerank,
     direction: options.Direction = "auto",
@@ -63,12 +65,12 @@ def calibrate(
     """
     from looktwice.errors import UnknownName
     from looktwice.evaluate import read_qrels
-    from looktwice.rank.calibration import METHODS, fit
+    from looktwice.rank.calibration import AUTO, METHODS, fit
     from looktwice.search.retriever import Retriever
     from looktwice.sources.queries import Queries
 
-    if method not in METHODS:
-        raise UnknownName("calibration method", method, METHODS)
+    if method not in (*METHODS, AUTO):
+        raise UnknownName("calibration method", method, (*METHODS, AUTO))
     check_outputs(into, None)
     asked, labels = Queries(queries, urls.allowed), read_qrels(qrels)
     compute.set_threads()
@@ -82,7 +84,7 @@ def calibrate(
         made = fit(samples, source, method)
         made.save(followed(into))
     _show(made.quality, made.thresholds, json)
-    note(f"Calibration: {into}")
+    note(f"Calibration: {into} ({made.method})")
     left_out = asked.bad_lines | {name: why for name, why in asked.broken.items() if name in labels}
     for name, why in left_out.items():
         note(f"Query {name} was skipped: {why}.")

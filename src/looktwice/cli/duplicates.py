@@ -58,7 +58,7 @@ def duplicates(
 
       looktwice duplicates photos.lt --report duplicates.html
 
-      looktwice duplicates photos.lt --json | jq -r ".duplicates[].id" | xargs -d "\\n" looktwice delete photos.lt
+      looktwice duplicates photos.lt --json | jq -r ".duplicates[].id" | xargs -d "\\n" looktwice delete photos.lt --
     """
     from looktwice.search.distinct import least_cosine
     from looktwice.search.duplicates import find_duplicates

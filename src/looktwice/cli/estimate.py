@@ -70,7 +70,7 @@ def _rows(e: Estimate) -> Iterator[tuple[str, str]]:
     yield "bytes per image", f"{e.bytes_per_item:,} ({size(e.bytes_uncompressed)} uncompressed)"
     yield "bytes in all", f"{size(e.bytes_total)}, and a codebook of {size(e.codebook_bytes)}"
     yield "vision tower", f"{e.tower_flop:.3g} FLOP per image"
-    yield "one pair", f"{e.pair_flop:.3g} FLOP ({e.naive_pair_flop:.3g} with both towers and no shared query)"
+    yield "one pair", f"{e.pair_flop:.3g} FLOP ({e.naive_pair_flop:.3g} without stored tokens and a shared query)"
     yield "pairs/s", f"{e.pairs_per_second:,.0f} at {e.mfu:.0%} of {e.flops:.3g} FLOP/s"
     yield "pairs/s, ceiling", f"{e.pairs_per_second_ceiling:,.0f}"
     yield "one query", f"{e.query_seconds:.3g} s for {e.k} candidates"

@@ -71,7 +71,8 @@ def passed_over(ignored: Mapping[str, int]) -> Iterator[str]:
     if others:
         were = "file of another kind was" if sum(others.values()) == 1 else "files of other kinds were"
         read = " ".join(sorted({*BASE_SUFFIXES, ".tar"}))
-        yield f"{sum(others.values()):,} {were} skipped ({_counted(others)}); convert images to one of: {read}"
+        skipped = f"{sum(others.values()):,} {were} skipped ({_counted(others)})"
+        yield f"{skipped}; rename or convert images to one of: {read}"
 
 
 def _counted(kinds: Mapping[str, int]) -> str:

@@ -18,7 +18,7 @@ from looktwice.cli.console import TerminalBar, emit, note, plural, progress, say
 from looktwice.cli.folders import FolderOptions, among, changes, needs_extras, passed_over
 from looktwice.cli.groups import grouped
 from looktwice.cli.kept import KeepOptions, tell_kept
-from looktwice.cli.options import DEFAULT_ENCODER
+from looktwice.cli.options import DEFAULT_CODEC, DEFAULT_ENCODER
 from looktwice.cli.presets import Preset, note_drawings
 from looktwice.errors import Mismatch, UsageError
 
@@ -66,7 +66,7 @@ def index(
     max_failures: options.MaxFailures = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 64,
     mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,
-    codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = "pq8",
+    codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = DEFAULT_CODEC,
     preset: Preset = None,
     kept: KeepOptions,
     folders: FolderOptions,
@@ -156,7 +156,7 @@ def _check(
     kept.side  # noqa: B018  # raises for a side that no preview has
     if prune and folders.limit is not None:
         raise UsageError("--limit leaves items out, so nothing may be pruned; leave out --limit, or --prune.")
-    if mllm is None and (codec != "pq8" or limits != options.ImageLimits()):
+    if mllm is None and (codec != DEFAULT_CODEC or limits != options.ImageLimits()):
         raise UsageError("--codec, --resolution and --max-tiles apply to visual tokens only; add --mllm NAME.")
     if mllm is not None:
         parse_codec(codec)
@@ -241,8 +241,8 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
     )
     done = ", ".join(f"{n:,} {name}" for n, name in counts) or "no changes"
     say(f"{table.path}: {done} ({report.seconds:.1f} s{rate})")
-    per_item = table.info()["bytes_per_item"]
-    say(f"{plural(len(table), 'item')}, {size(per_item['total'])} each; encoder {table.manifest.encoder.name}")
+    each = f", {size(table.info()['bytes_per_item']['total'])} each" if len(table) else ""
+    say(f"{plural(len(table), 'item')}{each}; encoder {table.manifest.encoder.name}")
     if built:
         say(f"search index: {built['kind']}, recall@100 {built['recall']:.4f} on {built['sample']} of its own rows")
     tell_kept(table, report)
@@ -252,9 +252,10 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
         note(needs_extras(report.skipped, path))
     if gone := report.gone - report.pruned:
         where = "has lost its file" if gone == 1 else "have lost their files"
-        note(f"{plural(gone, 'item')} of the table {where}; pass --prune to remove {'it' if gone == 1 else 'them'}.")
+        fix = "" if report.withheld else f"; pass --prune to remove {'it' if gone == 1 else 'them'}"
+        note(f"{plural(gone, 'item')} of the table {where}{fix}.")
     for place in report.withheld:
-        note(f"Not pruned: {place} is empty and may be unmounted; mount it, remove the folder or use looktwice delete.")
+        note(f"Not pruned: {place} is empty and may be unmounted; mount it, or remove its items with: looktwice delete")
     for place, n in report.unseen.items():
         note(
             f"Not pruned: {plural(n, 'item')} of {place} may be in its unreadable part; "

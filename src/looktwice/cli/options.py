@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from looktwice.search.mllm_reranker import MllmReranker
     from looktwice.sources import Urls
 
-DEFAULT_ENCODER = "tiny-clip"
+DEFAULT_ENCODER, DEFAULT_CODEC = "tiny-clip", "opq8"
 
 TablePath = Annotated[
     Path, typer.Argument(metavar="TABLE", help="The table: a folder such as photos.lt, or s3://BUCKET/photos.lt.")

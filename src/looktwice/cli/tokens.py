@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from looktwice.token_index import Progress, TokensReport
     from looktwice.token_index.compare import CodecRow
 
-DEFAULT_SPECS = ("none", "int8", "pq8", "pq16", "pool2+pq8")
+DEFAULT_SPECS = ("none", "int8", "rsq4", "pq8", "opq8", "opq16", "pool2+opq8")
 Codebook = Annotated[Path | None, typer.Option(help="Use this codebook instead of training one.")]
 Seed = Annotated[int, typer.Option(help="Random seed of the sample and of the training.")]
 TrainTokens = Annotated[int, typer.Option(min=1, help="Number of sampled tokens to train a codebook on.")]
@@ -51,7 +51,7 @@ def add_tokens(
     path: options.TablePath,
     *,
     mllm: options.Mllm = "tiny-vl",
-    codec: options.TokenCodec = "pq8",
+    codec: options.TokenCodec = options.DEFAULT_CODEC,
     preset: Preset = None,
     tower: Tower = None,
     crops: Annotated[
@@ -213,7 +213,7 @@ def codec(
 
     A codec with a dot is on the frontier: no other one keeps more of the order in as few bytes.
 
-    Example: looktwice codec photos.lt pq8 pq16 pool2+pq8 --mllm smolvlm-256m
+    Example: looktwice codec photos.lt opq8 opq16 pool2+opq8 --mllm smolvlm-256m
     """
     from looktwice.codecs import parse_codec
     from looktwice.score import load_scorer

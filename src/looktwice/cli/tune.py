@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from looktwice.evaluate import Qrels
     from looktwice.experiment.labelled import Labelled
+    from looktwice.rank import Tuned
     from looktwice.search.retriever import Retriever
     from looktwice.sources.queries import Queries
 
@@ -69,6 +70,9 @@ def tune(
     *,
     labels: Labels,
     into: Annotated[Path, typer.Option("--out", help="File to write the choice to, for --tuned.")],
+    calibration_out: Annotated[
+        Path | None, typer.Option(help="Also fit a calibration of the chosen prompt, for --calibration with --tuned.")
+    ] = None,
     try_prompt: Annotated[
         list[str] | None, typer.Option(help="Another prompt to try, beside --prompt. Repeatable.")
     ] = None,
@@ -93,14 +97,15 @@ def tune(
 
     Example: looktwice tune photos.lt --marks looktwice-marks.zip --out photos.tuned.json
     """
-    from looktwice.evaluate import read_qrels
+    from looktwice.evaluate import Measure, read_qrels
     from looktwice.experiment.choosing import Chooser
     from looktwice.rank import Tuned
     from looktwice.search.ranking_config import RankingConfig
     from looktwice.search.retriever import Retriever
     from looktwice.sources.queries import Queries
 
-    check_outputs(into, None)
+    _check_files(into, calibration_out)
+    Measure.parse(measure)  # refuses a misspelt one now, not after the last query
     compute.set_threads()
     prompts = list(dict.fromkeys([rerank.prompt, *(try_prompt or ())]))
     rules: dict[str, Any] = {**middle.rules, "direction": direction, "ties": "coarse", **tokens.choice}
@@ -116,12 +121,37 @@ def tune(
     found = Chooser(answers, RankingConfig.of(maxsim=opened.config.maxsim).fusion, measure).select()
     record = {"measure": measure, **found.record()}
     _show(record, json)
-    if not found.claimed:
-        refusal = f"No gain can be claimed: the interval of {measure} holds 0"
-        raise UsageError(f"{refusal}, so {into} was not written; label more queries.")
-    Tuned(sources[found.choice.prompt], found.choice.prompt, str(found.choice.fusion), record).save(followed(into))
-    note(f"Tuned fusion: {into}")
+    refuse_chance(found.claimed, measure, into)
+    prompt = found.choice.prompt
+    _save(Tuned(sources[prompt], prompt, str(found.choice.fusion), record), into, answers[prompt], calibration_out)
     refuse_skipped(asked, grades)
+
+
+def _check_files(into: Path, calibration: Path | None) -> None:
+    check_outputs(into, None)
+    if calibration is not None:
+        check_outputs(calibration, None)
+    if calibration == into:
+        raise UsageError(f"--out and --calibration-out both name {into}; name two files.")
+
+
+def _save(tuned: Tuned, into: Path, answers: Sequence[Labelled], calibration: Path | None) -> None:
+    """Write what was chosen and, if a file is named, a calibration of the answers to its prompt."""
+    from looktwice.rank.calibration import AUTO, fit
+
+    tuned.save(followed(into))
+    note(f"Tuned fusion: {into}")
+    if calibration is not None:
+        made = fit((pair for answer in answers for pair in answer.samples()), tuned.source, AUTO)
+        made.save(followed(calibration))
+        note(f"Calibration: {calibration} ({made.method})")
+
+
+def refuse_chance(claimed: bool, measure: str, into: Path) -> None:
+    """Raise UsageError for a gain that may be chance."""
+    if not claimed:
+        why = f"No gain can be claimed: the interval of the gain in {measure} includes 0"
+        raise UsageError(f"{why}, so {into} was not written; label more queries.")
 
 
 def refuse_skipped(asked: Queries, labels: Qrels) -> None:

@@ -26,7 +26,8 @@ MOST_TOKENS = 65_536
 """FAISS uses no more than 256 tokens per centroid of an 8-bit code."""
 FEW_TOKENS = 10_000
 """A codebook trained on fewer tokens than this comes with a warning."""
-OPQ_ROUNDS = 8
+LEAST_ENERGY = 1e-7
+"""Of the strongest dimension's; float32 knows no smaller ones."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,13 +213,9 @@ def _train_one(quantiser: PQ, rows: Tensor, seed: int) -> tuple[Tensor, Tensor |
     import faiss
     import torch
 
-    count = quantiser.sub_vectors(rows.shape[1])
-    rotation = None if quantiser.late is None else _principal(rows, quantiser.late)
+    rotation = _rotation_of(quantiser, rows) if quantiser.projected else None
     rows = rows if rotation is None else rows @ rotation.T
-    if quantiser.rotated:
-        turned = _train_rotation(rows, count, quantiser.bits)
-        rows, rotation = rows @ turned.T, turned if rotation is None else turned @ rotation
-    dim = rows.shape[1]
+    dim, count = rows.shape[1], quantiser.sub_vectors(rows.shape[1])
     trained = faiss.ProductQuantizer(dim, count, quantiser.bits)
     trained.cp.seed = seed
     trained.cp.min_points_per_centroid = 1  # FAISS warns about few tokens on stdout; our own warning takes its place
@@ -227,22 +224,31 @@ def _train_one(quantiser: PQ, rows: Tensor, seed: int) -> tuple[Tensor, Tensor |
     return centroids, rotation
 
 
-def _principal(rows: Tensor, kept: int) -> Tensor:
-    """Return [kept, d]: the directions in which rows differ most from zero, the strongest first."""
+def _rotation_of(quantiser: PQ, rows: Tensor) -> Tensor:
+    """Return [kept, d]: the principal directions of `rows`, strongest first; for OPQ in the order of `_balanced`."""
     import torch
 
-    directions: Tensor = torch.linalg.eigh(rows.T @ rows)[1]
-    return directions[:, -kept:].flip(1).T.contiguous()
+    kept = quantiser.late or rows.shape[1]
+    energies, directions = torch.linalg.eigh(rows.T @ rows)
+    energies, directions = energies[-kept:].flip(0), directions[:, -kept:].flip(1).T
+    order = _balanced(energies, quantiser.sub_vectors(rows.shape[1])) if quantiser.rotated else range(kept)
+    ordered: Tensor = directions[list(order)].contiguous()
+    return ordered
 
 
-def _train_rotation(rows: Tensor, count: int, bits: int) -> Tensor:
-    import faiss
-    import torch
+def _balanced(energies: Tensor, count: int) -> list[int]:
+    """Return an order of dimensions that cuts into `count` sub-vectors with products of energies as equal as can be.
 
-    dim = rows.shape[1]
-    inner = faiss.ProductQuantizer(dim, count, bits)
-    inner.cp.min_points_per_centroid = 1
-    opq = faiss.OPQMatrix(dim, count)
-    opq.pq, opq.niter = inner, OPQ_ROUNDS
-    opq.train(rows.contiguous().numpy())
-    return torch.from_numpy(faiss.vector_to_array(opq.A)).view(dim, dim)
+    Each dimension, strongest first, goes to the sub-vector with room whose product is the smallest so far. This is the
+    eigenvalue allocation of Ge et al.; on visual tokens it leaves a fifth of the error that FAISS's search for a
+    rotation leaves, which begins at random (docs/lab/codecs.md).
+    """
+    shares = (energies / energies[0].clamp_min(LEAST_ENERGY)).clamp_min(LEAST_ENERGY).div(LEAST_ENERGY).log().tolist()
+    members: list[list[int]] = [[] for _ in range(count)]
+    products = [0.0] * count
+    for dimension, share in enumerate(shares):
+        room = [k for k in range(count) if len(members[k]) < len(shares) // count]
+        least = min(room, key=lambda k: products[k])
+        members[least].append(dimension)
+        products[least] += share
+    return [dimension for part in members for dimension in part]

@@ -31,7 +31,7 @@ from looktwice.errors import UnknownName, UsageError
 from looktwice.types import Choice
 
 EXAMPLES = (
-    "none", "int8", "rsq4", "pq8", "pq16", "pq:448", "pq16x6", "opq16",
+    "none", "int8", "rsq4", "opq8", "opq16", "pq8", "pq16", "pq:448", "pq16x6",
     "late64+opq4", "pool2", "pool2:replicate", "sample2", "group4", "cluster70", "pool2+pq16",
 )  # fmt: skip
 
@@ -39,7 +39,8 @@ CHOICES = (
     Choice("none", "as they are, 16 or 32 bits per number"),
     Choice("int8", "8 bits per number"),
     Choice("rsq4", "4 bits per number (1 to 6) after a random rotation; nothing is trained"),
-    Choice("pq8, pq16", "product quantisation: a byte per 8 or 16 dimensions; pq:448, opq16, pq16x6"),
+    Choice("opq8, opq16", "product quantisation after a learned rotation: a byte per 8 or 16 dimensions"),
+    Choice("pq8, pq16", "the same without a rotation; pq:448, pq16x6"),
     Choice("late64", "the 64 principal dimensions in 16 bytes, for a middle look; late64+opq8, late128+opq8"),
     Choice("pool2, sample2", "mean, or first token, of each 2 × 2 cell; :replicate and :zero keep their number"),
     Choice("group4, cluster70", "groups of 4 similar tokens, or 70 clusters, share one vector"),

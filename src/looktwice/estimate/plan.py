@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from looktwice.errors import UsageError
+from looktwice.store.ann import bits_for
 
 ROW_BYTES = 220
 """An item without its vector, as measured on tables of file names of 20 characters and little metadata."""
@@ -26,7 +27,7 @@ SEARCH_REQUESTS = 10
 CODE_BYTES = 17
 """What an index keeps for a row beside its bits: row id, factors, place."""
 
-ASSIGN_FLOPS, ROW_SECONDS = 20e9, 5e-4
+ASSIGN_FLOPS, ROW_SECONDS = 20e9, 1.5e-4
 """Building on one core: rate of assigning vectors to partitions, and seconds for everything else, with measuring."""
 
 
@@ -88,7 +89,7 @@ def plan(
     sizes = {
         "items": items * ROW_BYTES,
         "vectors": items * dim * 2,
-        "index": items * code_bytes(dim),
+        "index": items * code_bytes(items, dim),
         "previews": items * PREVIEW_BYTES if previews else 0,
         "tokens": items * token_bytes,
     }
@@ -108,16 +109,16 @@ def plan(
     return StoragePlan(items, sizes, requests, searcher_bytes(items, dim), hours, money, price)
 
 
-def code_bytes(dim: int) -> int:
-    """Return the bytes of one row in the 1-bit index."""
-    return dim // 8 + CODE_BYTES
+def code_bytes(items: int, dim: int) -> int:
+    """Return the bytes of one row in the index of a table of `items` rows."""
+    return dim * bits_for(items, dim) // 8 + CODE_BYTES
 
 
 def searcher_bytes(items: int, dim: int) -> int:
     """Return the memory of a process that searches: vectors of a small table, else codes and centroids."""
     partitions = math.isqrt(items) // 2
     exact = items * (4 * dim + 200)
-    return exact if exact <= 2**28 else items * code_bytes(dim) + partitions * dim * 4
+    return exact if exact <= 2**28 else items * code_bytes(items, dim) + partitions * dim * 4
 
 
 def index_core_hours(items: int, dim: int) -> float:

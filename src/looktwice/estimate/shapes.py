@@ -112,7 +112,7 @@ def _public(name: str) -> Config:
     table = public_shapes()
     short = {full.rsplit("/", 1)[-1].lower(): full for full in table} | {full.lower(): full for full in table}
     if name.lower() not in short:
-        raise UnknownName("model with a known shape (a folder with a config.json will do)", name, table)
+        raise UnknownName("model (a folder with a config.json will do)", name, table)
     return table[short[name.lower()]]
 
 

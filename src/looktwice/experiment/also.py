@@ -61,7 +61,10 @@ def check_names(looks: Sequence[MllmReranker]) -> None:
     """Raise UsageError for rerankers whose rows or folders would be the same."""
     slugs = [slug(name_of(look)) for look in looks]
     if len(set(slugs)) < len(slugs) or set(slugs) & {"shortlist", "middle-look", "second-look"}:
-        raise UsageError("--also names one re-ranker twice, or one as a row of the run; give each a name of its own.")
+        raise UsageError(
+            "Two re-rankers of --also have the same name, or one is named like a row of the run (shortlist, …); "
+            "leave it out."
+        )
 
 
 def rescored(
@@ -105,14 +108,14 @@ def _with_scores(answer: StoredAnswer, scores: Any, stats: RunStats) -> StoredAn
 
 
 def told(
-    others: Sequence[Other], found: Mapping[str, Result], measure: str, first: str, last: str
+    names: Sequence[str], found: Mapping[str, Result], measure: str, first: str, last: str
 ) -> Iterator[dict[str, Any]]:
-    """Yield each reranker's paired differences from the shortlist and from the second look."""
+    """Yield the paired differences of each of these systems from the shortlist and from the second look."""
     values = {name: result.per_query[measure] for name, result in found.items()}
-    for other in others:
-        own = values[other.system.name]
+    for name in names:
+        own = values[name]
         yield {
-            "system": other.system.name,
+            "system": name,
             "measure": measure,
             "against_shortlist": compared(compare(own, values[first])),
             "against_second_look": compared(compare(own, values[last])),

@@ -81,10 +81,10 @@ class Chooser:
     _values: dict[tuple[str, Fusion], dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(set(self.groups.values())) < FOLDS:
+        if (apart := len(set(self.groups.values()))) < FOLDS:
             raise UsageError(
-                f"The labels make {len(set(self.groups.values()))} groups of queries that share no relevant item, but "
-                f"tuning needs {FOLDS}; mark the hits of more queries."
+                f"Tuning needs {FOLDS} independent queries, but the labels give {apart} (those that share a relevant "
+                "item count as one); label more queries."
             )
 
     @cached_property

@@ -7,7 +7,7 @@ alone. In TREC labels what is not listed is not relevant.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from looktwice.evaluate import Qrels
 from looktwice.evaluate.groups import measure_group
 from looktwice.experiment.systems import scores_of
 from looktwice.rank import Fusion, fuse
+from looktwice.rank.calibration import Sample
 from looktwice.rank.precision import linked
 from looktwice.search.answer import Answer
 from looktwice.types import Candidate, PairScores
@@ -56,6 +57,14 @@ class Labelled:
     def relevant(self, row: int) -> bool:
         """Return whether the candidate at `row` is right."""
         return self.grades.get(self.shortlist[row].id, 0) > 0
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield the labelled pairs, for a calibration."""
+        best = max((candidate.coarse for candidate in self.shortlist), default=0.0)
+        for row in range(len(self.scores.p)):
+            if self.known(row):
+                one, p = self.shortlist[row], float(self.scores.p[row])
+                yield Sample(self.query, p, best - one.coarse, self.relevant(row), one.id)
 
     def value(self, fusion: Fusion, measure: str) -> float:
         """Return the measure of this query under a fusion."""

@@ -80,8 +80,9 @@ def summarise(
         record["loss"] = _loss(dataset, answers, last, found, main)
         record["second_look"] = {"measure": main, **compared(compare(after, before))}
         record["reliability"] = _reliability(dataset.qrels, answers)
-    if others:
-        record["also"] = list(told(others, found, main, first.name, last.name))
+    beside = [system.name for system in systems[:-1] if system.middle] + [other.system.name for other in others]
+    if beside:
+        record["also"] = list(told(beside, found, main, first.name, last.name))
     rows = [*record["systems"], *record["sweep"]]
     record["pareto"] = {cost: [row["system"] for row in front(rows, cost, main)] for cost in COSTS}
     record["groups"] = {**dict(_means(dataset, runs, systems)), **dict(_groups(dataset, runs, systems))}

@@ -55,6 +55,6 @@ def _listed(rule: str, qrels: Qrels) -> set[str]:
     names = {line for line in path.read_text("utf-8", "surrogateescape").split("\n") if line.strip()}
     if unknown := sorted(names - qrels.keys()):
         raise UsageError(
-            f"{rule} names {len(unknown)} queries that the benchmark lacks, such as {unknown[0]!r}; remove them."
+            f"{rule} names queries that the benchmark lacks ({len(unknown)}, such as {unknown[0]!r}); remove them."
         )
     return names

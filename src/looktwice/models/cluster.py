@@ -6,6 +6,7 @@ on the number of workers.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import warnings
@@ -16,6 +17,8 @@ from typing import Any, Generic, TypeVar
 
 from looktwice import __version__
 from looktwice.errors import LooktwiceError, MissingDependency, UsageError, first_line
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -134,7 +137,7 @@ class Cluster:
         """
         if not self.has_this_machine:
             raise UsageError(
-                f"{self.address} is used from outside, so no file can be shared; start it on a node of it."
+                f"{self.address} is used from outside, so no file can be shared; run the command inside it."
             )
         here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             self._ray.get_runtime_context().get_node_id(), soft=False
@@ -172,6 +175,7 @@ class Cluster:
         except errors.RayError as error:
             if job.attempts == ATTEMPTS:
                 raise LooktwiceError(_lost(error)) from None
+            log.warning("A worker was lost (%s); its part is done again.", type(error).__name__)
         job.attempts += 1
         if not self._answers(actors[job.slot]):
             actors[job.slot] = self._actor(make)
@@ -192,7 +196,9 @@ class Cluster:
             why = str(error).strip().rpartition("\n")[2].strip()[:200]  # the last line of a traceback
             raise UsageError(f"The workers cannot load looktwice ({why}); install it there.") from None
         if found != __version__:
-            raise UsageError(f"The workers have looktwice {found}, this machine {__version__}; install the same one.")
+            raise UsageError(
+                f"The workers have looktwice {found}, this machine {__version__}; install the same version on all."
+            )
 
 
 def _connect(address: str) -> Any:
@@ -214,7 +220,10 @@ def _connect(address: str) -> Any:
             raise UsageError(f"The Ray cluster {address} does not answer; check it with: ray status") from None
         ray.init(include_dashboard=False, **settings)
     except (RuntimeError, ValueError) as error:
-        raise UsageError(f"The Ray cluster {address} cannot be used: {first_line(error)}.") from None
+        raise UsageError(
+            f"The Ray cluster {address} cannot be used ({first_line(error)}); check it with: ray status"
+        ) from None
+    ray._private.worker._worker_logs_enabled = False  # else its messages about lost workers go to stdout
     return ray
 
 

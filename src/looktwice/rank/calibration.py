@@ -19,12 +19,14 @@ from typing import Any
 from looktwice.checked import demand, read_json
 from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.files import write_whole
+from looktwice.rank.curves import apply_curve, fit_curve, logistic, sigmoid
 from looktwice.rank.precision import linked, thresholds
 
 FORMAT = 1
 METHODS = ("platt", "isotonic")
+AUTO = "auto"
 PRECISIONS = (0.5, 0.8, 0.9, 0.95, 0.99)
-BINS, FOLDS, EDGE, QUANTILES = 10, 5, 1e-6, 200
+BINS, FOLDS, QUANTILES = 10, 5, 200
 _KINDS = {
     "source": dict,
     "method": str,
@@ -70,11 +72,11 @@ class Calibration:
 
     def probability(self, p: float) -> float:
         """Return P(relevant) of a pair with this p."""
-        return _apply(self.method, self.curve, p)
+        return apply_curve(self.method, self.curve, p)
 
     def relevance(self, gap: float) -> float:
         """Return P(relevant) of an unscored candidate whose coarse score is `gap` below the best."""
-        return _sigmoid(self.gap[0] * gap + self.gap[1])
+        return sigmoid(self.gap[0] * gap + self.gap[1])
 
     def survival(self, p: float) -> float:
         """Return P(score above p) of a relevant pair, smoothed by half a pair so that it is never 0 or 1."""
@@ -116,8 +118,9 @@ class Calibration:
             a, b = map(float, body.pop("gap"))
             return cls(curve=curve, relevant=relevant, gap=(a, b), **body)._checked()
         except (OSError, ValueError, TypeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error  # not the path a second time
             raise UsageError(
-                f"Cannot read the calibration {path} ({error}); create one with `looktwice calibrate`."
+                f"Cannot read the calibration {path} ({reason}); create one with `looktwice calibrate`."
             ) from error
 
     def _checked(self) -> Calibration:
@@ -153,7 +156,9 @@ def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:
     own = [{key: _setting(look.get(key)) for key in _SOURCE} for look in looks]
     if not own or any(other != own[0] for other in own):
         raise UsageError(
-            "Calibration needs one fixed prompt: name it (prompt=, --prompt), with the ties default or coarse."
+            "A calibration or a tuned fusion holds for one prompt, but these queries would take several; keep queries "
+            "of one kind (images, texts or both), or name one fixed prompt (prompt=, --prompt) with the ties default "
+            "or coarse."
         )
     seen = conditions.get("candidates_from", [])
     codecs = {str(found.get("tokens_key", "")) for found in seen}
@@ -170,19 +175,23 @@ def _setting(value: Any) -> Any:
 
 
 def fit(samples: Iterable[Sample], source: Mapping[str, Any], method: str = "platt") -> Calibration:
-    """Fit on labelled pairs. Raises UsageError for labels of one kind only, or fewer than two queries."""
+    """Fit on labelled pairs. The method "auto" takes the one of the smaller squared error on unseen queries.
+
+    Raises UsageError for labels of one kind only, or fewer than two queries.
+    """
     pairs = [s for s in samples if math.isfinite(s.p)]
-    if method not in METHODS:
-        raise UnknownName("calibration method", method, METHODS)
+    if method not in (*METHODS, AUTO):
+        raise UnknownName("calibration method", method, (*METHODS, AUTO))
     if len({s.relevant for s in pairs}) < 2 or len({s.query for s in pairs}) < 2:
         raise UsageError("Calibration needs relevant and other pairs of two queries or more; give more labels.")
     relevant, groups = sorted(s.p for s in pairs if s.relevant), _groups(pairs)
     kept = [relevant[i * (len(relevant) - 1) // max(1, QUANTILES - 1)] for i in range(min(QUANTILES, len(relevant)))]
+    chosen = _better(pairs, groups) if method == AUTO else method
     return Calibration(
         source=dict(source),
-        method=method,
-        curve=_fit(method, pairs),
-        gap=_logistic([s.gap for s in pairs], [s.relevant for s in pairs]),
+        method=chosen,
+        curve=_curve(chosen, pairs),
+        gap=logistic([s.gap for s in pairs], [s.relevant for s in pairs]),
         relevant=tuple(kept if len(relevant) > QUANTILES else relevant),
         thresholds=thresholds([(groups[s.query], s.p, s.relevant) for s in pairs], PRECISIONS),
         quality=_quality(method, pairs, groups),
@@ -212,20 +221,11 @@ def _groups(pairs: Sequence[Sample]) -> dict[str, str]:
 
 
 def _quality(method: str, pairs: Sequence[Sample], groups: Mapping[str, str]) -> dict[str, Any]:
-    """Measure a fit on unseen queries, by cross-validation over five folds of groups of queries.
+    """Measure a fit on unseen queries; a method that is chosen is chosen without them, too.
 
-    A fold is left out of it if the other folds have labels of one kind only: no curve can be fitted without it.
     `held_out` counts the pairs that were measured, if not all. `ece_after` is None if there are none.
     """
-    names = sorted(set(groups.values()))
-    fold = {name: i % min(FOLDS, len(names)) for i, name in enumerate(names)}
-    place = [fold[groups[s.query]] for s in pairs]
-    after: dict[int, float] = {}
-    for held in sorted(set(place)):
-        others = [s for s, at in zip(pairs, place, strict=True) if at != held]
-        if len({s.relevant for s in others}) == 2:
-            curve = _fit(method, others)
-            after |= {i: _apply(method, curve, s.p) for i, s in enumerate(pairs) if place[i] == held}
+    after = _unseen(method, pairs, groups)
     labels, before = [s.relevant for s in pairs], [s.p for s in pairs]
     unseen, theirs = list(after.values()), [labels[i] for i in after]
     return {
@@ -240,58 +240,33 @@ def _quality(method: str, pairs: Sequence[Sample], groups: Mapping[str, str]) ->
     }
 
 
-def _fit(method: str, pairs: Sequence[Sample]) -> tuple[tuple[float, float], ...]:
-    p, relevant = [s.p for s in pairs], [s.relevant for s in pairs]
-    return (_logistic([_logit(x) for x in p], relevant),) if method == "platt" else isotonic(p, relevant)
+def _unseen(method: str, pairs: Sequence[Sample], groups: Mapping[str, str]) -> dict[int, float]:
+    """Return P(relevant) of pairs by their position, each from a fit on the other folds of groups of queries.
 
-
-def _apply(method: str, curve: Sequence[tuple[float, float]], p: float) -> float:
-    if method == "platt":
-        return _sigmoid(curve[0][0] * _logit(p) + curve[0][1])
-    at = bisect.bisect_right([x for x, _ in curve], p)
-    return curve[max(0, at - 1)][1]
-
-
-def isotonic(p: Sequence[float], relevant: Sequence[bool]) -> tuple[tuple[float, float], ...]:
-    """Return steps (least p, P(relevant)) of the non-decreasing function nearest to the labels in squares."""
-    import numpy as np
-    from sklearn.isotonic import IsotonicRegression
-
-    values, place = np.unique(
-        np.asarray(p, np.float64), return_inverse=True
-    )  # fit on ranks, as scikit-learn merges close p
-    shares = IsotonicRegression().fit(place, np.asarray(relevant, np.float64)).predict(np.arange(len(values)))
-    first = np.diff(shares, prepend=-1.0) > 1e-12
-    return tuple(zip(values[first].tolist(), shares[first].tolist(), strict=True))
-
-
-def _logistic(x: Sequence[float], relevant: Sequence[bool]) -> tuple[float, float]:
-    """Return (a, b) of σ(a·x + b), fitted to Platt's smoothed targets on standardised x.
-
-    Each pair counts as a hit with its target as weight and as a miss with the rest. A ridge of 1e-6 keeps a constant x
-    at slope 0.
+    A fold is left out if the other folds have labels of one kind only: no curve can be fitted without it.
     """
-    import numpy as np
-    from sklearn.linear_model import LogisticRegression
-
-    values, labels = np.asarray(x, np.float64), np.asarray(relevant, bool)
-    middle, spread = float(values.mean()), float(values.std())
-    if spread <= 1e-9 * max(1e-9, abs(middle)):
-        spread = 1.0  # constant x has no slope to find
-    rows = np.stack([(values - middle) / spread, np.ones(len(values))], axis=1)
-    hits, misses = int(labels.sum()), int((~labels).sum())
-    target = np.where(labels, (hits + 1) / (hits + 2), 1 / (misses + 2))
-    model = LogisticRegression(C=1e6, fit_intercept=False, solver="newton-cholesky", tol=1e-12, max_iter=200)
-    answers = np.repeat([True, False], len(values))
-    model.fit(np.concatenate([rows, rows]), answers, np.concatenate([target, 1 - target]))
-    slope, level = map(float, model.coef_[0])
-    return slope / spread, level - slope / spread * middle
+    names = sorted({groups[s.query] for s in pairs})
+    fold = {name: i % min(FOLDS, len(names)) for i, name in enumerate(names)}
+    place = [fold[groups[s.query]] for s in pairs]
+    after: dict[int, float] = {}
+    for held in sorted(set(place)):
+        others = [s for s, at in zip(pairs, place, strict=True) if at != held]
+        if len({s.relevant for s in others}) == 2:
+            chosen = _better(others, groups) if method == AUTO else method
+            curve = _curve(chosen, others)
+            after |= {i: apply_curve(chosen, curve, s.p) for i, s in enumerate(pairs) if place[i] == held}
+    return after
 
 
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-max(-700.0, min(700.0, x))))
+def _better(pairs: Sequence[Sample], groups: Mapping[str, str]) -> str:
+    """Return the method with the smaller mean squared error on folds that it was not fitted on; of equals, Platt."""
+
+    def error(method: str) -> float:
+        unseen = _unseen(method, pairs, groups)
+        return sum((p - pairs[i].relevant) ** 2 for i, p in unseen.items()) / max(1, len(unseen))
+
+    return min(METHODS, key=error)
 
 
-def _logit(p: float) -> float:
-    p = min(1 - EDGE, max(EDGE, p))
-    return math.log(p / (1 - p))
+def _curve(method: str, pairs: Sequence[Sample]) -> tuple[tuple[float, float], ...]:
+    return fit_curve(method, [s.p for s in pairs], [s.relevant for s in pairs])

@@ -81,7 +81,9 @@ class Fusion:
     def _weighted(cls, name: str) -> Fusion:
         """Read named weights; a missing one is 0. Raises ValueError for other names."""
         given = {key.strip(): float(value) for key, _, value in (part.partition("=") for part in name.split(","))}
-        if not given.keys() <= {"coarse", "maxsim", "p", "odds"} or {"p", "odds"} <= given.keys():
+        for key in given.keys() - {"coarse", "maxsim", "p", "odds"}:
+            raise UnknownName("part of a fusion", key, ("coarse", "maxsim", "p", "odds"))
+        if {"p", "odds"} <= given.keys():
             raise ValueError(name)
         if min(given.values()) < 0 or not abs(sum(given.values()) - 1) < 1e-6:
             raise UsageError(f"The weights of {name!r} do not add up to 1; write coarse=0.25,maxsim=0.25,p=0.5.")

@@ -51,9 +51,10 @@ class Tuned:
             body = read_json(Path(path).read_text(encoding="utf-8"))
             demand(body, {"format": int, "source": dict, "prompt": str, "fusion": str, "gain": dict}, "it")
             if body.pop("format") != FORMAT:
-                raise ValueError("another format")
+                raise ValueError(f"its format is not {FORMAT}")
             Fusion.parse(body["fusion"])
             return cls(**body)
         except (OSError, ValueError, TypeError, LooktwiceError) as error:
-            why = f"Cannot read the tuned fusion {path} ({error}); create one with `looktwice tune`."
+            reason = error.strerror if isinstance(error, OSError) else error  # not the path a second time
+            why = f"Cannot read the tuned fusion {path} ({reason}); create one with `looktwice tune`."
             raise UsageError(why) from error

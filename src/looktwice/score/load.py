@@ -52,6 +52,10 @@ def load_scorer(
         if mllm.startswith(scheme):
             module, _, function = target.partition(":")
             return Scorer.of(getattr(import_module(module), function)(mllm, asked, config))
+    if "://" in mllm:
+        raise UsageError(
+            f"{mllm!r} begins with an unknown scheme; an address of a server begins with http:// or https://."
+        )
     if lacks_scheme(mllm):
         raise UsageError(f"{mllm!r} looks like the address of a server; write it with http:// or https:// before it.")
     return _local(mllm, asked, config)

@@ -80,7 +80,7 @@ class RankingConfig:
         stops_early = self.budget.epsilon is not None
         if self.calibration is None and (stops_early or self.min_precision is not None):
             raise UsageError(
-                "A budget that stops early (--budget auto) and min_precision (--min-precision) need a calibration; "
+                "min_precision (--min-precision), or a budget that stops early (--budget auto), needs a calibration; "
                 "create one with `looktwice calibrate` and pass it as calibration (--calibration)."
             )
         if self.budget.first_pass is not None and self.calibration is not None:

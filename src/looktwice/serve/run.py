@@ -9,6 +9,7 @@ from typing import Any
 
 import uvicorn
 
+from looktwice.errors import UsageError
 from looktwice.serve.app import create_app
 from looktwice.serve.protocol import MOST_HEADERS, Protocol
 from looktwice.serve.service import Service
@@ -33,6 +34,13 @@ class Server(uvicorn.Server):
             self.should_exit = True
         return await super().on_tick(counter)
 
+    async def startup(self, sockets: Any = None) -> None:
+        """Listen. Raises UsageError for an address that is taken, where uvicorn would end the process."""
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:
+            raise cannot_listen(self.config) from error
+
     async def shutdown(self, sockets: Any = None) -> None:
         """Let running requests end and refuse the others."""
         self.service.jobs.stop_waiting()
@@ -56,6 +64,11 @@ def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> Non
     server.run()
     if server.service.failed is not None:
         raise server.service.failed
+
+
+def cannot_listen(config: uvicorn.Config) -> UsageError:
+    """Return the error for an address that is taken or is not this machine's; uvicorn has logged the reason."""
+    return UsageError(f"The server cannot listen at {config.host}:{config.port}; choose another --port or --host.")
 
 
 def config(app: Any, settings: Settings, workers: int = 1) -> uvicorn.Config:

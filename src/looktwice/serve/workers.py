@@ -15,7 +15,7 @@ from uvicorn.supervisors.multiprocess import Multiprocess
 
 from looktwice.errors import UsageError
 from looktwice.serve.app import create_app
-from looktwice.serve.run import config, log_to_stderr
+from looktwice.serve.run import cannot_listen, config, log_to_stderr
 from looktwice.serve.settings import Settings
 
 SETTINGS = "LOOKTWICE_SERVE_SETTINGS"
@@ -36,7 +36,10 @@ def serve_many(settings: Settings, workers: int, ready: Callable[[str], None]) -
     with tempfile.TemporaryDirectory() as folder:
         os.environ[SETTINGS] = str(write_settings(settings, Path(folder) / "settings.json"))
         chosen = config("looktwice.serve.workers:worker_app", settings, workers=workers)
-        bound = chosen.bind_socket()
+        try:
+            bound = chosen.bind_socket()
+        except SystemExit as error:
+            raise cannot_listen(chosen) from error
         host, port = bound.getsockname()[:2]
         ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
         more = {"target": uvicorn.Server(chosen).run} if "target" in signature(Multiprocess).parameters else {}

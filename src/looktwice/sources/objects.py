@@ -44,7 +44,7 @@ def _media_errors() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise MediaError("missing", "the object does not exist any more") from None
+        raise MediaError("missing", "the object does not exist") from None
     except Damaged as error:
         raise MediaError("too-large", str(error)) from None
     except BucketError as error:

@@ -33,7 +33,7 @@ Urls: TypeAlias = Literal["refused", "public", "private"]
 """URLs that may be fetched: none, those on the public internet, or those of the local network and machine too."""
 
 REASONS = {
-    "missing": "the file does not exist any more",
+    "missing": "the file does not exist",
     "dangling-link": "the link points to a missing file",
     "link-loop": "the links lead in a circle",
     "not-a-file": "a file was expected, not a folder, pipe, device or archive link",
@@ -176,7 +176,7 @@ def failure(error: OSError, path: bytes) -> MediaError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         if os.path.islink(path):
             return MediaError("dangling-link", f"it points to {os.fsdecode(os.readlink(path))!r}")
-        return MediaError("missing", "the file does not exist any more")
+        return MediaError("missing", "the file does not exist")
     if error.errno in (errno.EACCES, errno.EPERM):
         return MediaError("permission", "the file's permissions forbid reading it; change them")
     return MediaError("io-error", error.strerror or str(error))

@@ -1,4 +1,7 @@
-"""Build the approximate index: one bit per dimension (RaBitQ) in an inverted file, refined with the stored vectors.
+"""Build the approximate index: RaBitQ codes in an inverted file, refined with the stored vectors.
+
+Refining reads vectors from random places, which costs ten times the search of the codes. So codes have four bits per
+dimension, which need little of it, while they fit into memory; benchmarks/scale.py has the figures.
 
 Small tables need no index: exact search of EXACT_ROWS rows is faster than scoring one candidate.
 """
@@ -28,6 +31,9 @@ EXACT_ROWS = 50_000
 TARGET_RECALL = 0.99
 FLOOR = 0.95
 """An index that finds less at its highest effort is not used: search stays exact."""
+
+MANY_BITS, FEW_BITS, MOST_CODES = 4, 2, 2**32
+"""Bits per dimension: many while the codes are no larger than that, else few."""
 
 SAMPLE = 200
 DEPTH = 100
@@ -65,13 +71,19 @@ def build(space: VectorSearch, rows: int, uri: str = "", spread: Spread | None =
 
     started = time.monotonic()
     partitions = max(1, math.isqrt(rows) // 2)
+    bits = bits_for(rows, space.dim)
     if spread is not None and segments.possible(space.table):
-        segments.build(space.table, uri, partitions, spread)
-    else:  # num_bits must be explicit: other ways to request this index fall back to 5 or 8 bits per dimension
-        config = IvfRq(distance_type="cosine", num_bits=1, num_partitions=partitions)
+        segments.build(space.table, uri, segments.IndexShape(partitions, bits), spread)
+    else:
+        config = IvfRq(distance_type="cosine", num_bits=bits, num_partitions=partitions)
         space.table.create_index("vector", config=config, replace=True)
     info = tune(space, rows, partitions)
     return IndexInfo(**{**asdict(info), "seconds": round(time.monotonic() - started, 1)})
+
+
+def bits_for(rows: int, dim: int) -> int:
+    """Return the bits per dimension of the codes of a table."""
+    return MANY_BITS if rows * dim * MANY_BITS // 8 <= MOST_CODES else FEW_BITS
 
 
 def measured_again(space: VectorSearch, rows: int, known: Mapping[str, Any]) -> IndexInfo:

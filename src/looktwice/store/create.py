@@ -36,8 +36,7 @@ def open_location(location: Location, encoder: EncoderInfo | None) -> Location:
     found = Manifest.read(location)
     if encoder is not None:
         found.check(encoder, location)
-    for name in (*_TABLES, *EXTRAS):
-        check_lance(location, name)
+    check_lance(location, *_TABLES, *EXTRAS)
     return location
 
 

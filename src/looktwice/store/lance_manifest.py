@@ -32,13 +32,14 @@ _COUNTING_DOWN = re.compile(r"\d{20}\.manifest")
 """Names of versions, of which the newest is the smallest; LanceDB knows other names, too."""
 
 
-def check_lance(location: Location, name: str) -> None:
-    """Raise Damaged if the Lance table `name`, which may be a stranger's, leads out of its folder or is not whole."""
-    location.check(f"{name}.lance")
+def check_lance(location: Location, *names: str) -> None:
+    """Raise Damaged if one of these Lance tables, perhaps a stranger's, leads out of its folder or is not whole."""
     if location.exists(CATALOGUE):
         raise Damaged(f"{location} contains {CATALOGUE}, which may name tables elsewhere; remove it.")
-    versions = _versions(location, name)
-    _check(location, name, versions[:1] if all(map(_COUNTING_DOWN.fullmatch, versions)) else versions)
+    for name in names:
+        location.check(f"{name}.lance")
+        versions = _versions(location, name)
+        _check(location, name, versions[:1] if all(map(_COUNTING_DOWN.fullmatch, versions)) else versions)
 
 
 def check_history(location: Location, name: str) -> None:
@@ -61,7 +62,7 @@ def _check(location: Location, name: str, versions: Iterable[str]) -> None:
     for file in versions:
         with suppress(FileNotFoundError):  # another process may tidy up
             deleted |= _check_version(location, f"{name}.lance/_versions/{file}")
-    for file in deleted.intersection(location.list(f"{name}.lance/_deletions")):
+    for file in deleted:
         with suppress(FileNotFoundError):
             _check_deletions(location, f"{name}.lance/_deletions/{file}")
 
@@ -71,7 +72,7 @@ def _check_version(location: Location, file: str) -> set[str]:
     data = location.read_bytes(file, MOST_BYTES)
     try:
         found = list(fields(message(data)))
-        deleted = {_deletions(value) for number, value in found if number == _FRAGMENTS}
+        deleted = {_deletions(value) for number, value in found if number == _FRAGMENTS} - {""}
     except (ValueError, IndexError, TypeError):
         raise Damaged(f"{location}/{file} is damaged; restore it from a copy.") from None
     if any(number == _BASE_PATHS for number, _ in found):
@@ -80,8 +81,13 @@ def _check_version(location: Location, file: str) -> set[str]:
 
 
 def _deletions(fragment: bytes) -> str:
-    """Return the name of a fragment's list of deleted rows. A message that comes twice is one, in two parts."""
+    """Return the name of a fragment's list of deleted rows, "" if it has none.
+
+    A message that comes twice is one, in two parts.
+    """
     parts = list(fields(fragment))
+    if all(number != _DELETED for number, _ in parts):
+        return ""
     listed = dict(fields(b"".join(value for number, value in parts if number == _DELETED)))
     return f"{dict(parts).get(_ID, 0)}-{listed.get(_READ_VERSION, 0)}-{listed.get(_NUMBER, 0)}.arrow"
 

@@ -88,7 +88,7 @@ def check_columns(columns: Mapping[str, type]) -> None:
 
 
 def stored_dim(dim: int) -> int:
-    """Return the stored length of vectors: padded to a multiple of 8 for the 1-bit index, with zeros for the cosine."""
+    """Return the stored length of vectors: padded to a multiple of 8 for the index, with zeros for the cosine."""
     return -(-dim // 8) * 8
 
 

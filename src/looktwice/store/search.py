@@ -1,4 +1,4 @@
-"""Search nearest neighbours by cosine: exactly, or through the 1-bit index with refinement.
+"""Search nearest neighbours by cosine: exactly, or through the index with refinement.
 
 Tables that fit are searched in memory (`matrix`), others by LanceDB. Both propose candidates only; `exact` scores them
 from the stored vectors. Order: score descending, then id ascending.

@@ -23,12 +23,20 @@ _SAMPLE = 256
 
 
 @dataclass(frozen=True, slots=True)
+class IndexShape:
+    """The number of partitions, and of bits per dimension."""
+
+    partitions: int
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentJob:
     """What a worker needs to make segments; plain data. `centroids` are those of the partitions."""
 
     uri: str
     version: int
-    partitions: int
+    shape: IndexShape
     centroids: Any
     rotation: str
     storage: Mapping[str, str] = field(default_factory=dict)
@@ -38,9 +46,10 @@ class SegmentJob:
         import lance
 
         items = lance.dataset(self.uri, version=self.version, storage_options=dict(self.storage))
-        how = {"num_partitions": self.partitions, "ivf_centroids": self.centroids, "rabitq_model": self.rotation}
+        how: dict[str, Any] = {"num_partitions": self.shape.partitions, "num_bits": self.shape.bits}
+        how |= {"ivf_centroids": self.centroids, "rabitq_model": self.rotation}
         return lambda fragment: items.create_index_uncommitted(
-            COLUMN, "IVF_RQ", name=NAME, metric="cosine", num_bits=1, replace=True, fragment_ids=[fragment], **how
+            COLUMN, "IVF_RQ", name=NAME, metric="cosine", replace=True, fragment_ids=[fragment], **how
         )
 
 
@@ -49,7 +58,7 @@ def possible(table: Any) -> bool:
     return find_spec("lance") is not None and table.stats()["fragment_stats"]["num_fragments"] > 1
 
 
-def build(table: Any, uri: str, partitions: int, spread: Spread) -> None:
+def build(table: Any, uri: str, shape: IndexShape, spread: Spread) -> None:
     """Build or replace the index of the items at `uri`; partitions are trained here, on a sample."""
     import lance
     from lance.indices import IndicesBuilder
@@ -58,10 +67,10 @@ def build(table: Any, uri: str, partitions: int, spread: Spread) -> None:
     storage = buckets.storage_options() if "://" in uri else {}
     items = lance.dataset(uri, storage_options=storage)
     builder = IndicesBuilder(items, COLUMN)
-    sample = min(_SAMPLE, items.count_rows() // partitions)
-    trained = builder.train_ivf(num_partitions=partitions, distance_type="cosine", sample_rate=sample)
-    rotation = indices.build_rq_model(dimension=builder.dimension, num_bits=1)
-    job = SegmentJob(uri, items.version, partitions, trained.centroids, rotation, storage)
+    sample = min(_SAMPLE, items.count_rows() // shape.partitions)
+    trained = builder.train_ivf(num_partitions=shape.partitions, distance_type="cosine", sample_rate=sample)
+    rotation = indices.build_rq_model(dimension=builder.dimension, num_bits=shape.bits)
+    job = SegmentJob(uri, items.version, shape, trained.centroids, rotation, storage)
     made = list(spread(job, [fragment.fragment_id for fragment in items.get_fragments()]))
     lance.dataset(uri, storage_options=storage).commit_existing_index_segments(NAME, COLUMN, made)
     table.checkout_latest()

@@ -99,7 +99,8 @@ def open_set(table: TableReader, info: TokensInfo, codec: str | None = None) -> 
     name = found[-1]["codec"] if codec is None else str(parse_codec(codec))
     named = [entry for entry in found if entry["codec"] == name]
     if not named:
-        raise UnknownName("stored codec", name, {entry["codec"] for entry in found})
+        advice = f"To store it: looktwice add-tokens {table.path} --codec {name}"
+        raise UnknownName("stored codec", name, {entry["codec"] for entry in found}, advice)
     return load_set(table, info, named[-1])
 
 

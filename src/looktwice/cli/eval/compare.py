@@ -99,4 +99,4 @@ def _tell_comparison(records: list[dict[str, Any]]) -> None:
             row += [f"{change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]", f"{record['p']:.4f}"]
             row += [record["helped"], record["hurt"]]
         rows.append(row)
-    table([*head, *([">difference", ">p", ">gained", ">lost"] if two else [])], rows)
+    table([*head, *([">difference", ">p-value", ">gained", ">lost"] if two else [])], rows)

@@ -134,7 +134,7 @@ class ChatScorer(RemoteScorer):
         if answered != known.facts.answers_as:
             raise ServerError(
                 f"{reply.server.address.base} now answers as {answered}, not {known.facts.answers_as}; run the same "
-                "command again when it is back.",
+                f"command again when {known.facts.answers_as} is back.",
                 stops=True,
             )
         listed = dialect.listed(reply.body, probing.flat_ids(ids))

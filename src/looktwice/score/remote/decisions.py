@@ -65,7 +65,7 @@ class DecisionsScorer(DirectScorer):
 
 def _answer(row: Mapping[str, Any] | None) -> DirectAnswer:
     if row is None:
-        return ServerError("The server left its question unanswered.")
+        return ServerError("The server left the question about this pair unanswered.")
     if row.get("type") == "refusal":
-        return ServerError("The server declined to answer for it.")
+        return ServerError("The server declined to answer for this pair.")
     return probability(row.get("probability"), "probability")

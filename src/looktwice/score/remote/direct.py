@@ -181,7 +181,7 @@ def as_scores(p: Sequence[float], off: Sequence[float]) -> PairScores:
 def probability(value: object, what: str) -> DirectAnswer:
     """Return a server's number if it is a probability, or why it is none. A number outside [0, 1] stops the run."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        return ServerError(f"The server gave no {what} for it.")
+        return ServerError(f"The server gave no {what} for this pair.")
     if not -1e-6 <= value <= 1 + 1e-6:
         raise ServerError(
             f"The server's {what} {str(value)[:20]} is not a probability; make it give scores between 0 and 1.",

@@ -147,7 +147,8 @@ class Endpoint:
         async with self._client.stream(method, url, content=content, headers={"X-Request-Id": name}) as answer:
             if answer.headers.get("content-encoding", "identity") != "identity":  # unpacked, it may have any size
                 raise ServerError(
-                    f"{self.address.base} compresses its answers, which it was asked not to; switch that off.", True
+                    f"{self.address.base} compresses its answers, which it was asked not to; switch compression off.",
+                    True,
                 )
             data = bytearray()
             async for piece in answer.aiter_raw():

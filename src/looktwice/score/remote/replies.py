@@ -42,9 +42,13 @@ def refusal(status: int, said: str, address: Address, url: str, keyed: bool) -> 
         return ServerError(f"{where} asks for payment (status 402: {said}); add credit.", True, status)
     if status in (404, 405, 501):
         path = url.removeprefix(address.root)
-        return ServerError(f"{where} has no {path} for this model (status {status}: {said}); check it.", True, status)
+        return ServerError(
+            f"{where} has no {path} for this model (status {status}: {said}); check the address and the model.",
+            True,
+            status,
+        )
     if 300 <= status < 400:
-        return ServerError(f"{where} points to another address (status {status}); name that one.", True, status)
+        return ServerError(f"{where} points to another address (status {status}); name that address.", True, status)
     if status == 413 or _about(said, "image", "too large", "too big", "exceeds", "pixels"):
         return ServerError(
             f"The pair is too large for the server (status {status}: {said}); lower --resolution.", False, status

@@ -38,7 +38,7 @@ class RerankScorer(DirectScorer):
                 raise ServerError("The server's results do not name each document once; use another server.", True)
             value = row.get("relevance_score", row.get("score"))
             found[index] = probability(value, "relevance score")
-        return [found.get(i, ServerError("The server left it out of its results.")) for i in range(n)]
+        return [found.get(i, ServerError("The server left this candidate out of its results.")) for i in range(n)]
 
     def _document(self, form: Form, item: Item) -> Any:
         if item.image is None and item.tokens is None:

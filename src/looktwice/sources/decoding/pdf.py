@@ -55,4 +55,4 @@ def _open(path: str) -> Any:
             raise MediaError("unsupported", "the PDF has a password; save it without one") from None
         raise MediaError("corrupt", str(error)) from None
     except FileNotFoundError:
-        raise MediaError("missing", "the file does not exist any more") from None
+        raise MediaError("missing", "the file does not exist") from None
