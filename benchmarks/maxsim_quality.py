@@ -1,6 +1,6 @@
 """What each part of the middle look is worth, on scenes that no reported figure uses.
 
-    python benchmarks/maxsim_quality.py                                          # 13 minutes on one core
+    python benchmarks/maxsim_quality.py                                          # minutes on one core
     python benchmarks/maxsim_quality.py --codecs opq16 late64+opq4 pq16          # codes in place of plain tokens
 
 Composes scenes of another seed that show drawings which no benchmark asks for, and asks with portraits of those

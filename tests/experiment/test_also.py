@@ -103,7 +103,7 @@ def test_lambda_is_chosen_on_the_same_queries_for_all(root, tmp_path):
 
 
 def test_one_name_twice_is_refused(root, tmp_path):
-    with pytest.raises(UsageError, match="twice"):
+    with pytest.raises(UsageError, match="the same name"):
         run(root, tmp_path, Contrary(), Contrary())
 
 

@@ -96,7 +96,7 @@ def test_labels_of_one_kind_fit_no_stack():
 
 
 def test_few_queries_are_refused():
-    with pytest.raises(UsageError, match="4 groups"):
+    with pytest.raises(UsageError, match="labels give 4"):
         Chooser({"auto": answers(4, 0.0, 1.0)}, HALF, MEASURE)
 
 

@@ -217,7 +217,7 @@ def test_a_body_that_trickles_meets_the_timeout(stub: Stub) -> None:
         ((200, {"Content-Type": "text/html"}, b"<html>log in</html>"), "it sent a web page"),
         ((200, {}, b"12"), "JSON of another shape"),
         ((200, {}, b"x" * (9 << 20)), "sends more than 8 MB for one pair"),
-        ((302, {"Location": "http://elsewhere/"}, b""), r"points to another address \(status 302\); name that one"),
+        ((302, {"Location": "http://elsewhere/"}, b""), r"points to another address \(status 302\); name that address"),
         (said(402, "no credit"), "asks for payment"),
         (said(501, "not for this"), "has no /v1/chat/completions for this model"),
     ],

@@ -52,13 +52,17 @@ def create_tables(
         _demand_free(location)
         with WriterLock(location).hold():
             if location.exists(manifest.NAME):
-                raise Locked(f"Another process has just made the table {location}; run the same command again.")
+                raise _just_made(location)
             _demand_free(location)
             _clear_leftovers(location)
             _create(connect(location), encoder, columns)
             if not Manifest(encoder, tuple(roots), previews=previews).create(location):
-                raise Locked(f"Another process has just made the table {location}; run the same command again.")
+                raise _just_made(location)
     return location
+
+
+def _just_made(location: Location) -> Locked:
+    return Locked(f"Another process has just made the table {location}; run the same command again.")
 
 
 def _create(database: Any, encoder: EncoderInfo, columns: Mapping[str, type]) -> None:
@@ -104,6 +108,8 @@ def _demand_empty(database: Any, name: str, location: Location) -> None:
     check_lance(location, name)
     committed = any(file.endswith(".manifest") for file in location.list(f"{name}.lance/_versions"))
     if committed and database.open_table(name).count_rows():
+        if location.exists(manifest.NAME):  # in a bucket, another process has made and filled it meanwhile
+            raise _just_made(location)
         raise StoreError(
             f"{location} has rows but no {manifest.NAME}: restore that file from a copy, or move the folder away."
         )
