@@ -27,8 +27,8 @@ from _smoke import finish, parse
 from PIL import Image
 
 from looktwice.codecs import Codec, parse_codec, train_codebook
-from looktwice.codecs.codebook import MOST_TOKENS
 from looktwice.codecs.pq import PQ
+from looktwice.codecs.training import MOST_TOKENS
 from looktwice.encode import load_encoder
 from looktwice.evaluate import Qrels, measure, read_qrels
 from looktwice.evaluate.bootstrap import difference, interval

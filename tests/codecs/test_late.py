@@ -51,4 +51,4 @@ def test_tokens_of_few_dimensions_survive(spec: str) -> None:
     same = codebook_from_bytes(codec.codebook.to_bytes())  # type: ignore[union-attr]
     assert same == codec.codebook and same.dim == WIDTH
     with pytest.raises(Mismatch, match="width 32"):
-        same.check(quantiser, 2 * WIDTH, 1)
+        quantiser.check(same, 2 * WIDTH, 1)

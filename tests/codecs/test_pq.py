@@ -158,9 +158,9 @@ def test_forged_codebooks_are_refused(about: object, change: dict[str, torch.Ten
 @pytest.mark.parametrize("shape", [(1, 1, 16, 8), (1, 2, 8, 4)])
 def test_a_codebook_that_is_not_what_its_name_says_is_no_match(shape: tuple[int, ...]) -> None:
     with pytest.raises(Mismatch, match="not have the shape that opq4x4 needs"):
-        codebook_from_bytes(forged(ABOUT, centroids=torch.zeros(shape))).check(PQ(4, bits=4, rotated=True), 8, 1)
+        PQ(4, bits=4, rotated=True).check(codebook_from_bytes(forged(ABOUT, centroids=torch.zeros(shape))), 8, 1)
     with pytest.raises(Mismatch, match="not have the shape that pq4x4 needs"):
-        codebook_from_bytes(forged({**ABOUT, "quantiser": "pq4x4"})).check(PQ(4, bits=4), 8, 1)
+        PQ(4, bits=4).check(codebook_from_bytes(forged({**ABOUT, "quantiser": "pq4x4"})), 8, 1)
 
 
 def test_damaged_and_foreign_codebooks_are_refused(tmp_path) -> None:
@@ -178,7 +178,7 @@ def test_damaged_and_foreign_codebooks_are_refused(tmp_path) -> None:
     with pytest.raises(Mismatch, match="trained for pq4x4, not for pq8x4"):
         parse_codec("pq8x4").with_codebook(book)
     with pytest.raises(Mismatch, match="width 8 with 0 further levels, but the model gives width 8 with 2"):
-        book.check(PQ(4, bits=4), 8, 3)
+        PQ(4, bits=4).check(book, 8, 3)
     with pytest.raises(UsageError, match="uses no codebook"):
         parse_codec("int8").with_codebook(book)
 

@@ -91,8 +91,7 @@ def layout_file() -> bytes:
 def codebook_file() -> bytes:
     import torch
 
-    from looktwice.codecs import parse_codec
-    from looktwice.codecs.codebook import train_codebook
+    from looktwice.codecs import parse_codec, train_codebook
 
     codec: Any = parse_codec("pq8")
     sample = torch.randn(1, 400, 16, generator=torch.Generator().manual_seed(0))

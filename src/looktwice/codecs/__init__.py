@@ -4,12 +4,13 @@
 `docs/reference/tokens.md` has the names, the rules and the bytes. This package knows neither models nor tables.
 """
 
-from looktwice.codecs.codebook import Codebook, codebook_from_bytes, load_codebook, train_codebook
+from looktwice.codecs.codebook import Codebook, codebook_from_bytes, load_codebook
 from looktwice.codecs.codec import Codec, CodecRecord
 from looktwice.codecs.layout import from_json as layout_from_json
 from looktwice.codecs.layout import to_json as layout_to_json
 from looktwice.codecs.layout import token_count
 from looktwice.codecs.spec import EXAMPLES, parse_codec
+from looktwice.codecs.training import train_codebook
 
 __all__ = [
     "EXAMPLES",

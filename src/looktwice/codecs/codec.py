@@ -80,7 +80,7 @@ class Codec:
         """Return this codec with a codebook. Raises Mismatch if it is for another quantiser."""
         if not isinstance(self.quantiser, PQ):
             raise UsageError(f"{self} uses no codebook; leave it out.")
-        codebook.check(self.quantiser, codebook.dim, codebook.streams)
+        self.quantiser.check(codebook, codebook.dim, codebook.streams)
         return replace(self, codebook=codebook)
 
     def shown(self, layout: Layout) -> Layout:
@@ -272,7 +272,7 @@ class Codec:
 
     def _check_codebook(self, dim: int, streams: int) -> None:
         if isinstance(self.quantiser, PQ) and self.codebook is not None:
-            self.codebook.check(self.quantiser, dim, streams)
+            self.quantiser.check(self.codebook, dim, streams)
 
     def _crc(self) -> int:
         return zlib.crc32(f"{self}@{self.codebook.sha256 if self.codebook else ''}".encode())

@@ -67,6 +67,19 @@ class PQ:
         """Return the bytes of one token of width `dim`: M codes of `bits` bits, padded to whole bytes."""
         return -(-self.sub_vectors(dim) * self.bits // 8)
 
+    def check(self, book: Codebook, dim: int, streams: int) -> None:
+        """Raise Mismatch unless a codebook is one of this quantiser for tokens of width `dim` in `streams` streams."""
+        if book.quantiser_spec != str(self):
+            raise Mismatch(f"The codebook was trained for {book.quantiser_spec}, not for {self}; train another.")
+        if (book.dim, book.streams) != (dim, streams):
+            raise Mismatch(
+                f"The codebook is for tokens of width {book.dim} with {book.streams - 1} further levels, but the model "
+                f"gives width {dim} with {streams - 1}; train one for this model."
+            )
+        shape = (self.sub_vectors(dim), 2**self.bits)
+        if tuple(book.centroids.shape[1:3]) != shape or (book.rotations is not None) != self.projected:
+            raise Mismatch(f"The codebook does not have the shape that {self} needs at width {dim}; train another.")
+
     def encode(self, rows: Tensor, codebook: Codebook | None, stream: int) -> Tensor:
         """Turn [N, d] into uint8 [N, row_bytes]: by FAISS on a CPU, in torch on an accelerator."""
         import torch

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from looktwice.codecs import Codec, load_codebook, parse_codec, token_count, train_codebook
-from looktwice.codecs.codebook import FEW_TOKENS, MOST_TOKENS
 from looktwice.codecs.pq import PQ
+from looktwice.codecs.training import FEW_TOKENS, MOST_TOKENS
 from looktwice.errors import LooktwiceError, MediaError, UsageError
 from looktwice.score import Scorer, TokenMaker
 from looktwice.sources.loader import CandidateRef

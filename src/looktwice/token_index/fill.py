@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from looktwice.codecs import Codec, load_codebook, parse_codec, train_codebook
-from looktwice.codecs.codebook import FEW_TOKENS, MOST_TOKENS
 from looktwice.codecs.pq import PQ
+from looktwice.codecs.training import FEW_TOKENS, MOST_TOKENS
 from looktwice.errors import LooktwiceError, MediaError, TooManyFailures
 from looktwice.score import TokenMaker
 from looktwice.sources.loader import CandidateRef
@@ -132,7 +132,7 @@ class _Run:
         made = make_set(self.scorer.tokens_info(), codec, about)
         info = self.scorer.tokens_info()
         if codec.codebook is not None and isinstance(codec.quantiser, PQ):
-            codec.codebook.check(codec.quantiser, info.width, info.levels + 1)
+            codec.quantiser.check(codec.codebook, info.width, info.levels + 1)
             self.table.put_codebook(codec.codebook.to_bytes())
         if made.key not in [entry["tokens_key"] for entry in self.table.manifest.tokens]:
             self.table.note_tokens(made.entry)

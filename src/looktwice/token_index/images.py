@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from looktwice.codecs import Codec, layout_to_json
-from looktwice.codecs.codebook import MOST_TOKENS
+from looktwice.codecs.training import MOST_TOKENS
 from looktwice.errors import LooktwiceError, MediaError, ModelError, UsageError
 from looktwice.score import TokenMaker
 from looktwice.sources.loader import CandidateRef, ImageLoader, LoadError
