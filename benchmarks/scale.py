@@ -37,6 +37,8 @@ from looktwice.store.schema import Row, items_schema
 from looktwice.types import EncoderInfo
 
 BLOCK, CENTRES, DEPTH = 65_536, 400, 100
+WAITS = {"5 ms of waiting": -5}
+KINDS = {"no work": 0, **WAITS, "30 ms of work": 60}
 MOST_FLAT = 2**32  # bytes of a flat index that is still measured
 WARM = 4  # shards per worker before the time counts
 _METHOD = re.compile("(GET|HEAD|PUT|POST|DELETE) /")
@@ -63,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if "bucket" in chosen:
             record["bucket"] = list(_shown(in_a_bucket(options)))
         if "workers" in chosen:
-            record["workers"] = list(_shown(on_workers(64 if options.smoke else 1500)))
+            record["workers"] = list(
+                _shown(on_workers(64 if options.smoke else 1500, WAITS if options.smoke else KINDS))
+            )
     _smoke.finish("scale", options, record)
 
 
@@ -324,14 +328,13 @@ class Busy:
         return work
 
 
-def on_workers(items: int) -> Iterator[dict[str, Any]]:
+def on_workers(items: int, kinds: dict[str, int]) -> Iterator[dict[str, Any]]:
     """Measure shards of work on one and on two workers, once all work, and what the driver adds without work."""
     import ray
     from ray import cloudpickle
 
     from looktwice.models.cluster import Cluster
 
-    kinds = {"no work": 0, "5 ms of waiting": -5, "30 ms of work": 60}
     found: dict[int, list[dict[str, float]]] = {}
     for workers in (1, 2):
         ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
