@@ -269,5 +269,5 @@ def test_show_without_a_prompt_says_how(looktwice: Looktwice) -> None:
 def test_errors_of_python_calls_name_their_keywords(looktwice: Looktwice, table: Path) -> None:
     from looktwice import Retriever
 
-    with pytest.raises(UsageError, match=r"min_precision \(--min-precision\) need a calibration"):
+    with pytest.raises(UsageError, match=r"min_precision \(--min-precision\).* needs a calibration"):
         Retriever(table, min_precision=0.9)
