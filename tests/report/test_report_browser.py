@@ -55,7 +55,8 @@ def light(browser, report):
 
 def screenshot(browser, page, *flags):
     target = page.with_suffix(".png")
-    browser(page, f"--screenshot={target}", "--window-size=1000,1400", *flags)
+    wait = "--virtual-time-budget=3000"  # a busy machine paints late
+    browser(page, f"--screenshot={target}", "--window-size=1000,1400", wait, *flags)
     return np.asarray(Image.open(target).convert("RGB")).astype(int)
 
 
