@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from looktwice.cli.main import app
 from looktwice.errors import UsageError
-from looktwice.serve import Settings, create_app
+from looktwice.serve import Settings, create_app, workers
 from looktwice.serve.run import serve
 from looktwice.serve.settings import read_keys
 from looktwice.serve.workers import serve_many, write_settings
@@ -127,8 +127,9 @@ def test_several_workers_take_first_looks(drawings: Path) -> None:
         process.wait(30)
 
 
-def test_a_taken_port_is_refused_with_the_option_that_helps() -> None:
+def test_a_taken_port_is_refused_with_the_option_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The web server would end the process with its own exit code, 3: finished with failed items."""
+    monkeypatch.setattr(workers, "log_to_stderr", lambda: None)  # it would outlive this test, whose stderr is closed
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
