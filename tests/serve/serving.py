@@ -40,7 +40,8 @@ def running(settings: Settings, scorer: Any = None) -> Iterator[Running]:
     thread.start()
     try:
         until = time.monotonic() + 60
-        while not server.service.ready and server.service.failed is None and time.monotonic() < until:
+        while not (server.started and server.service.ready) and server.service.failed is None:
+            assert time.monotonic() < until, "the server did not start"
             time.sleep(0.01)
         if server.service.failed is not None:
             raise server.service.failed
