@@ -73,7 +73,7 @@ def _balanced(energies: Tensor, count: int) -> list[int]:
     """Return an order of dimensions that cuts into `count` sub-vectors with products of energies as equal as can be.
 
     Each dimension, strongest first, goes to the sub-vector with room whose product is the smallest so far. This is the
-    eigenvalue allocation of Ge et al.; on visual tokens it leaves a fifth of the error that FAISS's search for a
+    eigenvalue allocation of Ge et al.; on visual tokens it leaves a seventh of the error that FAISS's search for a
     rotation leaves, which begins at random (docs/lab/codecs.md).
     """
     shares = (energies / energies[0].clamp_min(LEAST_ENERGY)).clamp_min(LEAST_ENERGY).div(LEAST_ENERGY).log().tolist()
