@@ -85,13 +85,19 @@ def calibrate(
         made.save(followed(into))
     _show(made.quality, made.thresholds, json)
     note(f"Calibration: {into} ({made.method})")
-    left_out = asked.bad_lines | {name: why for name, why in asked.broken.items() if name in labels}
-    for name, why in left_out.items():
-        note(f"Query {name} was skipped: {why}.")
+    left_out = note_skipped(asked, labels)
     if without := total.requested - total.scored:
         note(f"{plural(without, 'pair')} got no score and {'was' if without == 1 else 'were'} skipped.")
     if left_out or without:
         raise typer.Exit(3)
+
+
+def note_skipped(asked: Queries, labels: Qrels) -> int:
+    """Name the queries that could not be read, and return their number; those without a label do not count."""
+    left_out = asked.bad_lines | {name: why for name, why in asked.broken.items() if name in labels}
+    for name, why in left_out.items():
+        note(f"Query {name} was skipped: {why}.")
+    return len(left_out)
 
 
 def check_labels(table: TableReader, asked: Queries, labels: Qrels, qrels: Path) -> None:

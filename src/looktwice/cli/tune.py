@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from looktwice.cli import options
-from looktwice.cli.calibrate import check_labels, naming_the_query, noted
+from looktwice.cli.calibrate import check_labels, naming_the_query, note_skipped, noted
 from looktwice.cli.console import emit, note, progress, table
 from looktwice.cli.eval.tables import interval
 from looktwice.cli.groups import grouped
@@ -156,10 +156,7 @@ def refuse_chance(claimed: bool, measure: str, into: Path) -> None:
 
 def refuse_skipped(asked: Queries, labels: Qrels) -> None:
     """Name the queries that could not be read, and end with exit code 3 if there are any."""
-    left_out = asked.bad_lines | {name: why for name, why in asked.broken.items() if name in labels}
-    for name, why in left_out.items():
-        note(f"Query {name} was skipped: {why}.")
-    if left_out:
+    if note_skipped(asked, labels):
         raise typer.Exit(3)
 
 

@@ -19,7 +19,7 @@ from looktwice.encode.mixing import unit
 from looktwice.errors import UsageError
 from looktwice.evaluate.bootstrap import Interval, difference
 from looktwice.evaluate.groups import measure_group
-from looktwice.experiment.choosing import FOLDS, by_group, folds
+from looktwice.experiment.choosing import FOLDS, by_group, demand_groups, folds
 from looktwice.experiment.labelled import groups_of
 
 if TYPE_CHECKING:
@@ -100,11 +100,7 @@ def adapt(asked: Sequence[AskedVectors], measure: str) -> Adaptation:
     """
     known = {one.query: one for one in asked if len(one.differences)}
     groups = groups_of({name: one.grades for name, one in known.items()})
-    if len(set(groups.values())) < FOLDS:
-        raise UsageError(
-            f"The labels make {len(set(groups.values()))} groups of queries that share no relevant item, but adapting "
-            f"needs {FOLDS}; mark the hits of more queries."
-        )
+    demand_groups(groups, "Adapting")
     after: dict[str, float] = {}
     for train, held in folds(groups, FOLDS):
         weight = learnt([known[name] for name in train])

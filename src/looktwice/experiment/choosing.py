@@ -81,11 +81,7 @@ class Chooser:
     _values: dict[tuple[str, Fusion], dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if (apart := len(set(self.groups.values()))) < FOLDS:
-            raise UsageError(
-                f"Tuning needs {FOLDS} independent queries, but the labels give {apart} (those that share a relevant "
-                "item count as one); label more queries."
-            )
+        demand_groups(self.groups, "Tuning")
 
     @cached_property
     def groups(self) -> dict[str, str]:
@@ -147,6 +143,15 @@ class Chooser:
         wanted = set(queries) - known.keys()
         known |= {one.query: one.value(fusion, self.measure) for one in self.answers[prompt] if one.query in wanted}
         return {query: known[query] for query in queries}
+
+
+def demand_groups(groups: Mapping[str, str], what: str) -> None:
+    """Raise UsageError for fewer groups of queries than folds; `what` needs them."""
+    if (apart := len(set(groups.values()))) < FOLDS:
+        raise UsageError(
+            f"{what} needs {FOLDS} groups of queries, but the labels give {apart} groups (queries that share a "
+            "relevant item are one group); label more queries."
+        )
 
 
 def folds(groups: Mapping[str, str], number: int) -> Iterator[tuple[list[str], list[str]]]:
