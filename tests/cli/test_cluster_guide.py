@@ -7,10 +7,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from bucket_server import BucketServer, bucket_fixture, server_fixture  # noqa: F401
+from bucket_server import BucketServer
 from conftest import Looktwice
 
-from looktwice.buckets import Bucket
 from looktwice.testing import make_images
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "cluster.md").read_text(encoding="utf-8")
@@ -24,13 +23,13 @@ def commands(ray: bool) -> list[list[str]]:
 
 
 @pytest.fixture
-def place(s3: BucketServer, tmp_path: Path) -> str:
+def place(cloud: BucketServer, tmp_path: Path) -> str:
     """A bucket with twelve images, as the guide has it, and the files beside it."""
     folder = make_images(tmp_path / "made")
     for image in folder.iterdir():
-        Bucket("s3", s3.bucket).write(f"images/{image.name}", image.read_bytes())
+        cloud.store.write(f"images/{image.name}", image.read_bytes())
     (tmp_path / "query.png").write_bytes((folder / "red-1.png").read_bytes())
-    return s3.uri
+    return cloud.uri
 
 
 def test_the_commands_run(looktwice: Looktwice, place: str) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from looktwice.buckets import parse_address
 from looktwice.cli.console import emit, note, plural, table
 from looktwice.cli.options import refuse_unused
 from looktwice.errors import UsageError
@@ -52,7 +54,7 @@ class Distribution:
         money = "" if self.worker_price is None else f"; at {self.worker_price:g} each: {hours * self.worker_price:.4g}"
         return f"{plural(workers, 'worker')} for {seconds:,.0f} s: {hours:.3g} worker hours{money}"
 
-    def for_queries(self, ctx: typer.Context, queries: Sized | None, table: str, json: bool) -> Cluster | None:
+    def for_queries(self, ctx: typer.Context, queries: Sized | None, table: Path, json: bool) -> Cluster | None:
         """Connect for a file of queries; with --dry-run, print the plan and exit. Raises UsageError for one query."""
         if self.ray is not None and queries is None:
             raise UsageError("--ray spreads a file of queries; pass --queries FILE, or leave --ray out.")
@@ -60,7 +62,11 @@ class Distribution:
         refuse_unused(ctx, ("score_cache",) if outside else (), "with --ray ray://…")
         cluster = self.connect(ctx)
         if self.dry_run:
-            self.plan(cluster, {"table": table, "queries": 1 if queries is None else len(queries)}, json)
+            self.plan(
+                cluster,
+                {"table": str(parse_address(table) or table), "queries": 1 if queries is None else len(queries)},
+                json,
+            )
             raise typer.Exit()
         return cluster
 

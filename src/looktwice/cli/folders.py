@@ -48,7 +48,7 @@ class FolderOptions:
         return scan(paths, roots=roots, urls=urls, exclude=self.exclude or (), **frames)
 
 
-def needs_extras(skipped: Mapping[str, int], table: Path) -> str:
+def needs_extras(skipped: Mapping[str, int], table: Path | str) -> str:
     """Return a sentence about files that need an extra: how many of each kind, and the line that installs it."""
     from looktwice.sources.formats import EXTRAS
 

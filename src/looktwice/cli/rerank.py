@@ -78,7 +78,7 @@ def rerank(
     how["urls"] = urls.allowed
     folder = CandidateLoader.for_folder
     loader = folder(collection, urls.allowed) if table is None else CandidateLoader.for_table(table, **how)
-    cluster = spread.for_queries(ctx, asked, str(collection), output.json)
+    cluster = spread.for_queries(ctx, asked, collection, output.json)
     kept = cluster is None or cluster.has_this_machine
     with kept_scores(score_cache, output.run if kept else None) as cache:
         look = rerank.load(compute, cache=cache, prompt=prompt)
