@@ -137,8 +137,7 @@ def search(
     cluster = spread.for_queries(ctx, asked, path, output.json)
     compute.set_threads()
     choice, prompt = tuning.read(stopping.tuned, ranking.fusion, rerank.prompt)
-    kept = cluster is None or cluster.has_this_machine
-    with _cache(score_cache, output, asked is not None and not no_rerank and kept) as cache:
+    with _cache(score_cache, output, asked is not None and not no_rerank) as cache:
         look = rerank.load(compute, cache=cache, prompt=prompt) if not no_rerank or middle.maxsim else None
         rules = {**middle.rules, **ranking.rules, **choice, **stopping.rules, **tokens.choice, **compute.placement}
         opened = scope.retriever(path, look, cluster, shortlist=shortlist, urls=urls.allowed, **rules)
