@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from looktwice.evaluate import Qrels
+    from looktwice.experiment.gain import Gain
     from looktwice.experiment.labelled import Labelled
     from looktwice.rank import Tuned
     from looktwice.search.retriever import Retriever
@@ -121,7 +122,7 @@ def tune(
     found = Chooser(answers, RankingConfig.of(maxsim=opened.config.maxsim).fusion, measure).select()
     record = {"measure": measure, **found.record()}
     _show(record, json)
-    refuse_chance(found.claimed, measure, into)
+    refuse_chance(found.gain, measure, into)
     prompt = found.choice.prompt
     _save(Tuned(sources[prompt], prompt, str(found.choice.fusion), record), into, answers[prompt], calibration_out)
     refuse_skipped(asked, grades)
@@ -147,9 +148,9 @@ def _save(tuned: Tuned, into: Path, answers: Sequence[Labelled], calibration: Pa
         note(f"Calibration: {calibration} ({made.method})")
 
 
-def refuse_chance(claimed: bool, measure: str, into: Path) -> None:
+def refuse_chance(gain: Gain, measure: str, into: Path) -> None:
     """Raise UsageError for a gain that may be chance."""
-    if not claimed:
+    if not gain.claimed:
         why = f"No gain can be claimed: the interval of the gain in {measure} includes 0"
         raise UsageError(f"{why}, so {into} was not written; label more queries.")
 
