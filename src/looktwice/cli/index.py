@@ -99,7 +99,7 @@ def index(
     opened = _with_columns(kept.table(path, known, encodes.info, columns), columns)
     settings: dict[str, Any] = dict(batch_size=batch_size, max_failures=max_failures, prune=prune, restore=kept.restore)
     settings["encode"] = _on_cluster(cluster, opened, encodes, batch_size, compute)
-    note_drawings([opened.manifest.encoder.name, *([] if mllm is None else [mllm])])
+    note_drawings(mllm, opened.manifest.encoder.name, new=known is None)
     report = _fill(opened, found, encodes, folders.scan(sources, urls.allowed), settings)
     built = _build_index(opened, cluster)
     if not json:

@@ -164,7 +164,7 @@ def _announce(opened: Retriever, path: Path, where: Any, look: MllmReranker | No
     """Tell the reranker how many pairs a run asks; note what the bundled models know, and why no hit can come."""
     if look is not None and queries:
         look.expect(queries * min(opened.shortlist, len(opened.table)))
-    note_drawings([opened.table.manifest.encoder.name, *([] if look is None else [str(look.mllm)])])
+    note_drawings(None if look is None else str(look.mllm), opened.table.manifest.encoder.name)
     if len(opened.table) == 0:
         note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
     elif where is not None and (why := opened.table.why_empty(where)):

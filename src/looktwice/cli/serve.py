@@ -140,7 +140,7 @@ def serve(
         **limits.chosen,
         **compute.placement,
     )
-    note_drawings([] if looks.no_rerank else [looks.mllm])
+    note_drawings(None if looks.no_rerank else looks.mllm)
     if not tables:
         note("No table was named, so there is nothing to search; /v1/rerank, /v1/score and /v1/decisions work.")
     run_server(settings, workers)
