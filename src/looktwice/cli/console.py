@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from looktwice.checked import plain
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -49,7 +51,7 @@ def json_line(record: Mapping[str, Any]) -> str:
     >>> print(json_line({"id": "猫\x9b", "p": float("nan")}))
     {"id": "猫\u009b", "p": null}
     """
-    text = json.dumps(_plain(record), ensure_ascii=not _utf8(), allow_nan=False)
+    text = json.dumps(plain(record), ensure_ascii=not _utf8(), allow_nan=False)
     return UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
@@ -229,16 +231,3 @@ def _escape(code: int) -> str:
 
 def _hex(code: int) -> str:
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
-
-
-def _plain(value: Any) -> Any:
-    """Convert to JSON's own types: NaN and infinities become null, NumPy scalars become numbers."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -23,7 +23,7 @@ _KINDS = {"jxl": "JPEG XL", "raw": "raw", "pdf": "PDF", "video": "video"}
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """What is read in folders."""
+    """What is read in folders, PDFs and videos."""
 
     exclude: Annotated[
         list[str] | None,
@@ -35,7 +35,6 @@ class FolderOptions:
     video_scenes: Annotated[
         bool, typer.Option("--video-scenes", help="Also take the first frame of each scene of a video.")
     ] = False
-
     limit: Annotated[
         int | None, typer.Option(min=1, help="Index only the first N items, as a sample; not with --prune.")
     ] = None

@@ -56,7 +56,7 @@ class FirstLook:
         """Yield each query of a batch with its shortlist."""
         spent = RunStats()
         with spent.time("encode"):
-            vectors = [self._vector(query) for query in batch]
+            vectors = [self.vector(query) for query in batch]
         good = [vector for vector in vectors if not isinstance(vector, QueryError)]
         drop = [set() if isinstance(query, QueryError) else left_out(query) for query in batch]
         deep = self.depth + max(map(len, drop))
@@ -89,8 +89,8 @@ class FirstLook:
 
         return distinct_shortlist(self.table, without_own(found), self.depth, self.least, deeper)
 
-    def _vector(self, query: Item | QueryError) -> FloatArray | QueryError:
-        """Encode one query on its own, as in half precision a vector changes with its batch."""
+    def vector(self, query: Item | QueryError) -> FloatArray | QueryError:
+        """Encode one query on its own, as in half precision a vector changes with its batch; a QueryError stays one."""
         if isinstance(query, QueryError):
             return query
         reading = Reading(self.table.manifest.reading, self.encoder.info.side)

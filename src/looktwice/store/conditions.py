@@ -26,7 +26,7 @@ Where: TypeAlias = "str | Mapping[str, Any]"
 
 OPERATORS = ("=", "!=", "<", "<=", ">", ">=", "in", "like")
 DECLARE = "To filter on a metadata key, make it a column: looktwice columns TABLE add KEY:TYPE."
-LOW, HIGH = -(2**63), 2**63 - 1
+LOW = -(2**63)
 
 
 class Int32(int):
