@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Distribution:
-    """The cluster that a verb uses."""
+    """Ray cluster."""
 
     ray: Annotated[
         str | None,

@@ -56,7 +56,7 @@ def index(
     ctx: typer.Context,
     path: options.TablePath,
     sources: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Folders, images, globs, .jsonl, .parquet, .tar.")
+        list[str], typer.Argument(metavar="PATH", help="Folders, images, globs, .jsonl, .parquet, .tar.")
     ],
     *,
     encoder: OwnEncoder = None,

@@ -40,11 +40,11 @@ TOWER = {"mllm", "resolution", "max_tiles", "codec"}
 
 @dataclass(frozen=True)
 class SearchScope:
-    """Further tables to search, whether near-duplicates are shown once, and whether hubs are taken out."""
+    """Scope: further tables, near-duplicates, hubs."""
 
     tables: Annotated[
         list[Path] | None,
-        typer.Option("--table", help="Another table to search together with TABLE, of the same encoder; repeatable."),
+        typer.Option("--table", metavar="TABLE", help="Another table of the same encoder to search, too. Repeatable."),
     ] = None
     distinct: Annotated[
         bool, typer.Option("--distinct", help="Show near-duplicates once: the best of them, with the number of others.")
@@ -52,9 +52,7 @@ class SearchScope:
     min_cosine: options.MinCosine = 0.97
     hubness: Annotated[
         str,
-        typer.Option(
-            help="For text queries: off, or bank: take an item's mean score over a bank of texts from its score."
-        ),
+        typer.Option(help="For text queries: bank (rank items lower that are near every text of a bank), or off."),
     ] = "off"
 
     def retriever(

@@ -62,7 +62,9 @@ class Labels:
         elif self.marks is None and self.queries is not None and self.qrels is not None:
             yield self.queries, self.qrels
         else:
-            raise UsageError("tune needs labels: pass either --marks FILE, or both --queries FILE and --qrels FILE.")
+            raise UsageError(
+                "The labels are missing or named twice; pass --marks FILE, or both --queries FILE and --qrels FILE."
+            )
 
 
 @grouped
@@ -75,7 +77,7 @@ def tune(
         Path | None, typer.Option(help="Also fit a calibration of the chosen prompt, for --calibration with --tuned.")
     ] = None,
     try_prompt: Annotated[
-        list[str] | None, typer.Option(help="Another prompt to try, beside --prompt. Repeatable.")
+        list[str] | None, typer.Option(metavar="PROMPT", help="Another prompt to try, beside --prompt. Repeatable.")
     ] = None,
     measure: Annotated[
         str, typer.Option(help="What the choice is to raise: mAP@100, success@1, nDCG@10, …")
