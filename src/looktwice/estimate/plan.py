@@ -79,12 +79,12 @@ def plan(
     machines: Machines | None = None,
     prices: Prices | None = None,
 ) -> StoragePlan:
-    """StoragePlan a table of `items` images with vectors of `dim` numbers, and `token_bytes` of visual tokens an image.
+    """Plan a table of `items` images with vectors of `dim` numbers, and `token_bytes` of visual tokens an image.
 
     `tower_hours` are hours of one device for the tokens, as `estimate` computes them.
     """
     if items < 1 or dim < 1:
-        raise UsageError("A plan needs at least one item and one dimension.")
+        raise UsageError(f"A plan needs items and dim of 1 or more, not {items} and {dim}; change --items or --dim.")
     have, price = machines or Machines(), prices or Prices()
     sizes = {
         "items": items * ROW_BYTES,

@@ -176,9 +176,8 @@ class Retriever:
         stage = self.stage if rerank else None
         if stage is None and self.config.min_precision is not None:
             raise UsageError(
-                "min_precision (--min-precision) needs a second look, but rerank=False (--no-rerank) turns it off; "
-                "leave one "
-                "of them out."
+                "min_precision (--min-precision) needs a second look, which rerank=False (--no-rerank) turns off; "
+                "leave one of them out."
             )
         self.table.follow()
         self.table.manifest.check(self.encoder.info, self.table.path)
