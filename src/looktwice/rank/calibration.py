@@ -158,8 +158,8 @@ def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:
         taken = " and ".join(sorted({str(one["prompt"]) for one in own})) or "no second look"
         raise UsageError(
             f"A calibration or a tuned fusion holds for one prompt, as p means something else under another one, but "
-            f"these queries take {taken}; keep queries of one kind (images, texts or both), or name one fixed prompt "
-            "(prompt=, --prompt) with the ties default or coarse."
+            f"these queries take {taken}; keep queries of one kind (images, texts or both), or name one prompt for all "
+            "(--prompt mixed shows images and texts) with the ties default or coarse."
         )
     seen = conditions.get("candidates_from", [])
     codecs = {str(found.get("tokens_key", "")) for found in seen}

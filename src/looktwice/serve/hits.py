@@ -65,10 +65,10 @@ class HitSerializer:
         return made
 
 
-def preview_link(table: str, id_: str, sha256: str | None, width: int = 320) -> str:
+def preview_link(table: str, id_: str, sha256: str | None) -> str:
     """Return the address of a preview; `v` changes with the image, so that the answer can be cached indefinitely."""
     version = f"&v={sha256[:12]}" if sha256 else ""
-    return f"/v1/tables/{quote(table, safe='')}/items/{quote(id_, safe='')}/preview?w={width}{version}"
+    return f"/v1/tables/{quote(table, safe='')}/items/{quote(id_, safe='')}/preview?w=320{version}"
 
 
 def uri_kind(row: Mapping[str, Any]) -> str:
