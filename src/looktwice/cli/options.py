@@ -194,7 +194,7 @@ class Rerank:
             score_mode=self.score_mode,
             retrace=self.retrace,
             prior=self.prior,
-            remote=server_options.remote_config(self),
+            remote=server_options.remote_config(self, self.mllm),
             **compute.placement,
         )
         return MllmReranker(self.mllm, prompt=prompt or self.prompt, cache=cache, config=config)
@@ -203,7 +203,7 @@ class Rerank:
         """Return another reranker, with this prompt, the servers' settings, and defaults for the rest."""
         from looktwice.search.mllm_reranker import MllmReranker
 
-        return MllmReranker(name, prompt=prompt, remote=server_options.remote_config(self), **compute.placement)
+        return MllmReranker(name, prompt=prompt, remote=server_options.remote_config(self, name), **compute.placement)
 
 
 @dataclass(frozen=True)

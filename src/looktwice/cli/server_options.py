@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from looktwice.cli.console import note
+
 if TYPE_CHECKING:
     from looktwice.score.remote.config import RemoteConfig
 
@@ -44,9 +46,11 @@ NAMES = (
 )
 
 
-def remote_config(group: Any) -> RemoteConfig:
-    """Return the settings of servers from a group of options that has these fields."""
+def remote_config(group: Any, mllm: str) -> RemoteConfig:
+    """Return the settings of servers from a group of options that has these fields; note a price of a local model."""
     from looktwice.score.remote.config import RemoteConfig
 
+    if group.price is not None and "://" not in mllm:
+        note(f"--price has no effect on {mllm}: only tokens that a server reads are counted.")
     given = {name: getattr(group, name) for name in NAMES if name != "api_key_file"}
     return RemoteConfig(key_file=group.api_key_file, **given)
