@@ -11,7 +11,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,15 @@ def table(
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
 
 
+_cost: Callable[[float | None], str] | None = None
+
+
+def show_cost(cost: Callable[[float | None], str] | None) -> None:
+    """Show on all progress bars what the work costs: `cost` gets the seconds left, None while they are unknown."""
+    global _cost
+    _cost = cost
+
+
 class TerminalBar:
     """A progress bar whose total may come late, as work begins while a folder is still being counted."""
 
@@ -120,8 +129,10 @@ class TerminalBar:
     def at(self, done: int) -> None:
         """Set the count."""
         self._bar.update(self._task, completed=done)
-        speed = self._bar.tasks[0].finished_speed or self._bar.tasks[0].speed
-        self._bar.update(self._task, rate=f"{speed:.1f} {self._unit}/s" if speed else "")
+        task = self._bar.tasks[0]
+        speed = task.finished_speed or task.speed
+        cost = "" if _cost is None else _cost(task.time_remaining)
+        self._bar.update(self._task, rate=f"{speed:.1f} {self._unit}/s {cost}" if speed else cost)
 
     def describe(self, what: str) -> None:
         """Set the description."""
@@ -134,7 +145,7 @@ class TerminalBar:
 
 @contextmanager
 def progress(what: str, unit: str, total: int | None = None) -> Iterator[TerminalBar]:
-    """Show a bar with rate and time left on stderr, if stderr is a terminal."""
+    """Show a bar with rate, time left and cost (`show_cost`) on stderr, if stderr is a terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

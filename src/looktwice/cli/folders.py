@@ -39,12 +39,22 @@ class FolderOptions:
         int | None, typer.Option(min=1, help="Index only the first N items, as a sample; not with --prune.")
     ] = None
 
-    def scan(self, paths: Sequence[str], urls: Urls, roots: Sequence[str] = ()) -> Scan:
-        """Plan a scan with these options."""
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help="Index only items that pass this filter on id, uri, text and the columns of --column, as a sample: "
+            "\"license = 'cc0' AND year > 1900\"; not with --prune."
+        ),
+    ] = None
+
+    def scan(self, paths: Sequence[str], urls: Urls, roots: Sequence[str], columns: Mapping[str, type]) -> Scan:
+        """Plan a scan with these options. `columns` are the metadata keys that --where may name."""
+        from looktwice.indexing.matching import matching
         from looktwice.sources import scan
 
         frames: dict[str, Any] = {"every": self.video_every, "scenes": self.video_scenes, "limit": self.limit}
-        return scan(paths, roots=roots, urls=urls, exclude=self.exclude or (), **frames)
+        found = scan(paths, roots=roots, urls=urls, exclude=self.exclude or (), **frames)
+        return found if self.where is None else matching(found, self.where, columns)
 
 
 def needs_extras(skipped: Mapping[str, int], table: Path) -> str:

@@ -185,7 +185,7 @@ class Rerank(Servers):
             score_mode=self.score_mode,
             retrace=self.retrace,
             prior=self.prior,
-            remote=self.remote,
+            remote=self.remote(self.mllm),
             **compute.placement,
         )
         return MllmReranker(self.mllm, prompt=prompt or self.prompt, cache=cache, config=config)
@@ -194,7 +194,7 @@ class Rerank(Servers):
         """Return another reranker, with this prompt, the servers' settings, and defaults for the rest."""
         from looktwice.search.mllm_reranker import MllmReranker
 
-        return MllmReranker(name, prompt=prompt, remote=self.remote, **compute.placement)
+        return MllmReranker(name, prompt=prompt, remote=self.remote(name), **compute.placement)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -135,8 +135,7 @@ def search(
     cluster = spread.for_queries(ctx, asked, str(path), output.json)
     compute.set_threads()
     choice, prompt = tuning.read(stopping.tuned, ranking.fusion, rerank.prompt)
-    kept = cluster is None or cluster.has_this_machine
-    with _cache(score_cache, output, asked is not None and not no_rerank and kept) as cache:
+    with kept_scores(score_cache, output.run, asked is not None and not no_rerank, cluster) as cache:
         look = rerank.load(compute, cache=cache, prompt=prompt) if not no_rerank or middle.maxsim else None
         rules = {**middle.rules, **ranking.rules, **choice, **stopping.rules, **tokens.choice, **compute.placement}
         opened = scope.retriever(path, look, cluster, shortlist=shortlist, urls=urls.allowed, **rules)
@@ -145,11 +144,6 @@ def search(
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)
         with nullcontext() if look is None else closing(look):
             Outputs.of(output, opened.loader.find, asked, record(rerank.preset), opened.middle).write(answers)
-
-
-def _cache(named: Path | None, output: options.Output, many: bool) -> AbstractContextManager[Path | None]:
-    """Return the file that keeps scores: the named one, or one beside the run of many queries."""
-    return kept_scores(named, output.run if many else None, many)
 
 
 def _refuse_unused(ctx: typer.Context, no_rerank: bool, middle: bool, distinct: bool) -> None:

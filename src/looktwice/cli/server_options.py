@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from looktwice.cli.console import note
+
 if TYPE_CHECKING:
     from looktwice.score.remote.config import RemoteConfig
 
@@ -45,11 +47,12 @@ class Servers:
     ] = False
     proxy: Annotated[str | None, typer.Option(help="Proxy on the way to the server.")] = None
 
-    @property
-    def remote(self) -> RemoteConfig:
-        """Return all of them, as the settings of servers."""
+    def remote(self, mllm: str) -> RemoteConfig:
+        """Return all of them, as the settings of servers; note a price for a local model."""
         from looktwice.score.remote.config import RemoteConfig
 
+        if self.price is not None and "://" not in mllm:
+            note(f"--price has no effect on {mllm}: only tokens that a server reads are counted.")
         return RemoteConfig(
             key_file=self.api_key_file,
             concurrency=self.concurrency,
