@@ -48,11 +48,11 @@ def random_model(
     kind = str(shape["model_type"])
     folder.mkdir()
     config = tiny_models.MLLMS[kind](folder)
-    if not smoke and layers is None:
+    if not smoke and layers is not None:
+        config = cut(grown(config, shape, kind), layers, config["text_config"]["vocab_size"])
+    elif not smoke:
         config = grown(config, shape, kind)
         budget(folder)
-    elif not smoke:
-        config = cut(grown(config, shape, kind), layers, config["text_config"]["vocab_size"])
     made = AutoConfig.for_model(**config)
     made.save_pretrained(folder)
     torch.manual_seed(0)
