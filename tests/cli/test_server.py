@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from looktwice.cli.main import app
 from looktwice.cli.options import Rerank
-from looktwice.cli.server_options import remote_config
 
 
 def run(*arguments: str) -> Any:
@@ -52,5 +51,5 @@ def test_what_is_no_server_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_price_of_a_local_model_is_said_to_have_no_effect(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("http://127.0.0.1:1/v1", "tiny-vl"):
-        assert remote_config(Rerank(price=2.0), name).price == 2
+        assert Rerank(price=2.0).remote(name).price == 2
         assert ("--price has no effect on tiny-vl" in capsys.readouterr().err) is (name == "tiny-vl")
