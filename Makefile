@@ -7,6 +7,7 @@ VENV   ?= .venv
 NEWEST ?= .venv-newest
 VLLM   ?= .venv-vllm
 CLIENTS ?= .venv-clients
+CLOUDS ?= .venv-clouds
 PIP_ARGS ?=
 PY     := $(VENV)/bin/python
 EXTRAS := timm,st,siglip,smolvlm,bench
@@ -15,7 +16,7 @@ SYSTEM := chromium=chromium pdftoppm=poppler-utils
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-newest test-slow test-gpu test-ray test-vllm test-clients test-hostile test-hostile-long check package bench docs constraints clean
+.PHONY: demo test test-newest test-slow test-gpu test-ray test-vllm test-clients test-clouds test-hostile test-hostile-long check package bench docs constraints clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready
@@ -67,6 +68,12 @@ test-vllm: $(VENV)/.ready-test
 test-clients: $(VENV)/.ready-test
 	scripts/clients-environment.sh $(CLIENTS) $(PYTHON)
 	LOOKTWICE_CLIENTS=$(CLIENTS) $(PY) -m pytest -m clients tests/clients
+
+# az:// on Azurite, which needs node, and gs:// on fake-gcs-server, in an environment of their own (0.3 GB).
+test-clouds: $(VENV)/.ready-test
+	@scripts/system-packages.sh npm=npm
+	scripts/clouds-environment.sh $(CLOUDS) $(PYTHON)
+	LOOKTWICE_CLOUDS=$(CLOUDS) $(PY) -m pytest -m "clouds and not slow" tests
 
 check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .

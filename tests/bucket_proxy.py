@@ -1,33 +1,61 @@
-"""A proxy before an S3 server that misbehaves on purpose: it drops `If-None-Match`, or stops accepting writes."""
+"""A proxy before a store that misbehaves on purpose: it drops conditions, stops accepting writes, or says any error."""
 
 from __future__ import annotations
 
 import http.client
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+WRITES = ("PUT", "POST", "DELETE")
+
+
+class Answer(NamedTuple):
+    """What a server answers. `length` is that of an object whose body was not asked for."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    length: str | None = None
 
 
 class Proxy(ThreadingHTTPServer):
-    """`drops`: headers that are not passed on. `writes_left`: PUTs until writing is denied, None for no limit."""
+    """`drops`: headers that are not passed on. `writes_left`: writes until one is refused, None for no limit.
+
+    `refusal` is the answer to a refused write, and if `all_refused` is set, to any request.
+    """
 
     daemon_threads = True
 
-    def __init__(self, target: str) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, target: str, handler: type[Handler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.target = urlsplit(target).netloc
+        self.path = urlsplit(target).path
         self.drops: set[str] = set()
         self.writes_left: int | None = None
+        self.refusal = Answer(403, [("Content-Type", "application/xml")], DENIED)
+        self.all_refused = False
         self.methods: Counter[str] = Counter()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"http://127.0.0.1:{self.server_port}{self.path}"
+
+    def handle_error(self, *_: object) -> None:
+        """Keep quiet about clients that were killed."""
+
+    def refuses(self, method: str) -> bool:
+        """Return whether a request is refused; counts it."""
+        self.methods[method] += 1
+        if method in WRITES and self.writes_left is not None:
+            self.writes_left -= 1
+            return self.writes_left < 0
+        return self.all_refused
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -38,38 +66,40 @@ class Handler(BaseHTTPRequestHandler):
         """Keep the terminal quiet."""
 
     def do_GET(self) -> None:
-        proxy, body = self.server, self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        proxy.methods[self.command] += 1
-        if self.command in ("PUT", "POST", "DELETE") and proxy.writes_left is not None:
-            proxy.writes_left -= 1
-            if proxy.writes_left < 0:
-                return self._send(403, [("Content-Type", "application/xml")], DENIED)
-        link = http.client.HTTPConnection(proxy.target, timeout=30)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in proxy.drops}
-        link.request(self.command, self.path, body, headers)
-        answer = link.getresponse()
-        data = answer.read()
-        length = answer.headers["Content-Length"] if self.command == "HEAD" else None
-        self._send(answer.status, answer.getheaders(), data, length)
-        link.close()
-        return None
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.server.refuses(self.command):
+            return self._send(self.server.refusal)
+        given = {name.lower(): value for name, value in self.headers.items()}
+        headers = {name: value for name, value in given.items() if name not in self.server.drops}
+        return self._send(self.forward(self.command, self.path, headers, body))
 
     do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
 
-    def _send(self, status: int, headers: list[tuple[str, str]], data: bytes, length: str | None = None) -> None:
-        self.send_response_only(status)
-        for name, value in headers:
+    def forward(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Ask the server behind the proxy."""
+        link = http.client.HTTPConnection(self.server.target, timeout=30)
+        link.request(method, path, body, dict(headers))
+        answer = link.getresponse()
+        data = answer.read()
+        length = answer.headers["Content-Length"] if method == "HEAD" else None
+        link.close()
+        return Answer(answer.status, answer.getheaders(), data, length)
+
+    def _send(self, answer: Answer) -> None:
+        self.send_response_only(answer.status)
+        for name, value in answer.headers:
             if name.lower() not in ("content-length", "transfer-encoding", "connection"):
                 self.send_header(name, value)
-        self.send_header("Content-Length", length or str(len(data)))
+        body = b"" if self.command == "HEAD" else answer.body
+        self.send_header("Content-Length", answer.length or str(len(body)))
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(body)
 
 
 @contextmanager
-def proxy_to(target: str) -> Iterator[Proxy]:
+def proxy_to(target: str, handler: type[Handler] = Handler) -> Iterator[Proxy]:
     """Run a proxy until the end of the block."""
-    proxy = Proxy(target)
+    proxy = Proxy(target, handler)
     Thread(target=proxy.serve_forever, daemon=True).start()
     try:
         yield proxy

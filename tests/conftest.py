@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bucket_server import azure_fixture, cloud_fixture, google_fixture, server_fixture  # noqa: F401
 from hypothesis import settings
 
 from looktwice.testing import ColorEncoder, make_images

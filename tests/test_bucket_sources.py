@@ -10,10 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bucket_server import BucketServer, bucket_fixture, server_fixture  # noqa: F401
+from bucket_server import BucketServer
 from colour_encoder import ColourEncoder, picture
 
-from looktwice.buckets import Bucket
 from looktwice.errors import UsageError
 from looktwice.indexing import IndexReport, index
 from looktwice.sources import Scan, Unreadable, scan
@@ -60,15 +59,15 @@ def files() -> dict[str, bytes]:
 
 
 @pytest.fixture
-def both(s3: BucketServer, tmp_path: Path) -> tuple[str, str]:
+def both(cloud: BucketServer, tmp_path: Path) -> tuple[str, str]:
     """The same files in a folder and below a prefix."""
-    bucket = Bucket("s3", s3.bucket)
+    bucket = cloud.store
     for name, data in files().items():
         bucket.write(f"in/{name}", data)
         if "lance" not in name:
             (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "in" / name).write_bytes(data)
-    return str(tmp_path / "in"), f"{s3.uri}/in"
+    return str(tmp_path / "in"), f"{cloud.uri}/in"
 
 
 def met(found: Scan) -> list[tuple[object, ...]]:
@@ -96,14 +95,14 @@ def test_the_same_items(both: tuple[str, str], names: list[str]) -> None:
     assert remote.ignored[".doc"] == local.ignored[".doc"]
 
 
-def test_what_is_not_there_is_said(s3: BucketServer) -> None:
+def test_what_is_not_there_is_said(cloud: BucketServer) -> None:
     for name, said in (("nothing", "does not exist; check"), ("*.png", "Nothing matches")):
         with pytest.raises(UsageError, match=said):
-            scan([f"{s3.uri}/{name}"])
+            scan([f"{cloud.uri}/{name}"])
 
 
-def test_a_table_in_a_bucket_of_images_in_the_same_bucket(both: tuple[str, str], s3: BucketServer) -> None:
-    encoder, place = ColourEncoder(), f"{s3.uri}/t.lt"
+def test_a_table_in_a_bucket_of_images_in_the_same_bucket(both: tuple[str, str], cloud: BucketServer) -> None:
+    encoder, place = ColourEncoder(), f"{cloud.uri}/t.lt"
     table = Table.create(place, encoder.info, {"year": int})
     paths = [both[1], f"{both[1]}/list.jsonl", f"{both[1]}/rows.parquet"]
 
@@ -115,7 +114,7 @@ def test_a_table_in_a_bucket_of_images_in_the_same_bucket(both: tuple[str, str],
     assert {entry.reason for entry in table.ledger} == {"not-an-image", "bad-record"}
     again = run()
     assert (again.added, again.unchanged, again.failed) == (0, 14, 2)
-    Bucket("s3", s3.bucket).delete(["in/a b#1/red %.png"])
+    cloud.store.delete(["in/a b#1/red %.png"])
     assert run(prune=True).pruned >= 1
     assert table.count("year > 2000") == 2
     assert "a b#1/red %.png" not in table.hashes() and "a b#1/blue %.png" in table.hashes()

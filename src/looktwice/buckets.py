@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,10 @@ SETTINGS = "LOOKTWICE_STORAGE"
 
 _URI = re.compile(r"(s3|gs|az):/+([^/]+)/*(.*)\Z", re.DOTALL)
 _CLIENT = {"allow_http", "allow_invalid_certificates", "connect_timeout", "timeout", "proxy_url", "user_agent"}
+_VARIABLES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
+_CLIENTS = {f"{prefix.lower()}{name}": name for prefix in _VARIABLES.values() for name in _CLIENT}
+_LANCES = ("client_", "download_", "lance_")
+"""How settings begin that LanceDB alone knows."""
 _RETRIES = 5
 _ATTEMPTS = 20
 _PATIENCE = {"connect_timeout": "5s", "timeout": "60s"}
@@ -60,13 +64,21 @@ def parse_address(text: object) -> BucketAddress | None:
 
 def configure(settings: Mapping[str, str]) -> None:
     """Use these settings for all buckets from now on, such as `aws_endpoint` and `aws_region`."""
-    os.environ[SETTINGS] = json.dumps({**_settings(), **{name.lower(): value for name, value in settings.items()}})
+    named = {_CLIENTS.get(name.lower(), name.lower()): value for name, value in settings.items()}
+    os.environ[SETTINGS] = json.dumps({**_settings(), **named})
 
 
-def storage_options() -> dict[str, str]:
+def storage_options(scheme: str) -> dict[str, str]:
     """Return the settings for LanceDB, with limits on its patience that a user may change."""
-    patience = {"client_max_retries": str(_RETRIES), "client_retry_timeout": "60", **_PATIENCE}
-    return {**patience, **_settings()}
+    retries = {"client_max_retries": str(_RETRIES), "client_retry_timeout": "60"}
+    return {**retries, **_client_options(scheme), **_settings()}
+
+
+def _client_options(scheme: str) -> dict[str, str]:
+    """Return how to connect: settings, else variables such as AZURE_ALLOW_HTTP, else limits on patience."""
+    given, prefix = _settings(), _VARIABLES[scheme]
+    found = {name: given.get(name) or os.environ.get(prefix + name.upper()) for name in _CLIENT}
+    return {**_PATIENCE, **{name: value for name, value in found.items() if value}}
 
 
 def _settings() -> dict[str, str]:
@@ -152,8 +164,12 @@ class Bucket:
     def delete(self, keys: list[str]) -> None:
         """Delete objects, if they exist."""
         with self._plain("deleting objects"):
-            if keys:
+            try:
                 _api().delete(self._store, keys)
+            except FileNotFoundError:  # of az:// and gs://, which then stop
+                for key in keys:
+                    with suppress(FileNotFoundError):
+                        _api().delete(self._store, [key])
 
     def demand_conditional_puts(self, prefix: str) -> None:
         """Raise UsageError if the store ignores `If-None-Match: *`, by which concurrent commits are told apart."""
@@ -188,7 +204,7 @@ class Bucket:
         try:
             yield
         except (FileNotFoundError, errors.NotFoundError) as error:
-            if "NoSuchBucket" in str(error) or "bucket does not exist" in str(error):
+            if re.search(_NO_BUCKET, str(error)):
                 raise BucketError(f"{self} does not exist; check the name, the region and the endpoint.") from None
             raise FileNotFoundError(f"{self}: {doing}") from None
         except (errors.BaseError, OSError) as error:
@@ -202,24 +218,30 @@ def why(error: BaseException) -> str:
 
 def known_reason(error: BaseException) -> str | None:
     """Return what is wrong with a store, if the error tells."""
-    text = f"{type(error).__name__} {error}"
+    text = f"{type(error).__name__} {error}".partition("Debug source:")[0]  # whose names of settings say nothing
     return next((sentence for pattern, sentence in _REASONS if re.search(pattern, text)), None)
 
 
+_NO_BUCKET = "NoSuchBucket|ContainerNotFound|(bucket|container) does not exist"
 _REASONS = (
-    ("NoSuchBucket|bucket does not exist", "the bucket does not exist; check the name, the region and the endpoint."),
-    ("RequestTimeTooSkewed|RequestExpired", "this machine's clock is wrong; set it and run the command again."),
-    ("InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|Unauthenticated|status: 401|401 Unauth",
+    (_NO_BUCKET, "the bucket does not exist; check the name, the region and the endpoint."),
+    ("RequestTimeTooSkewed|RequestExpired|Request date header too old|reasonable timeframe",
+     "this machine's clock is wrong; set it and run the command again."),
+    ("InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|Unauthenticated|status(?: code)?: 401|"
+     "401 Unauth|failed to authenticate|invalid_grant|Invalid Access Key|Invalid RSA key|reading pem|SAS query pair|"
+     "Unable to decode service account",
      "the credentials are not valid; set them in the environment or a profile, or pass --storage KEY=VALUE."),
-    ("CredentialsProvider|credential|metadata service|169\\.254\\.169\\.254|[Tt]oken.*metadata|anonymous",
+    ("CredentialsProvider|credential|metadata service|169\\.254\\.169\\.254|[Tt]oken.*metadata|anonymous|"
+     "Unable to open service account|Account must be specified",
      "no credentials were found; set them in the environment or a profile, or pass --storage KEY=VALUE."),
-    ("PermissionDenied|AccessDenied|lacked the necessary privileges|Forbidden|status: 403",
-     "access is denied; these credentials need the right to list, read and, to index, write and delete."),
+    ("PermissionDenied|AccessDenied|lacked the necessary privileges|Forbidden|status(?: code)?: 403",
+     "access is denied; check the credentials, which need the right to list, read and, to index, write and delete."),
     ("UnknownConfiguration|[Uu]nknown configuration|Configuration key", "a --storage setting is not known; check it."),
     ("NotImplemented|NotSupported", "the store does not support this; use one with conditional writes."),
     ("empty path segment", "a key has an empty part (//), which cannot be read; rename that object."),
-    ("SlowDown|status: 503|status: 429", "the store asks for fewer requests; run the command again later."),
-    ("error sending request|[Cc]onnect|dns|timed? ?out", "it does not answer; check the endpoint and the network."),
+    ("SlowDown|status(?: code)?: (503|429)", "the store asks for fewer requests; run the command again later."),
+    ("error sending request|[Cc]onnect|dns|(?<!retry_)timed? ?out",
+     "it does not answer; check the endpoint and the network."),
 )  # fmt: skip
 
 
@@ -245,21 +267,15 @@ def _store(scheme: str, bucket: str, _: str | None) -> Any:
     from obstore import exceptions, store
 
     kinds: dict[str, Any] = {"s3": store.S3Store, "gs": store.GCSStore, "az": store.AzureStore}
-    settings = _settings()
-    config = {name: value for name, value in settings.items() if name not in _CLIENT and not _is_lances(name)}
-    given = {name: settings.get(name) or os.environ.get(f"AWS_{name.upper()}") for name in _CLIENT}
-    client: dict[str, Any] = {**_PATIENCE, **{name: value for name, value in given.items() if value}}
+    others = (*_LANCES, *(prefix.lower() for kind, prefix in _VARIABLES.items() if kind != scheme))
+    config = {key: value for key, value in _settings().items() if key not in _CLIENT and not key.startswith(others)}
+    client: dict[str, Any] = _client_options(scheme)
     extra = {"credential_provider": _profile()} if scheme == "s3" and _needs_profile(config) else {}
     retry = {"max_retries": _RETRIES}
     try:
         return kinds[scheme](bucket, config=config or None, client_options=client, retry_config=retry, **extra)
     except (exceptions.BaseError, ValueError) as error:
         raise BucketError(f"{scheme}://{bucket} cannot be opened: {why(error)}") from None
-
-
-def _is_lances(name: str) -> bool:
-    """Return whether a setting is one of LanceDB alone."""
-    return name.startswith(("client_", "download_", "lance_"))
 
 
 def _needs_profile(config: Mapping[str, str]) -> bool:

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 
 import pytest
-from bucket_server import SECRET, BucketServer, bucket_fixture, server_fixture  # noqa: F401
+from bucket_server import ACCOUNT_KEY, SECRET, BucketServer, only
 from conftest import Looktwice
 from PIL import Image
 
-from looktwice.buckets import SETTINGS, Bucket
+from looktwice.buckets import SETTINGS
 
 COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250)}
 
 
 @pytest.fixture
-def photos(s3: BucketServer, tmp_path: Path) -> str:
+def photos(cloud: BucketServer, tmp_path: Path) -> str:
     """Three pictures and a broken one below a prefix."""
-    bucket = Bucket("s3", s3.bucket)
+    bucket = cloud.store
     for name, colour in COLOURS.items():
         Image.new("RGB", (32, 32), colour).save(tmp_path / f"{name}.png")
         bucket.write(f"photos/{name}.png", (tmp_path / f"{name}.png").read_bytes())
     bucket.write("photos/bad.jpg", b"")
-    return f"{s3.uri}/photos"
+    return f"{cloud.uri}/photos"
 
 
-def test_the_photographers_commands(looktwice: Looktwice, s3: BucketServer, photos: str, tmp_path: Path) -> None:
-    place = f"{s3.uri}/t.lt"
+def test_the_photographers_commands(looktwice: Looktwice, cloud: BucketServer, photos: str, tmp_path: Path) -> None:
+    place = f"{cloud.uri}/t.lt"
     made = looktwice("index", place, photos)
-    assert made.code == 3 and f"{place}: 3 added, 1 failed" in made.out and "1 empty" in made.err
+    assert made.code == 3 and f"{place}: 3 added, 1 failed" in made.out
+    assert f"1 empty; list them with: looktwice ledger {place}" in made.err
     again = looktwice("index", place, photos, "--json").records[0]
     assert (again["unchanged"], again["failed"], again["items"]) == (3, 1, 3)
     assert looktwice("add-tokens", place, "--codec", "int8", "--json").records[0]["encoded"] == 3
@@ -45,31 +46,34 @@ def test_the_photographers_commands(looktwice: Looktwice, s3: BucketServer, phot
     assert looktwice("index", place, photos, "--json").records[0]["deleted"] == 1
 
 
-def test_a_search_of_two_places(looktwice: Looktwice, s3: BucketServer, photos: str, tmp_path: Path) -> None:
-    looktwice("index", f"{s3.uri}/a.lt", f"{photos}/red.png")
+def test_a_search_of_two_places(looktwice: Looktwice, cloud: BucketServer, photos: str, tmp_path: Path) -> None:
+    looktwice("index", f"{cloud.uri}/a.lt", f"{photos}/red.png")
     looktwice("index", "b.lt", tmp_path / "green.png")
     done = looktwice(
-        "search", f"{s3.uri}/a.lt", "--table", "b.lt", tmp_path / "red.png", "--no-rerank", "--json", "-k", "2"
+        "search", f"{cloud.uri}/a.lt", "--table", "b.lt", tmp_path / "red.png", "--no-rerank", "--json", "-k", "2"
     )
     assert [hit["id"] for hit in done.records] == ["a.lt/red.png", "b.lt/green.png"]
 
 
 def test_settings_of_the_command_line_are_used_and_never_kept(
-    looktwice: Looktwice, s3: BucketServer, photos: str, monkeypatch: pytest.MonkeyPatch
+    looktwice: Looktwice, cloud: BucketServer, photos: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("AWS_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    own = {"aws_endpoint": s3.url, "aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": SECRET}
+    own = {name.lower(): value for name, value in cloud.variables().items()}
+    for name in own:
+        monkeypatch.delenv(name.upper())
+    monkeypatch.setenv(SETTINGS, "{}")
     given = [word for name, value in own.items() for word in ("--storage", f"{name}={value}")]
-    assert looktwice("index", f"{s3.uri}/t.lt", photos, *given).code == 3
-    bucket = Bucket("s3", s3.bucket)
-    monkeypatch.setenv(SETTINGS, json.dumps(own))
+    assert looktwice("index", f"{cloud.uri}/t.lt", photos, *given).code == 3
+    bucket = cloud.store
+    cloud.use(monkeypatch)
     for found in bucket.walk("t.lt"):
-        assert SECRET.encode() not in bucket.read(found.name)
+        data = bucket.read(found.name)
+        assert not any(secret.encode() in data for secret in (SECRET, ACCOUNT_KEY, "gcs_base_url"))
 
 
+@only(argvalues=["s3"])
 def test_a_profile_is_used(
-    looktwice: Looktwice, s3: BucketServer, photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    looktwice: Looktwice, cloud: BucketServer, photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the provider's own tools read it."""
     (tmp_path / "keys").write_text(f"[mine]\naws_access_key_id = AKIDEXAMPLE\naws_secret_access_key = {SECRET}\n")
@@ -77,16 +81,16 @@ def test_a_profile_is_used(
     monkeypatch.setenv("AWS_PROFILE", "mine")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    made = looktwice("index", f"{s3.uri}/t.lt", photos, "--limit", "2", "--json")
+    made = looktwice("index", f"{cloud.uri}/t.lt", photos, "--limit", "2", "--json")
     assert made.code == 3 and made.records[0]["items"] == 1, made.err
-    assert looktwice("index", f"{s3.uri}/t.lt", photos, "--limit", "2", "--prune").code == 2
+    assert looktwice("index", f"{cloud.uri}/t.lt", photos, "--limit", "2", "--prune").code == 2
 
 
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        ({"uri": "s3://no-such-bucket/t.lt"}, "the bucket does not exist; check the name"),
-        ({"AWS_ENDPOINT": "http://127.0.0.1:9"}, "it does not answer; check the endpoint"),
+        ({"bucket": "no-such-bucket"}, "the bucket does not exist; check the name"),
+        ({"url": "http://127.0.0.1:9"}, "it does not answer; check the endpoint"),
         ({"setting": "nonsense=1"}, "a --storage setting is not known"),
         ({"setting": "aws_region"}, "--storage aws_region needs KEY=VALUE"),
     ],
@@ -94,18 +98,41 @@ def test_a_profile_is_used(
 )
 def test_a_bucket_at_fault_is_one_sentence(
     looktwice: Looktwice,
-    s3: BucketServer,
+    cloud: BucketServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     broken: dict[str, str],
     said: str,
 ) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    place = broken.get("uri", f"{s3.uri}/t.lt")
-    if "AWS_ENDPOINT" in broken:
-        monkeypatch.setenv("AWS_ENDPOINT", broken["AWS_ENDPOINT"])
+    place = f"{cloud.scheme}://{broken.get('bucket', cloud.bucket)}/t.lt"
+    cloud.use(monkeypatch, broken.get("url"))
     extra = ["--storage", broken["setting"]] if "setting" in broken else []
     for command in (["index", place, tmp_path / "a.png"], ["info", place]):
         done = looktwice(*command, *extra)
         assert done.code == 2 and said in done.err, done.err
         assert len(done.err.strip().splitlines()) == 1 and SECRET not in done.err and "AKID" not in done.err
+
+
+@only(argvalues=[pytest.param("az", marks=pytest.mark.clouds)])
+@pytest.mark.parametrize("key", ["d3Jvbmc=", "no base64"])
+def test_a_wrong_key_is_one_sentence(
+    looktwice: Looktwice, cloud: BucketServer, photos: str, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """Of the servers here, Azurite alone checks keys."""
+    cloud.use(monkeypatch, AZURE_STORAGE_ACCOUNT_KEY=key)
+    place = f"{cloud.uri}/t.lt"
+    for command in (["index", place, photos], ["index", "here.lt", photos], ["info", place]):
+        done = looktwice(*command)
+        assert done.code == 2 and re.search("the credentials are not valid|check the credentials", done.err), done.err
+        assert len(done.err.strip().splitlines()) == 1 and key not in done.err
+
+
+def test_watching_a_bucket_is_refused(looktwice: Looktwice) -> None:
+    done = looktwice("index", "t.lt", "s3://photos/2024", "--watch")
+    assert done.code == 2 and "--watch follows folders of this machine only, not s3://photos/2024" in done.err
+
+
+def test_a_plan_names_the_bucket(looktwice: Looktwice, cloud: BucketServer, photos: str) -> None:
+    done = looktwice("index", f"{cloud.uri}/t.lt", photos, "--dry-run", "--json")
+    assert done.records[0]["table"] == f"{cloud.uri}/t.lt"

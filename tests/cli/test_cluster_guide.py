@@ -10,10 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bucket_server import BucketServer, bucket_fixture, server_fixture  # noqa: F401
+from bucket_server import BucketServer
 from conftest import Looktwice
 
-from looktwice.buckets import Bucket
 from looktwice.testing import make_images
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "cluster.md").read_text(encoding="utf-8")
@@ -29,17 +28,17 @@ def commands(ray: bool) -> list[list[str]]:
 
 
 @pytest.fixture
-def place(s3: BucketServer, tmp_path: Path) -> str:
+def place(cloud: BucketServer, tmp_path: Path) -> str:
     """A bucket with twelve images, as the guide has it, also as rows of Parquet, and the files beside it."""
     folder = make_images(tmp_path / "made")
     images = sorted(folder.iterdir())
     for image in images:
-        Bucket("s3", s3.bucket).write(f"images/{image.name}", image.read_bytes())
+        cloud.store.write(f"images/{image.name}", image.read_bytes())
     rows = [{"image": image.read_bytes(), "license": "cc0", "year": 1899 + n} for n, image in enumerate(images)]
     pq.write_table(pa.Table.from_pylist(rows), out := io.BytesIO())
-    Bucket("s3", s3.bucket).write("rows.parquet", out.getvalue())
+    cloud.store.write("rows.parquet", out.getvalue())
     (tmp_path / "query.png").write_bytes((folder / "red-1.png").read_bytes())
-    return s3.uri
+    return cloud.uri
 
 
 def test_the_commands_run(looktwice: Looktwice, place: str) -> None:

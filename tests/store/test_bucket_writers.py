@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bucket_server import BucketServer, bucket_fixture, server_fixture  # noqa: F401
+from bucket_server import BucketServer
 from colour_encoder import ColourEncoder, picture
 from store_helpers import ENCODER, row
 
@@ -51,10 +51,10 @@ while True:
 """
 
 
-def start(s3: BucketServer, *arguments: object, code: str = WRITER) -> subprocess.Popen[str]:
+def start(cloud: BucketServer, *arguments: object, code: str = WRITER) -> subprocess.Popen[str]:
     paths = os.pathsep.join([str(TESTS / "store"), *sys.path])
-    argv = [sys.executable, "-c", code, f"{s3.uri}/t.lt", *map(str, arguments)]
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env={**s3.environment, "PYTHONPATH": paths})
+    argv = [sys.executable, "-c", code, f"{cloud.uri}/t.lt", *map(str, arguments)]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env={**cloud.environment, "PYTHONPATH": paths})
 
 
 def acknowledged(writer: subprocess.Popen[str]) -> int:
@@ -80,9 +80,9 @@ def demand_whole(table: Table, counts: dict[int, int]) -> None:
         assert {f"file:///{name}-{batch}" for batch in range(batches)} <= {entry.uri for entry in table.ledger}
 
 
-def test_three_writers_and_a_reader(s3: BucketServer) -> None:
-    table = Table.create(f"{s3.uri}/t.lt", ENCODER)
-    writers = [start(s3, name, 6) for name in range(3)]
+def test_three_writers_and_a_reader(cloud: BucketServer) -> None:
+    table = Table.create(f"{cloud.uri}/t.lt", ENCODER)
+    writers = [start(cloud, name, 6) for name in range(3)]
     seen = [0]
     while any(writer.poll() is None for writer in writers):
         view = table.snapshot()
@@ -92,20 +92,20 @@ def test_three_writers_and_a_reader(s3: BucketServer) -> None:
         time.sleep(0.2)
     counts = {name: acknowledged(writer) for name, writer in enumerate(writers)}
     assert counts == {0: 6, 1: 6, 2: 6} and all(writer.returncode == 0 for writer in writers)
-    newest = Table.open(f"{s3.uri}/t.lt")
+    newest = Table.open(f"{cloud.uri}/t.lt")
     demand_whole(newest, counts)
     assert len(newest) == 3 * 30 + 30
     newest.compact()
-    demand_whole(Table.open(f"{s3.uri}/t.lt"), counts)
+    demand_whole(Table.open(f"{cloud.uri}/t.lt"), counts)
 
 
 @pytest.mark.parametrize(
     "moment", [0.4, pytest.param(0.0, marks=pytest.mark.slow), pytest.param(1.1, marks=pytest.mark.slow)]
 )
-def test_writers_and_a_reader_that_are_killed(s3: BucketServer, moment: float) -> None:
-    Table.create(f"{s3.uri}/t.lt", ENCODER).add([row("first")])
-    writers = [start(s3, name, 40) for name in range(2)]
-    reader = start(s3, code=READER)
+def test_writers_and_a_reader_that_are_killed(cloud: BucketServer, moment: float) -> None:
+    Table.create(f"{cloud.uri}/t.lt", ENCODER).add([row("first")])
+    writers = [start(cloud, name, 40) for name in range(2)]
+    reader = start(cloud, code=READER)
     for process in (*writers, reader):
         assert process.stdout is not None and process.stdout.readline() == "opened\n"
     time.sleep(moment)
@@ -116,11 +116,11 @@ def test_writers_and_a_reader_that_are_killed(s3: BucketServer, moment: float) -
     filtered = list(map(int, reader.stdout.read().rpartition("\n")[0].split()))
     assert filtered == sorted(filtered) and all(count % 5 == 0 for count in filtered), "whole commits, under a filter"
     counts = {name: acknowledged(writer) + 1 for name, writer in enumerate(writers)}
-    table = Table.open(f"{s3.uri}/t.lt")
+    table = Table.open(f"{cloud.uri}/t.lt")
     demand_whole(table, counts)
     table.add([row("last")])
     table.compact(purge=True)
-    again = Table.open(f"{s3.uri}/t.lt")
+    again = Table.open(f"{cloud.uri}/t.lt")
     demand_whole(again, counts)
     assert {"first", "last"} <= {found["id"] for found in again.rows(["id"])}
 
@@ -143,15 +143,15 @@ print(index(table, scan([folder]), encoder, batch_size=4).failed)
 """
 
 
-def test_two_drivers_index_the_same_images_into_a_new_table(s3: BucketServer, tmp_path: Path) -> None:
+def test_two_drivers_index_the_same_images_into_a_new_table(cloud: BucketServer, tmp_path: Path) -> None:
     for number in range(60):
         (tmp_path / f"{number:02}.png").write_bytes(picture(f"rgb({number}, {255 - number}, {number % 7 * 30})"))
     paths = os.pathsep.join([str(TESTS), *sys.path])
-    argv = [sys.executable, "-c", DRIVER, f"{s3.uri}/t.lt", str(tmp_path)]
-    environment = {**s3.environment, "PYTHONPATH": paths}
+    argv = [sys.executable, "-c", DRIVER, f"{cloud.uri}/t.lt", str(tmp_path)]
+    environment = {**cloud.environment, "PYTHONPATH": paths}
     drivers = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
     assert [driver.communicate()[0].strip() for driver in drivers] == ["0", "0"]
-    table = Table.open(f"{s3.uri}/t.lt")
+    table = Table.open(f"{cloud.uri}/t.lt")
     ids = [found["id"] for found in table.rows(["id"])]
     assert sorted(ids) == [f"{number:02}.png" for number in range(60)]
     encoder = ColourEncoder()

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bucket_server import bucket_fixture, server_fixture  # noqa: F401
 from store_helpers import ENCODER, random_rows, row, token_set
 
 from looktwice.errors import StoreError, UsageError
@@ -22,7 +21,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Maker:
     """Return a function that locates the same place anew, as another process would."""
     if request.param == "folder":
         return lambda: LocalFolder(tmp_path / "t.lt")
-    uri = f"{request.getfixturevalue('s3').uri}/t.lt"
+    uri = f"{request.getfixturevalue('cloud').uri}/t.lt"
     return lambda: locate(uri)
 
 

@@ -6,10 +6,12 @@ import time
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from looktwice.buckets import parse_address
 from looktwice.cli.console import emit, note, plural, show_cost, table
 from looktwice.cli.options import refuse_unused
 from looktwice.errors import UsageError
@@ -80,7 +82,7 @@ class Distribution:
             ctx.call_on_close(lambda: note(cost.in_all()))
         return made
 
-    def for_queries(self, ctx: typer.Context, queries: Sized | None, table: str, json: bool) -> Cluster | None:
+    def for_queries(self, ctx: typer.Context, queries: Sized | None, table: Path, json: bool) -> Cluster | None:
         """Connect for a file of queries; with --dry-run, print the plan and exit. Raises UsageError for one query."""
         if self.ray is not None and queries is None:
             raise UsageError("--ray spreads a file of queries; pass --queries FILE, or leave --ray out.")
@@ -88,7 +90,8 @@ class Distribution:
         refuse_unused(ctx, ("score_cache",) if outside else (), "with --ray ray://…")
         cluster = self.connect(ctx)
         if self.dry_run:
-            self.plan(cluster, {"table": table, "queries": 1 if queries is None else len(queries)}, json)
+            asked = 1 if queries is None else len(queries)
+            self.plan(cluster, {"table": str(parse_address(table) or table), "queries": asked}, json)
             raise typer.Exit()
         return cluster
 

@@ -53,6 +53,6 @@ def columns(
             rest = f"; {missed:,} did not fit and {'is' if missed == 1 else 'are'} null" if missed else ""
             say(f"{row['name']}:{row['type']}: {row['values']:,} of {row['items']:,} items have a value{rest}")
     elif not rows:
-        note(f"No columns to filter on; make one of a metadata key with: looktwice columns {path} add NAME:TYPE")
+        note(f"No columns to filter on; make one of a metadata key with: looktwice columns {opened.path} add NAME:TYPE")
     else:
         table(["column", "type", ">items with a value"], [(row["name"], row["type"], row["values"]) for row in rows])

@@ -57,7 +57,7 @@ class FolderOptions:
         return found if self.where is None else matching(found, self.where, columns)
 
 
-def needs_extras(skipped: Mapping[str, int], table: Path) -> str:
+def needs_extras(skipped: Mapping[str, int], table: Path | str) -> str:
     """Return a sentence about files that need an extra: how many of each kind, and the line that installs it."""
     from looktwice.sources.formats import EXTRAS
 

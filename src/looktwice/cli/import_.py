@@ -52,7 +52,8 @@ def import_(
     if json:
         emit({**asdict(report), "items": len(opened)})
     else:
-        say(f"{path}: {report.imported:,} imported, {report.images:,} with an image here, {report.failed:,} left out")
+        counts = f"{report.images:,} with an image here, {report.failed:,} left out"
+        say(f"{opened.path}: {report.imported:,} imported, {counts}")
         if not report.compared:
             note("No vector was compared with its image; make sure that --encoder names the model that made them.")
         if report.reasons:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from looktwice.buckets import parse_address
 from looktwice.cli import options, tokens
 from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import TerminalBar, emit, note, plural, progress, say, size
@@ -87,7 +88,7 @@ def index(
     from looktwice.store import Table, exists, parse_columns
 
     columns = parse_columns(column or ())
-    _check(mllm, codec, limits, folders, prune, kept)
+    _check(mllm, codec, limits, folders, prune, kept, sources if watch else ())
     known = Table.open(path) if exists(path) else None
     roots = () if known is None else known.manifest.roots
     scan = partial(folders.scan, urls=urls.allowed, roots=roots, columns=_filterable(known, columns))
@@ -104,7 +105,7 @@ def index(
     report = _fill(opened, found, encodes, scan(sources), settings)
     built = _build_index(opened, cluster)
     if not json:
-        _tell(path, opened, report, built)
+        _tell(opened, report, built)
     training = {"max_failures": max_failures, "urls": urls.allowed}
     filled = mllm and tokens.fill(opened, mllm, codec, limits, training, compute, quiet=json, cluster=cluster)
     if json:
@@ -138,7 +139,7 @@ def _plan(path: Path, known: Table | None, encoder: Encoder, found: Scan) -> dic
     """Return what would be indexed; the sources are listed, but not read."""
     have = 0 if known is None else len(known)
     met = sum(1 for _ in found)
-    return {"table": str(path), "items_now": have, "sources": met, "encoder": encoder.info.name}
+    return {"table": str(parse_address(path) or path), "items_now": have, "sources": met, "encoder": encoder.info.name}
 
 
 def _watch(
@@ -146,9 +147,7 @@ def _watch(
 ) -> None:
     """Index files as they change, until Ctrl-C."""
     for changed in changes(sources, Path(table.path)):
-        _refresh(
-            table, scan([one for one in sources if Path(one).exists()]), changed, encoder, settings, Path(table.path)
-        )
+        _refresh(table, scan([one for one in sources if Path(one).exists()]), changed, encoder, settings)
 
 
 def _check(
@@ -158,6 +157,7 @@ def _check(
     folders: FolderOptions,
     prune: bool,
     kept: KeepOptions,
+    watched: Sequence[str],
 ) -> None:
     """Refuse wrong values, and options that do not go together, before anything is loaded."""
     from looktwice.codecs import parse_codec
@@ -166,6 +166,8 @@ def _check(
     for name, value in (("--limit", folders.limit), ("--where", folders.where)):
         if prune and value is not None:
             raise UsageError(f"{name} leaves items out, so nothing may be pruned; leave out {name}, or --prune.")
+    if there := next(filter(parse_address, watched), None):
+        raise UsageError(f"--watch follows folders of this machine only, not {there}; leave it out.")
     if mllm is None and (codec != DEFAULT_CODEC or limits != options.ImageLimits()):
         raise UsageError("--codec, --resolution and --max-tiles apply to visual tokens only; add --mllm NAME.")
     if mllm is not None:
@@ -185,9 +187,7 @@ def _fill(opened: Table, found: Scan, encoder: Encoder, counted: Scan, settings:
     return report
 
 
-def _refresh(
-    opened: Table, found: Scan, changed: set[bytes], encoder: Encoder, settings: dict[str, Any], path: Path
-) -> None:
+def _refresh(opened: Table, found: Scan, changed: set[bytes], encoder: Encoder, settings: dict[str, Any]) -> None:
     """Index changed files. With --prune a deletion means a whole run, as only that knows what is gone."""
     from looktwice.indexing import index as bring_up_to_date
 
@@ -196,7 +196,7 @@ def _refresh(
     if not sources:
         return
     report = bring_up_to_date(opened, sources, encoder, **{**settings, "prune": whole})
-    _tell(path, opened, report, _build_index(opened))
+    _tell(opened, report, _build_index(opened))
 
 
 def encoder_for(name: str | None, known: Table | None, compute: options.Compute) -> Encoder:
@@ -245,7 +245,7 @@ def _record(table: Table, report: IndexReport, built: Mapping[str, Any] | None) 
     return {**asdict(report), "items": len(table), "bytes_per_item": per_item["total"], "index": built}
 
 
-def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any] | None) -> None:
+def _tell(table: Table, report: IndexReport, built: Mapping[str, Any] | None) -> None:
     rate = f", {report.met / report.seconds:,.0f} items/s" if report.seconds and report.met else ""
     counts = (
         (n, name)
@@ -262,7 +262,7 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
     for sentence in passed_over(report.ignored):
         note(sentence)
     if report.skipped:
-        note(needs_extras(report.skipped, path))
+        note(needs_extras(report.skipped, table.path))
     if gone := report.gone - report.pruned:
         where = "has lost its file" if gone == 1 else "have lost their files"
         fix = "" if report.withheld else f"; pass --prune to remove {'it' if gone == 1 else 'them'}"
@@ -272,10 +272,10 @@ def _tell(path: Path, table: Table, report: IndexReport, built: Mapping[str, Any
     for place, n in report.unseen.items():
         note(
             f"Not pruned: {plural(n, 'item')} of {place} may be in its unreadable part; "
-            f"repair it first (looktwice ledger {path})."
+            f"repair it first (looktwice ledger {table.path})."
         )
     if report.failed:
         reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(report.reasons.items(), key=lambda r: -r[1]))
-        note(f"{report.failed:,} failed: {reasons}; list them with: looktwice ledger {path}")
+        note(f"{report.failed:,} failed: {reasons}; list them with: looktwice ledger {table.path}")
     if not len(table):
         note("The table is empty, as no readable image was found; check the paths and the ledger.")

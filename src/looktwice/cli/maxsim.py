@@ -70,7 +70,7 @@ def maxsim(
     _tell(found, json)
     if keep:
         kept(opened, found)
-        note(f"Noted in {path}: a middle look {found.verdict}.")
+        note(f"Noted in {opened.path}: a middle look {found.verdict}.")
 
 
 def _list(sets: tuple[Mapping[str, Any], ...], json: bool) -> None:

@@ -132,7 +132,7 @@ def search(
     output.check()
     asked = question.file(urls.allowed)
     query = question.one() if asked is None else None
-    cluster = spread.for_queries(ctx, asked, str(path), output.json)
+    cluster = spread.for_queries(ctx, asked, path, output.json)
     compute.set_threads()
     choice, prompt = tuning.read(stopping.tuned, ranking.fusion, rerank.prompt)
     with kept_scores(score_cache, output.run, asked is not None and not no_rerank, cluster) as cache:
@@ -158,6 +158,6 @@ def _announce(opened: Retriever, path: Path, where: Any, look: MllmReranker | No
         look.expect(queries * min(opened.shortlist, len(opened.table)))
     note_drawings(None if look is None else str(look.mllm), opened.table.manifest.encoder.name)
     if len(opened.table) == 0:
-        note(f"Table {path} is empty; fill it with: looktwice index {path} FOLDER")
+        note(f"Table {opened.table.path} is empty; fill it with: looktwice index {opened.table.path} FOLDER")
     elif where is not None and (why := opened.table.why_empty(where)):
         note(why)

@@ -26,7 +26,7 @@ class BucketFolder:
 
     @property
     def storage_options(self) -> Mapping[str, str]:
-        return storage_options()
+        return storage_options(self.address.scheme)
 
     def read_bytes(self, name: str, limit: int) -> bytes:
         return self._bucket.read(self._at(name), limit)

@@ -64,7 +64,8 @@ def build(table: Any, uri: str, shape: IndexShape, spread: Spread) -> None:
     from lance.indices import IndicesBuilder
     from lance.lance import indices
 
-    storage = buckets.storage_options() if "://" in uri else {}
+    address = buckets.parse_address(uri)
+    storage = {} if address is None else buckets.storage_options(address.scheme)
     items = lance.dataset(uri, storage_options=storage)
     builder = IndicesBuilder(items, COLUMN)
     sample = min(_SAMPLE, items.count_rows() // shape.partitions)
