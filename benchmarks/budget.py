@@ -7,8 +7,12 @@
 Works on what `looktwice eval run` keeps: coarse scores and p of 50 candidates for each of 2,000 queries (200 in a small
 run). The calibration is fitted on one half of the drawings and used on the other, then the other way round; pictures
 and words apart. The change is that of success@1 against the whole shortlist, per query, with a 95 % bootstrap
-interval. Stopping early changes no score, so nothing is scored again. Prints a table and, as its last line, one JSON
-object.
+interval. Stopping early changes no score, so nothing is scored again.
+
+The row "chosen" takes ε, too, from queries not reported. Half of the other half's drawings fit the calibration;
+on the rest, the ε of fewest pairs is chosen whose loss stays under half a point at the end of its interval.
+
+Prints a table and, as its last line, one JSON object.
 """
 
 from __future__ import annotations
@@ -41,6 +45,8 @@ from looktwice.search.ranking_config import RankingConfig
 SMOKE = ScenesSize("smoke", 24, 2, 12, 12)
 FIXED = (1, 2, 3, 5, 8, 16, 24, 32, 50)
 EPSILONS = (0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
+MOST_LOSS = 0.005  # of success@1, at the end of its interval
+FEWEST = 100  # queries that can be cut into quarters
 Labels = Mapping[str, Mapping[str, int]]
 Stops = Mapping[str, Mapping[float, int]]
 
@@ -49,18 +55,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="what `looktwice eval run scenes` wrote; made if left out")
     parser.add_argument("--fusion", default="auto")
+    parser.add_argument("--block", type=int, default=BLOCK, help="pairs scored between two estimates (looktwice: 8)")
     args = parse(parser, argv)
     with folder_of(args) as folder:
         rows, labels = answered(folder)
     fusion = RankingConfig.of(args.fusion, maxsim=any(row.maxsim for row in rows)).fusion
     whole = [hit(row, len(row.p), fusion, labels) for row in rows]
     table = [measured(f"fixed {k}", [min(k, len(row.p)) for row in rows], rows, whole, fusion, labels) for k in FIXED]
-    stops = early_stops(rows, fusion, labels)
+    stops = early_stops(rows, fusion, labels, args.block)
     table += [
         measured(f"auto:{e:g}", [stops[row.query][e] for row in rows], rows, whole, fusion, labels) for e in EPSILONS
     ]
+    if len(rows) >= FEWEST:
+        epsilons, depth = chosen(rows, whole, fusion, labels, args.block)
+        name = f"auto:{' and '.join(f'{e:g}' for e in epsilons)}, chosen"
+        table.append(measured(name, [depth[row.query] for row in rows], rows, whole, fusion, labels))
     tell(table, rows, stops, labels)
-    finish("budget", args, {"queries": len(rows), "fusion": str(fusion), "rows": table})
+    finish("budget", args, {"queries": len(rows), "fusion": str(fusion), "block": args.block, "rows": table})
 
 
 def tell(table: Sequence[Mapping[str, Any]], rows: Sequence[StoredAnswer], stops: Stops, labels: Labels) -> None:
@@ -138,22 +149,51 @@ def measured(
     }  # fmt: skip
 
 
-def early_stops(rows: Sequence[StoredAnswer], fusion: Fusion, labels: Labels) -> dict[str, dict[float, int]]:
+def early_stops(
+    rows: Sequence[StoredAnswer], fusion: Fusion, labels: Labels, block: int
+) -> dict[str, dict[float, int]]:
     """Query → ε → how many candidates are scored, by the calibration of the other half of its kind."""
     stops: dict[str, dict[float, int]] = {}
-    for kind in {row.query[0] for row in rows}:
-        same = [row for row in rows if row.query[0] == kind]
-        for half in (0, 1):
-            odds = fit([s for row in same if fold(row, labels) != half for s in samples(row, labels)], {})
-            for row in same:
-                if fold(row, labels) == half:
-                    stops[row.query] = depths(row, fusion, odds)
+    for half in (0, 1):
+        fitted = calibrations([row for row in rows if fold(row, labels) != half], labels)
+        same = [row for row in rows if fold(row, labels) == half]
+        stops |= {row.query: depths(row, fusion, fitted[row.query[0]], block) for row in same}
     return stops
 
 
-def fold(row: StoredAnswer, labels: Labels) -> int:
-    """Queries for the same drawing have the same labels, and so the same half."""
-    return sha256(repr(sorted(labels[row.query].items())).encode()).digest()[0] % 2
+def chosen(
+    rows: Sequence[StoredAnswer], whole: Sequence[float], fusion: Fusion, labels: Labels, block: int
+) -> tuple[list[float], dict[str, int]]:
+    """The ε for each half, chosen on the other half, and query → how many candidates are scored."""
+    epsilons, found = list[float](), dict[str, int]()
+    got = dict(zip((row.query for row in rows), whole, strict=True))
+    for half in (0, 1):
+        others = [row for row in rows if fold(row, labels) != half]
+        fitted = calibrations([row for row in others if fold(row, labels, 1)], labels)
+        free = [row for row in others if not fold(row, labels, 1)]
+        reported = [row for row in rows if fold(row, labels) == half]
+        stops = {row.query: depths(row, fusion, fitted[row.query[0]], block) for row in (*free, *reported)}
+        before = [got[row.query] for row in free]
+        tried = [
+            measured(f"{e:g}", [stops[row.query][e] for row in free], free, before, fusion, labels) for e in EPSILONS
+        ]
+        good = [one for one in tried if one["loss"][1] >= -MOST_LOSS]
+        epsilons.append(float(min(good or tried[-1:], key=lambda one: one["pairs"])["budget"]))
+        found |= {row.query: stops[row.query][epsilons[-1]] for row in reported}
+    return epsilons, found
+
+
+def calibrations(rows: Sequence[StoredAnswer], labels: Labels) -> dict[str, Calibration]:
+    """A calibration for each kind of query."""
+    return {
+        kind: fit([s for row in rows if row.query[0] == kind for s in samples(row, labels)], {})
+        for kind in {row.query[0] for row in rows}
+    }
+
+
+def fold(row: StoredAnswer, labels: Labels, byte: int = 0) -> int:
+    """Queries for the same drawing have the same labels, and so the same half; another byte halves the halves."""
+    return sha256(repr(sorted(labels[row.query].items())).encode()).digest()[byte] % 2
 
 
 def samples(row: StoredAnswer, labels: Labels) -> list[Sample]:
@@ -165,12 +205,12 @@ def samples(row: StoredAnswer, labels: Labels) -> list[Sample]:
     ]
 
 
-def depths(row: StoredAnswer, fusion: Fusion, odds: Calibration) -> dict[float, int]:
+def depths(row: StoredAnswer, fusion: Fusion, odds: Calibration, block: int) -> dict[float, int]:
     """ε → candidates scored before the rest is unlikely to change the first place."""
     shortlist, best = row.candidates[: len(row.p)], max(row.coarse)
     found = dict.fromkeys(EPSILONS, len(shortlist))
     open_ = set(EPSILONS)
-    for done in range(BLOCK, len(shortlist), BLOCK):
+    for done in range(block, len(shortlist), block):
         seen = [(blended(c, fusion), p) for c, p in zip(shortlist[:done], row.p, strict=False) if p is not None]
         chance = chance_of_a_miss(seen, shortlist[done:], best, 1, fusion, odds)
         for epsilon in [e for e in open_ if chance < e]:

@@ -40,7 +40,6 @@ PLAIN: dict[str, Any] = {"trust_env": False, "verify": False, "timeout": 60}
 PLAIN["headers"] = {"Content-Type": "application/json"}
 LOCAL: dict[str, Any] = {"device": "cpu", "dtype": "float32", "prompt": "object"}
 Requests: TypeAlias = list[tuple[Item, list[Item]]]
-Step: TypeAlias = Callable[[Requests], Any]
 Cost: TypeAlias = tuple[float, float]  # pairs per second; milliseconds of this process's CPU per pair
 
 

@@ -3,11 +3,13 @@
     python benchmarks/frontier.py                              # the bundled gallery: 40 queries, 50 candidates each
     python benchmarks/frontier.py --train FOLDER               # codebooks from tokens of other images
     python benchmarks/frontier.py --scenes FOLDER --depth 20   # 500 composed scenes: 150 queries
+    python benchmarks/frontier.py --random Qwen/Qwen2.5-VL-7B-Instruct --queries 6 --depth 10   # its widths, no weights
 
 tiny-vl scores each query with its nearest images, from the tower's own tokens and from each codec's, on both sides.
+With `--random` a model does that which has another's widths, few layers and random weights: it knows nothing.
 `tau` is that of p against p from the tower's own tokens; `mAP` is that of p, and `change` its paired difference.
-`decode` is the CPU time of decoding the candidates, as a share of that of scoring them. Intervals are
-95 % bootstrap intervals over queries.
+`decode` is the CPU time of decoding the candidates, as a share of that of scoring them; `train` the CPU seconds of
+training the codebook. Intervals are 95 % bootstrap intervals over queries.
 
 Prints a table and, as its last line, one JSON object.
 """
@@ -15,6 +17,8 @@ Prints a table and, as its last line, one JSON object.
 from __future__ import annotations
 
 import argparse
+import sys
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -34,10 +38,16 @@ from looktwice.evaluate import Qrels, measure, read_qrels
 from looktwice.evaluate.bootstrap import difference, interval
 from looktwice.evaluate.scenes import SMALL, build
 from looktwice.experiment.demo import bundled_gallery
+from looktwice.models.device import place
 from looktwice.score import Scorer, load_scorer
+from looktwice.score.load import scorer as scorer_of
+from looktwice.score.prompting import built_in
 from looktwice.sources.queries import Queries
 from looktwice.token_index.compare import kendall_tau
 from looktwice.types import Item, VisualTokens
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # shapes of public models, and the builder of random checkpoints
 
 SPECS = (
     "none", "int8", "rsq6", "rsq4", "rsq3", "rsq2", "pq2", "opq2", "pq4", "opq4", "pq8", "opq8", "pq16", "opq16",
@@ -53,6 +63,7 @@ COLUMNS = {
     "change": 7,
     "within": 17,
     "decode": 7,
+    "train": 6,
 }
 
 
@@ -77,7 +88,7 @@ class Scored:
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     torch.set_num_threads(1)
-    scorer = load_scorer("tiny-vl", device="cpu", prompt="object")
+    scorer = random_scorer(args.random, args.layers) if args.random else load_scorer("tiny-vl", device="cpu")
     queries, images, qrels = scenes(args.scenes) if args.scenes else gallery()
     near = nearest(queries[: args.queries], images[: args.images], args.depth)
     seen = with_tokens(scorer, {item.id: item for items in (queries, images) for item in items})
@@ -86,8 +97,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     sample = training_tokens(scorer, others, args.train_tokens)
     plain = score(scorer, pairs)
     print("  ".join(f"{name:>{width}}" for name, width in COLUMNS.items()))
-    rows = [measure_codec(scorer, trained(spec, sample), pairs, plain) for spec in args.specs]
-    finish("frontier", args, {"rows": rows, "queries": len(near), "depth": args.depth, "training images": len(sample)})
+    rows = [measure_codec(scorer, *trained(spec, sample), pairs, plain) for spec in args.specs]
+    about = {"model": args.random or "tiny-vl", "queries": len(near), "depth": args.depth}
+    finish("frontier", args, {"rows": rows, **about, "training images": len(sample)})
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -100,9 +112,20 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--train", type=Path, help="train codebooks on the images of this folder, not on those searched"
     )
     parser.add_argument("--train-tokens", type=int, default=MOST_TOKENS)
+    parser.add_argument("--random", help="a public model by its name on the hub: its widths, with random weights")
+    parser.add_argument("--layers", type=int, default=2, help="of its language model")
     parser.add_argument("--specs", nargs="*", default=SPECS)
     small = {"queries": 2, "images": 24, "depth": 4, "train_tokens": 600, "specs": ("int8", "opq16x4", "pool2")}
     return parse(parser, argv, **small)
+
+
+def random_scorer(name: str, layers: int) -> Scorer:
+    """Return the scorer of a model with a public one's widths, few layers and random weights."""
+    from scripts.gpu.shapes import random_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = random_model(name, Path(folder) / "model", "cpu", place("cpu").torch_dtype, False, layers)
+    return scorer_of(model, built_in.get("object"))
 
 
 def gallery() -> tuple[list[Item], list[Item], Qrels]:
@@ -141,18 +164,24 @@ def with_tokens(scorer: Scorer, items: dict[str, Item]) -> dict[str, Item]:
 
 def training_tokens(scorer: Scorer, items: Sequence[Item], most: int) -> list[VisualTokens]:
     """Return the tokens of as many images as have `most` tokens."""
-    chosen = [item for item in items[: -(-most // 25)]]
-    if chosen and chosen[0].tokens is None:
-        chosen = [*with_tokens(scorer, {item.id: item for item in chosen}).values()]
-    return [item.tokens for item in chosen if item.tokens is not None]
+    sample: list[VisualTokens] = []
+    for item in items:
+        tokens = item.tokens or with_tokens(scorer, {item.id: item})[item.id].tokens
+        if tokens is None or sum(len(one.features) for one in sample) >= most:
+            break
+        sample.append(tokens)
+    return sample
 
 
-def trained(spec: str, sample: Sequence[VisualTokens]) -> Codec:
+def trained(spec: str, sample: Sequence[VisualTokens]) -> tuple[Codec, float]:
+    """Return the codec, and the CPU seconds of training its codebook."""
     codec = parse_codec(spec)
     if not isinstance(codec.quantiser, PQ):
-        return codec
+        return codec, 0.0
     rows = torch.cat([codec.reduce(tokens).values for tokens in sample], dim=1)
-    return codec.with_codebook(train_codebook(codec.quantiser, rows))
+    start = time.process_time()
+    book = train_codebook(codec.quantiser, rows)
+    return codec.with_codebook(book), time.process_time() - start
 
 
 def score(scorer: Scorer, pairs: Pairs) -> Scored:
@@ -169,7 +198,7 @@ def score(scorer: Scorer, pairs: Pairs) -> Scored:
     return Scored(np.array(p), dict(found.per_query[name]), seconds)
 
 
-def measure_codec(scorer: Scorer, codec: Codec, pairs: Pairs, plain: Scored) -> dict[str, Any]:
+def measure_codec(scorer: Scorer, codec: Codec, train: float, pairs: Pairs, plain: Scored) -> dict[str, Any]:
     """Return a row of the table, and print it."""
     images = {item.id: item.tokens for items in (pairs.queries, *pairs.near) for item in items if item.tokens}
     data = {name: codec.encode(tokens) for name, tokens in images.items()}
@@ -185,7 +214,7 @@ def measure_codec(scorer: Scorer, codec: Codec, pairs: Pairs, plain: Scored) -> 
         "interval": [low, high],
         "mAP": float(np.mean([*found.ap.values()])),
     }
-    row |= {"change": change, "within": [least, most], "decode": seconds / plain.seconds}
+    row |= {"change": change, "within": [least, most], "decode": seconds / plain.seconds, "train": train}
     print("  ".join(f"{show(row[name]):>{width}}" for name, width in COLUMNS.items()), flush=True)
     return row
 

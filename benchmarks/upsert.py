@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from _smoke import finish, parse
 
-from looktwice.indexing.upserting import UpsertReport
 from looktwice.store import Table
+from looktwice.store.upsert_report import UpsertReport
 from looktwice.types import Encoder, EncoderInfo, Item
 
 COLUMNS = ("what", "items", "items_s", "cpu_ms", "encoded", "bytes_item", "peak_mb")

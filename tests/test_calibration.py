@@ -264,7 +264,7 @@ def test_too_few_labels_are_refused() -> None:
             fit(pairs, SOURCE)
     with pytest.raises(UnknownName):
         fit(samples(), SOURCE, "beta")
-    with pytest.raises(UsageError, match="one fixed prompt"):
+    with pytest.raises(UsageError, match=r"these queries take a and b; .*one prompt for all"):
         source_of({"second_look": [{"prompt": "a"}, {"prompt": "b"}]})
 
 

@@ -117,11 +117,11 @@ def test_large_weights_are_sampled_from_start_to_end(
     [
         ("tiny-clap", UnknownName, "did you mean tiny-clip"),
         ("", UnknownName, "Unknown model"),
-        ("no/such/folder", UsageError, "is missing; check the path"),
-        ("./missing", UsageError, "is missing; check the path"),
-        ("../a\nb/", UsageError, "is missing"),
-        ("~nobody-of-this-name/x", UsageError, "is missing"),
-        ("/" + "x" * 5000, UsageError, "is missing"),
+        ("no/such/folder", UsageError, "does not exist; check the path"),
+        ("./missing", UsageError, "does not exist; check the path"),
+        ("../a\nb/", UsageError, "does not exist"),
+        ("~nobody-of-this-name/x", UsageError, "does not exist"),
+        ("/" + "x" * 5000, UsageError, "does not exist"),
         ("\0", UnknownName, "Unknown model"),
         ("org/name#v1", UsageError, "revision v1.*HF_HUB_OFFLINE is set; unset it"),
         ("org/name", UsageError, "not on this machine"),
@@ -135,7 +135,7 @@ def test_names_that_lead_nowhere(name: str, kind: type[LooktwiceError], says: st
 
 
 def test_folders_that_hold_no_usable_model(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is a file, not a folder"):
+    with pytest.raises(UsageError, match="is a file; name the folder"):
         resolve(str(folder / "config.json"))
     with pytest.raises(UsageError, match=r"no config\.json"):
         resolve(str(tmp_path))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
+from typer.core import TyperCommand
 
 from looktwice import __version__
+from looktwice.cli.cluster import Distribution, WorkerCost
+from looktwice.cli.console import progress
 from looktwice.errors import LooktwiceError, TooManyFailures, UsageError
 from looktwice.models.cluster import ATTEMPTS, Cluster
 
@@ -149,3 +154,20 @@ def test_a_cluster_without_workers_is_refused(ray: FakeRay) -> None:
     ray.workers = 0
     with pytest.raises(UsageError, match="has no CPU or GPU"):
         Cluster()
+
+
+def test_progress_shows_what_workers_cost(ray: FakeRay, capsys: pytest.CaptureFixture[str]) -> None:
+    cost = WorkerCost(2, 2.5, time.monotonic() - 3600)
+    assert [cost.in_progress(None), cost.in_progress(1800)] == ["cost 5", "cost 5 of 7.5"]
+    assert cost.in_all() == "2 workers for 3,600 s: 2 worker hours; at 2.5 each: 5"
+    assert WorkerCost(2, None).in_progress(9) == ""
+
+    def shown() -> str:
+        with progress("indexing", "items", 10) as bar:
+            bar.at(5)
+            return str(bar._bar.tasks[0].fields["rate"])
+
+    with typer.Context(TyperCommand("index")) as ctx:
+        Distribution(ray="auto", worker_price=3.6e9).connect(ctx)
+        assert shown().startswith("cost ")
+    assert "2 worker" in capsys.readouterr().err and "cost" not in shown()

@@ -20,6 +20,8 @@ from looktwice.score.local.mllm import Mllm
 MODELS = ("Qwen/Qwen3-VL-2B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct")
 SIDE = {"qwen2_5_vl": 756, "qwen3_vl": 768}
 """Pixels of a square picture: 27 × 27 and 24 × 24 visual tokens."""
+TOWER_LAYERS = 4
+"""Of a model with few layers: one more than the levels that Qwen3-VL shows."""
 # what mllm_shapes.json leaves out because cost does not depend on it
 _TOWER: dict[str, dict[str, Any]] = {
     "qwen2_5_vl": {"num_heads": 16, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31]},
@@ -35,13 +37,20 @@ def bundled(name: str) -> dict[str, Any]:
     return config
 
 
-def random_model(name: str, folder: Path, device: str, dtype: torch.dtype, smoke: bool) -> Mllm:
-    """A model of this shape (smoke: a toy of its family) with the tokenizer and templates of the tests' toys."""
+def random_model(
+    name: str, folder: Path, device: str, dtype: torch.dtype, smoke: bool, layers: int | None = None
+) -> Mllm:
+    """A model of this shape (smoke: a toy of its family) with the tokenizer and templates of the tests' toys.
+
+    With `layers` it has only so many, a tower of TOWER_LAYERS, the toy's vocabulary, and sees as few pixels as it does.
+    """
     shape = bundled(name)
     kind = str(shape["model_type"])
     folder.mkdir()
     config = tiny_models.MLLMS[kind](folder)
-    if not smoke:
+    if not smoke and layers is not None:
+        config = cut(grown(config, shape, kind), layers, config["text_config"]["vocab_size"])
+    elif not smoke:
         config = grown(config, shape, kind)
         budget(folder)
     made = AutoConfig.for_model(**config)
@@ -67,6 +76,17 @@ def grown(config: Mapping[str, Any], shape: Mapping[str, Any], kind: str) -> dic
         "vision_config": {**config["vision_config"], **tower},
         "tie_word_embeddings": text["hidden_size"] < 3000,
     }
+
+
+def cut(config: Mapping[str, Any], layers: int, words: int) -> dict[str, Any]:
+    """The same widths with few layers and words, for machines without a GPU."""
+    tower = {**config["vision_config"], "depth": TOWER_LAYERS}
+    if "deepstack_visual_indexes" in tower:
+        tower["deepstack_visual_indexes"] = [*range(len(tower["deepstack_visual_indexes"]))]
+    if "fullatt_block_indexes" in tower:
+        tower["fullatt_block_indexes"] = [TOWER_LAYERS - 1]
+    text = {**config["text_config"], "num_hidden_layers": layers, "vocab_size": words}
+    return {**config, "text_config": text, "vision_config": tower, "tie_word_embeddings": True}
 
 
 def budget(folder: Path) -> None:

@@ -1,10 +1,10 @@
-"""Check small JSON files that people edit by hand: compare their contents with a table of types before use."""
+"""JSON of other people, compared with a table of types before use, and our own values as JSON's types."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 Kind: TypeAlias = Any
@@ -31,6 +31,25 @@ def demand(value: object, kind: Kind, name: str) -> None:
         _demand_keys(value, kind, name)
     else:
         _demand_type(value, kind, name)
+
+
+def finite(value: Any) -> float | None:
+    """Return a number, or None if it is unknown (NaN) or infinite: JSON has neither."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def plain(value: Any, text: Callable[[Any], str] = str) -> Any:
+    """Convert to JSON's own types: NaN and infinities become null, NumPy scalars numbers; `text` gives all others."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry, text) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry, text) for entry in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return finite(value)
+    return value if value is None or isinstance(value, bool | int) else text(value)
 
 
 def _demand_keys(value: object, kinds: Mapping[str, Kind], name: str) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from typer.testing import CliRunner
@@ -15,8 +14,7 @@ from looktwice.cli.main import app
 from looktwice.testing import BrightnessScorer, ColorEncoder, make_images
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     """What a command left behind."""
 
     code: int
@@ -30,6 +28,14 @@ class Done:
 
 
 Looktwice = Callable[..., Done]
+
+
+def run(*arguments: object) -> Done:
+    """Run a command line in this process."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Done(result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture
@@ -52,12 +58,6 @@ def looktwice(monkeypatch: pytest.MonkeyPatch, scorer: BrightnessScorer, tmp_pat
     ):
         monkeypatch.setattr(place, lambda name, **options: ColorEncoder())
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Done:
-        result = CliRunner().invoke(app, [str(a) for a in arguments])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Done(result.exit_code, result.stdout, result.stderr)
 
     return run
 

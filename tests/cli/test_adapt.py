@@ -55,3 +55,17 @@ def test_no_gain_is_no_file(looktwice: Any, shop: Path) -> None:
     assert done.code == 2 and "No gain can be claimed" in done.err and not Path("n.npz").exists()
     assert "adapted, on other queries" in done.out
     assert looktwice(*ASKED, "--out", "n.json").code == 2
+
+
+def test_a_query_is_encoded_once_and_not_before_the_measure_is_read(
+    looktwice: Any, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    encode = ColorEncoder.encode
+    monkeypatch.setattr(
+        ColorEncoder, "encode", lambda self, items: asked.extend(i.id for i in items) or encode(self, items)
+    )
+    done = looktwice(*ASKED[:-1], "mAPP@10", "--out", "n.npz")
+    assert done.code == 2 and "did you mean mAP@10" in done.err and not asked
+    assert looktwice(*ASKED, "--out", "n.npz").code == 0
+    assert sorted(asked) == sorted(f"q{thing}" for thing in range(20))

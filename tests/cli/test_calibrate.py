@@ -126,7 +126,7 @@ def test_queries_of_two_kinds_are_refused_before_all_are_scored(
     Path("q.jsonl").write_text(Path("q.jsonl").read_text("utf-8") + "\n" + json.dumps(line), encoding="utf-8")
     Path("qrels.txt").write_text(Path("qrels.txt").read_text("utf-8") + "last 0 green-0.png 1\n", encoding="utf-8")
     done = looktwice("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt", "--out", "c.json")
-    assert done.code == 2 and "one fixed prompt" in done.err and "of one kind" in done.err
+    assert done.code == 2 and "one prompt for all" in done.err and "of one kind" in done.err
     assert len(scorer.shown) == 12, "one query of words, then the other kind"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +98,27 @@ def test_the_table_decides_the_encoder_of_a_search(looktwice: Looktwice, table: 
     assert "--encoder" not in looktwice("search", "--help").out
 
 
-def test_bundled_models_say_once_that_they_know_drawings(looktwice: Looktwice, table: Path) -> None:
-    said = "The bundled models know drawings, not photographs;"
-    assert looktwice("search", table, "red").err.count(said) == 1  # by tiny-vl
-    assert said not in looktwice("search", table, "red", "--mllm", "qwen3-vl-2b").err
-    assert said not in looktwice("search", table, "red", "--no-rerank").err  # the table's encoder is another one
+SAID = "The bundled models know drawings, not photographs;"
+
+
+def test_a_bundled_mllm_says_that_it_knows_drawings_when_a_real_encoder_found(
+    looktwice: Looktwice, table: Path
+) -> None:
+    assert looktwice("search", table, "red").err.count(SAID) == 1  # by tiny-vl
+    assert SAID not in looktwice("search", table, "red", "--mllm", "qwen3-vl-2b").err
+    assert SAID not in looktwice("search", table, "red", "--no-rerank").err
     done = looktwice("search", table, "red", "--json")
-    assert said in done.err and all("query" in hit for hit in done.records)
+    assert SAID in done.err and all("query" in hit for hit in done.records)
+
+
+def test_a_bundled_encoder_says_that_it_knows_drawings_when_it_fills_a_new_table(
+    looktwice: Looktwice, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled = replace(BY_NAME["tiny-clip"], name="colors")
+    monkeypatch.setitem(BY_NAME, "colors", bundled)
+    assert looktwice("index", "new.lt", pictures).err.count(SAID) == 1
+    for again in (("index", "new.lt", pictures), ("search", "new.lt", "red")):
+        assert SAID not in looktwice(*again).err
 
 
 def test_fits_compares_weights_with_memory(monkeypatch: pytest.MonkeyPatch) -> None:

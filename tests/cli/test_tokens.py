@@ -7,18 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conftest import run
 from PIL import Image
-from typer.testing import CliRunner
 
-from looktwice.cli.main import app
 from looktwice.testing import make_images
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 from looktwice.score import Scorer
 from looktwice.types import EncoderInfo, Item, PairScores
@@ -71,3 +72,8 @@ class Silent:
 
     def total(self, n: int) -> None:
         pass
+
+
+def coarse_noise(seed: int) -> Image.Image:
+    """An image of 32 x 32 pixels whose 4 x 4 colours are drawn by lot."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (4, 4, 3)).astype(np.uint8)).resize((32, 32))

@@ -37,10 +37,12 @@ def asked(objects: int, nuisance: float, *, judged: bool = False, seed: int = 0)
 @pytest.mark.parametrize("judged", [False, True])
 def test_a_nuisance_is_shrunk(judged: bool) -> None:
     found = adapt(asked(30, 6.0, judged=judged), "mAP@100")
-    assert found.claimed and found.gain.low > 0.05 and found.after - found.before == pytest.approx(found.gain.mean)
+    gain = found.gain
+    assert gain.claimed and gain.interval.low > 0.05
+    assert gain.after - gain.before == pytest.approx(gain.interval.mean)
     strength = np.linalg.norm(found.weight, axis=0)
     assert strength[:NUISANCE].max() < 0.75 * strength[NUISANCE:].min()
-    assert (found.queries, found.groups) == (30, 30)
+    assert (gain.queries, gain.groups) == (30, 30)
 
 
 def test_chance_is_not_claimed() -> None:
@@ -51,7 +53,7 @@ def test_chance_is_not_claimed() -> None:
         some = asked(12, 0.0, seed=seed)
         items = unit(rng.normal(size=(24, DIM)).astype(np.float32))
         noise = [AskedVectors(o.query, o.vector, o.ids, o.best, items, o.grades, False) for o in some]
-        claims.append(adapt(noise, "mAP@100").claimed)
+        claims.append(adapt(noise, "mAP@100").gain.claimed)
     assert sum(claims) <= 1
 
 

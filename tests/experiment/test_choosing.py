@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from looktwice.errors import UsageError
-from looktwice.experiment.choosing import Chooser, fitted, folds
+from looktwice.experiment.choosing import Chooser, fitted
+from looktwice.experiment.gain import folds
 from looktwice.experiment.labelled import Labelled, groups_of, unpacked
 from looktwice.experiment.systems import scores_of
 from looktwice.rank import Fusion
@@ -35,26 +36,28 @@ def answers(
 
 def test_the_better_look_gets_the_weight():
     found = Chooser({"auto": answers(40, 0.0, 3.0)}, Fusion.parse("0.9"), MEASURE).select()
-    assert found.claimed and found.gain.low > 0.1
+    assert found.gain.claimed and found.gain.interval.low > 0.1
     assert found.choice.stacked or found.choice.fusion.p_weight > 0.5
-    assert found.after - found.before == pytest.approx(found.gain.mean)
+    assert found.gain.after - found.gain.before == pytest.approx(found.gain.interval.mean)
 
 
 def test_a_stack_is_chosen_where_weights_do_not_reach():
     """Only the entropy tells right from wrong here."""
     found = Chooser({"auto": answers(40, 0.0, 0.0, 3.0)}, HALF, MEASURE).select()
-    assert found.claimed and found.choice.stacked and dict(found.choice.fusion.stack.weights)["entropy"] > 0
+    assert found.gain.claimed and found.choice.stacked and dict(found.choice.fusion.stack.weights)["entropy"] > 0
 
 
 def test_the_better_prompt_is_chosen():
     prompts = {"object": answers(30, 0.5, 0.0), "match": answers(30, 0.5, 3.0)}
     found = Chooser(prompts, HALF, MEASURE).select()
-    assert found.claimed and found.choice.prompt == "match"
+    assert found.gain.claimed and found.choice.prompt == "match"
 
 
 def test_chance_is_not_claimed():
     """Both looks are noise, so no choice gains anything: 95 % intervals above 0 are rare."""
-    claims = [Chooser({"auto": answers(12, 0.0, 0.0, seed=seed)}, HALF, MEASURE).select().claimed for seed in range(12)]
+    claims = [
+        Chooser({"auto": answers(12, 0.0, 0.0, seed=seed)}, HALF, MEASURE).select().gain.claimed for seed in range(12)
+    ]
     assert sum(claims) <= 2
 
 

@@ -6,8 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from looks import Colours, Histograms
-from PIL import Image
+from looks import Colours, Histograms, coarse_noise
 
 from looktwice.errors import UsageError
 from looktwice.integrations.mteb import TwoLooks
@@ -21,12 +20,8 @@ class Rows(list):
         return [row[key] for row in self] if isinstance(key, str) else super().__getitem__(key)
 
 
-def picture(seed: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (4, 4, 3)).astype(np.uint8)).resize((32, 32))
-
-
-CORPUS = Rows({"id": f"d{i}", "image": picture(i)} for i in range(6))
-QUERIES = Rows({"id": f"q{i}", "image": picture(i).rotate(2)} for i in range(3))
+CORPUS = Rows({"id": f"d{i}", "image": coarse_noise(i)} for i in range(6))
+QUERIES = Rows({"id": f"q{i}", "image": coarse_noise(i).rotate(2)} for i in range(3))
 
 
 def test_both_looks_rank_the_whole_corpus_or_what_is_given():

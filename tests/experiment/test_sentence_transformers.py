@@ -7,8 +7,7 @@ import weakref
 
 import numpy as np
 import pytest
-from looks import Colours, Histograms
-from PIL import Image
+from looks import Colours, Histograms, coarse_noise
 
 from looktwice import Item, Reranker
 from looktwice.errors import UsageError
@@ -23,12 +22,8 @@ ENCODE = {
 }  # fmt: skip
 
 
-def picture(seed: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (4, 4, 3)).astype(np.uint8)).resize((32, 32))
-
-
-DOCUMENTS = {f"d{i}": picture(i) for i in range(6)}
-QUERIES = {f"q{i}": picture(i).rotate(2) for i in range(3)}
+DOCUMENTS = {f"d{i}": coarse_noise(i) for i in range(6)}
+QUERIES = {f"q{i}": coarse_noise(i).rotate(2) for i in range(3)}
 RELEVANT = {f"q{i}": {f"d{i}"} for i in range(3)}
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import numpy as np
 import pytest
 import tiny_models
 import torch
-from PIL import Image
+from fakes import smooth_noise
 
 from looktwice.models import checkpoints
 from looktwice.models.device import place
@@ -22,13 +21,6 @@ from looktwice.types import Item
 
 torch.set_num_threads(1)
 SIZES = [(50, 70), (90, 60), (33, 200), (64, 64), (150, 31), (28, 28), (301, 97)]
-
-
-def picture(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Smooth noise: every patch differs, and scaling does not wash it out."""
-    rng = np.random.default_rng([seed, width, height])
-    coarse = Image.fromarray(rng.integers(0, 255, (height // 12 + 2, width // 12 + 2, 3), dtype=np.uint8))
-    return coarse.resize((width, height), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture(scope="session")
@@ -49,9 +41,9 @@ def mllm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Mllm]:
 def query() -> dict[str, Item]:
     """Queries by what they have."""
     return {
-        "image": Item("q", image=picture(77, 123)),
+        "image": Item("q", image=smooth_noise(77, 123)),
         "text": Item("q", text="a blue cup on a table"),
-        "both": Item("q", image=picture(120, 45, 1), text="but at night"),
+        "both": Item("q", image=smooth_noise(120, 45, 1), text="but at night"),
     }
 
 
@@ -59,4 +51,4 @@ def query() -> dict[str, Item]:
 def candidates() -> list[Item]:
     """Pictures of odd sizes and mixed shapes, with captions of several lengths."""
     text = "two cats, a dog, an old tower by the river, a red bicycle and a small blue cup on a table, all at night"
-    return [Item(f"c{i}", image=picture(*size, i), text=text[: 12 * (i + 1)]) for i, size in enumerate(SIZES)]
+    return [Item(f"c{i}", image=smooth_noise(*size, i), text=text[: 12 * (i + 1)]) for i, size in enumerate(SIZES)]

@@ -19,7 +19,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 # ruff: noqa: E402  # the tests' own modules are found by the lines above
 import tiny_models
 import torch
-from conftest import SIZES, picture
+from conftest import SIZES
+from fakes import smooth_noise
 
 from looktwice.models import checkpoints
 from looktwice.models.device import place
@@ -30,8 +31,10 @@ from looktwice.score.prompting import built_in
 from looktwice.types import Item
 
 EACH = 5
-QUERY = Item("q", image=picture(77, 123))
-CANDIDATES = [Item(f"c{i}-{n}", image=picture(*size, i + 10 * n)) for n in range(EACH) for i, size in enumerate(SIZES)]
+QUERY = Item("q", image=smooth_noise(77, 123))
+CANDIDATES = [
+    Item(f"c{i}-{n}", image=smooth_noise(*size, i + 10 * n)) for n in range(EACH) for i, size in enumerate(SIZES)
+]
 
 
 def seconds(path: str, model: Mllm) -> float:

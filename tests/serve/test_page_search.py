@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from browsing import Opener, Site
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 from serving import GALLERY, Running
 
 from looktwice import Retriever
@@ -37,10 +37,6 @@ def site(visit: Opener, shop_page: Running) -> Site:
 @pytest.fixture(scope="module")
 def library(shop: Path) -> Retriever:
     return Retriever(shop, scorer="tiny-vl", shortlist=50)
-
-
-def first_tile(page: Page) -> Any:
-    return page.locator('.tile[aria-posinset="1"]')
 
 
 def test_words_find_what_the_library_finds(site: Site, library: Retriever) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from PIL import Image
+from fakes import smooth_noise
 
 from looktwice.codecs import parse_codec, token_count
 from looktwice.estimate.cost import language_tokens
@@ -20,12 +20,6 @@ from looktwice.types import Block, Item
 SIZES = [(64, 64), (90, 61), (33, 150), (128, 40)]
 
 
-def picture(width: int, height: int, seed: int = 0) -> Image.Image:
-    rng = np.random.default_rng([seed, width, height])
-    coarse = Image.fromarray(rng.integers(0, 255, (height // 12 + 2, width // 12 + 2, 3), dtype=np.uint8))
-    return coarse.resize((width, height), Image.Resampling.BICUBIC)
-
-
 @pytest.fixture(scope="module", params=list(tiny_models.MLLMS))
 def engine(request, tmp_path_factory: pytest.TempPathFactory):
     folder = tiny_models.build(request.param, tmp_path_factory.mktemp(request.param))
@@ -37,7 +31,7 @@ def engine(request, tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture
 def items() -> list[Item]:
-    return [Item(f"c{n}", picture(*size, n)) for n, size in enumerate(SIZES)]
+    return [Item(f"c{n}", smooth_noise(*size, n)) for n, size in enumerate(SIZES)]
 
 
 def coded(engine, spec: str, items: list[Item]) -> list[Item]:
@@ -47,7 +41,7 @@ def coded(engine, spec: str, items: list[Item]) -> list[Item]:
 
 
 def test_uncompressed_codes_give_the_scores_of_the_pictures(engine, items) -> None:
-    query = Item("q", picture(77, 70, 9))
+    query = Item("q", smooth_noise(77, 70, 9))
     from_pictures, from_codes = (engine.score(query, given) for given in (items, coded(engine, "none", items)))
     np.testing.assert_array_equal(from_codes.label_logits, from_pictures.label_logits)
     assert from_pictures.label_logits.std() > 0.1
@@ -59,9 +53,9 @@ def test_every_codec_can_be_scored(engine, items, spec: str) -> None:
         tokens = engine.visual_tokens(items)
         items = [i for i, t in zip(items, tokens, strict=True) if min(min(b.h, b.w) for b in blocks(t.layout)) > 1]
     given = coded(engine, spec, items)
-    scores = engine.score(Item("q", picture(77, 70, 9)), given)
+    scores = engine.score(Item("q", smooth_noise(77, 70, 9)), given)
     assert set(scores.status) == {"ok"} and np.isfinite(scores.p).all()
-    plain = engine.score(Item("q", picture(77, 70, 9)), items)
+    plain = engine.score(Item("q", smooth_noise(77, 70, 9)), items)
     assert (np.abs(scores.label_logits - plain.label_logits).max() < 0.5) or spec != "int8"
     assert not np.array_equal(scores.label_logits, plain.label_logits)
 
@@ -80,7 +74,7 @@ def test_levels_travel_with_the_tokens(engine, items) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_an_estimate_counts_the_tokens_that_the_model_makes(engine, size) -> None:
-    (tokens,) = engine.visual_tokens([Item("x", picture(*size))])
+    (tokens,) = engine.visual_tokens([Item("x", smooth_noise(*size))])
     sizes = shape(engine.config)
     guessed = image_layout(sizes, size, max_tiles=None if sizes.tile is None else 4)
     assert token_count(guessed) == token_count(tokens.layout)
@@ -94,5 +88,5 @@ def test_a_resolution_is_the_longer_side(tmp_path: Path) -> None:
     loaded = load_mllm(checkpoints.resolve(str(folder)), place("cpu", "float32"), resolution=160)
     made = scorer(loaded, built_in.get("object"), path="fast")
     for size in SIZES:
-        (tokens,) = made.visual_tokens([Item("x", picture(*size))])
+        (tokens,) = made.visual_tokens([Item("x", smooth_noise(*size))])
         assert blocks(tokens.layout) == blocks(image_layout(shape(load_config(folder)), size, resolution=160))

@@ -14,7 +14,7 @@ from looktwice.cli.console import emit, note, progress
 from looktwice.cli.groups import grouped
 from looktwice.cli.outputs import check_outputs
 from looktwice.cli.tune import Labels, refuse_chance, refuse_skipped, show_gain
-from looktwice.errors import UsageError
+from looktwice.errors import QueryError, UsageError
 from looktwice.files import followed, write_whole
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def adapt(
     Example: looktwice adapt photos.lt --marks looktwice-marks.zip --out photos.npz
     """
     from looktwice.encode.name import LINEAR, parse
-    from looktwice.evaluate import read_qrels
+    from looktwice.evaluate import Measure, read_qrels
     from looktwice.experiment.adapting import adapt as learn
     from looktwice.search.retriever import Retriever
     from looktwice.sources.queries import Queries
@@ -58,6 +58,7 @@ def adapt(
     check_outputs(into, None)
     if into.suffix != ".npz":
         raise UsageError(f"--out {into} must end in .npz, by which `index` knows the form of an adaptation.")
+    Measure.parse(measure)  # refuses a misspelt one now, not after the last query
     compute.set_threads()
     with labels.files() as (asked_file, labels_file):
         asked, grades = Queries(asked_file, urls.allowed), read_qrels(labels_file)
@@ -67,9 +68,9 @@ def adapt(
             raise UsageError(f"{path} has vectors of {name}, which are adapted already; adapt a table without {LINEAR}")
         check_labels(opened.table, asked, grades, labels_file)
         found = learn(list(_asked(opened, asked, grades, labels.marks is not None)), measure)
-    record = {"measure": measure, **found.record()}
+    record = {"measure": measure, **found.gain.record()}
     emit(record) if json else show_gain(record, "first look", "adapted, on other queries")
-    refuse_chance(found.claimed, measure, into)
+    refuse_chance(found.gain, measure, into)
     write_whole(followed(into), found.file)
     note(f"Adaptation: {into}; use it with: looktwice index NEW.lt FOLDER --encoder {name}{LINEAR}{into}")
     refuse_skipped(asked, grades)
@@ -80,14 +81,19 @@ def _asked(opened: Retriever, asked: Queries, labels: Qrels, judged: bool) -> It
     from looktwice.encode import query_encoder
     from looktwice.encode.mixing import unit
     from looktwice.experiment.adapting import AskedVectors
+    from looktwice.search.first_look import FirstLook
+    from looktwice.search.retriever import BATCH
+    from looktwice.sources.loader import in_chunks
 
+    first_look = FirstLook(opened.table, query_encoder(opened.encoder), opened.shortlist)
     with progress("queries", "queries", len(asked)) as bar:
-        for answer in opened.search_many(asked.kinds_first(labels), k=opened.shortlist, rerank=False):
-            if answer.error is not None:
-                raise answer.error
-            grades = dict(labels[answer.query.id])
-            there = [row["id"] for row in opened.table.lookup(grades, ["id"])]
-            ids = list(dict.fromkeys([*(candidate.id for candidate in answer.shortlist), *there]))
-            vector, best = unit(query_encoder(opened.encoder).encode([answer.query]))[0], len(answer.shortlist)
-            yield AskedVectors(answer.query.id, vector, ids, best, opened.table.vectors(ids), grades, judged)
-            bar.advance()
+        for batch in in_chunks(asked.kinds_first(labels), BATCH):
+            for found in first_look.at(batch):
+                if isinstance(query := found.query, QueryError):
+                    raise query
+                grades = dict(labels[query.id])
+                there = [row["id"] for row in opened.table.lookup(grades, ["id"])]
+                ids = list(dict.fromkeys([*(candidate.id for candidate in found.shortlist), *there]))
+                vector, items = unit(found.vector[None])[0], opened.table.vectors(ids)
+                yield AskedVectors(query.id, vector, ids, len(found.shortlist), items, grades, judged)
+                bar.advance()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from looktwice.buckets import parse_address
-from looktwice.cli.console import emit, note, plural, table
+from looktwice.cli.console import emit, note, plural, show_cost, table
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,8 +20,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class WorkerCost:
+    """What workers cost since `begun`: hours and, with the `price` of an hour, money."""
+
+    workers: int
+    price: float | None
+    begun: float = field(default_factory=time.monotonic)
+
+    def in_progress(self, left: float | None) -> str:
+        """Return the cost so far and, if the seconds that are `left` are known, at the end; "" without a price."""
+        if self.price is None:
+            return ""
+        total = "" if left is None else f" of {self._money(left):.4g}"
+        return f"cost {self._money():.4g}{total}"
+
+    def in_all(self) -> str:
+        """Return the line that ends the command."""
+        seconds = time.monotonic() - self.begun
+        money = "" if self.price is None else f"; at {self.price:g} each: {self._money():.4g}"
+        return f"{plural(self.workers, 'worker')} for {seconds:,.0f} s: {self._hours():.3g} worker hours{money}"
+
+    def _hours(self, left: float = 0) -> float:
+        return self.workers * (time.monotonic() - self.begun + left) / 3600
+
+    def _money(self, left: float = 0) -> float:
+        return self._hours(left) * (self.price or 0)
+
+
+@dataclass(frozen=True)
 class Distribution:
-    """The cluster that a verb uses."""
+    """Ray cluster."""
 
     ray: Annotated[
         str | None,
@@ -30,7 +59,8 @@ class Distribution:
         ),
     ] = None
     worker_price: Annotated[
-        float | None, typer.Option(help="With --ray: price of a worker's hour; the last line names the sum.")
+        float | None,
+        typer.Option(help="With --ray: price of a worker's hour, for the cost in the progress and in the last line."),
     ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False
 
@@ -42,16 +72,14 @@ class Distribution:
             return None
         from looktwice.models.cluster import Cluster
 
-        made, begun = Cluster(self.ray), time.monotonic()
+        made = Cluster(self.ray)
         note(f"Ray cluster {self.ray}: {plural(made.workers, 'worker')}")
         if not self.dry_run:
-            ctx.call_on_close(lambda: note(self._spent(made.workers, time.monotonic() - begun)))
+            cost = WorkerCost(made.workers, self.worker_price)
+            show_cost(cost.in_progress)
+            ctx.call_on_close(partial(show_cost, None))
+            ctx.call_on_close(lambda: note(cost.in_all()))
         return made
-
-    def _spent(self, workers: int, seconds: float) -> str:
-        hours = workers * seconds / 3600
-        money = "" if self.worker_price is None else f"; at {self.worker_price:g} each: {hours * self.worker_price:.4g}"
-        return f"{plural(workers, 'worker')} for {seconds:,.0f} s: {hours:.3g} worker hours{money}"
 
     def for_queries(self, ctx: typer.Context, queries: Sized | None, table: Path, json: bool) -> Cluster | None:
         """Connect for a file of queries; with --dry-run, print the plan and exit. Raises UsageError for one query."""
@@ -59,11 +87,8 @@ class Distribution:
             raise UsageError("--ray spreads a file of queries; pass --queries FILE, or leave --ray out.")
         cluster = self.connect(ctx)
         if self.dry_run:
-            self.plan(
-                cluster,
-                {"table": str(parse_address(table) or table), "queries": 1 if queries is None else len(queries)},
-                json,
-            )
+            asked = 1 if queries is None else len(queries)
+            self.plan(cluster, {"table": str(parse_address(table) or table), "queries": asked}, json)
             raise typer.Exit()
         return cluster
 

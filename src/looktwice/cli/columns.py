@@ -18,9 +18,9 @@ def add_to(app: typer.Typer) -> None:
 
 def columns(
     path: options.TablePath,
-    action: Annotated[str, typer.Argument(metavar="[add]", help="add; without it the columns are listed.")] = "list",
+    action: Annotated[str, typer.Argument(metavar="add", help="add; without it the columns are listed.")] = "list",
     specs: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME:TYPE]...", help="Metadata keys: int, float, str or bool.")
+        list[str] | None, typer.Argument(metavar="NAME:TYPE", help="Metadata keys: int, float, str or bool.")
     ] = None,
     json: options.Json = False,
 ) -> None:

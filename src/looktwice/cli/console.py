@@ -11,9 +11,11 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from looktwice.checked import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +51,7 @@ def json_line(record: Mapping[str, Any]) -> str:
     >>> print(json_line({"id": "猫\x9b", "p": float("nan")}))
     {"id": "猫\u009b", "p": null}
     """
-    text = json.dumps(_plain(record), ensure_ascii=not _utf8(), allow_nan=False)
+    text = json.dumps(plain(record), ensure_ascii=not _utf8(), allow_nan=False)
     return UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
@@ -100,6 +102,15 @@ def table(
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
 
 
+_cost: Callable[[float | None], str] | None = None
+
+
+def show_cost(cost: Callable[[float | None], str] | None) -> None:
+    """Show on all progress bars what the work costs: `cost` gets the seconds left, None while they are unknown."""
+    global _cost
+    _cost = cost
+
+
 class TerminalBar:
     """A progress bar whose total may come late, as work begins while a folder is still being counted."""
 
@@ -118,8 +129,10 @@ class TerminalBar:
     def at(self, done: int) -> None:
         """Set the count."""
         self._bar.update(self._task, completed=done)
-        speed = self._bar.tasks[0].finished_speed or self._bar.tasks[0].speed
-        self._bar.update(self._task, rate=f"{speed:.1f} {self._unit}/s" if speed else "")
+        task = self._bar.tasks[0]
+        speed = task.finished_speed or task.speed
+        cost = "" if _cost is None else _cost(task.time_remaining)
+        self._bar.update(self._task, rate=f"{speed:.1f} {self._unit}/s {cost}" if speed else cost)
 
     def describe(self, what: str) -> None:
         """Set the description."""
@@ -132,7 +145,7 @@ class TerminalBar:
 
 @contextmanager
 def progress(what: str, unit: str, total: int | None = None) -> Iterator[TerminalBar]:
-    """Show a bar with rate and time left on stderr, if stderr is a terminal."""
+    """Show a bar with rate, time left and cost (`show_cost`) on stderr, if stderr is a terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -229,16 +242,3 @@ def _escape(code: int) -> str:
 
 def _hex(code: int) -> str:
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
-
-
-def _plain(value: Any) -> Any:
-    """Convert to JSON's own types: NaN and infinities become null, NumPy scalars become numbers."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

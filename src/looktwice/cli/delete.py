@@ -27,9 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 def delete(
     path: options.TablePath,
-    ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Ids, as search and export show them.")
-    ] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids, as search and export show them.")] = None,
     where: options.Where = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
     json: options.Json = False,

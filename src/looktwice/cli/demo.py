@@ -32,7 +32,7 @@ Words = Annotated[
 
 @dataclass(frozen=True)
 class Serving:
-    """Whether the demo serves its gallery, and where."""
+    """Serving the gallery."""
 
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the gallery with a page to search it, instead of measuring.")
@@ -42,7 +42,7 @@ class Serving:
 
 @grouped
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Folder for the table, runs and report.")] = Path(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder for the table, runs and report.")] = Path(
         "demo-out"
     ),
     *,
@@ -75,7 +75,7 @@ def demo(
     from looktwice.experiment.demo import run_demo
 
     compute.set_threads()
-    look = options.Rerank(mllm, prompt).load(compute)
+    look = options.Rerank(mllm=mllm, prompt=prompt).load(compute)
     chosen: dict[str, Any] = {
         "gallery": gallery,
         "encoder": encoder,

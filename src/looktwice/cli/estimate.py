@@ -32,7 +32,7 @@ def estimate(
     limits: options.ImageLimits,
     shortlist: options.Shortlist = 100,
     flops: Annotated[
-        str, typer.Option(help="Matmul FLOP/s of the device [default: an H100's 790e12 in bf16].")
+        str, typer.Option(help="Matmul FLOP/s of the device; the default is an H100's in bf16.")
     ] = "790e12",
     mfu: Annotated[float, typer.Option(help="Share of --flops that a run achieves.")] = 0.4,
     planning: Planning,

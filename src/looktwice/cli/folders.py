@@ -23,7 +23,7 @@ _KINDS = {"jxl": "JPEG XL", "raw": "raw", "pdf": "PDF", "video": "video"}
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """What is read in folders."""
+    """What is read in folders, PDFs and videos."""
 
     exclude: Annotated[
         list[str] | None,
@@ -35,17 +35,26 @@ class FolderOptions:
     video_scenes: Annotated[
         bool, typer.Option("--video-scenes", help="Also take the first frame of each scene of a video.")
     ] = False
-
     limit: Annotated[
         int | None, typer.Option(min=1, help="Index only the first N items, as a sample; not with --prune.")
     ] = None
 
-    def scan(self, paths: Sequence[str], urls: Urls, roots: Sequence[str] = ()) -> Scan:
-        """Plan a scan with these options."""
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help="Index only items that pass this filter on id, uri, text and the columns of --column, as a sample: "
+            "\"license = 'cc0' AND year > 1900\"; not with --prune."
+        ),
+    ] = None
+
+    def scan(self, paths: Sequence[str], urls: Urls, roots: Sequence[str], columns: Mapping[str, type]) -> Scan:
+        """Plan a scan with these options. `columns` are the metadata keys that --where may name."""
+        from looktwice.indexing.matching import matching
         from looktwice.sources import scan
 
         frames: dict[str, Any] = {"every": self.video_every, "scenes": self.video_scenes, "limit": self.limit}
-        return scan(paths, roots=roots, urls=urls, exclude=self.exclude or (), **frames)
+        found = scan(paths, roots=roots, urls=urls, exclude=self.exclude or (), **frames)
+        return found if self.where is None else matching(found, self.where, columns)
 
 
 def needs_extras(skipped: Mapping[str, int], table: Path | str) -> str:

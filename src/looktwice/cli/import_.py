@@ -15,7 +15,7 @@ from looktwice.cli.groups import grouped
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("import", short_help="Fill a table with vectors that exist: Parquet, LanceDB, clip-retrieval.")(import_)
+    app.command("import", short_help="Fill a table with vectors that exist.")(import_)
 
 
 @grouped

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from looktwice.types import Encoder
 
 
+Sources = Annotated[list[str], typer.Argument(metavar="PATH", help="Folders, images, globs, .jsonl, .parquet, .tar.")]
 OwnEncoder = Annotated[
     str | None,
     typer.Option(
@@ -56,9 +57,7 @@ def add_to(app: typer.Typer) -> None:
 def index(
     ctx: typer.Context,
     path: options.TablePath,
-    sources: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Folders, images, globs, .jsonl, .parquet, .tar.")
-    ],
+    sources: Sources,
     *,
     encoder: OwnEncoder = None,
     column: Columns = None,
@@ -91,7 +90,9 @@ def index(
     columns = parse_columns(column or ())
     _check(mllm, codec, limits, folders, prune, kept, sources if watch else ())
     known = Table.open(path) if exists(path) else None
-    found = folders.scan(sources, urls.allowed, () if known is None else known.manifest.roots)
+    roots = () if known is None else known.manifest.roots
+    scan = partial(folders.scan, urls=urls.allowed, roots=roots, columns=_filterable(known, columns))
+    found = scan(sources)
     compute.set_threads()
     encodes = encoder_for(encoder, known, compute)
     cluster = spread.connect(ctx)
@@ -100,8 +101,8 @@ def index(
     opened = _with_columns(kept.table(path, known, encodes.info, columns), columns)
     settings: dict[str, Any] = dict(batch_size=batch_size, max_failures=max_failures, prune=prune, restore=kept.restore)
     settings["encode"] = _on_cluster(cluster, opened, encodes, batch_size, compute)
-    note_drawings([opened.manifest.encoder.name, *([] if mllm is None else [mllm])])
-    report = _fill(opened, found, encodes, folders.scan(sources, urls.allowed), settings)
+    note_drawings(mllm, opened.manifest.encoder.name, new=known is None)
+    report = _fill(opened, found, encodes, scan(sources), settings)
     built = _build_index(opened, cluster)
     if not json:
         _tell(opened, report, built)
@@ -110,9 +111,17 @@ def index(
     if json:
         emit({**_record(opened, report, built), "tokens": tokens.record(filled) if filled else None})
     if watch:
-        _watch(opened, sources, partial(folders.scan, urls=urls.allowed), encodes, settings)
+        _watch(opened, sources, scan, encodes, settings)
     if report.failed or (filled and filled.failed):
         raise typer.Exit(3)
+
+
+def _filterable(known: Table | None, columns: Mapping[str, type]) -> dict[str, type]:
+    """Return the metadata keys that --where may name: not those of --exif, which come with the image."""
+    from looktwice.sources.exif import COLUMNS
+
+    have = {} if known is None else known.columns
+    return {**{name: kind for name, kind in have.items() if name not in COLUMNS}, **columns}
 
 
 def _on_cluster(
@@ -154,8 +163,9 @@ def _check(
     from looktwice.codecs import parse_codec
 
     kept.side  # noqa: B018  # raises for a side that no preview has
-    if prune and folders.limit is not None:
-        raise UsageError("--limit leaves items out, so nothing may be pruned; leave out --limit, or --prune.")
+    for name, value in (("--limit", folders.limit), ("--where", folders.where)):
+        if prune and value is not None:
+            raise UsageError(f"{name} leaves items out, so nothing may be pruned; leave out {name}, or --prune.")
     if there := next(filter(parse_address, watched), None):
         raise UsageError(f"--watch follows folders of this machine only, not {there}; leave it out.")
     if mllm is None and (codec != DEFAULT_CODEC or limits != options.ImageLimits()):
@@ -171,7 +181,10 @@ def _fill(opened: Table, found: Scan, encoder: Encoder, counted: Scan, settings:
     with progress("indexing", "items") as bar:
         if bar.shown:
             _count(counted, bar)
-        return bring_up_to_date(opened, found, encoder, progress=lambda so_far: bar.at(so_far.met), **settings)
+        report = bring_up_to_date(opened, found, encoder, progress=lambda so_far: bar.at(so_far.met), **settings)
+    if found.left_out:
+        note(f"{plural(found.left_out, 'item')} did not pass --where.")
+    return report
 
 
 def _refresh(opened: Table, found: Scan, changed: set[bytes], encoder: Encoder, settings: dict[str, Any]) -> None:

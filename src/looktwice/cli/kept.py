@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KeepOptions:
-    """Previews, EXIF columns, and deleted items."""
+    """What the table keeps."""
 
     previews: Annotated[
         str | None,

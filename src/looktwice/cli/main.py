@@ -38,6 +38,7 @@ from looktwice.cli import (
     tune,
 )
 from looktwice.cli.console import mute_stdout, note, show_warnings
+from looktwice.cli.groups import CommandLine
 from looktwice.cli.interrupt import as_usual
 from looktwice.cli.renamed import current
 from looktwice.cli.resume import KEPT
@@ -108,7 +109,7 @@ class Verbs(TyperGroup):
             raise typer.Exit(1) from None
 
 
-app = typer.Typer(
+app = CommandLine(
     cls=Verbs,
     name="looktwice",
     no_args_is_help=True,

@@ -26,7 +26,7 @@ def models(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[OPTION]...",
+            metavar="OPTION",
             help="Only these: preset, encoder, mllm, prompt, fusion, score-mode, retrace, codec.",
             show_default=False,
         ),
@@ -80,7 +80,7 @@ def _list_choices(names: Sequence[str], json: bool) -> None:
     }
     wanted = names or list(lists)
     if unknown := [name for name in wanted if name not in lists]:
-        raise UnknownName("list", unknown[0], lists)
+        raise UnknownName("option with names", unknown[0], lists)
     for name in wanted:
         if json:
             for title, what, needs in lists[name]():

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from looktwice.cli import server_options
 from looktwice.cli.outputs import Json as Json
 from looktwice.cli.outputs import Output as Output
 from looktwice.cli.presets import Preset
@@ -25,6 +24,7 @@ from looktwice.cli.ranking_options import Shown as Shown
 from looktwice.cli.ranking_options import Stopping as Stopping
 from looktwice.cli.ranking_options import Ties as Ties
 from looktwice.cli.ranking_options import Tuned as Tuned
+from looktwice.cli.server_options import Servers
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ Prompt = Annotated[
 Shortlist = Annotated[int, typer.Option(help="Number of candidates that get the second look.")]
 K = Annotated[int, typer.Option("-k", "--k", help="Number of hits to show.")]
 MinCosine = Annotated[
-    float, typer.Option(help="Least cosine of near-duplicates, from 0 to 1; what it means depends on the encoder.")
+    float, typer.Option(help="Cosine from which two items are near-duplicates; it depends on the encoder.")
 ]
 Where = Annotated[
     str | None,
@@ -88,11 +88,11 @@ ScoreCache = Annotated[
 
 @dataclass(frozen=True)
 class Compute:
-    """The device, dtype and threads that models run with."""
+    """Device, dtype and threads."""
 
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto"
+    device: Annotated[str, typer.Option(help="Device of the models: auto, cpu, cuda, cuda:1, mps.")] = "auto"
     dtype: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16, float16. auto takes the fastest one of the device.")
+        str, typer.Option(help="dtype of the models: auto (the fastest of the device), float32, bfloat16, float16.")
     ] = "auto"
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads [default: idle cores].", show_default=False)
@@ -112,7 +112,7 @@ class Compute:
 
 @dataclass(frozen=True)
 class UrlOptions:
-    """The URLs that may be fetched."""
+    """URLs that may be fetched."""
 
     allow_urls: Annotated[
         bool,
@@ -130,7 +130,7 @@ class UrlOptions:
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Limits on the size of the images that the MLLM sees."""
+    """Size of the images that the MLLM sees."""
 
     resolution: Resolution = None
     max_tiles: MaxTiles = None
@@ -142,8 +142,8 @@ class ImageLimits:
 
 
 @dataclass(frozen=True)
-class Rerank:
-    """The MLLM of the second look, its prompt and how its answer is read."""
+class Rerank(Servers):
+    """Second look: the MLLM, its prompt and how its answer is read."""
 
     mllm: Mllm = "tiny-vl"
     prompt: Prompt = "auto"
@@ -171,15 +171,6 @@ class Rerank:
     resolution: Resolution = None
     max_tiles: MaxTiles = None
     preset: Preset = None
-    concurrency: server_options.Concurrency = 16
-    timeout: server_options.Timeout = 300
-    api_key_file: server_options.ApiKeyFile = None
-    price: server_options.Price = None
-    max_cost: server_options.MaxCost = None
-    tokens_from: server_options.TokensFrom = None
-    cache_salt: server_options.CacheSalt = None
-    image_ids: server_options.ImageIds = False
-    proxy: server_options.Proxy = None
 
     def load(self, compute: Compute, *, cache: Path | None = None, prompt: str | None = None) -> MllmReranker:
         """Return the reranker; its weights load when the first pair is scored."""
@@ -194,7 +185,7 @@ class Rerank:
             score_mode=self.score_mode,
             retrace=self.retrace,
             prior=self.prior,
-            remote=server_options.remote_config(self),
+            remote=self.remote(self.mllm),
             **compute.placement,
         )
         return MllmReranker(self.mllm, prompt=prompt or self.prompt, cache=cache, config=config)
@@ -203,12 +194,12 @@ class Rerank:
         """Return another reranker, with this prompt, the servers' settings, and defaults for the rest."""
         from looktwice.search.mllm_reranker import MllmReranker
 
-        return MllmReranker(name, prompt=prompt, remote=server_options.remote_config(self), **compute.placement)
+        return MllmReranker(name, prompt=prompt, remote=self.remote(name), **compute.placement)
 
 
 @dataclass(frozen=True)
 class StoredTokens:
-    """The stored visual tokens that the second look uses."""
+    """Stored visual tokens in the second look."""
 
     codec: Codec = "auto"
     missing_tokens: Annotated[

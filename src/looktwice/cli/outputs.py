@@ -18,7 +18,7 @@ Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout: one ob
 
 @dataclass(frozen=True)
 class Output:
-    """The outputs of answers, and the details of each hit."""
+    """Output."""
 
     run: Annotated[
         Path | None,

@@ -30,16 +30,15 @@ class Planning:
         typer.Option(metavar="NAME=MONEY", help="A price: gigabyte_month, puts_1000, gets_1000, gpu_hour, core_hour."),
     ] = None
 
-    def of(self, e: Estimate) -> StoragePlan:
+    def of(self, estimate: Estimate) -> StoragePlan:
         """Return the plan of a collection whose tokens were estimated."""
         from looktwice.estimate.plan import Machines, Prices, plan
 
         names = [one.name for one in fields(Prices)]
         prices = replace(Prices(), **dict(_price(text, names) for text in self.price or ()))
         have = Machines(self.gpus, self.cores, self.images_per_second, _positive("--searches", self.searches))
-        return plan(
-            e.items, dim=self.dim, token_bytes=e.bytes_per_item, tower_hours=e.index_hours, machines=have, prices=prices
-        )
+        size, hours = estimate.bytes_per_item, estimate.index_hours
+        return plan(estimate.items, dim=self.dim, token_bytes=size, tower_hours=hours, machines=have, prices=prices)
 
 
 def plan_rows(p: StoragePlan) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -45,16 +44,22 @@ def record(name: str | None) -> dict[str, Any]:
     return {} if name is None else {"preset": {"name": name, **presets.get(name).options}}
 
 
-def note_drawings(names: Iterable[str]) -> None:
-    """Say that bundled models know drawings only, with the command for photographs, if one of `names` is bundled."""
-    if any(_is_bundled(name) for name in names):
+def note_drawings(mllm: str | None, encoder: str | None = None, new: bool = False) -> None:
+    """Say that the bundled models know drawings only, with the command for photographs, where that may surprise.
+
+    It is said when a bundled encoder fills a new table, and when a bundled MLLM judges what a real encoder found: the
+    MLLM is the default, so it may stand there by mistake. Other commands on a table of drawings do not repeat it.
+    """
+    if (_is_bundled(mllm) and not _is_bundled(encoder)) or (new and _is_bundled(encoder)):
         note(
             "The bundled models know drawings, not photographs; for those: looktwice index NEW.lt FOLDER "
             "--preset laptop"
         )
 
 
-def _is_bundled(name: str) -> bool:
+def _is_bundled(name: str | None) -> bool:
     """Accept any name: an encoder of somebody's own need not parse."""
+    if name is None:
+        return False
     found = BY_NAME.get(re.split("[@+#]", name.removeprefix("tower:"))[0])
     return found is not None and found.bundled

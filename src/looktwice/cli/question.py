@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """One query, or a file of queries."""
+    """Query, or a file of queries."""
 
-    query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="An image file, or text.")] = None
+    query: Annotated[str | None, typer.Argument(metavar="QUERY", help="An image file, or text.")] = None
     image: Annotated[Path | None, typer.Option(help="The query's image.")] = None
     text: Annotated[str | None, typer.Option(help="The query's text; with --image, both together.")] = None
     queries: Annotated[
@@ -33,16 +33,19 @@ class Question:
     like: Annotated[
         list[str] | None,
         typer.Option(
-            help="A further example of what to find: an image file, the id of an item, or a text; repeatable."
+            metavar="EXAMPLE",
+            help="A further example of what to find: an image file, the id of an item, or a text. Repeatable.",
         ),
     ] = None
     unlike: Annotated[
         list[str] | None,
-        typer.Option(help="An example of what not to find, as for --like; repeatable. Only the first look uses it."),
+        typer.Option(
+            metavar="EXAMPLE", help="An example of what not to find, as for --like; only the first look uses it."
+        ),
     ] = None
     examples: Annotated[
         str,
-        typer.Option(help="How the second look joins the scores of several examples: max or mean."),
+        typer.Option(help="With several examples: rank by the max or the mean of the second look's scores."),
     ] = "mean"
 
     def file(self, urls: Urls) -> Queries | None:

@@ -13,7 +13,8 @@ Fusion = Annotated[
     typer.Option(
         "--fusion",
         help="How scores are combined: λ in λ·coarse + (1−λ)·p, such as 0.5; p-only; rrf (reciprocal ranks); with "
-        "--maxsim also coarse=0.25,maxsim=0.25,p=0.5, or odds= for its log-odds. auto: see `looktwice models fusion`.",
+        "--maxsim also coarse=0.25,maxsim=0.25,p=0.5, or odds= in place of p= for its log-odds. auto: see `looktwice "
+        "models fusion`.",
     ),
 ]
 Ties = Annotated[
@@ -25,7 +26,10 @@ Tuned = Annotated[
     typer.Option("--tuned", help="File of `looktwice tune`: its fusion and prompt, for the models it was made with."),
 ]
 Direction = Annotated[
-    str, typer.Option(help="Parts of queries and candidates to show: auto, or a pair such as text-to-image.")
+    str,
+    typer.Option(
+        help="What the model sees of query and candidate: auto (all there is), or a pair such as text-to-image."
+    ),
 ]
 Shown = Annotated[
     str,
@@ -38,7 +42,7 @@ Shown = Annotated[
 
 @dataclass(frozen=True)
 class Middle:
-    """The middle look, between shortlist and second look."""
+    """Middle look, between shortlist and second look."""
 
     maxsim: Annotated[
         int | None,
@@ -66,7 +70,7 @@ class Middle:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The rules that combine the scores into one order."""
+    """Order of the hits."""
 
     fusion: Fusion = "auto"
     ties: Ties = "default"
@@ -80,20 +84,23 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Stopping:
-    """The share of a shortlist that gets the second look, the hits that are shown, and what was fitted on labels."""
+    """How far the second look goes, and files that were fitted on labels."""
 
     budget: Annotated[
         str,
         typer.Option(
-            help="all; auto:0.01: stop when a relevant candidate is missed with a lower chance (needs --calibration); "
-            "cascade:pool2+pq8@20: score all from these stored tokens, and the best 20 again."
+            help="Candidates that get the second look: all; auto:0.01 (until the chance to miss a relevant one is "
+            "below this; needs --calibration); cascade:pool2+pq8@20 (all from these stored tokens, the best 20 again)."
         ),
     ] = "all"
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration file that `looktwice calibrate` made for these models.")
     ] = None
     min_precision: Annotated[
-        float | None, typer.Option(help="Show only hits with this precision, such as 0.95 (needs --calibration).")
+        float | None,
+        typer.Option(
+            help="Show only hits with a p from which this share is relevant, such as 0.95 (needs --calibration)."
+        ),
     ] = None
     tuned: Tuned = None
 

@@ -22,13 +22,15 @@ _BESIDE = ("", "-wal", "-shm", "-journal")  # files that SQLite keeps beside its
 
 @contextmanager
 def kept_scores(given: Path | None, run: Path | None, many: bool = True) -> Iterator[Path | None]:
-    """Yield the score cache to use: `given`, or RUN.scores beside the run file.
+    """Yield the score cache to use: `given`, or RUN.scores beside the run file of `many` queries.
 
     RUN.scores is removed when the work is finished, and stays after an interruption, so that the same command can
-    continue. A device such as /dev/stdout has no RUN.scores. An interruption says whether scores are kept; for `many`
+    continue. A device such as /dev/stdout has no RUN.scores. An interruption says whether scores are kept; for many
     queries without a cache, it names the options that keep them. A refusal after a few queries removes RUN.scores.
     """
-    own = run.with_name(run.name + SUFFIX) if given is None and run is not None and has_room_beside(run) else None
+    own = None
+    if many and given is None and run is not None and has_room_beside(run):
+        own = run.with_name(run.name + SUFFIX)
     known = own is not None and own.exists()
     if known:
         note(f"Continuing an interrupted run with the scores in {own}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,11 +40,11 @@ TOWER = {"mllm", "resolution", "max_tiles", "codec"}
 
 @dataclass(frozen=True)
 class SearchScope:
-    """Further tables to search, whether near-duplicates are shown once, and whether hubs are taken out."""
+    """Scope: further tables, near-duplicates, hubs."""
 
     tables: Annotated[
         list[Path] | None,
-        typer.Option("--table", help="Another table to search together with TABLE, of the same encoder; repeatable."),
+        typer.Option("--table", metavar="TABLE", help="Another table of the same encoder to search, too. Repeatable."),
     ] = None
     distinct: Annotated[
         bool, typer.Option("--distinct", help="Show near-duplicates once: the best of them, with the number of others.")
@@ -52,9 +52,7 @@ class SearchScope:
     min_cosine: options.MinCosine = 0.97
     hubness: Annotated[
         str,
-        typer.Option(
-            help="For text queries: off, or bank: take an item's mean score over a bank of texts from its score."
-        ),
+        typer.Option(help="For text queries: bank (rank items lower that are near every text of a bank), or off."),
     ] = "off"
 
     def retriever(
@@ -137,7 +135,7 @@ def search(
     cluster = spread.for_queries(ctx, asked, path, output.json)
     compute.set_threads()
     choice, prompt = tuning.read(stopping.tuned, ranking.fusion, rerank.prompt)
-    with _cache(score_cache, output, asked is not None and not no_rerank) as cache:
+    with kept_scores(score_cache, output.run, asked is not None and not no_rerank) as cache:
         look = rerank.load(compute, cache=cache, prompt=prompt) if not no_rerank or middle.maxsim else None
         rules = {**middle.rules, **ranking.rules, **choice, **stopping.rules, **tokens.choice, **compute.placement}
         opened = scope.retriever(path, look, cluster, shortlist=shortlist, urls=urls.allowed, **rules)
@@ -146,11 +144,6 @@ def search(
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)
         with nullcontext() if look is None else closing(look):
             Outputs.of(output, opened.loader.find, asked, record(rerank.preset), opened.middle).write(answers)
-
-
-def _cache(named: Path | None, output: options.Output, many: bool) -> AbstractContextManager[Path | None]:
-    """Return the file that keeps scores: the named one, or one beside the run of many queries."""
-    return kept_scores(named, output.run if many else None, many)
 
 
 def _refuse_unused(ctx: typer.Context, no_rerank: bool, middle: bool, distinct: bool) -> None:
@@ -163,7 +156,7 @@ def _announce(opened: Retriever, path: Path, where: Any, look: MllmReranker | No
     """Tell the reranker how many pairs a run asks; note what the bundled models know, and why no hit can come."""
     if look is not None and queries:
         look.expect(queries * min(opened.shortlist, len(opened.table)))
-    note_drawings([opened.table.manifest.encoder.name, *([] if look is None else [str(look.mllm)])])
+    note_drawings(None if look is None else str(look.mllm), opened.table.manifest.encoder.name)
     if len(opened.table) == 0:
         note(f"Table {opened.table.path} is empty; fill it with: looktwice index {opened.table.path} FOLDER")
     elif where is not None and (why := opened.table.why_empty(where)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 @dataclass(frozen=True)
 class SearchDefaults:
-    """The looks that a server takes; requests may choose other sizes and prompts."""
+    """Looks, unless a request chooses other ones."""
 
     mllm: options.Mllm = "tiny-vl"
     no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Load no MLLM; serve first looks only.")] = False
@@ -55,16 +55,13 @@ class SearchDefaults:
     def chosen(self) -> dict[str, Any]:
         """Return all of them, as settings of a server."""
         _, prompt = tuned.read(self.tuned, self.fusion, self.prompt)
-        own = {name: getattr(self, name) for name in ("prompt", "fusion", "shortlist", "maxsim", "shown", "codec")}
-        own |= {"resolution": self.resolution, "max_tiles": self.max_tiles}
-        own |= {"score_cache": self.score_cache, "calibration": self.calibration}
-        own |= {"tuned": self.tuned, "prompt": prompt or self.prompt}
-        return {**own, "mllm": None if self.no_rerank else self.mllm}
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("no_rerank", "preset")}
+        return {**own, "mllm": None if self.no_rerank else self.mllm, "prompt": prompt or self.prompt}
 
 
 @dataclass(frozen=True)
 class AccessOptions:
-    """What a server opens to others; all of it is off by default."""
+    """Access; all of it is closed by default."""
 
     host: Annotated[str, typer.Option(help="Address to listen on; one that others reach needs a key.")] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8765
@@ -82,7 +79,7 @@ class AccessOptions:
     ] = False
     cors: Annotated[
         list[str] | None,
-        typer.Option(help="Origin whose pages may call, such as https://shop.example; may be repeated."),
+        typer.Option(metavar="ORIGIN", help="Site whose pages may call, such as https://shop.example. Repeatable."),
     ] = None
 
     @property
@@ -97,7 +94,7 @@ class AccessOptions:
 
 @dataclass(frozen=True)
 class LimitOptions:
-    """The limits of a server."""
+    """Limits."""
 
     max_queued_pairs: Annotated[int, typer.Option(min=1, help="Pairs that may wait; more are refused (429).")] = 5000
     max_body: Annotated[str, typer.Option(help="Largest request, such as 20MB.")] = "20MB"
@@ -110,7 +107,7 @@ class LimitOptions:
 
 @grouped
 def serve(
-    tables: Annotated[list[Path] | None, typer.Argument(metavar="[TABLE]...", help="Folders of the tables.")] = None,
+    tables: Annotated[list[Path] | None, typer.Argument(metavar="TABLE", help="Folders of the tables.")] = None,
     *,
     looks: SearchDefaults,
     doors: AccessOptions,
@@ -140,7 +137,7 @@ def serve(
         **limits.chosen,
         **compute.placement,
     )
-    note_drawings([] if looks.no_rerank else [looks.mllm])
+    note_drawings(None if looks.no_rerank else looks.mllm)
     if not tables:
         note("No table was named, so there is nothing to search; /v1/rerank, /v1/score and /v1/decisions work.")
     run_server(settings, workers)

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from looktwice.cli import server_options
 from looktwice.cli.console import emit, table
+from looktwice.cli.server_options import ApiKeyFile, Price
 from looktwice.errors import UsageError
 
 MEANINGS = {
@@ -28,15 +28,15 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Probing:
-    """A server to probe, and the pairs to estimate."""
+    """A server to probe (--probe)."""
 
     probe: Annotated[
         str | None,
         typer.Option(help="Ask a server what it can do, such as http://HOST:PORT/v1#MODEL.", show_default=False),
     ] = None
     pairs: Annotated[int, typer.Option(min=1, help="With --probe: estimate the tokens of this many pairs.")] = 1000
-    api_key_file: server_options.ApiKeyFile = None
-    price: server_options.Price = None
+    api_key_file: ApiKeyFile = None
+    price: Price = None
 
     def show(self, json: bool) -> None:
         """Probe the servers of a name and print the facts. Raises what loading a scorer raises."""

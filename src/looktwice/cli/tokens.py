@@ -189,7 +189,7 @@ def _tell(opened: Table, report: TokensReport) -> None:
 @grouped
 def codec(
     path: options.TablePath,
-    specs: Annotated[list[str] | None, typer.Argument(metavar="[CODEC]...", help="Codecs to compare.")] = None,
+    specs: Annotated[list[str] | None, typer.Argument(metavar="CODEC", help="Codecs to compare.")] = None,
     *,
     mllm: options.Mllm = "tiny-vl",
     prompt: Annotated[str, typer.Option(help="Prompt to score each pair with.")] = "object",

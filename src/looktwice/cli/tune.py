@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from looktwice.evaluate import Qrels
+    from looktwice.experiment.gain import Gain
     from looktwice.experiment.labelled import Labelled
     from looktwice.rank import Tuned
     from looktwice.search.retriever import Retriever
@@ -61,7 +62,9 @@ class Labels:
         elif self.marks is None and self.queries is not None and self.qrels is not None:
             yield self.queries, self.qrels
         else:
-            raise UsageError("tune needs labels: pass either --marks FILE, or both --queries FILE and --qrels FILE.")
+            raise UsageError(
+                "The labels are missing or named twice; pass --marks FILE, or both --queries FILE and --qrels FILE."
+            )
 
 
 @grouped
@@ -74,7 +77,7 @@ def tune(
         Path | None, typer.Option(help="Also fit a calibration of the chosen prompt, for --calibration with --tuned.")
     ] = None,
     try_prompt: Annotated[
-        list[str] | None, typer.Option(help="Another prompt to try, beside --prompt. Repeatable.")
+        list[str] | None, typer.Option(metavar="PROMPT", help="Another prompt to try, beside --prompt. Repeatable.")
     ] = None,
     measure: Annotated[
         str, typer.Option(help="What the choice is to raise: mAP@100, success@1, nDCG@10, …")
@@ -121,7 +124,7 @@ def tune(
     found = Chooser(answers, RankingConfig.of(maxsim=opened.config.maxsim).fusion, measure).select()
     record = {"measure": measure, **found.record()}
     _show(record, json)
-    refuse_chance(found.claimed, measure, into)
+    refuse_chance(found.gain, measure, into)
     prompt = found.choice.prompt
     _save(Tuned(sources[prompt], prompt, str(found.choice.fusion), record), into, answers[prompt], calibration_out)
     refuse_skipped(asked, grades)
@@ -147,9 +150,9 @@ def _save(tuned: Tuned, into: Path, answers: Sequence[Labelled], calibration: Pa
         note(f"Calibration: {calibration} ({made.method})")
 
 
-def refuse_chance(claimed: bool, measure: str, into: Path) -> None:
+def refuse_chance(gain: Gain, measure: str, into: Path) -> None:
     """Raise UsageError for a gain that may be chance."""
-    if not claimed:
+    if not gain.claimed:
         why = f"No gain can be claimed: the interval of the gain in {measure} includes 0"
         raise UsageError(f"{why}, so {into} was not written; label more queries.")
 

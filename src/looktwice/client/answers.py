@@ -38,9 +38,8 @@ def in_our_form() -> Iterator[None]:
     except LooktwiceError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError):
-        raise ServerError(
-            "The server answered in another form; is it looktwice serve?", status=200, code="foreign"
-        ) from None
+        why = "The answer is not one of looktwice serve; check the address."
+        raise ServerError(why, status=200, code="foreign") from None
 
 
 def too_long() -> ServerError:

@@ -11,6 +11,7 @@ from typing import Any
 
 from looktwice.errors import UsageError
 from looktwice.store.ann import bits_for
+from looktwice.store.matrix import MOST_BYTES, size_of
 
 ROW_BYTES = 220
 """An item without its vector, as measured on tables of file names of 20 characters and little metadata."""
@@ -79,12 +80,12 @@ def plan(
     machines: Machines | None = None,
     prices: Prices | None = None,
 ) -> StoragePlan:
-    """StoragePlan a table of `items` images with vectors of `dim` numbers, and `token_bytes` of visual tokens an image.
+    """Plan a table of `items` images with vectors of `dim` numbers, and `token_bytes` of visual tokens an image.
 
     `tower_hours` are hours of one device for the tokens, as `estimate` computes them.
     """
     if items < 1 or dim < 1:
-        raise UsageError("A plan needs at least one item and one dimension.")
+        raise UsageError(f"A plan needs items and dim of 1 or more, not {items} and {dim}; change --items or --dim.")
     have, price = machines or Machines(), prices or Prices()
     sizes = {
         "items": items * ROW_BYTES,
@@ -117,8 +118,8 @@ def code_bytes(items: int, dim: int) -> int:
 def searcher_bytes(items: int, dim: int) -> int:
     """Return the memory of a process that searches: vectors of a small table, else codes and centroids."""
     partitions = math.isqrt(items) // 2
-    exact = items * (4 * dim + 200)
-    return exact if exact <= 2**28 else items * code_bytes(items, dim) + partitions * dim * 4
+    exact = size_of(items, dim)
+    return exact if exact <= MOST_BYTES else items * code_bytes(items, dim) + partitions * dim * 4
 
 
 def index_core_hours(items: int, dim: int) -> float:

@@ -52,7 +52,7 @@ def by_pair_value(
     """
     bounds = [*pairwise(edges), (edges[-1], float("inf"))]
     groups = {f"{axis} [{low:.4g}, {high:.4g})": _only(qrels, values, low, high) for low, high in bounds}
-    return {name: labels for name, labels in groups.items() if _has_relevant(labels)}
+    return {name: labels for name, labels in groups.items() if has_relevant(labels)}
 
 
 def revisited(qrels: Qrels) -> dict[str, Qrels]:
@@ -92,5 +92,6 @@ def _relabelled(qrels: Qrels, grades: Mapping[int, int]) -> Qrels:
     }
 
 
-def _has_relevant(qrels: Qrels) -> bool:
+def has_relevant(qrels: Qrels) -> bool:
+    """Return whether any label is above 0."""
     return any(grade > 0 for labels in qrels.values() for grade in labels.values())

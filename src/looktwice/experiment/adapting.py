@@ -11,15 +11,14 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from looktwice.encode.mixing import unit
 from looktwice.errors import UsageError
-from looktwice.evaluate.bootstrap import Interval, difference
 from looktwice.evaluate.groups import measure_group
-from looktwice.experiment.choosing import FOLDS, by_group, demand_groups, folds
+from looktwice.experiment.gain import Gain, demand_groups, folds
 from looktwice.experiment.labelled import groups_of
 
 if TYPE_CHECKING:
@@ -69,16 +68,7 @@ class Adaptation:
     """An adaptation learnt from all queries, and what it gains on queries that taught nothing."""
 
     weight: FloatArray
-    before: float
-    after: float
-    gain: Interval
-    queries: int
-    groups: int
-
-    @property
-    def claimed(self) -> bool:
-        """Return whether the interval of the gain lies above 0."""
-        return self.gain.low > 0
+    gain: Gain
 
     @property
     def file(self) -> bytes:
@@ -86,11 +76,6 @@ class Adaptation:
         packed = io.BytesIO()
         np.savez(packed, weight=self.weight)
         return packed.getvalue()
-
-    def record(self) -> dict[str, Any]:
-        """Return the figures as plain data."""
-        own = {"before": self.before, "after": self.after, "gain": self.gain._asdict(), "claimed": self.claimed}
-        return {**own, "queries": self.queries, "groups": self.groups}
 
 
 def adapt(asked: Sequence[AskedVectors], measure: str) -> Adaptation:
@@ -102,12 +87,11 @@ def adapt(asked: Sequence[AskedVectors], measure: str) -> Adaptation:
     groups = groups_of({name: one.grades for name, one in known.items()})
     demand_groups(groups, "Adapting")
     after: dict[str, float] = {}
-    for train, held in folds(groups, FOLDS):
+    for train, held in folds(groups):
         weight = learnt([known[name] for name in train])
         after |= {name: known[name].value(weight, measure) for name in held}
-    old, new = (by_group(v, groups) for v in ({name: one.value(None, measure) for name, one in known.items()}, after))
-    was, now = (float(np.mean([*values.values()])) for values in (old, new))
-    return Adaptation(learnt([*known.values()]), was, now, difference(new, old), len(known), len(old))
+    before = {name: one.value(None, measure) for name, one in known.items()}
+    return Adaptation(learnt([*known.values()]), Gain.of(before, after, groups))
 
 
 def learnt(asked: Sequence[AskedVectors]) -> FloatArray:

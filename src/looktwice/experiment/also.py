@@ -6,12 +6,12 @@ queries. Its answers lie in OUT/also/NAME and are continued after a stop.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from looktwice.checked import finite
 from looktwice.errors import UsageError
 from looktwice.evaluate import Result
 from looktwice.evaluate.compare import compare
@@ -101,7 +101,7 @@ def rescored(
 def _with_scores(answer: StoredAnswer, scores: Any, stats: RunStats) -> StoredAnswer:
     rows = range(0 if scores is None else len(scores.p))
     p = tuple(float(scores.p[i]) if scores.status[i] in SCORED else None for i in rows)
-    entropy = tuple(x if math.isfinite(x := float(scores.entropy[i])) else None for i in rows)
+    entropy = tuple(finite(scores.entropy[i]) for i in rows)
     spent = {stage: round(stats.seconds[stage], 5) for stage in ("read", "score")}
     seconds = {stage: answer.seconds[stage] for stage in FIRST if stage in answer.seconds} | spent
     return replace(answer, p=p, entropy=entropy, second={}, seconds=seconds)

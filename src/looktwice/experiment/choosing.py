@@ -11,21 +11,20 @@ So what is measured is the whole procedure, and no query is measured by what it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from looktwice.errors import UsageError
-from looktwice.evaluate.bootstrap import Interval, difference
+from looktwice.experiment.gain import Gain, demand_groups, folds
 from looktwice.experiment.labelled import Labelled, groups_of
 from looktwice.experiment.systems import THREE_WEIGHTS, WEIGHTS
 from looktwice.rank import Fusion
 from looktwice.rank.stack import BIAS, FEATURES, Stack, features
 
-FOLDS, INNER = 5, 3
+INNER = 3  # folds inside a fold
 TIE = 1e-9
 
 
@@ -40,31 +39,17 @@ class PromptFusion:
 
 @dataclass(frozen=True)
 class Selection:
-    """The choice on all queries, and what it gains on queries that chose nothing.
-
-    `before` and `after` are means over groups of linked queries, as is `gain`.
-    """
+    """The choice on all queries, what it gains on queries that chose nothing, and what was chosen without each fold."""
 
     choice: PromptFusion
     default: PromptFusion
-    before: float
-    after: float
-    gain: Interval
-    queries: int
-    groups: int
+    gain: Gain
     folds: Sequence[str]
-
-    @property
-    def claimed(self) -> bool:
-        """Return whether the interval of the gain lies above 0."""
-        return self.gain.low > 0
 
     def record(self) -> dict[str, Any]:
         """Return the figures as plain data."""
-        own = {"before": self.before, "after": self.after, "gain": self.gain._asdict(), "claimed": self.claimed}
         chosen = {"prompt": self.choice.prompt, "fusion": str(self.choice.fusion)}
-        rest = {"queries": self.queries, "groups": self.groups, "default": str(self.default.fusion)}
-        return {**chosen, **own, **rest, "folds": list(self.folds)}
+        return {**chosen, **self.gain.record(), "default": str(self.default.fusion), "folds": list(self.folds)}
 
 
 @dataclass
@@ -101,14 +86,11 @@ class Chooser:
         before = self._of(first.prompt, first.fusion, list(self.groups))
         after: dict[str, float] = {}
         told = []
-        for train, held in folds(self.groups, FOLDS):
+        for train, held in folds(self.groups):
             choice = self.choose(train)
             told.append(f"{choice.prompt}: {'stack' if choice.stacked else choice.fusion}")
             after |= self._of(choice.prompt, choice.fusion, held)
-        old, new = by_group(before, self.groups), by_group(after, self.groups)
-        was, now = (float(np.mean([*values.values()])) for values in (old, new))
-        choice = self.choose(list(self.groups))
-        return Selection(choice, first, was, now, difference(new, old), len(before), len(old), told)
+        return Selection(self.choose(list(self.groups)), first, Gain.of(before, after, self.groups), told)
 
     def choose(self, queries: Sequence[str]) -> PromptFusion:
         """Return the best prompt and fusion on these queries; a stack is fitted on all of them."""
@@ -143,31 +125,6 @@ class Chooser:
         wanted = set(queries) - known.keys()
         known |= {one.query: one.value(fusion, self.measure) for one in self.answers[prompt] if one.query in wanted}
         return {query: known[query] for query in queries}
-
-
-def demand_groups(groups: Mapping[str, str], what: str) -> None:
-    """Raise UsageError for fewer groups of queries than folds; `what` needs them."""
-    if (apart := len(set(groups.values()))) < FOLDS:
-        raise UsageError(
-            f"{what} needs {FOLDS} groups of queries, but the labels give {apart} groups (queries that share a "
-            "relevant item are one group); label more queries."
-        )
-
-
-def folds(groups: Mapping[str, str], number: int) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield (queries outside, queries inside) of each fold; groups stay whole."""
-    place = {group: i % number for i, group in enumerate(sorted(set(groups.values())))}
-    for fold in range(number):
-        held = [query for query, group in groups.items() if place[group] == fold]
-        yield [query for query in groups if query not in set(held)], held
-
-
-def by_group(values: Mapping[str, float], groups: Mapping[str, str]) -> dict[str, float]:
-    """Return the mean over the queries of each group."""
-    members: dict[str, list[float]] = {}
-    for query, value in values.items():
-        members.setdefault(groups[query], []).append(value)
-    return {group: float(np.mean(own)) for group, own in members.items()}
 
 
 def fitted(answers: Sequence[Labelled]) -> Stack | None:

@@ -42,9 +42,9 @@ class WordQueries:
     kinds: Mapping[str, str]
 
 
-def word_queries(folder: Path, cutouts: Cutouts | None = None) -> WordQueries:
+def word_queries(folder: Path) -> WordQueries:
     """Compose what is missing below `folder`, and return all of it."""
-    cutouts = cutouts or Cutouts.bundled()
+    cutouts = Cutouts.bundled()
     grounds = [cutout for cutout in cutouts.all if not cutout.label]
     asked = _named(cutouts.all)
     shown = [cutout for cutout in cutouts.all if cutout.label in {one.label for one in asked}]

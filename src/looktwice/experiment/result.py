@@ -11,7 +11,7 @@ from looktwice.evaluate.bootstrap import interval
 from looktwice.evaluate.compare import compare
 from looktwice.evaluate.confidence import confidence_measures, mean_of_means
 from looktwice.evaluate.datasets import Dataset
-from looktwice.evaluate.groups import measure_group
+from looktwice.evaluate.groups import has_relevant, measure_group
 from looktwice.experiment.also import Other, told
 from looktwice.experiment.counts import compared
 from looktwice.experiment.stored import StoredAnswer
@@ -156,7 +156,7 @@ def _problems(dataset: Dataset, result: Result, known: set[str], answers: Sequen
         "queries_without_an_answer": len(result.missing),
         "relevant_items_outside_the_table": len(outside),
         "pairs_without_a_score": sum(p is None for answer in answers for p in answer.p),
-        "groups_without_relevant_items": sum(not _labelled(labels) for labels in dataset.groups.values()),
+        "groups_without_relevant_items": sum(not has_relevant(labels) for labels in dataset.groups.values()),
         "such_as": outside[:5],
     }
 
@@ -179,7 +179,7 @@ def _loss(
 
 def _groups(dataset: Dataset, runs: Mapping[str, Run], systems: Sequence[System]) -> Iterator[tuple[str, Any]]:
     for name, labels in dataset.groups.items():
-        if not _labelled(labels):
+        if not has_relevant(labels):
             continue
         results = {system.name: measure_group(runs[system.name], labels, dataset.measures) for system in systems}
         yield (
@@ -197,7 +197,7 @@ def _groups(dataset: Dataset, runs: Mapping[str, Run], systems: Sequence[System]
 def _means(dataset: Dataset, runs: Mapping[str, Run], systems: Sequence[System]) -> Iterator[tuple[str, Any]]:
     """Yield groups whose figure is the mean of other groups' figures; those without any query are left out."""
     for name, parts in dataset.means.items():
-        labels = {part: dataset.groups[part] for part in parts if _labelled(dataset.groups.get(part, {}))}
+        labels = {part: dataset.groups[part] for part in parts if has_relevant(dataset.groups.get(part, {}))}
         if not labels:
             continue
         record: dict[str, Any] = {"queries": sum(map(len, labels.values()))}
@@ -208,7 +208,3 @@ def _means(dataset: Dataset, runs: Mapping[str, Run], systems: Sequence[System])
             }
             record[system.name] = {m: interval(each)._asdict() for m, each in values.items()}
         yield name, record
-
-
-def _labelled(labels: Qrels) -> bool:
-    return any(grade > 0 for row in labels.values() for grade in row.values())

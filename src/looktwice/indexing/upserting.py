@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from looktwice.sources.memory import check_record, item_id, memory_source, memor
 from looktwice.sources.uri import MEMORY
 from looktwice.store import LedgerEntry, Location, Table, batched, exists, metadata_json, read_metadata
 from looktwice.store.schema import check_columns
+from looktwice.store.upsert_report import UpsertFailure, UpsertReport
 from looktwice.types import Encoder
 
 MOST_COLUMNS = 100
@@ -29,36 +30,6 @@ MOST_COLUMNS = 100
 _KINDS: dict[type, type] = {bool: bool, str: str, int: float, float: float}
 _LOOKUP = 512
 _COLUMNS = ["id", "uri", "root", "text", "metadata", "width"]
-
-
-@dataclass(frozen=True, slots=True)
-class UpsertFailure:
-    """An item that was not written: its id ("" if it has none), a fixed word and a sentence."""
-
-    id: str
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class UpsertReport:
-    """Counts of items of one upsert.
-
-    `inserted`, `updated`, `unchanged` and `failed` add up to all items. `metadata_only` of the updated ones kept their
-    vectors; `encoded` items went through the encoder (the same bytes go once). `columns` were new. `unfit`, by column,
-    counts values of another type than their column's, which are null in it.
-    """
-
-    inserted: int = 0
-    updated: int = 0
-    metadata_only: int = 0
-    unchanged: int = 0
-    failed: int = 0
-    encoded: int = 0
-    failures: tuple[UpsertFailure, ...] = ()
-    columns: tuple[str, ...] = ()
-    unfit: Mapping[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
 
 
 def open_or_create(

@@ -45,7 +45,7 @@ class Entry:
             return "; ".join(filter(None, (f"{self.parameters:,} M", self.note)))
         sizes = ", ".join(f"@{side}" for side in list(self.hub)[1:])
         reads = "images and text" if self.text_tokens else "images"
-        facts = f"{self.parameters} M, {reads}, d = {self.dim}"
+        facts = f"{self.parameters:,} M, {reads}, d = {self.dim}"
         return "; ".join(filter(None, (facts, sizes and f"also {sizes}", self.note)))
 
     @property
@@ -70,8 +70,8 @@ def _encoder(
     return Entry(name, "encoder", dim, parameters, round(parameters * 4 / 1000, 1), hub, text, extra, note)
 
 
-def _mllm(name: str, dim: int, parameters: int, hub: str, extra: str | None = None) -> Entry:
-    return Entry(name, "mllm", dim, parameters, round(parameters * 2 / 1000, 1), {0: hub}, None, extra)
+def _mllm(name: str, dim: int, parameters: int, hub: str) -> Entry:
+    return Entry(name, "mllm", dim, parameters, round(parameters * 2 / 1000, 1), {0: hub})
 
 
 def _qwen_embedding(size: str, dim: int, parameters: int) -> Entry:

@@ -140,10 +140,9 @@ def _from_folder(name: str, folder: Path, revision: str | None, nested: bool) ->
     if not os.path.isdir(folder):  # Path.is_dir raises on a name that is too long
         if name in BY_NAME:
             raise ModelError(f"This installation lacks the bundled model {name!r}; install looktwice again.")
-        kind = (
-            "a file, not a folder; name the folder around it" if os.path.isfile(folder) else "missing; check the path"
-        )
-        raise UsageError(f"The model folder {str(folder)!r} is {kind}.")
+        if os.path.isfile(folder):
+            raise UsageError(f"The model {str(folder)!r} is a file; name the folder around it.")
+        raise UsageError(f"The model folder {str(folder)!r} does not exist; check the path.")
     if not _is_model(folder, nested):
         raise UsageError(f"The folder {str(folder)!r} holds no config.json; name a folder that a model was saved to.")
     _require_safetensors(name, folder, "copy them into the folder, or name a complete checkpoint", nested)

@@ -155,10 +155,11 @@ def source_of(conditions: Mapping[str, Any]) -> dict[str, Any]:
     looks = [look for look in conditions.get("second_look") or [] if look]
     own = [{key: _setting(look.get(key)) for key in _SOURCE} for look in looks]
     if not own or any(other != own[0] for other in own):
+        taken = " and ".join(sorted({str(one["prompt"]) for one in own})) or "no second look"
         raise UsageError(
-            "A calibration or a tuned fusion holds for one prompt, but these queries would take several; keep queries "
-            "of one kind (images, texts or both), or name one fixed prompt (prompt=, --prompt) with the ties default "
-            "or coarse."
+            f"A calibration or a tuned fusion holds for one prompt, as p means something else under another one, but "
+            f"these queries take {taken}; keep queries of one kind (images, texts or both), or name one prompt for all "
+            "(--prompt mixed shows images and texts) with the ties default or coarse."
         )
     seen = conditions.get("candidates_from", [])
     codecs = {str(found.get("tokens_key", "")) for found in seen}

@@ -27,9 +27,8 @@ def isotonic(p: Sequence[float], relevant: Sequence[bool]) -> tuple[tuple[float,
     import numpy as np
     from sklearn.isotonic import IsotonicRegression
 
-    values, place = np.unique(
-        np.asarray(p, np.float64), return_inverse=True
-    )  # fit on ranks, as scikit-learn merges close p
+    # fit on ranks, as scikit-learn merges close p
+    values, place = np.unique(np.asarray(p, np.float64), return_inverse=True)
     shares = IsotonicRegression().fit(place, np.asarray(relevant, np.float64)).predict(np.arange(len(values)))
     first = np.diff(shares, prepend=-1.0) > 1e-12
     return tuple(zip(values[first].tolist(), shares[first].tolist(), strict=True))

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from looktwice.checked import finite
 from looktwice.errors import UsageError
 from looktwice.rank.fusion_rule import Fusion
 from looktwice.rank.missing import keep_places
@@ -181,9 +182,9 @@ def _explanation(
         return made_of
     return made_of | {
         "fusion": str(fusion),
-        "entropy": _finite(scores.entropy[i]),
-        "off_mass": _finite(scores.off_mass[i]),
-        "label_logits": [_finite(x) for x in scores.label_logits[i]],
+        "entropy": finite(scores.entropy[i]),
+        "off_mass": finite(scores.off_mass[i]),
+        "label_logits": [finite(x) for x in scores.label_logits[i]],
         "labels": _shares(scores.label_logits[i]),
         "argmax_id": int(scores.argmax_id[i]),
         **_interval(scores, i),
@@ -212,7 +213,7 @@ def tied_at_the_top(
 
 def _tie(ties: Ties, second: PairScores | None, i: int) -> dict[str, Any]:
     asked = second if second is not None and ties.by == "question" and second.status[i] == "ok" else None
-    own = {} if asked is None else {"second_entropy": _finite(asked.entropy[i]), "second_p": _finite(asked.p[i])}
+    own = {} if asked is None else {"second_entropy": finite(asked.entropy[i]), "second_p": finite(asked.p[i])}
     return {"ties": str(ties), **own}
 
 
@@ -223,8 +224,3 @@ def _shares(logits: Any) -> list[float]:
         return []
     weights = [math.exp(x - max(numbers)) for x in numbers]
     return [weight / sum(weights) for weight in weights]
-
-
-def _finite(value: Any) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None

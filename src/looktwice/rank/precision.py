@@ -37,7 +37,7 @@ LabelledPair: TypeAlias = tuple[str, float, bool]
 """The group of a pair's query, its p, and whether it is relevant."""
 
 
-def thresholds(pairs: Sequence[LabelledPair], precisions: Iterable[float], seed: int = 0) -> dict[str, float]:
+def thresholds(pairs: Sequence[LabelledPair], precisions: Iterable[float]) -> dict[str, float]:
     """Return the least p for every precision that can be promised, by its name ("0.9").
 
     A precision that fails on held-out queries is left out.
@@ -48,7 +48,7 @@ def thresholds(pairs: Sequence[LabelledPair], precisions: Iterable[float], seed:
     grid = _grid([p for _, p, _ in pairs])
     hits, shown = _counts(pairs, groups, grid)
     fold = np.arange(len(groups)) % FOLDS
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     lows = _lower(hits, shown, rng)
     parts = [(fold == held, _lower(hits[fold != held], shown[fold != held], rng)) for held in range(FOLDS)]
     found: dict[str, float] = {}

@@ -36,7 +36,10 @@ class Ties:
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < math.inf or (self.decimals is not None and not 0 <= self.decimals <= 9):
-            raise UsageError("Ties have a bad setting; use a tolerance of 0 or more, and 0 to 9 decimals.")
+            raise UsageError(
+                f"Ties need a tolerance of 0 or more and 0 to 9 decimals, not {self.tolerance:g} and {self.decimals}; "
+                "change them."
+            )
 
     @classmethod
     def parse(cls, text: str | Ties) -> Ties:

@@ -47,7 +47,7 @@ class ScorerConfig:
 
     def __post_init__(self) -> None:
         if self.path not in get_args(ScorePath):
-            raise UsageError(f"Unknown path {self.path!r}; use auto, fast or reference.")
+            raise UnknownName("path", self.path, get_args(ScorePath))
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError("batch_size must be at least 1; leave it out to fill the memory.")
         if self.cache_bytes < 0:

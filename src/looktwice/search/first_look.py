@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShortlistResult:
-    """One query with its shortlist, and its share of the seconds. `folded`: the ids behind each distinct candidate.
+    """One query with its vector, its shortlist, and its share of the seconds.
 
-    A query that cannot be used is a QueryError, and its shortlist is empty.
+    `folded`: the ids behind each distinct candidate. A query that cannot be used is a QueryError; its vector and its
+    shortlist are empty.
     """
 
     query: Item | QueryError
+    vector: FloatArray
     shortlist: list[Candidate]
     stats: RunStats
     folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -54,7 +56,7 @@ class FirstLook:
         """Yield each query of a batch with its shortlist."""
         spent = RunStats()
         with spent.time("encode"):
-            vectors = [self._vector(query) for query in batch]
+            vectors = [self.vector(query) for query in batch]
         good = [vector for vector in vectors if not isinstance(vector, QueryError)]
         drop = [set() if isinstance(query, QueryError) else left_out(query) for query in batch]
         deep = self.depth + max(map(len, drop))
@@ -66,9 +68,12 @@ class FirstLook:
             ]
         for query, vector, (shortlist, folded) in zip(batch, vectors, looked, strict=True):
             stats = RunStats(queries=1, seconds=spent.share(len(batch)))
-            if self.hubness.rule != "off" and not isinstance(vector, QueryError):
+            if isinstance(vector, QueryError):
+                yield ShortlistResult(vector, np.empty(0, np.float32), [], stats)
+                continue
+            if self.hubness.rule != "off":
                 shortlist = _scaled(shortlist, float(np.linalg.norm(vector)))
-            yield ShortlistResult(vector if isinstance(vector, QueryError) else query, shortlist, stats, folded)
+            yield ShortlistResult(query, vector, shortlist, stats, folded)
 
     def _kept(self, found: list[Candidate], vector: FloatArray, own: set[str]) -> FoldedShortlist:
         """Return the best `depth` candidates without the query's `own` items, distinct ones if asked."""
@@ -84,8 +89,8 @@ class FirstLook:
 
         return distinct_shortlist(self.table, without_own(found), self.depth, self.least, deeper)
 
-    def _vector(self, query: Item | QueryError) -> FloatArray | QueryError:
-        """Encode one query on its own, as in half precision a vector changes with its batch."""
+    def vector(self, query: Item | QueryError) -> FloatArray | QueryError:
+        """Encode one query on its own, as in half precision a vector changes with its batch; a QueryError stays one."""
         if isinstance(query, QueryError):
             return query
         reading = Reading(self.table.manifest.reading, self.encoder.info.side)

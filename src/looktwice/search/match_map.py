@@ -38,7 +38,7 @@ class TokenMatch:
         return {**boxes, "weight": round(self.weight, 4), "cosine": round(self.cosine, 4)}
 
 
-def matches_of(stage: MiddleStage, query: Item, ids: Sequence[str], most: int = MOST) -> dict[str, list[TokenMatch]]:
+def matches_of(stage: MiddleStage, query: Item, ids: Sequence[str]) -> dict[str, list[TokenMatch]]:
     """Return the heaviest matches of each candidate, the most important first.
 
     An id without tokens is left out; so are all for a query that the middle look skips.
@@ -61,7 +61,7 @@ def matches_of(stage: MiddleStage, query: Item, ids: Sequence[str], most: int = 
             boxes = _boxes(tokens.grids), _boxes(grids, matcher.views)
             every = [_match(boxes, n, place, weight, cosine) for n, (weight, cosine, place) in enumerate(rows)]
             known = [match for match in every if match is not None]
-            found[id_] = sorted(known, key=lambda match: -match.weight * match.cosine)[:most]
+            found[id_] = sorted(known, key=lambda match: -match.weight * match.cosine)[:MOST]
     return found
 
 

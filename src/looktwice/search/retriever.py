@@ -101,19 +101,19 @@ class Retriever:
         self._encoder, self._device, self._dtype = encoder, device, dtype
         if encoder is not None:
             self.table.manifest.check(encoder.info, self.table.path)
-        how: dict[str, Any] = {"missing": missing_tokens, "asymmetric": asymmetric}
+        loading: dict[str, Any] = {"missing": missing_tokens, "asymmetric": asymmetric}
         codec = tokens_wanted(codec)
         first_pass = _first_pass(self.config.budget, codec)
-        self.loader = CandidateLoader.for_table(self.table, urls, codec=codec, besides=first_pass, **how)
-        coarse = CandidateLoader.for_table(self.table, urls, codec=first_pass, **how) if first_pass else None
+        self.loader = CandidateLoader.for_table(self.table, urls, codec=codec, besides=first_pass, **loading)
+        coarse = CandidateLoader.for_table(self.table, urls, codec=first_pass, **loading) if first_pass else None
         self.reader = QueryReader(self.table, self.loader, self.config.direction)
         placed: dict[str, Any] = {"own": lambda: self.encoder, "device": device, "dtype": dtype}
         self.middle = MiddleStage.of(self.table, self.reranker, self.config, codec, **placed)
         self.stage: SecondStage | None = None
         if self.reranker is not None:
-            how = {"first_pass": coarse, "about": self._about(self.table.manifest.encoder)}
-            how["crops"] = CropLook.of(self.config, self.middle, self.loader)
-            self.stage = SecondStage(self.reranker, self.loader, self.config, self.shortlist, **how)
+            about, crops = self._about(self.table.manifest.encoder), CropLook.of(self.config, self.middle, self.loader)
+            more: dict[str, Any] = {"first_pass": coarse, "about": about, "crops": crops}
+            self.stage = SecondStage(self.reranker, self.loader, self.config, self.shortlist, **more)
 
     @property
     def encoder(self) -> Encoder:
@@ -176,17 +176,12 @@ class Retriever:
         stage = self.stage if rerank else None
         if stage is None and self.config.min_precision is not None:
             raise UsageError(
-                "min_precision (--min-precision) needs a second look, but rerank=False (--no-rerank) turns it off; "
-                "leave one "
-                "of them out."
+                "min_precision (--min-precision) needs a second look, which rerank=False (--no-rerank) turns off; "
+                "leave one of them out."
             )
         self.table.follow()
         self.table.manifest.check(self.encoder.info, self.table.path)
-        run = {**self._about(self.encoder.info), "items": len(self.table)}
-        run |= {"k": k, "shortlist": self.shortlist, "where": where, **({"distinct": least} if least else {})}
-        run |= {"tables": list(self.table.tables)} if isinstance(self.table, TableGroup) else {}
-        if self.table.manifest.reading != NEWEST:
-            run["reading"] = self.table.manifest.reading
+        run = self._settings(k, where, least)
         depth, shown = max(k, self.shortlist, self.config.maxsim), stage is not None or self.middle is not None
         first_look = FirstLook(self.table, query_encoder(self.encoder), depth, where, least, self.hubness)
         read = (self._read(query, str(number), shown) for number, query in enumerate(queries, start=1))
@@ -203,6 +198,13 @@ class Retriever:
                 if stage is not None and made.error is None:  # settings hold counts, of all queries under way
                     made = replace(made, settings={**made.settings, **stage.settings()})
                 yield made
+
+    def _settings(self, k: int, where: Where | None, least: float | None) -> dict[str, Any]:
+        """Return the settings of a search for its manifest; those that are unusual stand there only if they are set."""
+        run = {**self._about(self.encoder.info), "items": len(self.table)}
+        run |= {"k": k, "shortlist": self.shortlist, "where": where, **({"distinct": least} if least else {})}
+        run |= {"tables": list(self.table.tables)} if isinstance(self.table, TableGroup) else {}
+        return run if self.table.manifest.reading == NEWEST else {**run, "reading": self.table.manifest.reading}
 
     def _read(self, query: Any, name: str, shown: bool) -> Item | QueryError:
         try:

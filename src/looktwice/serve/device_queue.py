@@ -36,7 +36,7 @@ class _Turn:
 class DeviceQueue:
     """The queue of one device and the thread that works through it."""
 
-    def __init__(self, name: str = "device") -> None:
+    def __init__(self) -> None:
         self._waiting: list[_Turn] = []
         self._news = threading.Condition()
         self._turns, self._closed = 0, False
@@ -45,7 +45,7 @@ class DeviceQueue:
         self.pairs_done = 0
         self.busy_seconds = 0.0
         self.waited: Callable[[float], None] = lambda seconds: None
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self._thread.start()
 
     @property

@@ -11,6 +11,7 @@ from looktwice.errors import QueryError
 from looktwice.rank import fuse
 from looktwice.score import Scorer
 from looktwice.score.prompting import built_in
+from looktwice.search.first_look import FirstLook
 from looktwice.search.retriever import Retriever
 from looktwice.serve.hits import plain
 from looktwice.serve.jobs import Emit
@@ -48,7 +49,7 @@ class Explanation:
         """Return the body of the answer."""
         query, _ = self._item(self.pair.query, "query.item", None)
         query = query if self.pair.text is None else replace(query, text=self.pair.text)
-        stand_in, size = self._item(self.pair.candidate, "candidate.item", None)
+        stand_in, _ = self._item(self.pair.candidate, "candidate.item", None)
         scorer = prompted(self.reranker, self.prompt).scorer_for(query, [stand_in])
         candidate, size = self._item(self.pair.candidate, "candidate.item", scorer)
         query = self._shown(query, scorer)
@@ -111,9 +112,9 @@ class Explanation:
 def _cosine(retriever: Retriever, query: Item, name: str) -> float:
     import numpy as np
 
-    vector = query_encoder(retriever.encoder).encode([query])[0]
-    if not np.isfinite(vector).all():
-        raise QueryError("The encoder returned no vector for the query; try another image or text.", query.id)
+    vector = FirstLook(retriever.table, query_encoder(retriever.encoder), 1).vector(query)
+    if isinstance(vector, QueryError):
+        raise vector
     stored = retriever.table.get([name])[0].vector
     return float(vector @ stored / (np.linalg.norm(vector) * np.linalg.norm(stored)))
 

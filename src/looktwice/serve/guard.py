@@ -106,7 +106,11 @@ class Guard:
         found = _HOST.match(headers.get("host", ""))
         name = "" if found is None else found[1] or found[2]
         if name.lower() not in self._hosts and not is_loopback(name):
-            raise Problem(421, "wrong_host", "This server answers to the names of its own machine only.")
+            raise Problem(
+                421,
+                "wrong_host",
+                "This server answers to the names of its own machine; call 127.0.0.1, or start it with API keys.",
+            )
 
     def _check_origin(self, scope: AsgiScope, headers: dict[str, str]) -> None:
         """Refuse what another site's page makes a browser send; CORS alone would only hide the answer."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
+from looktwice import checked
 from looktwice.sources.uri import is_object, is_url
 from looktwice.store import TableReader, read_metadata
 from looktwice.types import Candidate, Hit
@@ -65,10 +65,10 @@ class HitSerializer:
         return made
 
 
-def preview_link(table: str, id_: str, sha256: str | None, width: int = 320) -> str:
+def preview_link(table: str, id_: str, sha256: str | None) -> str:
     """Return the address of a preview; `v` changes with the image, so that the answer can be cached indefinitely."""
     version = f"&v={sha256[:12]}" if sha256 else ""
-    return f"/v1/tables/{quote(table, safe='')}/items/{quote(id_, safe='')}/preview?w={width}{version}"
+    return f"/v1/tables/{quote(table, safe='')}/items/{quote(id_, safe='')}/preview?w=320{version}"
 
 
 def uri_kind(row: Mapping[str, Any]) -> str:
@@ -79,14 +79,8 @@ def uri_kind(row: Mapping[str, Any]) -> str:
 
 def plain(value: Any) -> Any:
     """Return a value as JSON's own types, without places: a folder's or an object's name stands for its path."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    if isinstance(value, PurePath) or (isinstance(value, str) and value.startswith(_PLACES)):
-        return PurePath(str(value)).name
-    if hasattr(value, "item") and not isinstance(value, str):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+    return checked.plain(value, _without_place)
+
+
+def _without_place(value: Any) -> str:
+    return PurePath(value).name if isinstance(value, PurePath) or str(value).startswith(_PLACES) else str(value)

@@ -92,14 +92,6 @@ def score_questions(reranker: QueuedReranker, evidence: RequestItem, questions: 
     return scatter(done, parts[0][1].label_logits.shape[1], parts, "missing")
 
 
-def known(value: Any) -> float | None:
-    """Return a number, or None if it is unknown (NaN)."""
-    import math
-
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
 def _address(part: ContentPart) -> str:
     where = part.image_url
     return where if isinstance(where, str) else "" if where is None else where.url

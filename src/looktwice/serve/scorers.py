@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from looktwice.checked import finite
 from looktwice.score import Scorer
 from looktwice.score.base import ScorerWrapper, TokenMaker
 from looktwice.score.prompting.prompt import Prompt
@@ -124,18 +125,12 @@ class PooledEncoder:
 
 def block_rows(scores: PairScores, ids: Sequence[str]) -> list[dict[str, Any]]:
     """Return the scores of a block as plain data: id, p, off_mass, entropy, status; unknown numbers are None."""
-    import math
-
-    def known(value: Any) -> float | None:
-        number = float(value)
-        return number if math.isfinite(number) else None
-
     return [
         {
             "id": name,
-            "p": known(scores.p[i]) if scores.status[i] in SCORED else None,
-            "off_mass": known(scores.off_mass[i]),
-            "entropy": known(scores.entropy[i]),
+            "p": finite(scores.p[i]) if scores.status[i] in SCORED else None,
+            "off_mass": finite(scores.off_mass[i]),
+            "entropy": finite(scores.entropy[i]),
             "status": scores.status[i],
         }
         for i, name in enumerate(ids)

@@ -22,9 +22,10 @@ class Ticket:
     `tell` is called with the ids and scores of each block, on the request's own thread.
     """
 
-    def __init__(self, pairs: int, seconds: float, tell: Callable[[Any, Any], None] | None = None) -> None:
+    def __init__(self, pairs: int, seconds: float) -> None:
         self.number = next(_numbers)
-        self.pairs, self.seconds, self.tell = pairs, seconds, tell
+        self.pairs, self.seconds = pairs, seconds
+        self.tell: Callable[[Any, Any], None] | None = None
         self.deadline = time.monotonic() + seconds
         self.born = time.monotonic()
         self.begun = False

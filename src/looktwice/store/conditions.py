@@ -25,8 +25,11 @@ Where: TypeAlias = "str | Mapping[str, Any]"
 """A filter: SQL text, JSON text that begins with {, or a dict."""
 
 OPERATORS = ("=", "!=", "<", "<=", ">", ">=", "in", "like")
-DECLARE = "To filter on a metadata key, make it a column: looktwice columns TABLE add KEY:TYPE."
-LOW, HIGH = -(2**63), 2**63 - 1
+DECLARE = (
+    "To filter on a metadata key, make it a column: --column KEY:TYPE of looktwice index, "
+    "or: looktwice columns TABLE add KEY:TYPE."
+)
+LOW = -(2**63)
 
 
 class Int32(int):

@@ -33,14 +33,19 @@ _NO_COLUMN = re.compile(r"No field named \"?([^.,\s\"]+)\"?")
 _process: int | None = None  # the one that LanceDB runs in: the first that opened a table
 
 
-def connect(location: Location) -> Any:
-    """Open the database of a location. LanceDB is imported only here, because that takes more than a second."""
+def connect(location: Location | None) -> Any:
+    """Open the database of a location, or an empty one in memory.
+
+    LanceDB is imported only here, because that takes more than a second.
+    """
     global _process
     refuse_forked()
     os.environ.setdefault("LANCE_LOG", "error")  # its warnings quote a store's answers
     import lancedb
 
     _process = os.getpid()
+    if location is None:
+        return lancedb.connect("memory://")
     return lancedb.connect(location.path, storage_options=location.storage_options)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from looktwice.errors import UsageError, demand_list
 from looktwice.store import ann, deleted, maintenance, previews, segments, tokens
@@ -26,10 +26,8 @@ from looktwice.store.previews import PreviewRow
 from looktwice.store.reader import Snapshot, TableReader
 from looktwice.store.schema import Row, TokenRow, check_rows, rows_to_arrow
 from looktwice.store.stamp import stamp_of
+from looktwice.store.upsert_report import UpsertReport
 from looktwice.types import Encoder, EncoderInfo
-
-if TYPE_CHECKING:
-    from looktwice.indexing.upserting import UpsertReport
 
 _CHUNK, _AT_ONCE = 2000, 100_000
 

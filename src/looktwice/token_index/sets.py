@@ -58,7 +58,7 @@ def demand_tokens(scorer: object) -> TokenMaker:
     maker = scorer if isinstance(scorer, TokenMaker) else Scorer.of(scorer).tokens()
     if maker is None:
         raise UsageError(
-            "This scorer cannot export visual tokens, as the reference path cannot; choose a model with a fast path."
+            "This scorer gives no visual tokens, nor does any model on the reference path; choose one with a fast path."
         )
     return maker
 

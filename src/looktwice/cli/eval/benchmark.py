@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 Name = Annotated[
     str | None,
-    typer.Argument(metavar="[DATASET]", help="A benchmark's name; scenes needs no files.", show_default=False),
+    typer.Argument(metavar="DATASET", help="A benchmark's name; scenes needs no files.", show_default=False),
 ]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark's files, and the table that holds its items."""
+    """Files and table of the benchmark."""
 
     root: Annotated[Path | None, typer.Option(help="The folder that holds the benchmark's files.")] = None
     small: Annotated[bool, typer.Option("--small", help="scenes: 500 scenes and 200 queries.")] = False

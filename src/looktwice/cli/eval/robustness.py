@@ -40,7 +40,7 @@ def robustness(
     *,
     into: Annotated[Path | None, typer.Option("--out", help="Output folder [default: eval-robustness].")] = None,
     benchmark: Benchmark,
-    side: Annotated[str, typer.Option(help="DamagedSide to damage: query, candidate or both.")] = "both",
+    side: Annotated[str, typer.Option(help="Side to damage: query, candidate or both.")] = "both",
     sample: Annotated[int, typer.Option(min=1, help="Number of image queries to measure.")] = 50,
     shortlist: options.Shortlist = 50,
     rerank: options.Rerank,

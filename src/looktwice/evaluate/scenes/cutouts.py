@@ -38,7 +38,6 @@ class Cutouts:
     def __init__(self, folder: Path) -> None:
         if not (folder / "cutouts.npz").is_file():
             raise UsageError("This installation lacks the bundled cut-outs; install looktwice again.")
-        self._folder = folder
         lines = (folder / "cutouts.jsonl").read_text("utf-8").splitlines()
         self.all = [Cutout(**json.loads(line)) for line in lines]
         self._rows = {cutout.id: row for row, cutout in enumerate(self.all)}

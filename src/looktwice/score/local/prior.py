@@ -40,9 +40,8 @@ class PriorScorer(ScorerWrapper):
         self.side = side
         if self.inner.mode != modes.P_LABEL:
             raise UsageError(
-                f"A prior needs the mode {modes.P_LABEL}, not {self.inner.mode}; leave out the prior (--prior) or "
-                "the mode "
-                "(--score-mode)."
+                f"A prior needs the mode {modes.P_LABEL}, not {self.inner.mode}; leave out the prior (--prior) or the "
+                "mode (--score-mode)."
             )
 
     def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:

@@ -57,7 +57,8 @@ class Retrace:
         shares = (*self.window, *self.layers, self.alpha, self.gamma)
         if not all(0 <= share <= 1 for share in shares) or self.window[0] >= self.window[1]:
             raise UsageError(
-                "Retrace needs alpha, gamma, layers and window from 0 to 1, and a rising window; change them."
+                "Retrace needs alpha, gamma, layers and window from 0 to 1, and a window that rises, such as "
+                "window=0.2-0.5; change them."
             )
         if self.tokens not in ("candidate", "query", "both", "last", "all"):
             raise UnknownName("choice of retrace tokens", self.tokens, ("candidate", "query", "both", "last", "all"))

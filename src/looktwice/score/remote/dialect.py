@@ -51,7 +51,7 @@ class Dialect:
         if self.named:
             return _named(entries, ids)
         if not entries:
-            raise ServerError("The server lists no token with a log-probability.")
+            raise ServerError("The server lists no token with a log-probability; use another server.")
         together: defaultdict[Hashable, list[float]] = defaultdict(list)
         for text, value in dict.fromkeys(entries):  # the drawn token may be listed twice
             together[text].append(value)

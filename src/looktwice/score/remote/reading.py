@@ -37,7 +37,7 @@ class ListedLogprobs:
 
     def __post_init__(self) -> None:
         if any(math.isnan(value) for value in self.logps.values()):
-            raise ServerError("The server's log-probabilities are not numbers (NaN).")
+            raise ServerError("The server's log-probabilities are not numbers (NaN); use another server.")
         if any(value > SLACK for value in self.logps.values()):
             raise ServerError("The server sends log-probabilities above 0; use another server.", stops=True)
         if self.mass > 1 + SLACK:

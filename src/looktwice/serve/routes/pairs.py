@@ -13,12 +13,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
+from looktwice.checked import finite
 from looktwice.serve import pair_schemas as shapes
 from looktwice.serve.hits import plain
 from looktwice.serve.jobs import Emit
 from looktwice.serve.pairs import (
     as_given,
-    known,
     read_document,
     read_parts,
     score_documents,
@@ -99,7 +99,9 @@ def _begin(request: Request, model: str | None) -> tuple[Service, str]:
     service.demand_reranker()
     name = str(plain(str(service.settings.mllm)))
     if model is not None and model != name:
-        raise Problem(404, "unknown_model", f"This server has the model {name}.", "model")
+        raise Problem(
+            404, "unknown_model", f"This server has the model {name} only; name it, or leave model out.", "model"
+        )
     return service, name
 
 
@@ -191,7 +193,7 @@ def _rows(scores: PairScores | None) -> list[dict[str, Any]]:
     if scores is None:
         return []
     return [
-        {"score": known(p)} if status in SCORED else {"score": None, "error": status}
+        {"score": finite(p)} if status in SCORED else {"score": None, "error": status}
         for p, status in zip(scores.p, scores.status, strict=True)
     ]
 
@@ -199,8 +201,8 @@ def _rows(scores: PairScores | None) -> list[dict[str, Any]]:
 def _answers(questions: Sequence[shapes.PredicateQuestion], scores: PairScores) -> list[dict[str, Any]]:
     answers = []
     for i, question in enumerate(questions):
-        off = known(scores.off_mass[i])
-        answer = {"type": "predicate", "name": question.name, "probability": known(scores.p[i])}
+        off = finite(scores.off_mass[i])
+        answer = {"type": "predicate", "name": question.name, "probability": finite(scores.p[i])}
         answer |= {"label_mass": None if off is None else 1 - off, "off_mass": off}
         answers.append(
             answer if scores.status[i] in SCORED else {**answer, "probability": None, "error": scores.status[i]}
