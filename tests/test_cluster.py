@@ -67,7 +67,7 @@ class FakeRay:
         def actor(made: Any) -> Any:
             return SimpleNamespace(run=method(made.run), version=method(self.tell_version))
 
-        return lambda kind: SimpleNamespace(remote=lambda make: actor(kind(make)))
+        return lambda kind: SimpleNamespace(remote=lambda *given: actor(kind(*given)))
 
     def wait(self, futures: list[Any]) -> tuple[list[Any], list[Any]]:
         return futures[-1:], futures[:-1]

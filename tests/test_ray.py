@@ -94,6 +94,19 @@ def test_results_come_in_order_from_both_workers(address: str, tmp_path: Path) -
     assert len({pid for _, pid in found}) == 2
 
 
+def tell_variable() -> Callable[[str], str | None]:
+    return os.environ.get
+
+
+def test_keys_reach_the_workers_but_no_log(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a-key-of-nothing")
+    assert list(Cluster(address).map(tell_variable, ["AZURE_STORAGE_ACCOUNT_KEY"])) == ["a-key-of-nothing"]
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+    assert not [log for log in logs.rglob("*") if log.is_file() and b"a-key-of-nothing" in log.read_bytes()]
+
+
 def test_a_killed_worker_loses_nothing(address: str, tmp_path: Path) -> None:
     done, killed = [], []
     for square, pid in Cluster(address).map(Squares(tmp_path), iter(range(60))):

@@ -39,13 +39,18 @@ OUTSIDE = "ray://"
 """How addresses begin of clusters that this machine is not part of."""
 
 _TOKEN = Path("~/.ray/auth_token").expanduser()
-_PASSED_ON = ("AWS_", "AZURE_", "GOOGLE_", "LOOKTWICE_", "HF_", "OMP_NUM_THREADS", "TOKENIZERS_")
+_EARLY = ("OMP_NUM_THREADS", "TOKENIZERS_")
+"""Variables that workers need when they start. Ray writes them to its logs."""
+
+_LATE = ("AWS_", "AZURE_", "GOOGLE_", "LOOKTWICE_", "HF_")
+"""Variables that may hold keys, so workers get them in a way that Ray does not write down."""
 
 
 class _Worker:
     """What runs in a worker's process: the work, made once, and its version."""
 
-    def __init__(self, make: Callable[[], Work[Any, Any]]) -> None:
+    def __init__(self, make: Callable[[], Work[Any, Any]], environment: dict[str, str]) -> None:
+        os.environ.update(environment)
         self._make, self._work = make, None
 
     def version(self) -> str:
@@ -145,7 +150,7 @@ class Cluster:
 
     def _actor(self, make: Callable[[], Any]) -> Any:
         needs = {"num_gpus": 1} if self._gpus else {"num_cpus": 1}
-        return self._ray.remote(**needs, max_restarts=0)(_Worker).remote(make)
+        return self._ray.remote(**needs, max_restarts=0)(_Worker).remote(make, _environment(_LATE))
 
     def _free_slot(self, begun: deque[_Job[T]]) -> int | None:
         """Return the worker that has the fewest shards, None if it has enough."""
@@ -212,8 +217,8 @@ def _connect(address: str) -> Any:
         return ray
     _demand_answer(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    passed = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": {"env_vars": passed}}
+    early = {"env_vars": _environment(_EARLY)}
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": early}
     warnings.filterwarnings("ignore", "lancedb fork support")  # Ray's own programs never touch LanceDB
     try:
         ray.init(address=address, **settings)
@@ -230,6 +235,10 @@ def _connect(address: str) -> Any:
         ) from None
     ray._private.worker._worker_logs_enabled = False  # else its messages about lost workers go to stdout
     return ray
+
+
+def _environment(prefixes: tuple[str, ...]) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
 
 
 def _demand_answer(address: str) -> None:
