@@ -25,6 +25,7 @@ from looktwice.cli.ranking_options import Shown as Shown
 from looktwice.cli.ranking_options import Stopping as Stopping
 from looktwice.cli.ranking_options import Ties as Ties
 from looktwice.cli.ranking_options import Tuned as Tuned
+from looktwice.cli.ranking_options import Zoom as Zoom
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:

@@ -40,6 +40,7 @@ class SearchDefaults:
             show_default=False,
         ),
     ] = None
+    zoom: options.Zoom = None
     shown: options.Shown = "whole"
     codec: options.Codec = "auto"
     resolution: options.Resolution = None
@@ -55,8 +56,8 @@ class SearchDefaults:
     def chosen(self) -> dict[str, Any]:
         """Return all of them, as settings of a server."""
         _, prompt = tuned.read(self.tuned, self.fusion, self.prompt)
-        own = {name: getattr(self, name) for name in ("prompt", "fusion", "shortlist", "maxsim", "shown", "codec")}
-        own |= {"resolution": self.resolution, "max_tiles": self.max_tiles}
+        own = {name: getattr(self, name) for name in ("prompt", "fusion", "shortlist", "maxsim", "zoom", "shown")}
+        own |= {"codec": self.codec, "resolution": self.resolution, "max_tiles": self.max_tiles}
         own |= {"score_cache": self.score_cache, "calibration": self.calibration}
         own |= {"tuned": self.tuned, "prompt": prompt or self.prompt}
         return {**own, "mllm": None if self.no_rerank else self.mllm}

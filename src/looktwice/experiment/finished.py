@@ -17,6 +17,7 @@ from looktwice.types import Item
 
 if TYPE_CHECKING:
     from looktwice.experiment.robustness import RobustnessSetup
+    from looktwice.search.middle_stage import MiddleStage
     from looktwice.search.mllm_reranker import MllmReranker
 
 LATER = ("items", "asked", "prompt", "prompt_hash", "encoded_by", "revision", "labels", "pictures")
@@ -43,8 +44,12 @@ def about_bench(bench: RobustnessSetup) -> dict[str, Any]:
         "prompt": bench.look.prompt,
         **prompt_hash(bench.look),
         **unusual(bench.look),
-        **({} if bench.middle is None else {"maxsim": bench.middle.depth, "tokens": bench.middle.codec}),
+        **({} if bench.middle is None else _about_middle(bench.middle)),
     }
+
+
+def _about_middle(middle: MiddleStage) -> dict[str, Any]:
+    return {"maxsim": middle.depth, "tokens": middle.codec, **({"zoom": True} if middle.zoom else {})}
 
 
 def _content(one: Item | Source) -> str:
