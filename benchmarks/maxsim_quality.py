@@ -2,10 +2,11 @@
 
     python benchmarks/maxsim_quality.py                                          # minutes on one core
     python benchmarks/maxsim_quality.py --codecs opq16 late64+opq4 pq16          # codes in place of plain tokens
+    python benchmarks/maxsim_quality.py --only zoomed small                      # some rows
 
 Composes scenes of another seed that show drawings which no benchmark asks for, and asks with portraits of those
-drawings. The first look's best are re-ordered by each variant; `change` is against the row "as built", paired, with a
-95 % bootstrap interval. Prints a table and, as its last line, one JSON object.
+drawings. The first look's best are re-ordered by each variant; `change` is paired, with a 95 % bootstrap interval,
+against the row "as built", or that of the same small objects. Prints a table and, as its last line, one JSON object.
 """
 
 from __future__ import annotations
@@ -30,21 +31,27 @@ from looktwice.evaluate.scenes import SIDE
 from looktwice.evaluate.scenes.compose import clutter, portrait
 from looktwice.evaluate.scenes.cutouts import Cutouts
 from looktwice.evaluate.scenes.labels import Account
+from looktwice.experiment.degrade import DEGRADATIONS
 from looktwice.late_interaction import rarity, scores_of, unit_rows, weights_of
 from looktwice.late_interaction.agreement import AGREEMENT
 from looktwice.late_interaction.maxsim import POWER
-from looktwice.score import load_scorer
+from looktwice.score import TokenMaker, load_scorer
 from looktwice.token_index.crops import CroppedTokens, tokens_of_view, view_layouts
-from looktwice.token_index.matching import Opened, QueryTokens, best_matches, grids, whole
-from looktwice.types import FloatArray, Item, VisualTokens
+from looktwice.token_index.matching import Opened, QueryTokens, best_matches, grids, joined, whole
+from looktwice.token_index.zoom import rare_place, zoomed
+from looktwice.types import Encoder, FloatArray, Item, VisualTokens
 
 SEED, TARGETS, EACH, SAMPLE = 7, 100, 8, 64
+SMALLER = DEGRADATIONS["small object"]
 MEASURES = ("mAP@50", "success@1", "oracle@50")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to compare: power of the rarities (0: all alike), strength of the vote, views, codec, pooled query."""
+    """One way to compare: power of the rarities (0: all alike), strength of the vote, views, codec, the query's tokens.
+
+    `side` is that of the query's object, as a share of what it was.
+    """
 
     name: str = "as built"
     power: float = POWER
@@ -52,28 +59,48 @@ class Variant:
     crops: bool = True
     codec: str = "none"
     pooled: bool = False
+    zoom: bool = False
+    side: float = 1.0
+
+
+def chosen(args: argparse.Namespace) -> list[Variant]:
+    """Return the variants to measure: all, or "as built" and those whose names hold one of the words."""
+    every = [Variant(), *variants(args.codecs)]
+    return [one for one in every if one == Variant() or not args.only or any(word in one.name for word in args.only)]
 
 
 def variants(codecs: Sequence[str]) -> Iterator[Variant]:
-    yield Variant()
     yield from (Variant(f"power {power:g}", power=power) for power in (0.0, 1.0, 2.0, 4.0, 8.0))
     yield from (Variant(f"vote {strength:g}", strength=strength) for strength in (0.0, 0.25, 1.0))
     yield Variant("whole images", crops=False)
     yield Variant("query pooled 2 x 2", pooled=True)
+    yield Variant("zoomed, too", zoom=True)
+    for side in SMALLER.steps:
+        yield Variant(f"small, {side:g}", side=side)
+        yield Variant(f"small, {side:g}, zoomed", side=side, zoom=True)
     yield from (Variant(f"codec {codec}", codec=codec) for codec in codecs)
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """The tokens of scenes (with crops) and of queries, vectors of both, ids and labels."""
+    """The tokens of scenes (with crops), their vectors and ids, the queries, their labels, and the models."""
 
     names: Sequence[str]
     tokens: Sequence[VisualTokens]
     vectors: FloatArray
-    asked: Sequence[str]
-    query_tokens: Sequence[VisualTokens]
-    query_vectors: FloatArray
+    queries: Sequence[Item]
     qrels: Qrels
+    encoder: Encoder
+    maker: TokenMaker
+
+    def small(self, side: float) -> list[Item]:
+        """Return the queries with objects of this side."""
+        return [query if side == 1 else smaller(query, side) for query in self.queries]
+
+
+def smaller(query: Item, side: float) -> Item:
+    assert query.image is not None
+    return replace(query, image=SMALLER.apply(query.image, side, Random(query.id), []))
 
 
 def composed(scenes: int, queries: int) -> Scenes:
@@ -100,13 +127,10 @@ def composed(scenes: int, queries: int) -> Scenes:
     maker = load_scorer("tiny-vl", dtype="float32", prompt="object").tokens()
     assert maker is not None
 
-    def both(items: list[Item], made: Any) -> tuple[list[VisualTokens], FloatArray]:
-        parts = [items[start : start + 32] for start in range(0, len(items), 32)]
-        tokens = [one for part in parts for one in made.visual_tokens(part)]
-        return tokens, np.concatenate([encoder.encode(part) for part in parts])
-
-    found, sought = both(images, CroppedTokens(maker)), both(portraits, maker)
-    return Scenes(list(shows), *found, [name for name, _ in asked], *sought, qrels)
+    parts = [images[start : start + 32] for start in range(0, len(images), 32)]
+    tokens = [one for part in parts for one in CroppedTokens(maker).visual_tokens(part)]
+    vectors = np.concatenate([encoder.encode(part) for part in parts])
+    return Scenes(list(shows), tokens, vectors, portraits, qrels, encoder, maker)
 
 
 def opened(spec: str, tokens: Sequence[VisualTokens], crops: bool) -> tuple[Codec, list[Opened]]:
@@ -125,19 +149,33 @@ def ranked(variant: Variant, scenes: Scenes, found: tuple[Codec, list[Opened]], 
     views: Callable[..., Any] = view_layouts if variant.crops else whole
     sample = [records[place] for place in Random(SEED).sample(range(len(records)), min(SAMPLE, len(records)))]
     run: Run = {}
-    for name, tokens, row in zip(scenes.asked, scenes.query_tokens, coarse, strict=True):
+    for item, row in zip(scenes.small(variant.side), coarse, strict=True):
         near = np.argsort(-row, kind="stable")[:depth]
+        query = compared(variant, item, scenes.maker, codec, sample)
+        assert query.weights is not None
+        best = best_matches(codec, query, [records[place] for place in near], views, variant.strength)
+        scores = scores_of(best, query.weights).amax(1).tolist()
+        run[item.id] = best_first([scenes.names[place] for place in near], scores)
+    return run
+
+
+def compared(variant: Variant, item: Item, maker: TokenMaker, codec: Codec, sample: Sequence[Opened]) -> QueryTokens:
+    """Return the tokens of a query with their weights."""
+
+    def seen(item: Item) -> tuple[QueryTokens, torch.Tensor]:
+        (tokens,) = maker.visual_tokens([item])
         tokens = parse_codec("pool2").round_trip(tokens) if variant.pooled else tokens
         rows = unit_rows(tokens.features)
         rows = rows if codec.codebook is None else unit_rows(codec.codebook.rotate(rows, 0))
         query = QueryTokens(rows, grids(tokens.layout), None)
-        rare = rarity(best_matches(codec, query, sample, strength=variant.strength).amax(1))
-        query = replace(query, weights=weights_of(rare, variant.power))
-        assert query.weights is not None
-        best = best_matches(codec, query, [records[place] for place in near], views, variant.strength)
-        scores = scores_of(best, query.weights).amax(1).tolist()
-        run[name] = best_first([scenes.names[place] for place in near], scores)
-    return run
+        return query, rarity(best_matches(codec, query, sample, strength=variant.strength).amax(1))
+
+    query, rare = seen(item)
+    place = rare_place(rare, query.grids[0]) if variant.zoom else None
+    if place is not None:
+        closer, others = seen(zoomed(item, place))
+        query, rare = joined(query, closer), torch.cat([rare, others])
+    return replace(query, weights=weights_of(rare, variant.power))
 
 
 def best_first(names: Sequence[str], scores: Sequence[float]) -> list[tuple[str, float]]:
@@ -146,20 +184,21 @@ def best_first(names: Sequence[str], scores: Sequence[float]) -> list[tuple[str,
 
 def rows(scenes: Scenes, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the first look's row, then one per variant."""
-    coarse = scenes.query_vectors @ scenes.vectors.T
-    first = {q: best_first(scenes.names, row.tolist()) for q, row in zip(scenes.asked, coarse, strict=True)}
-    built: dict[str, float] = {}
+    coarse = {side: scenes.encoder.encode(scenes.small(side)) @ scenes.vectors.T for side in (1.0, *SMALLER.steps)}
+    ids = [query.id for query in scenes.queries]
+    first = {q: best_first(scenes.names, row.tolist()) for q, row in zip(ids, coarse[1.0], strict=True)}
+    built: dict[float, dict[str, float]] = {}
     known: dict[tuple[str, bool], tuple[Codec, list[Opened]]] = {}
-    for variant in (None, *variants(args.codecs)):
+    for variant in (None, *chosen(args)):
         run = first
         if variant is not None:
             key = (variant.codec, variant.crops)
             known = {key: known.get(key) or opened(variant.codec, scenes.tokens, variant.crops)}
-            run = ranked(variant, scenes, known[key], coarse, args.depth)
+            run = ranked(variant, scenes, known[key], coarse[variant.side], args.depth)
         result = measure_group(run, scenes.qrels, MEASURES)
         values = result.per_query[MEASURES[0]]
-        built = built or ({} if variant is None else dict(values))
-        change = difference(values, built) if built and variant is not None and values != built else None
+        base = {} if variant is None else built.setdefault(variant.side, dict(values))
+        change = difference(values, base) if variant is not None and values != base else None
         name = "first look" if variant is None else variant.name
         figures = {measure: round(result[measure], 4) for measure in MEASURES}
         yield {"row": name, **figures, "change": None if change is None else [round(x, 4) for x in change]}
@@ -171,6 +210,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--queries", type=int, default=TARGETS)
     parser.add_argument("--depth", type=int, default=500, help="the first look's best that are re-ordered")
     parser.add_argument("--codecs", nargs="*", default=("opq16", "late64+opq4", "pq16"))
+    parser.add_argument("--only", nargs="*", default=(), help="measure only rows with one of these words")
     args = parse(parser, argv, scenes=12, queries=2, depth=8, codecs=("int8",))
     torch.set_num_threads(1)
     found = []

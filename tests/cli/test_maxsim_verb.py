@@ -56,9 +56,14 @@ def test_search_shows_the_third_score_and_what_matched(place: Path, tmp_path: Pa
 
 
 def test_it_runs_without_a_second_look(place: Path) -> None:
-    code, out, err = run("search", place / "t.lt", place / "query.jpg", "--maxsim", "12", "--no-rerank", "--json")
+    asked = ("search", place / "t.lt", place / "scenes" / "scene-004.jpg", "--maxsim", "12", "--no-rerank", "--json")
+    code, out, err = run(*asked)
     assert code == 0, err
-    assert all(hit["p"] is None and hit["score"] == hit["maxsim"] for hit in map(json.loads, out.splitlines()))
+    hits = [json.loads(line) for line in out.splitlines()]
+    assert all(hit["p"] is None and hit["score"] == hit["maxsim"] for hit in hits)
+    code, closer, err = run(*asked, "--zoom")
+    assert code == 0 and [json.loads(line)["maxsim"] for line in closer.splitlines()] != [h["maxsim"] for h in hits]
+    assert run(*asked, "--no-zoom")[1] == out
 
 
 def test_rerank_takes_a_shortlist_of_another_system(place: Path, tmp_path: Path) -> None:

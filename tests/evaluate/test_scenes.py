@@ -8,6 +8,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from fakes import INSTALLED
 
 from looktwice.errors import UsageError
 from looktwice.evaluate import scenes
@@ -36,7 +37,7 @@ def built(tmp_path_factory, cutouts):
 
 def test_the_bundled_cutouts_are_small_and_free():
     bundled = Cutouts.bundled()
-    folder = bundled._folder
+    folder = INSTALLED / "looktwice" / "assets" / "tiny" / "cutouts"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 3_000_000
     assert "CC0" in (folder / "LICENCE.md").read_text()
     assert len(bundled.all) >= 300 and len({cutout.id for cutout in bundled.all}) == len(bundled.all)

@@ -86,7 +86,7 @@ def bench(root, scorer=None, **changes) -> RobustnessSetup:
 class LastFirst:
     """A middle look that turns the first look's order round."""
 
-    depth, codec = 9, "int8"
+    depth, codec, zoom = 9, "int8", False
 
     def look(self, query, shortlist):
         return MiddleLook(in_place(shortlist, {c.id: -c.coarse for c in shortlist}), RunStats())

@@ -55,6 +55,16 @@ def test_three_stages_are_told_one_after_the_other(server: Running, tokens: Path
     assert told[-1][1]["manifest"]["middle_look"][0]["codec"] == "int8"
 
 
+def test_a_request_may_zoom(server: Running, tokens: Path, image_of: Named) -> None:
+    body = {"query": {"image": image_of("scene-003.jpg")}, "k": 5, "maxsim": 40, "rerank": False}
+    plain, closer = (server.post("/v1/search", {**body, **own}).json() for own in ({}, {"zoom": True}))
+    made = Retriever(tokens, scorer="tiny-vl", maxsim=40, zoom=True)
+    expected = made.search(GALLERY / "images" / "scene-003.jpg", k=5, rerank=False)
+    scores = [[hit["maxsim"] for hit in found["hits"]] for found in (plain, closer)]
+    assert scores[0] != scores[1] == pytest.approx([hit.maxsim for hit in expected.hits], abs=1e-3)
+    assert "zoom" not in plain["manifest"]["middle_look"][0] and closer["manifest"]["middle_look"][0]["zoom"]
+
+
 def test_a_request_may_show_the_crop_that_matched_best(tokens: Path, tmp_path: Path, image_of: Named) -> None:
     path = tmp_path / "crops.lt"
     shutil.copytree(tokens, path)

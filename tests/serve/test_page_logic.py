@@ -152,8 +152,9 @@ def test_a_command_line_survives_a_shell(page: Page) -> None:
     assert words[:4] == ["looktwice", "search", "/my tables/shop.lt", "it's -- $HOME"]
     assert words[-1] == "shelf IN ('left''s') AND price >= 3" and words[8:12] == ["--maxsim", "0", "--fusion", "0.5"]
     state |= {"item": None, "image": None, "weight": None}
-    line = run(page, "commands", "m.searchCommand(value[0], value[1])", [{**about, "maxsim": 1000}, state])
-    assert shlex.split(line)[8:12] == ["--maxsim", "1000", "--fusion", THREE]
+    about |= {"maxsim": 1000, "zoom": True}
+    line = run(page, "commands", "m.searchCommand(value[0], value[1])", [about, state])
+    assert shlex.split(line)[8:13] == ["--maxsim", "1000", "--fusion", THREE, "--zoom"]
     from looktwice.store.filters import check
 
     check(words[-1])

@@ -37,6 +37,7 @@ def maxsim(
     codec: Annotated[
         str, typer.Option(help="Stored visual tokens to compare: auto (the only ones), or a codec.")
     ] = "auto",
+    zoom: options.Zoom = None,
     queries: Annotated[int, typer.Option(min=2, help="Number of the table's images to use as queries.")] = 16,
     depth: Annotated[int, typer.Option(min=2, help="Number of nearest images to compare with each query.")] = 48,
     seed: Annotated[int, typer.Option(help="Random seed of the sample.")] = 0,
@@ -66,7 +67,7 @@ def maxsim(
     look = rerank.load(compute)
     with closing(look):
         sample: dict[str, Any] = {"queries": queries, "depth": depth, "seed": seed, "urls": urls.allowed}
-        found = compare(opened, look, codec=codec, **sample)
+        found = compare(opened, look, codec=codec, zoom=bool(zoom), **sample)
     _tell(found, json)
     if keep:
         kept(opened, found)

@@ -24,6 +24,7 @@ from looktwice.cli.ranking_options import Shown as Shown
 from looktwice.cli.ranking_options import Stopping as Stopping
 from looktwice.cli.ranking_options import Ties as Ties
 from looktwice.cli.ranking_options import Tuned as Tuned
+from looktwice.cli.ranking_options import Zoom as Zoom
 from looktwice.cli.server_options import Servers
 from looktwice.errors import UsageError
 

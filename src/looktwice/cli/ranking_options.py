@@ -40,6 +40,17 @@ Shown = Annotated[
 ]
 
 
+Zoom = Annotated[
+    bool | None,
+    typer.Option(
+        "--zoom/--no-zoom",
+        help="With --maxsim: compare the query also zoomed to its rarest tokens, for small objects "
+        "[default: no zoom, or as `looktwice maxsim --keep` noted].",
+        show_default=False,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Middle:
     """Middle look, between shortlist and second look."""
@@ -60,12 +71,13 @@ class Middle:
             "patches:NAME (of `add-tokens --tower NAME`)."
         ),
     ] = "auto"
+    zoom: Zoom = None
     shown: Shown = "whole"
 
     @property
     def rules(self) -> dict[str, Any]:
         """Return all of them, as arguments of Retriever."""
-        return {"maxsim": self.maxsim, "maxsim_codec": self.maxsim_codec, "shown": self.shown}
+        return {name: getattr(self, name) for name in ("maxsim", "maxsim_codec", "zoom", "shown")}
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class SearchDefaults:
             show_default=False,
         ),
     ] = None
+    zoom: options.Zoom = None
     shown: options.Shown = "whole"
     codec: options.Codec = "auto"
     resolution: options.Resolution = None

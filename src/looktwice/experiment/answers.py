@@ -164,6 +164,7 @@ def _settings(dataset: Dataset, retriever: Retriever, rerank: bool) -> dict[str,
         **({} if reranker is None else prompt_hash(reranker)),
         **ties,
         **({"maxsim": config.maxsim, "maxsim_codec": config.maxsim_codec} if config.maxsim else {}),
+        **({"zoom": True} if config.maxsim and config.zoom else {}),
     }
 
 

@@ -1,4 +1,4 @@
-"""Read the finished conditions of a robustness run, and refuse those that were measured with other settings."""
+"""Read the finished conditions of a robustness run, and refuse those that were measured on something else."""
 
 from __future__ import annotations
 
@@ -10,44 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from looktwice.errors import Damaged, MediaError, Mismatch
-from looktwice.experiment.answers import digest, prompt_hash, unusual
 from looktwice.models import adapters
 from looktwice.sources import Source
 from looktwice.types import Item
 
 if TYPE_CHECKING:
-    from looktwice.experiment.robustness import RobustnessSetup
     from looktwice.search.mllm_reranker import MllmReranker
 
 LATER = ("items", "asked", "prompt", "prompt_hash", "encoded_by", "revision", "labels", "pictures")
 """Settings that earlier versions did not store with a run."""
 
 
-def about_bench(bench: RobustnessSetup) -> dict[str, Any]:
-    """Return the settings that every condition of a run must share."""
-    scorer = bench.look.mllm if isinstance(bench.look.mllm, str) else type(bench.look.mllm).__name__
-    return {
-        "dataset": bench.dataset.name,
-        "queries": len(bench.queries),
-        "shortlist": bench.shortlist,
-        "fusion": bench.fusion,
-        "encoder": f"{bench.encoder.info.name}@{bench.encoder.info.revision}",
-        "mllm": scorer,
-        "seed": bench.seed,
-        "items": len(bench.items),
-        "asked": digest([query.id for query in bench.queries]),
-        "labels": digest([bench.dataset.measures[0], [bench.dataset.qrels[query.id] for query in bench.queries]]),
-        "pictures": digest([*map(_content, bench.queries), *map(_content, bench.items)]),
-        "encoded_by": bench.encoder.info.record(),
-        "revision": _revision(bench.look),
-        "prompt": bench.look.prompt,
-        **prompt_hash(bench.look),
-        **unusual(bench.look),
-        **({} if bench.middle is None else {"maxsim": bench.middle.depth, "tokens": bench.middle.codec}),
-    }
-
-
-def _content(one: Item | Source) -> str:
+def content(one: Item | Source) -> str:
     """Return the SHA-256 of an image's bytes, or "" if they cannot be read."""
     try:
         return (one.sha256 or "") if isinstance(one, Item) else hashlib.sha256(one.read()).hexdigest()
@@ -55,7 +29,8 @@ def _content(one: Item | Source) -> str:
         return ""
 
 
-def _revision(look: MllmReranker) -> str:
+def revision(look: MllmReranker) -> str:
+    """Return the revision of a reranker's model."""
     if isinstance(look.mllm, str):
         return adapters.resolve(look.mllm, look.revision).revision
     return str(look.mllm.settings().get("revision"))

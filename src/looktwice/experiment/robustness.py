@@ -28,9 +28,9 @@ from looktwice.errors import MediaError, UsageError
 from looktwice.evaluate import interval
 from looktwice.evaluate.datasets import Dataset, Query
 from looktwice.evaluate.groups import measure_group
-from looktwice.experiment.answers import write_json
+from looktwice.experiment.answers import digest, prompt_hash, unusual, write_json
 from looktwice.experiment.degrade import DEGRADATIONS, Picture, centre, mirrored, normalised
-from looktwice.experiment.finished import about_bench, read_finished
+from looktwice.experiment.finished import content, read_finished, revision
 from looktwice.experiment.plot import plot
 from looktwice.experiment.systems import scores_of
 from looktwice.files import write_whole
@@ -104,6 +104,31 @@ class RobustnessSetup:
             q for q in self.dataset.queries if q.source.has_image and any(g > 0 for g in labels.get(q.id, {}).values())
         ]
         return Random(self.seed).sample(usable, min(self.sample, len(usable)))
+
+    def about(self) -> dict[str, Any]:
+        """Return the settings that every condition of a run must share."""
+        look, info = self.look, self.encoder.info
+        middle = self.middle
+        return {
+            "dataset": self.dataset.name,
+            "queries": len(self.queries),
+            "shortlist": self.shortlist,
+            "fusion": self.fusion,
+            "encoder": f"{info.name}@{info.revision}",
+            "mllm": look.mllm if isinstance(look.mllm, str) else type(look.mllm).__name__,
+            "seed": self.seed,
+            "items": len(self.items),
+            "asked": digest([query.id for query in self.queries]),
+            "labels": digest([self.dataset.measures[0], [self.dataset.qrels[query.id] for query in self.queries]]),
+            "pictures": digest([*map(content, self.queries), *map(content, self.items)]),
+            "encoded_by": info.record(),
+            "revision": revision(look),
+            "prompt": look.prompt,
+            **prompt_hash(look),
+            **unusual(look),
+            **({} if middle is None else {"maxsim": middle.depth, "tokens": middle.codec}),
+            **({"zoom": True} if middle is not None and middle.zoom else {}),
+        }
 
     def measure(self, condition: Condition) -> dict[str, Any]:
         """Measure all stages under one condition: means with intervals, values per query, pairs per query."""
@@ -201,7 +226,7 @@ def run_robustness(
 ) -> dict[str, Any]:
     """Measure every unfinished condition; write robustness.json and a plot for each kind of damage and damaged side."""
     folder.mkdir(parents=True, exist_ok=True)
-    path, about = folder / "conditions.jsonl", about_bench(bench)
+    path, about = folder / "conditions.jsonl", bench.about()
     known = dict(read_finished(path, about))
     every = conditions(sides, MENDS if bench.middle is None else ())
     with open(path, "a", encoding="utf-8") as file:

@@ -63,6 +63,7 @@ class Plan:
     urls: Urls = "refused"
     maxsim: int = 0
     maxsim_codec: str = "auto"
+    zoom: bool | None = None
     shown: str = "whole"
     crops: bool = False
     rerank: bool = True
@@ -109,6 +110,7 @@ def run_benchmark(
         shortlist=plan.shortlist,
         maxsim=plan.maxsim,
         maxsim_codec=plan.maxsim_codec,
+        zoom=plan.zoom,
         shown=plan.shown,
         codec=plan.codec,
         urls=plan.urls,

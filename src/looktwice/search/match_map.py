@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from looktwice.errors import MediaError, ModelError
 from looktwice.search.middle_stage import MiddleStage
-from looktwice.token_index.crops import place_of
+from looktwice.token_index.crops import WHOLE, Region, place_of
 from looktwice.types import Item
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def matches_of(stage: MiddleStage, query: Item, ids: Sequence[str]) -> dict[str,
             cosines, grids = compared
             best, where = cosines.max(0)
             rows = zip(tokens.weights.tolist(), best.tolist(), where.tolist(), strict=True)
-            boxes = _boxes(tokens.grids), _boxes(grids, matcher.views)
+            boxes = _boxes(tokens.grids, tokens.places), _boxes(grids, _places(len(grids), matcher.views))
             every = [_match(boxes, n, place, weight, cosine) for n, (weight, cosine, place) in enumerate(rows)]
             known = [match for match in every if match is not None]
             found[id_] = sorted(known, key=lambda match: -match.weight * match.cosine)[:MOST]
@@ -72,14 +72,21 @@ def _match(
     return None if query is None or image is None else TokenMatch(query, image, weight, cosine)
 
 
-def _boxes(grids: Grids, views: int = 1) -> list[Box | None]:
-    """Return the box of each token. Of the tiles of a view the last one, a thumbnail, shows all of it."""
+def _places(grids: int, views: int) -> list[Region | None]:
+    """Return the place of each grid of a stored image. Of the tiles of a view only the last shows all of it."""
+    each = grids // views
+    places = [place_of(view) for view in range(views)] if views > 1 else [WHOLE]
+    return [places[n // each] if n % each == each - 1 else None for n in range(grids)]
+
+
+def _boxes(grids: Grids, places: Sequence[Region | None]) -> list[Box | None]:
+    """Return the box of each token."""
     boxes: list[Box | None] = []
-    each = len(grids) // views
-    for number, (h, w) in enumerate(grids):
-        x, y, side = place_of(number // each) if views > 1 else (0.0, 0.0, 1.0)
-        for row, column in product(range(h), range(w)):
-            edges = column / w, row / h, (column + 1) / w, (row + 1) / h
-            left, top, right, bottom = (start + side * edge for start, edge in zip((x, y, x, y), edges, strict=True))
-            boxes.append((left, top, right, bottom) if number % each == each - 1 else None)
+    for (h, w), place in zip(grids, places, strict=True):
+        boxes += [None if place is None else _box(place, h, w, *at) for at in product(range(h), range(w))]
     return boxes
+
+
+def _box(place: Region, h: int, w: int, row: int, column: int) -> Box:
+    x, y, side = place
+    return x + side * column / w, y + side * row / h, x + side * (column + 1) / w, y + side * (row + 1) / h

@@ -25,6 +25,7 @@ from looktwice.token_index.matcher import TokenMatcher, TokenScores
 from looktwice.token_index.matching import QueryTokens
 from looktwice.token_index.sets import demand_tokens
 from looktwice.token_index.tower import is_tower, stored_tower
+from looktwice.token_index.zoom import LARGEST, LEAST, RARE
 from looktwice.types import Candidate, Encoder, Item
 
 EDGE = 1e-6
@@ -42,9 +43,10 @@ class MiddleLook:
 class MiddleStage:
     """A re-orderer of shortlists by the tokens that `table` stores for the reranker's model, or for a tower.
 
-    It sees the first `depth` candidates. `codec` names the token set (see `token_index.tower`); "auto" takes the only
-    one. `own` returns the table's encoder, in case it is the tower; others are loaded with `placement`. Without a
-    reranker the model of the newest tokens is loaded. Raises UsageError if the table stores no tokens.
+    It sees the first `depth` candidates. `zoom` compares the query zoomed to its rare tokens, too. `codec` names the
+    token set (see `token_index.tower`); "auto" takes the only one. `own` returns the table's
+    encoder, in case it is the tower; others are loaded with `placement`. Without a reranker the model of the newest
+    tokens is loaded. Raises UsageError if the table stores no tokens.
     """
 
     def __init__(
@@ -54,13 +56,15 @@ class MiddleStage:
         depth: int,
         codec: str = AUTO,
         own: Callable[[], Encoder] | None = None,
+        *,
+        zoom: bool = False,
         **placement: Any,
     ) -> None:
         _demand_tokens_in(table)
         codec = AUTO if codec == IMAGES else codec
         self.tower = stored_tower(table, codec, own, **placement)
         self.reranker = reranker or self._of_newest(table, placement)
-        self.table, self.depth = table, depth
+        self.table, self.depth, self.zoom = table, depth, zoom
         self.codec = codec if self.tower is None else self.tower.codec
         self._matchers: dict[str, TokenMatcher] = {}
         self._lock = Lock()
@@ -79,7 +83,7 @@ class MiddleStage:
         if not config.maxsim:
             return None
         named = codec if config.maxsim_codec == AUTO else config.maxsim_codec
-        return cls(reranker, table, config.maxsim, named, own, **placement)
+        return cls(reranker, table, config.maxsim, named, own, zoom=config.zoom, **placement)
 
     def look(self, query: Item, shortlist: Sequence[Candidate]) -> MiddleLook:
         """Return the shortlist with its first `depth` candidates in a new order.
@@ -112,13 +116,14 @@ class MiddleStage:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the middle stage for a run's manifest, once it has run."""
+        zoom = {"zoom": {"rare": RARE, "least": LEAST, "largest": LARGEST}} if self.zoom else {}
         own = [matcher.settings() for matcher in self._matchers.values()]
-        return {"middle_look": [{"depth": self.depth, **one} for one in own]}
+        return {"middle_look": [{"depth": self.depth, **one, **zoom} for one in own]}
 
     def query_tokens(self, query: Item) -> tuple[QueryTokens, TokenMatcher]:
         """Return the query's tokens and their matcher. Raises MediaError or ModelError if the image cannot be used."""
         matcher = self._matcher(query)
-        return matcher.query(query), matcher
+        return matcher.query(query, self.zoom), matcher
 
     def _scores(self, query: Item, ids: Sequence[str], stats: RunStats) -> tuple[TokenScores | None, str]:
         """Return the scores of one image, or why there are none."""
@@ -128,7 +133,7 @@ class MiddleStage:
             matcher = self._matcher(query)
         with stats.time("maxsim"):
             try:
-                tokens = matcher.query(query)
+                tokens = matcher.query(query, self.zoom)
             except (MediaError, ModelError) as error:
                 return None, getattr(error, "reason", "model")
             if tokens.weights is None:
@@ -187,10 +192,16 @@ def _between(values: Sequence[float], place: int) -> float:
     return (values[place - 1] + values[place]) / 2
 
 
-def kept_depth(table: TableReader) -> int:
-    """Return the depth of the middle look that a probe of the table recommends; 0 if none does."""
+def kept_look(table: TableReader, zoom: bool | None) -> tuple[int, bool]:
+    """Return the depth of the middle look that a probe of the table recommends (0: none does), and whether it zooms.
+
+    `zoom` None: as the probe did.
+    """
     noted = [entry.get("maxsim") or {} for entry in table.manifest.tokens]
-    return next((int(one["depth"]) for one in noted if one.get("verdict") == "helps"), 0)
+    helps = next((one for one in noted if one.get("verdict") == "helps"), None)
+    if helps is None:
+        return 0, bool(zoom)
+    return int(helps["depth"]), bool(helps.get("zoom") if zoom is None else zoom)
 
 
 def _demand_tokens_in(table: TableReader) -> None:

@@ -74,6 +74,7 @@ def probe(
     queries: int = 16,
     depth: int = 48,
     codec: str = "auto",
+    zoom: bool = False,
     seed: int = 0,
     urls: Urls = "refused",
     encoder: Encoder | None = None,
@@ -82,7 +83,13 @@ def probe(
 
     Raises UsageError if too few images can be compared, and the errors of searching.
     """
-    how: dict[str, Any] = {"shortlist": depth, "maxsim": depth, "maxsim_codec": codec, "missing_tokens": "encode"}
+    how: dict[str, Any] = {
+        "shortlist": depth,
+        "maxsim": depth,
+        "maxsim_codec": codec,
+        "zoom": zoom,
+        "missing_tokens": "encode",
+    }
     retriever = Retriever(table, encoder, reranker, urls=urls, **how)
     found = []
     settings: Mapping[str, Any] = {}
@@ -112,6 +119,8 @@ def keep(table: Table, found: Probe, depth: int = DEPTH) -> None:
     key = found.settings["tokens_key"]
     entry = next(entry for entry in table.manifest.tokens if entry["tokens_key"] == key)
     noted = {"verdict": found.verdict, "depth": depth, "gain": list(found.gain)}
+    if "zoom" in found.settings:
+        noted["zoom"] = True
     table.note_tokens({**entry, "maxsim": noted})
 
 

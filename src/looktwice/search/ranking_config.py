@@ -23,8 +23,8 @@ class RankingConfig:
     """The settings of a ranking.
 
     `maxsim` is the number of the first look's best that the middle look re-orders by their stored tokens (0: none);
-    `maxsim_codec` names those tokens: a codec, or patches:NAME for those of an encoder's tower. `shown` "both" shows a
-    candidate's best crop, too.
+    `maxsim_codec` names those tokens: a codec, or patches:NAME for those of an encoder's tower. `zoom` compares the
+    query zoomed to its rare tokens, too. `shown` "both" shows a candidate's best crop, too.
     Hits below `min_precision` are not shown. `min_precision` and a `budget` that stops early need a `calibration` for
     the same encoder, model, prompt and codec. `tuned` is where the fusion comes from, if `looktwice tune` chose it.
     """
@@ -39,6 +39,7 @@ class RankingConfig:
     maxsim_codec: str = "auto"
     shown: str = WHOLE
     tuned: Tuned | None = None
+    zoom: bool = False
 
     @classmethod
     def of(
@@ -52,6 +53,7 @@ class RankingConfig:
         maxsim: int = 0,
         maxsim_codec: str = "auto",
         shown: str = WHOLE,
+        zoom: bool = False,
     ) -> RankingConfig:
         """Parse settings from their names; `fusion` "auto" depends on whether there is a middle look.
         A `fusion` that `looktwice tune` chose holds for the models that it was chosen with.
@@ -65,7 +67,7 @@ class RankingConfig:
         if fusion == AUTO:
             fusion = THREE if maxsim else TWO
         parsed = Fusion.parse(fusion), Ties.parse(ties), Direction.parse(direction), Budget.parse(budget)
-        return cls(*parsed, known, min_precision, maxsim, maxsim_codec, shown, tuned)
+        return cls(*parsed, known, min_precision, maxsim, maxsim_codec, shown, tuned, zoom)
 
     def __post_init__(self) -> None:
         if self.shown not in (WHOLE, BOTH):

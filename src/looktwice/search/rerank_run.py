@@ -10,7 +10,7 @@ from looktwice.rank import Fusion, Ties, Tuned
 from looktwice.search.answer import Answer
 from looktwice.search.crop_look import CropLook
 from looktwice.search.details import describe_from
-from looktwice.search.middle_stage import MiddleStage, kept_depth
+from looktwice.search.middle_stage import MiddleStage, kept_look
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
 from looktwice.search.ranking_config import RankingConfig
@@ -40,6 +40,7 @@ def rerank_run(
     table: TableReader | None = None,
     maxsim: int | None = None,
     maxsim_codec: str = "auto",
+    zoom: bool | None = None,
     shown: str = "whole",
     about: Mapping[str, Any] | None = None,
 ) -> Iterator[Answer]:
@@ -50,8 +51,10 @@ def rerank_run(
 
     Raises UsageError for a weighted fusion of scores other than cosines, and for a run of unknown candidates only.
     """
-    known = kept_depth(table) if maxsim is None and table is not None else maxsim
-    config = RankingConfig.of(fusion, ties, direction, maxsim=known or 0, maxsim_codec=maxsim_codec, shown=shown)
+    if maxsim is None and table is not None:
+        maxsim, zoom = kept_look(table, zoom)
+    rules: dict[str, Any] = {"maxsim": maxsim or 0, "maxsim_codec": maxsim_codec, "shown": shown, "zoom": bool(zoom)}
+    config = RankingConfig.of(fusion, ties, direction, **rules)
     middle = None if table is None else MiddleStage.of(table, reranker, config, loader.codec)
     _check_scale(run, config.fusion)
     _check_ids(run, loader)

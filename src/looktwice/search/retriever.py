@@ -25,7 +25,7 @@ from looktwice.search.examples import Examples, settings_of
 from looktwice.search.first_look import FirstLook, ShortlistResult
 from looktwice.search.hubness import Hubness
 from looktwice.search.inputs import QueryLike
-from looktwice.search.middle_stage import MiddleStage, kept_depth
+from looktwice.search.middle_stage import MiddleStage, kept_look
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import Direction
 from looktwice.search.query_reader import QueryReader, read_call
@@ -56,6 +56,7 @@ class Retriever:
     sees the first of them (0: no middle look; None: as `looktwice maxsim --keep` noted in the table). `hubness` "bank"
     takes hubs out of text queries' shortlists (see `search.hubness`). `codec`, `missing_tokens` and `asymmetric`: see
     `token_choice.CandidateLoader`. `ties`, `direction`, `budget`, `calibration`, `min_precision`, `maxsim_codec` and
+    `zoom`,
     `shown`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
     """
 
@@ -71,6 +72,7 @@ class Retriever:
         shortlist: int = 100,
         maxsim: int | None = None,
         maxsim_codec: str = "auto",
+        zoom: bool | None = None,
         shown: str = "whole",
         hubness: str = "off",
         direction: Direction | str = "auto",
@@ -90,8 +92,9 @@ class Retriever:
             raise TypeError(f"Unknown Retriever setting {min(renamed.keys() - {'sure'})!r}; see help(Retriever)")
         self.table = TableGroup.open(table)
         rules = fusion, ties, direction, budget, calibration, min_precision
-        known = kept_depth(self.table) if maxsim is None and (scorer or mllm) is not None else maxsim
-        self.config = RankingConfig.of(*rules, known or 0, maxsim_codec, shown)
+        if maxsim is None and (scorer or mllm) is not None:
+            maxsim, zoom = kept_look(self.table, zoom)
+        self.config = RankingConfig.of(*rules, maxsim or 0, maxsim_codec, shown, bool(zoom))
         self.shortlist, self.hubness = positive(shortlist, "shortlist"), Hubness(hubness)
         if hubness != "off" and self.config.calibration is not None:
             raise UsageError("A calibration holds for plain cosines; leave out hubness (--hubness) or the calibration.")

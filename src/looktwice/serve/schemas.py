@@ -48,6 +48,7 @@ class SearchRequest(Strict):
     rerank: bool = Field(True, description="Whether to take the second look.")
     examples: Literal["max", "mean"] = Field("mean", description="How scores of several examples are joined.")
     maxsim: int | None = Field(None, ge=0, description="Candidates of a middle look over stored tokens; 0: none.")
+    zoom: bool | None = Field(None, description="Middle look: compare the query also zoomed to its rarest tokens.")
     shown: Literal["whole", "both"] | None = Field(None, description="both: also the stored crop that matched best.")
     prompt: str | None = Field(None, max_length=100, description="Name of a built-in prompt.")
     fusion: str | float | None = Field(None, description="0.5, p-only, rrf or coarse=0,maxsim=0.75,odds=0.25.")

@@ -110,7 +110,8 @@ class Search:
 
     def _retriever(self, opened: OpenedTable, teller: _Teller | None) -> Retriever:
         request = self.request
-        changes = Changes(request.fusion, request.shortlist, request.prompt, request.maxsim, request.shown)
+        own = {name: getattr(request, name) for name in ("fusion", "shortlist", "prompt", "maxsim", "zoom", "shown")}
+        changes = Changes(**own)
         seen = teller.first if teller else lambda shortlist: None
         made = variant(opened, changes, self.service.settings, partial(WatchedStage, seen=seen))
         if made.middle is not None:

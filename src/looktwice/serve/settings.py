@@ -20,7 +20,7 @@ class Settings(BaseModel):
     """The settings of a server. Everything that opens a door is off by default.
 
     `tables` are folders; a table's name is that of its folder without `.lt`. `mllm` None serves coarse search only.
-    `maxsim` None: a middle look where `looktwice maxsim --keep` noted one.
+    `maxsim` and `zoom` None: as `looktwice maxsim --keep` noted.
     `api_keys` are required on every route but the health checks; `cors` lists origins whose pages may call.
     `max_queued_pairs` counts pairs that wait for the device or run on it; `max_held` the bytes of all requests' bodies
     and decoded queries. Seconds: `body_seconds` for a whole request
@@ -34,6 +34,7 @@ class Settings(BaseModel):
     prompt: str = "auto"
     fusion: str = "auto"
     maxsim: int | None = Field(None, ge=0)
+    zoom: bool | None = None
     shown: Literal["whole", "both"] = "whole"
     shortlist: int = Field(100, ge=1)
     codec: str = "auto"

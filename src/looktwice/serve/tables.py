@@ -165,6 +165,7 @@ class Changes:
     shortlist: int | None = None
     prompt: str | None = None
     maxsim: int | None = None
+    zoom: bool | None = None
     shown: str | None = None
 
 
@@ -174,13 +175,15 @@ def variant(opened: OpenedTable, changes: Changes, settings: Settings, stage_typ
     made = copy.copy(base)
     fusion = (base.config.tuned or settings.fusion) if changes.fusion is None else changes.fusion
     depth = default_depth(opened, settings) if changes.maxsim is None else changes.maxsim
-    rules = RankingConfig.of(fusion, maxsim=depth, shown=changes.shown or (settings.shown if depth else WHOLE))
-    own = {name: getattr(rules, name) for name in ("fusion", "maxsim", "tuned", "shown")}
+    zoom = base.config.zoom if changes.zoom is None else changes.zoom
+    shown = changes.shown or (settings.shown if depth else WHOLE)
+    rules = RankingConfig.of(fusion, maxsim=depth, shown=shown, zoom=zoom)
+    own = {name: getattr(rules, name) for name in ("fusion", "maxsim", "tuned", "shown", "zoom")}
     made.config = replace(base.config, **own)
     made.shortlist = changes.shortlist or base.shortlist
     if base.reranker is not None:
         made.reranker = prompted(base.reranker, changes.prompt)
-    made.middle = middle_of(opened, made.reranker, depth) if depth else None
+    made.middle = middle_of(opened, made.reranker, depth, zoom) if depth else None
     if made.reranker is not None and base.stage is not None:
         how = {"about": base.stage.about, "crops": CropLook.of(made.config, made.middle, made.loader)}
         made.stage = stage_type(made.reranker, made.loader, made.config, made.shortlist, **how)
@@ -192,12 +195,12 @@ def default_depth(opened: OpenedTable, settings: Settings) -> int:
     return opened.retriever.config.maxsim if settings.maxsim is None else settings.maxsim
 
 
-def middle_of(opened: OpenedTable, reranker: MllmReranker | None, depth: int) -> MiddleStage:
+def middle_of(opened: OpenedTable, reranker: MllmReranker | None, depth: int, zoom: bool) -> MiddleStage:
     """Return the middle look of a table with another depth and prompt. Raises Problem without stored tokens."""
     if opened.middle is None or reranker is None:
         raise Problem(400, "no_tokens", "The table stores no tokens for a middle look; leave out maxsim.", "maxsim")
     made = copy.copy(opened.middle)
-    made.depth, made.reranker = depth, reranker
+    made.depth, made.zoom, made.reranker = depth, zoom, reranker
     return made
 
 
@@ -216,7 +219,7 @@ def _opened(table: TableReader, encoder: Encoder, reranker: MllmReranker | None,
     how: dict[str, Any] = {"codec": settings.codec, "missing_tokens": settings.missing_tokens}
     how |= {"urls": "public" if settings.allow_urls else "refused", "calibration": settings.calibration}
     fusion = settings.fusion if settings.tuned is None else Tuned.load(settings.tuned)
-    how |= {"fusion": fusion, "shortlist": settings.shortlist, "maxsim": 0}
+    how |= {"fusion": fusion, "shortlist": settings.shortlist, "maxsim": 0, "zoom": settings.zoom}
     middle = None
     if reranker is not None and table.manifest.tokens:
         middle = MiddleStage(reranker, table, 1, settings.codec)

@@ -1,7 +1,7 @@
 """Make the tokens of overlapping crops of an image beside those of the whole image, for the middle look.
 
 A small thing fills more of a crop, so its tokens show more of it. Such a token set has five views of each image and
-serves the middle look only: an MLLM could not be shown it. A query is never cropped.
+serves the middle look only: an MLLM could not be shown it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from looktwice.codecs import token_count
 from looktwice.score import TokenMaker
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+Region: TypeAlias = tuple[float, float, float]
+"""Left, top and side of a crop of the image's aspect, as shares of the image's sides."""
 SHARE = 0.6
 """The sides of a crop, as a share of the image's: chosen on scenes that no reported figure uses."""
 SUFFIX = "+crops4"
 CORNERS = ((0.0, 0.0), (1 - SHARE, 0.0), (0.0, 1 - SHARE), (1 - SHARE, 1 - SHARE))
 VIEWS = len(CORNERS) + 1
+WHOLE: Region = (0.0, 0.0, 1.0)
 BETWEEN = TextIds(())
 """Stands between the views in a stored layout; a model is shown one view at a time."""
 
@@ -58,17 +61,19 @@ def views_of(item: Item) -> list[Item]:
     """Return the four corner crops of an image, and the whole."""
     if item.image is None:  # the maker has its own message for it
         return [item] * VIEWS
-    crops = [replace(item, image=_crop(item.image, x, y), sha256=None) for x, y in CORNERS]
+    crops = [replace(item, image=cut(item.image, (x, y, SHARE)), sha256=None) for x, y in CORNERS]
     return [*crops, item]
 
 
-def place_of(view: int) -> tuple[float, float, float]:
-    """Return left, top and side of a view, as shares of the image's sides."""
-    return (*CORNERS[view], SHARE) if view < len(CORNERS) else (0.0, 0.0, 1.0)
+def place_of(view: int) -> Region:
+    """Return the place of a view."""
+    return (*CORNERS[view], SHARE) if view < len(CORNERS) else WHOLE
 
 
-def _crop(image: Image, x: float, y: float) -> Image:
-    width, height = (max(1, round(SHARE * side)) for side in image.size)
+def cut(image: Image, place: Region) -> Image:
+    """Return the crop of an image at a place."""
+    x, y, share = place
+    width, height = (max(1, round(share * side)) for side in image.size)
     left, top = round(x * image.width), round(y * image.height)
     return image.crop((left, top, min(image.width, left + width), min(image.height, top + height)))
 

@@ -17,18 +17,20 @@ from looktwice.late_interaction import rarity, unit_rows, weights_of
 from looktwice.late_interaction.agreement import AGREEMENT, Grids
 from looktwice.late_interaction.maxsim import POWER
 from looktwice.score import TokenMaker
-from looktwice.token_index.crops import SUFFIX, VIEWS, cropped, view_layouts
+from looktwice.token_index.crops import SUFFIX, VIEWS, WHOLE, Region, cropped, view_layouts
 from looktwice.token_index.matching import (
     Opened,
     QueryTokens,
     best_matches,
     cosines_of,
     grids,
+    joined,
     scores_of_images,
     whole,
 )
 from looktwice.token_index.rarity import Rarity, rarity_of
 from looktwice.token_index.sets import TokenSet, is_late, matching, open_set
+from looktwice.token_index.zoom import rare_place, zoomed
 from looktwice.types import Item, TokensInfo
 
 if TYPE_CHECKING:
@@ -82,11 +84,28 @@ class TokenMatcher:
                 self._rarity = rarity_of(self.table, self.set)
             return self._rarity
 
-    def query(self, item: Item) -> QueryTokens:
+    def query(self, item: Item, zoom: bool = False) -> QueryTokens:
         """Return an image's own tokens, pooled as the codec pools but not quantised, with weights by rarity.
 
-        Raises MediaError for tokens that are not finite.
+        `zoom` adds those of the crop around the rare ones, if that is smaller. Raises MediaError for tokens that are
+        not finite.
         """
+        import torch
+
+        asked = self._tokens(item, WHOLE)
+        if not self.rarity.records:
+            return asked
+        rare = self._rarities(asked)
+        h, w = asked.grids[-1]
+        place = rare_place(rare[-h * w :], (h, w)) if zoom else None
+        if place is not None:
+            closer = self._tokens(zoomed(item, place), place)
+            rare = torch.cat([rare, self._rarities(closer)])
+            asked = joined(asked, closer)
+        return replace(asked, weights=weights_of(rare, self.power))
+
+    def _tokens(self, item: Item, place: Region) -> QueryTokens:
+        """Return the tokens of an image that shows this place of the query, without weights."""
         import torch
 
         codec = self.set.codec
@@ -96,11 +115,12 @@ class TokenMatcher:
         tokens = Codec(codec.cells).round_trip(tokens) if codec.cells else tokens
         rows = unit_rows(tokens.features)
         rows = rows if codec.codebook is None else unit_rows(codec.codebook.rotate(rows, 0))
-        asked = QueryTokens(rows, grids(tokens.layout), None)
-        if not self.rarity.records:
-            return asked
-        rare = rarity(best_matches(codec, asked, self.rarity.records).amax(1)) * (rows.abs().amax(1) > 0)
-        return replace(asked, weights=weights_of(rare, self.power))
+        found = grids(tokens.layout)
+        return QueryTokens(rows, found, None, [*[None] * (len(found) - 1), place])
+
+    def _rarities(self, asked: QueryTokens) -> Tensor:
+        best = best_matches(self.set.codec, asked, self.rarity.records).amax(1)
+        return rarity(best) * (asked.rows.abs().amax(1) > 0)
 
     def scores(self, query: QueryTokens, ids: Sequence[str]) -> TokenScores:
         """Return the score of each of `ids` that has usable tokens."""

@@ -17,6 +17,7 @@ from looktwice.codecs.layout import blocks
 from looktwice.codecs.pq import PQ, unpack_codes
 from looktwice.late_interaction import Packed, PackedInt8, PackedProducts, PackedRows, agreed, scores_of
 from looktwice.late_interaction.agreement import AGREEMENT, Grids
+from looktwice.token_index.crops import Region
 from looktwice.types import Layout
 
 if TYPE_CHECKING:
@@ -36,12 +37,22 @@ Opened: TypeAlias = tuple[CodecRecord, Layout]
 class QueryTokens:
     """A query's tokens as unit rows [q, d] in the space of the codes, their grids, and their weights [q].
 
-    `weights` None: all tokens are common, so that no match tells anything.
+    `weights` None: all tokens are common, so that no match tells anything. `places` tells where in the query each grid
+    lies (None: a tile, whose place is not known).
     """
 
     rows: Tensor
     grids: Grids
     weights: Tensor | None
+    places: Sequence[Region | None] = ()
+
+
+def joined(first: QueryTokens, second: QueryTokens) -> QueryTokens:
+    """Return the tokens of both, without weights; those of different grids are no neighbours."""
+    import torch
+
+    rows = torch.cat([first.rows, second.rows])
+    return QueryTokens(rows, [*first.grids, *second.grids], None, [*first.places, *second.places])
 
 
 def whole(layout: Layout) -> list[Layout]:

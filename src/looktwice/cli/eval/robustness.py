@@ -45,6 +45,7 @@ def robustness(
     shortlist: options.Shortlist = 50,
     rerank: options.Rerank,
     maxsim: Maxsim = 0,
+    zoom: options.Zoom = None,
     fusion: options.Fusion = "auto",
     compute: options.Compute,
     urls: options.UrlOptions,
@@ -71,15 +72,13 @@ def robustness(
     if maxsim and side != "query":
         raise UsageError("A middle look has stored tokens of undamaged candidates only; add --side query.")
     if maxsim and benchmark.table is None:
-        raise UsageError(
-            "A middle look needs stored tokens; pass --table TABLE, such as items.lt of `eval run --crops`."
-        )
+        raise UsageError("A middle look needs stored tokens; pass --table TABLE: items.lt of `eval run --crops`.")
     compute.set_threads()
     folder = benchmark.folder("robustness", into)
     opened = benchmark.open(name, folder, urls.allowed)
     encoder, look = _encoder(benchmark, compute), load_rerank(rerank, compute, opened)
-    middle = _middle(benchmark.table, look, maxsim, encoder)
     rule = str(RankingConfig.of(fusion, maxsim=maxsim).fusion)
+    middle = _middle(benchmark.table, look, maxsim, bool(zoom), encoder)
     bench = RobustnessSetup(opened, encoder, look, shortlist, sample, rule, middle=middle)
     with progress("damaging", "conditions") as bar:
 
@@ -105,13 +104,13 @@ def _encoder(benchmark: Benchmark, compute: options.Compute) -> Encoder:
     return encoder_for(benchmark.encoder, known, compute)
 
 
-def _middle(table: Path | None, look: MllmReranker, depth: int, encoder: Encoder) -> MiddleStage | None:
+def _middle(table: Path | None, look: MllmReranker, depth: int, zoom: bool, encoder: Encoder) -> MiddleStage | None:
     from looktwice.search.middle_stage import MiddleStage
     from looktwice.store import Table
 
     if not depth or table is None:
         return None
-    return MiddleStage(look, Table.open(table), depth, own=lambda: encoder)
+    return MiddleStage(look, Table.open(table), depth, own=lambda: encoder, zoom=zoom)
 
 
 def _cells(row: Mapping[str, Any], stages: Sequence[str]) -> list[object]:

@@ -107,6 +107,7 @@ def _served(service: Service, served: ServedTable) -> dict[str, Any]:
         "fusion": settings.fusion if base.config.tuned is None else str(base.config.fusion),
         "shortlist": settings.shortlist,
         "maxsim": default_depth(served.newest(), settings),
+        "zoom": base.config.zoom,
         "calibration": _calibration(base.config.calibration),
         "limits": {
             "k": settings.max_k,

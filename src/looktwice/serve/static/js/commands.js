@@ -29,6 +29,7 @@ export function searchCommand(about, state, path) {
   const { weight, odds } = ruleOf(state, about);
   if (about.mllm && state.depth) words.push("--mllm", about.mllm, "--shortlist", String(state.depth), "--maxsim", String(odds ? about.maxsim : 0), "--fusion", odds ? fusionName(weight) : String(weight));
   else words.push("--no-rerank");
+  if (about.mllm && state.depth && odds && about.zoom) words.push("--zoom");
   if (Object.keys(state.where).length) words.push("--where", sql(state.where));
   return words.map(quoted).join(" ");
 }
