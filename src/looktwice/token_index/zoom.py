@@ -44,7 +44,7 @@ def rare_place(rarities: Tensor, grid: tuple[int, int]) -> Region | None:
 def zoomed(item: Item, place: Region) -> Item:
     """Return the crop of an image at a place."""
     assert item.image is not None
-    return replace(item, image=cut(item.image, place), sha256=None)
+    return replace(item, image=cut(item.image, place), sha256=None, tokens=None)
 
 
 def _extent(rare: Tensor) -> tuple[float, float]:
