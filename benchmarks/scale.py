@@ -1,6 +1,7 @@
 """Scale: a large table on disk against FAISS, requests of a search in a bucket, and workers of a Ray cluster.
 
     python benchmarks/scale.py --rows 1000000                # the table; hours for 10^7
+    python benchmarks/scale.py --only disk --folder F        # that table, in a bucket
     python benchmarks/scale.py --only bucket,workers
 
 Vectors are drawn with a seed around 400 centres. The queries are held out. With --folder the table stays, and a second
@@ -20,13 +21,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import _bucket
+import _faiss
 import _smoke
 import numpy as np
 import psutil
@@ -42,10 +45,11 @@ if TYPE_CHECKING:
 BLOCK, CENTRES, DEPTH = 65_536, 400, 100
 WAITS = {"5 ms of waiting": -5}
 KINDS = {"no work": 0, **WAITS, "30 ms of work": 60}
-MOST_FLAT = 2**32  # bytes of a flat index that is still measured
+FAISS_1_BIT = [(0.02, 20), (0.1, 20), (1, 20), (1, 100)]  # shares of the lists, and refining
+FAISS_4_BITS = [(0.02, 2), (0.1, 2), (0.5, 2), (1, 2)]
 WARM = 8  # shards before the time counts
 _METHOD = re.compile("(GET|HEAD|PUT|POST|DELETE) /")
-PARTS = ("table", "appends", "bucket", "workers")
+PARTS = ("table", "disk", "appends", "bucket", "workers")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,16 +57,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--queries", type=int, default=30)
+    parser.add_argument("--wait", type=float, default=0.02, help="seconds that each request to the bucket waits")
     parser.add_argument("--appends", type=int, default=10_000, help="commits of one row each")
     parser.add_argument("--folder", type=Path, help="keep the table here, and use what is there already")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
-    options = _smoke.parse(parser, argv, rows=3000, dim=64, queries=4, appends=40)
+    options = _smoke.parse(parser, argv, rows=3000, dim=64, queries=4, appends=40, wait=0.0)
     chosen = set(options.only.split(","))
     record: dict[str, Any] = {"rows": options.rows, "dim": options.dim}
     with tempfile.TemporaryDirectory() as name:
         folder = options.folder or Path(name)
         if "table" in chosen:
             record["table"] = list(_shown(large_table(folder / "large.lt", options)))
+        if "disk" in chosen:
+            record["disk"] = list(_shown(on_disk(folder / "large.lt", options)))
         if "appends" in chosen:
             record["appends"] = list(_shown(small_appends(folder / "appends.lt", options)))
         if "bucket" in chosen:
@@ -135,8 +142,8 @@ def large_table(path: Path, options: argparse.Namespace) -> Iterator[dict[str, A
         yield _built(table)
     for effort in ({"nprobes": 16, "refine": 1}, {"nprobes": 16, "refine": 2}, {"nprobes": 16, "refine": 20}, None):
         yield _searched(table, effort, asked, truth)
-    yield {"what": "a process that searches", **_searcher(path, options)}
-    yield from _faiss(options, asked, [[row.id for row in rows] for rows in truth])
+    yield {"what": "a process that searches", **_searcher("--as-searcher", options, path)}
+    yield from in_faiss(path.parent, options, asked, truth)
 
 
 def _built(table: Table) -> dict[str, Any]:
@@ -196,64 +203,69 @@ def _queries(count: int, dim: int) -> np.ndarray:
     return _drawn(0, _centres(dim), count)
 
 
-def _searcher(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+def _searcher(kind: str, options: argparse.Namespace, *places: Path) -> dict[str, Any]:
     """Return the latency of the first search, after the kernel has forgotten the files, and of later ones."""
-    _forget(path)
-    argv = [sys.executable, __file__, "--as-searcher", str(path), str(options.queries), str(options.dim)]
+    for place in places:
+        _forget(place)
+    argv = [sys.executable, __file__, kind, str(options.queries), str(options.dim), *map(str, places)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     cold, warm, most = map(float, done.stdout.split())
     return {"first_ms": round(cold, 1), "warm_ms": round(warm, 1), "resident_mb": round(most)}
 
 
-def search_alone(path: str, count: str, dim: str) -> None:
-    """Print milliseconds of the first search, the median of the later ones, and megabytes of memory."""
+def search_alone(kind: str, count: str, dim: str, *places: str) -> None:
+    """Print milliseconds of opening and the first search, the median of later ones, and megabytes of memory."""
     asked = _queries(int(count), int(dim))
     before = psutil.Process().memory_info().rss
+    search, opened = _timed(partial(_faiss_alone if kind == "--as-faiss" else _table_alone, *map(Path, places)))
+    times = [_timed(partial(search, query))[1] for query in asked]
+    most = psutil.Process().memory_info().rss - before
+    print(1000 * (opened + times[0]), 1000 * statistics.median(times[1:]), most / 2**20)
+
+
+def _table_alone(path: Path) -> Callable[[np.ndarray], Any]:
     table = Table.open(path)
-    times = [_timed(partial(table.search, query, DEPTH))[1] for query in asked]
-    print(1000 * times[0], 1000 * statistics.median(times[1:]), (psutil.Process().memory_info().rss - before) / 2**20)
+    return lambda query: table.search(query, DEPTH)
+
+
+def _faiss_alone(codes: Path, vectors: Path) -> Callable[[np.ndarray], Any]:
+    index = _faiss.refined(codes, vectors)
+    return lambda query: _faiss.search(index, query, DEPTH, 2**20, 2)
 
 
 def _forget(folder: Path) -> None:
     """Ask the kernel to drop a folder's files from its cache."""
-    for file in folder.rglob("*"):
+    for file in [folder, *folder.rglob("*")]:
         if file.is_file():
             with file.open("rb") as opened:
                 os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _faiss(options: argparse.Namespace, asked: np.ndarray, truth: list[list[str]]) -> Iterator[dict[str, Any]]:
-    """Measure FAISS on the same vectors: IVF with 1-bit RaBitQ, plain and refined, and a flat index if it fits."""
-    import faiss
-
-    faiss.omp_set_num_threads(1)
+def in_faiss(
+    folder: Path, options: argparse.Namespace, asked: np.ndarray, truth: list[Any]
+) -> Iterator[dict[str, Any]]:
+    """Measure FAISS on the same vectors: exact, and RaBitQ of one and four bits, refined from a mapped file."""
+    vectors = _faiss.stored(folder / "vectors.sq", blocks(options.rows, options.dim), options.dim)
+    mapped = _faiss.vectors_in(vectors, options.dim)
+    _, seconds = _timed(partial(_faiss.exact, asked, mapped, DEPTH))
+    yield {"what": "FAISS, exact, all queries in one pass", "ms_per_query": round(1000 * seconds / len(asked), 1)}
     lists = max(1, int(options.rows**0.5) // 2)
-    bits = f"RR{options.dim},IVF{lists},RaBitQ"
-    flat = {"Flat": [(0, 0)]} if options.rows * options.dim * 4 <= MOST_FLAT else {}
-    for name, efforts in {bits: [(32, 0)], f"{bits},Refine(SQ8)": [(32, 5), (128, 20), (lists, 100)], **flat}.items():
-        index = faiss.index_factory(options.dim, name, faiss.METRIC_INNER_PRODUCT)
-        _, built = _timed(partial(_filled, index, lists, options))
-        for nprobe, factor in efforts:
-            if nprobe:
-                faiss.ParameterSpace().set_index_parameter(index, "nprobe", min(nprobe, lists))
-            if factor:
-                faiss.ParameterSpace().set_index_parameter(index, "k_factor_rf", factor)
-            times = [_timed(partial(index.search, query[None], DEPTH)) for query in asked]
-            found = [{f"{n:09}.jpg" for n in rows[1][0]} for rows, _ in times]
-            hits = sum(len(mine & set(right)) for mine, right in zip(found, truth, strict=True))
+    for bits, efforts in {"RaBitQ": FAISS_1_BIT, "RaBitQ4": FAISS_4_BITS}.items():
+        kind, codes = f"RR{options.dim},IVF{lists},{bits}", folder / f"{bits}.ivf"
+        yield {"what": f"FAISS {kind} built", **_faiss.built(codes, kind, mapped), "bytes": codes.stat().st_size}
+        index = _faiss.refined(codes, vectors)
+        for share, refine in efforts:
+            effort = max(1, int(lists * share)), refine
+            times = [_timed(partial(_faiss.search, index, query, DEPTH, *effort)) for query in asked]
+            found = [{f"{n:09}.jpg" for n in rows} for rows, _ in times]
+            hits = sum(len(mine & {row.id for row in right}) for mine, right in zip(found, truth, strict=True))
             yield {
-                "what": f"FAISS {name}", "nprobe": nprobe, "refine": factor, "seconds": round(built, 1),
+                "what": f"FAISS {bits}, {effort[0]} lists, refine {refine}",
                 "recall": round(hits / len(asked) / DEPTH, 4),
                 "ms": round(1000 * statistics.median(seconds for _, seconds in times), 2),
             }  # fmt: skip
-
-
-def _filled(index: Any, lists: int, options: argparse.Namespace) -> None:
-    if not index.is_trained:
-        sample = list(blocks(min(options.rows, 40 * lists + BLOCK), options.dim))
-        index.train(np.concatenate(sample).astype(np.float32))
-    for vectors in blocks(options.rows, options.dim):
-        index.add(vectors.astype(np.float32))
+        del index
+        yield {"what": f"a process that searches, FAISS {bits}", **_searcher("--as-faiss", options, codes, vectors)}
 
 
 def _timed(call: Any) -> tuple[Any, float]:
@@ -306,6 +318,22 @@ def in_a_bucket(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     table.lookup([row.id for row in found], ["id", "uri"])
     yield {"what": "look-up of 100 rows", **counted.taken()}
     server.stop()
+
+
+def on_disk(path: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Count requests, round trips and bytes of searching a table in a bucket, where each request waits."""
+    local, asked = Table.open(path), _queries(options.queries, options.dim)
+    os.environ.update(AWS_ACCESS_KEY_ID="x", AWS_SECRET_ACCESS_KEY="x", AWS_REGION="us-east-1")
+    with _bucket.served(path.parent, options.wait) as server:
+        buckets.configure({"aws_endpoint": f"http://127.0.0.1:{server.server_port}", "allow_http": "true"})
+        table, seconds = _timed(partial(Table.open, f"s3://{_bucket.BUCKET}/{path.name}"))
+        yield {"what": "open", **server.taken(), "ms": round(1000 * seconds)}
+        for number, query in enumerate(asked, start=1):
+            found, seconds = _timed(partial(table.search, query, DEPTH))
+            yield {"what": f"search {number}", **server.taken(), "ms": round(1000 * seconds)}
+            assert found == local.search(query, DEPTH)
+        _, seconds = _timed(partial(table.lookup, [row.id for row in found], ["id", "uri"]))
+        yield {"what": "look-up of 100 rows", **server.taken(), "ms": round(1000 * seconds)}
 
 
 class Busy:
@@ -397,7 +425,7 @@ def _spread(cluster: Any, work: Any, shards: list[Sequence[Any]]) -> dict[str, f
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--as-searcher"]:
-        search_alone(*sys.argv[2:])
+    if sys.argv[1:2] in (["--as-searcher"], ["--as-faiss"]):
+        search_alone(*sys.argv[1:])
     else:
         main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 from store_helpers import ENCODER, random_rows, row
 
 from looktwice.errors import UsageError
-from looktwice.store import Table, ann, matrix
+from looktwice.store import Table, ann, exact, matrix
 from looktwice.store.matrix import MatrixCache
-from looktwice.store.search import STREAM_FROM
+from looktwice.store.search import STREAM_FROM, VectorSearch
 from looktwice.types import Candidate, EncoderInfo
 
 DIM = 32
@@ -223,10 +224,34 @@ def test_effort_rises_until_recall_suffices(indexed: Table, monkeypatch: pytest.
 
     monkeypatch.setattr(ann, "recall", poor)
     info = ann.tune(indexed._space(), 3000, 27)
-    assert (info.refine, info.recall, len(asked)) == (10, 0.995, 3)
+    assert (info.nprobes, info.refine, info.recall) == (16, 10, 0.995)
+    assert len(asked) == 4  # the last with fewer partitions
     monkeypatch.setattr(ann, "recall", lambda truth, found: 0.5)
     info = ann.tune(indexed._space(), 3000, 27)
     assert (info.nprobes, info.refine, info.recall) == (27, 100, 0.5)  # the most there is, and it says so
+
+
+def test_few_partitions_are_searched_for_queries_like_the_rows_only(
+    indexed: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = []
+    bound = VectorSearch._most_probes
+    propose = VectorSearch._propose
+
+    def spied(self: VectorSearch, unit: object, wanted: int, where: object, everywhere: bool = False) -> object:
+        most.append(0 if everywhere else bound(self, wanted, where))
+        return propose(self, unit, wanted, where, everywhere)
+
+    monkeypatch.setattr(VectorSearch, "_propose", spied)
+    space = replace(indexed._space(), index={"nprobes": 2, "refine": 2, "nearest": 0.9})
+    own = indexed.get(["00003"])[0].vector
+    assert space.search([own], 5)[0][0].id == "00003" and most == [2]
+    assert len(space.search([own], 5, "year < 7")[0]) == 5 and most == [2, 0]  # a filter
+    strange = replace(space, index={**space.index, "nearest": 1.1})
+    assert strange.search([own], 5) == indexed._space().stream(exact.units_of([own], DIM), 5)
+    assert most == [2, 0, 2, 0]  # far from every row
+    old = replace(space, index={"nprobes": 2, "refine": 2})
+    assert old.search([own], 5) == strange.search([own], 5) and most[4] == 0  # an index of an earlier version
 
 
 def test_recall_counts_ties_by_score() -> None:
@@ -269,3 +294,13 @@ def test_few_directions_and_many_ties(tmp_path_factory: pytest.TempPathFactory, 
     expected = [brute_force(table, query, k) for query in queries]
     assert [table.search(query, k) for query in queries] == expected
     assert table.search_many(queries, k) == expected
+
+
+def test_an_index_without_lances_own_package(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ann, "EXACT_ROWS", 1000)
+    monkeypatch.setattr(ann.own, "possible", lambda: False)
+    made = Table.create(tmp_path / "t.lt", EncoderInfo("toy", "1", "none", DIM))
+    made.add(random_rows(1000, DIM))
+    info = made.build_index()
+    assert info.kind == "ivf_rq" and info.recall >= 0.99
+    assert made.search(QUERIES[0], 20) == made._space().stream(exact.units_of(QUERIES[:1], DIM), 20)[0]

@@ -28,7 +28,7 @@ SEARCH_REQUESTS = 10
 CODE_BYTES = 17
 """What an index keeps for a row beside its bits: row id, factors, place."""
 
-ASSIGN_FLOPS, ROW_SECONDS = 20e9, 1.5e-4
+ASSIGN_FLOPS, ROW_SECONDS = 5.5e9, 7.5e-5
 """Building on one core: rate of assigning vectors to partitions, and seconds for everything else, with measuring."""
 
 

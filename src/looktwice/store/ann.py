@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from looktwice.store import partitions as own
 from looktwice.store import segments
 from looktwice.store.schema import vectors_of
-from looktwice.store.search import VectorSearch
+from looktwice.store.search import DEPTH, VectorSearch
 from looktwice.store.segments import Spread
 from looktwice.types import Candidate
 
@@ -36,9 +37,10 @@ MANY_BITS, FEW_BITS, MOST_CODES = 4, 2, 2**32
 """Bits per dimension: many while the codes are no larger than that, else few."""
 
 SAMPLE = 200
-DEPTH = 100
 EXACT = "exact"
 _REFINES = (2, 5, 10, 20, 50, 100)
+_FEW_PROBES = 16
+_STRANGE = 1  # per cent of the table's own rows whose nearest other row is further away than `nearest`
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class IndexInfo:
     """An index and its measured recall. `kind` is "exact" if it is not used.
 
     `recall` is recall@100 against exact search, for `sample` of the table's own vectors. `refine` and `nprobes` are the
-    smallest settings tried that reach TARGET_RECALL, or the largest if none does.
+    smallest settings tried that reach TARGET_RECALL, or the largest if none does. `nearest` is the cosine that a query
+    must find for `nprobes` partitions to be enough.
     """
 
     kind: str
@@ -56,6 +59,7 @@ class IndexInfo:
     refine: int = 0
     recall: float = 1.0
     sample: int = 0
+    nearest: float = 0.0
     seconds: float = 0.0
 
     def as_mapping(self) -> Mapping[str, Any]:
@@ -72,8 +76,11 @@ def build(space: VectorSearch, rows: int, uri: str = "", spread: Spread | None =
     started = time.monotonic()
     partitions = max(1, math.isqrt(rows) // 2)
     bits = bits_for(rows, space.dim)
+    shape = segments.IndexShape(partitions, bits)
     if spread is not None and segments.possible(space.table):
-        segments.build(space.table, uri, segments.IndexShape(partitions, bits), spread)
+        segments.build(space.table, uri, shape, spread)
+    elif own.possible():
+        own.build(space.table, uri, shape, space.dim)
     else:
         config = IvfRq(distance_type="cosine", num_bits=bits, num_partitions=partitions)
         space.table.create_index("vector", config=config, replace=True)
@@ -88,8 +95,8 @@ def bits_for(rows: int, dim: int) -> int:
 
 def measured_again(space: VectorSearch, rows: int, known: Mapping[str, Any]) -> IndexInfo:
     """Measure an index whose LanceDB files have changed since it was built."""
-    now = tune(space, rows, known["partitions"])
-    return IndexInfo(**{**known, **{name: getattr(now, name) for name in ("nprobes", "refine", "recall", "sample")}})
+    now = asdict(tune(space, rows, known["partitions"]))
+    return IndexInfo(**{**known, **{name: now[name] for name in ("nprobes", "refine", "recall", "sample", "nearest")}})
 
 
 def usable(info: IndexInfo, place: object) -> IndexInfo:
@@ -136,19 +143,25 @@ def behind(index: Any) -> bool:
 
 
 def tune(space: VectorSearch, rows: int, partitions: int) -> IndexInfo:
-    """Measure recall@100 with growing effort until it reaches TARGET_RECALL. Return the last setting."""
+    """Measure recall@100: refine deeper until it reaches TARGET_RECALL, then look into as few partitions as keep it."""
     queries = _sample(space, rows)
     truth = space.stream(queries, DEPTH)
-    least = min(16, partitions)
-    efforts = [(least, refine) for refine in _REFINES]  # more partitions hardly find more: LanceDB reads on by itself
-    for nprobes, refine in [*efforts, (partitions, _REFINES[-1])]:
-        setting = VectorSearch(
-            space.table, space.place, space.dim, space.columns, {"nprobes": nprobes, "refine": refine}
-        )
-        found = setting.search(queries, DEPTH)
-        info = IndexInfo("ivf_rq", rows, partitions, nprobes, refine, round(recall(truth, found), 4), len(queries))
+    nearest = round(float(np.percentile([hits[min(1, len(hits) - 1)].coarse for hits in truth], _STRANGE)), 4)
+
+    def measured(nprobes: int, refine: int) -> IndexInfo:
+        setting = replace(space, index={"nprobes": nprobes, "refine": refine, "nearest": nearest})
+        found = round(recall(truth, setting.search(queries, DEPTH)), 4)
+        return IndexInfo("ivf_rq", rows, partitions, nprobes, refine, found, len(queries), nearest)
+
+    for refine in _REFINES:
+        info = measured(partitions, refine)
         if info.recall >= TARGET_RECALL:
             break
+    nprobes = _FEW_PROBES
+    while nprobes < partitions and info.recall >= TARGET_RECALL:
+        if (fewer := measured(nprobes, info.refine)).recall >= TARGET_RECALL:
+            return fewer
+        nprobes *= 2
     return info
 
 

@@ -46,7 +46,7 @@ _KINDS = {
         }
     ],
 }
-_INDEX = {"kind": str, **dict.fromkeys(_COUNTS, int), "recall": float}
+_INDEX = {"kind": str, **dict.fromkeys(_COUNTS, int), "recall": float, "nearest?": float}
 
 MOST_DIM = 2**16
 LEAST_SIDE, MOST_SIDE = 16, 4096

@@ -23,6 +23,9 @@ from looktwice.types import Candidate
 SLACK = 32
 """Rows requested beyond k, so that ties and LanceDB's own rounding at the cut are decided here."""
 
+DEPTH = 100
+"""Hits for which the recall of an index is measured; deeper searches look into all partitions."""
+
 STREAM_FROM = 8
 """From this many queries on, one pass over all vectors beats one exact search per query."""
 
@@ -84,17 +87,39 @@ class VectorSearch:
         for number, unit in enumerate(units):
             own = rows.filter(owner == number)
             best = self._best(own, unit, k)
-            yield best if self._is_certain(own, best, k + SLACK) else self._one(unit, k, where, 4 * (k + SLACK))
+            good = self._is_certain(own, best, k + SLACK) and not self._is_strange(own, best, k + SLACK, where)
+            yield best if good else self._one(unit, k, where, 4 * (k + SLACK))
 
     def _one(self, unit: Any, k: int, where: str | None, wanted: int = 0) -> list[Candidate]:
         """Request more rows until the k-th is clearly better than any row that LanceDB may have left out."""
-        wanted = wanted or k + SLACK
+        wanted, everywhere = wanted or k + SLACK, False
         while True:
-            found = self._propose(unit, wanted, where)
+            found = self._propose(unit, wanted, where, everywhere)
             best = self._best(found, unit, k)
-            if self._is_certain(found, best, wanted):
+            if not everywhere and self._is_strange(found, best, wanted, where):
+                everywhere = True
+            elif self._is_certain(found, best, wanted):
                 return best
-            wanted *= 4
+            else:
+                wanted *= 4
+
+    def _most_probes(self, wanted: int, where: str | None) -> int:
+        """Return in how many partitions a search looks, 0 for all.
+
+        Few suffice for queries like those that the recall was measured with: neither filtered nor deeper. Indices of
+        earlier versions do not say what such queries find.
+        """
+        few = self.index is not None and "nearest" in self.index and where is None and wanted <= DEPTH + SLACK
+        return int(self.index["nprobes"]) if few and self.index is not None else 0
+
+    def _is_strange(self, found: Any, best: Sequence[Candidate], wanted: int, where: str | None) -> bool:
+        """Return whether few partitions were searched, and what they hold is further away than rows from each other.
+
+        Such a query, a text among images perhaps, has its nearest rows in any partition.
+        """
+        if self.index is None or not self._most_probes(wanted, where):
+            return False
+        return len(found) < wanted or best[0].coarse < self.index["nearest"]
 
     def _best(self, found: Any, unit: Any, k: int) -> list[Candidate]:
         return exact.ranked(found["id"].to_pylist(), exact.cosines(vectors_of(found, self.dim), unit), k)
@@ -103,15 +128,16 @@ class VectorSearch:
     def _is_certain(found: Any, best: Sequence[Candidate], wanted: int) -> bool:
         return len(found) < wanted or 1 - found["_distance"][-1].as_py() < best[-1].coarse - exact.ROUNDING
 
-    def _propose(self, unit: Any, wanted: int, where: str | None) -> Any:
+    def _propose(self, unit: Any, wanted: int, where: str | None, everywhere: bool = False) -> Any:
         padding = [(0, 0)] * (unit.ndim - 1) + [(0, stored_dim(self.dim) - self.dim)]
         query = np.pad(unit, padding).astype(np.float32)
         builder = self.table.search(query, vector_column_name="vector").distance_type("cosine").limit(wanted)
         if self.index is None:  # an interrupted build may have left an unmeasured index
             builder = builder.bypass_vector_index()
         else:
-            # With both bounds equal a selective filter would return too few rows; 0 removes the upper bound.
-            builder = builder.minimum_nprobes(self.index["nprobes"]).maximum_nprobes(0)
+            # Without a maximum LanceDB reads every partition, with any minimum.
+            most = 0 if everywhere else self._most_probes(wanted, where)
+            builder = builder.minimum_nprobes(self.index["nprobes"]).maximum_nprobes(most)
             builder = builder.refine_factor(self.index["refine"])
         if where is not None:
             builder = builder.where(where, prefilter=True)
