@@ -165,7 +165,8 @@ def chosen(
     rows: Sequence[StoredAnswer], whole: Sequence[float], fusion: Fusion, labels: Labels, block: int
 ) -> tuple[list[float], dict[str, int]]:
     """The ε for each half, chosen on the other half, and query → how many candidates are scored."""
-    epsilons, found = [], {}
+    epsilons: list[float] = []
+    found: dict[str, int] = {}
     got = dict(zip((row.query for row in rows), whole, strict=True))
     for half in (0, 1):
         others = [row for row in rows if fold(row, labels) != half]

@@ -48,11 +48,13 @@ def random_model(
     kind = str(shape["model_type"])
     folder.mkdir()
     config = tiny_models.MLLMS[kind](folder)
-    if not smoke and layers is None:
+    if not smoke:
+        words = config["text_config"]["vocab_size"]
         config = grown(config, shape, kind)
-        budget(folder)
-    elif not smoke:
-        config = cut(grown(config, shape, kind), layers, config["text_config"]["vocab_size"])
+        if layers is None:
+            budget(folder)
+        else:
+            config = cut(config, layers, words)
     made = AutoConfig.for_model(**config)
     made.save_pretrained(folder)
     torch.manual_seed(0)
