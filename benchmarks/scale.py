@@ -25,22 +25,25 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import _smoke
 import numpy as np
 import psutil
 
 from looktwice import buckets
-from looktwice.store import Table, ann, exact, exists, matrix
+from looktwice.store import Table, ann, batched, exact, exists, matrix
 from looktwice.store.schema import Row, items_schema
 from looktwice.types import EncoderInfo
+
+if TYPE_CHECKING:
+    from _jobs import Job
 
 BLOCK, CENTRES, DEPTH = 65_536, 400, 100
 WAITS = {"5 ms of waiting": -5}
 KINDS = {"no work": 0, **WAITS, "30 ms of work": 60}
 MOST_FLAT = 2**32  # bytes of a flat index that is still measured
-WARM = 4  # shards per worker before the time counts
+WARM = 8  # shards before the time counts
 _METHOD = re.compile("(GET|HEAD|PUT|POST|DELETE) /")
 PARTS = ("table", "appends", "bucket", "workers")
 
@@ -65,9 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if "bucket" in chosen:
             record["bucket"] = list(_shown(in_a_bucket(options)))
         if "workers" in chosen:
-            record["workers"] = list(
-                _shown(on_workers(64 if options.smoke else 1500, WAITS if options.smoke else KINDS))
-            )
+            record["workers"] = list(_shown(on_workers(_work(Path(name), options.smoke))))
     _smoke.finish("scale", options, record)
 
 
@@ -328,8 +329,36 @@ class Busy:
         return work
 
 
-def on_workers(items: int, kinds: dict[str, int]) -> Iterator[dict[str, Any]]:
-    """Measure shards of work on one and on two workers, once all work, and what the driver adds without work."""
+class Counted:
+    """Work that also returns its process and its processor time, which other work on the machine hardly moves."""
+
+    def __init__(self, make: Any) -> None:
+        self.make = make
+
+    def __call__(self) -> Any:
+        work = self.make()
+
+        def counted(shard: Any) -> tuple[Any, int, float]:
+            begun = time.process_time()
+            return work(shard), os.getpid(), time.process_time() - begun
+
+        return counted
+
+
+def _work(folder: Path, smoke: bool) -> dict[str, Job]:
+    """Return work by its name: waiting or products of matrices and, but for a smoke run, the jobs of `--ray`."""
+    items, kinds = (192, WAITS) if smoke else (1500, KINDS)
+    shards: list[Sequence[Any]] = list(batched(range(items), 16))
+    made: dict[str, Job] = {what: (Busy(repeats), shards) for what, repeats in kinds.items()}
+    if smoke:
+        return made
+    from _jobs import real_jobs  # loads torch
+
+    return {**made, **real_jobs(folder, 1500)}
+
+
+def on_workers(jobs: dict[str, Job]) -> Iterator[dict[str, Any]]:
+    """Measure shards of work on one and on two workers, once all work, and what the driver adds."""
     import ray
     from ray import cloudpickle
 
@@ -339,29 +368,32 @@ def on_workers(items: int, kinds: dict[str, int]) -> Iterator[dict[str, Any]]:
     for workers in (1, 2):
         ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers have no benchmarks/
-        found[workers] = [_spread(Cluster("auto"), Busy(repeats), items) for repeats in kinds.values()]
+        found[workers] = [_spread(Cluster("auto"), *job) for job in jobs.values()]
         ray.shutdown()
-    for what, one, two in zip(kinds, found[1], found[2], strict=True):
+    for (what, (_, shards)), one, two in zip(jobs.items(), found[1], found[2], strict=True):
+        items = sum(map(len, shards[WARM:]))
         yield {
             "what": what, "items": items, "start_up_s": round(one["start_up"], 1),
             "ms_per_item_1": round(1000 * one["wall"] / items, 3),
             "ms_per_item_2": round(1000 * two["wall"] / items, 3),
             "driver_cpu_ms_per_item": round(1000 * two["driver"] / items, 3),
             "speed_up": round(one["wall"] / two["wall"], 2),
+            "speed_up_cpu": round(one["busiest"] / two["busiest"], 2) if two["busiest"] else None,
         }  # fmt: skip
 
 
-def _spread(cluster: Any, work: Busy, items: int) -> dict[str, float]:
-    """Return seconds until all workers work, of the rest, and of the driver's processor."""
-    from looktwice.store import batched
-
-    warm = WARM * cluster.workers
-    results = cluster.map(work, batched([0] * 16 * warm + list(range(items)), 16))
-    _, started = _timed(partial(list, islice(results, warm)))
+def _spread(cluster: Any, work: Any, shards: list[Sequence[Any]]) -> dict[str, float]:
+    """Return seconds until all workers work, of the rest, and of the processors of driver and busiest worker."""
+    results = cluster.map(Counted(work), shards)
+    _, started = _timed(partial(list, islice(results, WARM)))
     begun = time.process_time()
     done, wall = _timed(partial(list, results))
-    assert [number for shard in done for number in shard] == list(range(items))
-    return {"start_up": started, "wall": wall, "driver": time.process_time() - begun}
+    driver = time.process_time() - begun
+    assert len(done) == len(shards) - WARM
+    busy: Counter[int] = Counter()
+    for _, process, seconds in done:
+        busy[process] += seconds
+    return {"start_up": started, "wall": wall, "driver": driver, "busiest": max(busy.values())}
 
 
 if __name__ == "__main__":

@@ -20,10 +20,12 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
+from bucket_proxy import Proxy, proxy_to
 from emulators import CONDITION, azurite, fake_gcs
 
 from looktwice import buckets
 from looktwice.buckets import Bucket
+from looktwice.store import bucket
 
 SECRET = "wJalrXUtnFEMI"
 ACCOUNT = "devstoreaccount1"
@@ -124,6 +126,15 @@ def cloud_fixture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     made.use(monkeypatch)
     CREATE[made.scheme](made)
     return made
+
+
+@pytest.fixture(name="proxy")
+def proxy_fixture(cloud: BucketServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy before the bucket, which this process uses from now on."""
+    with proxy_to(cloud.url) as made:
+        cloud.use(monkeypatch, made.url)
+        monkeypatch.setattr(bucket, "_tested", set())
+        yield made
 
 
 only = partial(pytest.mark.parametrize, "cloud", indirect=True)

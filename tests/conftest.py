@@ -15,7 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bucket_server import azure_fixture, cloud_fixture, google_fixture, server_fixture  # noqa: F401
+from bucket_server import (  # noqa: F401
+    azure_fixture,
+    cloud_fixture,
+    google_fixture,
+    proxy_fixture,
+    server_fixture,
+)
 from hypothesis import settings
 
 from looktwice.testing import ColorEncoder, make_images

@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 from looktwice import __version__
 from looktwice.cli.cluster import Distribution, WorkerCost
 from looktwice.cli.console import progress
-from looktwice.errors import LooktwiceError, UsageError
+from looktwice.errors import LooktwiceError, TooManyFailures, UsageError
 from looktwice.models.cluster import ATTEMPTS, Cluster
 
 
@@ -39,10 +39,16 @@ class FakeRay:
     workers: int = 2
     version: str = __version__
     fails: Exception | None = None
+    lose_version: Exception | None = None
     lose: Callable[[Any], Exception | None] = lambda shard: None
     exceptions: Any = field(default_factory=lambda: SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError))
 
     _private: Any = field(default_factory=lambda: SimpleNamespace(worker=SimpleNamespace()))
+
+    def tell_version(self) -> str:
+        if self.lose_version is not None:
+            raise self.lose_version
+        return self.version
 
     def is_initialized(self) -> bool:
         return False
@@ -59,9 +65,9 @@ class FakeRay:
             return SimpleNamespace(remote=lambda *given: (call, given))
 
         def actor(made: Any) -> Any:
-            return SimpleNamespace(run=method(made.run), version=method(lambda: self.version))
+            return SimpleNamespace(run=method(made.run), version=method(self.tell_version))
 
-        return lambda kind: SimpleNamespace(remote=lambda make: actor(kind(make)))
+        return lambda kind: SimpleNamespace(remote=lambda *given: actor(kind(*given)))
 
     def wait(self, futures: list[Any]) -> tuple[list[Any], list[Any]]:
         return futures[-1:], futures[:-1]
@@ -72,6 +78,8 @@ class FakeRay:
             raise lost
         try:
             return call(*given)
+        except RayError:
+            raise
         except Exception as error:
             raised = RayTaskError()
             raised.cause = error
@@ -114,9 +122,9 @@ def test_a_part_that_always_loses_its_worker_is_a_sentence(ray: FakeRay, error: 
     tries: list[int] = []
     ray.lose = lambda shard: tries.append(shard) or error if shard == 2 else None  # type: ignore[func-returns-value]
     results, found = Cluster().map(squares, range(9)), []
-    with pytest.raises(LooktwiceError, match=said):
+    with pytest.raises(TooManyFailures, match=said) as caught:
         found += results
-    assert len(tries) == ATTEMPTS
+    assert len(tries) == ATTEMPTS and caught.value.exit_code == 3
 
 
 def test_an_error_of_the_work_is_told(ray: FakeRay) -> None:
@@ -130,6 +138,12 @@ def test_workers_with_another_version_are_refused(ray: FakeRay) -> None:
         list(Cluster().map(squares, [1]))
 
 
+def test_too_little_memory_for_a_worker_is_said(ray: FakeRay) -> None:
+    ray.lose_version = OutOfMemoryError()
+    with pytest.raises(UsageError, match="ran out of memory when it started; use workers with more memory"):
+        list(Cluster().map(squares, [1]))
+
+
 def test_another_version_of_ray_is_refused(ray: FakeRay) -> None:
     ray.fails = RuntimeError("Version mismatch: The cluster was started with Ray: 2.40.0 Python: 3.11.7")
     with pytest.raises(UsageError, match=r"The Ray cluster auto cannot be used \(Version mismatch.*2\.40"):
@@ -140,12 +154,6 @@ def test_a_cluster_without_workers_is_refused(ray: FakeRay) -> None:
     ray.workers = 0
     with pytest.raises(UsageError, match="has no CPU or GPU"):
         Cluster()
-
-
-def test_no_file_is_shared_from_outside(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("looktwice.models.cluster._demand_answer", lambda address: None)
-    with pytest.raises(UsageError, match="no file can be shared"):
-        Cluster("ray://far.example:10001").share(dict)
 
 
 def test_progress_shows_what_workers_cost(ray: FakeRay, capsys: pytest.CaptureFixture[str]) -> None:

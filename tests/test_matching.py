@@ -10,11 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bucket_server import BucketServer, bucket_fixture, server_fixture  # noqa: F401
+from bucket_server import BucketServer
 from colour_encoder import picture
 from typer.testing import CliRunner
 
-from looktwice.buckets import Bucket
 from looktwice.cli.main import app
 from looktwice.errors import UnknownName, UsageError
 from looktwice.indexing.matching import matching
@@ -48,14 +47,16 @@ def as_parquet(images: list[bytes]) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("made", [as_jsonl, as_parquet])
 @pytest.mark.parametrize("place", ["here", "in a bucket"])
-def test_items_that_pass(made: Callable[..., dict[str, bytes]], place: str, tmp_path: Path, s3: BucketServer) -> None:
+def test_items_that_pass(
+    made: Callable[..., dict[str, bytes]], place: str, tmp_path: Path, cloud: BucketServer
+) -> None:
     files = made([picture(f"rgb({20 * n}, 9, 200)") for n in range(len(ROWS))])
     for name, data in files.items():
         if place == "here":
             (tmp_path / name).write_bytes(data)
         else:
-            Bucket("s3", s3.bucket).write(f"{made.__name__}/{name}", data)
-    base = str(tmp_path) if place == "here" else f"{s3.uri}/{made.__name__}"
+            cloud.store.write(f"{made.__name__}/{name}", data)
+    base = str(tmp_path) if place == "here" else f"{cloud.uri}/{made.__name__}"
     found = matching(scan([f"{base}/{next(iter(files))}"]), WHERE, COLUMNS)
     met = [one.reason if isinstance(one, Unreadable) else one.id for one in found]
     assert met == ["i1", *["bad-record"] * (made is as_jsonl), "i3", "i6"]

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ from looktwice.store import Row, Table, ann, batched
 from looktwice.testing import BrightnessScorer, make_images
 from looktwice.types import EncoderInfo, Item, PairScores
 
+PLAIN = ("--device", "cpu", "--dtype", "float32", "--threads", "1")
+CLIENT_PORT = 23999
+
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 
 
@@ -47,11 +51,18 @@ def address() -> Iterator[str]:
     from ray.cluster_utils import Cluster as Nodes
 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 2**27})
+    outside = {"ray_client_server_port": CLIENT_PORT} if find_spec("grpc") else {}
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 2**27, **outside})
     nodes.add_node(num_cpus=1, object_store_memory=2**27)
     yield nodes.address
     ray.shutdown()
     nodes.shutdown()
+
+
+def client() -> str:
+    """The address of the cluster for Ray's client."""
+    pytest.importorskip("grpc", reason="pip install 'looktwice[ray]'")
+    return f"ray://127.0.0.1:{CLIENT_PORT}"
 
 
 class Squares:
@@ -81,6 +92,19 @@ def test_results_come_in_order_from_both_workers(address: str, tmp_path: Path) -
     found = list(cluster.map(Squares(tmp_path), iter(range(40))))
     assert [square for square, _ in found] == [number * number for number in range(40)]
     assert len({pid for _, pid in found}) == 2
+
+
+def tell_variable() -> Callable[[str], str | None]:
+    return os.environ.get
+
+
+def test_keys_reach_the_workers_but_no_log(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a-key-of-nothing")
+    assert list(Cluster(address).map(tell_variable, ["AZURE_STORAGE_ACCOUNT_KEY"])) == ["a-key-of-nothing"]
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+    assert not [log for log in logs.rglob("*") if log.is_file() and b"a-key-of-nothing" in log.read_bytes()]
 
 
 def test_a_killed_worker_loses_nothing(address: str, tmp_path: Path) -> None:
@@ -116,6 +140,26 @@ def test_no_cluster_is_a_sentence() -> None:
         Cluster("127.0.0.1:1")
 
 
+OUT_OF_MEMORY = """
+from ray.cluster_utils import Cluster as Nodes
+from looktwice.errors import UsageError
+from looktwice.models.cluster import Cluster
+nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 2**27})
+try:
+    list(Cluster(nodes.address).map(lambda: abs, [1]))
+except UsageError as error:
+    print(error)
+"""
+
+
+def test_too_little_memory_on_a_worker_is_a_sentence() -> None:
+    """Ray ends every worker of a machine that has less memory left than it is told to keep."""
+    environment = {**os.environ, "RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
+    argv = [sys.executable, "-c", OUT_OF_MEMORY]
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert done.stdout == "A worker ran out of memory when it started; use workers with more memory.\n", done.stderr
+
+
 def state(table: Table) -> tuple[object, ...]:
     """All of a table but vectors and times."""
     columns = ["id", "uri", "root", "sha256", "width", "height", "text", "metadata"]
@@ -136,7 +180,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(*arguments: str) -> list[dict[str, Any]]:
     """Run a command line with the bundled models; return its records."""
-    done = CliRunner().invoke(app, [*arguments, "--device", "cpu", "--dtype", "float32", "--threads", "1"])
+    done = CliRunner().invoke(app, [*arguments, *PLAIN])
     assert done.exit_code in (0, 3), done.output
     assert "(raylet)" not in done.stdout, "Ray's own messages are no answer"
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -260,7 +304,8 @@ def scores_in(path: Path) -> tuple[int, int]:
     return len(rows), len(set(rows))
 
 
-def test_a_killed_driver_goes_on_where_it_was(address: str, photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("from_outside", [False, True], ids=["inside", "outside"])
+def test_a_killed_driver_goes_on_where_it_was(address: str, photos: Path, tmp_path: Path, from_outside: bool) -> None:
     table, queries, kept = tmp_path / "t.lt", tmp_path / "q.jsonl", tmp_path / "there.trec.scores"
     run("index", str(table), str(photos / "one"))
     asked = [{"id": path.stem, "image": str(path)} for path in sorted((photos / "one").glob("*-*.png"))]
@@ -268,6 +313,7 @@ def test_a_killed_driver_goes_on_where_it_was(address: str, photos: Path, tmp_pa
     line = ["search", str(table), "--queries", str(queries), "--shortlist", "8", "--batch-size", "1", "--device", "cpu"]
     line += ["--dtype", "float32", "--threads", "1", "--run"]
     first = CliRunner().invoke(app, [*line, str(tmp_path / "here.trec")])
+    address = client() if from_outside else address
     again = [*line, str(tmp_path / "there.trec"), "--ray", address]
     driver = subprocess.Popen([sys.executable, "-m", "looktwice", *again], stderr=subprocess.DEVNULL)
     while not kept.exists() or scores_in(kept)[0] < 10:
@@ -338,3 +384,32 @@ def test_workers_build_the_index(address: str, tmp_path: Path, monkeypatch: pyte
     info = table.build_index(Cluster(address).map)
     (index,) = [one for one in table._items.list_indices() if one.columns == ["vector"]]
     assert (info.kind, index.num_segments, index.num_indexed_rows) == ("ivf_rq", 3, 4500) and info.recall >= 0.99
+
+
+def outside(*line: str) -> subprocess.Popen[str]:
+    """Start a command line in a process of its own, which uses the cluster by Ray's client."""
+    argv = [sys.executable, "-m", "looktwice", *line, "--ray", client(), *PLAIN]
+    return subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_verbs_run_from_outside_the_cluster(address: str, photos: Path, tmp_path: Path) -> None:
+    queries, place, scores = tmp_path / "q.jsonl", str(tmp_path / "t.lt"), tmp_path / "scores"
+    queries.write_text(json.dumps({"id": "red-1", "image": str(photos / "one" / "red-1.png")}) + "\n")
+    asked = ["--queries", str(queries), "--shortlist", "5"]
+    first, here, there, again = (str(tmp_path / f"{name}.trec") for name in ("first", "here", "there", "again"))
+    lines = [
+        ["index", place, str(photos / "one")],
+        ["search", place, *asked, "--run", first, "--score-cache", str(scores)],
+        ["rerank", first, place, *asked, "--run", there],
+    ]
+    for line, code in zip(lines, (3, 0, 0), strict=True):
+        done = outside(*line)
+        error = done.communicate(timeout=180)[1]
+        assert done.returncode == code, error
+    run("search", place, *asked, "--run", here)
+    assert Path(first).read_bytes() == Path(here).read_bytes() and scores_in(scores) == (
+        4,
+        4,
+    )  # copy.png has the bytes of another
+    run("rerank", first, place, *asked, "--run", again)
+    assert Path(there).read_bytes() == Path(again).read_bytes()

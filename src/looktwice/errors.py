@@ -11,7 +11,7 @@ LooktwiceError                exit code 1
 │   ├── Damaged               2   a file of a table, run or cache is not what looktwice wrote
 │   ├── BucketError           2   a bucket does not exist, refuses the credentials, or does not answer
 │   └── Locked                1   another process is writing
-├── TooManyFailures           3   --max-failures was reached
+├── TooManyFailures           3   --max-failures was reached, or a part of the work lost its worker three times
 └── ModelError                1   a model gave no usable answer
     └── ServerError           1   a server refused a request, is full, failed, or does not answer
 """
@@ -125,7 +125,7 @@ class Locked(StoreError):
 
 
 class TooManyFailures(LooktwiceError):
-    """More items failed than the user allows."""
+    """More items failed than the user allows, or workers were lost again and again."""
 
     exit_code = 3
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from bucket_proxy import Answer, Proxy
 from bucket_server import ACCOUNT_KEY, SECRET, BucketServer, only
 from conftest import Looktwice
 from PIL import Image
@@ -136,3 +137,35 @@ def test_watching_a_bucket_is_refused(looktwice: Looktwice) -> None:
 def test_a_plan_names_the_bucket(looktwice: Looktwice, cloud: BucketServer, photos: str) -> None:
     done = looktwice("index", f"{cloud.uri}/t.lt", photos, "--dry-run", "--json")
     assert done.records[0]["table"] == f"{cloud.uri}/t.lt"
+
+
+DENIED = ("AccessDenied", "access is denied; check the credentials")
+SKEWED = ("RequestTimeTooSkewed", "this machine's clock is wrong; set it")
+
+
+@pytest.mark.parametrize(("writes", "code", "said"), [(4, *SKEWED), (12, *DENIED)], ids=["clock", "read-only"])
+def test_a_bucket_that_turns_on_us_in_mid_run_keeps_a_table_that_opens(
+    looktwice: Looktwice, cloud: BucketServer, photos: str, proxy: Proxy, writes: int, code: str, said: str
+) -> None:
+    """The first write that is refused makes the table, or commits the items."""
+    place = f"{cloud.uri}/t.lt"
+    proxy.refusal = Answer(403, [], f"<Error><Code>{code}</Code></Error>".encode())
+    proxy.writes_left = writes
+    done = looktwice("index", place, photos)
+    (error,) = [line for line in done.err.splitlines() if line.startswith("Error")]
+    assert done.code == 2 and said in error and done.err.endswith(f"{error}\n")
+    proxy.writes_left = None
+    assert looktwice("index", place, photos, "--json").records[0]["items"] == 3
+    assert looktwice("info", place).code == 0
+
+
+def test_a_data_file_that_vanishes_is_one_sentence(
+    looktwice: Looktwice, cloud: BucketServer, photos: str, tmp_path: Path
+) -> None:
+    place = f"{cloud.uri}/t.lt"
+    looktwice("index", place, photos)
+    cloud.store.delete([found.name for found in cloud.store.walk("t.lt/items.lance/data")])
+    for command in (["search", place, tmp_path / "red.png", "--no-rerank"], ["info", place]):
+        done = looktwice(*command)
+        assert done.code == 2 and "files of the table are missing; restore them from a copy" in done.err
+        assert len(done.err.splitlines()) == 1

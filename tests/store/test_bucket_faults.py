@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-from bucket_proxy import Proxy, proxy_to
+from bucket_proxy import Proxy
 from bucket_server import BucketServer
 from store_helpers import ENCODER, random_rows, row
 
 from looktwice.buckets import why
-from looktwice.errors import BucketError, LooktwiceError, StoreError, UsageError
+from looktwice.errors import BucketError, Damaged, LooktwiceError, StoreError, UsageError
 from looktwice.store import Table, bucket
-
-
-@pytest.fixture
-def proxy(cloud: BucketServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A proxy before the bucket, which this process uses from now on."""
-    with proxy_to(cloud.url) as made:
-        cloud.use(monkeypatch, made.url)
-        monkeypatch.setattr(bucket, "_tested", set())
-        yield made
 
 
 def test_a_store_without_conditional_puts_is_refused_for_writing(cloud: BucketServer, proxy: Proxy) -> None:
@@ -64,7 +53,7 @@ def test_a_data_file_that_vanishes_is_said(cloud: BucketServer) -> None:
     table.add(random_rows(10))
     store = cloud.store
     store.delete([found.name for found in store.walk("t.lt/items.lance/data")])
-    with pytest.raises(StoreError, match="files of the table are missing"):
+    with pytest.raises(Damaged, match="files of the table are missing"):
         Table.open(f"{cloud.uri}/t.lt").search(np.ones(8), 3)
 
 

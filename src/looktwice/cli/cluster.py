@@ -13,7 +13,6 @@ import typer
 
 from looktwice.buckets import parse_address
 from looktwice.cli.console import emit, note, plural, show_cost, table
-from looktwice.cli.options import refuse_unused
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,8 +85,6 @@ class Distribution:
         """Connect for a file of queries; with --dry-run, print the plan and exit. Raises UsageError for one query."""
         if self.ray is not None and queries is None:
             raise UsageError("--ray spreads a file of queries; pass --queries FILE, or leave --ray out.")
-        outside = self.ray is not None and self.ray.startswith("ray://")
-        refuse_unused(ctx, ("score_cache",) if outside else (), "with --ray ray://…")
         cluster = self.connect(ctx)
         if self.dry_run:
             asked = 1 if queries is None else len(queries)

@@ -79,7 +79,7 @@ def rerank(
     folder = CandidateLoader.for_folder
     loader = folder(collection, urls.allowed) if table is None else CandidateLoader.for_table(table, **how)
     cluster = spread.for_queries(ctx, asked, collection, output.json)
-    with kept_scores(score_cache, output.run, cluster=cluster) as cache:
+    with kept_scores(score_cache, output.run) as cache:
         look = rerank.load(compute, cache=cache, prompt=prompt)
         look.expect(sum(min(shortlist, len(found)) for name, found in shortlists.items() if name in asked))
         rules: dict[str, Any] = {"shortlist": shortlist, "k": k, **middle.rules, **ranking.rules, **choice}

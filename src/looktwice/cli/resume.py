@@ -6,16 +6,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from looktwice.cli.console import note
 from looktwice.cli.outputs import has_room_beside
 from looktwice.errors import UsageError
-
-if TYPE_CHECKING:
-    from looktwice.models.cluster import Cluster
 
 KEPT = "Finished work is kept; run the same command again to continue."
 LOST = "Nothing is kept; pass --run or --score-cache to be able to continue an interrupted command."
@@ -25,17 +21,13 @@ _BESIDE = ("", "-wal", "-shm", "-journal")  # files that SQLite keeps beside its
 
 
 @contextmanager
-def kept_scores(
-    given: Path | None, run: Path | None, many: bool = True, cluster: Cluster | None = None
-) -> Iterator[Path | None]:
+def kept_scores(given: Path | None, run: Path | None, many: bool = True) -> Iterator[Path | None]:
     """Yield the score cache to use: `given`, or RUN.scores beside the run file of `many` queries.
 
     RUN.scores is removed when the work is finished, and stays after an interruption, so that the same command can
-    continue. A device such as /dev/stdout has no RUN.scores, and a `cluster` that is used from outside keeps none. An
-    interruption says whether scores are kept; for many queries without a cache, it names the options that keep them. A
-    refusal after a few queries removes RUN.scores.
+    continue. A device such as /dev/stdout has no RUN.scores. An interruption says whether scores are kept; for many
+    queries without a cache, it names the options that keep them. A refusal after a few queries removes RUN.scores.
     """
-    many = many and (cluster is None or cluster.has_this_machine)
     own = None
     if many and given is None and run is not None and has_room_beside(run):
         own = run.with_name(run.name + SUFFIX)

@@ -135,7 +135,7 @@ def search(
     cluster = spread.for_queries(ctx, asked, path, output.json)
     compute.set_threads()
     choice, prompt = tuning.read(stopping.tuned, ranking.fusion, rerank.prompt)
-    with kept_scores(score_cache, output.run, asked is not None and not no_rerank, cluster) as cache:
+    with kept_scores(score_cache, output.run, asked is not None and not no_rerank) as cache:
         look = rerank.load(compute, cache=cache, prompt=prompt) if not no_rerank or middle.maxsim else None
         rules = {**middle.rules, **ranking.rules, **choice, **stopping.rules, **tokens.choice, **compute.placement}
         opened = scope.retriever(path, look, cluster, shortlist=shortlist, urls=urls.allowed, **rules)

@@ -13,10 +13,12 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from looktwice import __version__
-from looktwice.errors import LooktwiceError, MissingDependency, UsageError, first_line
+from looktwice.errors import LooktwiceError, MissingDependency, TooManyFailures, UsageError, first_line
+from looktwice.models.mailbox import answering
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +35,22 @@ WINDOW = 4
 ATTEMPTS = 3
 """How often a shard is tried whose worker was lost."""
 
-_PASSED_ON = ("AWS_", "AZURE_", "GOOGLE_", "LOOKTWICE_", "HF_", "OMP_NUM_THREADS", "TOKENIZERS_")
+OUTSIDE = "ray://"
+"""How addresses begin of clusters that this machine is not part of."""
+
+_TOKEN = Path("~/.ray/auth_token").expanduser()
+_EARLY = ("OMP_NUM_THREADS", "TOKENIZERS_")
+"""Variables that workers need when they start. Ray writes them to its logs."""
+
+_LATE = ("AWS_", "AZURE_", "GOOGLE_", "LOOKTWICE_", "HF_")
+"""Variables that may hold keys, so workers get them in a way that Ray does not write down."""
 
 
 class _Worker:
     """What runs in a worker's process: the work, made once, and its version."""
 
-    def __init__(self, make: Callable[[], Work[Any, Any]]) -> None:
+    def __init__(self, make: Callable[[], Work[Any, Any]], environment: dict[str, str]) -> None:
+        os.environ.update(environment)
         self._make, self._work = make, None
 
     def version(self) -> str:
@@ -63,7 +74,7 @@ class _Host:
 
 @dataclass(frozen=True)
 class Shared:
-    """Calls methods of an object that lives in one process on the driver's machine; workers get it pickled."""
+    """Calls methods of an object that lives on the driver's machine; workers get it pickled."""
 
     actor: Any
 
@@ -105,11 +116,6 @@ class Cluster:
         if not self.workers:
             raise UsageError(f"The Ray cluster {self.address} has no CPU or GPU; add workers with: ray start")
 
-    @property
-    def has_this_machine(self) -> bool:
-        """Return whether workers can be started here; False for ray:// addresses."""
-        return not self.address.startswith("ray://")
-
     def map(self, make: Callable[[], Work[T, R]], shards: Iterable[T]) -> Iterator[R]:
         """Yield the result of each shard, in order. `make` loads what the work needs, once per worker.
 
@@ -130,15 +136,12 @@ class Cluster:
                 self._ray.kill(actor)
 
     def share(self, make: Callable[[], Any]) -> Shared:
-        """Return a way to call the methods of one object, which `make` returns in a process on this machine.
+        """Return a way to call the methods of one object, which `make` returns on this machine.
 
-        A call may be made again if that process is lost, so it must change nothing the second time. Raises UsageError
-        if this machine is not part of the cluster.
+        A call may be made again if the object's process is lost, so it must change nothing the second time.
         """
-        if not self.has_this_machine:
-            raise UsageError(
-                f"{self.address} is used from outside, so no file can be shared; run the command inside it."
-            )
+        if self.address.startswith(OUTSIDE):
+            return Shared(answering(self._ray, make))
         here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             self._ray.get_runtime_context().get_node_id(), soft=False
         )
@@ -147,7 +150,7 @@ class Cluster:
 
     def _actor(self, make: Callable[[], Any]) -> Any:
         needs = {"num_gpus": 1} if self._gpus else {"num_cpus": 1}
-        return self._ray.remote(**needs, max_restarts=0)(_Worker).remote(make)
+        return self._ray.remote(**needs, max_restarts=0)(_Worker).remote(make, _environment(_LATE))
 
     def _free_slot(self, begun: deque[_Job[T]]) -> int | None:
         """Return the worker that has the fewest shards, None if it has enough."""
@@ -174,7 +177,7 @@ class Cluster:
             raise _own(error) from None
         except errors.RayError as error:
             if job.attempts == ATTEMPTS:
-                raise LooktwiceError(_lost(error)) from None
+                raise TooManyFailures(_lost(error)) from None
             log.warning("A worker was lost (%s); its part is done again.", type(error).__name__)
         job.attempts += 1
         if not self._answers(actors[job.slot]):
@@ -193,6 +196,8 @@ class Cluster:
         try:
             found = self._ray.get(actor.version.remote())
         except self._ray.exceptions.RayError as error:
+            if _ran_out_of_memory(error):
+                raise UsageError("A worker ran out of memory when it started; use workers with more memory.") from None
             why = str(error).strip().rpartition("\n")[2].strip()[:200]  # the last line of a traceback
             raise UsageError(f"The workers cannot load looktwice ({why}); install it there.") from None
         if found != __version__:
@@ -202,6 +207,8 @@ class Cluster:
 
 
 def _connect(address: str) -> Any:
+    if address.startswith(OUTSIDE) and (_TOKEN.exists() or "RAY_AUTH_TOKEN" in os.environ):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray itself does so for all other addresses
     try:
         import ray
     except ImportError:
@@ -210,14 +217,17 @@ def _connect(address: str) -> Any:
         return ray
     _demand_answer(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    passed = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": {"env_vars": passed}}
+    early = {"env_vars": _environment(_EARLY)}
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": early}
     warnings.filterwarnings("ignore", "lancedb fork support")  # Ray's own programs never touch LanceDB
     try:
         ray.init(address=address, **settings)
     except ConnectionError:
         if address != "auto":
-            raise UsageError(f"The Ray cluster {address} does not answer; check it with: ray status") from None
+            token = ", and that its token is on this machine" if address.startswith(OUTSIDE) else ""
+            raise UsageError(
+                f"The Ray cluster {address} does not answer; check it there with: ray status{token}"
+            ) from None
         ray.init(include_dashboard=False, **settings)
     except (RuntimeError, ValueError) as error:
         raise UsageError(
@@ -227,9 +237,13 @@ def _connect(address: str) -> Any:
     return ray
 
 
+def _environment(prefixes: tuple[str, ...]) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+
+
 def _demand_answer(address: str) -> None:
     """Raise UsageError if nothing listens at HOST:PORT; Ray would try for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    host, colon, port = address.removeprefix(OUTSIDE).rpartition(":")
     if not colon or not port.isdecimal():
         return
     try:
@@ -247,7 +261,11 @@ def _own(error: Any) -> BaseException:
 
 
 def _lost(error: BaseException) -> str:
-    kind = type(error).__name__
-    if kind == "OutOfMemoryError":
+    if _ran_out_of_memory(error):
         return f"A worker ran out of memory {ATTEMPTS} times; use a smaller --batch-size, or workers with more memory."
+    kind = type(error).__name__
     return f"Workers were lost {ATTEMPTS} times at the same part of the work ({kind}); what is committed is kept."
+
+
+def _ran_out_of_memory(error: BaseException) -> bool:
+    return type(error).__name__ == "OutOfMemoryError"

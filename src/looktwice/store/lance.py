@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from looktwice.buckets import known_reason, parse_address
-from looktwice.errors import BucketError, LooktwiceError, StoreError, UnknownName, UsageError
+from looktwice.errors import BucketError, Damaged, LooktwiceError, StoreError, UnknownName, UsageError
 from looktwice.store.conditions import DECLARE, Where, compile_where, parse_where
 from looktwice.store.filters import check, quote
 from looktwice.store.location import Location
@@ -131,7 +131,8 @@ def plain_errors(place: object, doing: str) -> Iterator[None]:
             raise
         if parse_address(place) and (reason := known_reason(error)):
             raise BucketError(f"{doing} failed in {place}: {reason}") from None
-        raise StoreError(_sentence(place, doing, error)) from error
+        kind = Damaged if _NOT_FOUND.search(str(error)) else StoreError
+        raise kind(_sentence(place, doing, error)) from error
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from looktwice.errors import StoreError, UsageError, first_line
+from looktwice.errors import Damaged, StoreError, UsageError, first_line
 from looktwice.store.ann import behind
 from looktwice.store.lance import MISSING, is_conflict, plain_errors, retry
 from looktwice.store.location import Location
@@ -96,7 +96,7 @@ def sizes(location: Location, items: Any, rows: int) -> dict[str, int]:
     """Return bytes on disk by part; they add up to all files of the table.
 
     `vectors` counts the float16 numbers, `items` the rest of the live item data, `versions` the files of older versions
-    only. Raises StoreError if files of the live items are missing.
+    only. Raises Damaged if files of the live items are missing.
     """
     live = _live_bytes(location, items)
     total = location.size()
@@ -116,12 +116,12 @@ def sizes(location: Location, items: Any, rows: int) -> dict[str, int]:
 
 
 def _live_bytes(location: Location, items: Any) -> int:
-    """Return the bytes of the newest version's files. Raises StoreError if the data folder has fewer."""
+    """Return the bytes of the newest version's files. Raises Damaged if the data folder has fewer."""
     for _ in range(2):  # twice, as another process may commit or purge between the two measurements
         live = int(items.list_versions()[-1]["metadata"]["total_files_size"])
         if location.size("items.lance/data") >= live:
             return live
-    raise StoreError(f"{location} is not whole: {MISSING}")
+    raise Damaged(f"{location} is not whole: {MISSING}")
 
 
 def export(items: Any, target: Path, dim: int) -> Path:
