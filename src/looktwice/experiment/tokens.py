@@ -11,7 +11,7 @@ from looktwice.store import Table
 from looktwice.token_index import add_tokens
 from looktwice.types import Item
 
-CODEC, CROPS_CODEC = "int8", "pq8"
+CODEC, CROPS_CODEC = "int8", "opq8"
 
 
 def store_tokens(
@@ -19,7 +19,7 @@ def store_tokens(
 ) -> bool:
     """Store the images' visual tokens; return False if the model makes none.
 
-    `codec` "auto" means int8, and pq8 with crops, which are five times as many tokens.
+    `codec` "auto" means int8, and opq8 with crops, which are five times as many tokens.
     """
     from PIL import Image
 
