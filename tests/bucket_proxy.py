@@ -1,8 +1,10 @@
-"""A proxy before a store that misbehaves on purpose: it drops conditions, stops accepting writes, or says any error."""
+"""A proxy before a store that misbehaves on purpose: drops conditions, refuses writes, lists what was."""
 
 from __future__ import annotations
 
 import http.client
+import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +29,7 @@ class Answer(NamedTuple):
 class Proxy(ThreadingHTTPServer):
     """`drops`: headers that are not passed on. `writes_left`: writes until one is refused, None for no limit.
 
-    `refusal` is the answer to a refused write, and if `all_refused` is set, to any request.
+    `refusal` is the answer to a refused write. `lag`: for how many seconds a listing is answered as it was.
     """
 
     daemon_threads = True
@@ -39,7 +41,8 @@ class Proxy(ThreadingHTTPServer):
         self.drops: set[str] = set()
         self.writes_left: int | None = None
         self.refusal = Answer(403, [("Content-Type", "application/xml")], DENIED)
-        self.all_refused = False
+        self.lag = 0.0
+        self.listings: dict[str, tuple[float, Answer]] = {}
         self.methods: Counter[str] = Counter()
 
     @property
@@ -55,7 +58,7 @@ class Proxy(ThreadingHTTPServer):
         if method in WRITES and self.writes_left is not None:
             self.writes_left -= 1
             return self.writes_left < 0
-        return self.all_refused
+        return False
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -71,9 +74,19 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(self.server.refusal)
         given = {name.lower(): value for name, value in self.headers.items()}
         headers = {name: value for name, value in given.items() if name not in self.server.drops}
-        return self._send(self.forward(self.command, self.path, headers, body))
+        return self._send(self._listing(headers) or self.forward(self.command, self.path, headers, body))
 
     do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
+
+    def _listing(self, headers: Mapping[str, str]) -> Answer | None:
+        """Return a listing, perhaps as it was some time ago; None for any other request and without a lag."""
+        if not self.server.lag or self.command != "GET" or not re.search("list-type|comp=list", self.path):
+            return None
+        at, answer = self.server.listings.get(self.path, (0.0, None))
+        if answer is None or time.monotonic() - at > self.server.lag:
+            answer = self.forward("GET", self.path, headers, b"")
+            self.server.listings[self.path] = time.monotonic(), answer
+        return answer
 
     def forward(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Ask the server behind the proxy."""

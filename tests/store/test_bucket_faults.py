@@ -57,6 +57,20 @@ def test_a_data_file_that_vanishes_is_said(cloud: BucketServer) -> None:
         Table.open(f"{cloud.uri}/t.lt").search(np.ones(8), 3)
 
 
+def test_listings_that_lag_delay_commits_and_lose_none(cloud: BucketServer, proxy: Proxy) -> None:
+    place = f"{cloud.uri}/t.lt"
+    table = Table.create(place, ENCODER)
+    proxy.lag = 0.5
+    Table.open(place)
+    table.add(random_rows(10))
+    table.add(random_rows(20, start=10))
+    Table.open(place).add(random_rows(10, start=30))
+    assert proxy.listings
+    proxy.lag = 0
+    ids = sorted(found["id"] for found in Table.open(place).rows(["id"]))
+    assert ids == [f"{number:05}" for number in range(40)]
+
+
 def test_wrong_keys_are_a_sentence(cloud: BucketServer, proxy: Proxy) -> None:
     proxy.writes_left = 0
     with pytest.raises(LooktwiceError, match="access is denied") as caught:
