@@ -11,7 +11,8 @@ CLOUDS ?= .venv-clouds
 PIP_ARGS ?=
 PY     := $(VENV)/bin/python
 EXTRAS := timm,st,siglip,smolvlm,bench
-SYSTEM := chromium=chromium pdftoppm=poppler-utils
+# The node that playwright brings needs libatomic.
+SYSTEM := chromium=chromium pdftoppm=poppler-utils libatomic.so.1=libatomic1
 
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false

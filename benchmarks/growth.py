@@ -110,7 +110,7 @@ def one_size(n: int, vectors: np.ndarray, queries: np.ndarray, path: Path, repea
         "n": n,
         "exact_ms": search_ms(exact, queries, repeats),
     }  # before there is an index
-    partitions = ann.build(exact, n).partitions
+    partitions = ann.build(exact, n, f"{path}/items.lance").partitions
     through = replace(exact, index={"nprobes": min(16, partitions), "refine": 4})
     return {**row, "index_ms": search_ms(through, queries, repeats)}
 

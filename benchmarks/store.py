@@ -92,7 +92,8 @@ def measure(path: Path, args: argparse.Namespace) -> Any:
     exact = replace(table._space(), index=None)
     truth = exact.stream(queries.astype(np.float64), args.k)
     yield from _exact(exact, queries, truth, args)
-    yield from _through("rq", table, queries, truth, args, lambda: ann.build(exact, args.n).partitions)
+    items = f"{path}/items.lance"
+    yield from _through("rq", table, queries, truth, args, lambda: ann.build(exact, args.n, items).partitions)
     yield from _through("pq", table, queries, truth, args, lambda: _build_pq(table, args))
 
 

@@ -121,8 +121,17 @@ def google_fixture() -> Iterator[str]:
 @pytest.fixture(name="cloud", params=["s3", *(pytest.param(one, marks=pytest.mark.clouds) for one in ("az", "gs"))])
 def cloud_fixture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
     """A new, empty bucket of each kind of store, which this process is configured for."""
-    url = request.getfixturevalue(f"{request.param}_server")
-    made = BucketServer(request.param, f"bucket-{uuid4().hex[:8]}", url)
+    return _new(request.param, request.getfixturevalue(f"{request.param}_server"), monkeypatch)
+
+
+@pytest.fixture(name="s3")
+def s3_fixture(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
+    """The same of one kind, for fixtures that have parameters of their own."""
+    return _new("s3", s3_server, monkeypatch)
+
+
+def _new(scheme: str, url: str, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
+    made = BucketServer(scheme, f"bucket-{uuid4().hex[:8]}", url)
     made.use(monkeypatch)
     CREATE[made.scheme](made)
     return made

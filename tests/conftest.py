@@ -20,6 +20,7 @@ from bucket_server import (  # noqa: F401
     cloud_fixture,
     google_fixture,
     proxy_fixture,
+    s3_fixture,
     server_fixture,
 )
 from hypothesis import settings

@@ -150,7 +150,8 @@ HEADERS = [
 def test_hostile_headers_are_a_bad_archive_and_end(tmp_path: Path, hostile: bytes) -> None:
     whole = header("a.txt", 3) + b"abc".ljust(512, b"\0")
     (tmp_path / "t.tar").write_bytes(whole + hostile)
-    assert [reason for _, reason in troubles(tmp_path / "t.tar")] == ["bad-archive"]
+    # Python before 3.11.3 takes a negative size in an extended header for one that ends past the file.
+    assert [reason for _, reason in troubles(tmp_path / "t.tar")] in (["bad-archive"], ["truncated"])
     assert ids(tmp_path / "t.tar") == ["t.tar/a"]
 
 

@@ -42,8 +42,8 @@ def test_the_wheel_runs_the_demo_in_a_clean_environment(built: Path, tmp_path: P
     lines = [json.loads(line) for line in run("env/bin/looktwice", "demo", "--json", cwd=tmp_path).splitlines()]
     assert lines[-1] == {"report": "demo-out/report.html"}
     assert "<html" in (tmp_path / "demo-out" / "report.html").read_text(encoding="utf-8")
-    pictures = {row["ranking"]: row["mAP@20"] for row in lines[:-1] if row["queries"].startswith("picture")}
-    assert 0.3 < pictures["shortlist"] < pictures["second look"]
+    images = {row["ranking"]: row["mAP@20"] for row in lines[:-1] if row["queries"].startswith("image")}
+    assert 0.3 < images["first look"] < images["second look"]
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="tells tracked files by git")

@@ -78,7 +78,7 @@ def test_a_table_without_a_folder_says_what_to_do(
     shutil.rmtree(tmp_path / "t.lt" / part)
     done = looktwice("info", "t.lt")
     assert (
-        done.code == 1 and "files of the table are missing; restore them from a copy, or index into a new" in done.err
+        done.code == 2 and "files of the table are missing; restore them from a copy, or index into a new" in done.err
     )
 
 

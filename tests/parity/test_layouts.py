@@ -174,7 +174,7 @@ def test_tiles_are_limited(mllm: Get, query: dict[str, Item], candidates: list[I
 
 
 def test_load_scorer_checks_its_words(mllm: Get) -> None:
-    with pytest.raises(UsageError, match="auto, fast or reference"):
+    with pytest.raises(UsageError, match="auto, fast, reference"):
         load_scorer(folder_of(mllm("idefics3")), path="quick")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="at least 1"):
         load_scorer(folder_of(mllm("idefics3")), batch_size=0)

@@ -20,7 +20,7 @@ from looktwice.score.local.retrace import Retrace
     ("settings", "error", "says"),
     [
         ({"retrac": "causal"}, UnknownName, "did you mean retrace"),
-        ({"path": "quick"}, UsageError, "auto, fast or reference"),
+        ({"path": "quick"}, UsageError, "auto, fast, reference"),
         ({"batch_size": 0}, UsageError, "at least 1"),
         ({"cache_bytes": -1}, UsageError, "cache_bytes"),
         ({"score_mode": "p-tru"}, UnknownName, "did you mean p-true"),

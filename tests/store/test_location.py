@@ -21,7 +21,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Maker:
     """Return a function that locates the same place anew, as another process would."""
     if request.param == "folder":
         return lambda: LocalFolder(tmp_path / "t.lt")
-    uri = f"{request.getfixturevalue('cloud').uri}/t.lt"
+    uri = f"{request.getfixturevalue('s3').uri}/t.lt"
     return lambda: locate(uri)
 
 

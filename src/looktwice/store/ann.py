@@ -66,10 +66,10 @@ class IndexInfo:
         return asdict(self)
 
 
-def build(space: VectorSearch, rows: int, uri: str = "", spread: Spread | None = None) -> IndexInfo:
-    """Build or replace the index of a table of `rows` rows, and measure its recall.
+def build(space: VectorSearch, rows: int, uri: str, spread: Spread | None = None) -> IndexInfo:
+    """Build or replace the index of a table of `rows` rows, whose items lie at `uri`, and measure its recall.
 
-    With `spread` others build it in segments, where that is possible, from the items at `uri`.
+    With `spread` others build it in segments, where that is possible.
     """
     from lancedb.index import IvfRq
 
