@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from bucket_server import BucketServer
 from colour_encoder import ColourEncoder, picture
@@ -17,7 +18,8 @@ from store_helpers import ENCODER, row
 
 from looktwice.indexing import index
 from looktwice.sources import scan
-from looktwice.store import Table
+from looktwice.store import LocalFolder, Table
+from looktwice.store.lance import connect, make_table
 
 TESTS = Path(__file__).parent.parent
 WRITER = """
@@ -157,3 +159,29 @@ def test_two_drivers_index_the_same_images_into_a_new_table(cloud: BucketServer,
     encoder = ColourEncoder()
     again = index(table, scan([tmp_path]), encoder)
     assert (again.unchanged, again.failed) == (60, 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "declared"),
+    [
+        ("An unenforced primary key is already set", True),
+        ("Incompatible transaction: This UpdateConfig transaction is incompatible with concurrent transaction "
+         "UpdateConfig at version 2.", True),
+        ("no space left on device", False),
+    ],
+)  # fmt: skip
+def test_a_key_that_another_process_has_just_declared_is_no_error(
+    said: str, declared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = connect(LocalFolder(tmp_path))
+    schema = pa.schema([pa.field("id", pa.string(), nullable=False)])
+
+    def raced(table: object, columns: list[str]) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(type(database.create_table("other", schema=schema)), "set_unenforced_primary_key", raced)
+    if declared:
+        assert make_table(database, "items", schema, "id").schema.names == ["id"]
+    else:
+        with pytest.raises(RuntimeError, match="no space"):
+            make_table(database, "items", schema, "id")

@@ -24,6 +24,9 @@ MISSING = "files of the table are missing; restore them from a copy, or index in
 
 _RUST_PLACE = re.compile(r",? ?(at )?/\S*\.rs:\d+(:\d+)?")
 _NOT_FOUND = re.compile(r"\bNot found: .*\.lance\b|\bTable '\w+' was not found")
+_DECLARED = re.compile("already set|incompatible with concurrent transaction UpdateConfig")
+"""What LanceDB says if another process has just declared the key."""
+
 _CONFLICT = re.compile("[Cc]ommit conflict|[Cc]oncurrent writers|Retryable|preempted by concurrent")
 _ATTEMPTS = 12
 _SHOWN = 300  # characters of a filter, and of what is wrong with it, that a message quotes
@@ -64,7 +67,7 @@ def make_table(database: Any, name: str, schema: Any, key: str) -> Any:
         try:
             made.set_unenforced_primary_key([key])
         except (OSError, RuntimeError, ValueError) as error:
-            if "already set" not in str(error) and not is_conflict(error):  # else another process has just declared it
+            if not is_conflict(error) and _DECLARED.search(str(error)) is None:
                 raise
     return database.open_table(name)
 
