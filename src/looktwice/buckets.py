@@ -29,6 +29,8 @@ _VARIABLES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 _CLIENTS = {f"{prefix.lower()}{name}": name for prefix in _VARIABLES.values() for name in _CLIENT}
 _LANCES = ("client_", "download_", "lance_")
 """How settings begin that LanceDB alone knows."""
+PROBE = ".probe-"
+"""How names begin of objects that a process writes, and deletes at once, to see whether a store tells writers apart."""
 _RETRIES = 5
 _ATTEMPTS = 20
 _PATIENCE = {"connect_timeout": "5s", "timeout": "60s"}
@@ -173,7 +175,7 @@ class Bucket:
 
     def demand_conditional_puts(self, prefix: str) -> None:
         """Raise UsageError if the store ignores `If-None-Match: *`, by which concurrent commits are told apart."""
-        probe = f"{prefix}/.probe-{uuid4().hex}"
+        probe = f"{prefix}/{PROBE}{uuid4().hex}"
         if not self.create(probe, b"1"):
             raise BucketError(f"{self} already has {probe}, though nobody wrote it; use another store.")
         try:

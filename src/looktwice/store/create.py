@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from looktwice.buckets import PROBE
 from looktwice.errors import Locked, StoreError, UsageError
 from looktwice.files import DRAFT
 from looktwice.store import manifest
@@ -76,20 +77,26 @@ def _create(database: Any, encoder: EncoderInfo, columns: Mapping[str, type]) ->
 
 
 def _demand_free(location: Location) -> None:
+    names = location.list()  # before the manifest is looked for, which another process may write in between
     if location.exists(manifest.NAME):
         raise UsageError(f"{location} is already a table; open it, or choose another name.")
-    if location.list() and not _is_unfinished(location):
+    if _foreign(names):
         raise UsageError(f"{location} contains other files; choose a new folder for the table.")
 
 
 def _is_unfinished(location: Location) -> bool:
-    names = set(location.list())
-    return bool(names) and names - set(_drafts(location)) <= _OWN
+    names = location.list()
+    return bool(names) and not _foreign(names)
 
 
-def _drafts(location: Location) -> list[str]:
-    """Return the names of unfinished manifests."""
-    return [name for name in location.list() if name.startswith(f"{manifest.NAME}.") and name.endswith(DRAFT)]
+def _foreign(names: Iterable[str]) -> list[str]:
+    """Return the names that are none of an unfinished table's. Another process may be testing a bucket."""
+    return [name for name in names if name not in _OWN and not _is_draft(name) and not name.startswith(PROBE)]
+
+
+def _is_draft(name: str) -> bool:
+    """Return whether a name is that of an unfinished manifest."""
+    return name.startswith(f"{manifest.NAME}.") and name.endswith(DRAFT)
 
 
 def _clear_leftovers(location: Location) -> None:
@@ -100,7 +107,7 @@ def _clear_leftovers(location: Location) -> None:
             _demand_empty(database, name, location)
             if location.lock_file is not None:
                 location.delete(f"{name}.lance")
-    for draft in _drafts(location):
+    for draft in filter(_is_draft, location.list()):
         location.delete(draft)
 
 

@@ -24,10 +24,9 @@ MISSING = "files of the table are missing; restore them from a copy, or index in
 
 _RUST_PLACE = re.compile(r",? ?(at )?/\S*\.rs:\d+(:\d+)?")
 _NOT_FOUND = re.compile(r"\bNot found: .*\.lance\b|\bTable '\w+' was not found")
-_DECLARED = re.compile("already set|incompatible with concurrent transaction UpdateConfig")
-"""What LanceDB says if another process has just declared the key."""
-
-_CONFLICT = re.compile("[Cc]ommit conflict|[Cc]oncurrent writers|Retryable|preempted by concurrent")
+_CONFLICT = re.compile(
+    "[Cc]ommit conflict|[Cc]oncurrent writers|Retryable|(preempted by|incompatible with) concurrent|already set"
+)
 _ATTEMPTS = 12
 _SHOWN = 300  # characters of a filter, and of what is wrong with it, that a message quotes
 _NO_COLUMN = re.compile(r"No field named \"?([^.,\s\"]+)\"?")
@@ -62,14 +61,14 @@ def make_table(database: Any, name: str, schema: Any, key: str) -> Any:
         made = database.open_table(name)
     if made.schema.names != schema.names or made.schema.types != schema.types:
         raise UsageError(f"An unfinished table of another kind is here; delete its {name}.lance and try again.")
-    # Without a declared key two processes that merge the same ids double rows silently (LanceDB 0.40).
-    if not any(b"primary-key" in name for name in made.schema.field(key).metadata or ()):
-        try:
-            made.set_unenforced_primary_key([key])
-        except (OSError, RuntimeError, ValueError) as error:
-            if not is_conflict(error) and _DECLARED.search(str(error)) is None:
-                raise
+    retry(lambda: _declare(database.open_table(name), key))
     return database.open_table(name)
+
+
+def _declare(table: Any, key: str) -> None:
+    """Declare the key of a table; without one two processes that merge the same ids double rows (LanceDB 0.40)."""
+    if not any(b"primary-key" in name for name in table.schema.field(key).metadata or ()):
+        table.set_unenforced_primary_key([key])
 
 
 def upsert(table: Any, key: str, data: Any) -> None:
