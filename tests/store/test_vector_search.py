@@ -298,7 +298,7 @@ def test_few_directions_and_many_ties(tmp_path_factory: pytest.TempPathFactory, 
 
 def test_an_index_without_lances_own_package(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ann, "EXACT_ROWS", 1000)
-    monkeypatch.setattr(ann.own, "possible", lambda: False)
+    monkeypatch.setattr(ann.segments, "has_lance", lambda: False)
     made = Table.create(tmp_path / "t.lt", EncoderInfo("toy", "1", "none", DIM))
     made.add(random_rows(1000, DIM))
     info = made.build_index()

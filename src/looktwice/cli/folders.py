@@ -38,7 +38,6 @@ class FolderOptions:
     limit: Annotated[
         int | None, typer.Option(min=1, help="Index only the first N items, as a sample; not with --prune.")
     ] = None
-
     where: Annotated[
         str | None,
         typer.Option(

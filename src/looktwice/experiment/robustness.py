@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from looktwice.checked import finite
 from looktwice.encode import query_encoder
 from looktwice.encode.mixing import unit
 from looktwice.errors import MediaError, UsageError
@@ -209,7 +210,7 @@ class RobustnessSetup:
         there = [_changed(item, damage, self.seed) for item in found if item is not None]
         columns = self._scores(query, there, mend) if there else []
         rows = iter(np.mean(columns, axis=0).tolist() if columns else [])
-        p = tuple(_finite(next(rows)) if item is not None else None for item in found)
+        p = tuple(finite(next(rows)) if item is not None else None for item in found)
         return p, len(columns) * len(there)
 
     def _scores(self, query: Item, candidates: list[Item], mend: str) -> list[Any]:
@@ -281,7 +282,3 @@ def _loaded(query: Query) -> Item | None:
         return query.load()
     except MediaError:
         return None
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -44,9 +44,9 @@ class MiddleStage:
     """A re-orderer of shortlists by the tokens that `table` stores for the reranker's model, or for a tower.
 
     It sees the first `depth` candidates. `zoom` compares the query zoomed to its rare tokens, too. `codec` names the
-    token set (see `token_index.tower`); "auto" takes the only one. `own` returns the table's
-    encoder, in case it is the tower; others are loaded with `placement`. Without a reranker the model of the newest
-    tokens is loaded. Raises UsageError if the table stores no tokens.
+    token set (see `token_index.tower`); "auto" takes the only one. `own` returns the table's encoder, in case it is the
+    tower; others are loaded with `placement`. Without a reranker the model of the newest tokens is loaded.
+    Raises UsageError if the table stores no tokens.
     """
 
     def __init__(

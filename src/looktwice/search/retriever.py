@@ -55,9 +55,8 @@ class Retriever:
     `maxsim` is the number of candidates that a middle look re-orders by their stored tokens before the second look
     sees the first of them (0: no middle look; None: as `looktwice maxsim --keep` noted in the table). `hubness` "bank"
     takes hubs out of text queries' shortlists (see `search.hubness`). `codec`, `missing_tokens` and `asymmetric`: see
-    `token_choice.CandidateLoader`. `ties`, `direction`, `budget`, `calibration`, `min_precision`, `maxsim_codec` and
-    `zoom`,
-    `shown`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
+    `token_choice.CandidateLoader`. `ties`, `direction`, `budget`, `calibration`, `min_precision`, `maxsim_codec`,
+    `zoom` and `shown`: see `ranking_config.RankingConfig`. `urls` says which URLs may be fetched.
     """
 
     def __init__(

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from looktwice.store import partitions as own
-from looktwice.store import segments
+from looktwice.store import partitions, segments
 from looktwice.store.schema import vectors_of
 from looktwice.store.search import DEPTH, VectorSearch
 from looktwice.store.segments import Spread
@@ -74,17 +73,15 @@ def build(space: VectorSearch, rows: int, uri: str, spread: Spread | None = None
     from lancedb.index import IvfRq
 
     started = time.monotonic()
-    partitions = max(1, math.isqrt(rows) // 2)
-    bits = bits_for(rows, space.dim)
-    shape = segments.IndexShape(partitions, bits)
+    shape = segments.IndexShape(max(1, math.isqrt(rows) // 2), bits_for(rows, space.dim))
     if spread is not None and segments.possible(space.table):
         segments.build(space.table, uri, shape, spread)
-    elif own.possible():
-        own.build(space.table, uri, shape, space.dim)
+    elif segments.has_lance():
+        partitions.build(space.table, uri, shape, space.dim)
     else:
-        config = IvfRq(distance_type="cosine", num_bits=bits, num_partitions=partitions)
+        config = IvfRq(distance_type="cosine", num_bits=shape.bits, num_partitions=shape.partitions)
         space.table.create_index("vector", config=config, replace=True)
-    info = tune(space, rows, partitions)
+    info = tune(space, rows, shape.partitions)
     return IndexInfo(**{**asdict(info), "seconds": round(time.monotonic() - started, 1)})
 
 
@@ -142,8 +139,11 @@ def behind(index: Any) -> bool:
     return bool(index.num_unindexed_rows > max(10_000, index.num_indexed_rows // 20))
 
 
-def tune(space: VectorSearch, rows: int, partitions: int) -> IndexInfo:
-    """Measure recall@100: refine deeper until it reaches TARGET_RECALL, then look into as few partitions as keep it."""
+def tune(space: VectorSearch, rows: int, number: int) -> IndexInfo:
+    """Measure recall@100: refine deeper until it reaches TARGET_RECALL, then look into as few partitions as keep it.
+
+    The index has `number` partitions.
+    """
     queries = _sample(space, rows)
     truth = space.stream(queries, DEPTH)
     nearest = round(float(np.percentile([hits[min(1, len(hits) - 1)].coarse for hits in truth], _STRANGE)), 4)
@@ -151,14 +151,14 @@ def tune(space: VectorSearch, rows: int, partitions: int) -> IndexInfo:
     def measured(nprobes: int, refine: int) -> IndexInfo:
         setting = replace(space, index={"nprobes": nprobes, "refine": refine, "nearest": nearest})
         found = round(recall(truth, setting.search(queries, DEPTH)), 4)
-        return IndexInfo("ivf_rq", rows, partitions, nprobes, refine, found, len(queries), nearest)
+        return IndexInfo("ivf_rq", rows, number, nprobes, refine, found, len(queries), nearest)
 
     for refine in _REFINES:
-        info = measured(partitions, refine)
+        info = measured(number, refine)
         if info.recall >= TARGET_RECALL:
             break
     nprobes = _FEW_PROBES
-    while nprobes < partitions and info.recall >= TARGET_RECALL:
+    while nprobes < number and info.recall >= TARGET_RECALL:
         if (fewer := measured(nprobes, info.refine)).recall >= TARGET_RECALL:
             return fewer
         nprobes *= 2

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from looktwice import buckets
 from looktwice.store.schema import stored_dim, vectors_of
-from looktwice.store.segments import COLUMN, NAME, IndexShape
+from looktwice.store.segments import COLUMN, NAME, IndexShape, storage_of
 
 if TYPE_CHECKING:
     from looktwice.types import FloatArray
@@ -26,19 +24,12 @@ _SAMPLE = 64
 _BATCH = 8192
 
 
-def possible() -> bool:
-    """Return whether Lance's own package is there."""
-    return find_spec("lance") is not None
-
-
 def build(table: Any, uri: str, shape: IndexShape, dim: int) -> None:
     """Build or replace the index of the items at `uri`, a version that `table` then reads."""
     import lance
     import pyarrow as pa
 
-    address = buckets.parse_address(uri)
-    storage = {} if address is None else buckets.storage_options(address.scheme)
-    items = lance.dataset(uri, storage_options=storage)
+    items = lance.dataset(uri, storage_options=storage_of(uri))
     centroids = _trained(items, shape.partitions, dim)
     padded = np.pad(centroids, [(0, 0), (0, stored_dim(dim) - dim)]).astype(np.float16)
     with tempfile.TemporaryDirectory() as folder:

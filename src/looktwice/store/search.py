@@ -109,8 +109,9 @@ class VectorSearch:
         Few suffice for queries like those that the recall was measured with: neither filtered nor deeper. Indices of
         earlier versions do not say what such queries find.
         """
-        few = self.index is not None and "nearest" in self.index and where is None and wanted <= DEPTH + SLACK
-        return int(self.index["nprobes"]) if few and self.index is not None else 0
+        if self.index is None or "nearest" not in self.index or where is not None or wanted > DEPTH + SLACK:
+            return 0
+        return int(self.index["nprobes"])
 
     def _is_strange(self, found: Any, best: Sequence[Candidate], wanted: int, where: str | None) -> bool:
         """Return whether few partitions were searched, and what they hold is further away than rows from each other.

@@ -53,9 +53,20 @@ class SegmentJob:
         )
 
 
+def has_lance() -> bool:
+    """Return whether Lance's own package is there."""
+    return find_spec("lance") is not None
+
+
+def storage_of(uri: str) -> dict[str, str]:
+    """Return the settings with which Lance opens a uri; none for a folder."""
+    address = buckets.parse_address(uri)
+    return {} if address is None else buckets.storage_options(address.scheme)
+
+
 def possible(table: Any) -> bool:
     """Return whether an index can be built in segments: Lance's package is there, and there are several data files."""
-    return find_spec("lance") is not None and table.stats()["fragment_stats"]["num_fragments"] > 1
+    return has_lance() and table.stats()["fragment_stats"]["num_fragments"] > 1
 
 
 def build(table: Any, uri: str, shape: IndexShape, spread: Spread) -> None:
@@ -64,8 +75,7 @@ def build(table: Any, uri: str, shape: IndexShape, spread: Spread) -> None:
     from lance.indices import IndicesBuilder
     from lance.lance import indices
 
-    address = buckets.parse_address(uri)
-    storage = {} if address is None else buckets.storage_options(address.scheme)
+    storage = storage_of(uri)
     items = lance.dataset(uri, storage_options=storage)
     builder = IndicesBuilder(items, COLUMN)
     sample = min(_SAMPLE, items.count_rows() // shape.partitions)

@@ -61,7 +61,7 @@ def views_of(item: Item) -> list[Item]:
     """Return the four corner crops of an image, and the whole."""
     if item.image is None:  # the maker has its own message for it
         return [item] * VIEWS
-    crops = [replace(item, image=cut(item.image, (x, y, SHARE)), sha256=None) for x, y in CORNERS]
+    crops = [replace(item, image=cut(item.image, place_of(n)), sha256=None) for n in range(len(CORNERS))]
     return [*crops, item]
 
 
