@@ -18,8 +18,8 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 SPRITES = runpy.run_path(str(ROOT / "training/tiny/sprites.py"))
-ICON_SETS, STUDY_SETS, reveals, split_of, stems = (
-    SPRITES[name] for name in ("ICON_SETS", "STUDY_SETS", "reveals", "split_of", "stems")
+ARTIST, ICON_SETS, STUDY_SETS, reveals, split_of, stems = (
+    SPRITES[name] for name in ("ARTIST", "ICON_SETS", "STUDY_SETS", "reveals", "split_of", "stems")
 )
 
 THINGS = ("bear", "drum", "kite", "lamp", "oar", "pear", "quill", "rake", "sled", "tent", "urn", "vase", "wand", "yak")
@@ -39,7 +39,14 @@ def icon_set(npm: Path, name: str, icons: dict[str, str]) -> None:
 
 def emoji_set(npm: Path, vendor: str, shade: int) -> None:
     entries = [
-        {"image": f"{code}.png", "category": "Objects", "subcategory": "thing", "unified": code, "name": name}
+        {
+            "image": f"{code}.png",
+            "category": "Objects",
+            "subcategory": "thing",
+            "unified": code,
+            "name": name,
+            "short_names": [f"the_{name}"],
+        }
         for code, name in (("1F43B", HELD_OUT), ("1F941", TRAINED))
     ]
     save(npm / f"emoji-datasource-{vendor}/emoji.json", entries)
@@ -58,6 +65,7 @@ def collected(tmp_path: Path) -> Callable[[dict[str, str]], tuple[list[dict[str,
             emoji_set(npm, vendor, 100 * shade)
         for name in (*ICON_SETS, *STUDY_SETS):
             icon_set(npm, name, study if name == "game-icons" else {})
+        icon_set(npm, ARTIST, {icon: SQUARE.format("#13f") for icon in (f"the{TRAINED}", HELD_OUT, "never heard of")})
         (art / "tools").mkdir(parents=True)
         Image.new("RGBA", (50, 30), (9, 9, 200, 255)).save(art / "tools" / "spade_ab_01.png")
         command = [sys.executable, str(ROOT / "training/tiny/sprites.py"), "--npm", str(npm), "--clipart", str(art)]
@@ -82,6 +90,13 @@ def test_sets_for_study_show_nothing_that_is_held_out(collected: Callable[..., t
     assert {r["split"] for r in study} == {"train"}
     assert {(r["vendor"], r["split"]) for r in records if r["object"] == HELD_OUT} == {
         ("google", "heldout"), ("twitter", "heldout")}  # fmt: skip
+
+
+def test_an_artist_whom_training_never_meets_draws_only_names_that_it_has(collected: Callable[..., tuple]) -> None:
+    records, _, _ = collected({})
+    drawn = [r for r in records if r["vendor"] == ARTIST]
+    assert [(r["label"], r["object"], r["group"]) for r in drawn] == [(TRAINED, TRAINED, "emoji/thing")]
+    assert drawn[0]["split"] in ("artist", "artist validation")
 
 
 def clip_art_that_is_for(split: str, thing: str) -> dict[str, str]:

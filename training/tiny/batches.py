@@ -17,6 +17,8 @@ from looktwice.score.prompting.built_in import Prompt
 from looktwice.types import Item
 
 LARGER = 0.35  # share of batches drawn at twice the model's size and reduced, as pictures reach it in use
+KIN = 0.3  # share of the portraits, where several artists drew the thing, that are not by the scene's
+RESTYLED = 0.35  # share of drawings that are changed as another hand might have drawn them
 LANCZOS = Image.Resampling.LANCZOS
 
 
@@ -51,6 +53,7 @@ class Regions:
     drawing: Tensor  # [r] sprite row
     name: Tensor  # [r] the same number where the object is the same
     labels: list[str]
+    objects: list[str]
     figure: Tensor  # [2n, cells] share of each cell that shows any object
 
 
@@ -60,11 +63,12 @@ class Batch:
 
     pictures: Tensor
     captions: list[str]
-    same_drawing: Tensor  # [n, n] bool: the object of portrait i is in scene j
+    same_drawing: Tensor  # [n, n] bool: the object of portrait i is in scene j; by its hand, unless `kin`
     same_object: Tensor  # [n, n] bool: something of that name is in scene j, by whatever vendor
     regions: Regions
     portraits: list[Scene] = field(default_factory=list)
     scenes: list[Scene] = field(default_factory=list)
+    kin: list[bool] = field(default_factory=list)  # [n] whether portrait and scene are by different artists
 
 
 def pixels(scenes: list[Scene], side: int) -> Tensor:
@@ -75,13 +79,19 @@ def pixels(scenes: list[Scene], side: int) -> Tensor:
 
 
 def choose(sprites: Sprites, n: int, rng: Random) -> list[Sprite]:
-    """n different objects; half of them in families of four that look alike."""
+    """n different objects, half of them drawn by several artists; half in families of four that look alike."""
     chosen: list[Sprite] = []
     while len(chosen) < n:
-        first = rng.choice(sprites.all)
+        first = rng.choice(sprites.drawn_often if rng.random() < 0.5 else sprites.all)
         family = [first] if rng.random() < 0.5 else [first, *(sprites.lookalike(first, rng) for _ in range(3))]
         chosen += [s for s in family if s.object not in {c.object for c in chosen}]
     return chosen[:n]
+
+
+def by_another(sprite: Sprite, sprites: Sprites, rng: Random) -> Sprite:
+    """For a share of KIN another artist's drawing of the same thing, if there is one."""
+    others = [s for s in sprites.by_object[sprite.object] if s.vendor != sprite.vendor]
+    return rng.choice(others) if others and rng.random() < KIN else sprite
 
 
 def plain_label(label: str, rng: Random) -> str:
@@ -118,28 +128,37 @@ def regions(scenes: list[Scene]) -> Regions:
     figure = [np.clip(sum(p.cover for p in scene.placed), 0, 1).reshape(-1) for scene in scenes]
     return Regions(
         torch.tensor(rows), torch.from_numpy(np.stack(covers)), torch.tensor(drawings), torch.tensor(number),
-        [s.label for s in labels], torch.from_numpy(np.stack(figure).astype(np.float32)),
+        [s.label for s in labels], [s.object for s in labels],
+        torch.from_numpy(np.stack(figure).astype(np.float32)),
     )  # fmt: skip
 
 
-def make_batch(sprites: Sprites, n: int, side: int, hard: float, plain: float, seed: int, step: int) -> Batch:
-    """`hard` in [0, 1] moves from one large object to clutter; `plain` is the share of pictures on a grey ground."""
+def make_batch(
+    sprites: Sprites, n: int, side: int, hard: float, plain: float, seed: int, step: int, hands: bool = True
+) -> Batch:
+    """`hard` in [0, 1] moves from one large object to clutter; `plain` is the share of pictures on a grey ground.
+    `hands`: whether some drawings are restyled and some portraits by another artist."""
     rng = Random(seed * 1_000_003 + step)
     drawn = 2 * side if rng.random() < LARGER else side
     chosen = choose(sprites, n, rng)
-    portraits = [portrait(s, drawn, rng, sprites, plain) for s in chosen]
+    restyle = RESTYLED if hands else 0.0
+    asked = [by_another(s, sprites, rng) for s in chosen] if hands else chosen
+    kin = [one.row != other.row for one, other in zip(asked, chosen, strict=True)]
+    portraits = [portrait(s, drawn, rng, sprites, plain, restyle) for s in asked]
     scenes = []
     for sprite in chosen:
         level = hard * rng.uniform(0.1, 1.0)
-        scenes.append(clutter([sprite], rng.randint(0, 1 + round(6 * level)), drawn, rng, sprites, level, plain))
+        others = rng.randint(0, 1 + round(6 * level))
+        scenes.append(clutter([sprite], others, drawn, rng, sprites, level, plain, restyle))
     return Batch(
         pixels(portraits + scenes, side),
         [caption(scene, sprite, rng) for scene, sprite in zip(scenes, chosen, strict=True)],
-        torch.tensor([[shows(scene, s, True) for scene in scenes] for s in chosen]),
-        torch.tensor([[shows(scene, s, False) for scene in scenes] for s in chosen]),
+        torch.tensor([[shows(scene, s, not other) for scene in scenes] for s, other in zip(asked, kin, strict=True)]),
+        torch.tensor([[shows(scene, s, False) for scene in scenes] for s in asked]),
         regions(portraits + scenes),
         portraits,
         scenes,
+        kin,
     )
 
 
@@ -168,7 +187,7 @@ def make_pairs(
     for i in range(ask):
         sprite = batch.portraits[i].placed[0].sprite
         prompt = draw("object", long, rng)
-        there = found(batch.scenes[i], sprite, True)
+        there = found(batch.scenes[i], sprite, not batch.kin[i])
         pairs.append(Pair(prompt, i, n + i, None, None, answer(prompt, True), there))
         for _ in range(int(negatives) + (rng.random() < negatives % 1)):
             j = negative(looks[i], batch.same_object[i], rng)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 TEMPERATURE = 1 / 14
+SHARPER = 20  # scale of cosines to all names at once
 
 
 def contrast(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
@@ -18,3 +21,15 @@ def contrast(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
 def both_ways(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
     """`contrast` of rows and of columns, halved."""
     return contrast(logits, positive, ignore) / 2 + contrast(logits.T, positive.T, ignore.T) / 2
+
+
+def among_names(vectors: Tensor, looks: Tensor, number: Tensor) -> Tensor:
+    """Cross-entropy of unit vectors [n, d] telling their name from all others of training, looks [names, d]."""
+    return F.cross_entropy(SHARPER * vectors @ looks.T, number)
+
+
+def shown_names(pictures: Tensor, looks: Tensor, picture: Tensor, number: Tensor) -> Tensor:
+    """The same for pictures [n, d] of several things: region r says that `picture[r]` shows `number[r]`."""
+    shown = torch.zeros(len(pictures), len(looks), dtype=torch.bool, device=pictures.device)
+    shown[picture, number] = True
+    return contrast(SHARPER * pictures @ looks.T, shown, shown)

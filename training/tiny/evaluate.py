@@ -3,7 +3,7 @@
     python training/tiny/evaluate.py --data DATA [--mllm tiny-vl] [--encoder tiny-clip]
 
 Prints one markdown table and, last, one JSON line. No object in it is in any training picture, in any vendor's drawing
-or under another drawing's name.
+or under another drawing's name. The rows "by an artist never met" are of names that training has met, drawn by others.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 from scenes import Scene, Sprite, Sprites, clutter, portrait
@@ -124,7 +125,8 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--scenes", type=int, default=1000, help="candidates of a ranking")
     args = parser.parse_args()
-    sprites, encoder = Sprites(args.data, "heldout"), load_encoder(args.encoder)
+    sprites, artist = Sprites(args.data, "heldout"), Sprites(args.data, "artist")
+    encoder = load_encoder(args.encoder)
     look, match = (load_scorer(args.mllm, prompt=p) for p in ("object", "match-query-first"))
     rng = Random("objects")
     drawings = rng.sample(sprites.all, args.queries)
@@ -132,14 +134,21 @@ def main() -> None:
         o for o, them in sprites.by_object.items() if any(s.vendor == "google" for s in them) and "flag" not in o
     )
     names = [next(s for s in sprites.by_object[o] if s.vendor == "google") for o in rng.sample(nameable, args.queries)]
-    result = {
+    drawn = rng.sample([s for s in artist.all if "flag" not in s.object], args.queries)
+    rankings = {
+        "": (sprites, drawings, names),
+        " by an artist never met": (artist, drawn, drawn),
+    }
+    result: dict[str, Any] = {
         "object, one large object (AUC random / look-alike)": pair_auc(look, sprites, args.pairs, False),
         "object, clutter (AUC random / look-alike)": pair_auc(look, sprites, args.pairs, True),
         "object, another vendor's drawing (AUC random / look-alike)": pair_auc(look, sprites, args.pairs, False, True),
-        f"picture -> {args.scenes:,} scenes": ranking(encoder, look, sprites, drawings, 5, args.scenes, False),
-        f"words -> {args.scenes:,} scenes": ranking(encoder, match, sprites, names, 3, args.scenes, True),
-        "pairs/s": round(pairs_per_second(look, sprites), 1),
     }
+    for whose, (drawn_by, shown, said) in rankings.items():
+        title = f"{args.scenes:,} scenes{whose}"
+        result[f"picture -> {title}"] = ranking(encoder, look, drawn_by, shown, 5, args.scenes, False)
+        result[f"words -> {title}"] = ranking(encoder, match, drawn_by, said, 3, args.scenes, True)
+    result["pairs/s"] = round(pairs_per_second(look, sprites), 1)
     print("| what | measured |\n|---|---|")
     for name, value in result.items():
         print(f"| {name} | {json.dumps(value, default=lambda x: round(x, 4))} |")

@@ -1,5 +1,7 @@
-"""Make the demo's gallery: scenes of held-out objects, queries in pictures and in words, labels that follow from how
-the scenes were composed. Nothing is picked by hand or by score; one seed decides.
+"""Make the demo's gallery: scenes, queries in pictures and in words, labels that follow from how scenes were composed.
+
+Pictures ask for drawings of held-out objects. Words ask for names that training has met, in drawings by an artist that
+it has not, near-copies of training drawings left out. Nothing is picked by hand or by score; one seed decides.
 
     python training/tiny/gallery.py --data DATA --out src/looktwice/assets/tiny/gallery
 """
@@ -11,20 +13,21 @@ import json
 from pathlib import Path
 from random import Random
 
+from near_copies import LEVELS, Known
 from scenes import Scene, Sprite, Sprites, clutter, portrait
 
 SIDE = 192
 LICENCE = """# Licences of the gallery
 
 Scenes are composed by `training/tiny/gallery.py`. The drawings in them come from Noto Emoji (Apache-2.0, Google),
-Twemoji (CC BY 4.0,
-Twitter and contributors), EmojiOne 2.3 (CC BY 4.0), Flat Color Icons (MIT, Icons8) and the Open Clip Art Library
-(CC0). They were scaled, turned, covered and recoloured. `credits.jsonl` names every drawing of every scene.
+Twemoji (CC BY 4.0, Twitter and contributors), EmojiOne 2.3 (CC BY 4.0), FxEmojis (Apache-2.0, Mozilla), Flat Color
+Icons (MIT, Icons8) and the Open Clip Art Library (CC0). They were scaled, turned, covered and recoloured.
+`credits.jsonl` names every drawing of every scene.
 """
 
 
 def compose(objects: list[Sprite], scenes_each: int, fillers: int, sprites: Sprites, rng: Random) -> list[Scene]:
-    """Every object in `scenes_each` scenes, alone or in clutter, and `fillers` scenes of anything held out."""
+    """Every object in `scenes_each` scenes, alone or in clutter, and `fillers` scenes of any of these sprites."""
     made = []
     for sprite in objects:
         for _ in range(scenes_each):
@@ -33,8 +36,14 @@ def compose(objects: list[Sprite], scenes_each: int, fillers: int, sprites: Spri
     for _ in range(fillers):
         hard = rng.uniform(0.1, 0.9)
         made.append(clutter([rng.choice(sprites.all)], rng.randint(0, 1 + round(6 * hard)), SIDE, rng, sprites, hard))
-    rng.shuffle(made)
     return made
+
+
+def nameable(data: Path, sprites: Sprites) -> list[Sprite]:
+    """One drawing of each thing but flags, none of them nearly a copy of a training drawing."""
+    some = [them[0] for name, them in sorted(sprites.by_object.items()) if "flag" not in name]
+    nearest, _ = Known(data).nearest([sprites.picture(sprite.row) for sprite in some])
+    return [sprite for sprite, likeness in zip(some, nearest, strict=True) if likeness < max(LEVELS)]
 
 
 def main() -> None:
@@ -46,17 +55,12 @@ def main() -> None:
     parser.add_argument("--fillers", type=int, default=100)
     parser.add_argument("--seed", type=int, default=2026)
     args = parser.parse_args()
-    sprites, rng = Sprites(args.data, "heldout"), Random(args.seed)
+    sprites, artist, rng = Sprites(args.data, "heldout"), Sprites(args.data, "artist"), Random(args.seed)
     drawings = rng.sample(sprites.all, args.objects)
-    nameable = [
-        o
-        for o, them in sorted(sprites.by_object.items())
-        if any(s.vendor == "google" for s in them) and "flag" not in o
-    ]
-    named = [
-        next(s for s in sprites.by_object[o] if s.vendor == "google") for o in rng.sample(nameable, args.objects // 2)
-    ]
-    scenes = compose([*drawings, *named], args.scenes_each, args.fillers, sprites, rng)
+    named = rng.sample(nameable(args.data, artist), args.objects // 2)
+    scenes = compose(drawings, args.scenes_each, args.fillers, sprites, rng)
+    scenes += compose(named, args.scenes_each, 0, artist, rng)
+    rng.shuffle(scenes)
     for folder in ("images", "queries"):
         (args.out / folder).mkdir(parents=True, exist_ok=True)
     credits, queries, qrels = [], [], []

@@ -28,7 +28,7 @@ def lend(net: TinyVL, sprites: Sprites, side: int, seed: int, batches: int = 4, 
     watch = block.self_attn.register_forward_hook(lambda _module, _args, out: written.append(out[0]))
     matched, other, states, is_word = [], [], [], []
     for step in range(batches):
-        batch = make_batch(sprites, cases, side, 0.5, 0.05, seed, step)
+        batch = make_batch(sprites, cases, side, 0.5, 0.05, seed, step, hands=False)
         tokens = net.look(batch.pictures.to(net.weigh.weight.device))
         pairs, ids = asked(net, batch, PROMPTS["object"], tokens)
         rows = torch.tensor([[k for k, t in enumerate(i) if t == net.image_id][-tokens.shape[1] :] for i in ids])

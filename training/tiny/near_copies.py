@@ -35,27 +35,39 @@ MEASURES = ("mAP@50", "success@1")
 RUNS = ("shortlist", "middle-look", "second-look")
 
 
+class Known:
+    """The training drawings as the teacher sees them."""
+
+    def __init__(self, data: Path) -> None:
+        train, kept = Sprites(data, "train"), data / "features.npy"
+        self.labels = [sprite.label for sprite in train.all]
+        seen = (np.load(kept) if kept.exists() else features(train))[[sprite.row for sprite in train.all]]
+        self._middle, self._spread = seen.mean(0), seen.std(0).clip(min=0.05)
+        self._rows = self.unit(seen)
+
+    def unit(self, rows: np.ndarray) -> np.ndarray:
+        """Features [n, 1280], standardised over training, as unit vectors."""
+        rows = (rows - self._middle) / self._spread
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def nearest(self, pictures: list[Image.Image]) -> tuple[np.ndarray, list[str]]:
+        """(cosine [n] to the nearest training drawing, that drawing's label)"""
+        similar = self.unit(looked(pictures)) @ self._rows.T
+        return similar.max(1), [self.labels[row] for row in similar.argmax(1)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, help="a folder of `looktwice eval run scenes`")
     args = parser.parse_args()
-    train, heldout, cutouts = Sprites(args.data, "train"), Sprites(args.data, "heldout"), Cutouts.bundled()
-    kept = args.data / "features.npy"
-    known = (np.load(kept) if kept.exists() else features(train))[[sprite.row for sprite in train.all]]
-    middle, spread = known.mean(0), known.std(0).clip(min=0.05)
-
-    def unit(rows: np.ndarray) -> np.ndarray:
-        rows = (rows - middle) / spread
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-    judge(heldout, unit)
+    known, heldout, cutouts = Known(args.data), Sprites(args.data, "heldout"), Cutouts.bundled()
+    judge(heldout, known.unit)
     asked = [cutout for cutout in cutouts.all if cutout.label]
-    similar = unit(looked([cutouts.image(cutout.id) for cutout in asked])) @ unit(known).T
-    nearest = similar.max(1)
+    nearest, labels = known.nearest([cutouts.image(cutout.id) for cutout in asked])
     for n in np.argsort(-nearest):
         if nearest[n] >= min(LEVELS):
-            print(f"{nearest[n]:.2f}  {asked[n].id}  {asked[n].label}  ~  {train.all[similar[n].argmax()].label}")
+            print(f"{nearest[n]:.2f}  {asked[n].id}  {asked[n].label}  ~  {labels[n]}")
     if args.run:
         measure(args.run, {cutout.id: float(one) for cutout, one in zip(asked, nearest, strict=True)}, asked)
 

@@ -8,7 +8,7 @@ from random import Random
 import torch
 import torch.nn.functional as F
 from batches import Batch, Pair, make_pairs
-from contrast import TEMPERATURE, both_ways, contrast
+from contrast import TEMPERATURE, among_names, both_ways, contrast
 from guide import naming
 from network import TinyVL, render
 from teacher import Teacher
@@ -31,21 +31,24 @@ def losses(
     same_drawing, same_name = drawing[:, None] == drawing[None], name[:, None] == name[None]
     itself = torch.eye(len(seen), dtype=torch.bool, device=device)
     phrases = [*regions.labels, *teacher.phrases(PHRASES, Random(seed * 3_000_017 + step))]
-    said, taught = net.read(phrases), teacher.texts(phrases).to(device)
-    named = said[: len(seen)]
+    said, named = net.read(phrases), teacher.names(regions.labels, regions.objects)
+    taught = torch.cat([named, teacher.texts(phrases[len(seen) :])]).to(device)
+    voice, all_looks = said[: len(seen)], teacher.looks.to(device)
+    thing = teacher.numbers(regions.objects).to(device)
     looks = net.likeness(tokens[:n], tokens[n:])
     shown, related = batch.same_drawing.to(device), batch.same_object.to(device)
     out = {
         "figure": F.binary_cross_entropy_with_logits(net.weigh(tokens).squeeze(-1), regions.figure.to(device)),
         "region": contrast(scale * seen @ seen.T, same_drawing & ~itself, same_name | itself),
-        "name": both_ways(scale * named @ meant.T, same_name, same_name),
+        "name": both_ways(scale * voice @ meant.T, same_name, same_name),
+        "thing": among_names(meant, all_looks, thing) + among_names(voice, all_looks, thing) / 2,
         "taught": 1 - (meant * teacher.drawings[regions.drawing].to(device)).sum(-1).mean(),
         "read": 1 - (said * taught).sum(-1).mean(),
         "look": both_ways(scale * looks, shown, related),
     }
     if ask:
-        voice = net.read(batch.captions).detach()
-        reads = torch.einsum("nd,mtd->nmt", voice, net.meaning(tokens[n:].detach())).amax(-1)
+        captions = net.read(batch.captions).detach()
+        reads = torch.einsum("nd,mtd->nmt", captions, net.meaning(tokens[n:].detach())).amax(-1)
         pairs = make_pairs(batch, looks.detach().cpu(), reads.detach().cpu(), ask, long, seed, step)
         out |= asked(net, pairs, tokens)
         lists = Random(seed * 5_000_011 + step)
@@ -70,4 +73,4 @@ def weights(ask: int, frozen: bool) -> dict[str, float]:
     """How much each loss counts: sight alone; sight frozen, so that only names still move; everything together."""
     sight = dict.fromkeys(("figure", "region", "name", "look"), 1.0 if not ask else 0.0 if frozen else 0.5)
     asked = {"answer": 1.0, "point": 1.0, "match": 1.0, "words": 1.0, "decide": 1.0, "named": 1.0}
-    return sight | asked | {"taught": 8.0, "read": 6.0, "name": 0.4 if frozen else 1.0}
+    return sight | asked | {"taught": 8.0, "read": 6.0, "name": 0.4 if frozen else 1.0, "thing": 1.0}

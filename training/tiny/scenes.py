@@ -15,6 +15,7 @@ from random import Random
 
 import numpy as np
 from PIL import Image, ImageFilter
+from restyle import restyled
 
 from looktwice.evaluate.scenes.compose import damage, noise, place, stripes
 
@@ -76,6 +77,8 @@ class Sprites:
         for sprite in self.all:
             self.by_group[sprite.group].append(sprite)
             self.by_object[sprite.object].append(sprite)
+        often = {o for o, them in self.by_object.items() if len({s.vendor for s in them}) > 1}
+        self.drawn_often = [s for s in self.all if s.object in often] or self.all
 
     @lru_cache(maxsize=4096)  # noqa: B019  (one instance per process)
     def picture(self, row: int) -> Image.Image:
@@ -126,16 +129,31 @@ def ground(size: int, rng: Random, sprites: Sprites, plain: float = 0.0) -> tupl
     return canvas.crop((x, y, x + size, y + size)).filter(ImageFilter.GaussianBlur(size / 32)), None
 
 
-def portrait(sprite: Sprite, size: int, rng: Random, sprites: Sprites, plain: float = 0.0) -> Scene:
+def drawing(sprite: Sprite, sprites: Sprites, rng: Random, restyle: float) -> Image.Image:
+    """The sprite; this share of them as another hand might have drawn it."""
+    art = sprites.picture(sprite.row)
+    return restyled(art, rng) if restyle and rng.random() < restyle else art
+
+
+def portrait(
+    sprite: Sprite, size: int, rng: Random, sprites: Sprites, plain: float = 0.0, restyle: float = 0.0
+) -> Scene:
     """One large object: what a person would hand in as a query."""
     canvas, name = ground(size, rng, sprites, plain)
     scale = rng.uniform(0.6, 0.92)
-    mask = place(canvas, sprites.picture(sprite.row), scale, rng.uniform(-15, 15), rng, slack=0.0)
+    mask = place(canvas, drawing(sprite, sprites, rng, restyle), scale, rng.uniform(-15, 15), rng, slack=0.0)
     return Scene(damage(canvas, rng, 0.7), (Placed(sprite, scale, 1.0, coverage(mask)),), name)
 
 
 def clutter(
-    targets: list[Sprite], others: int, size: int, rng: Random, sprites: Sprites, hard: float, plain: float = 0.0
+    targets: list[Sprite],
+    others: int,
+    size: int,
+    rng: Random,
+    sprites: Sprites,
+    hard: float,
+    plain: float = 0.0,
+    restyle: float = 0.0,
 ) -> Scene:
     """A scene that shows `targets` among `others` further objects. `hard` in [0, 1]: smaller, turned, occluded."""
     for _ in range(6):
@@ -153,7 +171,7 @@ def clutter(
             scales.append(rng.uniform(min(smallest, largest), largest))
             turn = rng.uniform(-1, 1) * (10 + 35 * hard)
             slack = 0.0 if rng.random() > 0.3 * hard else 0.15
-            masks.append(place(canvas, sprites.picture(sprite.row), scales[-1], turn, rng, slack))
+            masks.append(place(canvas, drawing(sprite, sprites, rng, restyle), scales[-1], turn, rng, slack))
         visible = [m & ~np.any(masks[i + 1 :], axis=0) if i + 1 < len(masks) else m for i, m in enumerate(masks)]
         shares = [float(v.sum()) / max(1, int(m.sum())) for v, m in zip(visible, masks, strict=True)]
         enough = 0.8 - 0.4 * hard

@@ -6,7 +6,8 @@ Writes DATA/sprites.npz (pixels, offsets) and DATA/sprites.jsonl, one line per d
 {"vendor", "object", "label", "words", "group", "split"}. An object is what a drawing shows, not who drew it: all
 vendors, skin tones and genders of one emoji share one object and so one split. What is not for training, but goes by a
 name that a training drawing goes by too ("bat" and somebody's "bat jonathan"), is of the split "met": not trained on,
-and not asked about.
+and not asked about. One set of emoji is of the splits "artist" and "artist validation": names that training has met, by
+a hand that it has not.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ STUDY_SETS = (  # only ever in training: more things, more hands
     "streamline-flex-color", "streamline-ultimate-color", "streamline-cyber-color", "streamline-stickies-color",
     "icon-park", "game-icons", "temaki",
 )  # fmt: skip
+ARTIST = "fxemoji"  # never in training
 VARIANT = re.compile(r"\b(flat|duo|one|two|three|four|five|abstract|outline|fill)\b|\d+")
 SKIN = re.compile(r"-?(medium-)?(light|dark|medium)-skin-tone")
 NO_NAMES = "and the with you new type set david petri saint twilight entry lost states emblem park bad guy"
@@ -71,20 +73,42 @@ def emoji(npm: Path) -> Iterator[tuple[dict[str, object], Image.Image]]:
             path = package / f"img/{vendor}/64" / entry["image"]
             if not path.exists() or entry["category"] == "Component":
                 continue
-            char = "".join(chr(int(code, 16)) for code in entry["unified"].split("-"))
-            known = keywords.get(char) or keywords.get(char.rstrip("\ufe0f")) or []
-            label = (known[0] if known else entry["name"]).replace("_", " ").replace("-", " ").lower()
+            label, *words = emoji_names(entry, keywords)
             group = f"emoji/{entry['subcategory']}"
-            yield (
-                {"vendor": vendor, "label": label, "words": [w.replace("_", " ") for w in known[1:6]], "group": group},
-                Image.open(path).convert("RGBA"),
-            )
+            record = {"vendor": vendor, "label": label, "words": words[:5], "group": group}
+            yield record, Image.open(path).convert("RGBA")
 
 
 def icons(npm: Path) -> Iterator[tuple[dict[str, object], Image.Image]]:
     for name, vendor in ICON_SETS.items():
         for icon, image in drawn(npm, name):
             yield {"vendor": vendor, "label": icon.replace("-", " "), "words": [], "group": f"icons/{name}"}, image
+
+
+def artist(npm: Path) -> Iterator[tuple[dict[str, object], Image.Image]]:
+    """The drawings of ARTIST that are named as some emoji is, with that emoji's label, keywords and group."""
+    keywords = json.loads((npm / "emojilib/dist/emoji-en-US.json").read_text())
+    known: dict[str, dict[str, object]] = {}
+    for entry in json.loads((npm / "emoji-datasource-google/emoji.json").read_text()):
+        names = emoji_names(entry, keywords)
+        record = {"vendor": ARTIST, "label": names[0], "words": names[1:6], "group": f"emoji/{entry['subcategory']}"}
+        for name in filter(None, (entry["name"], *entry["short_names"], names[0])):
+            known.setdefault(letters(name), record)
+    for icon, image in drawn(npm, ARTIST):
+        if letters(icon) in known:
+            yield known[letters(icon)], image
+
+
+def letters(name: str) -> str:
+    """A name without case, spaces and punctuation, as this set spells them."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def emoji_names(entry: dict[str, str], keywords: dict[str, list[str]]) -> list[str]:
+    """The label of an emoji and then its keywords; its Unicode name where it has none."""
+    char = "".join(chr(int(code, 16)) for code in entry["unified"].split("-"))
+    known = keywords.get(char) or keywords.get(char.rstrip("\ufe0f")) or [entry["name"]]
+    return [known[0].replace("_", " ").replace("-", " ").lower(), *(word.replace("_", " ") for word in known[1:])]
 
 
 def study(npm: Path) -> Iterator[tuple[dict[str, object], Image.Image]]:
@@ -146,13 +170,17 @@ def stems(key: str) -> frozenset[str]:
 
 def without_strays(records: list[dict[str, object]]) -> list[int]:
     """Rows to keep. An icon set spells some emoji otherwise; unmatched ones could hide in another split, so they go.
-    So does every drawing for study that names, among other words, what another split shows."""
+    So does every drawing for study that names, among other words, what another split shows. Of the set that is never
+    in training, what training knows by name stays."""
     known = {r["object"] for r in records if r["vendor"] in ("google", "twitter")}
-    kept_back = {stems(str(r["object"])) for r in records if r["vendor"] not in STUDY_SETS and r["split"] != "train"}
+    others = [r for r in records if r["vendor"] not in (*STUDY_SETS, ARTIST)]
+    kept_back = {stems(str(r["object"])) for r in others if r["split"] != "train"}
 
     def stays(record: dict[str, object]) -> bool:
         if record["vendor"] in STUDY_SETS:
             return record["split"] == "train" and not reveals(stems(str(record["object"])), kept_back)
+        if record["vendor"] == ARTIST:
+            return record["split"] == "train" and record["object"] in known
         return record["vendor"] not in ("noto1", "emojione2") or record["object"] in known
 
     return [row for row, record in enumerate(records) if stays(record)]
@@ -182,6 +210,15 @@ def without_met(records: list[dict[str, object]]) -> list[dict[str, object]]:
     return [{**r, "split": "met"} if r["split"] != "train" and name(r) in trained else r for r in records]
 
 
+def with_artist(records: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The records, with splits of its own for the set that is never in training: half to choose by, half to report."""
+
+    def split(record: dict[str, object]) -> str:
+        return "artist" if fraction(f"artist {record['object']}") < 0.5 else "artist validation"
+
+    return [{**r, "split": split(r)} if r["vendor"] == ARTIST else r for r in records]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--npm", type=Path, required=True)
@@ -195,7 +232,8 @@ def main() -> None:
     shapes: list[tuple[int, ...]] = []
     records: list[dict[str, object]] = []
     seen = set()
-    for source in (emoji(args.npm), icons(args.npm), clipart(args.clipart), study(args.npm)):
+    sources = (emoji(args.npm), icons(args.npm), clipart(args.clipart), study(args.npm), artist(args.npm))
+    for source in sources:
         for record, image in source:
             sprite = trim(image)
             if sprite is None:
@@ -212,7 +250,8 @@ def main() -> None:
     keep = without_strays(records)
     chunks, shapes, records = ([rows[i] for i in keep] for rows in (chunks, shapes, records))
     offsets = np.cumsum([0] + [c.size for c in chunks])
-    (args.out / "sprites.jsonl").write_text("".join(json.dumps(r) + "\n" for r in without_met(records)))
+    records = with_artist(without_met(records))
+    (args.out / "sprites.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     draft = args.out / "sprites.part.npz"
     np.savez(draft, pixels=np.concatenate(chunks), shapes=np.array(shapes), offsets=offsets)
     draft.replace(args.out / "sprites.npz")

@@ -11,6 +11,7 @@ shipped.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from random import Random
 
@@ -59,6 +60,21 @@ class Teacher:
         self.words, self._bridge = Words(data), Bridge().eval()
         self._bridge.load_state_dict(saved["bridge"])
         self.drawings: Tensor = saved["drawings"]  # [drawings, WIDTH], zeros outside the training split
+        named: dict[str, list[int]] = {}
+        for row, line in enumerate((data / "sprites.jsonl").read_text().splitlines()):
+            if (record := json.loads(line))["split"] == "train":
+                named.setdefault(record["object"], []).append(row)
+        self._number = {name: number for number, name in enumerate(named)}
+        self.looks = F.normalize(torch.stack([self.drawings[rows].mean(0) for rows in named.values()]), dim=-1)
+        """[names, WIDTH], how each thing of the training split looks: the mean of its drawings."""
+
+    def numbers(self, objects: list[str]) -> Tensor:
+        """[n] rows of `looks`."""
+        return torch.tensor([self._number[name] for name in objects])
+
+    def names(self, labels: list[str], objects: list[str]) -> Tensor:
+        """[n, WIDTH] What labels mean: how the thing looks, and what its words say."""
+        return F.normalize(self.looks[self.numbers(objects)] + self.texts(labels), dim=-1)
 
     @torch.no_grad()
     def texts(self, texts: list[str]) -> Tensor:

@@ -134,7 +134,8 @@ def worker(rank: int, args: argparse.Namespace, port: int = 0) -> None:
         if step and step in (args.look, args.joint):
             begin_stage(net, sprites, step, args)
             made = optimisers(net)  # another task: momentum starts from nothing
-        ask, frozen = args.ask if step >= args.look else 0, args.look <= step < args.joint
+        frozen = args.look <= step < args.joint
+        ask = args.ask if frozen or (step >= args.look and step % args.every == 0) else 0
         hard, plain, long = curriculum(step, args)
         batch = make_batch(sprites, args.ask if frozen else args.cases, IMAGE, hard, plain, seed, step)
         parts = losses(net, teacher, batch, ask, long, seed, step, frozen)
@@ -181,6 +182,7 @@ def main() -> None:
     )
     parser.add_argument("--cases", type=int, default=32, help="objects of a step, in a portrait and a scene")
     parser.add_argument("--ask", type=int, default=16, help="of them, how many are asked about")
+    parser.add_argument("--every", type=int, default=1, help="ask in every such step; the others train sight and names")
     parser.add_argument("--init", help="start from the weights of this checkpoint")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=7)

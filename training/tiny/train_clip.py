@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from architecture import IMAGE, PATCH, SHUFFLE, VISION_LAYERS, WIDTH, corpus, name_words, train_tokenizer
 from batches import Batch, make_batch
-from contrast import both_ways
+from contrast import among_names, both_ways, shown_names
 from objectives import PHRASES
 from scenes import Sprites
 from teacher import Teacher, Words
@@ -128,8 +128,14 @@ def losses(net: TinyClip, teacher: Teacher, batch: Batch, rng: Random) -> dict[s
     (seen, patches), scale = net.pictures(batch.pictures.to(device)), net.model.logit_scale.clamp(max=4.6).exp()
     looks, shown, related = scale * seen[:n] @ seen[n:].T, batch.same_drawing.to(device), batch.same_object.to(device)
     phrases = [*regions.labels, *teacher.phrases(PHRASES, rng)]
-    said, taught = net.words(phrases), teacher.texts(phrases).to(device)
-    reads = scale * said[: len(regions.labels)] @ seen.T
+    said, named_so = net.words(phrases), teacher.names(regions.labels, regions.objects)
+    taught = torch.cat([named_so, teacher.texts(phrases[len(named_so) :])]).to(device)
+    voice, thing, all_looks = (
+        said[: len(named_so)],
+        teacher.numbers(regions.objects).to(device),
+        teacher.looks.to(device),
+    )
+    reads = scale * voice @ seen.T
     name, inside = regions.name, F.one_hot(regions.picture, 2 * n).float()
     named = (((name[:, None] == name[None]).float() @ inside) > 0).to(device)
     meant = F.normalize(
@@ -140,6 +146,8 @@ def losses(net: TinyClip, teacher: Teacher, batch: Batch, rng: Random) -> dict[s
         "read": both_ways(reads, named, named),
         "taught": 6 - 6 * (meant * teacher.drawings[regions.drawing].to(device)).sum(-1).mean(),
         "said": 4 - 4 * (said * taught).sum(-1).mean(),
+        "thing": among_names(meant, all_looks, thing) / 2 + among_names(voice, all_looks, thing) / 2,
+        "shown": shown_names(seen, all_looks, regions.picture.to(device), thing),
     }
 
 
@@ -148,6 +156,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sight", type=Path)
+    parser.add_argument("--init", type=Path, help="start from the weights of this checkpoint")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--cases", type=int, default=40)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -172,6 +181,8 @@ def main() -> None:
         for optimiser, saved in zip(made, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         start = state["step"]
+    elif args.init:
+        net.load_state_dict(torch.load(args.init, map_location=args.device, weights_only=True)["net"])
     elif args.sight:
         borrow_sight(model, args.sight)
     for step in range(start, args.steps):

@@ -46,7 +46,7 @@ def main() -> None:
         scores: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
         for step in range(args.batches):
             with torch.no_grad():
-                measure(net, make_batch(sprites, CASES, IMAGE, hard, 0.0, SEED, step), step, scores)
+                measure(net, make_batch(sprites, CASES, IMAGE, hard, 0.0, SEED, step, hands=False), step, scores)
         print(name, {what: round(auc(*both), 3) for what, both in scores.items()})
 
 
