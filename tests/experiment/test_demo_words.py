@@ -1,4 +1,4 @@
-"""The demo's composed word queries: made once, labelled by what was placed, with names that training has met."""
+"""The demo's composed word queries: made once, labelled by what was placed, with names that training has met or not."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import pytest
 
 from looktwice.evaluate.scenes.cutouts import Cutouts
 from looktwice.experiment import demo_words
-from looktwice.experiment.demo_words import ARTIST, MET, word_queries
+from looktwice.experiment.demo_words import ARTIST, MET, NEVER, word_queries
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_words, "WORDS", 3)
+    monkeypatch.setattr(demo_words, "ASKED", {MET: 3, NEVER: 2})
 
 
-def test_words_are_met_and_their_drawings_are_not(few: None, tmp_path: Path) -> None:
+def test_names_are_met_or_not_and_their_drawings_are_not(few: None, tmp_path: Path) -> None:
     made = word_queries(tmp_path)
-    bundled = Cutouts.bundled()
-    met = {cutout.label for cutout in bundled.all if cutout.met}
-    texts = [query.text for query in made.queries if made.kinds[query.id] == MET]
-    assert len(texts) == 3 and set(texts) <= met
+    met = {cutout.label: cutout.met for cutout in Cutouts.bundled().all}
+    kinds = {query.text: made.kinds[query.id] for query in made.queries if query.text}
+    assert {text: met[text] for text in kinds} == {text: kind == MET for text, kind in kinds.items()}
+    assert sorted(kinds.values()) == [MET] * 3 + [NEVER] * 2
     files = {path.name for path in made.scenes.iterdir()}
     for query in made.queries:
         relevant = [name for name, grade in made.qrels[query.id].items() if grade > 0]
@@ -32,7 +32,7 @@ def test_another_artists_query_does_not_ask_for_itself(few: None, tmp_path: Path
     made = word_queries(tmp_path)
     by_others = [query for query in made.queries if made.kinds[query.id] == ARTIST]
     assert len(by_others) == 3 and all(query.image is not None and query.text is None for query in by_others)
-    words = {query.text: made.qrels[query.id] for query in made.queries if query.text}
+    words = {query.text: made.qrels[query.id] for query in made.queries if made.kinds[query.id] == MET}
     for query, labels in zip(by_others, words.values(), strict=True):
         mine = {name for name, grade in made.qrels[query.id].items() if grade > 0}
         assert mine < {name for name, grade in labels.items() if grade > 0}

@@ -37,6 +37,11 @@ class Pair:
         None  # [cells] how much of each cell of the candidate shows what is asked for; None: not asked
     )
 
+    @property
+    def words_last(self) -> bool:
+        """Whether words stand after the one image, so that they look back at it."""
+        return self.prompt.parts in (("candidate.image", "query.text"), ("query.image", "candidate.text"))
+
     def items(self) -> tuple[Item, Item]:
         """Stand-ins for laying the prompt out; any object serves as a picture."""
         shown = [Item("", image=None if row is None else "picture", text=text)  # type: ignore[arg-type]
@@ -208,8 +213,8 @@ def make_pairs(
 
 def _text_pair(prompt: Prompt, text: str, picture: int, reply: str, find: Tensor) -> Pair:
     if "query.image" in prompt.parts:  # image -> text: the caption is the candidate
-        return Pair(prompt, picture, None, None, text, reply)
-    return Pair(prompt, None, picture, text, None, reply, find if prompt.shares_query else None)
+        return Pair(prompt, picture, None, None, text, reply, find)
+    return Pair(prompt, None, picture, text, None, reply, find)
 
 
 def _text_pairs(prompt: Prompt, text: str, right: int, wrong: int | None, there: Tensor) -> list[Pair]:
@@ -267,6 +272,6 @@ def _score_pairs(batch: Batch, i: int, j: int, rng: Random) -> list[Pair]:
     mine, other = batch.portraits[i].placed[0].sprite.label, batch.portraits[j].placed[0].sprite.label
     if rng.random() < 0.34:
         return [Pair(prompt, None, n + i, f"{mine} and {other}", None, f"0.{rng.randint(45, 55)}")]
-    right = rng.random() < 0.5
+    right, there = rng.random() < 0.5, found(batch.scenes[i], batch.portraits[i].placed[0].sprite, False)
     number = f"0.{rng.randint(90, 99)}" if right else f"0.0{rng.randint(0, 9)}"
-    return [Pair(prompt, None, n + i, mine if right else other, None, number)]
+    return [Pair(prompt, None, n + i, mine if right else other, None, number, there if right else 0 * there)]

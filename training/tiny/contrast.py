@@ -28,8 +28,8 @@ def among_names(vectors: Tensor, looks: Tensor, number: Tensor) -> Tensor:
     return F.cross_entropy(SHARPER * vectors @ looks.T, number)
 
 
-def shown_names(pictures: Tensor, looks: Tensor, picture: Tensor, number: Tensor) -> Tensor:
-    """The same for pictures [n, d] of several things: region r says that `picture[r]` shows `number[r]`."""
-    shown = torch.zeros(len(pictures), len(looks), dtype=torch.bool, device=pictures.device)
+def among_all(pictures: Tensor, known: Tensor, picture: Tensor, number: Tensor) -> Tensor:
+    """The same for pictures [n, d] of several things: region r says that `picture[r]` shows `known[number[r]]`."""
+    shown = torch.zeros(len(pictures), len(known), dtype=torch.bool, device=pictures.device)
     shown[picture, number] = True
-    return contrast(SHARPER * pictures @ looks.T, shown, shown)
+    return contrast(SHARPER * pictures @ known.T, shown, shown)

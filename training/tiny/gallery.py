@@ -26,16 +26,13 @@ Icons (MIT, Icons8) and the Open Clip Art Library (CC0). They were scaled, turne
 """
 
 
-def compose(objects: list[Sprite], scenes_each: int, fillers: int, sprites: Sprites, rng: Random) -> list[Scene]:
-    """Every object in `scenes_each` scenes, alone or in clutter, and `fillers` scenes of any of these sprites."""
+def compose(objects: list[Sprite], scenes_each: int, sprites: Sprites, rng: Random) -> list[Scene]:
+    """Every object in `scenes_each` scenes, alone or in clutter."""
     made = []
     for sprite in objects:
         for _ in range(scenes_each):
             hard = rng.uniform(0.1, 0.9)
             made.append(clutter([sprite], rng.randint(0, 1 + round(6 * hard)), SIDE, rng, sprites, hard))
-    for _ in range(fillers):
-        hard = rng.uniform(0.1, 0.9)
-        made.append(clutter([rng.choice(sprites.all)], rng.randint(0, 1 + round(6 * hard)), SIDE, rng, sprites, hard))
     return made
 
 
@@ -50,16 +47,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--objects", type=int, default=40)
+    parser.add_argument("--objects", type=int, default=40, help="to ask for in pictures, and as many in words")
     parser.add_argument("--scenes-each", type=int, default=5)
-    parser.add_argument("--fillers", type=int, default=100)
     parser.add_argument("--seed", type=int, default=2026)
     args = parser.parse_args()
     sprites, artist, rng = Sprites(args.data, "heldout"), Sprites(args.data, "artist"), Random(args.seed)
     drawings = rng.sample(sprites.all, args.objects)
-    named = rng.sample(nameable(args.data, artist), args.objects // 2)
-    scenes = compose(drawings, args.scenes_each, args.fillers, sprites, rng)
-    scenes += compose(named, args.scenes_each, 0, artist, rng)
+    named = rng.sample(nameable(args.data, artist), args.objects)
+    scenes = compose(drawings, args.scenes_each, sprites, rng) + compose(named, args.scenes_each, artist, rng)
     rng.shuffle(scenes)
     for folder in ("images", "queries"):
         (args.out / folder).mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,9 @@ of attention that goes there is trained as a yes or no, beside the answers. Noth
 
 Three steps of the second look are guided: in layer 1 the candidate's tokens look at the query where they show what
 it asks for (three heads together at a picture, the fourth at words); in the last layer the last token looks at the
-candidate where the answer is yes. A question has one caption, which is little to learn names from; `naming` shows every
-picture after a list of captions instead, and each of its tokens is to look at the one that names it.
+candidate where the answer is yes. Words that stand after their image look back at it instead. A question has one
+caption, which is little to learn names from; `naming` shows every picture after a list of captions, and each of its
+tokens is to look at the one that names it.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def guidance(
 ) -> dict[str, Tensor]:
     """Mean losses of matching pictures, of matching words and of deciding, over the pairs that say where to look."""
     device, length = hidden[0].device, hidden[0].shape[1]
-    rows = [i for i, pair in enumerate(pairs) if pair.find is not None]
+    rows = [i for i, pair in enumerate(pairs) if pair.find is not None and not pair.words_last]
     if not rows:
         return {}
     goal = torch.stack([pairs[i].find for i in rows]).to(device)  # type: ignore[misc]
@@ -79,6 +80,39 @@ def guidance(
     logit = share_logit(text, len(text.layers) - 1, DECIDE_HEADS, hidden[-2][torch.tensor(rows)], last, seen)
     out["decide"] = F.binary_cross_entropy_with_logits(logit.squeeze(1), (goal.amax(1) > 0).float())
     return out
+
+
+def looking_back(
+    text: Any,
+    hidden: tuple[Tensor, ...],
+    pairs: list[Pair],
+    ids: list[list[int]],
+    image_id: int,
+    brackets: tuple[int, ...],
+) -> dict[str, Tensor]:
+    """Mean losses where words stand last: one of them looks at what it names, and the last token at the words."""
+    rows = [i for i, pair in enumerate(pairs) if pair.find is not None and pair.words_last]
+    if not rows:
+        return {}
+    device, length = hidden[0].device, hidden[0].shape[1]
+    shown, said = torch.zeros(2, len(rows), length, dtype=torch.bool, device=device)
+    spans = []
+    for line, i in enumerate(rows):
+        image = torch.tensor([k for k, t in enumerate(ids[i]) if t == image_id], device=device)
+        thing = pairs[i].find.to(device) > 1 / 3  # type: ignore[union-attr]
+        shown[line, image[thing] if thing.any() else image] = True
+        first, last = (len(ids[i]) - 1 - ids[i][::-1].index(bracket) for bracket in brackets)
+        said[line, first + 1 : last] = True
+        spans.append((first + 1, last - 1))
+    longest = max(last - first for first, last in spans) + 1
+    at = torch.tensor([[min(first + k, last) for k in range(longest)] for first, last in spans], device=device)
+    goal = torch.tensor([float(pairs[i].find.amax() > 0) for i in rows], device=device)  # type: ignore[union-attr]
+    some = torch.tensor(rows, device=device)
+    looks = share_logit(text, MATCH_LAYER, PICTURE_HEADS, hidden[MATCH_LAYER][some], at, shown).amax(1)
+    end = torch.tensor([[len(ids[i]) - 1] for i in rows], device=device)
+    decides = share_logit(text, len(text.layers) - 1, DECIDE_HEADS, hidden[-2][some], end, said).squeeze(1)
+    loss = F.binary_cross_entropy_with_logits
+    return {"back": loss(looks, goal), "back_decide": loss(decides, goal)}
 
 
 def lists(regions: Regions, pictures: int, rng: Random) -> list[list[int]]:

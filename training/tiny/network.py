@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from architecture import ONE_IMAGE, TOKENS
 from batches import Pair, Regions
-from guide import guidance
+from guide import guidance, looking_back
 from torch import Tensor, nn
 from transformers import Idefics3ForConditionalGeneration, PreTrainedTokenizerFast
 
@@ -66,6 +66,8 @@ class TinyVL(nn.Module):
             rows.append(pictures_in_order(pair))
         states, _ = self._run(ids, rows, tokens)
         guided = guidance(self.model.model.text_model, self.hidden, pairs, ids, self.image_id)
+        brackets = tuple(self.tokenizer.convert_tokens_to_ids([*"<>"]))
+        guided |= looking_back(self.model.model.text_model, self.hidden, pairs, ids, self.image_id, brackets)
         guided |= self._pointing(pairs, ids)
         where = [(i, start + k) for i, (start, reply) in enumerate(spans) for k in range(len(reply))]
         goal = torch.tensor([t for _, reply in spans for t in reply], device=states.device)
@@ -75,7 +77,7 @@ class TinyVL(nn.Module):
 
     def _pointing(self, pairs: list[Pair], ids: list[list[int]]) -> dict[str, Tensor]:
         """Where in the candidate is it? Read one layer below the last, so that the answer can be drawn from it."""
-        rows = [i for i, pair in enumerate(pairs) if pair.find is not None]
+        rows = [i for i, pair in enumerate(pairs) if pair.find is not None and not pair.words_last]
         if not rows:
             return {}
         at = [[k for k, t in enumerate(ids[i]) if t == self.image_id][-TOKENS:] for i in rows]

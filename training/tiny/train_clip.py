@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from architecture import IMAGE, PATCH, SHUFFLE, VISION_LAYERS, WIDTH, corpus, name_words, train_tokenizer
 from batches import Batch, make_batch
-from contrast import among_names, both_ways, shown_names
+from contrast import among_all, among_names, both_ways
 from objectives import PHRASES
 from scenes import Sprites
 from teacher import Teacher, Words
@@ -122,19 +122,16 @@ class TinyClip(nn.Module):
 
 
 def losses(net: TinyClip, teacher: Teacher, batch: Batch, rng: Random) -> dict[str, Tensor]:
-    """Portraits against scenes that show the same drawing; names against every picture that shows such a thing; texts
-    and regions near what the teacher says of them."""
+    """Portraits against scenes that show the same drawing; names against every picture that shows such a thing;
+    pictures against all names and drawings of training; texts and regions near what the teacher says of them."""
     device, n, regions = net.model.device, len(batch.scenes), batch.regions
     (seen, patches), scale = net.pictures(batch.pictures.to(device)), net.model.logit_scale.clamp(max=4.6).exp()
     looks, shown, related = scale * seen[:n] @ seen[n:].T, batch.same_drawing.to(device), batch.same_object.to(device)
     phrases = [*regions.labels, *teacher.phrases(PHRASES, rng)]
     said, named_so = net.words(phrases), teacher.names(regions.labels, regions.objects)
     taught = torch.cat([named_so, teacher.texts(phrases[len(named_so) :])]).to(device)
-    voice, thing, all_looks = (
-        said[: len(named_so)],
-        teacher.numbers(regions.objects).to(device),
-        teacher.looks.to(device),
-    )
+    voice, all_looks = said[: len(named_so)], teacher.looks.to(device)
+    thing, picture = teacher.numbers(regions.objects).to(device), regions.picture.to(device)
     reads = scale * voice @ seen.T
     name, inside = regions.name, F.one_hot(regions.picture, 2 * n).float()
     named = (((name[:, None] == name[None]).float() @ inside) > 0).to(device)
@@ -142,12 +139,13 @@ def losses(net: TinyClip, teacher: Teacher, batch: Batch, rng: Random) -> dict[s
         net.mean(torch.einsum("rt,rtd->rd", regions.cover.to(device), patches[regions.picture])), dim=-1
     )
     return {
-        "look": both_ways(looks, shown, related),
+        "look": 2 * both_ways(looks, shown, related),
         "read": both_ways(reads, named, named),
         "taught": 6 - 6 * (meant * teacher.drawings[regions.drawing].to(device)).sum(-1).mean(),
         "said": 4 - 4 * (said * taught).sum(-1).mean(),
         "thing": among_names(meant, all_looks, thing) / 2 + among_names(voice, all_looks, thing) / 2,
-        "shown": shown_names(seen, all_looks, regions.picture.to(device), thing),
+        "shown": among_all(seen, all_looks, picture, thing),
+        "drawn": among_all(seen, teacher.drawings.to(device), picture, regions.drawing.to(device)) / 2,
     }
 
 

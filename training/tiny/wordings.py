@@ -40,6 +40,8 @@ SHORT_MATCH = (
     _match("Match? True or False.", TRUE_FALSE, False),
     _match("Is it in the image? Yes or No.", YES_NO, False),
     _match("Match? 1 or 0.", DIGITS, False),
+    _match("Match? True or False.", TRUE_FALSE, True),
+    _match("Does the image show it? Yes or No.", YES_NO, True),
 )
 LONG_MATCH = tuple(PROMPTS[n] for n in ("match-query-first", "match", "caption"))
 COMPOSED = tuple(PROMPTS[n] for n in ("composed", "composed-query-first", "mixed"))

@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
 Words = Annotated[
     bool,
-    typer.Option("--words", help="Also ask for names that the bundled models were trained on, in other drawings."),
+    typer.Option("--words", help="Also ask for clip art, by names met in training or not, and by another artist."),
 ]
 
 

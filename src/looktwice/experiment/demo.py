@@ -2,7 +2,8 @@
 
     gallery/images/*.jpg   gallery/queries.jsonl   gallery/queries/*.jpg   gallery/qrels.txt (TREC)
 
-The bundled gallery's text queries are names that no bundled model has read; `demo_words` composes fairer ones.
+The bundled gallery's text queries are names that training has met, in drawings by an artist whom it has not;
+`demo_words` composes harder ones.
 
 This module joins the work of `looktwice index`, `search` and `eval`, and prints nothing.
 """
@@ -20,7 +21,7 @@ from looktwice.encode import load_encoder
 from looktwice.errors import UsageError
 from looktwice.evaluate import read_qrels, write_run
 from looktwice.evaluate.groups import measure_group
-from looktwice.experiment.demo_words import ARTIST, NEVER, word_queries
+from looktwice.experiment.demo_words import word_queries
 from looktwice.experiment.progress import Bar
 from looktwice.experiment.tokens import store_tokens
 from looktwice.indexing import IndexReport, index
@@ -70,7 +71,7 @@ def run_demo(
 ) -> Demo:
     """Run the demo in `folder`. Images indexed there before are not indexed again.
 
-    With `words` it also asks for names that training has met, in composed scenes (see `demo_words`).
+    With `words` it also asks for clip art, in composed scenes (see `demo_words`).
 
     Raises UsageError if the gallery is missing, and the errors of indexing and searching.
     """
@@ -90,7 +91,7 @@ def run_demo(
         searching.at(len(answers))
     if not answers:
         raise UsageError(f"{gallery} has no readable query; pass another --gallery.")
-    kinds = {} if composed is None else {**dict.fromkeys(queries.ids, NEVER), **composed.kinds}
+    kinds = {} if composed is None else composed.kinds
     qrels |= {} if composed is None else composed.qrels
     rows = list(_rows(answers, qrels, kinds, table.info()["bytes_per_item"]))
     total = RunStats.total(answer.stats for answer in answers)
@@ -151,7 +152,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row per stage for each kind of query: first look, middle look if there was one, second look.
 
-    `kinds` names the kinds of text queries and of composed ones, by query id.
+    `kinds` names the kinds of composed queries, by query id.
     """
     groups: dict[str, list[Answer]] = {}
     for answer in answers:
@@ -178,9 +179,8 @@ def _rows(
 
 def _kind(answer: Answer, kinds: Mapping[str, str]) -> str:
     query = answer.query
-    named = kinds.get(query.id)
-    if named is not None and (query.image is None) == (named != ARTIST):
-        return named
+    if query.id in kinds:
+        return kinds[query.id]
     return "text" if query.image is None else "image and text" if query.text else "image"
 
 

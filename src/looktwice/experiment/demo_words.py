@@ -1,9 +1,9 @@
-"""Compose the demo's word queries: names that the bundled models were trained on, in drawings that they were not.
+"""Compose harder word queries for the demo: clip art of names that the bundled models were trained on, or not.
 
-A real MLLM knows the words, and only the images are new. The gallery's own text queries are the opposite: names that no
-model here has ever read. The drawings are the bundled cut-outs of the Open Clip Art Library, none of which was trained
-on; `met` marks names that another drawing in training goes by. Some names have drawings by several artists: a query
-shows one, and scenes that show the others are relevant.
+The gallery's own text queries are names that training has met, drawn by an emoji artist whom it has not. Clip art is
+drawn by many hands, and its labels are looser. The drawings are the bundled cut-outs of the Open Clip Art Library, none
+of which was trained on; `met` marks names that another drawing in training goes by. Some names have drawings by several
+artists: a query shows one, and scenes that show the others are relevant.
 
     FOLDER/scenes/word-000.jpg      FOLDER/queries/a00.jpg      made once, from one seed
 """
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     from looktwice.evaluate import Qrels
 
-SEED, SIDE, EACH, WORDS = 2026, 192, 2, 40
-MET, NEVER, ARTIST = "text, name met", "text, name never met", "another artist"
+SEED, SIDE, EACH = 2026, 192, 2
+MET, NEVER, ARTIST = "clip art, name met", "clip art, name never met", "another artist"
+ASKED = {MET: 40, NEVER: 20}
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,16 @@ def word_queries(folder: Path) -> WordQueries:
     """Compose what is missing below `folder`, and return all of it."""
     cutouts = Cutouts.bundled()
     grounds = [cutout for cutout in cutouts.all if not cutout.label]
-    asked = _named(cutouts.all)
+    met, never = (_named(cutouts.all, kind) for kind in ASKED)
+    asked = [*met, *never]
     shown = [cutout for cutout in cutouts.all if cutout.label in {one.label for one in asked}]
     account = Account(dict(_scenes(folder / "scenes", shown, grounds, cutouts)), cutouts.all)
     queries, qrels, kinds = list[Item](), dict[str, dict[str, int]](), dict[str, str]()
     for number, cutout in enumerate(asked):
         name = f"n{number:02d}"
         queries.append(Item(name, text=cutout.label))
-        qrels[name], kinds[name] = account.labels(cutout, True), MET
-    for number, cutout in enumerate(_several(asked, shown)):
+        qrels[name], kinds[name] = account.labels(cutout, True), MET if cutout in met else NEVER
+    for number, cutout in enumerate(_several(met, shown)):
         name = f"a{number:02d}"
         path = _kept(folder / "queries" / f"{name}.jpg", lambda: _portrait(name, cutout, grounds, cutouts))  # noqa: B023
         data = path.read_bytes()
@@ -63,16 +65,16 @@ def word_queries(folder: Path) -> WordQueries:
     return WordQueries(folder / "scenes", tuple(queries), qrels, kinds)
 
 
-def _named(cutouts: Sequence[Cutout]) -> list[Cutout]:
-    """Return one drawing for each of WORDS names that training has met, names of several drawings first."""
-    met: dict[str, list[Cutout]] = {}
+def _named(cutouts: Sequence[Cutout], kind: str) -> list[Cutout]:
+    """Return one drawing for each of ASKED names that training has met, or has not; names of several drawings first."""
+    named: dict[str, list[Cutout]] = {}
     for cutout in cutouts:
-        if cutout.met and cutout.label:
-            met.setdefault(cutout.label, []).append(cutout)
-    names = sorted(met)
+        if cutout.label and cutout.met == (kind == MET):
+            named.setdefault(cutout.label, []).append(cutout)
+    names = sorted(named)
     Random(SEED).shuffle(names)
-    chosen = sorted(names, key=lambda name: len(met[name]) < 2)[:WORDS]
-    return [met[name][0] for name in sorted(chosen)]
+    chosen = sorted(names, key=lambda name: len(named[name]) < 2)[: ASKED[kind]]
+    return [named[name][0] for name in sorted(chosen)]
 
 
 def _several(asked: Sequence[Cutout], shown: Sequence[Cutout]) -> list[Cutout]:
