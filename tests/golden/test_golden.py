@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def test_a_table_of_format_1_opens_with_all_it_holds(tmp_path: Path) -> None:
     for entry in table.manifest.tokens:
         codes = table.read_codes(about["ids"], entry["tokens_key"])
         assert digest(row.codes for row in codes if row) == about["codes"][entry["codec"]]
-    kept = open_set(table, load_scorer("tiny-vl", **settings.PLACE).tokens_info(), "pq8")
+    now = load_scorer("tiny-vl", **settings.PLACE).tokens_info()
+    kept = open_set(table, replace(now, revision=table.manifest.tokens[0]["revision"]), "pq8")
     first = table.read_codes(about["ids"][:1], kept.key)[0]
     assert first is not None
     tokens = kept.codec.decode(first.codes, layout_from_json(first.layout))

@@ -206,7 +206,7 @@ def make_pairs(
             pairs += _class_pairs(batch, i, rng.randrange(n), long, rng)
         if rng.random() < 0.2 and j is not None:
             pairs += _composed_pairs(batch, i, j, sprite, long, rng)
-        if rng.random() < 0.12 and j is not None:
+        if rng.random() < 0.3 and j is not None:
             pairs += _score_pairs(batch, i, j, rng)
     return pairs
 

@@ -75,7 +75,8 @@ def ranking(
         target = objects[n % len(objects)] if n < each * len(objects) else rng.choice(sprites.all)
         level = rng.uniform(0.1, 0.9)
         scenes.append(clutter([target], rng.randint(0, 1 + round(6 * level)), SIDE, rng, sprites, level))
-    items = [Item(f"s{n:04d}", scene.image, sha256=f"{words}-{n}") for n, scene in enumerate(scenes)]
+    whose = objects[0].row  # a scorer keeps what it has read by this hash
+    items = [Item(f"s{n:04d}", scene.image, sha256=f"{whose}-{words}-{n}") for n, scene in enumerate(scenes)]
     vectors = np.concatenate([encoder.encode(items[i : i + 50]) for i in range(0, total, 50)])
     runs: dict[str, dict[str, list[tuple[str, float]]]] = {
         "coarse": {},
