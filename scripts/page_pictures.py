@@ -25,6 +25,7 @@ from urllib.request import urlopen
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from looktwice.evaluate import read_qrels
 from looktwice.experiment.demo import bundled_gallery
 
 ADDRESS = "http://127.0.0.1:8799"
@@ -114,8 +115,9 @@ def search(page: Page) -> None:
 
 
 def most_telling(page: Page) -> str:
-    """Return the hit of the first twelve of which one part matters most."""
+    """Return the relevant hit of the first twelve of which one part matters most."""
     ids: list[str] = page.locator(".tile").evaluate_all("(tiles) => tiles.slice(0, 12).map((tile) => tile.dataset.id)")
+    relevant = read_qrels(bundled_gallery() / "qrels.txt")[QUERY]
     image = base64.b64encode((bundled_gallery() / "queries" / f"{QUERY}.jpg").read_bytes()).decode()
 
     def most(name: str) -> float:
@@ -123,7 +125,7 @@ def most_telling(page: Page) -> str:
         told = page.request.post(f"{ADDRESS}/v1/explain", data=asked).json()
         return max(float(value) for row in told["map"]["values"] for value in row)
 
-    return max(ids, key=most)
+    return max((name for name in ids if relevant.get(name, 0) > 0), key=most)
 
 
 def save(page: Page, name: str) -> None:

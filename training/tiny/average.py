@@ -1,4 +1,4 @@
-"""Average two checkpoints of one model: what a further training learnt, with less of what it forgot (Wortsman et al. 2022).
+"""Average two checkpoints of one model: what a further training learnt, with less forgotten (Wortsman et al. 2022).
 
     python training/tiny/average.py --before BEFORE.pt --after RUN/last.pt --share 0.5 --out RUN_AVERAGED/last.pt
 """
