@@ -1,6 +1,6 @@
 """Average two checkpoints of one model: what a further training learnt, with less forgotten (Wortsman et al. 2022).
 
-    python training/tiny/average.py --before BEFORE.pt --after RUN/last.pt --share 0.5 --out RUN_AVERAGED/last.pt
+python training/tiny/average.py --before BEFORE.pt --after RUN/last.pt --share 0.5 --out RUN_AVERAGED/last.pt
 """
 
 from __future__ import annotations

@@ -30,9 +30,9 @@ def losses(
     drawing, name = regions.drawing.to(device), regions.name.to(device)
     same_drawing, same_name = drawing[:, None] == drawing[None], name[:, None] == name[None]
     itself = torch.eye(len(seen), dtype=torch.bool, device=device)
-    phrases = [*regions.labels, *teacher.phrases(PHRASES, Random(seed * 3_000_017 + step))]
-    said, named = net.read(phrases), teacher.names(regions.labels, regions.objects)
-    taught = torch.cat([named, teacher.texts(phrases[len(seen) :])]).to(device)
+    phrases = teacher.phrases(PHRASES, Random(seed * 3_000_017 + step))
+    said = net.read([*regions.labels, *phrases])
+    taught = teacher.taught(regions.labels, regions.objects, phrases).to(device)
     voice, all_looks = said[: len(seen)], teacher.looks.to(device)
     thing = teacher.numbers(regions.objects).to(device)
     looks = net.likeness(tokens[:n], tokens[n:])

@@ -72,9 +72,12 @@ class Teacher:
         """[n] rows of `looks`."""
         return torch.tensor([self._number[name] for name in objects])
 
-    def names(self, labels: list[str], objects: list[str]) -> Tensor:
-        """[n, WIDTH] What labels mean: how the thing looks, and what its words say."""
-        return F.normalize(self.looks[self.numbers(objects)] + self.texts(labels), dim=-1)
+    def taught(self, labels: list[str], objects: list[str], phrases: list[str]) -> Tensor:
+        """[labels + phrases, WIDTH] What texts mean: a label how its thing looks and what its words say, a phrase its
+        words."""
+        said = self.texts([*labels, *phrases])
+        said[: len(labels)] += self.looks[self.numbers(objects)]
+        return F.normalize(said, dim=-1)
 
     @torch.no_grad()
     def texts(self, texts: list[str]) -> Tensor:

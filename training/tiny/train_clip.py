@@ -127,10 +127,10 @@ def losses(net: TinyClip, teacher: Teacher, batch: Batch, rng: Random) -> dict[s
     device, n, regions = net.model.device, len(batch.scenes), batch.regions
     (seen, patches), scale = net.pictures(batch.pictures.to(device)), net.model.logit_scale.clamp(max=4.6).exp()
     looks, shown, related = scale * seen[:n] @ seen[n:].T, batch.same_drawing.to(device), batch.same_object.to(device)
-    phrases = [*regions.labels, *teacher.phrases(PHRASES, rng)]
-    said, named_so = net.words(phrases), teacher.names(regions.labels, regions.objects)
-    taught = torch.cat([named_so, teacher.texts(phrases[len(named_so) :])]).to(device)
-    voice, all_looks = said[: len(named_so)], teacher.looks.to(device)
+    phrases = teacher.phrases(PHRASES, rng)
+    said = net.words([*regions.labels, *phrases])
+    taught = teacher.taught(regions.labels, regions.objects, phrases).to(device)
+    voice, all_looks = said[: len(regions.labels)], teacher.looks.to(device)
     thing, picture = teacher.numbers(regions.objects).to(device), regions.picture.to(device)
     reads = scale * voice @ seen.T
     name, inside = regions.name, F.one_hot(regions.picture, 2 * n).float()
