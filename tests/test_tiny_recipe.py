@@ -113,6 +113,26 @@ def test_a_stopped_training_goes_on_from_its_last_step(made: Path) -> None:
     assert torch.load(made / "vl/last.pt", weights_only=True)["step"] == 3
 
 
+def test_shipped_weights_can_be_trained_further(made: Path, tmp_path: Path) -> None:
+    begun = ("--data", made, "--models", made / "made", "--out", tmp_path, "--steps", 10, "--texts", 300)
+    printed = run("further.py", *begun)
+    assert "vl: 10 steps" in printed and "clip: 10 steps" in printed
+    before, after = (torch.load(folder / "teacher.pt", weights_only=True)["drawings"] for folder in (made, tmp_path))
+    assert not torch.allclose(before, after, atol=0.01)
+    torch.testing.assert_close(before @ before.T, after @ after.T, atol=1e-5, rtol=1e-4)  # turned, otherwise the same
+    trained = torch.load(made / "vl/last.pt", weights_only=True)["net"]
+    init = torch.load(tmp_path / "vl/init.pt", weights_only=True)["net"]
+    for name, value in trained.items():
+        assert torch.equal(value.half().float(), init[name]) == name.startswith("model."), name
+    common = ("--data", made, "--teacher", tmp_path / "teacher.pt", "--steps", 1, "--cases", 6)
+    for name, script, stages in (
+        ("vl", "train.py", ("--look", 0, "--joint", 0, "--ask", 3)),
+        ("clip", "train_clip.py", ()),
+    ):
+        run(script, *common, *stages, "--out", tmp_path / name, "--init", tmp_path / name / "init.pt")
+        assert torch.load(tmp_path / name / "last.pt", weights_only=True)["step"] == 1
+
+
 @pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds children by /proc")
 def test_workers_stop_when_what_began_them_is_killed(made: Path, tmp_path: Path, begun: bool) -> None:

@@ -17,7 +17,9 @@ from looktwice.score.prompting.built_in import Prompt
 from looktwice.types import Item
 
 LARGER = 0.35  # share of batches drawn at twice the model's size and reduced, as pictures reach it in use
-KIN = 0.3  # share of the portraits, where several artists drew the thing, that are not by the scene's
+KIN = 0.4  # share of the portraits, where several artists drew the thing, that are not by the scene's
+HARD, FAMILY = 0.3, 0.25  # shares of negatives: of the likeliest of the batch, of the same group
+SCORED = 0.4  # share of the cases that ask for a written number
 RESTYLED = 0.35  # share of drawings that are changed as another hand might have drawn them
 LANCZOS = Image.Resampling.LANCZOS
 
@@ -167,13 +169,18 @@ def make_batch(
     )
 
 
-def negative(row: Tensor, taken: Tensor, rng: Random) -> int | None:
-    """A column that is not `taken`; sometimes one of the five with the highest likeness in `row`. More often than that,
-    and the likeness itself no longer tells the answer, so that nothing is learnt (docs/lab/log.md)."""
+def negative(row: Tensor, taken: Tensor, alike: Tensor, rng: Random) -> int | None:
+    """A column that is not `taken`; sometimes one of the five with the highest likeness in `row`, sometimes one of the
+    same group (`alike`). More often than that, and the likeness itself no longer tells the answer, so that nothing is
+    learnt (docs/lab/log.md)."""
     order = [j for j in row.argsort(descending=True).tolist() if not taken[j]]
     if not order:
         return None
-    return rng.choice(order[:5]) if rng.random() < 0.35 else rng.choice(order)
+    kind = rng.random()
+    if kind < HARD:
+        return rng.choice(order[:5])
+    family = [j for j in order if alike[j]]
+    return rng.choice(family) if family and kind < HARD + FAMILY else rng.choice(order)
 
 
 def found(scene: Scene, sprite: Sprite, drawing: bool) -> Tensor:
@@ -189,24 +196,26 @@ def make_pairs(
 ) -> list[Pair]:
     """Questions about the first `ask` cases. `looks` and `reads` [n, n] are likenesses used to pick hard negatives."""
     rng, n, pairs = Random(seed * 7_000_003 + step), len(batch.scenes), []
+    groups = [p.placed[0].sprite.group for p in batch.portraits]
     for i in range(ask):
         sprite = batch.portraits[i].placed[0].sprite
         prompt = draw("object", long, rng)
         there = found(batch.scenes[i], sprite, not batch.kin[i])
+        alike = torch.tensor([group == sprite.group for group in groups])
         pairs.append(Pair(prompt, i, n + i, None, None, answer(prompt, True), there))
         for _ in range(int(negatives) + (rng.random() < negatives % 1)):
-            j = negative(looks[i], batch.same_object[i], rng)
+            j = negative(looks[i], batch.same_object[i], alike, rng)
             if j is not None:
                 nowhere = torch.zeros_like(there)
                 pairs.append(Pair(prompt, i, n + j, None, None, answer(prompt, False), nowhere))
-        j = negative(reads[i], batch.same_object[i] | batch.same_object[:, i], rng)  # neither shows the other
+        j = negative(reads[i], batch.same_object[i] | batch.same_object[:, i], alike, rng)  # neither shows the other
         pairs += _match_pairs(batch, i, j, long, rng)
         pairs += _name_pairs(batch, i, rng.randrange(n), long / 2, rng)
         if rng.random() < 0.15 and j is not None:
             pairs += _class_pairs(batch, i, rng.randrange(n), long, rng)
         if rng.random() < 0.2 and j is not None:
             pairs += _composed_pairs(batch, i, j, sprite, long, rng)
-        if rng.random() < 0.3 and j is not None:
+        if rng.random() < SCORED and j is not None:
             pairs += _score_pairs(batch, i, j, rng)
     return pairs
 

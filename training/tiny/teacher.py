@@ -55,8 +55,9 @@ class Bridge(nn.Module):
 class Teacher:
     """What the models are taught: unit vectors of training drawings and of any text."""
 
-    def __init__(self, data: Path) -> None:
-        saved = torch.load(data / "teacher.pt", weights_only=True)
+    def __init__(self, data: Path, fitted: Path | None = None) -> None:
+        """`fitted`: another file than DATA/teacher.pt."""
+        saved = torch.load(fitted or data / "teacher.pt", weights_only=True)
         self.words, self._bridge = Words(data), Bridge().eval()
         self._bridge.load_state_dict(saved["bridge"])
         self.drawings: Tensor = saved["drawings"]  # [drawings, WIDTH], zeros outside the training split

@@ -114,7 +114,7 @@ def worker(rank: int, args: argparse.Namespace, port: int = 0) -> None:
     args.cases, args.ask = args.cases // args.workers, args.ask // args.workers
     if args.workers > 1:
         dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=args.workers)
-    out, sprites, teacher = Path(args.out), Sprites(Path(args.data), "train"), Teacher(Path(args.data))
+    out, sprites, teacher = Path(args.out), Sprites(Path(args.data), "train"), Teacher(Path(args.data), args.teacher)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(out / "tokenizer")
     model = make_model(tokenizer, args.seed)
     whiten_patches(model, make_batch(sprites, 64, IMAGE, 0.5, 0.3, args.seed, 0).pictures)
@@ -183,6 +183,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=32, help="objects of a step, in a portrait and a scene")
     parser.add_argument("--ask", type=int, default=16, help="of them, how many are asked about")
     parser.add_argument("--every", type=int, default=1, help="ask in every such step; the others train sight and names")
+    parser.add_argument("--teacher", type=Path, help="another teacher than DATA/teacher.pt")
     parser.add_argument("--init", help="start from the weights of this checkpoint")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=7)
@@ -190,6 +191,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    if args.ask > args.cases:
+        parser.error("--ask is more than --cases; ask about as many as there are, or fewer")
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "tokenizer").exists():

@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sight", type=Path)
+    parser.add_argument("--teacher", type=Path, help="another teacher than DATA/teacher.pt")
     parser.add_argument("--init", type=Path, help="start from the weights of this checkpoint")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--cases", type=int, default=40)
@@ -164,7 +165,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    sprites, teacher = Sprites(args.data, "train"), Teacher(args.data)
+    sprites, teacher = Sprites(args.data, "train"), Teacher(args.data, args.teacher)
     if not (args.out / "processor").exists():
         shared = train_tokenizer(corpus(args.data), Words(args.data).all)
         make_processor(make_tokenizer(shared)).save_pretrained(args.out / "processor")
