@@ -22,6 +22,7 @@ def test_names_are_met_or_not_and_their_drawings_are_not(few: None, tmp_path: Pa
     kinds = {query.text: made.kinds[query.id] for query in made.queries if query.text}
     assert {text: met[text] for text in kinds} == {text: kind == MET for text, kind in kinds.items()}
     assert sorted(kinds.values()) == [MET] * 3 + [NEVER] * 2
+    assert all(name.startswith(("clip-art-", "another-artist-")) for name in made.kinds)  # no gallery's own ids
     files = {path.name for path in made.scenes.iterdir()}
     for query in made.queries:
         relevant = [name for name, grade in made.qrels[query.id].items() if grade > 0]

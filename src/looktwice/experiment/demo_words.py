@@ -53,12 +53,12 @@ def word_queries(folder: Path) -> WordQueries:
     account = Account(dict(_scenes(folder / "scenes", shown, grounds, cutouts)), cutouts.all)
     queries, qrels, kinds = list[Item](), dict[str, dict[str, int]](), dict[str, str]()
     for number, cutout in enumerate(asked):
-        name = f"n{number:02d}"
+        name = f"clip-art-{number:02d}"
         queries.append(Item(name, text=cutout.label))
         qrels[name], kinds[name] = account.labels(cutout, True), MET if cutout in met else NEVER
     for number, cutout in enumerate(_several(met, shown)):
-        name = f"a{number:02d}"
-        path = _kept(folder / "queries" / f"{name}.jpg", lambda: _portrait(name, cutout, grounds, cutouts))  # noqa: B023
+        name, drawn = f"another-artist-{number:02d}", f"a{number:02d}"
+        path = _kept(folder / "queries" / f"{drawn}.jpg", lambda: _portrait(drawn, cutout, grounds, cutouts))  # noqa: B023
         data = path.read_bytes()
         queries.append(Item(name, image=images.load(data)[0], uri=str(path)))
         qrels[name], kinds[name] = account.by_others(cutout), ARTIST
