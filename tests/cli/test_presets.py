@@ -52,9 +52,9 @@ def test_index_takes_the_presets_encoder_and_what_is_given_wins(
     monkeypatch.setattr("looktwice.cli.tokens.fill", lambda table, *given, **_: filled.append(given[:3]) or report)
     done = looktwice("index", "a.lt", pictures, "--preset", "gpu")
     assert done.code == 0 and loaded[-1][0] == "siglip2-l"
-    assert "Preset gpu stands for --encoder siglip2-l --mllm qwen3-vl-4b --codec pq16 --resolution 560" in done.err
+    assert "Preset gpu stands for --encoder siglip2-l --mllm qwen3-vl-4b --codec opq16 --resolution 560" in done.err
     mllm, codec, limits = filled[-1]
-    assert (mllm, codec, limits.resolution, limits.max_tiles) == ("qwen3-vl-4b", "pq16", 560, None)
+    assert (mllm, codec, limits.resolution, limits.max_tiles) == ("qwen3-vl-4b", "opq16", 560, None)
     looktwice("index", "b.lt", pictures, "--codec", "pq8", "--preset", "gpu", "--encoder", "clip-b")
     assert loaded[-1][0] == "clip-b" and filled[-1][:2] == ("qwen3-vl-4b", "pq8")
 
@@ -67,7 +67,7 @@ def test_search_takes_the_presets_mllm_and_stores_what_it_stands_for(looktwice: 
         "name": "gpu",
         "encoder": "siglip2-l",
         "mllm": "qwen3-vl-4b",
-        "codec": "pq16",
+        "codec": "opq16",
         "resolution": 560,
     }
     assert looktwice("search", table, "red", "--run", "p.trec").code == 0

@@ -27,7 +27,7 @@ def estimate(
     *,
     mllm: Annotated[str, typer.Option(help="A short name, a known hub id, a folder or a config.json.")],
     items: Annotated[str, typer.Option(help="Number of images, such as 100e6.")] = "1e6",
-    codec: options.TokenCodec = "pq16",
+    codec: options.TokenCodec = options.DEFAULT_CODEC,
     image_size: Annotated[str, typer.Option(help="Width x height of a typical image in pixels.")] = "1024x768",
     limits: options.ImageLimits,
     shortlist: options.Shortlist = 100,
@@ -42,7 +42,7 @@ def estimate(
 
     The figures are computed, not measured. The command loads no weights. Prices are list prices; replace them by yours.
 
-    Example: looktwice estimate --mllm qwen2.5-vl-7b --items 100e6 --codec pq16 --resolution 560
+    Example: looktwice estimate --mllm qwen2.5-vl-7b --items 100e6 --codec opq16 --resolution 560
     """
     from looktwice.estimate.cost import estimate as compute
 

@@ -43,7 +43,7 @@ _ALL = (
         "laptop",
         "siglip2-b",
         "smolvlm-256m",
-        "pq16",
+        "opq16",
         max_tiles=1,
         reason="without a GPU a pair may cost about 0.05 TFLOP: the smallest model that knows photographs, one tile",
     ),
@@ -51,17 +51,17 @@ _ALL = (
         "gpu",
         "siglip2-l",
         "qwen3-vl-4b",
-        "pq16",
+        "opq16",
         resolution=560,
-        reason="about 11 GB of weights in 16 bits; PQ of 16 numbers at 560 px is MLLM-ILR's setting for little memory",
+        reason="about 11 GB of weights in 16 bits; 16 numbers a byte at 560 px is MLLM-ILR's setting for little memory",
     ),
     Preset(
         "best",
         "siglip2-l@512",
         "qwen2.5-vl-7b",
-        "pq8",
+        "opq8",
         resolution=756,
-        reason="both papers' model, MLLM-ILR's released 756 px and PQ of 8 numbers, the strongest SigLIP 2 on ILIAS",
+        reason="both papers' model, MLLM-ILR's released 756 px and 8 numbers a byte, the strongest SigLIP 2 on ILIAS",
     ),
 )
 PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in _ALL}
@@ -71,7 +71,7 @@ def get(name: str) -> Preset:
     """Return a preset by its name. Raises UnknownName.
 
     >>> str(get("gpu"))
-    '--encoder siglip2-l --mllm qwen3-vl-4b --codec pq16 --resolution 560'
+    '--encoder siglip2-l --mllm qwen3-vl-4b --codec opq16 --resolution 560'
     """
     if name not in PRESETS:
         raise UnknownName("preset", name, PRESETS)
