@@ -103,6 +103,9 @@ def test_what_the_recipe_exports_loads_and_ranks(made: Path) -> None:
     measured = json.loads(printed.splitlines()[-1])
     assert 0 <= measured["words -> 12 scenes by an artist never met"]["coarse"]["success@1"] <= 1
     assert all(0 <= auc <= 1 for auc in measured["object, clutter (AUC random / look-alike)"])
+    words = measured["names -> portraits by an artist never met"]
+    assert all(0 <= words[f"{how} AUC"] <= 1 for how in ("match-query-first", "match", "written"))
+    assert -1 <= words["written tau"] <= 1
     checkpoint = ("--checkpoint", made / "vl/last.pt", "--tokenizer", made / "vl/tokenizer")
     out = run("validate.py", "--data", made, *checkpoint, "--batches", 1)
     assert out.startswith("step 3\n") and "late interaction" in out

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from scenes import Scene, Sprite, Sprites, clutter, portrait
+from scipy.stats import kendalltau
 
 from looktwice.encode import load_encoder
 from looktwice.evaluate.measures import measure
@@ -101,6 +102,29 @@ def ranking(
     return {name: {m: result[m] for m in MEASURES} for name, result in measured.items()}
 
 
+def grid(scorer: Scorer, objects: list[Sprite], portraits: list[Item]) -> np.ndarray:
+    """[names, portraits] The score of every name for every portrait."""
+    return np.stack([scorer.score(Item(f"t{s.row}", text=s.label), portraits).p for s in objects])
+
+
+def words_about_portraits(mllm: str, sprites: Sprites, objects: list[Sprite]) -> dict[str, float]:
+    """AUC of telling a name's own portrait from all others, words before and after the image; and whether a written
+    number orders the first 20 as that p does (Kendall's τ-b, with the written numbers' own AUC)."""
+    rng = Random("portraits")
+    items = [Item(f"p{s.row}", portrait(s, SIDE, rng, sprites).image, sha256=f"portrait-{s.row}") for s in objects]
+    own = np.eye(len(objects), dtype=bool)
+    out, few = {}, slice(0, 20)
+    for prompt in ("match-query-first", "match"):
+        p = grid(load_scorer(mllm, prompt=prompt), objects, items)
+        out[f"{prompt} AUC"] = auc(p[own].tolist(), p[~own].tolist())
+        if prompt == "match-query-first":
+            said = p[few, few]
+    written = grid(load_scorer(mllm, prompt="score", score_mode="written"), objects[few], items[few])
+    out["written AUC"] = auc(written[own[few, few]].tolist(), written[~own[few, few]].tolist())
+    out["written tau"] = float(np.nan_to_num(kendalltau(written.ravel(), said.ravel()).statistic))
+    return out
+
+
 def timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
@@ -149,6 +173,7 @@ def main() -> None:
         title = f"{args.scenes:,} scenes{whose}"
         result[f"picture -> {title}"] = ranking(encoder, look, drawn_by, shown, 5, args.scenes, False)
         result[f"words -> {title}"] = ranking(encoder, match, drawn_by, said, 3, args.scenes, True)
+    result["names -> portraits by an artist never met"] = words_about_portraits(args.mllm, artist, drawn)
     result["pairs/s"] = round(pairs_per_second(look, sprites), 1)
     print("| what | measured |\n|---|---|")
     for name, value in result.items():
