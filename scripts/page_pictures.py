@@ -29,7 +29,7 @@ from looktwice.evaluate import read_qrels
 from looktwice.experiment.demo import bundled_gallery
 
 ADDRESS = "http://127.0.0.1:8799"
-QUERY = "p02"
+QUERY = "p28"
 OUT = Path(__file__).parents[1] / "docs" / "images"
 LOOKTWICE = [sys.executable, "-m", "looktwice"]
 
