@@ -94,7 +94,7 @@ def fit_heads(net: nn.Module, parts_of: Callable[[int], dict[str, Tensor]], step
         loss.backward()  # type: ignore[union-attr]
         optimiser.step()
         if step % 10 == 9:
-            print(step + 1, {name: round(float(v), 3) for name, v in parts.items() if v.requires_grad}, flush=True)
+            print(step + 1, {name: round(v.item(), 3) for name, v in parts.items() if v.requires_grad}, flush=True)
 
 
 def looks(net: TinyVL, teacher: Teacher, sprites: Sprites, step: int) -> dict[str, Tensor]:
