@@ -107,22 +107,23 @@ def grid(scorer: Scorer, objects: list[Sprite], portraits: list[Item]) -> np.nda
     return np.stack([scorer.score(Item(f"t{s.row}", text=s.label), portraits).p for s in objects])
 
 
+def own_auc(scores: np.ndarray) -> float:
+    """AUC of the diagonal of a grid, each name's own portrait, against all else."""
+    own = np.eye(len(scores), dtype=bool)
+    return auc(scores[own].tolist(), scores[~own].tolist())
+
+
 def words_about_portraits(mllm: str, sprites: Sprites, objects: list[Sprite]) -> dict[str, float]:
     """AUC of telling a name's own portrait from all others, words before and after the image; and whether a written
     number orders the first 20 as that p does (Kendall's τ-b, with the written numbers' own AUC)."""
     rng = Random("portraits")
     items = [Item(f"p{s.row}", portrait(s, SIDE, rng, sprites).image, sha256=f"portrait-{s.row}") for s in objects]
-    own = np.eye(len(objects), dtype=bool)
-    out, few = {}, slice(0, 20)
-    for prompt in ("match-query-first", "match"):
-        p = grid(load_scorer(mllm, prompt=prompt), objects, items)
-        out[f"{prompt} AUC"] = auc(p[own].tolist(), p[~own].tolist())
-        if prompt == "match-query-first":
-            said = p[few, few]
+    few, prompts = slice(0, 20), ("match-query-first", "match")
+    scores = {prompt: grid(load_scorer(mllm, prompt=prompt), objects, items) for prompt in prompts}
     written = grid(load_scorer(mllm, prompt="score", score_mode="written"), objects[few], items[few])
-    out["written AUC"] = auc(written[own[few, few]].tolist(), written[~own[few, few]].tolist())
-    out["written tau"] = float(np.nan_to_num(kendalltau(written.ravel(), said.ravel()).statistic))
-    return out
+    tau = kendalltau(written.ravel(), scores["match-query-first"][few, few].ravel()).statistic
+    aucs = {f"{name} AUC": own_auc(p) for name, p in {**scores, "written": written}.items()}
+    return {**aucs, "written tau": float(np.nan_to_num(tau))}
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -56,7 +56,9 @@ def fill(model: nn.Module, shipped: Path) -> None:
     given = {name: value.float() for name, value in load_file(shipped / "model.safetensors").items()}
     missing, unknown = model.load_state_dict(given, strict=False)
     if unknown or set(missing) - {"lm_head.weight"}:
-        raise SystemExit(f"{shipped} is of another architecture: {[*unknown, *missing][:3]}; take its own recipe.")
+        raise SystemExit(
+            f"{shipped} has another architecture ({[*unknown, *missing][0]}); use the recipe that made it."
+        )
 
 
 @torch.no_grad()
@@ -78,30 +80,33 @@ def turned(saved: dict[str, Any], rotation: Tensor) -> dict[str, Any]:
 
 
 def fit_heads(net: nn.Module, parts_of: Callable[[int], dict[str, Tensor]], steps: int) -> None:
-    """Train what is not shipped; the rest stays as it is."""
+    """Train what is not shipped by the sum of its losses; the rest stays as it is."""
     heads = [p for name, p in net.named_parameters() if not name.startswith("model.")]
     for parameter in net.parameters():
         parameter.requires_grad_(False)
     for head in heads:
         head.requires_grad_(True)
-    optimiser, weigh = torch.optim.AdamW(heads, weight_decay=0.0), weights(ASKED, frozen=False)
+    optimiser = torch.optim.AdamW(heads, weight_decay=0.0)
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = 4e-3 * min(1.0, (step + 1) / 10) * (1 - step / steps) + 1e-5
-        parts = parts_of(step)
-        loss = sum(weigh.get(name, 1.0) * value for name, value in parts.items() if value.requires_grad)
+        parts = {name: value for name, value in parts_of(step).items() if value.requires_grad}
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[union-attr]
+        sum(parts.values()).backward()
         optimiser.step()
         if step % 10 == 9:
-            print(step + 1, {name: round(v.item(), 3) for name, v in parts.items() if v.requires_grad}, flush=True)
+            print(step + 1, {name: round(value.item(), 3) for name, value in parts.items()}, flush=True)
 
 
 def looks(net: TinyVL, teacher: Teacher, sprites: Sprites, step: int) -> dict[str, Tensor]:
-    return losses(net, teacher, make_batch(sprites, CASES, IMAGE, 1.0, 0.05, SEED, step), ASKED, 0.6, SEED, step, True)
+    """tiny-vl's losses, each with its weight."""
+    batch, weigh = make_batch(sprites, CASES, IMAGE, 1.0, 0.05, SEED, step), weights(ASKED, frozen=False)
+    parts = losses(net, teacher, batch, ASKED, 0.6, SEED, step, frozen=True)
+    return {name: weigh[name] * value for name, value in parts.items() if name in weigh}
 
 
 def encodes(net: train_clip.TinyClip, teacher: Teacher, sprites: Sprites, step: int) -> dict[str, Tensor]:
+    """tiny-clip's losses, which hold their weights already."""
     return train_clip.losses(net, teacher, make_batch(sprites, CASES, IMAGE, 1.0, 0.1, SEED, step), Random(step))
 
 

@@ -53,7 +53,7 @@ _ALL = (
         "qwen3-vl-4b",
         "opq16",
         resolution=560,
-        reason="about 11 GB of weights in 16 bits; 16 numbers a byte at 560 px is MLLM-ILR's setting for little memory",
+        reason="about 11 GB of weights in 16 bits; a byte for 16 numbers at 560 px: MLLM-ILR's small-memory setting",
     ),
     Preset(
         "best",
@@ -61,7 +61,7 @@ _ALL = (
         "qwen2.5-vl-7b",
         "opq8",
         resolution=756,
-        reason="both papers' model, MLLM-ILR's released 756 px and 8 numbers a byte, the strongest SigLIP 2 on ILIAS",
+        reason="both papers' model, MLLM-ILR's released 756 px, a byte for 8 numbers; the strongest SigLIP 2 on ILIAS",
     ),
 )
 PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in _ALL}
