@@ -17,7 +17,7 @@ from looktwice.score.prompting.built_in import Prompt
 from looktwice.types import Item
 
 LARGER = 0.35  # share of batches drawn at twice the model's size and reduced, as pictures reach it in use
-KIN = 0.4  # share of the portraits, where several artists drew the thing, that are not by the scene's
+KIN = 0.1  # share of the portraits, where several artists drew the thing, that are not by the scene's
 HARD, FAMILY = 0.3, 0.25  # shares of negatives: of the likeliest of the batch, of the same group
 SCORED = 0.4  # share of the cases that ask for a written number
 RESTYLED = 0.35  # share of drawings that are changed as another hand might have drawn them

@@ -1,11 +1,11 @@
 """Teach attention directly. Where a scene is composed, it is known which visual tokens ought to look where; the share
 of attention that goes there is trained as a yes or no, beside the answers. Nothing of this is in the shipped model.
 
-Three steps of the second look are guided: in layer 1 the candidate's tokens look at the query where they show what
-it asks for (three heads together at a picture, the fourth at words); in the last layer the last token looks at the
-candidate where the answer is yes. Words that stand after their image look back at it instead. A question has one
-caption, which is little to learn names from; `naming` shows every picture after a list of captions, and each of its
-tokens is to look at the one that names it.
+Three steps of the second look are guided. In layer 1 the candidate's tokens look at the query where they show what it
+asks for: three heads together at a picture, the fourth at words. In layer 2 all four look at words, which have been
+read by then. In the last layer the last token looks at the candidate where the answer is yes. Words that stand after
+their image look back at it instead. A question has one caption, which is little to learn names from; `naming` shows
+every picture after a list of captions, and each of its tokens is to look at the one that names it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 CELLS = TOKENS
-MATCH_LAYER, PICTURE_HEADS, WORDS_HEADS, DECIDE_HEADS = 1, (0, 2, 3), (1,), (0,)
+MATCH_LAYER, PICTURE_HEADS, DECIDE_HEADS = 1, (0, 2, 3), (0,)
+WORDS = {"words": (MATCH_LAYER, (1,)), "words_read": (MATCH_LAYER + 1, (0, 1, 2, 3))}  # layer and heads of each look
 CAPTIONS = 10  # of a list
 HEAD_OF_CAPTION = 3  # tokens of the turn before anything of the pair
 
@@ -68,12 +69,12 @@ def guidance(
     for line, (i, at) in enumerate(zip(rows, images, strict=True)):
         first, last = (at[0], at[CELLS - 1] + 1) if pairs[i].query is not None else (HEAD_OF_CAPTION, at[0])
         query[line, first:last] = True
-    states, out = hidden[MATCH_LAYER][torch.tensor(rows)], {}
-    weight = torch.tensor(3.0, device=device)
-    for name, heads, pictures in (("match", PICTURE_HEADS, True), ("words", WORDS_HEADS, False)):
-        pick = torch.tensor([(pairs[i].query is not None) == pictures for i in rows], device=device)
+    out, weight = {}, torch.tensor(3.0, device=device)
+    for name, (layer, heads) in {"match": (MATCH_LAYER, PICTURE_HEADS), **WORDS}.items():
+        pick = torch.tensor([(pairs[i].query is not None) == (name == "match") for i in rows], device=device)
         if pick.any():
-            logit = share_logit(text, MATCH_LAYER, heads, states[pick], candidate[pick], query[pick])
+            states = hidden[layer][torch.tensor(rows)]
+            logit = share_logit(text, layer, heads, states[pick], candidate[pick], query[pick])
             out[name] = F.binary_cross_entropy_with_logits(logit, goal[pick], pos_weight=weight)
     last = torch.tensor([[len(pairs_ids) - 1] for pairs_ids in (ids[i] for i in rows)], device=device)
     seen = torch.zeros_like(query).scatter_(1, candidate, True)
@@ -136,7 +137,8 @@ def lists(regions: Regions, pictures: int, rng: Random) -> list[list[int]]:
 def naming(
     text: Any, tokenizer: PreTrainedTokenizerFast, image_id: int, tokens: Tensor, regions: Regions, rng: Random
 ) -> Tensor:
-    """Mean cross-entropy of attention among the captions of a list, over visual tokens that mostly show one of them."""
+    """Mean cross-entropy of attention among the captions of a list, over visual tokens that mostly show one of them, in
+    each layer that looks at words."""
     device, n, ids, spans = tokens.device, len(tokens), [], []
     for listed in lists(regions, n, rng):
         row, where = tokenizer.encode("<|im_start|>User:"), {}
@@ -151,14 +153,21 @@ def naming(
     shown, seen, share = naming_goals(regions, spans, longest)
     states = text.embed_tokens(padded).masked_scatter((padded == image_id).unsqueeze(-1), tokens)
     place = text.rotary_emb(states, torch.arange(longest, device=device)[None])
-    for layer in text.layers[:MATCH_LAYER]:
-        states = layer(states, position_embeddings=place)
     at = (padded == image_id).nonzero()[:, 1].view(n, TOKENS)
-    logits = attention(text, MATCH_LAYER, WORDS_HEADS, states, at).mean(1)  # [n, TOKENS, length]
-    among = torch.where(seen.to(device)[:, :, None], logits[:, None], -1e4).logsumexp(-1)  # [n, captions, TOKENS]
-    loss = -among.log_softmax(1).transpose(1, 2).gather(2, shown.to(device)[..., None]).squeeze(2)
-    weight = share.to(device)
-    return (loss * weight).sum() / weight.sum()
+    looks, weight = dict(WORDS.values()), share.to(device)
+    losses = []
+    for layer, block in enumerate(text.layers[: max(looks) + 1]):
+        if layer in looks:
+            logits = attention(text, layer, looks[layer], states, at).mean(1)  # [n, TOKENS, length]
+            losses.append((told_apart(logits, seen.to(device), shown.to(device)) * weight).sum() / weight.sum())
+        states = block(states, position_embeddings=place)
+    return torch.stack(losses).mean()
+
+
+def told_apart(logits: Tensor, seen: Tensor, shown: Tensor) -> Tensor:
+    """Cross-entropy [n, TOKENS] of attention among captions; `seen` and `shown` as `naming_goals` gives them."""
+    among = torch.where(seen[:, :, None], logits[:, None], -1e4).logsumexp(-1)  # [n, captions, TOKENS]
+    return -among.log_softmax(1).transpose(1, 2).gather(2, shown[..., None]).squeeze(2)
 
 
 def naming_goals(

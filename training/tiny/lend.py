@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 from batches import Batch, Pair, found, make_batch
-from guide import MATCH_LAYER, WORDS_HEADS
+from guide import MATCH_LAYER, WORDS
 from network import TinyVL, pictures_in_order, render
 from scenes import Sprites
 from torch import Tensor
@@ -44,7 +44,7 @@ def lend(net: TinyVL, sprites: Sprites, side: int, seed: int, batches: int = 4, 
     watch.remove()
     direction = torch.cat(matched).mean(0) - torch.cat(other).mean(0)
     value, output = block.self_attn.v_proj.weight, block.self_attn.o_proj.weight
-    for head in WORDS_HEADS:
+    for head in WORDS["words"][1]:
         value[head * size : (head + 1) * size] *= KEPT
         value[head * size] = telling(torch.cat(states), torch.cat(is_word))
         output[:, head * size] = GAIN * direction

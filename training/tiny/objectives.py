@@ -72,7 +72,7 @@ def asked(net: TinyVL, pairs: list[Pair], tokens: Tensor) -> dict[str, Tensor]:
 def weights(ask: int, frozen: bool) -> dict[str, float]:
     """How much each loss counts: sight alone; sight frozen, so that only names still move; everything together."""
     sight = dict.fromkeys(("figure", "region", "name", "look"), 1.0 if not ask else 0.0 if frozen else 0.5)
-    guided = ("answer", "point", "match", "words", "decide", "named", "back", "back_decide")
+    guided = ("answer", "point", "match", "words", "words_read", "decide", "named", "back", "back_decide")
     return (
         sight | dict.fromkeys(guided, 1.0) | {"taught": 8.0, "read": 6.0, "name": 0.4 if frozen else 1.0, "thing": 1.0}
     )
