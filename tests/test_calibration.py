@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from looktwice.errors import Mismatch, UnknownName, UsageError
-from looktwice.rank import Fusion, calibration
+from looktwice.rank import Fusion, Tuned, calibration
 from looktwice.rank.budget import Budget, chance_of_a_miss
 from looktwice.rank.calibration import Calibration, Sample, ece, fit, reliability, source_of
 from looktwice.rank.precision import thresholds
@@ -394,6 +394,39 @@ def test_a_calibration_knows_the_setting_and_not_what_was_counted() -> None:
     assert [records[0]["retrace"] for records in found] == [{"setting": "causal", "pairs": n} for n in (0, 1)]
     first, second = (source_of({"second_look": records}) for records in found)
     assert first == second and first["retrace"] == "causal"
+
+
+class ByPrompt(BrightnessScorer):
+    """One scorer for each prompt, which its settings name."""
+
+    prompt = ""
+
+    def with_prompt(self, prompt: str, mode: str | None = None) -> ByPrompt:
+        made = ByPrompt()
+        made.prompt = prompt
+        return made
+
+    def settings(self) -> dict[str, Any]:
+        return {"mllm": "any", "prompt": self.prompt}
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_each_query_is_checked_by_its_own_prompt(table: Table, monkeypatch: pytest.MonkeyPatch, tuned: bool) -> None:
+    def load(mllm: str, *, prompt: str, **options: Any) -> ByPrompt:
+        return ByPrompt().with_prompt(prompt)
+
+    monkeypatch.setattr("looktwice.search.mllm_reranker.load_scorer", load)
+    image, rules = Image.new("RGB", (8, 8), (250, 0, 0)), {"shortlist": 4, "fusion": "p-only"}
+    made = source_of(Retriever(table, ColorEncoder(), MllmReranker("any"), **rules).search(image).settings)
+    own = {"fusion": Tuned(made, "auto", "p-only", {})} if tuned else {"calibration": fit(samples(), made)}
+    look = MllmReranker("any")
+    asked = Retriever(table, ColorEncoder(), look, **{**rules, **own})
+    assert asked.search(image).hits
+    with pytest.raises(Mismatch, match=f"prompt '{made['prompt']}', but this run has"):
+        asked.search({"text": "red"})
+    assert asked.search(image).hits and look.loaded == 2
+    later = Retriever(table, ColorEncoder(), look, **{**rules, **own})  # as a server makes one for each request
+    assert later.search(image).hits, "what another request needed is no part of this one"
 
 
 def test_directions_take_away_what_was_not_asked_for(table: Table) -> None:

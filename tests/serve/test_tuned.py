@@ -43,6 +43,24 @@ def test_a_server_ranks_by_its_tuned_fusion(
         assert other[0]["score"] != pytest.approx(own.hits[0].score, abs=1e-3), "a request may name its own"
 
 
+def test_a_request_with_another_prompt_is_refused_alone(
+    drawings: Path, source: dict[str, object], image_of: Callable[[str], str], tmp_path: Path
+) -> None:
+    curve = [Sample(f"q{i}", 0.1 + 0.05 * i, 0.1, i > 4, f"i{i}") for i in range(10)]
+    fit(curve, source).save(tmp_path / "c.json")
+    with running(Settings(tables=(drawings,), shortlist=2, calibration=tmp_path / "c.json")) as server:
+        asked = {"query": {"image": image_of("scene-003.jpg")}, "k": 1}
+        before = server.post("/v1/search", asked)
+        assert before.status_code == 200, before.text
+        question = {"name": "x", "instructions": "Is it red?"}
+        server.post("/v1/decisions", {"input": "a drawing", "questions": [question]})
+        other = server.post("/v1/search", {"query": {"text": "a red circle"}, "k": 1})
+        assert other.status_code >= 400 and "prompt" in other.json()["error"]["message"]
+        after = server.post("/v1/search", asked)
+    assert after.status_code == 200, after.text
+    assert after.json()["hits"] == before.json()["hits"]
+
+
 def test_a_fusion_for_other_models_is_refused(
     drawings: Path, source: dict[str, object], image_of: Callable[[str], str], tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from looktwice.rank import Fusion, below, fuse, tied_at_the_top
 from looktwice.rank.budget import BLOCK, blended, chance_of_a_miss
 from looktwice.rank.calibration import source_of
 from looktwice.rank.missing import keep_places
+from looktwice.score import Scorer
 from looktwice.score.readout.probability import concatenate
 from looktwice.search.crop_look import CropLook
 from looktwice.search.examples import joined, positives
@@ -76,7 +77,7 @@ class SecondStage:
         self.reranker, self.loader, self.config, self.depth = reranker, loader, config, depth
         self.first_pass, self.crops = first_pass, crops
         self.about = dict(about or {})
-        self._checked = config.calibration is None and config.tuned is None
+        self._checked: set[int] = set()  # by id: a scorer need not be hashable
 
     def rerank(self, query: Item, shortlist: Sequence[Candidate], top: int) -> Reranked:
         """Rank the best `depth` by both scores. The rest follows in coarse order.
@@ -150,13 +151,30 @@ class SecondStage:
         scores = joined(
             request.query, [self._one(item, request, candidates, loader) for item in positives(request.query)]
         )
-        if not self._checked:  # the model's revision is known only after loading
-            source = source_of({**self.about, **self.settings()})
-            for fitted in (self.config.calibration, self.config.tuned):
-                if fitted is not None:
-                    fitted.check(source)
-            self._checked = True
+        self._check(request)  # the model's revision is known only after loading
         return scores
+
+    def _check(self, request: _Request) -> None:
+        """Raise Mismatch if a calibration or a tuned fusion was made with other settings than this request's.
+
+        Requests differ in their prompts, and may share a reranker: only the scorers of this one count.
+        """
+        fitted = [one for one in (self.config.calibration, self.config.tuned) if one is not None]
+        shown = [one for one in request.candidates if not isinstance(one, LoadError)] if fitted else []
+        for query in positives(request.query) if shown else ():
+            scorer = self.reranker.scorer_for(query, shown)
+            if id(scorer) not in self._checked:
+                source = self._source(scorer, request.query)
+                for one in fitted:
+                    one.check(source)
+                self._checked.add(id(scorer))
+
+    def _source(self, scorer: Scorer, query: Item) -> dict[str, Any]:
+        """Return the settings of the pairs of one scorer; only a query with an image matches crops."""
+        loaders = (self.first_pass, self.loader, self.crops if query.image is not None else None)
+        seen = [loader.for_scorer(scorer).settings() for loader in loaders if loader is not None]
+        own = {"second_look": [scorer.settings()], "candidates_from": seen}
+        return source_of({**self.about, **self.config.settings(), **own})
 
     def _one(
         self,
