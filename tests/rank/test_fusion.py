@@ -269,3 +269,12 @@ def test_a_fusion_has_p_or_its_log_odds() -> None:
     with pytest.raises(UnknownName, match="part of a fusion 'q'; known: coarse, maxsim"):
         Fusion.parse("coarse=0.5,q=0.5")
     assert str(Fusion.parse("coarse=0.5,odds=0.5")) == "coarse=0.5,odds=0.5"
+
+
+@pytest.mark.parametrize("fusion", ["coarse=0,maxsim=0.75,odds=0.25", "maxsim=0.5,p=0.5", "stack:bias=0,maxsim=5"])
+def test_a_candidate_without_maxsim_turns_no_others_round(fusion):
+    known = [Candidate("a", 0.5, 0.9), Candidate("b", 0.6, 0.6), Candidate("c", 0.7, 0.3)]
+    before = fuse(known, pair_scores([0.5] * 3), fusion)
+    after = fuse([*known, Candidate("d", 0.4)], pair_scores([0.5] * 4), fusion)
+    assert ids(before) == "abc" and ids(after) == "abcd"
+    assert [hit.score for hit in after[:3]] == [hit.score for hit in before] and after[3].maxsim is None

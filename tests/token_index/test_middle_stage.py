@@ -20,13 +20,15 @@ from token_fakes import ToyScorer, draw, make_table, row_of
 from looktwice.codecs import layout_from_json
 from looktwice.errors import Mismatch, UsageError
 from looktwice.evaluate import Interval
+from looktwice.experiment.stored import StoredAnswer
+from looktwice.experiment.systems import System, reranked
 from looktwice.late_interaction import agreed, unit_rows
 from looktwice.rank import Fusion, fuse
 from looktwice.report.match_drawing import match_svg
 from looktwice.score import Scorer
 from looktwice.search.examples import Examples
 from looktwice.search.match_map import matches_of
-from looktwice.search.middle_stage import MiddleStage, in_place
+from looktwice.search.middle_stage import MiddleStage, in_place, second_depth
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.probe import keep, probe
 from looktwice.search.retriever import Retriever
@@ -103,6 +105,31 @@ def test_the_three_weights_are_those_of_the_name(table: Table) -> None:
         assert hit.score == pytest.approx(0.2 * hit.coarse + 0.3 * hit.maxsim + 0.5 * hit.p, abs=1e-6)
         parts = [hit.explain[f"from_{part}"] for part in ("coarse", "maxsim", "p")]
         assert sum(parts) == pytest.approx(hit.score, abs=1e-6)
+
+
+def test_the_second_look_sees_only_what_was_compared(table: Table) -> None:
+    answer = retriever(table, maxsim=5, shortlist=8).search(image_of(table, "p005.png"), k=12)
+    assert [hit.scored for hit in answer.ranking] == [True] * 5 + [False] * 7
+    assert [hit.maxsim is None for hit in answer.ranking] == [False] * 5 + [True] * 7
+    assert answer.stats.requested == 5 and len(StoredAnswer.of(answer, 8).p) == 5
+    assert second_depth([Candidate("a", 0.5), Candidate("b", 0.4)], 8) == 8, "a text's middle look does not run"
+
+
+def test_an_earlier_run_is_fused_as_a_search_of_today(table: Table) -> None:
+    answer = retriever(table, maxsim=5, shortlist=5).search(image_of(table, "p005.png"), k=12)
+    stored = StoredAnswer.of(answer, 5)
+    earlier = replace(stored, p=(*stored.p, 0.99, 0.98), entropy=(*stored.entropy, None, None))
+    system = System("second look", Fusion.parse(answer.manifest["fusion"]), 7)
+    assert [hit.id for hit in reranked(earlier, system)] == [hit.id for hit in reranked(stored, system)]
+
+
+def test_parts_of_a_candidate_without_tokens_add_up(table: Table, tmp_path: Path) -> None:
+    table.add([row_of(draw(tmp_path, "late.png", 99))])
+    how = {"fusion": "coarse=0.2,maxsim=0.3,p=0.5", "maxsim": 13, "shortlist": 13, "missing_tokens": "encode"}
+    answer = retriever(table, **how).search(image_of(table, "p001.png"), k=13)
+    (late,) = [hit for hit in answer.hits if hit.id == "late.png"]
+    parts = [(late.explain or {})[f"from_{part}"] for part in ("coarse", "maxsim", "p")]
+    assert late.maxsim is None and sum(parts) == pytest.approx(late.score, abs=1e-6)
 
 
 def test_it_runs_alone_without_a_second_look(table: Table) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from looktwice.evaluate.trec import escape, unescape
 from looktwice.search.answer import Answer
+from looktwice.search.middle_stage import second_depth
 from looktwice.search.run_record import RunStats
 from looktwice.types import Candidate
 
@@ -37,7 +38,8 @@ class StoredAnswer:
 
     @classmethod
     def of(cls, answer: Answer, asked: int) -> StoredAnswer:
-        """Return the stored form of an answer whose first `asked` candidates got a second look."""
+        """Return the stored form of an answer whose first `asked` candidates got a second look, or fewer as it says."""
+        asked = second_depth(answer.middle or (), asked)
         hits, kept = {hit.id: hit for hit in answer.ranking}, list(_kept(answer, asked))
         ids = tuple(candidate.id for candidate in kept)
         why = {name: hit.explain or {} for name, hit in hits.items()}

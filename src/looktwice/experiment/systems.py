@@ -15,6 +15,7 @@ from looktwice.evaluate import Qrels, Run
 from looktwice.evaluate.groups import measure_group
 from looktwice.experiment.stored import StoredAnswer
 from looktwice.rank import Fusion, fuse
+from looktwice.search.middle_stage import second_depth
 from looktwice.types import Candidate, Hit, PairScores
 
 if TYPE_CHECKING:
@@ -106,8 +107,9 @@ def reranked(answer: StoredAnswer, system: System) -> list[Hit]:
     if system.fusion is None:
         known = shortlist if system.middle else [Candidate(c.id, c.coarse) for c in shortlist]
         return fuse(known, None, explain=True)
-    asked = answer.ids[: system.depth]
-    scores = scores_of(answer.p[: system.depth], answer.entropy[: system.depth])
+    depth = second_depth(shortlist, system.depth)  # earlier versions scored more than the middle look had compared
+    asked = answer.ids[:depth]
+    scores = scores_of(answer.p[:depth], answer.entropy[:depth])
     again = [answer.second.get(name, (None, None)) for name in asked]
     second = scores_of([p for p, _ in again], [entropy for _, entropy in again])
     return fuse(shortlist, scores, system.fusion, ties=system.ties, second=second, explain=True)

@@ -17,7 +17,7 @@ from looktwice.checked import finite
 from looktwice.errors import UsageError
 from looktwice.rank.fusion_rule import Fusion
 from looktwice.rank.missing import keep_places
-from looktwice.rank.ordering import order
+from looktwice.rank.ordering import maxsims, order
 from looktwice.rank.stack import features
 from looktwice.rank.tie_rule import Ties
 from looktwice.types import SCORED, Candidate, Hit, PairScores
@@ -100,8 +100,7 @@ def _fused(
     if fusion.stack is not None:
         return fusion.stack.scores(features(shortlist, scores, seen))
     p = [ties.truncate(float(scores.p[i])) for i in seen]
-    middle = [m for i in seen if (m := shortlist[i].maxsim) is not None]
-    return fusion.scores([shortlist[i].coarse for i in seen], p, middle if len(middle) == len(seen) else None)
+    return fusion.scores([shortlist[i].coarse for i in seen], p, maxsims(shortlist, seen))
 
 
 def _groups(fusion: Fusion, ties: Ties, fused: Sequence[float]) -> list[list[int]]:

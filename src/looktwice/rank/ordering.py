@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from looktwice.types import Candidate
+
+EDGE = 1e-6
+
 
 def order(scores: Sequence[float], coarse: Sequence[float], ids: Sequence[str]) -> list[int]:
     """Return positions, best first: score descending, then coarse descending, then id ascending by code point.
@@ -31,3 +35,18 @@ def shared_ranks(values: Sequence[float]) -> list[int]:
     for rank, value in enumerate(sorted(values, reverse=True), start=1):
         best.setdefault(value, rank)
     return [best[value] for value in values]
+
+
+def maxsims(shortlist: Sequence[Candidate], rows: Sequence[int]) -> list[float] | None:
+    """Return the middle look's score of each row; None if it saw none of them.
+
+    A row that it did not see stood below all that it saw, so it gets just less than the least of them. To drop what is
+    known of the others would reverse their order.
+
+    >>> maxsims([Candidate("a", 0.5, 0.9), Candidate("b", 0.4), Candidate("c", 0.7, 0.3)], [0, 1, 2])
+    [0.9, 0.299999, 0.3]
+    """
+    known = [score for i in rows if (score := shortlist[i].maxsim) is not None]
+    if not known:
+        return None
+    return [min(known) - EDGE if (score := shortlist[i].maxsim) is None else score for i in rows]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from looktwice.errors import UsageError
+from looktwice.rank.ordering import maxsims
 from looktwice.types import Candidate, PairScores
 
 PREFIX = "stack:"
@@ -66,10 +67,9 @@ class Stack:
 def features(shortlist: Sequence[Candidate], scores: PairScores, rows: Sequence[int]) -> dict[str, list[float]]:
     """Return the features of the candidates at `rows`, which have scores; NaN is unknown."""
     coarse = [float(shortlist[i].coarse) for i in rows]
-    middle = [m for i in rows if (m := shortlist[i].maxsim) is not None]
     return {
         "coarse": coarse,
-        "maxsim": middle if len(middle) == len(coarse) else coarse,
+        "maxsim": maxsims(shortlist, rows) or coarse,
         "logit": [logit(float(scores.p[i])) for i in rows],
         "entropy": [float(scores.entropy[i]) for i in rows],
         "off_mass": [float(scores.off_mass[i]) for i in rows],

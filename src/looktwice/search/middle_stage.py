@@ -192,6 +192,15 @@ def _between(values: Sequence[float], place: int) -> float:
     return (values[place - 1] + values[place]) / 2
 
 
+def second_depth(shortlist: Sequence[Candidate], depth: int) -> int:
+    """Return how many candidates a second look of this depth sees: no more than the middle look compared, if it ran.
+
+    A score with a part from the middle look cannot be compared with one without it.
+    """
+    compared = sum(one.maxsim is not None for one in shortlist)
+    return min(depth, compared or depth)
+
+
 def kept_look(table: TableReader, zoom: bool | None) -> tuple[int, bool]:
     """Return the depth of the middle look that a probe of the table recommends (0: none does), and whether it zooms.
 

@@ -48,9 +48,9 @@ class Retriever:
 
     `table` is a Table, a Snapshot or the folder of a table; or a list of them, to be searched as one (see
     `store.TableGroup`). `encoder` defaults to the one that filled the table; any other raises Mismatch. `scorer` (or
-    `mllm`) is an MLLM's name, an MllmReranker or any Scorer. The best `shortlist` candidates get the second look.
-    Weights load at the first search. Each search answers from the newest version of a table, whoever wrote it; a
-    Snapshot never changes.
+    `mllm`) is an MLLM's name, an MllmReranker or any Scorer. The best `shortlist` candidates get the second look,
+    but none that a middle look did not compare. Weights load at the first search. Each search answers from the newest
+    version of a table, whoever wrote it; a Snapshot never changes.
 
     `maxsim` is the number of candidates that a middle look re-orders by their stored tokens before the second look
     sees the first of them (0: no middle look; None: as `looktwice maxsim --keep` noted in the table). `hubness` "bank"

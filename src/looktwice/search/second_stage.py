@@ -19,6 +19,7 @@ from looktwice.score import Scorer
 from looktwice.score.readout.probability import concatenate
 from looktwice.search.crop_look import CropLook
 from looktwice.search.examples import joined, positives
+from looktwice.search.middle_stage import second_depth
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.modalities import inferred
 from looktwice.search.ranking_config import RankingConfig
@@ -54,8 +55,9 @@ class _Request:
 class SecondStage:
     """A reranker of shortlists, with one model, loader and ranking.
 
-    It scores the first `depth` candidates. `first_pass` loads the coarse tokens of a cascade. `about` are the settings
-    of the first stage, which a calibration must match. `crops` shows crops, too.
+    It scores the first `depth` candidates, or fewer (see `middle_stage.second_depth`). `first_pass` loads the coarse
+    tokens of a cascade. `about` are the settings of the first stage, which a calibration must match. `crops` shows
+    crops, too.
     """
 
     def __init__(
@@ -87,7 +89,8 @@ class SecondStage:
         """
         stats = RunStats()
         with stats.time("read"):
-            found = self.loader.find([candidate.id for candidate in shortlist[: self.depth]])
+            seen = shortlist[: second_depth(shortlist, self.depth)]
+            found = self.loader.find([candidate.id for candidate in seen])
         candidates = self.config.direction.candidates(found)
         stats.directions[inferred(query, candidates)] += 1
         request = _Request(query, shortlist, candidates, top, stats)
@@ -140,7 +143,9 @@ class SecondStage:
         seen = [hit for hit in self._fuse(again, self._score_all(again)) if hit.scored]
         first = [_explain(h, coarse_rank=_rank(before[h.id]), rough_p=before[h.id].p) for h in seen]
         done = {hit.id for hit in first}
-        rest = [_explain(self._explained(h), look="rough") if h.scored else h for h in coarse if h.id not in done]
+        known = {candidate.id: candidate for candidate in request.shortlist}
+        left = [hit for hit in coarse if hit.id not in done]
+        rest = [_explain(self._explained(h, known[h.id]), look="rough") if h.scored else h for h in left]
         gone = {h.id: _rank(before[h.id]) for h in coarse if h.status == "missing"}
         return keep_places(below(first, rest), gone)
 
@@ -200,7 +205,8 @@ class SecondStage:
             asked = request.candidates[: len(scores.p)]
             second = joined(request.query, self._ask(request, asked, tied)) if tied else None
         hits = fuse(request.shortlist, scores, config.fusion, ties=config.ties, second=second, explain=True)
-        return [self._explained(hit) for hit in hits]
+        known = {candidate.id: candidate for candidate in request.shortlist}
+        return [self._explained(hit, known[hit.id]) for hit in hits]
 
     def _ask(
         self, request: _Request, asked: Sequence[CandidateRef | LoadError], tied: Sequence[int]
@@ -208,24 +214,24 @@ class SecondStage:
         ask, items = self.reranker.ask, positives(request.query)
         return [ask(item, asked, tied, self.loader, request.stats) for item in items]
 
-    def _explained(self, hit: Hit) -> Hit:
+    def _explained(self, hit: Hit, candidate: Candidate) -> Hit:
         """Add each stage's part of the score, and the calibrated probability."""
         if hit.p is None:
             return hit
         own: dict[str, Any] = {}
         if self.config.fusion.method == "linear":
-            own = _parts(hit, self.config.fusion, self.config.ties.truncate(hit.p))
+            own = _parts(candidate, self.config.fusion, self.config.ties.truncate(hit.p))
         if self.config.calibration is not None:
             own["calibrated"] = self.config.calibration.probability(hit.p)
         return _explain(hit, **own)
 
 
-def _parts(hit: Hit, fusion: Fusion, p: float) -> dict[str, Any]:
-    """Return each look's part of a linear score; the parts add up to it."""
-    own = {"from_coarse": fusion.weight * hit.coarse, "from_p": fusion.p_weight * fusion.reading(p)}
+def _parts(candidate: Candidate, fusion: Fusion, p: float) -> dict[str, Any]:
+    """Return each look's part of a linear score; the parts add up to it. A hit does not hold an estimated maxsim."""
+    own = {"from_coarse": fusion.weight * candidate.coarse, "from_p": fusion.p_weight * fusion.reading(p)}
     if not fusion.maxsim:
         return own
-    return own | {"from_maxsim": fusion.known(hit.coarse, hit.maxsim) - own["from_coarse"]}
+    return own | {"from_maxsim": fusion.known(candidate.coarse, candidate.maxsim) - own["from_coarse"]}
 
 
 def _shown(hits: list[Hit], stats: RunStats) -> list[Hit]:
