@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from test_middle_stage import ToyEncoder
 from token_fakes import ToyScorer, make_table
 
 from looktwice.errors import UnknownName, UsageError
+from looktwice.score import Scorer
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.retriever import Retriever
 from looktwice.store import Table
@@ -66,6 +68,37 @@ def test_the_model_is_shown_the_crop_that_matched_best(table: Table, view: int) 
     counts = answer.manifest["candidates"]
     assert counts["requested"] == 4 and counts["middle_look"]["crops shown"] == len(both.shown) - len(whole.shown)
     assert answer.manifest["shown"] == "both" and len(answer.manifest["candidates_from"]) == 2
+
+
+def test_crops_are_shown_with_the_prompt_of_the_whole_images(table: Table) -> None:
+    """A text among the candidates needs another prompt than images alone."""
+    asked: list[str] = []
+
+    class Prompted(ToyScorer):
+        prompt = ""
+
+        def with_prompt(self, prompt: str, mode: str | None = None) -> Prompted:
+            made = Prompted()
+            made.prompt = prompt
+            return made
+
+        def score(self, query: Item, candidates: Sequence[Item]) -> PairScores:
+            asked.append(self.prompt)
+            shown = [
+                replace(one, image=query.image) if one.image is None and one.tokens is None else one
+                for one in candidates
+            ]
+            return super().score(query, shown)
+
+    class Look(MllmReranker):
+        def load_scorer(self, prompt: str) -> Scorer:
+            return Prompted().with_prompt(prompt)
+
+    query = crop_of(table, "p003.png", 0)
+    how: dict[str, Any] = {"maxsim": 13, "shortlist": 13, "shown": "both", "missing_tokens": "encode"}
+    answer = Retriever(table, ToyEncoder(), Look("any"), **how).search(query, k=13)
+    assert answer.stats.middle["crops shown"] > 0 and answer.stats.scored == 13
+    assert len(set(asked)) == 1, "p of two prompts cannot be compared"
 
 
 def test_whole_images_are_the_default(table: Table) -> None:

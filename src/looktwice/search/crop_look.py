@@ -52,8 +52,12 @@ class CropLook(CandidateLoader):
         candidates: Sequence[CandidateRef | LoadError],
         scores: PairScores,
         stats: RunStats,
+        among: Sequence[CandidateRef | LoadError],
     ) -> PairScores:
-        """Return the scores with the larger p of image and crop, for the scored candidates that have a crop."""
+        """Return the scores with the larger p of image and crop, for the scored candidates that have a crop.
+
+        `among` are all candidates of the request: crops are shown with the prompt of the whole images.
+        """
         crops = {one.id: one.crop for one in shortlist if one.crop is not None}
         chosen = [
             (row, crop_ref(ref, crops[ref.id]))
@@ -61,7 +65,7 @@ class CropLook(CandidateLoader):
             if isinstance(ref, CandidateRef) and ref.id in crops and status in SCORED
         ]
         own = RunStats()
-        found = reranker.score(query, [ref for _, ref in chosen], self, own)
+        found = reranker.score(query, [ref for _, ref in chosen], self, own, among)
         if found is None:
             return scores
         for stage, spent in own.seconds.items():

@@ -193,7 +193,7 @@ class SecondStage:
         found = self.reranker.score(query, candidates, loader, stats, among=request.candidates)
         if found is None or self.crops is None or loader is self.first_pass:
             return found
-        return self.crops.add(self.reranker, query, request.shortlist, candidates, found, stats)
+        return self.crops.add(self.reranker, query, request.shortlist, candidates, found, stats, request.candidates)
 
     # --- from scores to hits --------------------------------------------------------------------------------------
 
