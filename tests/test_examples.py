@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from looktwice.score import Scorer
 from looktwice.search.examples import Examples, combine, mixed
 from looktwice.search.retriever import Retriever
 from looktwice.sources import scan
-from looktwice.store import Table
+from looktwice.store import Row, Table
 from looktwice.testing import BrightnessScorer, ColorEncoder
 from looktwice.types import Item, PairScores
 
@@ -129,6 +131,37 @@ def test_a_row_of_examples_among_many_queries(table: Table, colours: ColorEncode
     assert first.hits[0].id == "red-0.png" and "examples" not in first.manifest
     assert second.manifest["examples"]["like"] == 2
     assert third.error is not None and "no positive example" in str(third.error)
+
+
+def with_both(table: Table, path: Path) -> Table:
+    """The table with a red image that is called green, and a vector like neither."""
+    flat(250, 0, 0).save(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with table.writer():
+        table.add([Row("both", path.as_uri(), digest, 4, 4, "green", {}, np.ones(8, np.float32) / np.sqrt(8))])
+    return table
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_direction_encodes_what_it_leaves_of_a_stored_item(
+    table: Table, colours: ColorEncoder, tmp_path: Path, readable: bool
+) -> None:
+    made = with_both(table, tmp_path / "both.png")
+    if not readable:
+        (tmp_path / "both.png").unlink()
+
+    def first(query: Any, direction: str) -> list[tuple[str, float]]:
+        found = Retriever(made, colours, direction=direction).search(query, k=13).hits
+        return [(hit.id, hit.coarse) for hit in found if hit.id != "both"]
+
+    asked = {"item": "both"}
+    assert first(asked, "text-to-image") == first({"text": "green"}, "text-to-image") != first(asked, "auto")
+    if readable:
+        assert first(asked, "image-to-image") == first({"image": flat(250, 0, 0)}, "image-to-image")
+        assert first(asked, "both-to-image") == first(asked, "auto"), "the stored vector is that of both"
+    else:
+        with pytest.raises(QueryError, match=r"cannot be read .* but the direction image-to-image needs its image"):
+            first(asked, "image-to-image")
 
 
 def test_examples_that_cannot_be_used(table: Table, colours: ColorEncoder, pictures: Path) -> None:

@@ -8,6 +8,7 @@ from itertools import product
 from typing import TypeVar
 
 from looktwice.errors import MediaError, QueryError, UnknownName
+from looktwice.search.examples import StoredItem
 from looktwice.sources.loader import CandidateRef, LoadError
 from looktwice.types import Item, has_words
 
@@ -50,6 +51,11 @@ class Direction:
             )
         return _only(item, wanted)
 
+    @property
+    def demands_image(self) -> bool:
+        """Return whether every query must have an image."""
+        return self.name.startswith(("image-", "both-"))
+
     def candidates(self, found: Sequence[CandidateRef | LoadError]) -> list[CandidateRef | LoadError]:
         """Return the candidates with the parts of this direction. One without them becomes a LoadError ("missing")."""
         if self.name == "auto":
@@ -80,6 +86,9 @@ def _shown(entry: CandidateRef, wanted: str) -> CandidateRef | LoadError:
 def _only(item: Shown, wanted: str) -> Shown:
     if isinstance(item, CandidateRef):
         return item if wanted == "both" else replace(item, text=None) if wanted == "image" else replace(item, uri=None)
-    if wanted == "text":
-        return replace(item, image=None, tokens=None, sha256=None)
-    return replace(item, text=None) if wanted == "image" else item
+    if wanted == "both":
+        return item
+    drops = has_words(item.text) if wanted == "image" else item.uri is not None or item.image is not None
+    left = replace(item, text=None) if wanted == "image" else replace(item, image=None, tokens=None, sha256=None)
+    # a stored vector was made of all parts, so what is left is encoded anew
+    return replace(left, vector=None) if isinstance(left, StoredItem) and drops else left

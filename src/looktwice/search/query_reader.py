@@ -86,7 +86,13 @@ class QueryReader:
                     f"Example {id_!r} cannot be read ({item.why}); leave it out, or search without the second look.",
                     id_,
                 )
-            item = Item(id_, text=row.text)
+            if self._direction.demands_image:
+                raise QueryError(
+                    f"Example {id_!r} cannot be read ({item.why}), but the direction {self._direction} needs its "
+                    "image; leave it out, or use --direction auto.",
+                    id_,
+                )
+            item = Item(id_, text=row.text, uri=getattr(found, "uri", None))  # it has an image, which its vector knows
         own = {key: getattr(item, key) for key in ("image", "text", "uri", "sha256", "tokens")}
         return StoredItem(id_, **own, vector=row.vector)
 
