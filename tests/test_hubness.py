@@ -12,6 +12,7 @@ import pytest
 
 from looktwice.errors import UnknownName, UsageError
 from looktwice.indexing import index
+from looktwice.rank import Tuned
 from looktwice.search import hubness
 from looktwice.search.hubness import FILE, Hubness, bundled_words, is_text
 from looktwice.search.retriever import Retriever
@@ -147,5 +148,7 @@ def test_a_calibration_does_not_hold_for_other_scores(table: Table) -> None:
     from looktwice.rank.calibration import Sample, fit
 
     made = fit([Sample(f"q{i}", 0.1 * i, 0.1, i % 2 == 0) for i in range(8)], {})
-    with pytest.raises(UsageError, match="plain cosines"):
+    with pytest.raises(UsageError, match="A calibration holds for plain cosines"):
         Retriever(table, Random(), calibration=made, hubness="bank")
+    with pytest.raises(UsageError, match="A tuned fusion holds for plain cosines"):
+        Retriever(table, Random(), fusion=Tuned({}, "auto", "0.5", {}), hubness="bank")

@@ -95,8 +95,9 @@ class Retriever:
             maxsim, zoom = kept_look(self.table, zoom)
         self.config = RankingConfig.of(*rules, maxsim or 0, maxsim_codec, shown, bool(zoom))
         self.shortlist, self.hubness = positive(shortlist, "shortlist"), Hubness(hubness)
-        if hubness != "off" and self.config.calibration is not None:
-            raise UsageError("A calibration holds for plain cosines; leave out hubness (--hubness) or the calibration.")
+        if hubness != "off" and (self.config.calibration or self.config.tuned) is not None:
+            what = "tuned fusion" if self.config.calibration is None else "calibration"
+            raise UsageError(f"A {what} holds for plain cosines; leave out hubness (--hubness) or the {what}.")
         if scorer is not None and mllm is not None:
             raise UsageError("scorer and mllm both name the second look; pass only one of them.")
         self.reranker = MllmReranker.of(scorer if mllm is None else mllm, device=device, dtype=dtype)
