@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextvars import ContextVar
 
 import pytest
 
@@ -27,6 +28,12 @@ def test_results_keep_their_order_and_no_more_than_asked_are_under_way() -> None
     assert [found for found, _ in in_order(work, range(12), 3)] == [n * n for n in range(12)]
     assert most == 3
     assert list(in_order(work, [], 3)) == []
+
+
+def test_threads_see_the_context_of_the_caller() -> None:
+    asked: ContextVar[str] = ContextVar("asked", default="nothing")
+    asked.set("a request")
+    assert [found for found, _ in in_order(lambda _: asked.get(), range(3), 2)] == ["a request"] * 3
 
 
 def test_one_at_a_time_stays_in_the_thread_of_the_caller() -> None:

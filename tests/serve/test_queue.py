@@ -15,6 +15,7 @@ from serving import Running, running
 
 from looktwice.errors import ModelError
 from looktwice.score import Scorer
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.serve import Settings
 from looktwice.serve.device_queue import DeviceQueue, _Turn
 from looktwice.serve.problems import Problem
@@ -150,6 +151,24 @@ def test_a_deadline_stops_the_work_and_says_so(server: Running, slow: Slow) -> N
     assert time.monotonic() - begin < 1.5
     time.sleep(0.4)
     assert sum(count for _, count in slow.log) < 500
+
+
+def test_a_search_on_a_thread_of_its_own_keeps_deadline_and_stream(
+    server: Running, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MllmReranker, "together", 4)  # as for a model on a server, whose queries get threads
+    monkeypatch.setattr(slow, "hold", threading.Event())
+    asked = {"query": {"text": "beside"}, "like": ["scene-001.jpg"] * 3, "shortlist": 40}
+    answer = server.post("/v1/search", {**asked, "timeout_s": 0.5})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+    assert slow.hold is not None
+    slow.hold.set()
+    until = time.monotonic() + 60
+    while server.service.gate.requests and time.monotonic() < until:
+        time.sleep(0.01)
+    assert len(slow.log) <= 1, "only the block in work ends"
+    answer = server.post("/v1/search", {**asked, "stream": True})
+    assert answer.text.count("event: scores\n") > 1 and "event: end\n" in answer.text
 
 
 def test_a_first_look_never_waits_for_the_device(server: Running, slow: Slow) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -66,5 +67,6 @@ def _begun(crowd: InFlight, work: Callable[[T], R], thing: T) -> Future[tuple[R,
         else:
             future.set_result((made, (before + crowd.leave()) / 2))
 
-    threading.Thread(target=run, name="query", daemon=True).start()
+    context = contextvars.copy_context()  # the caller's: a server keeps the request's deadline and seat there
+    threading.Thread(target=context.run, args=(run,), name="query", daemon=True).start()
     return future
