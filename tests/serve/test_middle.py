@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from serving import GALLERY, Running, running
@@ -13,7 +14,12 @@ from typer.testing import CliRunner
 
 from looktwice import Retriever
 from looktwice.cli.main import app
+from looktwice.encode.patch_tower import PatchTower
+from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.serve import Settings
+from looktwice.serve.tables import ServedTable, Tables
+from looktwice.store import Table
+from looktwice.token_index import tower
 
 Named = Callable[[str], str]
 
@@ -82,6 +88,33 @@ def test_a_request_may_show_the_crop_that_matched_best(tokens: Path, tmp_path: P
     assert [hit["p"] for hit in found["hits"]] == pytest.approx([hit.p for hit in expected.hits], abs=2e-3)
     shown = found["manifest"]["candidates"]["middle_look"]["crops shown"]
     assert shown == expected.manifest["candidates"]["middle_look"]["crops shown"] > 0
+
+
+def test_a_tower_is_loaded_once_and_where_the_server_says(
+    drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tower.lt"
+    shutil.copytree(drawings, path)
+    done = CliRunner().invoke(app, ["add-tokens", str(path), "--tower", "own", "--codec", "int8"])
+    assert done.exit_code == 0, done.stderr
+    loaded: list[Any] = []
+    load = tower.load_encoder
+    monkeypatch.setattr(tower, "load_encoder", lambda name, **how: (loaded.append((name, how)), load(name, **how))[1])
+    settings = Settings(tables=(path,), device="cpu", dtype="bfloat16")
+    served = Tables(settings, MllmReranker("tiny-vl"), lambda encoder: encoder).get(None)
+    before = made_by(served)
+    Table.open(path).delete(["scene-001.jpg"])
+    served.touch()
+    assert len(served.reader()) == 39 and made_by(served) is before
+    ((name, how),) = loaded
+    assert (name, how["device"], how["dtype"]) == ("tiny-clip", "cpu", "bfloat16")
+
+
+def made_by(served: ServedTable) -> PatchTower:
+    """Return what makes the query's tokens for the newest version."""
+    middle = served.newest().middle
+    assert middle is not None and middle.tower is not None
+    return middle.tower.maker()
 
 
 def test_a_table_without_tokens_refuses_a_middle_look(drawings: Path) -> None:

@@ -24,6 +24,7 @@ from looktwice.search.retriever import Retriever
 from looktwice.serve.problems import Problem
 from looktwice.serve.settings import Settings
 from looktwice.store import Table, TableGroup, TableReader
+from looktwice.token_index.tower import StoredTower
 from looktwice.types import Encoder
 
 R = TypeVar("R", bound=MllmReranker)
@@ -41,18 +42,48 @@ class OpenedTable:
     version: tuple[Any, ...]
 
 
+class VersionOpener:
+    """Opens versions of tables with what a server loads once: the reranker, and towers of stored patch tokens.
+
+    A tower is a copy of its own even if the table's encoder has the same weights: it runs on the device's thread while
+    the encoder runs on others, and not every model bears that.
+    """
+
+    def __init__(self, reranker: MllmReranker | None, settings: Settings) -> None:
+        self.reranker, self.settings = reranker, settings
+        self._towers: dict[Any, StoredTower] = {}
+
+    def open(self, table: TableReader, encoder: Encoder) -> OpenedTable:
+        """Return one version of a table, ready to be searched."""
+        settings = self.settings
+        how: dict[str, Any] = {"codec": settings.codec, "missing_tokens": settings.missing_tokens}
+        how |= {"urls": "public" if settings.allow_urls else "refused", "calibration": settings.calibration}
+        fusion = settings.fusion if settings.tuned is None else Tuned.load(settings.tuned)
+        how |= {"fusion": fusion, "shortlist": settings.shortlist, "maxsim": 0, "zoom": settings.zoom}
+        middle = self._middle(table)
+        how |= {} if middle is None else {"maxsim": settings.maxsim}
+        return OpenedTable(Retriever(table, encoder, self.reranker, **how), middle, _version(table))
+
+    def _middle(self, table: TableReader) -> MiddleStage | None:
+        if self.reranker is None or not table.manifest.tokens:
+            return None
+        placed: dict[str, Any] = {"device": self.settings.device, "dtype": self.settings.dtype}
+        made = MiddleStage(self.reranker, table, 1, self.settings.codec, **placed)
+        if made.tower is not None:
+            made.tower = self._towers.setdefault(made.tower.key, made.tower)
+        return made
+
+
 class ServedTable:
     """One table: its newest version, and the lock for writing to it."""
 
-    def __init__(
-        self, name: str, path: Path, encoder: Encoder, reranker: MllmReranker | None, settings: Settings
-    ) -> None:
+    def __init__(self, name: str, path: Path, encoder: Encoder, opener: VersionOpener) -> None:
         self.name, self.path, self.encoder = name, path, encoder
         self.table = Table.open(path, encoder.info)
         self.writing = threading.Lock()
-        self._settings, self._reranker = settings, reranker
+        self._opener = opener
         self._lock = threading.Lock()
-        self._opened = _opened(self.table.snapshot(), encoder, reranker, settings)
+        self._opened = opener.open(self.table.snapshot(), encoder)
         self._looked = time.monotonic()
 
     def newest(self) -> OpenedTable:
@@ -61,7 +92,7 @@ class ServedTable:
             if time.monotonic() - self._looked > FRESH_SECONDS:
                 snapshot = self.table.snapshot()
                 if _version(snapshot) != self._opened.version:
-                    self._opened = _opened(snapshot, self.encoder, self._reranker, self._settings)
+                    self._opened = self._opener.open(snapshot, self.encoder)
                 self._looked = time.monotonic()
             return self._opened
 
@@ -86,10 +117,10 @@ class ServedTable:
 class ServedGroup:
     """Several tables of one encoder, searched as one."""
 
-    def __init__(self, tables: Sequence[ServedTable], reranker: MllmReranker | None, settings: Settings) -> None:
+    def __init__(self, tables: Sequence[ServedTable], opener: VersionOpener) -> None:
         self.tables = tables
         self.name = "+".join(table.name for table in tables)
-        self._reranker, self._settings = reranker, settings
+        self._opener = opener
         self._lock = threading.Lock()
         self._opened: OpenedTable | None = None
 
@@ -100,7 +131,7 @@ class ServedGroup:
             if self._opened is None or self._opened.version != tuple(one.version for one in opened):
                 names = [table.name for table in self.tables]
                 group = TableGroup([one.retriever.table for one in opened], names)
-                self._opened = _opened(group, self.tables[0].encoder, self._reranker, self._settings)
+                self._opened = self._opener.open(group, self.tables[0].encoder)
             return self._opened
 
     def reader(self) -> TableReader:
@@ -118,6 +149,7 @@ class Tables:
 
     def __init__(self, settings: Settings, reranker: MllmReranker | None, pooled: Any) -> None:
         encoders: dict[Any, Encoder] = {}
+        self._opener = VersionOpener(reranker, settings)
         self._tables: dict[str, ServedTable] = {}
         for name, path in settings.names().items():
             info = Table.open(path).manifest.encoder
@@ -126,9 +158,8 @@ class Tables:
             if key not in encoders:
                 placed: dict[str, Any] = {"device": settings.device, "dtype": settings.dtype}
                 encoders[key] = pooled(load_encoder(made_by, revision=info.revision, **placed))
-            self._tables[name] = ServedTable(name, path, encoders[key], reranker, settings)
+            self._tables[name] = ServedTable(name, path, encoders[key], self._opener)
         self._groups: LRUCache[tuple[str, ...], ServedGroup] = LRUCache(MOST_GROUPS)
-        self._settings, self._reranker = settings, reranker
 
     def __iter__(self) -> Iterator[ServedTable]:
         return iter(self._tables.values())
@@ -153,7 +184,7 @@ class Tables:
         if len(found) < 2:
             return self.get(key[0] if key else None)
         if key not in self._groups:
-            self._groups[key] = ServedGroup(found, self._reranker, self._settings)
+            self._groups[key] = ServedGroup(found, self._opener)
         return self._groups[key]
 
 
@@ -213,19 +244,6 @@ def prompted(reranker: R, prompt: str | None) -> R:
     made = copy.copy(reranker)
     made.prompt = prompt
     return made
-
-
-def _opened(table: TableReader, encoder: Encoder, reranker: MllmReranker | None, settings: Settings) -> OpenedTable:
-    how: dict[str, Any] = {"codec": settings.codec, "missing_tokens": settings.missing_tokens}
-    how |= {"urls": "public" if settings.allow_urls else "refused", "calibration": settings.calibration}
-    fusion = settings.fusion if settings.tuned is None else Tuned.load(settings.tuned)
-    how |= {"fusion": fusion, "shortlist": settings.shortlist, "maxsim": 0, "zoom": settings.zoom}
-    middle = None
-    if reranker is not None and table.manifest.tokens:
-        middle = MiddleStage(reranker, table, 1, settings.codec)
-        how["maxsim"] = settings.maxsim
-    retriever = Retriever(table, encoder, reranker, **how)
-    return OpenedTable(retriever, middle, _version(table))
 
 
 def _version(table: TableReader) -> tuple[Any, ...]:

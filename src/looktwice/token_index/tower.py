@@ -29,6 +29,7 @@ class StoredTower:
     def __init__(self, entry: Mapping[str, Any], own: Callable[[], Encoder] | None, placement: Mapping[str, Any]):
         self.codec: str = entry["codec"]
         self._name, self._revision = str(entry["mllm"]).removeprefix(PATCHES), entry["revision"]
+        self.key = (self.codec, self._name, self._revision)  # towers of one key make the same tokens
         self._own, self._placement = own, placement
         self._made: PatchTower | None = None
         self._lock = Lock()
