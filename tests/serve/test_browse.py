@@ -35,7 +35,7 @@ def test_a_table_says_what_it_is_and_what_may_be_asked(shop_server: Running, sho
     about = get(shop_server, "")
     assert about["items"] == 40 and about["encoder"]["name"] == "tiny-clip" and about["encoder"]["dim"] == 192
     assert about["local"] and about["path"] == str(shop) and about["mllm"] is None and not about["maxsim"]
-    assert about["limits"] == {"k": 10_000, "shortlist": 5000, "body": 20_000_000}
+    assert about["limits"] == {"k": 10_000, "shortlist": 5000, "maxsim": 10_000, "body": 20_000_000}
 
 
 def test_facets_count_values_and_span_numbers(shop_server: Running) -> None:

@@ -17,6 +17,7 @@ from looktwice.cli.main import app
 from looktwice.encode.patch_tower import PatchTower
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.serve import Settings
+from looktwice.serve.routes import search
 from looktwice.serve.tables import ServedTable, Tables
 from looktwice.store import Table
 from looktwice.token_index import tower
@@ -88,6 +89,31 @@ def test_a_request_may_show_the_crop_that_matched_best(tokens: Path, tmp_path: P
     assert [hit["p"] for hit in found["hits"]] == pytest.approx([hit.p for hit in expected.hits], abs=2e-3)
     shown = found["manifest"]["candidates"]["middle_look"]["crops shown"]
     assert shown == expected.manifest["candidates"]["middle_look"]["crops shown"] > 0
+
+
+def test_a_middle_look_has_a_limit_and_a_cost(
+    server: Running, tokens: Path, image_of: Named, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "MATCHES", 20)
+    body = {"query": {"image": image_of("scene-003.jpg")}, "maxsim": 10_001, "rerank": False}
+    answer = server.post("/v1/search", body)
+    assert answer.status_code == 422
+    assert (answer.json()["error"]["code"], answer.json()["error"]["param"]) == ("too_many", "maxsim")
+    with running(Settings(tables=(tokens,), maxsim=0, max_maxsim=100, max_queued_pairs=12)) as made:
+        assert made.post("/v1/search", {**body, "maxsim": 101}).status_code == 422
+        assert made.post("/v1/search", {**body, "maxsim": 100}).status_code == 200
+        assert made.post("/v1/search", {**body, "maxsim": 100, "like": ["scene-001.jpg"] * 5}).status_code == 200
+        dear = [{"like": ["scene-001.jpg"] * 6}, {"rerank": True, "shortlist": 6, "shown": "both"}]
+        for more in dear:  # 7 · 40 / 20 pairs; 6 · 2 and 40 / 20
+            answer = made.post("/v1/search", {**body, "maxsim": 100, **more})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_pairs")
+
+
+def test_others_may_come_between_the_examples_of_a_middle_look(server: Running) -> None:
+    before = server.service.queue._turns
+    body = {"like": ["scene-001.jpg", "scene-002.jpg", "scene-003.jpg"], "maxsim": 40, "rerank": False}
+    assert server.post("/v1/search", body).status_code == 200
+    assert server.service.queue._turns - before == 3
 
 
 def test_a_tower_is_loaded_once_and_where_the_server_says(

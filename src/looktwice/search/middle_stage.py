@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from threading import Lock
 from typing import Any
@@ -68,6 +69,7 @@ class MiddleStage:
         self.codec = codec if self.tower is None else self.tower.codec
         self._matchers: dict[str, TokenMatcher] = {}
         self._lock = Lock()
+        self.turn: Callable[[Callable[[], Any]], Any] = _at_once  # a server lets others come between examples
 
     @classmethod
     def of(
@@ -96,7 +98,7 @@ class MiddleStage:
         found: list[TokenScores] = []
         why = "no-image"
         for example in positives(query):
-            scores, problem = self._scores(example, ids, stats)
+            scores, problem = self.turn(partial(self._scores, example, ids, stats))
             why = problem or why
             found += [] if scores is None else [scores]
         if not found:
@@ -163,6 +165,10 @@ class MiddleStage:
             return self.tower.maker()
         assert self.reranker is not None
         return demand_tokens(self.reranker.scorer_for(query, [CandidateRef("", "candidate")]))
+
+
+def _at_once(work: Callable[[], Any]) -> Any:
+    return work()
 
 
 def in_place(shortlist: Sequence[Candidate], scores: Mapping[str, float]) -> list[Candidate]:

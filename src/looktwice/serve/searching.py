@@ -41,16 +41,17 @@ class WatchedStage(SecondStage):
 
 
 class WatchedMiddle:
-    """A middle look that takes one turn on the device, and tells what it found."""
+    """A middle look that takes a turn on the device for each example, and tells what it found."""
 
     def __init__(self, inner: MiddleStage, queue: DeviceQueue, teller: _Teller | None) -> None:
-        self._inner, self._queue, self._teller = inner, queue, teller
+        self._inner, self._teller = inner, teller
+        inner.turn = queue.run
 
     def reorder(self, query: Item, shortlist: Sequence[Candidate], stats: RunStats) -> list[Candidate] | None:
         """See MiddleStage."""
         if self._teller is not None:
             self._teller.first(shortlist)
-        order = self._queue.run(lambda: self._inner.reorder(query, shortlist, stats))
+        order = self._inner.reorder(query, shortlist, stats)
         if self._teller is not None and order is not None:
             self._teller.middle(order)
         return order
@@ -72,6 +73,12 @@ class ParsedSearch:
     def positive(self) -> int:
         """Return how many items the second look compares each candidate with."""
         return len(self.like) + (self.query is not None)
+
+    @property
+    def images(self) -> int:
+        """Return how many of these have an image, or may have one: the middle look compares each with candidates."""
+        known = (one for one in (self.query, *self.like) if one is not None)
+        return sum(isinstance(one, Mapping) or one.image is not None for one in known)
 
     def ids(self) -> dict[str, str]:
         """Return the part of the request by the id of each stored item that it names."""

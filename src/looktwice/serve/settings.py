@@ -22,6 +22,7 @@ class Settings(BaseModel):
     `tables` are folders; a table's name is that of its folder without `.lt`. `mllm` None serves coarse search only.
     `maxsim` and `zoom` None: as `looktwice maxsim --keep` noted.
     `api_keys` are required on every route but the health checks; `cors` lists origins whose pages may call.
+    `max_maxsim` is the deepest middle look that a request may ask for, unless `maxsim` is deeper.
     `max_queued_pairs` counts pairs that wait for the device or run on it; `max_held` the bytes of all requests' bodies
     and decoded queries. Seconds: `body_seconds` for a whole request
     body, `header_seconds` for its headers, `idle_seconds` between requests, `stop_seconds` for a graceful stop.
@@ -60,6 +61,7 @@ class Settings(BaseModel):
     max_requests: int = Field(256, ge=1)
     max_documents: int = Field(1000, ge=1)
     max_k: int = Field(10_000, ge=1)
+    max_maxsim: int = Field(10_000, ge=1)
     max_body: int = Field(20_000_000, ge=1000)
     max_image: int = Field(20_000_000, ge=1000)
     max_pixels: int = Field(50_000_000, ge=1)

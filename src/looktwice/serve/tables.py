@@ -226,6 +226,11 @@ def default_depth(opened: OpenedTable, settings: Settings) -> int:
     return opened.retriever.config.maxsim if settings.maxsim is None else settings.maxsim
 
 
+def most_maxsim(opened: OpenedTable, settings: Settings) -> int:
+    """Return the deepest middle look that a request may ask for; what it gets without asking is never too deep."""
+    return max(settings.max_maxsim, default_depth(opened, settings))
+
+
 def middle_of(opened: OpenedTable, reranker: MllmReranker | None, depth: int, zoom: bool) -> MiddleStage:
     """Return the middle look of a table with another depth and prompt. Raises Problem without stored tokens."""
     if opened.middle is None or reranker is None:

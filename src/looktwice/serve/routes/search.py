@@ -5,21 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from math import ceil
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from looktwice.search.ranking_config import BOTH
 from looktwice.serve.jobs import Job
 from looktwice.serve.problems import Problem
 from looktwice.serve.schemas import Example, SearchRequest, SearchResponse
 from looktwice.serve.searching import ParsedSearch, Search
 from looktwice.serve.service import Service, service_of
 from looktwice.serve.strict_route import StrictRoute
-from looktwice.serve.tables import ServedGroup, ServedTable
+from looktwice.serve.tables import ServedGroup, ServedTable, default_depth, most_maxsim
 from looktwice.types import Item
 
 router = APIRouter(route_class=StrictRoute)
+
+MATCHES = 50
+"""Candidates of the middle look that count as one pair. With the bundled model a pair takes as long as 500 of them, 150
+with crops, and half as many with zoom."""
 
 
 STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
@@ -34,9 +40,9 @@ async def search(body: SearchRequest, request: Request) -> Response:
     """
     service = service_of(request)
     served = service.tables.several(body.table)
-    _check_sizes(service, body)
+    await service.quick(_check_sizes, service, served, body)
     asked = await service.read(_read, service, body)
-    pairs = await service.quick(_pairs, service, served, body) * asked.positive
+    pairs = await service.quick(_pairs, service, served, body, asked)
     key = ("search", served.name, hashlib.sha256(body.model_dump_json().encode()).digest())
     work = Search(service, served, body, asked).run
     if not body.stream:
@@ -66,15 +72,20 @@ def _event(name: str, data: Any) -> bytes:
     return f"event: {name}\ndata: {text}\n\n".encode()
 
 
-def _pairs(service: Service, served: ServedTable | ServedGroup, body: SearchRequest) -> int:
-    if not body.rerank or service.reranker is None:
-        return 0
-    return min(body.shortlist or service.settings.shortlist, len(served.reader()))
+def _pairs(service: Service, served: ServedTable | ServedGroup, body: SearchRequest, asked: ParsedSearch) -> int:
+    """Return how many pairs a search counts as, at most: those of the second look, and what the middle look costs."""
+    settings, opened = service.settings, served.newest()
+    items = len(opened.retriever.table)
+    depth = default_depth(opened, settings) if body.maxsim is None else body.maxsim
+    depth = 0 if opened.middle is None else min(depth, items)
+    pairs = min(body.shortlist or settings.shortlist, items) if body.rerank and service.reranker is not None else 0
+    pairs *= 2 if depth and (body.shown or settings.shown) == BOTH else 1
+    return pairs * asked.positive + ceil(depth / MATCHES) * asked.images
 
 
-def _check_sizes(service: Service, body: SearchRequest) -> None:
-    most = service.settings.max_k
-    for name in ("k", "shortlist"):
+def _check_sizes(service: Service, served: ServedTable | ServedGroup, body: SearchRequest) -> None:
+    most_k, deepest = service.settings.max_k, most_maxsim(served.newest(), service.settings)
+    for name, most in (("k", most_k), ("shortlist", most_k), ("maxsim", deepest)):
         if (value := getattr(body, name)) is not None and value > most:
             raise Problem(422, "too_many", f"{name} may be at most {most:,}.", name)
 

@@ -17,7 +17,7 @@ from looktwice.serve.schemas import ModelsResponse, TablesResponse
 from looktwice.serve.service import Service, service_of
 from looktwice.serve.settings import is_local
 from looktwice.serve.strict_route import StrictRoute
-from looktwice.serve.tables import ServedTable, default_depth
+from looktwice.serve.tables import ServedTable, default_depth, most_maxsim
 
 router = APIRouter(tags=["tables"], route_class=StrictRoute)
 CURVE = 50  # points of a calibration's curve that the page draws between
@@ -112,6 +112,7 @@ def _served(service: Service, served: ServedTable) -> dict[str, Any]:
         "limits": {
             "k": settings.max_k,
             "shortlist": min(settings.max_k, settings.max_queued_pairs),
+            "maxsim": most_maxsim(served.newest(), settings),
             "body": settings.max_body,
         },
         "local": local,
