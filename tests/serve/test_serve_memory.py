@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
+import socket
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from serving import GALLERY, Running, running
 
-from looktwice import Table
+from looktwice import Table, index, scan
+from looktwice.encode import load_encoder
 from looktwice.serve import Settings, media
 from looktwice.serve.seats import SMALL_SEATS
 from looktwice.testing import BrightnessScorer
@@ -79,6 +82,65 @@ def test_requests_that_wait_hold_no_decoded_images(drawings: Path, monkeypatch: 
         assert waiting == full < len(decoded) == 120
         assert held > 12 * 9 * len(image)
         all_is_given_back(server)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of one image whose file is larger than what a system keeps of an answer."""
+    folder = tmp_path_factory.mktemp("large")
+    (folder / "images").mkdir()
+    Image.new("RGB", (1800, 1800)).save(folder / "images" / "a.bmp")
+    encoder = load_encoder("tiny-clip")
+    index(Table.create(folder / "large.lt", encoder.info), scan([folder / "images"]), encoder)
+    return folder / "large.lt"
+
+
+ORIGINAL = "/v1/tables/large/items/a.bmp/original"
+SIZE = 1800 * 1800 * 3
+
+
+def ask(server: Running) -> socket.socket:
+    """Ask for the original and read nothing."""
+    host, port = server.url.removeprefix("http://").split(":")
+    line = socket.socket()
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    line.settimeout(60)
+    line.connect((host, int(port)))
+    line.sendall(f"GET {ORIGINAL} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    return line
+
+
+def wait_until_held(server: Running, nbytes: int) -> None:
+    until = time.monotonic() + 60
+    while server.service.memory.held < nbytes and time.monotonic() < until:
+        time.sleep(0.01)
+    assert server.service.memory.held >= nbytes
+
+
+def test_an_answer_counts_until_it_is_read(large: Path) -> None:
+    with running(Settings(tables=(large,), mllm=None, max_held=SIZE * 5 // 2)) as server:
+        lines = [ask(server), ask(server)]
+        wait_until_held(server, 2 * SIZE)
+        answer = server.client.get(ORIGINAL)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
+        assert server.client.get("/healthz").status_code == 200
+        for line in lines:
+            line.close()
+        all_is_given_back(server)
+        assert server.client.get(ORIGINAL).content == (large.parent / "images" / "a.bmp").read_bytes()
+        all_is_given_back(server)
+
+
+def test_a_client_that_reads_nothing_is_cut_off(large: Path) -> None:
+    with running(Settings(tables=(large,), mllm=None, write_seconds=2)) as server:
+        line = ask(server)
+        wait_until_held(server, SIZE)
+        all_is_given_back(server)
+        got = 0
+        with closing(line), suppress(ConnectionError):
+            while part := line.recv(1 << 20):
+                got += len(part)
+        assert 0 < got < SIZE
 
 
 def test_bodies_and_queries_share_one_limit(drawings: Path) -> None:

@@ -39,6 +39,8 @@ CSP = (
     "connect-src 'self'; font-src 'self'; manifest-src 'self'; worker-src 'self'; form-action 'none'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
+PART = 1 << 16
+"""Bytes of an answer that are handed on at once: the next ones follow when the client has taken these."""
 HEADERS = {
     "content-security-policy": CSP,
     "x-content-type-options": "nosniff",
@@ -176,7 +178,7 @@ class _Exchange:
         return message
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
-        """Add the headers of every answer."""
+        """Add the headers of every answer, and send its body in parts."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             names = {name.lower() for name, _ in message.get("headers", [])}
@@ -185,7 +187,11 @@ class _Exchange:
                 more["cache-control"] = "no-store"
             added = [(name.encode(), value.encode()) for name, value in more.items() if name.encode() not in names]
             message = {**message, "headers": [*message.get("headers", []), *added]}
-        await self._send(message)
+        body = message.get("body", b"")
+        for start in range(0, len(body) - PART, PART):
+            await self._send({**message, "body": body[start : start + PART], "more_body": True})
+        rest = (len(body) - 1) // PART * PART
+        await self._send({**message, "body": body[rest:]} if rest > 0 else message)
 
     def _check_length(self) -> None:
         length = self.headers.get("content-length", "0")

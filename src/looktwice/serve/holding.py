@@ -1,4 +1,4 @@
-"""Bound the memory that requests hold while they wait: bodies, fetched files, decoded queries."""
+"""Bound the memory that requests hold while they wait: bodies, fetched files, decoded queries, large answers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Holding:
                 raise Problem(
                     413,
                     "request_too_large",
-                    f"The body and the decoded query may have {memory.most:,} bytes; send fewer or smaller images.",
+                    f"A request and its answer may hold {memory.most:,} bytes; take fewer or smaller images.",
                 )
             if memory.held + nbytes > memory.most:
                 raise problems.busy(1)

@@ -1,4 +1,4 @@
-"""Speak HTTP/1.1 with limits of its own: time for headers, connections, and errors in the API's shape."""
+"""Speak HTTP/1.1 with limits of its own: time for headers and answers, connections, and errors in the API's shape."""
 
 from __future__ import annotations
 
@@ -19,14 +19,20 @@ MOST_HEADERS = 1 << 16
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 that gives a client `header_seconds` for its first headers, and answers `most_connections` clients."""
+    """HTTP/1.1 that gives a client `header_seconds` for its first headers, and answers `most_connections` clients.
+
+    A client has `write_seconds` to take each part of an answer (`guard.PART` bytes).
+    """
 
     header_seconds = 10.0
+    write_seconds = 60.0
     most_connections = 512
     _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # writing pauses while anything waits to be taken
         self._timer = self.loop.call_later(self.header_seconds, self._give_up)
         if len(self.connections) > self.most_connections:
             self.app = refuse
@@ -41,6 +47,21 @@ class Protocol(H11Protocol):
             self._timer.cancel()
             self._timer = None
 
+    def pause_writing(self) -> None:
+        """Wait for a client that does not take what was written; cut it off after a while."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.write_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        self._stop_waiting()
+        super().resume_writing()
+
+    def _stop_waiting(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
     def _give_up(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
@@ -48,6 +69,7 @@ class Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._stop_waiting()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:

@@ -77,6 +77,7 @@ def config(app: Any, settings: Settings, workers: int = 1) -> uvicorn.Config:
     With several workers `app` is the import string of a function that makes it.
     """
     own = {"header_seconds": settings.header_seconds, "most_connections": settings.max_connections}
+    own["write_seconds"] = settings.write_seconds
     protocol = Protocol if workers > 1 else type("Protocol", (Protocol,), own)
     return uvicorn.Config(
         app,

@@ -23,9 +23,10 @@ class Settings(BaseModel):
     `maxsim` and `zoom` None: as `looktwice maxsim --keep` noted.
     `api_keys` are required on every route but the health checks; `cors` lists origins whose pages may call.
     `max_maxsim` is the deepest middle look that a request may ask for, unless `maxsim` is deeper.
-    `max_queued_pairs` counts pairs that wait for the device or run on it; `max_held` the bytes of all requests' bodies
-    and decoded queries. Seconds: `body_seconds` for a whole request
-    body, `header_seconds` for its headers, `idle_seconds` between requests, `stop_seconds` for a graceful stop.
+    `max_queued_pairs` counts pairs that wait for the device or run on it; `max_held` the bytes of all requests' bodies,
+    decoded queries and large answers. Seconds: `body_seconds` for a whole request body, `header_seconds` for its
+    headers, `write_seconds` for a client to take each 64 KiB of an answer, `idle_seconds` between requests,
+    `stop_seconds` for a graceful stop.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +70,7 @@ class Settings(BaseModel):
     max_connections: int = Field(512, ge=2)
     max_held: int = Field(256_000_000, ge=1000)
     body_seconds: float = Field(30, gt=0)
+    write_seconds: float = Field(60, gt=0)
     header_seconds: float = Field(10, gt=0)
     idle_seconds: int = Field(5, ge=1)
     stop_seconds: int = Field(30, ge=0)

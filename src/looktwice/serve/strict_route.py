@@ -1,4 +1,4 @@
-"""Make routes that read their JSON strictly: every router of the API names StrictRoute."""
+"""Make routes that read JSON strictly and count large answers as held: every router of the API names StrictRoute."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
 from looktwice.serve import strict_json
+from looktwice.serve.guard import PART
+from looktwice.serve.holding import hold
 
 LONG = 100_000
 """Bodies of more bytes are parsed beside the loop, so that others do not wait."""
@@ -36,6 +38,9 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
-            return await handle(StrictRequest(request.scope, request.receive))
+            response = await handle(StrictRequest(request.scope, request.receive))
+            if (size := len(getattr(response, "body", b""))) > PART:  # kept until the client has read it
+                hold(size)
+            return response
 
         return strict
