@@ -57,6 +57,16 @@ def test_parquet(tmp_path: Path, pictures: Path, rows: dict[str, list[object]]) 
     assert again.imported == 13 and len(table) == 26
 
 
+def test_one_column_may_be_id_image_and_text(tmp_path: Path, pictures: Path, rows: dict[str, list[object]]) -> None:
+    pq.write_table(pa.table(rows), pictures / "all.parquet")
+    table = new(tmp_path)
+    report = import_vectors(table, pictures / "all.parquet", ColorEncoder(), {"id": "image_path", "text": "image_path"})
+    assert (report.imported, report.images) == (13, 12)
+    (row,) = table.get(["green-1.png"])
+    assert row.uri.endswith("/green-1.png") and row.width > 0 and row.text == "green-1.png"
+    assert row.metadata.keys() == {"caption", "year"}
+
+
 def test_a_folder_of_parquet_files(tmp_path: Path, pictures: Path, rows: dict[str, list[object]]) -> None:
     whole = pa.table(rows)
     pq.write_table(whole.slice(0, 5), pictures / "0.parquet")

@@ -97,7 +97,8 @@ class _Import:
 
     def _row(self, vector: FloatArray, record: dict[str, Any], columns: Names) -> Row | None:
         self._number += 1
-        named = {kind: record.pop(name, None) for kind, name in columns.items() if name is not None}
+        named = {kind: record.get(name) for kind, name in columns.items() if name is not None}
+        left = {key: value for key, value in record.items() if key not in columns.values()}
         item_id = str(named["id"]) if named.get("id") not in (None, "") else f"{self._number - 1:09}"
         length = float(np.linalg.norm(vector))
         flawed = not (math.isfinite(length) and length > 0)
@@ -108,7 +109,7 @@ class _Import:
         self._met.add(item_id)
         text = named.get("text")
         text = text if isinstance(text, str) and text.strip() else None
-        metadata = {key: plain for key, value in record.items() if (plain := _plain(value)) is not None}
+        metadata = {key: plain for key, value in left.items() if (plain := _plain(value)) is not None}
         uri, sha256, size = self._image(named.get("image"), vector / length)
         if uri == "" and isinstance(named.get("image"), str):
             metadata.setdefault("image", named["image"])
