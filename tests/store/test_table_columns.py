@@ -39,6 +39,12 @@ def test_a_column_is_filled_from_stored_metadata_and_misfits_are_counted(table: 
     assert [c.id for c in again.search([0, 1, 0, 0, 0, 0, 0, 0], 1)] == ["without"]
 
 
+def test_a_column_that_another_process_has_added_is_filled_by_add(table: Table) -> None:
+    Table.open(table.path).add_columns({"year": int})
+    table.add([row("new", metadata={"year": 1999})])
+    assert table.columns == {"year": int} and table.count({"year": 1999}) == 1
+
+
 def test_a_column_added_twice_fills_its_gaps_and_another_type_is_refused(table: Table) -> None:
     table._items.add_columns(
         [__import__("pyarrow").field("year", __import__("pyarrow").int64())]

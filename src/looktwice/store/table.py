@@ -139,9 +139,9 @@ class Table(TableReader):
         """
         if not rows:
             return
-        check_rows(rows, self.manifest.encoder.dim)
-        data = rows_to_arrow(rows, self._schema, self.columns)
         with self.writer(), plain_errors(self.path, "adding items"):
+            check_rows(rows, self.manifest.encoder.dim)
+            data = rows_to_arrow(rows, self._schema, self.columns)  # of the newest version, which the lock has opened
             fresh = {row.id: row.sha256 for row in rows}
             tokens.drop_stale(self._tokens, fresh)
             previews.drop_stale(self._extras.get(previews.NAME), fresh)
