@@ -79,10 +79,34 @@ def test_rows_are_looked_up_by_row_id(table: Table, monkeypatch: pytest.MonkeyPa
     ids = ["00007", "nobody", "00399", "00007", "\ud800"]
     plain = sorted(map(str, table.lookup(ids, ["id", "uri", "year"])))
     table.search(QUERY, 1)
-    monkeypatch.setattr("looktwice.store.reader.is_in", lambda *_: 1 / 0)
+    monkeypatch.setattr("looktwice.store.lookup.is_in", lambda *_: 1 / 0)
     assert sorted(map(str, table.lookup(ids, ["id", "uri", "year"]))) == plain and len(plain) == 2
     assert table.lookup(["nobody"], ["id"]) == table.lookup([], ["id"]) == []
     assert [one.id for one in table.get(["00399", "00007"])] == ["00399", "00007"]
+
+
+def test_rows_are_found_while_another_thread_is_inside_a_write(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The matrix in memory is of a version before the last step of the write, which has moved the handle on."""
+    ids = [hit.id for hit in table.search(QUERY, 400)]
+    found: list[Any] = []
+    filtered: list[int] = []
+
+    def look() -> None:
+        table.search(QUERY, 1)  # reads the matrix
+        found.append((len(table.lookup(ids, ["id"])), len(table.vectors(ids)), len(table.lookup(["new"], ["id"]))))
+        filtered.append(len(table.search(QUERY, 400, "year >= 0")))
+
+    def paused(items: Any, rows: int, check: Any) -> None:
+        for step in (lambda: None, items.optimize):  # after the commit, and after the compaction
+            step()
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+
+    monkeypatch.setattr("looktwice.store.maintenance.tidy_after_write", paused)
+    table.add([row("00007", -QUERY), row("new", QUERY)])
+    assert found == [(400, 400, 1)] * 2
+    assert filtered == [399] * 2  # 00007 has no year any more
 
 
 def test_the_first_search_of_a_larger_table_reads_nothing_in_vain(

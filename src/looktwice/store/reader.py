@@ -15,10 +15,11 @@ from looktwice.store.conditions import Where
 from looktwice.store.empty import why_empty
 from looktwice.store.extras import extra_schema, open_extras
 from looktwice.store.forged import demand_schema, demand_whole
-from looktwice.store.lance import batched, filtering, is_in, plain_errors
+from looktwice.store.lance import batched, filtering, plain_errors
 from looktwice.store.lance_manifest import check_history
 from looktwice.store.ledger import LedgerReader, check_ledger
 from looktwice.store.location import Location
+from looktwice.store.lookup import rows_of
 from looktwice.store.manifest import Manifest
 from looktwice.store.matrix import MatrixCache
 from looktwice.store.schema import (
@@ -258,11 +259,12 @@ class TableReader:
 
     def _space(self) -> VectorSearch:
         dim, index = self.manifest.encoder.dim, ann.active(self.manifest.index)
-        return VectorSearch(self._items, self.path, dim, self.filters, index, self._matrices, self._version())
+        items = self._items
+        return VectorSearch(items, self.path, dim, self.filters, index, self._matrices, self._version(items))
 
-    def _version(self) -> int:
-        """Return the version of the items. LanceDB is asked once per handle and write, as the answer takes 0.1 ms."""
-        writes, items, seen = self._writes, self._items, self._seen
+    def _version(self, items: Any) -> int:
+        """Return the version of a handle. LanceDB is asked once per handle and write, as the answer takes 0.1 ms."""
+        writes, seen = self._writes, self._seen
         if seen is None or seen[0] != writes or seen[1] is not items:
             with plain_errors(self.path, "reading items"):
                 self._seen = seen = (writes, items, int(items.version))
@@ -271,21 +273,12 @@ class TableReader:
     def _lookup(self, ids: Iterable[str], columns: list[str] | None = None) -> Any:
         import pyarrow as pa
 
-        parts = []
+        items, schema = self._items, self._schema  # a purge in another thread replaces the handle, and all row ids
+        matrix_ = self._matrices.known(version := self._version(items))
         with plain_errors(self.path, "reading items"):
-            for part in batched(dict.fromkeys(ids), _CHUNK):
-                found = self._rows_of(part)
-                parts.append(demand_whole((found if columns is None else found.select(columns)).to_arrow()))
-        schema = self._schema
+            parts = [rows_of(items, version, matrix_, part, columns) for part in batched(dict.fromkeys(ids), _CHUNK)]
         empty = (schema if columns is None else pa.schema([schema.field(name) for name in columns])).empty_table()
         return pa.concat_tables(parts) if parts else empty
-
-    def _rows_of(self, ids: list[str]) -> Any:
-        """Return a query for the rows of `ids`: by row id, if the matrix knows them, which is several times faster."""
-        known = self._matrices.known(self._version())
-        if known is None:
-            return self._items.search().where(is_in("id", ids))
-        return self._items.take_row_ids(known.row_ids_of(ids))
 
     def _some_ids(self) -> list[str]:
         with plain_errors(self.path, "reading items"):

@@ -59,8 +59,9 @@ class VectorSearch:
             if self.index is not None:
                 return self._through_index(units, k, sql)
             matrix = self._matrix(len(units), sql)
-            if matrix is not None:
-                return matrix.search(units, k, None if sql is None else self._row_ids(sql))
+            rows = None if matrix is None or sql is None else self._row_ids(sql)
+            if matrix is not None and (rows is None or self._stands()):
+                return matrix.search(units, k, rows)
             return self.stream(units, k, sql) if len(units) >= STREAM_FROM else [self._one(u, k, sql) for u in units]
 
     def _matrix(self, queries: int, where: str | None) -> VectorMatrix | None:
@@ -68,6 +69,10 @@ class VectorSearch:
         single = where is not None and queries < STREAM_FROM
         version = self.table.version if self.version is None else self.version
         return self.cache.known(version) if single else self.cache.get(self.table, version, self.dim, queries)
+
+    def _stands(self) -> bool:
+        """Return whether no other thread has written through the handle, so that row ids are those of the matrix."""
+        return self.version is None or self.version == self.table.version
 
     def _row_ids(self, where: str) -> Any:
         found = self.table.search().where(where).select(["id"]).with_row_id(True).to_arrow()
