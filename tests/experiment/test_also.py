@@ -17,11 +17,14 @@ from looktwice.evaluate.compare import compare
 from looktwice.evaluate.datasets import open_dataset
 from looktwice.evaluate.groups import measure_group
 from looktwice.experiment import Plan, run_benchmark
+from looktwice.experiment.also import _with_scores
 from looktwice.experiment.result import summarise
 from looktwice.experiment.stored import StoredAnswer
 from looktwice.experiment.systems import System
 from looktwice.rank import Fusion
 from looktwice.search.mllm_reranker import MllmReranker
+from looktwice.search.run_record import RunStats
+from looktwice.types import PairScores
 
 
 class Contrary(Histograms):
@@ -93,6 +96,15 @@ def test_an_interrupted_reranker_goes_on_where_it_stopped(root, tmp_path):
         settings["shortlists"] = "0"
         (tmp_path / "whole" / "also" / "Contrary" / "settings.json").write_text(json.dumps(settings))
         run(root, tmp_path / "whole", Contrary())
+
+
+def test_another_reranker_keeps_unreadable_candidates_apart():
+    answer = StoredAnswer("q", ("a", "b", "c"), (0.9, 0.8, 0.7), (0.1, None, 0.3), missing=("b",))
+    n, status = 3, ("missing", "failed", "ok")
+    p = np.array([np.nan, np.nan, 0.5], np.float32)
+    scores = PairScores(p, np.zeros((n, 2), np.float32), p, p, np.zeros(n, np.int64), status)
+    found = _with_scores(answer, scores, RunStats())
+    assert found.missing == ("a",) and found.gone == [True, False, False]
 
 
 def test_lambda_is_chosen_on_the_same_queries_for_all(root, tmp_path):

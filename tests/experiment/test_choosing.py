@@ -12,8 +12,10 @@ from looktwice.experiment.choosing import Chooser, fitted
 from looktwice.experiment.gain import folds
 from looktwice.experiment.labelled import Labelled, groups_of, unpacked
 from looktwice.experiment.systems import scores_of
-from looktwice.rank import Fusion
-from looktwice.types import Candidate
+from looktwice.rank import Fusion, fuse
+from looktwice.search.answer import Answer
+from looktwice.search.run_record import RunStats
+from looktwice.types import Candidate, Item
 
 HALF, MEASURE = Fusion.parse("0.5"), "mAP@100"
 
@@ -32,6 +34,15 @@ def answers(
         scores = scores_of(list(1 / (1 + np.exp(-odds))), list(np.exp(spread)))
         made.append(Labelled(f"q{query}", shortlist, scores, grades, judged))
     return made
+
+
+def test_a_labelled_answer_keeps_what_could_not_be_read_in_its_place():
+    shortlist = [Candidate("gone", 0.9), Candidate("bad", 0.8), Candidate("good", 0.7)]
+    scores = scores_of([None, 0.1, 0.9], gone=[True, False, False])
+    hits = fuse(shortlist, scores, HALF, explain=True)
+    assert [hit.id for hit in hits] == ["gone", "good", "bad"]
+    made = Labelled.of(Answer(Item("q"), shortlist, hits, 10, {}, RunStats()), {"gone": 1}, judged=False)
+    assert made.scores.status == ("missing", "ok", "ok") and made.value(HALF, "mAP@1") == 1
 
 
 def test_the_better_look_gets_the_weight():

@@ -20,6 +20,7 @@ from looktwice.experiment.robustness import Condition, RobustnessSetup, conditio
 from looktwice.search.middle_stage import MiddleLook, in_place
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.run_record import RunStats
+from looktwice.types import Candidate
 
 FEW = MappingProxyType({kind: DEGRADATIONS[kind] for kind in ("brightness", "clutter")})
 
@@ -104,6 +105,14 @@ def test_a_middle_look_chooses_what_the_second_look_sees(root, tmp_path, monkeyp
     assert "middle look" in (tmp_path / "out/query-brightness.svg").read_text()
     with pytest.raises(Mismatch, match="other settings"):
         run_robustness(bench(root), tmp_path / "out", ["query"], lambda done, total: None)
+
+
+def test_an_item_that_is_gone_is_missing_not_failed(root):
+    one = bench(root)
+    shortlist = [Candidate(query.id, 0.5) for query in one.dataset.queries[:3]]
+    query = one.dataset.queries[3].load()
+    (root / shortlist[1].id).unlink()
+    assert one._second(query, shortlist, None, "none")[0].status == ("ok", "missing", "ok")
 
 
 def test_damage_hurts_and_is_told_apart_by_side(root):

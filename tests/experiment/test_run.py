@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, replace
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from xml.etree import ElementTree
@@ -447,20 +448,32 @@ def scored(values, entropies, status="ok"):
     st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=4, max_size=4),
     st.sampled_from(["default", "coarse", "paper", "repaired", "released-code"]),
     st.sampled_from(["p-only", "0.5", "rrf"]),
+    st.lists(st.sampled_from(["ok", "ok", "missing", "failed"]), min_size=4, max_size=4),
 )
 @settings(max_examples=60, deadline=None)
-def test_stored_answers_are_ranked_as_the_search_ranked_them(p, entropies, ties, fusion):
-    """Ties by entropy and by a second question too, through the file."""
+def test_stored_answers_are_ranked_as_the_search_ranked_them(p, entropies, ties, fusion, status):
+    """Ties by entropy and by a second question too, and unreadable candidates, through the file."""
     shortlist = [Candidate(f"d {i}", c) for i, c in enumerate((0.9, 0.9, 0.5, 0.1, 0.05))]
-    scores = scored(p, entropies)
+    p = [value if known == "ok" else math.nan for value, known in zip(p, status, strict=True)]
+    scores = replace(scored(p, entropies), status=tuple(status))
     asked = tied_at_the_top(shortlist, scores, fusion, ties)
     second = scored([0.2 + 0.2 * i for i in range(4)], entropies[::-1])
     second = replace(second, status=tuple("ok" if i in asked else "missing" for i in range(4))) if asked else None
     hits = fuse(shortlist, scores, fusion, ties=ties, second=second, explain=True)
     row = StoredAnswer.of(Answer(Item("q"), shortlist, hits, 10, {}, RunStats()), 4)
-    again = _row(json.loads(json.dumps(asdict(row))))
+    again = _row(json.loads(json.dumps(row.record())))
+    assert again == row and again.stats.status == Counter(status)
     found = reranked(again, System("x", Fusion.parse(fusion), 4, ties))
     assert [(hit.id, hit.score, hit.p) for hit in found] == [(hit.id, hit.score, hit.p) for hit in hits]
+
+
+def test_an_unreadable_candidate_keeps_its_place_in_a_benchmark_too():
+    """As in a search; a pair that failed sinks. Files of earlier versions name no missing ones."""
+    stored = StoredAnswer("q", tuple("abcd"), (0.9, 0.8, 0.7, 0.6), (None, 0.2, 0.9, 0.1), missing=("a",))
+    system = System("second look", Fusion.parse("0.5"), 4)
+    assert [hit.id for hit in reranked(stored, system)] == ["a", "c", "b", "d"]
+    old = _row({name: value for name, value in stored.record().items() if name != "missing"})
+    assert [hit.id for hit in reranked(old, system)] == ["c", "b", "d", "a"] and not old.missing
 
 
 def test_tuning_finds_the_weight_that_is_best():

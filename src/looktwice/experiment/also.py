@@ -102,9 +102,10 @@ def _with_scores(answer: StoredAnswer, scores: Any, stats: RunStats) -> StoredAn
     rows = range(0 if scores is None else len(scores.p))
     p = tuple(float(scores.p[i]) if scores.status[i] in SCORED else None for i in rows)
     entropy = tuple(finite(scores.entropy[i]) for i in rows)
+    gone = tuple(answer.ids[i] for i in rows if scores.status[i] == "missing")
     spent = {stage: round(stats.seconds[stage], 5) for stage in ("read", "score")}
     seconds = {stage: answer.seconds[stage] for stage in FIRST if stage in answer.seconds} | spent
-    return replace(answer, p=p, entropy=entropy, second={}, seconds=seconds)
+    return replace(answer, p=p, entropy=entropy, second={}, seconds=seconds, missing=gone)
 
 
 def told(

@@ -46,7 +46,8 @@ class Labelled:
         why = [hits[c.id].explain or {} for c in shortlist]
         asked = [one for one in why if one["status"] != "not scored"]  # they come first
         p = [hits[c.id].p for c in shortlist[: len(asked)]]
-        scores = scores_of(p, *([one.get(name) for one in asked] for name in ("entropy", "off_mass")))
+        entropy, off_mass = ([one.get(name) for one in asked] for name in ("entropy", "off_mass"))
+        scores = scores_of(p, entropy, off_mass, [one["status"] == "missing" for one in asked])
         return cls(answer.query.id, shortlist, scores, dict(grades), judged)
 
     def known(self, row: int) -> bool:

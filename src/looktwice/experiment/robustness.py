@@ -39,7 +39,7 @@ from looktwice.rank import Fusion, fuse
 from looktwice.search.middle_stage import MiddleStage
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.sources import Source
-from looktwice.types import Candidate, Encoder, Item
+from looktwice.types import Candidate, Encoder, Item, PairScores
 
 DamagedSide: TypeAlias = Literal["query", "candidate"]
 Change: TypeAlias = Callable[[Picture, Random], Picture]
@@ -144,9 +144,9 @@ class RobustnessSetup:
             if self.middle is not None:
                 shortlist = self.middle.look(query, shortlist).candidates
                 runs["middle look"][query.id] = [(hit.id, hit.score) for hit in fuse(shortlist, None)]
-            p, asked = self._second(query, shortlist[: self.shortlist], on_items, condition.mend)
+            scores, asked = self._second(query, shortlist[: self.shortlist], on_items, condition.mend)
             pairs += asked
-            hits = fuse(shortlist, scores_of(p), Fusion.parse(self.fusion))
+            hits = fuse(shortlist, scores, Fusion.parse(self.fusion))
             runs["second look"][query.id] = [(hit.id, hit.score) for hit in hits]
         main = self.dataset.measures[0]
         qrels = {query.id: self.dataset.qrels[query.id] for query in queries}
@@ -204,14 +204,14 @@ class RobustnessSetup:
 
     def _second(
         self, query: Item, shortlist: Sequence[Candidate], damage: Change | None, mend: str
-    ) -> tuple[tuple[float | None, ...], int]:
-        """Return p of each candidate (None without a score), and the number of scored pairs."""
+    ) -> tuple[PairScores, int]:
+        """Return the scores of the candidates, and the number of scored pairs."""
         found = [_loaded(Query(self._of[candidate.id])) for candidate in shortlist]
         there = [_changed(item, damage, self.seed) for item in found if item is not None]
         columns = self._scores(query, there, mend) if there else []
         rows = iter(np.mean(columns, axis=0).tolist() if columns else [])
-        p = tuple(finite(next(rows)) if item is not None else None for item in found)
-        return p, len(columns) * len(there)
+        p = [finite(next(rows)) if item is not None else None for item in found]
+        return scores_of(p, gone=[item is None for item in found]), len(columns) * len(there)
 
     def _scores(self, query: Item, candidates: list[Item], mend: str) -> list[Any]:
         score = self.look.scorer_for(query, candidates).score

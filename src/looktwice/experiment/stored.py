@@ -22,7 +22,7 @@ class StoredAnswer:
     `maxsim` are the scores of the middle look (empty: it did not run; None: beyond its depth), `estimated` the ids
     that it had no tokens for. Without it the order is that of the cosines. `entropy` is that of each answer (empty: not
     kept). `second` has, by id, (p, entropy) of the second question about tied candidates. `query_hash` is the SHA-256
-    of the query's bytes ("": none, or not kept).
+    of the query's bytes ("": none, or not kept). `missing` are the ids without p whose image could not be read.
     """
 
     query: str
@@ -35,6 +35,7 @@ class StoredAnswer:
     query_hash: str = ""
     maxsim: tuple[float | None, ...] = ()
     estimated: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, answer: Answer, asked: int) -> StoredAnswer:
@@ -54,6 +55,7 @@ class StoredAnswer:
             answer.query.sha256 or "",
             () if answer.middle is None else tuple(c.maxsim for c in kept),
             tuple(c.id for c in kept if c.estimated),
+            tuple(i for i in ids[:asked] if hits[i].status == "missing"),
         )
 
     @property
@@ -65,18 +67,24 @@ class StoredAnswer:
         return [Candidate(name, coarse, score, name in estimated) for name, coarse, score in rows]
 
     @property
+    def gone(self) -> list[bool]:
+        """Return of each candidate of the second look whether its image could not be read."""
+        missing = set(self.missing)
+        return [name in missing for name in self.ids[: len(self.p)]]
+
+    @property
     def stats(self) -> RunStats:
         """Return the stored counts and seconds."""
-        status = Counter("failed" if p is None else "ok" for p in self.p)
+        missing, scored = len(self.missing), sum(p is not None for p in self.p)
+        status = +Counter(ok=scored, missing=missing, failed=len(self.p) - scored - missing)
         return RunStats(1, len(self.ids), len(self.p), status=status, seconds=defaultdict(float, self.seconds))
 
     def record(self) -> dict[str, Any]:
         """Return the answer as plain data, with escaped ids; the middle look's only if it ran."""
         second = {escape(name): answered for name, answered in self.second.items()}
-        own = {**asdict(self), "query": escape(self.query), "ids": [escape(i) for i in self.ids], "second": second}
-        if not self.maxsim:
-            return {name: value for name, value in own.items() if name not in ("maxsim", "estimated")}
-        return {**own, "estimated": [escape(i) for i in self.estimated]}
+        lists = {name: [escape(i) for i in getattr(self, name)] for name in ("ids", "estimated", "missing")}
+        own = {**asdict(self), **lists, "query": escape(self.query), "second": second}
+        return own if self.maxsim else {name: own[name] for name in own if name not in ("maxsim", "estimated")}
 
 
 def _kept(answer: Answer, asked: int) -> Iterator[Candidate]:
@@ -104,4 +112,5 @@ def stored_row(record: Mapping[str, Any]) -> StoredAnswer:
         record.get("query_hash", record.get("picture", "")),
         tuple(record.get("maxsim", ())),
         tuple(unescape(name) for name in record.get("estimated", ())),
+        tuple(unescape(name) for name in record.get("missing", ())),
     )

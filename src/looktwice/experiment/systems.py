@@ -16,7 +16,7 @@ from looktwice.evaluate.groups import measure_group
 from looktwice.experiment.stored import StoredAnswer
 from looktwice.rank import Fusion, fuse
 from looktwice.search.middle_stage import second_depth
-from looktwice.types import Candidate, Hit, PairScores
+from looktwice.types import Candidate, Hit, PairScores, Status
 
 if TYPE_CHECKING:
     from looktwice.types import FloatArray
@@ -109,20 +109,32 @@ def reranked(answer: StoredAnswer, system: System) -> list[Hit]:
         return fuse(known, None, explain=True)
     depth = second_depth(shortlist, system.depth)  # earlier versions scored more than the middle look had compared
     asked = answer.ids[:depth]
-    scores = scores_of(answer.p[:depth], answer.entropy[:depth])
+    scores = scores_of(answer.p[:depth], answer.entropy[:depth], gone=answer.gone[:depth])
     again = [answer.second.get(name, (None, None)) for name in asked]
     second = scores_of([p for p, _ in again], [entropy for _, entropy in again])
     return fuse(shortlist, scores, system.fusion, ties=system.ties, second=second, explain=True)
 
 
 def scores_of(
-    p: Sequence[float | None], entropy: Sequence[float | None] = (), off_mass: Sequence[float | None] = ()
+    p: Sequence[float | None],
+    entropy: Sequence[float | None] = (),
+    off_mass: Sequence[float | None] = (),
+    gone: Sequence[bool] = (),
 ) -> PairScores:
-    """Return stored probabilities in a scorer's form; None is a pair that failed, or an unknown entropy or off-mass."""
+    """Return stored probabilities in a scorer's form; None is a pair that failed, or an unknown entropy or off-mass.
+
+    A pair that is `gone` could not be read: it is "missing", and keeps its place (see `rank.missing`).
+    """
     n = len(p)
     values, entropies, away = (_numbers(x or (None,) * n) for x in (p, entropy, off_mass))
-    status = tuple("failed" if value is None else "ok" for value in p)
-    return PairScores(values, np.zeros((n, 0), np.float32), entropies, away, np.full(n, -1, np.int64), status)  # type: ignore[arg-type]
+    status = tuple(map(_status, p, gone or (False,) * n))
+    return PairScores(values, np.zeros((n, 0), np.float32), entropies, away, np.full(n, -1, np.int64), status)
+
+
+def _status(p: float | None, gone: bool) -> Status:
+    if p is not None:
+        return "ok"
+    return "missing" if gone else "failed"
 
 
 def _numbers(values: Sequence[float | None]) -> FloatArray:
