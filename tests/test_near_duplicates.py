@@ -73,6 +73,24 @@ def test_second_look_drops_pairs_and_empty_groups(table: Table, colours: ColorEn
     groups = {group.keep: group for group in look_twice(find_duplicates(table), retriever)}
     assert [one.id for one in groups["red-0.png"].duplicates] == ["red-1.png"]  # 150 of 255 passes, 60 does not
     assert groups["red-0.png"].duplicates[0].p == pytest.approx(150 / 255)
-    assert "cannot be read" in str(groups["green-0.png"].error) and len(groups["green-0.png"].duplicates) == 2
-    assert "grey-1.png" in str(groups["grey-0.png"].error)
+    assert "cannot be read" in str(groups["green-0.png"].error) and not groups["green-0.png"].duplicates
+    assert [one.id for one in groups["green-0.png"].unscored] == ["green-1.png", "green-2.png"]
+    grey = groups["grey-0.png"].record()
+    assert "'grey-1.png' could not be scored" in grey["error"] and "grey-1.png" not in str(grey["duplicates"])
+    assert [one["id"] for one in grey["unscored"]] == ["grey-1.png"]
     assert list(look_twice(find_duplicates(table, where="id like 'red%'"), retriever, least_p=0.9)) == []
+
+
+def test_second_look_asks_about_every_item_of_a_group_larger_than_the_shortlist(
+    table: Table, colours: ColorEncoder, pictures: Path
+) -> None:
+    scorer = BrightnessScorer()
+    groups = find_duplicates(table, least=0.01)  # of all colours
+    alike = {one.id for group in groups for one in group.duplicates}
+    assert max(len(group.duplicates) for group in groups) > 2
+    whole = list(look_twice(groups, Retriever(table, colours, BrightnessScorer()), least_p=0.3))
+    found = list(look_twice(groups, Retriever(table, colours, scorer, shortlist=2), least_p=0.3))
+    assert set(scorer.shown) == alike and found == whole
+    assert all(one.p is not None and one.p >= 0.3 for group in found for one in group.duplicates)
+    p = [[one.p for one in group.duplicates] for group in found]
+    assert p == [sorted(values, reverse=True) for values in p]

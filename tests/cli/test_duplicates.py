@@ -37,6 +37,19 @@ def test_groups_are_listed_and_the_exit_code_says_so(looktwice: Looktwice, table
     assert done.code == 0 and done.out == "" and "No near-duplicates" in done.err
 
 
+def test_what_could_not_be_scored_is_named_apart(looktwice: Looktwice, pictures: Path) -> None:
+    assert looktwice("index", "t.lt", pictures, "--previews", "off").code == 0
+    (pictures / "grey-1.png").unlink()
+    command = ("duplicates", "t.lt", "--rerank", "--min-p", "0.1", "--where")
+    done = looktwice(*command, "id like 'grey%'", "--exit-zero", "--json")
+    assert done.code == 3 and "Not looked at, in the group of 'grey-0.png': 'grey-1.png' could not be" in done.err
+    (record,) = done.records
+    assert [one["id"] for one in record["duplicates"]] == ["grey-2.png"]
+    assert [one["id"] for one in record["unscored"]] == ["grey-1.png"]
+    done = looktwice(*command, "id in ('grey-0.png', 'grey-1.png')", "--report", "d.html")
+    assert done.code == 3 and done.out == "" and "No near-duplicates" in done.err and "grey-1.png" in done.err
+
+
 def test_second_look_at_duplicates(looktwice: Looktwice, table: Path) -> None:
     done = looktwice("duplicates", table, "--rerank", "--json")
     assert done.code == 3 and all(len(record["duplicates"]) == 1 for record in done.records)

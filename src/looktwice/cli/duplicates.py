@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SECOND = {*names(options.Rerank, options.StoredTokens), "min_p"}
 """Parameters that only the second look uses."""
 
+MOST_NOTES = 5
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
@@ -52,7 +54,10 @@ def duplicates(
     The one to keep is the largest image. Every pair is compared, so the time grows with the square of the table: some
     seconds for 20,000 items, minutes for 100,000. Nothing is deleted; `looktwice delete` does that.
 
-    The exit code is 3 if there are duplicates, and 0 if there are none.
+    With --rerank, items that the MLLM could not see are no duplicates: notes say so, and --json lists them as
+    "unscored".
+
+    The exit code is 3 if there are duplicates or items that could not be scored, else 0.
 
     Examples:
 
@@ -74,14 +79,14 @@ def duplicates(
     if second_look:
         groups = _looked_at(groups, opened, rerank, compute, min_p, {"urls": urls.allowed, **tokens.choice})
     _show(groups, json)
+    unscored = [group for group in groups if group.error]
+    groups = [group for group in groups if group.duplicates]
     if report is not None:
         _report(report, opened, groups, {"table": str(path), "min_cosine": least, "second_look": second_look}, urls)
     extra = sum(len(group.duplicates) for group in groups)
     many = f"{plural(extra, 'near-duplicate')} in {plural(len(groups), 'group')}"
     note(f"{many}, of {plural(opened.count(where), 'item')}." if groups else "No near-duplicates.")
-    unscored = [group for group in groups if group.error]
-    for group in unscored[:5]:
-        note(f"Not looked at: {group.error}")
+    _note_unscored(unscored)
     if (groups and not exit_zero) or unscored:
         raise typer.Exit(3)
 
@@ -107,14 +112,22 @@ def _looked_at(
     return found
 
 
+def _note_unscored(groups: Sequence[DuplicateGroup]) -> None:
+    """Name what may be a duplicate, but was not scored."""
+    for group in groups[:MOST_NOTES]:
+        note(f"Not looked at, in the group of {group.keep!r}: {group.error}")
+    if len(groups) > MOST_NOTES:
+        note(f"Not looked at: items of {plural(len(groups) - MOST_NOTES, 'more group')}; --json names all.")
+
+
 def _show(groups: Sequence[DuplicateGroup], json: bool) -> None:
     if json:
         for group in groups:
             emit(group.record())
-    elif groups:
+    elif found := [group for group in groups if group.duplicates]:
         rows = [
             (n if i == 0 else "", group.keep if i == 0 else "", one.id, number(one.coarse), number(one.p))
-            for n, group in enumerate(groups, start=1)
+            for n, group in enumerate(found, start=1)
             for i, one in enumerate(group.duplicates)
         ]
         table(["#", "keep", "near-duplicate", ">coarse", ">p"], rows)

@@ -6,14 +6,15 @@ The item that is kept is the largest image of its group; among equals the shorte
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from looktwice.errors import QueryError
+from looktwice.errors import MediaError, QueryError
 from looktwice.rank.distinct import LEAST_COSINE, fold
-from looktwice.types import Candidate
+from looktwice.sources.loader import in_chunks
+from looktwice.types import Candidate, Item
 
 if TYPE_CHECKING:
     from looktwice.search.retriever import Retriever
@@ -31,19 +32,30 @@ class Duplicate:
     coarse: float
     p: float | None = None
 
+    def record(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {"id": self.id, "coarse": self.coarse, "p": self.p}
+
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup:
-    """The item to keep, and its near-duplicates, most alike first. `error` says why the second look was not asked."""
+    """The item to keep, and its near-duplicates, most alike first.
+
+    `unscored` are alike by their vectors, but the second look could not see them, so they are no duplicates; `error`
+    says why.
+    """
 
     keep: str
     duplicates: tuple[Duplicate, ...]
     error: str | None = None
+    unscored: tuple[Duplicate, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Return the group as plain data."""
-        rows = [{"id": one.id, "coarse": one.coarse, "p": one.p} for one in self.duplicates]
-        return {"keep": self.keep, "duplicates": rows} | ({"error": self.error} if self.error else {})
+        made: dict[str, Any] = {"keep": self.keep, "duplicates": [one.record() for one in self.duplicates]}
+        if self.unscored:
+            made["unscored"] = [one.record() for one in self.unscored]
+        return made | ({"error": self.error} if self.error else {})
 
 
 def find_duplicates(
@@ -68,22 +80,44 @@ def look_twice(
 ) -> Iterator[DuplicateGroup]:
     """Yield each group as the second look sees it: without the items whose p is below `least_p`, most alike first.
 
-    A group of which nothing is left is passed over. One whose kept item cannot be read stays, with its `error`.
+    Items that cannot be scored become `unscored`: all of them if the kept item cannot be read. A group of which nothing
+    is left is passed over.
     """
-    assert retriever.stage is not None
     for group in groups:
         try:
             query = retriever.reader.read({"item": group.keep}, group.keep)
         except QueryError as error:
-            yield replace(group, error=str(error))
+            yield DuplicateGroup(group.keep, (), str(error), group.duplicates)
             continue
-        shortlist = [Candidate(one.id, one.coarse) for one in group.duplicates]
-        hits = retriever.stage.rerank(query, shortlist, len(shortlist)).hits
-        left = tuple(Duplicate(h.id, h.coarse, h.p) for h in hits if h.p is None or h.p >= least_p)
-        unread = [hit.id for hit in hits if hit.p is None]
-        why = f"{unread[0]!r} could not be scored" if unread else None
-        if left:
-            yield DuplicateGroup(group.keep, left, why)
+        seen, why = _asked(query, group.duplicates, retriever)
+        left = tuple(one for one in seen if one.p is not None and one.p >= least_p)
+        unscored = tuple(one for one in seen if one.p is None)
+        if left or unscored:
+            yield DuplicateGroup(group.keep, left, _told(unscored, why), unscored)
+
+
+def _asked(
+    query: Item, duplicates: Sequence[Duplicate], retriever: Retriever
+) -> tuple[list[Duplicate], Mapping[str, MediaError]]:
+    """Return the items with their p, most alike first, and why some could not be read.
+
+    A stage scores the first of a shortlist only, so it gets them in parts, and leaves out none.
+    """
+    assert retriever.stage is not None
+    seen: list[Duplicate] = []
+    why: dict[str, MediaError] = {}
+    for part in in_chunks((Candidate(one.id, one.coarse) for one in duplicates), retriever.stage.depth):
+        found = retriever.stage.rerank(query, part, len(part))
+        seen += [Duplicate(hit.id, hit.coarse, hit.p) for hit in found.hits]
+        why |= found.stats.unreadable
+    return sorted(seen, key=lambda one: (-(one.p or 0.0), -one.coarse, one.id)), why
+
+
+def _told(unscored: Sequence[Duplicate], why: Mapping[str, MediaError]) -> str | None:
+    if not unscored:
+        return None
+    first, *rest = (one.id for one in unscored)
+    return f"{first!r}{f' and {len(rest):,} more' if rest else ''} could not be scored ({why.get(first, 'failed')})"
 
 
 def _worth(row: Mapping[str, Any]) -> tuple[int, int, str]:
