@@ -33,7 +33,7 @@ class Metrics:
             "num_requests_running": ("Requests that had a turn on the device.", lambda: jobs.counts()[0]),
             "num_requests_waiting": ("Requests that wait for their first turn.", lambda: jobs.counts()[1]),
             "num_pairs_admitted": ("Pairs of all admitted requests.", lambda: jobs.gate.pairs),
-            "held_bytes": ("Bytes of bodies and decoded queries.", lambda: memory.held),
+            "held_bytes": ("Bytes of bodies, decoded queries and large answers.", lambda: memory.held),
             "ready": ("1 when weights and tables are loaded.", lambda: float(ready())),
         }
         for name, (what, read) in gauges.items():
