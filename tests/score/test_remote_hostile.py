@@ -286,6 +286,14 @@ def test_no_message_shows_a_key_that_a_server_quotes(
     assert "(the key)" in everything or status == 401
 
 
+def test_what_a_server_said_stays_when_the_time_is_up(caplog: pytest.LogCaptureFixture) -> None:
+    with serving() as stub:
+        one, answers = scorer(stub, timeout=1), iter([said(429, "all seats are taken")])
+        stub.fault = lambda s, body, n: next(answers, (200, {"slow": "2"}, b"{}"))
+        assert one.score(QUERY, SOME[:1]).status == ("failed",)
+    assert re.search(r"all seats are taken.*then no answer within 1 s", caplog.text)
+
+
 def test_a_key_in_names_of_models_is_hidden(key: str) -> None:
     with serving(key=key, models=[f"a-{KEY}", "b"]) as stub, pytest.raises(UsageError) as caught:
         scorer(stub, model="")

@@ -274,9 +274,9 @@ class TableReader:
         import pyarrow as pa
 
         items, schema = self._items, self._schema  # a purge in another thread replaces the handle, and all row ids
-        matrix_ = self._matrices.known(version := self._version(items))
+        known = self._matrices.known(version := self._version(items))
         with plain_errors(self.path, "reading items"):
-            parts = [rows_of(items, version, matrix_, part, columns) for part in batched(dict.fromkeys(ids), _CHUNK)]
+            parts = [rows_of(items, version, known, part, columns) for part in batched(dict.fromkeys(ids), _CHUNK)]
         empty = (schema if columns is None else pa.schema([schema.field(name) for name in columns])).empty_table()
         return pa.concat_tables(parts) if parts else empty
 

@@ -79,17 +79,20 @@ class Endpoint:
         takes no connection raises at once, for a pool to try another. Raises ServerError.
         """
         end = time.monotonic() + (self.config.timeout if patience is None else patience)
+        reason = ""
         for attempt in range(1 << 30):
             async with self.window:
                 found = await self._once(method, url, content, end)
             if not isinstance(found, RequestFailure):
                 return found
-            self._give_up(found, attempt, end)
+            # what a server said before tells more than that the time was then up
+            reason = f"{reason}, then {found.why}" if found.slow and reason else found.why
+            self._give_up(found, reason, attempt, end)
             self.counts["retries"] += 1
             await asyncio.sleep(min(_pause(found, attempt), max(0.0, end - time.monotonic())))
         raise AssertionError
 
-    def _give_up(self, trouble: RequestFailure, attempt: int, end: float) -> None:
+    def _give_up(self, trouble: RequestFailure, reason: str, attempt: int, end: float) -> None:
         """Raise ServerError if no further attempt is due."""
         if trouble.away:
             raise ServerError(f"{self.address.base} cannot be reached ({trouble.why}); start the server.", stops=True)
@@ -97,7 +100,7 @@ class Endpoint:
         if late or (trouble.status not in BUSY and attempt + 1 >= BRIEF):
             tried = f"after {attempt + 1} attempt{'s' * (attempt > 0)}"
             raise ServerError(
-                f"{self.address.base} gave no usable answer {tried} ({trouble.why}); try again later, or raise "
+                f"{self.address.base} gave no usable answer {tried} ({reason}); try again later, or raise "
                 "--timeout."
             )
 
@@ -111,7 +114,7 @@ class Endpoint:
             async with asyncio.timeout(max(0.05, end - begun)):
                 status, headers, data = await self._exchange(method, url, content, name)
         except TimeoutError:
-            return RequestFailure(f"no answer within {self.config.timeout:g} s")
+            return RequestFailure(f"no answer within {self.config.timeout:g} s", slow=True)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             self.away = True
             return RequestFailure(_named(error), away=True)

@@ -20,12 +20,14 @@ MOST_TOKENS = 1 << 31
 
 @dataclass(frozen=True, slots=True)
 class RequestFailure:
-    """Why an attempt failed although the next one may pass. `pause`: seconds that the server asked for."""
+    """Why an attempt failed although the next one may pass. `pause`: seconds that the server asked for; `slow`: the time
+    was up."""
 
     why: str
     status: int = 0
     pause: float = 0.0
     away: bool = False
+    slow: bool = False
 
 
 def refusal(status: int, said: str, address: Address, url: str, keyed: bool) -> ServerError:
