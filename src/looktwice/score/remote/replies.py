@@ -20,8 +20,10 @@ MOST_TOKENS = 1 << 31
 
 @dataclass(frozen=True, slots=True)
 class RequestFailure:
-    """Why an attempt failed although the next one may pass. `pause`: seconds that the server asked for; `slow`: the time
-    was up."""
+    """Why an attempt failed although the next one may pass.
+
+    `pause`: seconds that the server asked for. `slow`: the time was up.
+    """
 
     why: str
     status: int = 0
