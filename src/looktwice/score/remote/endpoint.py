@@ -100,8 +100,7 @@ class Endpoint:
         if late or (trouble.status not in BUSY and attempt + 1 >= BRIEF):
             tried = f"after {attempt + 1} attempt{'s' * (attempt > 0)}"
             raise ServerError(
-                f"{self.address.base} gave no usable answer {tried} ({reason}); try again later, or raise "
-                "--timeout."
+                f"{self.address.base} gave no usable answer {tried} ({reason}); try again later, or raise --timeout."
             )
 
     async def _once(self, method: str, url: str, content: bytes | None, end: float) -> dict[str, Any] | RequestFailure:
