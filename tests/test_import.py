@@ -57,6 +57,15 @@ def test_parquet(tmp_path: Path, pictures: Path, rows: dict[str, list[object]]) 
     assert again.imported == 13 and len(table) == 26
 
 
+def test_images_may_be_file_uris_as_export_writes_them(
+    tmp_path: Path, pictures: Path, rows: dict[str, list[object]]
+) -> None:
+    rows["image_path"] = [(pictures / str(name)).as_uri() for name in rows["image_path"]]
+    pq.write_table(pa.table(rows), tmp_path / "all.parquet")
+    report = import_vectors(new(tmp_path), tmp_path / "all.parquet", ColorEncoder())
+    assert (report.imported, report.images, report.compared) == (13, 12, 4)
+
+
 def test_one_column_may_be_id_image_and_text(tmp_path: Path, pictures: Path, rows: dict[str, list[object]]) -> None:
     pq.write_table(pa.table(rows), pictures / "all.parquet")
     table = new(tmp_path)

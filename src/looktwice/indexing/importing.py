@@ -118,9 +118,8 @@ class _Import:
 
     def _image(self, value: Any, vector: FloatArray) -> tuple[str, str, tuple[int, int]]:
         """Return uri, hash and size of an image that is a file here; the first ones are compared with their vectors."""
-        if not isinstance(value, str) or not value or "://" in value or not os.path.isfile(self.base / value):
+        if not isinstance(value, str) or not (uri := self._uri(value)):
             return "", "", (0, 0)
-        uri = file_uri(self.base / value)
         try:
             data = read_uri(uri)
             image, size = images.load(data, Reading(self.table.manifest.reading, self.encoder.info.side))
@@ -129,6 +128,12 @@ class _Import:
         if self.count["compared"] < SAMPLE:
             self._compare(Item(value, image), vector)
         return uri, hashlib.sha256(data).hexdigest(), size
+
+    def _uri(self, value: str) -> str:
+        """Return the uri of an image of this machine: of a path, or a file: uri as `export` writes it; else ""."""
+        if value.startswith("file://"):
+            return value
+        return file_uri(self.base / value) if "://" not in value and os.path.isfile(self.base / value) else ""
 
     def _compare(self, item: Item, vector: FloatArray) -> None:
         own = np.asarray(self.encoder.encode([item])[0], np.float64)

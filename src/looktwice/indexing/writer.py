@@ -187,7 +187,7 @@ class IndexWriter:
             self._failed(entry)
         if self.max_failures is not None and self.count["failed"] > self.max_failures:
             raise TooManyFailures(
-                f"{self.count['failed']} items failed, more than the {self.max_failures} allowed by max_failures; "
+                f"{self.count['failed']} items failed, more than the {self.max_failures} allowed (--max-failures); "
                 "see the reasons with: looktwice ledger"
             )
 

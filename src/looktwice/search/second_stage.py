@@ -227,11 +227,15 @@ class SecondStage:
 
 
 def _parts(candidate: Candidate, fusion: Fusion, p: float) -> dict[str, Any]:
-    """Return each look's part of a linear score; the parts add up to it. A hit does not hold an estimated maxsim."""
-    own = {"from_coarse": fusion.weight * candidate.coarse, "from_p": fusion.p_weight * fusion.reading(p)}
-    if not fusion.maxsim:
-        return own
-    return own | {"from_maxsim": fusion.known(candidate.coarse, candidate.maxsim) - own["from_coarse"]}
+    """Return each look's part of a linear score; the parts add up to it. A hit does not hold an estimated maxsim.
+
+    For a query without a middle look, the first one has both weights.
+    """
+    known, second = fusion.known(candidate.coarse, candidate.maxsim), fusion.p_weight * fusion.reading(p)
+    if not fusion.maxsim or candidate.maxsim is None:
+        return {"from_coarse": known, "from_p": second}
+    first = fusion.weight * candidate.coarse
+    return {"from_coarse": first, "from_p": second, "from_maxsim": known - first}
 
 
 def _shown(hits: list[Hit], stats: RunStats) -> list[Hit]:

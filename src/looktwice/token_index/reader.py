@@ -164,8 +164,8 @@ class TokenLoader(ImageLoader):
             first = next(iter(problems))
             raise UsageError(
                 f"{len(problems)} of {wanted} candidates have no usable stored tokens ({first!r}: "
-                f"{REASONS[problems[first]]}); run looktwice add-tokens {self.table.path}, or choose --missing-tokens "
-                "encode or skip."
+                f"{REASONS[problems[first]]}); run looktwice add-tokens {self.table.path} --codec {self.set.codec}, or "
+                "choose --missing-tokens encode or skip."
             )
         with self._counting:
             self.counts["encoded" if self.policy == "encode" else "skipped"] += len(problems)
