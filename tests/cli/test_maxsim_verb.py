@@ -96,6 +96,17 @@ def test_a_probe_is_kept_with_the_table(place: Path, tmp_path: Path) -> None:
     assert code == 2 and "add --probe" in err
 
 
+def test_a_probe_of_a_table_with_two_codecs_takes_the_one_named(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "t.lt", tmp_path / "t.lt", symlinks=True)
+    code, _, err = run("add-tokens", tmp_path / "t.lt", "--codec", "none")
+    assert code == 0, err
+    asked = ("maxsim", tmp_path / "t.lt", "--probe", "--queries", "3", "--depth", "6", "--json")
+    code, out, err = run(*asked, "--codec", "int8")
+    assert code == 0 and json.loads(out)["middle_look"]["codec"] == "int8", err
+    code, _, err = run(*asked)
+    assert code == 2 and "choose one with --codec: int8, none" in err
+
+
 def test_eval_has_it_as_a_system(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "t.lt", tmp_path / "t.lt")
     names = sorted(path.name for path in (place / "scenes").iterdir())

@@ -20,6 +20,7 @@ from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.retriever import Retriever
 from looktwice.token_index.compare import kendall_tau
 from looktwice.token_index.images import draw_images
+from looktwice.token_index.sets import shown_codecs
 
 if TYPE_CHECKING:
     from looktwice.sources import Urls
@@ -87,6 +88,7 @@ def probe(
         "shortlist": depth,
         "maxsim": depth,
         "maxsim_codec": codec,
+        "codec": codec if codec in shown_codecs(table) else "auto",
         "zoom": zoom,
         "missing_tokens": "encode",
     }

@@ -119,6 +119,11 @@ def load_set(table: TableReader, info: TokensInfo, entry: Mapping[str, Any]) -> 
     return TokenSet(entry["tokens_key"], codec, entry)
 
 
+def shown_codecs(table: TableReader) -> set[str]:
+    """Return the codecs of the sets that a second look can be shown."""
+    return {str(entry["codec"]) for entry in table.manifest.tokens if not _for_middle_look(entry)}
+
+
 def _for_middle_look(entry: Mapping[str, Any]) -> bool:
     """Return whether only a middle look uses a set: one of crops, of an encoder's patches, or of a late codec."""
     return str(entry["preprocessing"]).endswith(SUFFIX) or is_tower(entry) or is_late(entry)
