@@ -11,6 +11,7 @@ from looktwice.codecs import token_count
 from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.estimate.cost import Text, estimate, language_tokens, pair_cost
 from looktwice.estimate.shapes import image_layout, load_config, patches, public_shapes, shape
+from looktwice.models.checkpoints import bundled_folder
 from looktwice.models.decoders import TEXT_DEFAULTS
 from looktwice.score.local.families.costs import COSTS
 from looktwice.types import Block
@@ -300,3 +301,11 @@ def test_every_model_of_the_catalogue_has_a_shape() -> None:
     for entry in models:
         for name in entry.hub.values():
             assert shape(load_config(name)).width == entry.dim, name
+
+
+def test_a_processor_that_does_not_split_images_makes_one_tile() -> None:
+    folder = bundled_folder("tiny-vl")  # config.json alone would say 13 tiles
+    assert token_count(image_layout(shape(load_config(folder)))) == 25
+    alone = json.loads((folder / "config.json").read_text())
+    assert token_count(image_layout(shape(load_config(alone)))) == 13 * 25
+    assert token_count(image_layout(shape(load_config(folder)), max_tiles=4)) > 25

@@ -26,7 +26,8 @@ class Shape:
     """The numbers that cost follows from. `tile` is None if images keep their own shape (native resolution).
 
     `budget`: tokens that every image is scaled to, in its own shape (None: as many as its size gives). All but
-    `full_layers` of the tower's layers attend within windows of `window` patches, if it has windows.
+    `full_layers` of the tower's layers attend within windows of `window` patches, if it has windows. `whole`: the
+    checkpoint's processor shows images whole, though its family could cut them into tiles.
     """
 
     family: str
@@ -44,6 +45,7 @@ class Shape:
     full_layers: int
     window: int
     budget: int | None = None
+    whole: bool = False
 
     @property
     def weights(self) -> int:
@@ -90,8 +92,10 @@ def load_config(model: str | Path | Config) -> Config:
         return model
     path = Path(model)
     path = path / "config.json" if path.is_dir() else path
-    if not path.is_file():
-        return _public(str(model))
+    return {**_read(path), **_splitting(path.parent)} if path.is_file() else _public(str(model))
+
+
+def _read(path: Path) -> Config:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -99,6 +103,17 @@ def load_config(model: str | Path | Config) -> Config:
     if not isinstance(config, dict):
         raise UsageError(f"{path} is not a model's configuration; name a model's config.json.")
     return config
+
+
+def _splitting(folder: Path) -> Config:
+    """Return what the processor beside a configuration says of cutting images into tiles; config.json says nothing."""
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        if (folder / name).is_file():
+            own = _read(folder / name)
+            found = (own.get("image_processor") or own).get("do_image_splitting")
+            if found is not None:
+                return {"do_image_splitting": found}
+    return {}
 
 
 @cache
@@ -144,6 +159,7 @@ def shape(config: Config) -> Shape:
         full_layers=len(vision.get("fullatt_block_indexes", range(depth))),
         window=(vision.get("window_size", 0) // patch) ** 2,
         budget=own.budget(config),
+        whole=config.get("do_image_splitting") is False,
     )
 
 
@@ -165,7 +181,8 @@ def image_layout(
     """
     tiled = COSTS[model.family].tiled
     if tiled is not None and model.tile is not None:
-        return tiled(size, model.tile // model.patch // model.merge, model.tile, max_tiles)
+        most = max_tiles or (1 if model.whole else None)
+        return tiled(size, model.tile // model.patch // model.merge, model.tile, most)
     width, height = size
     if resolution is not None:
         width, height = (max(1, side * resolution // max(size)) for side in size)
