@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from looktwice import Retriever
 from looktwice.cli.main import app
 from looktwice.encode.patch_tower import PatchTower
+from looktwice.errors import UsageError
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.serve import Settings
 from looktwice.serve.routes import search
@@ -38,6 +39,17 @@ def tokens(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(tokens: Path) -> Iterator[Running]:
     with running(Settings(tables=(tokens,))) as made:
         yield made
+
+
+def test_a_table_with_two_codecs_needs_one_named_before_it_is_served(tokens: Path, tmp_path: Path) -> None:
+    shutil.copytree(tokens, tmp_path / "two.lt")
+    done = CliRunner().invoke(app, ["add-tokens", str(tmp_path / "two.lt"), "--codec", "none"])
+    assert done.exit_code == 0, done.stderr
+    settings = Settings(tables=(tmp_path / "two.lt",))
+    with pytest.raises(UsageError, match="choose one with --codec: int8, none"), running(settings):
+        pass
+    with running(settings.model_copy(update={"codec": "int8"})) as made:
+        assert made.client.get("/readyz").status_code == 200
 
 
 def test_three_stages_are_told_one_after_the_other(server: Running, tokens: Path, image_of: Named) -> None:

@@ -86,6 +86,10 @@ class CandidateLoader:
                 self._made[id(scorer)] = scorer, self._make(scorer)
             return self._made[id(scorer)][1]
 
+    def check(self, scorer: Scorer) -> None:
+        """Raise what the first search with this scorer would raise: tokens in several codecs, or none of this one."""
+        self._make(scorer)
+
     def settings(self) -> list[Mapping[str, Any]]:
         """Return the sources of candidates for a run's manifest."""
         loaders = {id(loader): loader for _, loader in self._made.values()}  # several scorers may share one

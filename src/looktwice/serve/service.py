@@ -73,10 +73,12 @@ class Service:
         if self._mllm is not None:
             how = {name: getattr(chosen, name) for name in ("device", "dtype", "batch_size", "resolution", "max_tiles")}
             reranker = QueuedReranker(self._mllm, self.queue, prompt=chosen.prompt, cache=chosen.score_cache, **how)
-            reranker.scorer("object" if chosen.prompt == "auto" else chosen.prompt)
+            scorer = reranker.scorer("object" if chosen.prompt == "auto" else chosen.prompt)
         tables = Tables(chosen, reranker, lambda encoder: PooledEncoder(encoder, self.encoding))
         for served in tables:  # the first query must not pay for it
             _warm_up(served.encoder)
+            if reranker is not None:  # a server that refuses every search must not say that it is ready
+                served.newest().retriever.loader.check(scorer)
         self.reranker, self._tables = reranker, tables
 
     def close(self) -> None:
