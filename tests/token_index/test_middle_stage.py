@@ -32,7 +32,6 @@ from looktwice.search.middle_stage import MiddleStage, in_place, second_depth
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.probe import keep, probe
 from looktwice.search.retriever import Retriever
-from looktwice.search.second_stage import _parts
 from looktwice.store import Table
 from looktwice.store.group import TableGroup
 from looktwice.store.tokens import TokenRow
@@ -407,5 +406,5 @@ def test_neighbours_vote_only_for_the_best_of_many(table: Table, monkeypatch: py
 
 def test_without_a_middle_look_the_first_one_gets_its_weight_in_the_explanation() -> None:
     fusion = Fusion.parse("coarse=0,maxsim=0.75,odds=0.25")
-    assert _parts(Candidate("a", 0.4), fusion, 0.5) == {"from_coarse": 0.75 * 0.4, "from_p": 0.25 * 0.5}
-    assert _parts(Candidate("a", 0.4, 0.8), fusion, 0.5)["from_maxsim"] == pytest.approx(0.75 * 0.8)
+    assert fusion.parts(0.4, None, 0.5) == {"from_coarse": 0.75 * 0.4, "from_p": 0.25 * 0.5}
+    assert fusion.parts(0.4, 0.8, 0.5)["from_maxsim"] == pytest.approx(0.75 * 0.8)

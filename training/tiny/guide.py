@@ -150,17 +150,17 @@ def naming(
         spans.append(where)
     longest = max(map(len, ids))
     padded = torch.tensor([row + [0] * (longest - len(row)) for row in ids], device=device)
-    shown, seen, share = naming_goals(regions, spans, longest)
+    shown, seen, weight = (goal.to(device) for goal in naming_goals(regions, spans, longest))
     states = text.embed_tokens(padded).masked_scatter((padded == image_id).unsqueeze(-1), tokens)
     place = text.rotary_emb(states, torch.arange(longest, device=device)[None])
     at = (padded == image_id).nonzero()[:, 1].view(n, TOKENS)
-    looks, weight = dict(WORDS.values()), share.to(device)
-    losses = []
-    for layer, block in enumerate(text.layers[: max(looks) + 1]):
+    looks, losses = dict(WORDS.values()), []
+    for layer in range(max(looks) + 1):
+        if layer:
+            states = text.layers[layer - 1](states, position_embeddings=place)
         if layer in looks:
             logits = attention(text, layer, looks[layer], states, at).mean(1)  # [n, TOKENS, length]
-            losses.append((told_apart(logits, seen.to(device), shown.to(device)) * weight).sum() / weight.sum())
-        states = block(states, position_embeddings=place)
+            losses.append((told_apart(logits, seen, shown) * weight).sum() / weight.sum())
     return torch.stack(losses).mean()
 
 

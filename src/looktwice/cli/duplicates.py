@@ -78,9 +78,9 @@ def duplicates(
     groups = find_duplicates(opened, least, where)
     if second_look:
         groups = _looked_at(groups, opened, rerank, compute, min_p, {"urls": urls.allowed, **tokens.choice})
-    _show(groups, json)
-    unscored = [group for group in groups if group.error]
+    unscored, all_groups = [group for group in groups if group.error], groups
     groups = [group for group in groups if group.duplicates]
+    _show(all_groups if json else groups, json)
     if report is not None:
         _report(report, opened, groups, {"table": str(path), "min_cosine": least, "second_look": second_look}, urls)
     extra = sum(len(group.duplicates) for group in groups)
@@ -124,10 +124,10 @@ def _show(groups: Sequence[DuplicateGroup], json: bool) -> None:
     if json:
         for group in groups:
             emit(group.record())
-    elif found := [group for group in groups if group.duplicates]:
+    elif groups:
         rows = [
             (n if i == 0 else "", group.keep if i == 0 else "", one.id, number(one.coarse), number(one.p))
-            for n, group in enumerate(found, start=1)
+            for n, group in enumerate(groups, start=1)
             for i, one in enumerate(group.duplicates)
         ]
         table(["#", "keep", "near-duplicate", ">coarse", ">p"], rows)

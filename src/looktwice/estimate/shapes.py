@@ -99,7 +99,9 @@ def _read(path: Path) -> Config:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read as JSON ({error}); name a model's config.json.") from error
+        raise UsageError(
+            f"{path} cannot be read as JSON ({error}); mend it, or name another model's config.json."
+        ) from error
     if not isinstance(config, dict):
         raise UsageError(f"{path} is not a model's configuration; name a model's config.json.")
     return config
@@ -110,9 +112,9 @@ def _splitting(folder: Path) -> Config:
     for name in ("processor_config.json", "preprocessor_config.json"):
         if (folder / name).is_file():
             own = _read(folder / name)
-            found = (own.get("image_processor") or own).get("do_image_splitting")
-            if found is not None:
-                return {"do_image_splitting": found}
+            images = own.get("image_processor", own)
+            if isinstance(images, Mapping) and "do_image_splitting" in images:
+                return {"do_image_splitting": images["do_image_splitting"]}
     return {}
 
 

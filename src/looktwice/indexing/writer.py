@@ -187,8 +187,8 @@ class IndexWriter:
             self._failed(entry)
         if self.max_failures is not None and self.count["failed"] > self.max_failures:
             raise TooManyFailures(
-                f"{self.count['failed']} items failed, more than the {self.max_failures} allowed (--max-failures); "
-                "see the reasons with: looktwice ledger"
+                f"{self.count['failed']} items failed, more than the {self.max_failures} that max_failures "
+                "(--max-failures) allows; see the reasons with: looktwice ledger"
             )
 
     def _tell(self) -> None:

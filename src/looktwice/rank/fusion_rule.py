@@ -125,6 +125,19 @@ class Fusion:
         """Return the part of a linear score that is known before the second look."""
         return self.weight * coarse + (self.maxsim * (coarse if maxsim is None else maxsim) if self.maxsim else 0.0)
 
+    def parts(self, coarse: float, maxsim: float | None, p: float) -> dict[str, float]:
+        """Return each look's part of a linear score; they add up to it. Without a middle look the first has both
+        weights.
+
+        >>> Fusion.parse("coarse=0,maxsim=0.75,p=0.25").parts(0.5, None, 0.5)
+        {'from_coarse': 0.375, 'from_p': 0.125}
+        """
+        known, second = self.known(coarse, maxsim), self.p_weight * self.reading(p)
+        if not self.maxsim or maxsim is None:
+            return {"from_coarse": known, "from_p": second}
+        first = self.weight * coarse
+        return {"from_coarse": first, "from_p": second, "from_maxsim": known - first}
+
     def scores(self, coarse: Sequence[float], p: Sequence[float], maxsim: Sequence[float] | None = None) -> list[float]:
         """Return one fused score per candidate; the sequences have the same length and hold finite numbers.
 

@@ -6,7 +6,7 @@ The item that is kept is the largest image of its group; among equals the shorte
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,10 +32,6 @@ class Duplicate:
     coarse: float
     p: float | None = None
 
-    def record(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return {"id": self.id, "coarse": self.coarse, "p": self.p}
-
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup:
@@ -52,9 +48,9 @@ class DuplicateGroup:
 
     def record(self) -> dict[str, Any]:
         """Return the group as plain data."""
-        made: dict[str, Any] = {"keep": self.keep, "duplicates": [one.record() for one in self.duplicates]}
+        made: dict[str, Any] = {"keep": self.keep, "duplicates": [asdict(one) for one in self.duplicates]}
         if self.unscored:
-            made["unscored"] = [one.record() for one in self.unscored]
+            made["unscored"] = [asdict(one) for one in self.unscored]
         return made | ({"error": self.error} if self.error else {})
 
 
@@ -93,7 +89,7 @@ def look_twice(
         left = tuple(one for one in seen if one.p is not None and one.p >= least_p)
         unscored = tuple(one for one in seen if one.p is None)
         if left or unscored:
-            yield DuplicateGroup(group.keep, left, _told(unscored, why), unscored)
+            yield DuplicateGroup(group.keep, left, _reason(unscored, why), unscored)
 
 
 def _asked(
@@ -113,7 +109,7 @@ def _asked(
     return sorted(seen, key=lambda one: (-(one.p or 0.0), -one.coarse, one.id)), why
 
 
-def _told(unscored: Sequence[Duplicate], why: Mapping[str, MediaError]) -> str | None:
+def _reason(unscored: Sequence[Duplicate], why: Mapping[str, MediaError]) -> str | None:
     if not unscored:
         return None
     first, *rest = (one.id for one in unscored)

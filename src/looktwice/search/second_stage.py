@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from looktwice.errors import UsageError
-from looktwice.rank import Fusion, below, fuse, tied_at_the_top
+from looktwice.rank import below, fuse, tied_at_the_top
 from looktwice.rank.budget import BLOCK, blended, chance_of_a_miss
 from looktwice.rank.calibration import source_of
 from looktwice.rank.missing import keep_places
@@ -143,9 +143,8 @@ class SecondStage:
         seen = [hit for hit in self._fuse(again, self._score_all(again)) if hit.scored]
         first = [_explain(h, coarse_rank=_rank(before[h.id]), rough_p=before[h.id].p) for h in seen]
         done = {hit.id for hit in first}
-        known = {candidate.id: candidate for candidate in request.shortlist}
-        left = [hit for hit in coarse if hit.id not in done]
-        rest = [_explain(self._explained(h, known[h.id]), look="rough") if h.scored else h for h in left]
+        left = self._explained([hit for hit in coarse if hit.id not in done], request)
+        rest = [_explain(h, look="rough") if h.scored else h for h in left]
         gone = {h.id: _rank(before[h.id]) for h in coarse if h.status == "missing"}
         return keep_places(below(first, rest), gone)
 
@@ -205,8 +204,7 @@ class SecondStage:
             asked = request.candidates[: len(scores.p)]
             second = joined(request.query, self._ask(request, asked, tied)) if tied else None
         hits = fuse(request.shortlist, scores, config.fusion, ties=config.ties, second=second, explain=True)
-        known = {candidate.id: candidate for candidate in request.shortlist}
-        return [self._explained(hit, known[hit.id]) for hit in hits]
+        return self._explained(hits, request)
 
     def _ask(
         self, request: _Request, asked: Sequence[CandidateRef | LoadError], tied: Sequence[int]
@@ -214,28 +212,18 @@ class SecondStage:
         ask, items = self.reranker.ask, positives(request.query)
         return [ask(item, asked, tied, self.loader, request.stats) for item in items]
 
-    def _explained(self, hit: Hit, candidate: Candidate) -> Hit:
-        """Add each stage's part of the score, and the calibrated probability."""
-        if hit.p is None:
-            return hit
+    def _explained(self, hits: Sequence[Hit], request: _Request) -> list[Hit]:
+        known = {candidate.id: candidate for candidate in request.shortlist}
+        return [hit if hit.p is None else self._with_parts(hit, hit.p, known[hit.id]) for hit in hits]
+
+    def _with_parts(self, hit: Hit, p: float, candidate: Candidate) -> Hit:
+        """Add each stage's part of the score, and the calibrated probability. A hit holds no estimated maxsim."""
         own: dict[str, Any] = {}
         if self.config.fusion.method == "linear":
-            own = _parts(candidate, self.config.fusion, self.config.ties.truncate(hit.p))
+            own |= self.config.fusion.parts(candidate.coarse, candidate.maxsim, self.config.ties.truncate(p))
         if self.config.calibration is not None:
-            own["calibrated"] = self.config.calibration.probability(hit.p)
+            own["calibrated"] = self.config.calibration.probability(p)
         return _explain(hit, **own)
-
-
-def _parts(candidate: Candidate, fusion: Fusion, p: float) -> dict[str, Any]:
-    """Return each look's part of a linear score; the parts add up to it. A hit does not hold an estimated maxsim.
-
-    For a query without a middle look, the first one has both weights.
-    """
-    known, second = fusion.known(candidate.coarse, candidate.maxsim), fusion.p_weight * fusion.reading(p)
-    if not fusion.maxsim or candidate.maxsim is None:
-        return {"from_coarse": known, "from_p": second}
-    first = fusion.weight * candidate.coarse
-    return {"from_coarse": first, "from_p": second, "from_maxsim": known - first}
 
 
 def _shown(hits: list[Hit], stats: RunStats) -> list[Hit]:

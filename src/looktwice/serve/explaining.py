@@ -104,8 +104,7 @@ class Explanation:
         fusion = retriever.config.fusion
         parts: dict[str, Any] = {"fusion": str(fusion), "coarse": coarse, "score": hit.score}
         if fusion.method == "linear":
-            second = fusion.p_weight * fusion.reading(float(scores.p[0]))
-            parts |= {"from_coarse": fusion.known(coarse, None), "from_p": second}
+            parts |= fusion.parts(coarse, None, float(scores.p[0]))
         return {"contributions": parts, **_numbers(hit.explain or {})}
 
 
