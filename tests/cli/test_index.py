@@ -80,7 +80,7 @@ def test_max_failures_stops(looktwice: Looktwice, pictures: Path) -> None:
     for i in range(5):
         (pictures / f"a{i}.jpg").write_bytes(b"")
     done = looktwice("index", "t.lt", pictures, "--max-failures", "2")
-    assert done.code == 3 and "more than the 2 allowed" in done.err
+    assert done.code == 3 and "more than the 2 that max_failures (--max-failures) allows" in done.err
 
 
 @pytest.mark.parametrize(
