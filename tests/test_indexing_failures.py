@@ -32,7 +32,9 @@ def test_max_failures(made: Collection) -> None:
         (made.folder / f"{number:04}.png").write_bytes(b"x")
     assert made.index(max_failures=4).failed == 4
     made.table.delete(where="true", remember=False)
-    with pytest.raises(TooManyFailures, match=r"3 items failed, more than the 2 that max_failures \(--max-failures\) allows"):
+    with pytest.raises(
+        TooManyFailures, match=r"3 items failed, more than the 2 that max_failures \(--max-failures\) allows"
+    ):
         made.index(max_failures=2, batch_size=2)
     assert made.ids() == [f"{number:04}.png" for number in range(4)]  # whole batches before it are kept
     assert len(made.ledger()) == 4 or len(made.ledger()) == 3

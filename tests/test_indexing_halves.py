@@ -176,7 +176,9 @@ def test_batches_of_another_encoder_are_refused(tmp_path: Path, folder: Path) ->
 
 def test_too_many_failures_end_a_commit_and_keep_what_came_before(tmp_path: Path, folder: Path) -> None:
     table = make(tmp_path / "t.lt")
-    with pytest.raises(TooManyFailures, match=r"1 items failed, more than the 0 that max_failures \(--max-failures\) allows"):
+    with pytest.raises(
+        TooManyFailures, match=r"1 items failed, more than the 0 that max_failures \(--max-failures\) allows"
+    ):
         commit(table, encode_batches(scan(paths_of(folder)), ColourEncoder(), batch_size=8), max_failures=0)
     assert len(table) == 24 and len(table.ledger) == 1
 
