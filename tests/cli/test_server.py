@@ -15,7 +15,6 @@ from stub_server import serving
 from typer.testing import CliRunner
 
 from looktwice.cli.main import app
-from looktwice.cli.options import Rerank
 
 
 def run(*arguments: str) -> Any:
@@ -47,9 +46,3 @@ def test_what_is_no_server_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
     ):
         done = run("models", "--probe", wrong)
         assert done.exit_code == 2 and sentence in done.stderr and "u:p" not in done.output, done.output
-
-
-def test_a_price_of_a_local_model_is_said_to_have_no_effect(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("http://127.0.0.1:1/v1", "tiny-vl"):
-        assert Rerank(price=2.0).remote(name).price == 2
-        assert ("--price has no effect on tiny-vl" in capsys.readouterr().err) is (name == "tiny-vl")

@@ -14,6 +14,7 @@ from looktwice.cli.console import emit, note, number, plural, progress, table
 from looktwice.cli.groups import grouped
 from looktwice.cli.outputs import check_outputs
 from looktwice.cli.resume import kept_scores
+from looktwice.cli.unused import refuse_servers
 from looktwice.errors import QueryError, UsageError
 from looktwice.files import followed
 from looktwice.rank.calibration import PRECISIONS
@@ -35,6 +36,7 @@ def add_to(app: typer.Typer) -> None:
 
 @grouped
 def calibrate(
+    ctx: typer.Context,
     path: options.TablePath,
     *,
     queries: options.QueryFile,
@@ -71,6 +73,7 @@ def calibrate(
 
     if method not in (*METHODS, AUTO):
         raise UnknownName("calibration method", method, (*METHODS, AUTO))
+    refuse_servers(ctx, rerank.mllm)
     check_outputs(into, None)
     asked, labels = Queries(queries, urls.allowed), read_qrels(qrels)
     compute.set_threads()

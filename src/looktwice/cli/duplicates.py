@@ -14,6 +14,7 @@ from looktwice.cli.answers import MOST_IN_REPORT
 from looktwice.cli.console import emit, note, number, plural, progress, table
 from looktwice.cli.groups import grouped, names
 from looktwice.cli.outputs import check_outputs
+from looktwice.cli.unused import refuse_servers, refuse_unused
 
 if TYPE_CHECKING:
     from looktwice.search.duplicates import DuplicateGroup
@@ -70,7 +71,8 @@ def duplicates(
     from looktwice.store import Table
 
     if not second_look:
-        options.refuse_unused(ctx, SECOND, "without --rerank")
+        refuse_unused(ctx, SECOND, "without --rerank")
+    refuse_servers(ctx, rerank.mllm)
     check_outputs(None, report)
     compute.set_threads()
     least, opened = least_cosine(min_cosine), Table.open(path)

@@ -10,11 +10,16 @@ import typer
 
 from looktwice.cli import options
 from looktwice.cli.console import emit, note, number, table
-from looktwice.cli.groups import grouped
+from looktwice.cli.groups import grouped, names
+from looktwice.cli.unused import refuse_servers, refuse_unused
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
     from looktwice.search.probe import Probe
+
+
+PROBING = {*names(options.Rerank, options.Compute, options.UrlOptions), "codec", "zoom", "queries", "depth", "seed"}
+"""Parameters that only a probe uses."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -58,11 +63,13 @@ def maxsim(
     if not probe:
         if keep:
             raise UsageError("--keep notes the verdict of a probe; add --probe.")
+        refuse_unused(ctx, PROBING, "without --probe", "add --probe, or leave it out")
         _list(opened.manifest.tokens, json)
         return
     from looktwice.search.probe import keep as kept
     from looktwice.search.probe import probe as compare
 
+    refuse_servers(ctx, rerank.mllm)
     compute.set_threads()
     look = rerank.load(compute)
     with closing(look):

@@ -6,7 +6,6 @@ alone are annotated types.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +25,6 @@ from looktwice.cli.ranking_options import Ties as Ties
 from looktwice.cli.ranking_options import Tuned as Tuned
 from looktwice.cli.ranking_options import Zoom as Zoom
 from looktwice.cli.server_options import Servers
-from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
     from looktwice.search.mllm_reranker import MllmReranker
@@ -186,7 +184,7 @@ class Rerank(Servers):
             score_mode=self.score_mode,
             retrace=self.retrace,
             prior=self.prior,
-            remote=self.remote(self.mllm),
+            remote=self.remote(),
             **compute.placement,
         )
         return MllmReranker(self.mllm, prompt=prompt or self.prompt, cache=cache, config=config)
@@ -195,7 +193,7 @@ class Rerank(Servers):
         """Return another reranker, with this prompt, the servers' settings, and defaults for the rest."""
         from looktwice.search.mllm_reranker import MllmReranker
 
-        return MllmReranker(name, prompt=prompt, remote=self.remote(name), **compute.placement)
+        return MllmReranker(name, prompt=prompt, remote=self.remote(), **compute.placement)
 
 
 @dataclass(frozen=True)
@@ -212,11 +210,3 @@ class StoredTokens:
     def choice(self) -> dict[str, Any]:
         """Return all of them, as arguments of Retriever."""
         return {"codec": self.codec, "missing_tokens": self.missing_tokens, "asymmetric": self.asymmetric}
-
-
-def refuse_unused(ctx: typer.Context, unused: Collection[str], where: str) -> None:
-    """Raise UsageError for a given option that would have no effect."""
-    for option in ctx.command.params:
-        source = ctx.get_parameter_source(str(option.name))
-        if option.name in unused and source is not None and source.name == "COMMANDLINE":
-            raise UsageError(f"{option.opts[0]} has no effect {where}; leave it out.")

@@ -18,6 +18,7 @@ from looktwice.cli.console import note, plural
 from looktwice.cli.groups import grouped, names
 from looktwice.cli.presets import record
 from looktwice.cli.resume import kept_scores
+from looktwice.cli.unused import refuse_servers, refuse_unused
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def rerank(
 
     table = _table(collection)
     if table is None:
-        options.refuse_unused(ctx, names(options.StoredTokens, options.Middle), "with a folder of images")
+        refuse_unused(ctx, names(options.StoredTokens, options.Middle), "with a folder of images")
+    refuse_servers(ctx, rerank.mllm)
     output.check()
     asked, shortlists = Queries(queries, urls.allowed), read_run(candidates)
     _match(shortlists, candidates, asked, queries)

@@ -18,6 +18,7 @@ from looktwice.cli.groups import grouped, names
 from looktwice.cli.presets import note_drawings, record
 from looktwice.cli.question import Question
 from looktwice.cli.resume import kept_scores
+from looktwice.cli.unused import refuse_servers, refuse_unused
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def search(
     _refuse_unused(ctx, no_rerank, bool(middle.maxsim), scope.distinct)
     if remote.is_address(path):
         return remote.search(ctx, path, question, output)
+    refuse_servers(ctx, rerank.mllm)
     output.check()
     asked = question.file(urls.allowed)
     query = question.one() if asked is None else None
@@ -148,8 +150,8 @@ def search(
 
 def _refuse_unused(ctx: typer.Context, no_rerank: bool, middle: bool, distinct: bool) -> None:
     unused = () if not no_rerank else SECOND - TOWER if middle else SECOND
-    options.refuse_unused(ctx, unused, "with --no-rerank")
-    options.refuse_unused(ctx, () if distinct else ("min_cosine",), "without --distinct")
+    refuse_unused(ctx, unused, "with --no-rerank")
+    refuse_unused(ctx, () if distinct else ("min_cosine",), "without --distinct")
 
 
 def _announce(opened: Retriever, path: Path, where: Any, look: MllmReranker | None, queries: int) -> None:

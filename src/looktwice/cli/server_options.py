@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from looktwice.cli.console import note
-
 if TYPE_CHECKING:
     from looktwice.score.remote.config import RemoteConfig
 
@@ -47,12 +45,10 @@ class Servers:
     ] = False
     proxy: Annotated[str | None, typer.Option(help="Proxy on the way to the server.")] = None
 
-    def remote(self, mllm: str) -> RemoteConfig:
-        """Return all of them, as the settings of servers; note a price for a local model."""
+    def remote(self) -> RemoteConfig:
+        """Return all of them, as the settings of servers."""
         from looktwice.score.remote.config import RemoteConfig
 
-        if self.price is not None and "://" not in mllm:
-            note(f"--price has no effect on {mllm}: only tokens that a server reads are counted.")
         return RemoteConfig(
             key_file=self.api_key_file,
             concurrency=self.concurrency,

@@ -15,6 +15,7 @@ from looktwice.cli.console import TerminalBar, emit, note, number, plural, progr
 from looktwice.cli.groups import grouped
 from looktwice.cli.outputs import check_outputs
 from looktwice.cli.presets import Preset
+from looktwice.cli.unused import refuse_unused
 from looktwice.errors import UsageError
 from looktwice.files import followed, write_whole
 
@@ -82,7 +83,7 @@ def add_tokens(
     from looktwice.store import Table
 
     _check_codebook(save_codebook, codec)
-    options.refuse_unused(ctx, () if tower is None else ("mllm", "resolution", "max_tiles", "ray"), "with --tower")
+    refuse_unused(ctx, () if tower is None else ("mllm", "resolution", "max_tiles", "ray"), "with --tower")
     opened, cluster = Table.open(path), spread.connect(ctx)
     if spread.dry_run:
         what = {"images": opened.count("width > 0"), "model": tower or mllm, "codec": codec}

@@ -18,6 +18,7 @@ from looktwice.cli.eval.tables import interval
 from looktwice.cli.groups import grouped
 from looktwice.cli.outputs import check_outputs
 from looktwice.cli.resume import kept_scores
+from looktwice.cli.unused import refuse_servers
 from looktwice.errors import UsageError
 from looktwice.files import followed
 
@@ -69,6 +70,7 @@ class Labels:
 
 @grouped
 def tune(
+    ctx: typer.Context,
     path: options.TablePath,
     *,
     labels: Labels,
@@ -100,25 +102,24 @@ def tune(
 
     Example: looktwice tune photos.lt --marks looktwice-marks.zip --out photos.tuned.json
     """
-    from looktwice.evaluate import Measure, read_qrels
+    from looktwice.evaluate import read_qrels
     from looktwice.experiment.choosing import Chooser
     from looktwice.rank import Tuned
     from looktwice.search.ranking_config import RankingConfig
     from looktwice.search.retriever import Retriever
     from looktwice.sources.queries import Queries
 
-    _check_files(into, calibration_out)
-    Measure.parse(measure)  # refuses a misspelt one now, not after the last query
+    refuse_servers(ctx, rerank.mllm)
+    _check(into, calibration_out, measure)
     compute.set_threads()
-    prompts = list(dict.fromkeys([rerank.prompt, *(try_prompt or ())]))
-    rules: dict[str, Any] = {**middle.rules, "direction": direction, "ties": "coarse", **tokens.choice}
-    rules |= compute.placement
+    rules: dict[str, Any] = {**middle.rules, **tokens.choice, **compute.placement}
+    rules |= {"direction": direction, "ties": "coarse", "shortlist": shortlist, "urls": urls.allowed}
     with labels.files() as (asked_file, labels_file), kept_scores(score_cache, into) as cache:
         asked, grades = Queries(asked_file, urls.allowed), read_qrels(labels_file)
         answers, sources = {}, {}
-        for prompt in prompts:
+        for prompt in dict.fromkeys([rerank.prompt, *(try_prompt or ())]):
             with closing(rerank.load(compute, cache=cache, prompt=prompt)) as look:
-                opened = Retriever(path, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules)
+                opened = Retriever(path, scorer=look, **rules)
                 check_labels(opened.table, asked, grades, labels_file)
                 answers[prompt], sources[prompt] = _answers(opened, asked, grades, labels.marks is not None)
     found = Chooser(answers, RankingConfig.of(maxsim=opened.config.maxsim).fusion, measure).select()
@@ -130,7 +131,11 @@ def tune(
     refuse_skipped(asked, grades)
 
 
-def _check_files(into: Path, calibration: Path | None) -> None:
+def _check(into: Path, calibration: Path | None, measure: str) -> None:
+    """Refuse files that cannot be written and an unknown measure now, not after the last query."""
+    from looktwice.evaluate import Measure
+
+    Measure.parse(measure)
     check_outputs(into, None)
     if calibration is not None:
         check_outputs(calibration, None)

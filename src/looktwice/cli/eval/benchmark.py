@@ -10,6 +10,7 @@ import typer
 
 from looktwice.cli import options
 from looktwice.cli.groups import names
+from looktwice.cli.unused import refuse_unused
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,10 +79,10 @@ class Benchmark:
 def refuse_options(ctx: typer.Context, name: str, no_rerank: bool, *more: str) -> None:
     """Refuse options that have no effect on this benchmark, and the options `more`."""
     own = ("root", "small", "partial") if name == "table" else ("queries", "qrels")
-    options.refuse_unused(ctx, {*own, *more}, f"for {name}")
+    refuse_unused(ctx, {*own, *more}, f"for {name}")
     if no_rerank:
         second = {*names(options.Rerank), "fusion", "ties", "codec", "tune_on", "also"}
-        options.refuse_unused(ctx, second, "with --no-rerank")
+        refuse_unused(ctx, second, "with --no-rerank")
 
 
 def benchmark_name(name: str | None) -> str:

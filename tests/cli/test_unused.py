@@ -1,0 +1,54 @@
+"""Options that would have no effect are refused, not ignored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Looktwice
+
+from looktwice.cli.groups import names
+from looktwice.cli.server_options import Servers
+
+FILES = ["--queries", "q.jsonl", "--qrels", "qrels.txt"]
+VERBS = {
+    "search": ["search", "t.lt", "red"],
+    "rerank": ["rerank", "run.json", "t.lt", "--queries", "q.jsonl"],
+    "duplicates": ["duplicates", "t.lt", "--rerank"],
+    "calibrate": ["calibrate", "t.lt", *FILES, "--out", "c.json"],
+    "tune": ["tune", "t.lt", *FILES, "--out", "t.json"],
+    "maxsim": ["maxsim", "t.lt", "--probe"],
+    "eval run": ["eval", "run", "table", "--table", "t.lt", *FILES],
+    "eval robustness": ["eval", "robustness", "table", "--table", "t.lt", *FILES],
+}
+
+
+@pytest.fixture
+def files(table: Path) -> None:
+    """The files that the commands above name, in the current folder."""
+    Path("q.jsonl").write_text('{"id": "q", "text": "red"}\n')
+    Path("qrels.txt").write_text("q 0 red-0.png 1\n")
+    Path("run.json").write_text(json.dumps({"q": {"red-0.png": 0.5}}))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_options_of_a_server_are_refused_for_a_local_model(looktwice: Looktwice, files: None, verb: str) -> None:
+    for option in (["--timeout", "3"], ["--api-key-file", "nowhere"]):
+        done = looktwice(*VERBS[verb], *option)
+        assert done.code == 2 and done.out == "", done
+        assert f"{option[0]} has no effect on the local model tiny-vl; leave it out, or name a server: " in done.err
+
+
+def test_every_option_of_a_server_is_refused_for_a_local_model(looktwice: Looktwice, table: Path) -> None:
+    values = {"concurrency": "2", "timeout": "3", "price": "2", "max_cost": "1", "image_ids": None}
+    for name in names(Servers):
+        option, value = f"--{name.replace('_', '-')}", values.get(name, "x")
+        done = looktwice("search", "t.lt", "red", "--mllm", "tiny-vl", option, *([] if value is None else [value]))
+        assert done.code == 2 and f"{option} has no effect on the local model tiny-vl" in done.err, done
+
+
+def test_listing_token_sets_refuses_what_only_a_probe_uses(looktwice: Looktwice, table: Path) -> None:
+    for option in (["--depth", "9"], ["--zoom"], ["--mllm", "tiny-vl"]):
+        done = looktwice("maxsim", "t.lt", *option)
+        assert done.code == 2 and f"{option[0]} has no effect without --probe; add --probe, or leave" in done.err
