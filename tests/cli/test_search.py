@@ -404,7 +404,8 @@ def test_rerank_of_a_folder_refuses_what_only_a_table_has(
     Path("run").write_text('{"q": {"red-0.png": 0.5}}')
     done = looktwice("rerank", "run", "pictures", "--queries", asked, *option)
     assert done.code == 2 and f"{option[0]} has no effect with a folder of images" in done.err
-    assert option[1:] == ["nonsense"] or looktwice("rerank", "run", table, "--queries", asked, *option).code == 0
+    if option == ["--codec", "auto"]:
+        assert looktwice("rerank", "run", table, "--queries", asked, *option).code == 0
 
 
 def test_rerank_reads_only_queries_that_have_a_shortlist(looktwice: Looktwice, table: Path, tmp_path: Path) -> None:

@@ -52,3 +52,23 @@ def test_listing_token_sets_refuses_what_only_a_probe_uses(looktwice: Looktwice,
     for option in (["--depth", "9"], ["--zoom"], ["--mllm", "tiny-vl"]):
         done = looktwice("maxsim", "t.lt", *option)
         assert done.code == 2 and f"{option[0]} has no effect without --probe; add --probe, or leave" in done.err
+
+
+def test_options_of_a_middle_look_are_refused_without_one(looktwice: Looktwice, files: None) -> None:
+    has = {"search": ["--zoom"], "rerank": ["--maxsim-codec", "opq8"], "tune": ["--no-zoom"]}
+    has |= {"eval run": ["--crops"], "eval robustness": ["--zoom"]}
+    for verb, option in has.items():
+        done = looktwice(*VERBS[verb], *option)
+        name = option[0].replace("--no-", "--")
+        assert done.code == 2 and f"{name} has no effect without a middle look; add --maxsim 1000, or" in done.err, done
+        assert done.out == ""
+
+
+@pytest.mark.parametrize("verb", ["search", "rerank", "duplicates", "calibrate", "tune"])
+def test_options_of_stored_tokens_are_refused_if_images_are_read(looktwice: Looktwice, files: None, verb: str) -> None:
+    for option in (["--missing-tokens", "skip"], ["--asymmetric"]):
+        done = looktwice(*VERBS[verb], "--codec", "images", *option)
+        assert done.code == 2 and f"{option[0]} has no effect with --codec images; leave it out" in done.err, done
+        done = looktwice(*VERBS[verb], *option)
+        assert done.code == 2 and f"{option[0]} has no effect on t.lt, which stores no visual tokens" in done.err, done
+        assert "looktwice add-tokens t.lt" in done.err and done.out == ""

@@ -14,7 +14,7 @@ from looktwice.cli.console import emit, note, number, plural, progress, table
 from looktwice.cli.groups import grouped
 from looktwice.cli.outputs import check_outputs
 from looktwice.cli.resume import kept_scores
-from looktwice.cli.unused import refuse_servers
+from looktwice.cli.unused import refuse_looks, refuse_servers
 from looktwice.errors import QueryError, UsageError
 from looktwice.files import followed
 from looktwice.rank.calibration import PRECISIONS
@@ -73,7 +73,7 @@ def calibrate(
 
     if method not in (*METHODS, AUTO):
         raise UnknownName("calibration method", method, (*METHODS, AUTO))
-    refuse_servers(ctx, rerank.mllm)
+    refuse_servers(ctx)
     check_outputs(into, None)
     asked, labels = Queries(queries, urls.allowed), read_qrels(qrels)
     compute.set_threads()
@@ -81,6 +81,7 @@ def calibrate(
         look = rerank.load(compute, cache=cache)
         rules = {"direction": direction, "ties": "coarse", **tokens.choice}
         opened = Retriever(path, scorer=look, shortlist=shortlist, urls=urls.allowed, **rules, **compute.placement)
+        refuse_looks(ctx, opened)
         check_labels(opened.table, asked, labels, qrels)
         with closing(look):
             samples, source, total = _scored(opened, asked, labels, shortlist)

@@ -14,7 +14,7 @@ from looktwice.cli.answers import MOST_IN_REPORT
 from looktwice.cli.console import emit, note, number, plural, progress, table
 from looktwice.cli.groups import grouped, names
 from looktwice.cli.outputs import check_outputs
-from looktwice.cli.unused import refuse_servers, refuse_unused
+from looktwice.cli.unused import refuse_servers, refuse_tokens, refuse_unused
 
 if TYPE_CHECKING:
     from looktwice.search.duplicates import DuplicateGroup
@@ -72,13 +72,14 @@ def duplicates(
 
     if not second_look:
         refuse_unused(ctx, SECOND, "without --rerank")
-    refuse_servers(ctx, rerank.mllm)
+    refuse_servers(ctx)
     check_outputs(None, report)
     compute.set_threads()
     least, opened = least_cosine(min_cosine), Table.open(path)
     assert least is not None
     groups = find_duplicates(opened, least, where)
     if second_look:
+        refuse_tokens(ctx, opened, tokens.codec)
         groups = _looked_at(groups, opened, rerank, compute, min_p, {"urls": urls.allowed, **tokens.choice})
     unscored, all_groups = [group for group in groups if group.error], groups
     groups = [group for group in groups if group.duplicates]

@@ -69,7 +69,7 @@ def maxsim(
     from looktwice.search.probe import keep as kept
     from looktwice.search.probe import probe as compare
 
-    refuse_servers(ctx, rerank.mllm)
+    refuse_servers(ctx)
     compute.set_threads()
     look = rerank.load(compute)
     with closing(look):

@@ -18,7 +18,7 @@ from looktwice.cli.console import note, plural
 from looktwice.cli.groups import grouped, names
 from looktwice.cli.presets import record
 from looktwice.cli.resume import kept_scores
-from looktwice.cli.unused import refuse_servers, refuse_unused
+from looktwice.cli.unused import refuse_middle, refuse_servers, refuse_tokens, refuse_unused
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,9 +68,7 @@ def rerank(
     from looktwice.sources.queries import Queries
 
     table = _table(collection)
-    if table is None:
-        refuse_unused(ctx, names(options.StoredTokens, options.Middle), "with a folder of images")
-    refuse_servers(ctx, rerank.mllm)
+    _refuse_unused(ctx, table, middle.maxsim, tokens.codec)
     output.check()
     asked, shortlists = Queries(queries, urls.allowed), read_run(candidates)
     _match(shortlists, candidates, asked, queries)
@@ -92,6 +90,18 @@ def rerank(
             answers = job.on(cluster, asked, table)
         with closing(look):
             Outputs.of(output, loader.find, asked, record(rerank.preset)).write(answers)
+
+
+def _refuse_unused(ctx: typer.Context, table: Table | None, maxsim: int | None, codec: str) -> None:
+    """Raise UsageError for given options that this table, or a folder of images (None), has no use for."""
+    from looktwice.search.middle_stage import kept_look
+
+    refuse_servers(ctx)
+    if table is None:
+        refuse_unused(ctx, names(options.StoredTokens, options.Middle), "with a folder of images")
+    else:
+        refuse_middle(ctx, kept_look(table, None)[0] if maxsim is None else maxsim)
+        refuse_tokens(ctx, table, codec)
 
 
 def _match(shortlists: Run, candidates: Path, asked: Queries, queries: Path) -> None:

@@ -18,7 +18,7 @@ from looktwice.cli.groups import grouped, names
 from looktwice.cli.presets import note_drawings, record
 from looktwice.cli.question import Question
 from looktwice.cli.resume import kept_scores
-from looktwice.cli.unused import refuse_servers, refuse_unused
+from looktwice.cli.unused import refuse_looks, refuse_servers, refuse_unused
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -127,10 +127,9 @@ def search(
 
       looktwice search photos.lt --queries queries.jsonl --run out.trec --report out.html
     """
-    _refuse_unused(ctx, no_rerank, bool(middle.maxsim), scope.distinct)
+    _refuse_unused(ctx, no_rerank, bool(middle.maxsim), scope.distinct, remote.is_address(path))
     if remote.is_address(path):
         return remote.search(ctx, path, question, output)
-    refuse_servers(ctx, rerank.mllm)
     output.check()
     asked = question.file(urls.allowed)
     query = question.one() if asked is None else None
@@ -141,6 +140,7 @@ def search(
         look = rerank.load(compute, cache=cache, prompt=prompt) if not no_rerank or middle.maxsim else None
         rules = {**middle.rules, **ranking.rules, **choice, **stopping.rules, **tokens.choice, **compute.placement}
         opened = scope.retriever(path, look, cluster, shortlist=shortlist, urls=urls.allowed, **rules)
+        refuse_looks(ctx, opened)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
         _announce(opened, path, where, look, 0 if asked is None or no_rerank else len(asked))
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)
@@ -148,10 +148,12 @@ def search(
             Outputs.of(output, opened.loader.find, asked, record(rerank.preset), opened.middle).write(answers)
 
 
-def _refuse_unused(ctx: typer.Context, no_rerank: bool, middle: bool, distinct: bool) -> None:
+def _refuse_unused(ctx: typer.Context, no_rerank: bool, middle: bool, distinct: bool, there: bool) -> None:
     unused = () if not no_rerank else SECOND - TOWER if middle else SECOND
     refuse_unused(ctx, unused, "with --no-rerank")
     refuse_unused(ctx, () if distinct else ("min_cosine",), "without --distinct")
+    if not there:  # else no option of servers can be sent
+        refuse_servers(ctx)
 
 
 def _announce(opened: Retriever, path: Path, where: Any, look: MllmReranker | None, queries: int) -> None:

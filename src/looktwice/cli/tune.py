@@ -18,7 +18,7 @@ from looktwice.cli.eval.tables import interval
 from looktwice.cli.groups import grouped
 from looktwice.cli.outputs import check_outputs
 from looktwice.cli.resume import kept_scores
-from looktwice.cli.unused import refuse_servers
+from looktwice.cli.unused import refuse_looks, refuse_servers
 from looktwice.errors import UsageError
 from looktwice.files import followed
 
@@ -109,8 +109,7 @@ def tune(
     from looktwice.search.retriever import Retriever
     from looktwice.sources.queries import Queries
 
-    refuse_servers(ctx, rerank.mllm)
-    _check(into, calibration_out, measure)
+    _check(ctx, into, calibration_out, measure)
     compute.set_threads()
     rules: dict[str, Any] = {**middle.rules, **tokens.choice, **compute.placement}
     rules |= {"direction": direction, "ties": "coarse", "shortlist": shortlist, "urls": urls.allowed}
@@ -120,6 +119,7 @@ def tune(
         for prompt in dict.fromkeys([rerank.prompt, *(try_prompt or ())]):
             with closing(rerank.load(compute, cache=cache, prompt=prompt)) as look:
                 opened = Retriever(path, scorer=look, **rules)
+                refuse_looks(ctx, opened)
                 check_labels(opened.table, asked, grades, labels_file)
                 answers[prompt], sources[prompt] = _answers(opened, asked, grades, labels.marks is not None)
     found = Chooser(answers, RankingConfig.of(maxsim=opened.config.maxsim).fusion, measure).select()
@@ -131,10 +131,11 @@ def tune(
     refuse_skipped(asked, grades)
 
 
-def _check(into: Path, calibration: Path | None, measure: str) -> None:
+def _check(ctx: typer.Context, into: Path, calibration: Path | None, measure: str) -> None:
     """Refuse files that cannot be written and an unknown measure now, not after the last query."""
     from looktwice.evaluate import Measure
 
+    refuse_servers(ctx)
     Measure.parse(measure)
     check_outputs(into, None)
     if calibration is not None:

@@ -10,7 +10,7 @@ import typer
 
 from looktwice.cli import options
 from looktwice.cli.groups import names
-from looktwice.cli.unused import refuse_unused
+from looktwice.cli.unused import refuse_middle, refuse_servers, refuse_unused
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ def refuse_options(ctx: typer.Context, name: str, no_rerank: bool, *more: str) -
     if no_rerank:
         second = {*names(options.Rerank), "fusion", "ties", "codec", "tune_on", "also"}
         refuse_unused(ctx, second, "with --no-rerank")
+    refuse_servers(ctx)
+    refuse_middle(ctx, ctx.params["maxsim"])
 
 
 def benchmark_name(name: str | None) -> str:

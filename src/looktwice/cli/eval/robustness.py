@@ -14,7 +14,6 @@ from looktwice.cli.eval.benchmark import Benchmark, Name, benchmark_name, load_r
 from looktwice.cli.eval.tables import interval
 from looktwice.cli.groups import grouped
 from looktwice.cli.index import encoder_for
-from looktwice.cli.unused import refuse_servers
 from looktwice.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +67,6 @@ def robustness(
 
     name = benchmark_name(dataset)
     refuse_options(ctx, name, False, *(() if name == "table" or maxsim else ("table",)))
-    refuse_servers(ctx, rerank.mllm)
     if side not in SIDES:
         raise UnknownName("side", side, SIDES)
     if maxsim and side != "query":

@@ -15,7 +15,6 @@ from looktwice.cli.eval.tables import tell, tell_problems
 from looktwice.cli.groups import grouped
 from looktwice.cli.index import encoder_for
 from looktwice.cli.summary import tell_spending
-from looktwice.cli.unused import refuse_servers
 
 if TYPE_CHECKING:
     from looktwice.evaluate.datasets import Dataset
@@ -77,7 +76,6 @@ def run(
     """
     name = benchmark_name(dataset)
     refuse_options(ctx, name, no_rerank and not middle.maxsim)
-    refuse_servers(ctx, rerank.mllm, *(also or ()))
     from looktwice.experiment import Plan
     from looktwice.rank import Ties
 
