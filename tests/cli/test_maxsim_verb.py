@@ -105,6 +105,8 @@ def test_a_probe_of_a_table_with_two_codecs_takes_the_one_named(place: Path, tmp
     assert code == 0 and json.loads(out)["middle_look"]["codec"] == "int8", err
     code, _, err = run(*asked)
     assert code == 2 and "choose one with --codec: int8, none" in err
+    code, _, err = run("search", tmp_path / "t.lt", place / "query.jpg", "--maxsim", "12", "--codec", "images")
+    assert code == 2 and "choose one with --maxsim-codec: int8, none" in err
 
 
 def test_eval_has_it_as_a_system(place: Path, tmp_path: Path) -> None:

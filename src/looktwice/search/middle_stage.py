@@ -62,6 +62,7 @@ class MiddleStage:
         **placement: Any,
     ) -> None:
         _demand_tokens_in(table)
+        self._option = "--maxsim-codec" if codec == IMAGES else "--codec"  # that of the second look names both
         codec = AUTO if codec == IMAGES else codec
         self.tower = stored_tower(table, codec, own, **placement)
         self.reranker = reranker or self._of_newest(table, placement)
@@ -157,7 +158,7 @@ class MiddleStage:
         with self._lock:
             if key not in self._matchers:
                 codec = None if self.codec == AUTO else self.codec
-                self._matchers[key] = TokenMatcher(self.table, maker, codec)
+                self._matchers[key] = TokenMatcher(self.table, maker, codec, option=self._option)
             return self._matchers[key]
 
     def _maker(self, query: Item) -> TokenMaker:

@@ -56,7 +56,7 @@ class TokenScores:
 class TokenMatcher:
     """A matcher of images with the items of one token set. Raises what `open_set` raises.
 
-    Of whole images and crops, `codec` None takes the set with crops, if there is one.
+    Of whole images and crops, `codec` None takes the set with crops, if there is one. `option` names the codec.
     `power` is that of the rarities; the package `late_interaction` has the formula. `cache_bytes` limits the codes
     kept in memory.
     """
@@ -67,11 +67,12 @@ class TokenMatcher:
         maker: TokenMaker,
         codec: str | None = None,
         *,
+        option: str = "--codec",
         power: float = POWER,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.table, self.maker, self.power = table, maker, power
-        self.set: TokenSet = _opened_set(table, maker.tokens_info(), codec)
+        self.set: TokenSet = _opened_set(table, maker.tokens_info(), codec, option)
         self._cache = _Cache(cache_bytes)
         self._rarity: Rarity | None = None
         self._lock = Lock()
@@ -168,13 +169,13 @@ class TokenMatcher:
         return {id_: records[id_] for id_ in ids}, counts
 
 
-def _opened_set(table: TableReader, info: TokensInfo, codec: str | None) -> TokenSet:
+def _opened_set(table: TableReader, info: TokensInfo, codec: str | None, option: str) -> TokenSet:
     """Open the set with crops if there is one (of this codec), else that of whole images; late codecs come first."""
     with_crops = cropped(info)
     named = None if codec is None else str(parse_codec(codec))
     info = with_crops if matching(table, with_crops, named) else info
     late = [entry["codec"] for entry in matching(table, info) if is_late(entry)]
-    return open_set(table, info, late[-1] if late and codec is None else codec)
+    return open_set(table, info, late[-1] if late and codec is None else codec, option)
 
 
 def _open_codes(table: TableReader, kept: TokenSet, ids: Sequence[str]) -> Iterator[tuple[str, Opened | str]]:

@@ -84,9 +84,10 @@ def usable(table: TableReader, scorer: object) -> list[Mapping[str, Any]]:
     return found
 
 
-def open_set(table: TableReader, info: TokensInfo, codec: str | None = None) -> TokenSet:
+def open_set(table: TableReader, info: TokensInfo, codec: str | None = None, option: str = "--codec") -> TokenSet:
     """Open the set of `table` that fits this model: the only one, or the latest one of the codec named.
 
+    `option` is the option that names the codec.
     Raises UsageError if the table has no set or several codecs, Mismatch if all sets are another model's, UnknownName
     for a codec that the table does not have, StoreError for a damaged or missing codebook.
     """
@@ -95,7 +96,7 @@ def open_set(table: TableReader, info: TokensInfo, codec: str | None = None) -> 
         raise _no_set(table, info)
     if codec is None and len({entry["codec"] for entry in found}) > 1:
         names = ", ".join(sorted(entry["codec"] for entry in found))
-        raise UsageError(f"{table.path} holds visual tokens in several codecs; choose one with --codec: {names}.")
+        raise UsageError(f"{table.path} holds visual tokens in several codecs; choose one with {option}: {names}.")
     name = found[-1]["codec"] if codec is None else str(parse_codec(codec))
     named = [entry for entry in found if entry["codec"] == name]
     if not named:
