@@ -72,3 +72,22 @@ def test_options_of_stored_tokens_are_refused_if_images_are_read(looktwice: Look
         done = looktwice(*VERBS[verb], *option)
         assert done.code == 2 and f"{option[0]} has no effect on t.lt, which stores no visual tokens" in done.err, done
         assert "looktwice add-tokens t.lt" in done.err and done.out == ""
+
+
+def test_index_refuses_options_of_tokens_without_an_mllm(looktwice: Looktwice, pictures: Path) -> None:
+    for option in (["--codec", "opq8"], ["--resolution", "64"], ["--max-tiles", "1"]):
+        done = looktwice("index", "t.lt", pictures, *option)
+        assert done.code == 2 and f"{option[0]} has no effect without --mllm; add --mllm NAME, or leave" in done.err
+        assert not Path("t.lt").exists()
+
+
+def test_index_refuses_previews_of_another_size_and_takes_them_after_off(looktwice: Looktwice, pictures: Path) -> None:
+    assert looktwice("index", "t.lt", pictures, "--previews", "64").code == 0
+    for same in ([], ["--previews", "64"]):
+        assert looktwice("index", "t.lt", pictures, *same).code == 0
+    done = looktwice("index", "t.lt", pictures, "--previews", "32")
+    assert done.code == 2 and "would not change the previews of t.lt, which have 64 pixels" in done.err
+    for side in ("off", "32"):
+        assert looktwice("index", "t.lt", pictures, "--previews", side).code == 0
+    (facts,) = looktwice("info", "t.lt", "--json").records
+    assert facts["previews"] == {"side": 32, "count": 12}

@@ -17,10 +17,11 @@ from looktwice.cli import options, tokens
 from looktwice.cli.cluster import Distribution
 from looktwice.cli.console import TerminalBar, emit, note, plural, progress, say, size
 from looktwice.cli.folders import FolderOptions, among, changes, needs_extras, passed_over
-from looktwice.cli.groups import grouped
+from looktwice.cli.groups import grouped, names
 from looktwice.cli.kept import KeepOptions, tell_kept
 from looktwice.cli.options import DEFAULT_CODEC, DEFAULT_ENCODER
 from looktwice.cli.presets import Preset, note_drawings
+from looktwice.cli.unused import refuse_unused
 from looktwice.errors import Mismatch, UsageError
 
 if TYPE_CHECKING:
@@ -85,11 +86,11 @@ def index(
 
     Example: looktwice index photos.lt ~/Pictures --column year:int
     """
-    from looktwice.store import Table, exists, parse_columns
+    from looktwice.store import parse_columns
 
     columns = parse_columns(column or ())
-    _check(mllm, codec, limits, folders, prune, kept, sources if watch else ())
-    known = Table.open(path) if exists(path) else None
+    _check(ctx, mllm, codec, folders, prune, kept, sources if watch else ())
+    known = kept.known(path)
     roots = () if known is None else known.manifest.roots
     scan = partial(folders.scan, urls=urls.allowed, roots=roots, columns=_filterable(known, columns))
     found = scan(sources)
@@ -151,9 +152,9 @@ def _watch(
 
 
 def _check(
+    ctx: typer.Context,
     mllm: str | None,
     codec: str,
-    limits: options.ImageLimits,
     folders: FolderOptions,
     prune: bool,
     kept: KeepOptions,
@@ -168,9 +169,9 @@ def _check(
             raise UsageError(f"{name} leaves items out, so nothing may be pruned; leave out {name}, or --prune.")
     if there := next(filter(parse_address, watched), None):
         raise UsageError(f"--watch follows folders of this machine only, not {there}; leave it out.")
-    if mllm is None and (codec != DEFAULT_CODEC or limits != options.ImageLimits()):
-        raise UsageError("--codec, --resolution and --max-tiles apply to visual tokens only; add --mllm NAME.")
-    if mllm is not None:
+    if mllm is None:
+        refuse_unused(ctx, ("codec", *names(options.ImageLimits)), "without --mllm", "add --mllm NAME, or leave it out")
+    else:
         parse_codec(codec)
 
 

@@ -49,6 +49,22 @@ class KeepOptions:
             raise UsageError(f"--previews is {text!r}; give off, or a side of {LEAST_SIDE} to {MOST_SIDE:,} pixels.")
         return int(text)
 
+    def known(self, path: Path) -> Table | None:
+        """Open a table that is there. Raises UsageError for another side than that of the previews it keeps.
+
+        They would stay as they are. Off removes them, and a side fills in those of a table that keeps none.
+        """
+        from looktwice.store import Table, exists
+
+        known = Table.open(path) if exists(path) else None
+        now = 0 if known is None else known.manifest.previews
+        if known is not None and now and self.side and self.side != now:
+            raise UsageError(
+                f"--previews {self.side} would not change the previews of {known.path}, which have {now} pixels; leave "
+                f"it out, or remove them first: run the same command with --previews off, then with {self.side}."
+            )
+        return known
+
     def table(self, path: Path, known: Table | None, encoder: EncoderInfo, columns: Mapping[str, type]) -> Table:
         """Return the known table, or a new one, that keeps what was asked for."""
         from looktwice.sources.exif import COLUMNS
