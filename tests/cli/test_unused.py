@@ -91,3 +91,19 @@ def test_index_refuses_previews_of_another_size_and_takes_them_after_off(looktwi
         assert looktwice("index", "t.lt", pictures, "--previews", side).code == 0
     (facts,) = looktwice("info", "t.lt", "--json").records
     assert facts["previews"] == {"side": 32, "count": 12}
+
+
+def test_search_refuses_options_that_do_not_apply_to_the_query(looktwice: Looktwice, files: None) -> None:
+    image = "pictures/red-0.png"
+    for query in ([image], ["--image", image, "--text", "red"], ["red", "--like", image]):
+        done = looktwice("search", "t.lt", *query, "--hubness", "bank")
+        assert done.code == 2 and "--hubness has no effect on this query" in done.err and done.out == "", done
+        assert looktwice("search", "t.lt", *query, "--hubness", "off").code == 0
+    text_only = ["--image", image, "--text", "red", "--direction", "text-to-image"]
+    assert looktwice("search", "t.lt", *text_only, "--hubness", "bank").code == 0
+    for query in (["red"], ["--like", image], [image, "--unlike", "blue-0.png"]):
+        done = looktwice("search", "t.lt", *query, "--examples", "max")
+        assert done.code == 2 and "--examples has no effect on one example; add another with --like" in done.err
+    done = looktwice("search", "t.lt", "--queries", "q.jsonl", "--examples", "max")
+    assert done.code == 2 and "--examples has no effect with --queries" in done.err
+    assert looktwice("search", "t.lt", "--queries", "q.jsonl", "--hubness", "bank").code == 0

@@ -18,7 +18,7 @@ from looktwice.cli.groups import grouped, names
 from looktwice.cli.presets import note_drawings, record
 from looktwice.cli.question import Question
 from looktwice.cli.resume import kept_scores
-from looktwice.cli.unused import refuse_looks, refuse_servers, refuse_unused
+from looktwice.cli.unused import refuse_looks, refuse_query, refuse_servers, refuse_unused
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def search(
         opened = scope.retriever(path, look, cluster, shortlist=shortlist, urls=urls.allowed, **rules)
         refuse_looks(ctx, opened)
         queries = [question.with_examples(query, opened, look is not None)] if asked is None else asked
+        refuse_query(ctx, queries[0] if isinstance(queries, list) else None)
         _announce(opened, path, where, look, 0 if asked is None or no_rerank else len(asked))
         answers = opened.search_many(queries, k=k, where=where, rerank=not no_rerank, distinct=scope.folding)
         with nullcontext() if look is None else closing(look):

@@ -17,6 +17,7 @@ from looktwice.errors import UsageError
 if TYPE_CHECKING:
     from looktwice.search.retriever import Retriever
     from looktwice.store import TableReader
+    from looktwice.types import Item
 
 MIDDLE = ("maxsim_codec", "zoom", "crops")
 """Parameters that only a middle look uses. --shown both has a refusal of its own."""
@@ -70,3 +71,17 @@ def refuse_looks(ctx: typer.Context, opened: Retriever) -> None:
     refuse_middle(ctx, opened.config.maxsim)
     if opened.config.budget.first_pass is None:  # a cascade reads tokens whatever --codec says
         refuse_tokens(ctx, opened.table, opened.loader.codec)
+
+
+def refuse_query(ctx: typer.Context, query: Item | None) -> None:
+    """Raise UsageError for given options that do not apply to a query; None stands for a file of queries."""
+    from looktwice.search.examples import positives
+    from looktwice.search.hubness import is_text
+
+    if query is None:
+        refuse_unused(ctx, ("examples",), "with --queries, each of which is one example")
+        return
+    if len(positives(query)) < 2:
+        refuse_unused(ctx, ("examples",), "on one example", "add another with --like, or leave it out")
+    if not is_text(query) and ctx.params["hubness"] != "off":
+        refuse_unused(ctx, ("hubness",), "on this query, as its bank is for a text without an image or examples")
