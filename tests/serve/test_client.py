@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import math
 import subprocess
@@ -16,6 +17,9 @@ from typer.testing import CliRunner
 
 from looktwice import AsyncClient, Client, Reranker, Retriever
 from looktwice.cli.main import app
+from looktwice.cli.remote import KNOWN
+from looktwice.cli.search import search as search_verb
+from looktwice.cli.serve import serve as serve_verb
 from looktwice.errors import ServerError, UsageError
 
 IMAGE = GALLERY / "images" / "scene-003.jpg"
@@ -115,7 +119,14 @@ def masked(text: str) -> list[list[str]]:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["a", "--mllm", "tiny-vl"], 2, "--mllm cannot be sent to a server"),
+        (["a", "--mllm", "tiny-vl"], 2, "set it where the server is started: looktwice serve TABLE --mllm"),
+        (["a", "--hubness", "bank"], 2, "--hubness cannot be sent to a server; leave it out, or search the table with"),
+        (["a", "--report", "r.html"], 2, "--report cannot be sent to a server; leave it out, or search the table with"),
+        (["a", "--table", "b.lt"], 2, "--table cannot be sent to a server; name one table in the address"),
+        (["--queries", "q.jsonl"], 2, "--queries cannot be sent to a server; a server takes one query at a time"),
+        (["a", "--api-key-file", "k"], 2, "put the server's key into the variable LOOKTWICE_API_KEY"),
+        (["a", "--examples", "max"], 2, "--examples has no effect on one example"),
+        (["--like", "none.jpg"], 2, "'none.jpg' is neither a file nor an item"),
         (["a", "--where", "year > 2000"], 2, "JSON only"),
         (["none.jpg"], 2, "does not exist"),
         ([], 2, "query is missing"),
@@ -125,6 +136,42 @@ def masked(text: str) -> list[list[str]]:
 def test_refused_commands_exit_with_2(server: Running, arguments: list[str], code: int, says: str) -> None:
     done = CliRunner().invoke(app, ["search", server.url, *arguments])
     assert done.exit_code == code and says in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["a horse", "--like", "two boats"],
+        ["a horse", "--like", "scene-004.jpg", "--unlike", "a tree", "--examples", "max"],
+        [str(IMAGE), "--distinct", "--min-cosine", "0.97"],
+    ],
+    ids=["words", "ids", "distinct"],
+)
+def test_examples_and_duplicates_are_those_of_a_folder(
+    server: Running, drawings: Path, more: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(drawings.parent)
+    asked = [*more, "-k", "40", "--json"]
+    sent = [one for one in asked if one not in ("--min-cosine", "0.97")]
+    here = CliRunner().invoke(app, ["search", drawings.name, *asked])
+    there = CliRunner().invoke(app, ["search", server.url, *sent])
+    assert (there.exit_code, here.exit_code) == (0, 0), there.stderr
+    local, remote = ([json.loads(line) for line in done.stdout.splitlines()] for done in (here, there))
+    assert [hit["coarse"] for hit in remote] == pytest.approx([hit["coarse"] for hit in local], abs=2e-3)
+    assert [hit.get("folded") for hit in remote] == [hit.get("folded") for hit in local]
+
+
+def test_every_option_of_serve_that_a_refusal_names_is_one(server: Running) -> None:
+    search, serve = (inspect.signature(verb).parameters for verb in (search_verb, serve_verb))
+    others = [name for name in search if name not in KNOWN and name not in ("ctx", "encoder", "min_cosine")]
+    flags = {name for name in others if search[name].annotation is bool or isinstance(search[name].default, bool)}
+    own = ("tables", "api_key_file")
+    for name in others:
+        option = "--table" if name == "tables" else f"--{name.replace('_', '-')}"
+        value = [] if name in flags else ["laptop" if name == "preset" else "1"]
+        done = CliRunner().invoke(app, ["search", server.url, "a", option, *value])
+        assert done.exit_code == 2 and f"{option} cannot be sent to a server" in done.stderr, done.stderr
+        assert ("looktwice serve TABLE" in done.stderr) is (name in serve and name not in own), done.stderr
 
 
 def test_a_table_in_the_address_and_a_server_that_is_away(server: Running) -> None:

@@ -110,10 +110,11 @@ def _example(name: str) -> Any:
     """Read an example: an image if it names a file; else the table decides, and a text is not a mistyped path."""
     from looktwice.search.inputs import read_image
 
-    return read_image(Path(name), name) if _is_file(name) else name
+    return read_image(Path(name), name) if is_file(name) else name
 
 
-def _is_file(name: str) -> bool:
+def is_file(name: str) -> bool:
+    """Return whether an example names a file."""
     try:
         return Path(name).is_file()
     except (OSError, ValueError):  # too long for a file name, or with a NUL in it

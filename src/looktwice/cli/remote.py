@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -15,22 +16,32 @@ import typer
 from looktwice.cli.answers import show_hits
 from looktwice.cli.bare import bare_kind
 from looktwice.cli.console import note
+from looktwice.cli.question import is_file
 from looktwice.cli.summary import summarise
+from looktwice.cli.unused import is_given, refuse_examples
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
     from looktwice.cli.options import Output
     from looktwice.cli.question import Question
-    from looktwice.client import RemoteAnswer
+    from looktwice.client import Client, RemoteAnswer
 
 _ADDRESS = re.compile(r"(https?):/+([^/]+)(?:/(.*))?\Z", re.IGNORECASE)
+CHOSEN = ("distinct", "examples", "maxsim", "zoom", "shown")
 KNOWN = frozenset(
     {
         *("path", "query", "image", "text", "like", "unlike", "k", "shortlist", "where", "no_rerank", "prompt"),
-        *("fusion", "explain", "json"),
+        *("fusion", "explain", "json", *CHOSEN),
     }
 )
 """Parameters of `search` that a server takes."""
+OWN_FIX = {
+    "api_key_file": "put the server's key into the variable LOOKTWICE_API_KEY",
+    "queries": "a server takes one query at a time: search its table without it, or use looktwice.Client",
+    "tables": "name one table in the address, such as http://HOST:PORT/photos, or use looktwice.Client with table=[…]",
+}
+"""What to do in place of some parameters."""
+OTHER_FIX = "leave it out, or search the table without a server: looktwice search TABLE"
 
 
 def is_address(path: Path) -> bool:
@@ -45,16 +56,18 @@ def is_address(path: Path) -> bool:
 def search(ctx: typer.Context, path: Path, question: Question, output: Output) -> None:
     """Search by the server at `path`, and write its answer. Exits with code 3 if a candidate was not scored."""
     _refuse_others(ctx)
+    query = (question.query, question.image, question.text) != (None, None, None)
+    refuse_examples(ctx, query + len(question.like or ()))
     url, table = _split(path)
     fields: dict[str, Any] = {"table": table, "explain": True, "rerank": not ctx.params["no_rerank"]}
-    fields |= {name: _given(ctx, name) for name in ("prompt", "fusion", "shortlist")}
+    fields |= {name: _given(ctx, name) for name in ("prompt", "fusion", "shortlist", *CHOSEN)}
     fields |= {"k": ctx.params["k"], "where": _filter(ctx.params["where"])}
-    fields |= {"like": _examples(question.like), "unlike": _examples(question.unlike)}
     name, query = _query(question)
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # its command line, which loads rich's widgets
     from looktwice.client import Client
 
     with Client(url) as client:
+        fields |= {side: _examples(client, table, getattr(question, side)) for side in ("like", "unlike")}
         answer = client.search(query, **fields)
     if show(name, answer, output.json, output.explain):
         raise typer.Exit(3)
@@ -95,8 +108,7 @@ def _filter(where: str | None) -> Mapping[str, Any] | None:
 
 def _given(ctx: typer.Context, name: str) -> Any:
     """Return the value of an option that was given, None for its default: the server has defaults of its own."""
-    source = ctx.get_parameter_source(name)
-    return ctx.params[name] if source is not None and source.name == "COMMANDLINE" else None
+    return ctx.params[name] if is_given(ctx, name) else None
 
 
 def _split(path: Path) -> tuple[str, str | None]:
@@ -122,13 +134,46 @@ def _query(question: Question) -> tuple[str, Any]:
     return str(question.image or question.text or " + ".join(question.like or ())), given or None
 
 
-def _examples(names: list[str] | None) -> list[Any] | None:
-    """Return examples: an image if one names a file, else the id of an item."""
-    return None if not names else [Path(name) if Path(name).is_file() else name for name in names]
+def _examples(client: Client, table: str | None, names: list[str] | None) -> list[Any] | None:
+    """Return examples as a search of a folder reads them: a file is an image; else the table decides."""
+    if not names:
+        return None
+    known = [str(one["name"]) for one in client.tables()] if table is None else [table]
+    return [_example(client, known, name) for name in names]
+
+
+def _example(client: Client, tables: list[str], name: str) -> Any:
+    """Return one example: the path of an image, the id of an item, or a text. Raises UsageError for the path of none.
+
+    Without one table to ask, a name counts as an id: the search will say what is wrong.
+    """
+    from looktwice.search.inputs import looks_like_path
+
+    if is_file(name):
+        return Path(name)
+    if len(tables) != 1 or _has_item(client, tables[0], name):
+        return name
+    if looks_like_path(name):
+        raise UsageError(f"{name!r} is neither a file nor an item of {tables[0]}; check the name.")
+    return {"text": name}
+
+
+def _has_item(client: Client, table: str, name: str) -> bool:
+    try:
+        client.get(name, table)
+    except UsageError:  # a wrong table or key is refused again by the search
+        return False
+    return True
 
 
 def _refuse_others(ctx: typer.Context) -> None:
+    """Raise UsageError for a given option that no request has, with what to do: of `serve` only options that it has."""
+    from looktwice.cli.serve import serve
+
     for option in ctx.command.params:
-        source = ctx.get_parameter_source(str(option.name))
-        if option.name not in KNOWN and source is not None and source.name == "COMMANDLINE":
-            raise UsageError(f"{option.opts[0]} cannot be sent to a server; set it where `looktwice serve` is started.")
+        if option.name in KNOWN or not is_given(ctx, str(option.name)):
+            continue
+        name = option.opts[0]
+        there = option.name in signature(serve).parameters
+        fix = f"set it where the server is started: looktwice serve TABLE {name}" if there else OTHER_FIX
+        raise UsageError(f"{name} cannot be sent to a server; {OWN_FIX.get(str(option.name), fix)}.")

@@ -73,6 +73,12 @@ def refuse_looks(ctx: typer.Context, opened: Retriever) -> None:
         refuse_tokens(ctx, opened.table, opened.loader.codec)
 
 
+def refuse_examples(ctx: typer.Context, positive: int) -> None:
+    """Raise UsageError for a given --examples if the query has fewer than two of them."""
+    if positive < 2:
+        refuse_unused(ctx, ("examples",), "on one example", "add another with --like, or leave it out")
+
+
 def refuse_query(ctx: typer.Context, query: Item | None) -> None:
     """Raise UsageError for given options that do not apply to a query; None stands for a file of queries."""
     from looktwice.search.examples import positives
@@ -81,7 +87,6 @@ def refuse_query(ctx: typer.Context, query: Item | None) -> None:
     if query is None:
         refuse_unused(ctx, ("examples",), "with --queries, each of which is one example")
         return
-    if len(positives(query)) < 2:
-        refuse_unused(ctx, ("examples",), "on one example", "add another with --like, or leave it out")
+    refuse_examples(ctx, len(positives(query)))
     if not is_text(query) and ctx.params["hubness"] != "off":
         refuse_unused(ctx, ("hubness",), "on this query, as its bank is for a text without an image or examples")

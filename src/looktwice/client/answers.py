@@ -70,6 +70,7 @@ def hit_of(row: Mapping[str, Any]) -> Hit:
         explain = {name: row.get(name) for name in _NUMBERS} | {"status": status}
     own = {name: row[name] for name in ("id", "rank", "score", "coarse", "p", "maxsim")}
     known: dict[str, Any] = {"text": row.get("text"), "metadata": row.get("metadata") or {}}
+    known["folded"] = tuple(row.get("folded") or ())
     return Hit(**own, **known, scored=row["p"] is not None, explain=explain)
 
 

@@ -27,12 +27,12 @@ def as_body(value: Any) -> dict[str, Any]:
 
 
 def as_example(value: Any) -> Any:
-    """Return an example: a str is the id of an item of the table unless it names a file; all else is an image."""
+    """Return an example: a str is the id of an item of the table unless it names a file; all else as `as_body` does."""
     if isinstance(value, Mapping) and set(value) == {"item"}:
         return value["item"]
     if isinstance(value, str) and not Path(value).is_file():
         return value
-    return {"image": encoded(value["image"] if isinstance(value, Mapping) else value)}
+    return as_body(value) if isinstance(value, Mapping) else {"image": encoded(value)}
 
 
 def examples(values: Sequence[Any]) -> list[Any]:

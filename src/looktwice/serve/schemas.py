@@ -27,10 +27,11 @@ class SearchQuery(Strict):
 
 
 class Example(Strict):
-    """An item like, or unlike, what is looked for: an id of the table, or an image."""
+    """An item like, or unlike, what is looked for: an id of the table; or an image, a text or both."""
 
     id: str | None = None
     image: str | None = None
+    text: str | None = None
 
 
 class SearchRequest(Strict):

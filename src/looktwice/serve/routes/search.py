@@ -106,9 +106,9 @@ def _read(service: Service, request: SearchRequest) -> ParsedSearch:
 
 
 def _example(service: Service, given: str | Example, param: str) -> Item | dict[str, str]:
-    """Return an example: the id of a stored item, or an image."""
+    """Return an example: the id of a stored item; or an image, a text or both."""
     if isinstance(given, str):
         return {"item": given}
-    if (given.id is None) == (given.image is None):
-        raise Problem(422, "wrong_example", "An example has either an id or an image.", param)
-    return {"item": given.id} if given.id is not None else service.media.item(param, given.image, None, param)
+    if (given.id is None) == (given.image is None and given.text is None):
+        raise Problem(422, "wrong_example", "An example has either an id, or an image, a text or both.", param)
+    return {"item": given.id} if given.id is not None else service.media.item(param, given.image, given.text, param)
