@@ -204,6 +204,11 @@ def test_rerank_of_a_foreign_run(table: Table, pictures: Path, where: str) -> No
     assert [hit.id for hit in answer.ranking] == ["red-0.png", "red-2.png", "nowhere.png", "grey-1.png"]
     assert [hit.scored for hit in answer.ranking] == [True, True, False, False]
     assert answer.manifest["candidates"]["reasons"] == {"unknown-id": 1}
+    (first,) = rerank_run(
+        {"q": [("nowhere.png", 0.95), *run["q"][:2]]}, queries, loader, MllmReranker(BrightnessScorer())
+    )
+    assert [hit.id for hit in first.ranking] == ["red-0.png", "red-2.png", "nowhere.png"], "no place to keep"
+    assert first.ranking[-1].status == "failed" and first.ranking[-1].p is None
     assert answer.manifest["candidates_from"] == [{"codec": "pictures"}]
 
 

@@ -21,6 +21,7 @@ from looktwice.score.readout import modes
 from looktwice.score.readout.probability import checked, scatter, select
 from looktwice.score.shared_cache import SharedScoreCache
 from looktwice.search.prompt_choice import Ref, common_prompt, kinds
+from looktwice.search.resolve import UNKNOWN
 from looktwice.search.run_record import RunStats
 from looktwice.search.token_choice import CandidateLoader
 from looktwice.sources.loader import CandidateRef, ImageLoader, Loaded, LoadError
@@ -110,6 +111,7 @@ class MllmReranker:
     ) -> PairScores | None:
         """Score the candidates in order; return None for an empty list. An unreadable candidate is "missing".
 
+        A candidate whose id the collection does not have is "failed": it has no image that could come back.
         `among` are all candidates whose scores will be compared with these: one prompt must show them all. Adds each
         candidate's status, the reasons of missing ones, and seconds to `stats`. Raises UsageError, with fitting
         prompts, if the prompt cannot show a pair.
@@ -126,7 +128,7 @@ class MllmReranker:
             found = list(self._parts(scorer, query, shown, loader, stats))
             stats.cached += sum(hits for _, _, hits in found)
             parts = [(rows, part) for rows, part, _ in found]
-        scores = scatter(len(candidates), _labels(parts), parts, "missing")
+        scores = _without_unknown(candidates, scatter(len(candidates), _labels(parts), parts, "missing"))
         stats.status.update(scores.status)
         return scores
 
@@ -246,6 +248,13 @@ def _readable(candidates: Sequence[Ref | LoadError], stats: RunStats) -> Rows:
     """Return readable candidates with their rows; note the others in `stats`."""
     stats.unreadable |= {c.id: c.why for c in candidates if isinstance(c, LoadError)}
     return [(row, c) for row, c in enumerate(candidates) if not isinstance(c, LoadError)]
+
+
+def _without_unknown(candidates: Sequence[Ref | LoadError], scores: PairScores) -> PairScores:
+    """Return the scores with the status "failed" for ids that the collection does not have."""
+    unknown = [isinstance(one, LoadError) and one.why.reason == UNKNOWN for one in candidates]
+    status = ["failed" if no else status for no, status in zip(unknown, scores.status, strict=True)]
+    return replace(scores, status=tuple(status))
 
 
 def _chunks(source: ImageLoader, shown: Rows, stats: RunStats, whole: bool) -> Iterator[tuple[list[int], list[Item]]]:

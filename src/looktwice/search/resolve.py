@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from looktwice.store import TableReader
 
 
+UNKNOWN = "unknown-id"
+"""Reason of an id that the collection does not have."""
+
+
 def in_table(table: TableReader, urls: Urls = "refused") -> Resolver:
     """Return a resolver of the rows of a table."""
 
@@ -41,4 +45,4 @@ def _entry(table: TableReader, row: Mapping[str, Any], urls: Urls) -> CandidateR
 
 
 def _absent(name: str, where: str) -> LoadError:
-    return LoadError(name, MediaError("unknown-id", f"{where} has no item called {name!r}"))
+    return LoadError(name, MediaError(UNKNOWN, f"{where} has no item called {name!r}"))
