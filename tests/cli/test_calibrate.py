@@ -140,9 +140,9 @@ CALIBRATE = ("calibrate", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt"
         ("red 0 red-0.png 1\nanother 0 red-1.png 1\n", "labels for 1 query of the file"),
         (
             "red 0 missing.png 1\nblue 0 red-0.png 0\n",
-            "No item that qrels.txt calls relevant is in t.lt ('missing.png')",
+            "qrels.txt names items that t.lt does not have ('missing.png'); write the ids in qrels.txt as the",
         ),
-        ("red 0 red-0.png 0\nblue 0 red-0.png 0\n", "none is above 0"),
+        ("red 0 red-0.png 0\nblue 0 red-0.png 0\n", "none of these labels is above 0"),
     ],
 )
 def test_useless_labels_are_refused_before_anything_is_scored(

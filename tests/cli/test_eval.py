@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from conftest import Looktwice
 from PIL import Image
 
 from looktwice.cli.renamed import current
@@ -256,3 +258,12 @@ def test_the_old_name_for_reading_images_works_and_says_the_new_one(capsys):
     assert "`--codec pictures` is now called `--codec images`" in capsys.readouterr().err
     with pytest.warns(DeprecationWarning, match="images"):
         assert tokens_wanted("pictures") == "images"
+
+
+@pytest.mark.parametrize("verb", ["run", "robustness"])
+def test_labels_of_other_ids_are_named_as_the_problem(looktwice: Looktwice, table: Path, verb: str) -> None:
+    Path("q.jsonl").write_text('{"id": "q", "text": "red"}\n')
+    Path("qrels.txt").write_text("q 0 mug 1\nq 0 cup 2\n")
+    done = looktwice("eval", verb, "table", "--table", "t.lt", "--queries", "q.jsonl", "--qrels", "qrels.txt")
+    assert done.code == 2 and "qrels.txt names items that t.lt does not have ('cup', 'mug');" in done.err, done
+    assert "write the ids in qrels.txt as the table does ('" in done.err and "--table" not in done.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,10 +114,24 @@ def check_labels(table: TableReader, asked: Queries, labels: Qrels, qrels: Path)
             f"{qrels} has labels for {plural(len(mine), 'query', 'queries')} of the file, but two or more are "
             f"needed; use the same ids in both ({qrels} has {some}, …)."
         )
-    relevant = {item for grades in mine.values() for item, grade in grades.items() if grade > 0}
+    check_items(table, mine, qrels)
+
+
+def check_items(table: TableReader, labels: Qrels, qrels: Path) -> None:
+    """Raise UsageError if the table has no item that the labels call relevant."""
+    relevant = {item for grades in labels.values() for item, grade in grades.items() if grade > 0}
+    if not relevant:
+        raise UsageError(f"{qrels} calls no item relevant: none of these labels is above 0; check its last column.")
     if not table.lookup(relevant, ["id"]):
-        some = ", ".join(map(repr, sorted(relevant)[:2])) or "none is above 0"
-        raise UsageError(f"No item that {qrels} calls relevant is in {table.path} ({some}); use the table's ids.")
+        some, own = (", ".join(map(repr, found)) for found in (sorted(relevant)[:2], _ids(table)))
+        raise UsageError(
+            f"{qrels} names items that {table.path} does not have ({some}); write the ids in {qrels} as the table "
+            f"does ({own or 'it is empty'})."
+        )
+
+
+def _ids(table: TableReader) -> list[str]:
+    return [str(row["id"]) for row in islice(table.rows(["id"]), 2)]
 
 
 def _scored(

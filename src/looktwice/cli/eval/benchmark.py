@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from looktwice.cli import options
+from looktwice.cli.calibrate import check_items
 from looktwice.cli.groups import names
 from looktwice.cli.unused import refuse_middle, refuse_servers, refuse_unused
 from looktwice.errors import UsageError
@@ -72,8 +73,10 @@ class Benchmark:
 
         if self.table is None or self.queries is None or self.qrels is None:
             raise UsageError("table needs three options; pass --table TABLE --queries FILE.jsonl --qrels LABELS.")
-        rows = Table.open(self.table).rows(labelled.COLUMNS)
-        return labelled.read(rows, self.queries, self.qrels, self.table.name, urls)
+        opened = Table.open(self.table)
+        found = labelled.read(opened.rows(labelled.COLUMNS), self.queries, self.qrels, self.table.name, urls)
+        check_items(opened, {query.id: found.qrels[query.id] for query in found.queries}, self.qrels)
+        return found
 
 
 def refuse_options(ctx: typer.Context, name: str, no_rerank: bool, *more: str) -> None:
