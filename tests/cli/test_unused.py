@@ -107,3 +107,9 @@ def test_search_refuses_options_that_do_not_apply_to_the_query(looktwice: Looktw
     done = looktwice("search", "t.lt", "--queries", "q.jsonl", "--examples", "max")
     assert done.code == 2 and "--examples has no effect with --queries" in done.err
     assert looktwice("search", "t.lt", "--queries", "q.jsonl", "--hubness", "bank").code == 0
+
+
+def test_serve_refuses_options_of_a_second_look_without_one(looktwice: Looktwice, table: Path) -> None:
+    for option in (["--mllm", "tiny-vl"], ["--prompt", "object"], ["--score-cache", "s.db"], ["--tuned", "t.json"]):
+        done = looktwice("serve", "t.lt", "--no-rerank", *option)
+        assert done.code == 2 and f"{option[0]} has no effect with --no-rerank; leave it out" in done.err, done

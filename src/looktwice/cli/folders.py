@@ -28,7 +28,8 @@ class FolderOptions:
     exclude: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="GLOB", help="Pass over what matches, in the syntax of .gitignore; see also .looktwiceignore."
+            metavar="GLOB",
+            help="Pass over what matches, in the syntax of .gitignore; see also .looktwiceignore. Repeatable.",
         ),
     ] = None
     video_every: Annotated[float, typer.Option(min=0.1, help="Seconds between two frames of a video.")] = 10.0

@@ -36,7 +36,8 @@ Sources = Annotated[list[str], typer.Argument(metavar="PATH", help="Folders, ima
 OwnEncoder = Annotated[
     str | None,
     typer.Option(
-        help=f"A name (see `looktwice models`), a folder, a hub id [default: the table's, {DEFAULT_ENCODER}]."
+        help="A name (see `looktwice models`), a folder, a hub id "
+        f"[default: the table's; for a new table {DEFAULT_ENCODER}]."
     ),
 ]
 Columns = Annotated[

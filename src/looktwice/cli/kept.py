@@ -25,7 +25,8 @@ class KeepOptions:
     previews: Annotated[
         str | None,
         typer.Option(
-            help="Longest side in pixels of the small images that the table keeps, or off [default: the table's, 512].",
+            help="Longest side in pixels of the small images that the table keeps, or off. To change a side, turn them "
+            "off first [default: the table's; for a new table 512].",
             show_default=False,
         ),
     ] = None

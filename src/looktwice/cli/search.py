@@ -83,13 +83,21 @@ def _refuse(encoder: str | None) -> None:
         )
 
 
+TableOrServer = Annotated[
+    Path,
+    typer.Argument(
+        metavar="TABLE",
+        help="The table: a folder such as photos.lt, or s3://BUCKET/photos.lt; or the address of `looktwice serve`, "
+        "http://HOST:PORT.",
+    ),
+]
 NoEncoder = Annotated[str | None, typer.Option("--encoder", hidden=True, callback=_refuse)]
 
 
 @grouped
 def search(
     ctx: typer.Context,
-    path: options.TablePath,
+    path: TableOrServer,
     *,
     question: Question,
     scope: SearchScope,

@@ -13,9 +13,14 @@ from looktwice.cli import options, tuned
 from looktwice.cli.console import note, say
 from looktwice.cli.groups import grouped
 from looktwice.cli.presets import Preset, note_drawings
+from looktwice.cli.unused import refuse_unused
 
 if TYPE_CHECKING:
     from looktwice.serve import Settings
+
+
+SECOND = {"mllm", "prompt", "fusion", "shown", "resolution", "max_tiles", "score_cache", "calibration", "tuned"}
+"""Parameters that only the second look uses."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -108,6 +113,7 @@ class LimitOptions:
 
 @grouped
 def serve(
+    ctx: typer.Context,
     tables: Annotated[list[Path] | None, typer.Argument(metavar="TABLE", help="Folders of the tables.")] = None,
     *,
     looks: SearchDefaults,
@@ -130,6 +136,8 @@ def serve(
     """
     from looktwice.serve.settings import Settings
 
+    if looks.no_rerank:
+        refuse_unused(ctx, SECOND, "with --no-rerank")
     compute.set_threads()
     settings = Settings(
         tables=tuple(tables or ()),
