@@ -113,3 +113,9 @@ def test_serve_refuses_options_of_a_second_look_without_one(looktwice: Looktwice
     for option in (["--mllm", "tiny-vl"], ["--prompt", "object"], ["--score-cache", "s.db"], ["--tuned", "t.json"]):
         done = looktwice("serve", "t.lt", "--no-rerank", *option)
         assert done.code == 2 and f"{option[0]} has no effect with --no-rerank; leave it out" in done.err, done
+
+
+def test_models_refuses_numbers_of_what_was_not_asked_for(looktwice: Looktwice) -> None:
+    for option, needs in (("--pairs", "--probe"), ("--price", "--probe"), ("--items", "--fits")):
+        done = looktwice("models", "preset", option, "5")
+        assert done.code == 2 and f"{option} has no effect without {needs}; add {needs}" in done.err and not done.out

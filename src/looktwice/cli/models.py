@@ -12,6 +12,7 @@ from looktwice.cli.console import SENTENCES, emit, table
 from looktwice.cli.fits import show_fits
 from looktwice.cli.groups import grouped
 from looktwice.cli.shown_prompts import show_prompts
+from looktwice.cli.unused import refuse_unused
 from looktwice.errors import UnknownName
 from looktwice.types import Choice
 
@@ -23,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
 
 @grouped
 def models(
+    ctx: typer.Context,
     names: Annotated[
         list[str] | None,
         typer.Argument(
@@ -57,6 +59,10 @@ def models(
 
       looktwice models --probe http://127.0.0.1:8000/v1 --pairs 10000
     """
+    if server.probe is None:
+        refuse_unused(ctx, ("pairs", "api_key_file", "price"), "without --probe", "add --probe URL, or leave it out")
+    if not fits:
+        refuse_unused(ctx, ("items",), "without --fits", "add --fits, or leave it out")
     if server.probe is not None:
         return server.show(json)
     if fits:
