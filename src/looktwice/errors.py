@@ -129,6 +129,14 @@ class TooManyFailures(LooktwiceError):
 
     exit_code = 3
 
+    @classmethod
+    def beyond(cls, most: int, failed: str, table: object) -> TooManyFailures:
+        """Return the error of a run that `most` failures stop; `failed` says how many of what failed."""
+        return cls(
+            f"{failed}, more than the {most} that max_failures (--max-failures) allows; see the reasons with: "
+            f"looktwice ledger {table}"
+        )
+
 
 class ModelError(LooktwiceError):
     """A model that cannot be loaded as requested, or that gave no usable answer."""

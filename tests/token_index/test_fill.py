@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -144,7 +145,10 @@ def test_what_a_codec_cannot_take_is_a_ledger_line(tmp_path: Path) -> None:
 def test_too_many_failures_stop_the_run_and_keep_what_was_done(tmp_path: Path) -> None:
     table = make_table(tmp_path)
     scorer = ToyScorer(refuses=frozenset(f"p{n:03}.png" for n in range(12)))
-    with pytest.raises(TooManyFailures, match="3 images gave no tokens, more than the 2 allowed"):
+    allowed = "3 images got no tokens, more than the 2 that max_failures (--max-failures) allows"
+    with pytest.raises(
+        TooManyFailures, match=re.escape(f"{allowed}; see the reasons with: looktwice ledger {table.path}")
+    ):
         add_tokens(table, scorer, "int8", max_failures=2)
     assert len(table.ledger) == 3
     assert add_tokens(table, ToyScorer(), "int8").encoded == 12

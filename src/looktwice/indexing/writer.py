@@ -186,10 +186,7 @@ class IndexWriter:
         if self._failed is not None:
             self._failed(entry)
         if self.max_failures is not None and self.count["failed"] > self.max_failures:
-            raise TooManyFailures(
-                f"{self.count['failed']} items failed, more than the {self.max_failures} that max_failures "
-                "(--max-failures) allows; see the reasons with: looktwice ledger"
-            )
+            raise TooManyFailures.beyond(self.max_failures, f"{self.count['failed']} items failed", self.table.path)
 
     def _tell(self) -> None:
         if self._progress is not None:

@@ -167,10 +167,7 @@ class _Run:
             self.progress(self._progress(total))
             if self.max_failures is not None and self.failed > self.max_failures:
                 batch.commit()
-                raise TooManyFailures(
-                    f"{self.failed} images gave no tokens, more than the {self.max_failures} allowed; see "
-                    f"looktwice ledger {self.table.path}."
-                )
+                raise TooManyFailures.beyond(self.max_failures, f"{self.failed} images got no tokens", self.table.path)
         self.commits += batch.commit()
 
     def _encode_here(self, made: TokenSet, pending: Iterable[list[str]]) -> Iterator[Made]:
