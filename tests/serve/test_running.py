@@ -162,8 +162,11 @@ def test_workers_neither_rerank_nor_write(drawings: Path, tmp_path: Path) -> Non
     ],
 )
 def test_the_command_refuses_in_one_sentence(arguments: list[str], says: str, tmp_path: Path) -> None:
+    before = logging.getLogger("looktwice.serve.access").handlers[:]
     done = CliRunner().invoke(app, ["serve", *arguments], env={"PWD": str(tmp_path)})
     assert done.exit_code == 2 and says in done.stderr, done.stderr
+    log = logging.getLogger("looktwice.serve.access")
+    assert log.handlers == before and log.propagate, "it would write to a stderr that is closed"
 
 
 def test_keys_come_one_a_line(tmp_path: Path) -> None:

@@ -157,13 +157,16 @@ def run_server(settings: Settings, workers: int = 1) -> None:
     from looktwice.serve.run import log_to_stderr
     from looktwice.serve.run import serve as run
 
-    log_to_stderr()
-    if workers > 1:
-        from looktwice.serve.workers import serve_many
+    stop = log_to_stderr()
+    try:
+        if workers > 1:
+            from looktwice.serve.workers import serve_many
 
-        serve_many(settings, workers, _announce)
-    else:
-        run(settings, _announce)
+            serve_many(settings, workers, _announce)
+        else:
+            run(settings, _announce)
+    finally:
+        stop()
 
 
 def _announce(address: str) -> None:

@@ -97,11 +97,19 @@ def config(app: Any, settings: Settings, workers: int = 1) -> uvicorn.Config:
     )
 
 
-def log_to_stderr() -> None:
-    """Write the log as JSON lines to stderr."""
+def log_to_stderr() -> Callable[[], None]:
+    """Write the log as JSON lines to stderr. Return a function that ends this."""
     handler = logging.StreamHandler(sys.stderr)
-    for name in ("looktwice.serve", "looktwice.serve.access"):
-        logger = logging.getLogger(name)
+    loggers = [logging.getLogger(name) for name in ("looktwice.serve", "looktwice.serve.access")]
+    before = [(logger, logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
         logger.handlers[:] = [handler]
         logger.propagate = False
         logger.setLevel(logging.INFO)
+
+    def stop() -> None:
+        for logger, handlers, propagate, level in before:
+            logger.handlers[:], logger.propagate = handlers, propagate
+            logger.setLevel(level)
+
+    return stop
