@@ -20,7 +20,7 @@ from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.serve import Settings
 from looktwice.serve.routes import search
 from looktwice.serve.tables import ServedTable, Tables
-from looktwice.store import Table
+from looktwice.store import Table, reader
 from looktwice.token_index import tower
 
 Named = Callable[[str], str]
@@ -50,6 +50,30 @@ def test_a_table_with_two_codecs_needs_one_named_before_it_is_served(tokens: Pat
         pass
     with running(settings.model_copy(update={"codec": "int8"})) as made:
         assert made.client.get("/readyz").status_code == 200
+
+
+def test_a_codebook_is_read_once(drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(drawings, tmp_path / "t.lt")
+    done = CliRunner().invoke(app, ["add-tokens", str(tmp_path / "t.lt"), "--codec", "opq8"])
+    assert done.exit_code == 0, done.stderr
+    (entry,) = Table.open(tmp_path / "t.lt").manifest.tokens
+    read: list[str] = []
+    monkeypatch.setattr(reader.tokens, "read_codebook", counting(reader.tokens.read_codebook, read))
+    with running(Settings(tables=(tmp_path / "t.lt",), maxsim=20)) as made:
+        assert read == [entry["codebook_sha256"]]
+        for query in ({"item": "scene-001.jpg"}, {"text": "a ball"}):
+            assert made.post("/v1/search", {"query": query, "k": 2}).status_code == 200
+    assert read.count(entry["codebook_sha256"]) == 1
+
+
+def counting(read_codebook: Callable[..., bytes], read: list[str]) -> Callable[..., bytes]:
+    """Return a reader of codebooks that notes which ones it reads."""
+
+    def counted(place: Any, sha256: str) -> bytes:
+        read.append(sha256)
+        return read_codebook(place, sha256)
+
+    return counted
 
 
 def test_three_stages_are_told_one_after_the_other(server: Running, tokens: Path, image_of: Named) -> None:

@@ -11,9 +11,11 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from looktwice.codecs import Codec, codebook_from_bytes, parse_codec
+from looktwice.codecs import Codebook, Codec, codebook_from_bytes, parse_codec
 from looktwice.codecs.pq import PQ
 from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.score import Scorer, TokenMaker
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from looktwice.store import TableReader
 
 log = logging.getLogger(__name__)
+
+_READ: WeakKeyDictionary[TableReader, dict[str, Codebook]] = WeakKeyDictionary()
+_READING = Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +114,7 @@ def load_set(table: TableReader, info: TokensInfo, entry: Mapping[str, Any]) -> 
     """Make a set's codec ready to decode, with the codebook from the table."""
     codec = parse_codec(entry["codec"])
     if entry["codebook_sha256"] is not None:
-        data = table.codebook(entry["codebook_sha256"])
-        codec = codec.with_codebook(codebook_from_bytes(data, f"A codebook of {table.path}"))
+        codec = codec.with_codebook(_codebook(table, entry["codebook_sha256"]))
     if codec.codebook is not None and (codec.codebook.dim, codec.codebook.streams - 1) != (info.width, info.levels):
         raise Mismatch(
             f"The codebook in {table.path} is for tokens of width {codec.codebook.dim} with "
@@ -118,6 +122,15 @@ def load_set(table: TableReader, info: TokensInfo, entry: Mapping[str, Any]) -> 
             "run looktwice add-tokens again."
         )
     return TokenSet(entry["tokens_key"], codec, entry)
+
+
+def _codebook(table: TableReader, sha256: str) -> Codebook:
+    """Return a codebook of a table. It is read once: both looks and all prompts share it."""
+    with _READING:
+        known = _READ.setdefault(table, {})
+        if sha256 not in known:
+            known[sha256] = codebook_from_bytes(table.codebook(sha256), f"A codebook of {table.path}")
+        return known[sha256]
 
 
 def shown_codecs(table: TableReader) -> set[str]:
