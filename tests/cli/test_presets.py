@@ -49,14 +49,18 @@ def test_index_takes_the_presets_encoder_and_what_is_given_wins(
     filled: list[Any] = []
     monkeypatch.setattr("looktwice.cli.tokens.record", lambda report: None)
     report = type("Report", (), {"failed": 0})()
-    monkeypatch.setattr("looktwice.cli.tokens.fill", lambda table, *given, **_: filled.append(given[:3]) or report)
+    monkeypatch.setattr(
+        "looktwice.cli.tokens.fill", lambda table, *given, **how: filled.append((*given[:3], how["named"])) or report
+    )
     done = looktwice("index", "a.lt", pictures, "--preset", "gpu")
     assert done.code == 0 and loaded[-1][0] == "siglip2-l"
     assert "Preset gpu stands for --encoder siglip2-l --mllm qwen3-vl-4b --codec opq16 --resolution 560" in done.err
-    mllm, codec, limits = filled[-1]
+    mllm, codec, limits, named = filled[-1]
     assert (mllm, codec, limits.resolution, limits.max_tiles) == ("qwen3-vl-4b", "opq16", 560, None)
+    assert not named, "it would put a second set beside the stored one"
     looktwice("index", "b.lt", pictures, "--codec", "pq8", "--preset", "gpu", "--encoder", "clip-b")
     assert loaded[-1][0] == "clip-b" and filled[-1][:2] == ("qwen3-vl-4b", "pq8")
+    assert filled[-1][3]
 
 
 def test_search_takes_the_presets_mllm_and_stores_what_it_stands_for(looktwice: Looktwice, table: Path) -> None:

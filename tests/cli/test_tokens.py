@@ -10,6 +10,7 @@ import pytest
 from conftest import run
 from PIL import Image
 
+from looktwice.store import Table
 from looktwice.testing import make_images
 
 
@@ -96,6 +97,36 @@ def test_candidates_without_tokens_are_refused_encoded_or_skipped(tmp_path: Path
     code, out, _ = run("add-tokens", table, "--codec", "int8", "--json")
     assert code == 0 and json.loads(out)["encoded"] == 1
     assert run(*ask)[0] == 0
+
+
+def sets(table: Path) -> list[tuple[str, int]]:
+    """Return the codec of each token set, and how many images it holds."""
+    opened = Table.open(table)
+    kept = [(entry["codec"], entry["tokens_key"]) for entry in opened.manifest.tokens]
+    ids = [row["id"] for row in opened.rows()]
+    return [(codec, sum(row is not None for row in opened.read_codes(ids, key))) for codec, key in kept]
+
+
+def test_without_a_codec_the_stored_one_goes_on(tmp_path: Path) -> None:
+    make_images(tmp_path / "pictures")
+    table = tmp_path / "t.lt"
+    assert run("index", table, tmp_path / "pictures", "--mllm", "tiny-vl", "--codec", "int8")[0] == 0
+    Image.new("RGB", (9, 9), (240, 10, 10)).save(tmp_path / "pictures" / "new.png")
+    assert run("index", table, tmp_path / "pictures")[0] == 0
+    code, out, err = run("add-tokens", table)
+    assert code == 0 and out.startswith("int8: tokens of 1 image"), err
+    assert "holds tokens of tiny-vl as int8, so this adds to them; --codec opq8 makes new ones" in err
+    assert sets(table) == [("int8", 13)]
+    code, _, err = run("index", table, tmp_path / "pictures", "--mllm", "tiny-vl")
+    assert code == 0 and "as int8, so this adds to them" in err and sets(table) == [("int8", 13)]
+    code, _, err = run("add-tokens", table, "--save-codebook", tmp_path / "book")
+    assert code == 2 and "The codec int8 has no codebook; leave out --save-codebook" in err
+    code, _, err = run("add-tokens", table, "--codec", "opq8")
+    assert code == 0 and "adds to them" not in err and sets(table) == [("int8", 13), ("opq8", 13)]
+    code, _, err = run("add-tokens", table)
+    assert code == 2 and "in several codecs; choose one with --codec: int8, opq8" in err
+    code, _, err = run("add-tokens", table, "--crops")
+    assert code == 0 and sets(table)[2:] == [("opq8", 13)]  # the first tokens of crops
 
 
 def test_codecs_are_compared_before_anybody_commits(place: Path) -> None:

@@ -21,7 +21,7 @@ from looktwice.cli.groups import grouped, names
 from looktwice.cli.kept import KeepOptions, tell_kept
 from looktwice.cli.options import DEFAULT_CODEC, DEFAULT_ENCODER
 from looktwice.cli.presets import Preset, note_drawings
-from looktwice.cli.unused import refuse_unused
+from looktwice.cli.unused import is_given, refuse_unused
 from looktwice.errors import Mismatch, UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def index(
     max_failures: options.MaxFailures = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 64,
     mllm: Annotated[str | None, typer.Option(help="Also store this MLLM's visual tokens; see add-tokens.")] = None,
-    codec: Annotated[str, typer.Option(help="With --mllm: how tokens are kept.")] = DEFAULT_CODEC,
+    codec: Annotated[str, typer.Option(help="With --mllm: how its first tokens are kept.")] = DEFAULT_CODEC,
     preset: Preset = None,
     kept: KeepOptions,
     folders: FolderOptions,
@@ -96,8 +96,7 @@ def index(
     scan = partial(folders.scan, urls=urls.allowed, roots=roots, columns=_filterable(known, columns))
     found = scan(sources)
     compute.set_threads()
-    encodes = encoder_for(encoder, known, compute)
-    cluster = spread.connect(ctx)
+    encodes, cluster = encoder_for(encoder, known, compute), spread.connect(ctx)
     if spread.dry_run:
         return spread.plan(cluster, _plan(path, known, encodes, found), json)
     opened = _with_columns(kept.table(path, known, encodes.info, columns), columns)
@@ -109,7 +108,8 @@ def index(
     if not json:
         _tell(opened, report, built)
     training = {"max_failures": max_failures, "urls": urls.allowed}
-    filled = mllm and tokens.fill(opened, mllm, codec, limits, training, compute, quiet=json, cluster=cluster)
+    how: dict[str, Any] = {"named": is_given(ctx, "codec"), "quiet": json, "cluster": cluster}
+    filled = mllm and tokens.fill(opened, mllm, codec, limits, training, compute, **how)
     if json:
         emit({**_record(opened, report, built), "tokens": tokens.record(filled) if filled else None})
     if watch:

@@ -17,6 +17,7 @@ from looktwice import __version__
 from looktwice.cli import (
     adapt,
     calibrate,
+    codec,
     columns,
     delete,
     demo,
@@ -139,7 +140,7 @@ def looktwice(
 
 
 SEARCHING = (demo, index, search, rerank, calibrate, tune, adapt, eval, serve)
-KEEPING = (info, columns, ledger, duplicates, delete, export, import_, tokens, maxsim, estimate, models, doctor)
+KEEPING = (info, columns, ledger, duplicates, delete, export, import_, tokens, codec, maxsim, estimate, models, doctor)
 for verb in (*SEARCHING, *KEEPING):
     verb.add_to(app)
 

@@ -97,17 +97,26 @@ def open_set(table: TableReader, info: TokensInfo, codec: str | None = None, opt
     for a codec that the table does not have, StoreError for a damaged or missing codebook.
     """
     found = matching(table, info)
-    if not found:
+    name = stored_codec(table, info, option) if codec is None else str(parse_codec(codec))
+    if name is None or not found:
         raise _no_set(table, info)
-    if codec is None and len({entry["codec"] for entry in found}) > 1:
-        names = ", ".join(sorted(entry["codec"] for entry in found))
-        raise UsageError(f"{table.path} holds visual tokens in several codecs; choose one with {option}: {names}.")
-    name = found[-1]["codec"] if codec is None else str(parse_codec(codec))
     named = [entry for entry in found if entry["codec"] == name]
     if not named:
         advice = f"To store it: looktwice add-tokens {table.path} --codec {name}"
         raise UnknownName("stored codec", name, {entry["codec"] for entry in found}, advice)
     return load_set(table, info, named[-1])
+
+
+def stored_codec(table: TableReader, info: TokensInfo, option: str = "--codec") -> str | None:
+    """Return the codec of this model's tokens in the table, None without any.
+
+    Raises UsageError for several codecs, with the `option` that names one.
+    """
+    names = sorted({str(entry["codec"]) for entry in matching(table, info)})
+    if len(names) > 1:
+        some = ", ".join(names)
+        raise UsageError(f"{table.path} holds visual tokens in several codecs; choose one with {option}: {some}.")
+    return names[0] if names else None
 
 
 def load_set(table: TableReader, info: TokensInfo, entry: Mapping[str, Any]) -> TokenSet:
