@@ -129,6 +129,24 @@ def test_without_a_codec_the_stored_one_goes_on(tmp_path: Path) -> None:
     assert code == 0 and sets(table)[2:] == [("opq8", 13)]  # the first tokens of crops
 
 
+def test_tokens_are_dropped_by_codec(place: Path, tmp_path: Path) -> None:
+    table = shutil.copytree(place / "t.lt", tmp_path / "t.lt")
+    assert run("add-tokens", table, "--codec", "pool2")[0] == 0
+    code, out, err = run("drop-tokens", table, "--mllm", "tiny-vl", "--codec", "pool2+none", "--json")
+    assert code == 0 and "looktwice compact" in err, err
+    (gone,) = map(json.loads, out.splitlines())
+    assert (gone["codec"], gone["images"]) == ("pool2", 12) and gone["bytes"] > 1000
+    assert sets(table) == [("int8", 12)]
+    code, _, err = run("drop-tokens", table, "--codec", "pool2")
+    assert code == 2 and "Unknown token set 'pool2'" in err and "int8 of tiny-vl" in err
+    assert run("drop-tokens", table)[0] == 2
+    before = sum(file.stat().st_size for file in table.rglob("*") if file.is_file())
+    code, _, err = run("drop-tokens", table, "--mllm", "tiny-vl")
+    assert code == 0 and "Dropped int8 of tiny-vl" in err and "tokens of 12 images, " in err
+    assert sets(table) == [] and run("compact", table, "--purge")[0] == 0
+    assert sum(file.stat().st_size for file in table.rglob("*") if file.is_file()) < before
+
+
 def test_codecs_are_compared_before_anybody_commits(place: Path) -> None:
     code, out, err = run("codec", place / "t.lt", "none", "int8", "--queries", "2", "--depth", "4", "--json")
     assert code == 0, err

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from store_helpers import ENCODER, random_rows, row
 
-from looktwice.errors import StoreError, UsageError
-from looktwice.store import LedgerEntry, Table, TokenRow
+from looktwice.errors import Locked, StoreError, UnknownName, UsageError
+from looktwice.store import Ledger, LedgerEntry, Manifest, Table, TokenRow, erasing
 
 
 @pytest.fixture
@@ -73,6 +73,85 @@ def test_codebooks(table: Table) -> None:
     (table.path / "codebooks" / name).write_bytes(b"other")
     with pytest.raises(StoreError, match="damaged"):
         table.codebook(name)
+
+
+def note_set(table: Table, key: str, codec: str, codebook: str | None = None, **more: object) -> None:
+    made = {"tokens_key": key, "mllm": "toy", "revision": "1", "preprocessing": "p", "codec": codec}
+    table.note_tokens({**made, "codebook_sha256": codebook, "width": 4, "levels": 0, **more})
+
+
+@pytest.fixture
+def three_sets(table: Table) -> Table:
+    """A table with three token sets, two of which share a codebook."""
+    table.add(random_rows(10))
+    book, sample = table.put_codebook(b"book" * 99), table.put_codebook(b"sample")
+    note_set(table, "a", "pq8", book, rarity={"sha256": sample})
+    note_set(table, "b", "pq8", book)
+    note_set(table, "c", "int8")
+    for key, count in (("a", 10), ("b", 5), ("c", 10)):
+        table.put_codes([codes(n, key, b"\xff" * 100) for n in range(count)])
+    table.ledger.put([LedgerEntry("u", "tokens:a", "grid"), LedgerEntry("u", "tokens:c", "grid")])
+    return table
+
+
+def kept_of(table: Table) -> dict[str, int]:
+    """Return how many rows each token set has."""
+    ids = [f"{n:05}" for n in range(10)]
+    return {key: sum(row is not None for row in table.read_codes(ids, key)) for key in "abc"}
+
+
+def test_a_token_set_is_dropped_and_nothing_else(three_sets: Table) -> None:
+    before, old = three_sets.contents(), three_sets.snapshot()
+    (gone,) = three_sets.drop_tokens(key="a")
+    assert (gone.mllm, gone.codec, gone.images) == ("toy", "pq8", 10)
+    assert gone.bytes == 10 * 100 + len(b"sample"), "the other set needs the codebook"
+    now = Table.open(three_sets.path)
+    assert kept_of(now) == {"a": 0, "b": 5, "c": 10} and now.contents() == before and len(now) == 10
+    assert [entry["tokens_key"] for entry in now.manifest.tokens] == ["b", "c"]
+    assert [entry.stage for entry in now.ledger] == ["tokens:c"]
+    assert kept_of(old)["a"] == 10 and old.codebook(old.manifest.tokens[0]["rarity"]["sha256"]) == b"sample"
+
+
+def test_dropping_by_model_and_codec(three_sets: Table) -> None:
+    assert [one.tokens_key for one in three_sets.drop_tokens(mllm="toy", codec="pq8")] == ["a", "b"]
+    with pytest.raises(UnknownName, match=r"Unknown token set 'pq8'; known: int8 of toy \(key c\)"):
+        three_sets.drop_tokens(codec="pq8")
+    with pytest.raises(UsageError, match="Name the tokens to drop"):
+        three_sets.drop_tokens()
+    assert kept_of(three_sets) == {"a": 0, "b": 0, "c": 10}
+    (gone,) = three_sets.drop_tokens(mllm="toy")
+    assert gone.bytes == 10 * 100 and three_sets.manifest.tokens == ()
+
+
+def test_the_disk_gets_the_bytes_back_at_a_purge(three_sets: Table) -> None:
+    folder = three_sets.path / "codebooks"
+    three_sets.drop_tokens(codec="pq8")
+    assert len(list(folder.iterdir())) == 2, "who reads an older version still needs them"
+    three_sets.compact(purge=True)
+    assert list(folder.iterdir()) == [] and kept_of(Table.open(three_sets.path)) == {"a": 0, "b": 0, "c": 10}
+
+
+@pytest.mark.parametrize("step", ["rows", "ledger", "manifest"])
+def test_an_interrupted_drop_is_finished_by_the_next(
+    three_sets: Table, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    places = {"rows": (erasing, "remove"), "ledger": (Ledger, "clear_stage"), "manifest": (Manifest, "update")}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(*places[step], killed)
+        three_sets.drop_tokens(key="a")
+    again = Table.open(three_sets.path)
+    assert len(again.manifest.tokens) == 3 and len(again) == 10
+    assert [one.tokens_key for one in again.drop_tokens(key="a")] == ["a"]
+    assert kept_of(again) == {"a": 0, "b": 5, "c": 10} and len(again.manifest.tokens) == 2
+
+
+def test_a_drop_waits_for_no_other_writer(three_sets: Table) -> None:
+    with Table.open(three_sets.path).writer(), pytest.raises(Locked):
+        three_sets.drop_tokens(key="a")
+    assert kept_of(three_sets)["a"] == 10
 
 
 def test_ledger_keeps_one_line_per_place_and_stage(table: Table) -> None:

@@ -22,6 +22,7 @@ from looktwice.cli import (
     delete,
     demo,
     doctor,
+    drop_tokens,
     duplicates,
     estimate,
     eval,
@@ -140,8 +141,9 @@ def looktwice(
 
 
 SEARCHING = (demo, index, search, rerank, calibrate, tune, adapt, eval, serve)
-KEEPING = (info, columns, ledger, duplicates, delete, export, import_, tokens, codec, maxsim, estimate, models, doctor)
-for verb in (*SEARCHING, *KEEPING):
+KEEPING = (info, columns, ledger, duplicates, delete, export, import_)
+TOKENS = (tokens, drop_tokens, codec, maxsim)
+for verb in (*SEARCHING, *KEEPING, *TOKENS, estimate, models, doctor):
     verb.add_to(app)
 
 

@@ -9,6 +9,7 @@ Importing this package loads neither LanceDB nor Arrow; opening a table does.
 
 from looktwice.store.ann import IndexInfo
 from looktwice.store.conditions import Where, compile_where
+from looktwice.store.erasing import DroppedTokens
 from looktwice.store.forged import read_metadata
 from looktwice.store.group import TableGroup
 from looktwice.store.lance import batched, is_in
@@ -21,6 +22,7 @@ from looktwice.store.schema import Row, TokenRow, metadata_json, parse_columns, 
 from looktwice.store.table import Table
 
 __all__ = [
+    "DroppedTokens",
     "IndexInfo",
     "Ledger",
     "LedgerEntry",

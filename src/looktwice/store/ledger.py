@@ -87,6 +87,11 @@ class Ledger(LedgerReader):
                 removed += remove(self._open(), where)
         return removed
 
+    def clear_stage(self, stage: str) -> int:
+        """Delete all failures of a stage. Return how many were deleted."""
+        with self._writing(), plain_errors(self._place, "clearing the ledger"):
+            return remove(self._open(), is_in("stage", [stage]))
+
     def clear_ids(self, root: str, ids: Sequence[str], stages: Sequence[str]) -> int:
         """Delete the failures of the items `ids` of one root, in these stages. Return how many were deleted."""
         removed = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +104,10 @@ class Manifest:
         others = [known for known in self.tokens if known["tokens_key"] != entry["tokens_key"]]
         return dataclasses.replace(self, tokens=(*others, dict(entry)))
 
+    def without_tokens(self, keys: Collection[str]) -> Manifest:
+        """Return a manifest without the token sets of these keys."""
+        return dataclasses.replace(self, tokens=tuple(one for one in self.tokens if one["tokens_key"] not in keys))
+
     def with_run(self, roots: Sequence[str], dtypes: Sequence[str]) -> Manifest:
         """Return a manifest with these roots and dtypes, too."""
         both = dict.fromkeys((*self.roots, *roots)), dict.fromkeys((*self.dtypes, *dtypes))
@@ -165,6 +169,12 @@ class Manifest:
                     f"{place} was made with encoder {self.encoder.name} ({what} {mine}), not with "
                     f"{encoder.name} ({what} {theirs}); use the first encoder or index into a new table."
                 )
+
+
+def check_side(side: int) -> None:
+    """Raise UsageError for a side that no preview has."""
+    if side and not LEAST_SIDE <= side <= MOST_SIDE:
+        raise UsageError(f"A preview has {LEAST_SIDE} to {MOST_SIDE:,} pixels a side, or 0 for none, not {side}.")
 
 
 def _way(values: object) -> str:

@@ -15,12 +15,13 @@ from looktwice.store import ann, deleted, maintenance, previews, segments, token
 from looktwice.store.columns import create_columns, fill_columns, new_columns
 from looktwice.store.conditions import Where
 from looktwice.store.create import create_tables, open_location
+from looktwice.store.erasing import DroppedTokens, erase_items, erase_sets
 from looktwice.store.extras import make_extra
-from looktwice.store.lance import batched, connect, filtering, is_in, plain_errors, refuse_forked, remove, upsert
+from looktwice.store.lance import connect, filtering, plain_errors, refuse_forked, upsert
 from looktwice.store.ledger import Ledger
 from looktwice.store.location import Location, locate
 from looktwice.store.lock import WriterLock
-from looktwice.store.manifest import FORMAT, LEAST_SIDE, MOST_SIDE, Manifest
+from looktwice.store.manifest import FORMAT, Manifest, check_side
 from looktwice.store.migrate import migrate
 from looktwice.store.previews import PreviewRow
 from looktwice.store.reader import Snapshot, TableReader
@@ -28,8 +29,6 @@ from looktwice.store.schema import Row, TokenRow, check_rows, rows_to_arrow
 from looktwice.store.stamp import stamp_of
 from looktwice.store.upsert_report import UpsertReport
 from looktwice.types import Encoder, EncoderInfo
-
-_CHUNK, _AT_ONCE = 2000, 100_000
 
 
 class Table(TableReader):
@@ -157,11 +156,9 @@ class Table(TableReader):
 
     def note_previews(self, side: int) -> None:
         """Keep previews of `side` pixels from now on, 0 for none. Raises UsageError outside 16 to 4,096."""
-        if side and not LEAST_SIDE <= side <= MOST_SIDE:
-            raise UsageError(f"A preview has {LEAST_SIDE} to {MOST_SIDE:,} pixels a side, or 0 for none, not {side}.")
+        check_side(side)
         with self.writer():
-            if side != self.manifest.previews:
-                self._note(lambda now: replace(now, previews=side))
+            self._note(lambda now: replace(now, previews=side))
 
     def delete(self, ids: Iterable[str] | None = None, *, where: Where | None = None, remember: bool = True) -> int:
         """Delete items by id or by filter, with all that belongs to them. Return how many were deleted.
@@ -180,12 +177,7 @@ class Table(TableReader):
                 found = self._items.search().where(sql).select(columns).to_arrow()
             if remember and len(found):
                 deleted.remember(self._extra(deleted.NAME), found.to_pylist())
-            for part in found.to_batches(_CHUNK):
-                previews.drop(self._extras.get(previews.NAME), part["id"].to_pylist())
-                self.ledger.clear_items(part.to_pylist())
-                remove(self._tokens, is_in("id", part["id"].to_pylist()))
-            for some in batched(found["id"].to_pylist(), _AT_ONCE):
-                remove(self._items, is_in("id", some))
+            erase_items(found, self._items, self._tokens, self._extras.get(previews.NAME), self.ledger)
         return len(found)
 
     def add_columns(self, columns: Mapping[str, type]) -> dict[str, int]:
@@ -211,12 +203,11 @@ class Table(TableReader):
         with self.writer(), plain_errors(self.path, "compacting"):
             if not purge:
                 return self._tidy(self._handles())
-            self._note(lambda now: replace(now, tokens=tokens.without_samples(self.location, now.tokens)))
+            self._note(lambda now: replace(now, tokens=tokens.only_codebooks(self.location, now.tokens)))
             fresh = [maintenance.rewrite(self._database, handle, self.path) for handle in self._handles()]
             self._items, self._tokens, self._failures, *extras = fresh
             self._extras = dict(zip(self._extras, extras, strict=True))
-            rebuild = self.build_keys if self.manifest.index is None else self.build_index
-            rebuild()
+            self.build_keys() if self.manifest.index is None else self.build_index()
 
     def tidy(self) -> None:
         """Compact if it pays: after many small files, or many rows that the index does not cover yet."""
@@ -271,6 +262,18 @@ class Table(TableReader):
         with self.writer():
             self._note(lambda now: now.with_tokens(entry))
 
+    def drop_tokens(self, *, mllm: str = "", codec: str = "", key: str = "") -> list[DroppedTokens]:
+        """Delete the token sets of this MLLM, this codec and this key, and return them; at least one must be named.
+
+        Vectors and previews stay. The disk gets the bytes back at the next `compact(purge=True)`. After an interruption
+        the same call finishes the work. Raises UnknownName if no set fits.
+        """
+        with self.writer(), plain_errors(self.path, "deleting tokens"):
+            which = {"mllm": mllm, "codec": codec, "tokens_key": key}
+            gone = erase_sets(which, self.manifest.tokens, self._tokens, self.ledger, self.location)
+            self._note(lambda now: now.without_tokens([one.tokens_key for one in gone]))
+        return gone
+
     def note_run(self, roots: Iterable[str], dtype: str | None) -> None:
         """Add the roots of a run, and the dtype that its encoder computes in, to the manifest."""
         new, computed = tuple(roots), (dtype,) if dtype else ()
@@ -284,8 +287,7 @@ class Table(TableReader):
     def _extra(self, name: str) -> Any:
         """Return the handle of a table that exists only once it is needed."""
         if name not in self._extras:
-            made = make_extra(self.location, self._database, name)
-            self._extras = {**self._extras, name: made}
+            self._extras = {**self._extras, name: make_extra(self.location, self._database, name)}
         return self._extras[name]
 
     def _note(self, change: Callable[[Manifest], Manifest]) -> None:

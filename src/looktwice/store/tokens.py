@@ -75,12 +75,22 @@ def put_codebook(location: Location, data: bytes) -> str:
     return name
 
 
-def without_samples(location: Location, sets: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """Delete the rarity samples of token sets, as they hold codes of rows that may be deleted; return the entries."""
+def only_codebooks(location: Location, sets: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Delete what is kept beside the codebooks of these token sets; return the entries.
+
+    A rarity sample holds codes of rows that may be deleted, and other codebooks are of sets that were dropped.
+    """
+    named = {entry["codebook_sha256"] for entry in sets}
     with plain_errors(location, "deleting a sample"):
-        for entry in sets:
-            drop_sample(location, entry)
+        for name in location.list(CODEBOOKS):
+            if _HASH.fullmatch(name) and name not in named:
+                location.delete(f"{CODEBOOKS}/{name}")
     return tuple({name: value for name, value in entry.items() if name != "rarity"} for entry in sets)
+
+
+def size_of_file(location: Location, sha256: object) -> int:
+    """Return the bytes of a codebook or a sample, 0 if there is none."""
+    return location.size(f"{CODEBOOKS}/{sha256}") if _HASH.fullmatch(str(sha256)) else 0
 
 
 def drop_sample(location: Location, entry: Mapping[str, Any]) -> None:

@@ -76,7 +76,7 @@ def refresh(table: Table, kept: TokenSet) -> None:
     if about is not None and not is_stale(about, table.count("width > 0")):
         return
     data, fresh = draw(table, kept)
-    if not fresh["images"]:
+    if not fresh["images"] or "codec" not in entry:  # another process has dropped the set meanwhile
         return
     table.put_codebook(data)
     table.note_tokens({**entry, "rarity": fresh})
