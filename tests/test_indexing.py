@@ -448,6 +448,33 @@ def test_same_names_in_two_folders_are_two_items(made: Collection, tmp_path: Pat
     assert made.index(other).unchanged == 2 and len(made.table.get([second])) == 1  # an id stays
 
 
+def test_a_renamed_folder_leaves_no_ghost_of_an_id_that_named_it(made: Collection, tmp_path: Path) -> None:
+    made.save(a="red")
+    other, later = tmp_path / "other", tmp_path / "later"
+    other.mkdir()
+    for name, colour in (("a", "blue"), ("b", "green"), ("c", "white")):
+        (other / f"{name}.png").write_bytes(picture(colour))
+    made.save(c="purple")
+    assert made.index(made.folder, other).added == 5
+    other.rename(later)
+    (later / "c.png").write_bytes(picture("yellow"))  # no longer the same file, so the old one may be elsewhere
+    assert made.index(made.folder, later).gone == 1
+    report = made.index(made.folder, later, prune=True)
+    assert (report.gone, report.pruned, report.unchanged) == (1, 1, 5)
+    at = sorted(re.sub("~[0-9a-f]{6}", "~", name) for name in made.ids())
+    assert at == ["a.png", "b.png", "c.png", "later~/a.png", "later~/c.png", "other~/c.png"]
+
+
+def test_a_copy_that_was_there_before_does_not_stand_for_a_vanished_folder(made: Collection, tmp_path: Path) -> None:
+    made.save(a="red")
+    disk = tmp_path / "disk"
+    shutil.copytree(made.folder, disk)
+    assert made.index(made.folder, disk).added == 2
+    disk.rename(tmp_path / "unmounted")
+    report = made.index(prune=True)
+    assert (report.gone, report.pruned, len(made.ids())) == (0, 0, 2)
+
+
 def test_same_id_from_a_list_and_a_folder_is_refused(made: Collection) -> None:
     made.save(a="red")
     assert made.index(made.folder).added == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 from looktwice.indexing.failures import STAGES
 from looktwice.indexing.writer import IndexWriter
@@ -31,13 +32,40 @@ def prune_gone(run: IndexWriter, *, delete: bool) -> None:
             kept[scope.place] += 1
         else:
             gone[(empty.find(row["root"], row["uri"]) or scope).place].append(row["id"])
-    run.count["gone"] = sum(map(len, gone.values()))
+    moved = _moved(run)
+    run.count["gone"] = sum(map(len, gone.values())) + len(moved)
+    if delete and moved:
+        run.count["pruned"] += run.table.delete(moved, remember=False)
     for place, ids in gone.items() if delete else ():
         if kept[place]:
             run.count["pruned"] += run.table.delete(ids, remember=False)
         else:
             run.withheld.append(display(place))
     _forget_failures(run, scopes)
+
+
+def _moved(run: IndexWriter) -> list[str]:
+    """Return the ids of items of vanished folders that this run met in a folder of later runs: same path, same bytes.
+
+    Such an id names the old folder (see `naming.apart`), so that the item in the new one has got an id of its own.
+    """
+    order = {root: place for place, root in enumerate(run.table.manifest.roots)}
+    gone = {root for root in order if root.endswith("/") and not run.roots.exists(root)}
+    columns = ["id", "uri", "root", "sha256"]
+    lost: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    for row in run.table.rows(columns) if gone else ():
+        if row["root"] in gone and "~" in row["id"]:
+            lost[_file(row)].append(row)
+    met = (row for row in run.table.rows(columns) if row["id"] in run.seen) if lost else ()
+    found = {
+        old["id"] for row in met for old in lost.get(_file(row), ()) if order.get(row["root"], 0) > order[old["root"]]
+    }
+    return sorted(found)
+
+
+def _file(row: Mapping[str, str]) -> tuple[str, str]:
+    """Return an item's path below its folder, and the hash of its bytes."""
+    return row["uri"].removeprefix(row["root"]), row["sha256"]
 
 
 def _forget_failures(run: IndexWriter, scopes: Scopes) -> None:
