@@ -49,6 +49,24 @@ def test_a_wider_cosine_folds_more(table: Table, colours: ColorEncoder) -> None:
             retriever.search("red", distinct=bad)
 
 
+def test_a_file_is_kept_rather_than_a_link_to_it(tmp_path: Path, colours: ColorEncoder) -> None:
+    from PIL import Image
+
+    home = tmp_path / "home"
+    (home / "long-folder").mkdir(parents=True)
+    Image.new("RGB", (8, 8), (250, 0, 0)).save(home / "long-folder" / "a-file-with-a-long-name.png")
+    (home / "a.png").symlink_to(home / "long-folder" / "a-file-with-a-long-name.png")
+    (tmp_path / "also").symlink_to(home)  # a link above the folder makes none of its files a link
+    for number, folder in enumerate((home, tmp_path / "also")):
+        table = Table.create(tmp_path / f"{number}.lt", colours.info)
+        index(table, scan([folder]), colours)
+        (group,) = find_duplicates(table)
+        assert (group.keep, [one.id for one in group.duplicates]) == (
+            "long-folder/a-file-with-a-long-name.png",
+            ["a.png"],
+        )
+
+
 def test_groups_of_a_table_keep_the_largest_image(table: Table, colours: ColorEncoder, pictures: Path) -> None:
     from PIL import Image
 

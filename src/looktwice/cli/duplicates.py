@@ -52,8 +52,9 @@ def duplicates(
 ) -> None:
     """List groups of items that look the same: the one to keep, and its near-duplicates.
 
-    The one to keep is the largest image. Every pair is compared, so the time grows with the square of the table: some
-    seconds for 20,000 items, minutes for 100,000. Nothing is deleted; `looktwice delete` does that.
+    The one to keep is the largest image, and a file rather than a link to it. Every pair is compared, so the time grows
+    with the square of the table: some seconds for 20,000 items, minutes for 100,000. Nothing is deleted; `looktwice
+    delete` does that.
 
     With --rerank, items that the MLLM could not see are no duplicates: notes say so, and --json lists them as
     "unscored".

@@ -1,10 +1,12 @@
 """Find groups of near-duplicates in a whole table: by vector, then optionally by the second look.
 
-The item that is kept is the largest image of its group; among equals the shortest id, then the first by alphabet.
+The item that is kept is the largest image of its group; among equals a file rather than a link to it, then the shortest
+id, then the first by alphabet.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ import numpy as np
 
 from looktwice.errors import MediaError, QueryError
 from looktwice.rank.distinct import LEAST_COSINE, fold
+from looktwice.sources import is_linked
 from looktwice.sources.loader import in_chunks
 from looktwice.types import Candidate, Item
 
@@ -62,7 +65,7 @@ def find_duplicates(
     Every pair is compared: the time grows with the square of the number of items that pass `where`, and the memory
     with the number (2 KB each at 512 dimensions).
     """
-    ids = [row["id"] for row in sorted(table.rows(["id", "width", "height"], where), key=_worth)]
+    ids = _by_worth([*table.rows(["id", "uri", "root", "sha256", "width", "height"], where)])
     if not ids:
         return []
     vectors = table.vectors(ids)
@@ -116,8 +119,15 @@ def _reason(unscored: Sequence[Duplicate], why: Mapping[str, MediaError]) -> str
     return f"{first!r}{f' and {len(rest):,} more' if rest else ''} could not be scored ({why.get(first, 'failed')})"
 
 
-def _worth(row: Mapping[str, Any]) -> tuple[int, int, str]:
-    return -row["width"] * row["height"], len(row["id"]), row["id"]
+def _by_worth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the ids of items, the one to keep first. Only items of the same bytes can be links to one another."""
+    same = Counter(row["sha256"] for row in rows)
+    linked = {row["id"] for row in rows if same[row["sha256"]] > 1 and is_linked(row["uri"], row["root"])}
+
+    def worth(row: Mapping[str, Any]) -> tuple[int, bool, int, str]:
+        return -row["width"] * row["height"], row["id"] in linked, len(row["id"]), row["id"]
+
+    return [row["id"] for row in sorted(rows, key=worth)]
 
 
 def _group(ids: Sequence[str], vectors: Any, rows: Sequence[int]) -> DuplicateGroup:

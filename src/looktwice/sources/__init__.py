@@ -6,6 +6,7 @@
 Scanning is lazy and in a fixed order. An unreadable place is yielded as `Unreadable` and never stops the scan.
 """
 
+from looktwice.sources.folders import is_linked
 from looktwice.sources.planning import scan
 from looktwice.sources.records import REASONS as _SCAN_REASONS
 from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
@@ -25,6 +26,7 @@ __all__ = [
     "Urls",
     "display",
     "file_uri",
+    "is_linked",
     "name_to_id",
     "parse_uri",
     "read_uri",

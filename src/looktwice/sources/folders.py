@@ -19,7 +19,7 @@ from looktwice.sources.ignore import Exclude, is_own
 from looktwice.sources.parts import Frames, extra_of, scan_parts
 from looktwice.sources.records import Scope, Source, Unreadable, name_to_id
 from looktwice.sources.tar import is_archive, scan_tar
-from looktwice.sources.uri import failure, file_uri
+from looktwice.sources.uri import failure, file_uri, parse_uri
 
 _TABLE = {b"manifest.json", b"items.lance"}
 
@@ -138,6 +138,15 @@ def scan_file(path: bytes, base: bytes, frames: Frames) -> Iterator[Source | Unr
 def inside(path: bytes, folder: bytes) -> bool:
     """Return whether a path is a folder or lies below it, by its name alone."""
     return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
+
+
+def is_linked(uri: str, root: str) -> bool:
+    """Return whether a local file, or a folder between it and the folder `root`, is a symbolic link."""
+    if not uri.startswith("file:"):
+        return False
+    path = parse_uri(uri).path
+    top = parse_uri(root).path.rstrip(b"/") if root.endswith("/") else os.path.dirname(path)
+    return os.path.realpath(path) != os.path.realpath(top) + path.removeprefix(top)
 
 
 def _wanted(path: bytes) -> bool:
