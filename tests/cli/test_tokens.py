@@ -147,6 +147,23 @@ def test_tokens_are_dropped_by_codec(place: Path, tmp_path: Path) -> None:
     assert sum(file.stat().st_size for file in table.rglob("*") if file.is_file()) < before
 
 
+def test_a_benchmark_says_that_it_stores_tokens_before_it_does(tmp_path: Path) -> None:
+    for shade in range(2):
+        for colour in ("red", "green"):
+            (tmp_path / "things" / colour).mkdir(parents=True, exist_ok=True)
+            rgb = tuple(250 - 20 * shade if name == colour else 20 for name in ("red", "green", "blue"))
+            Image.new("RGB", (20, 20), rgb).save(tmp_path / "things" / colour / f"{shade}.png")
+    ask = ["eval", "run", "folder", "--root", tmp_path / "things", "--out", tmp_path / "e"]
+    ask += ["--shortlist", "2", "--maxsim", "3", "--no-rerank"]
+    code, _, err = run(*ask)
+    told = (
+        f"--maxsim needs stored tokens, so it first stores visual tokens of 4 images (int8) in {tmp_path}/e/items.lt."
+    )
+    assert code == 0 and told in err, err
+    code, _, err = run(*ask)
+    assert code == 0 and "stores" not in err and sets(tmp_path / "e" / "items.lt") == [("int8", 4)]
+
+
 def test_codecs_are_compared_before_anybody_commits(place: Path) -> None:
     code, out, err = run("codec", place / "t.lt", "none", "int8", "--queries", "2", "--depth", "4", "--json")
     assert code == 0, err

@@ -183,7 +183,7 @@ def mute_stdout() -> None:
 
 
 def show_warnings() -> None:
-    """Show the library's warnings and its notes about downloads and costs on stderr, each text once."""
+    """Show the library's warnings and its notes about downloads, costs and tokens on stderr, each text once."""
     import logging
 
     said: set[str] = set()
@@ -195,7 +195,7 @@ def show_warnings() -> None:
                 note(text if record.levelno < logging.WARNING else f"{record.levelname.capitalize()}: {text}")
 
     logging.getLogger("looktwice").handlers[:] = [Notes()]
-    for name in ("models.hub", "score.remote.spending"):
+    for name in ("models.hub", "score.remote.spending", "experiment.tokens"):
         logging.getLogger(f"looktwice.{name}").setLevel(logging.INFO)
 
 

@@ -167,9 +167,9 @@ def _table(dataset: Dataset, given: Path | None, own: Path, plan: Plan, bar: Bar
 def _store(table: Table, look: MllmReranker, plan: Plan, bar: Bar) -> None:
     """Store tokens if the table has none, and with `crops` those of crops, unless it is complete."""
     if not table.manifest.tokens and plan.second:
-        store_tokens(table, look, plan.codec, bar, plan.urls)
+        store_tokens(table, look, plan.codec, bar, plan.urls, announced=True)
     if plan.crops or not table.manifest.tokens:
-        store_tokens(table, look, plan.maxsim_codec, bar, plan.urls, crops=plan.crops)
+        store_tokens(table, look, plan.maxsim_codec, bar, plan.urls, crops=plan.crops, announced=True)
 
 
 def _known(dataset: Dataset, table: Table) -> set[str]:
