@@ -24,8 +24,8 @@ Control characters in names of files are shown as escapes. `--debug` (anywhere) 
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | looktwice, the disk or a model failed |
-| 2 | the command is wrong, or its request is refused |
+| 1 | looktwice, the disk (perhaps full) or a model failed |
+| 2 | the command is wrong, or its request is refused, as while another process writes to the table |
 | 3 | finished, but some items failed, which the ledger or the notes name; or `duplicates` found some |
 | 130 | interrupted; a note says so if the same command goes on from there |
 

@@ -7,10 +7,10 @@ LooktwiceError                exit code 1
 │   ├── Mismatch              2   an index or cache was made with another encoder, MLLM, codec or preprocessing
 │   └── MissingDependency     2   an optional package is not installed; says how to get it
 ├── MediaError                1   one file cannot be read as an image; becomes a ledger line
-├── StoreError                1   the table cannot be read or written
+├── StoreError                1   the table cannot be read or written; the disk is full
 │   ├── Damaged               2   a file of a table, run or cache is not what looktwice wrote
 │   ├── BucketError           2   a bucket does not exist, refuses the credentials, or does not answer
-│   └── Locked                1   another process is writing
+│   └── Locked                2   another process is writing
 ├── TooManyFailures           3   --max-failures was reached, or a part of the work lost its worker three times
 └── ModelError                1   a model gave no usable answer
     └── ServerError           1   a server refused a request, is full, failed, or does not answer
@@ -122,6 +122,8 @@ class BucketError(StoreError):
 
 class Locked(StoreError):
     """A table to which another process is writing."""
+
+    exit_code = 2
 
 
 class TooManyFailures(LooktwiceError):

@@ -124,7 +124,7 @@ def test_two_writers_the_second_is_told(looktwice: Looktwice, own_table: Path) -
     with Table.open(own_table).writer():
         started = time.monotonic()
         done = looktwice("delete", own_table, "red-0.png")
-    assert done.code == 1 and "is writing to" in done.err and time.monotonic() - started < 30
+    assert done.code == 2 and "is writing to" in done.err and time.monotonic() - started < 30
 
 
 def raising(error: Exception) -> object:

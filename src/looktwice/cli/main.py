@@ -1,6 +1,6 @@
 """List the verbs of `looktwice`, and turn errors into one sentence and an exit code.
 
-0 ok · 1 internal · 2 usage or refused · 3 finished, but some items failed · 130 interrupted.
+0 ok · 1 disk, model or looktwice failed · 2 usage or refused · 3 finished, but some items failed · 130 interrupted.
 """
 
 from __future__ import annotations
