@@ -62,7 +62,7 @@ def test_a_whole_table_lives_in_either(make: Maker) -> None:
     table = Table.create(location, ENCODER, {"year": int}, ["file:///a/"])
     table.add(random_rows(100))
     name = table.put_codebook(b"book")
-    table.note_tokens(token_set(tokens_key="k"))
+    table.note_tokens(token_set(tokens_key="k", codebook_sha256=name))
     table.put_codes([TokenRow("00003", f"{3:064x}", "k", "[]", b"x", 0)])
     table.ledger.put([LedgerEntry("u", "read", "missing", item_id="i")])
     held, before = table.snapshot(), table.search(np.ones(8), 10)
