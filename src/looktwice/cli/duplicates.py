@@ -87,9 +87,7 @@ def duplicates(
     _show(all_groups if json else groups, json)
     if report is not None:
         _report(report, opened, groups, {"table": str(path), "min_cosine": least, "second_look": second_look}, urls)
-    extra = sum(len(group.duplicates) for group in groups)
-    many = f"{plural(extra, 'near-duplicate')} in {plural(len(groups), 'group')}"
-    note(f"{many}, of {plural(opened.count(where), 'item')}." if groups else "No near-duplicates.")
+    _note_found(groups, opened.count(where))
     _note_unscored(unscored)
     if (groups and not exit_zero) or unscored:
         raise typer.Exit(3)
@@ -114,6 +112,12 @@ def _looked_at(
             found.append(group)
             bar.advance()
     return found
+
+
+def _note_found(groups: Sequence[DuplicateGroup], items: int) -> None:
+    extra = sum(len(group.duplicates) for group in groups)
+    many = f"{plural(extra, 'near-duplicate')} in {plural(len(groups), 'group')}"
+    note(f"{many}, of {plural(items, 'item')}." if groups else "No near-duplicates.")
 
 
 def _note_unscored(groups: Sequence[DuplicateGroup]) -> None:
