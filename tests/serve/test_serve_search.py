@@ -44,6 +44,20 @@ def test_hits_are_the_librarys(server: Running, library: Retriever, image_of: Na
     assert set(found["stages"]) >= {"encode", "search", "score"}
 
 
+def test_a_request_with_a_prompt_uses_the_weights_and_the_queue_of_the_server(
+    server: Running, image_of: Named, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object) -> None:
+        raise AssertionError("the weights are loaded again")
+
+    body: dict[str, Any] = {"query": {"image": image_of("scene-003.jpg")}, "k": 2, "shortlist": 3}
+    server.post("/v1/search", body)
+    monkeypatch.setattr("looktwice.search.mllm_reranker.load_scorer", load)
+    found = server.post("/v1/search", {**body, "prompt": "object_yesno"})
+    assert found.status_code == 200
+    assert "object_yesno" in [look["prompt"] for look in found.json()["manifest"]["second_look"]]
+
+
 def test_a_text_a_stored_item_and_a_first_look_alone(server: Running) -> None:
     text = server.post("/v1/search", {"query": {"text": "horse"}, "k": 3, "rerank": False}).json()["hits"]
     assert [hit["status"] for hit in text] == ["unscored"] * 3 and text[0]["p"] is None
