@@ -58,6 +58,13 @@ def test_a_request_with_a_prompt_uses_the_weights_and_the_queue_of_the_server(
     assert "object_yesno" in [look["prompt"] for look in found.json()["manifest"]["second_look"]]
 
 
+def test_an_answer_names_the_prompts_of_its_own_request(server: Running, image_of: Named) -> None:
+    image = {"image": image_of("scene-003.jpg")}
+    for query, prompt in ((image, "object"), ({**image, "text": "fish"}, "composed"), (image, "object")):
+        found = server.post("/v1/search", {"query": query, "k": 2, "shortlist": 3}).json()
+        assert [look["prompt"] for look in found["manifest"]["second_look"]] == [prompt]
+
+
 def test_a_text_a_stored_item_and_a_first_look_alone(server: Running) -> None:
     text = server.post("/v1/search", {"query": {"text": "horse"}, "k": 3, "rerank": False}).json()["hits"]
     assert [hit["status"] for hit in text] == ["unscored"] * 3 and text[0]["p"] is None

@@ -5,7 +5,7 @@ Weights load when the first pair is scored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -189,13 +189,15 @@ class MllmReranker:
                 self._tie_scorers[name] = first.plain().with_prompt(name, modes.P_LABEL)
             return self._tie_scorers[name]
 
-    def settings(self) -> list[Mapping[str, Any]]:
-        """Return the settings for a run's manifest: one record per prompt in use."""
+    def settings(self, asked: Collection[int] | None = None) -> list[Mapping[str, Any]]:
+        """Return the settings for a run's manifest: one record per prompt in use, or per scorer that was `asked`."""
         if isinstance(self.mllm, Scorer):
             return [self.mllm.settings()]
         cached = {id(one.inner): one for one in self._cached.values()}
         records: list[Mapping[str, Any]] = []
         for scorer in (*self._scorers.values(), *self._tie_scorers.values()):
+            if asked is not None and id(scorer) not in asked:
+                continue
             own = cached.get(id(scorer), scorer).settings()
             counted = {name: {"setting": own.get(name), **counts} for name, counts in scorer.stats().items()}
             records.append({**own, **counted, "dtype_reason": self._dtype_reason()})
@@ -212,6 +214,7 @@ class MllmReranker:
         self, scorer: Scorer, query: Item, shown: Rows, loader: CandidateLoader, stats: RunStats
     ) -> Iterator[tuple[list[int], PairScores, int]]:
         """Yield rows, their scores and how many were cached: known ones first, then as candidates are read."""
+        stats.scorers.add(id(scorer))
         with stats.time("load"):
             source = loader.for_scorer(scorer)
         with stats.time("score"):

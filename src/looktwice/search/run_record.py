@@ -30,8 +30,8 @@ class RunStats:
     number; in `record` also a failure). `tie_questions` counts those that got a second question because they were tied.
     `cached` counts scores from the score cache. `unreadable` holds the reason of each missing one, by id; `previewed`
     the ids of those whose preview was shown, as the original could not be read. `middle` counts the candidates of the
-    middle look ("matched", "missing", "damaged") and the queries that it skipped. `seconds` are by stage: encode,
-    search, maxsim, load, read, score.
+    middle look ("matched", "missing", "damaged") and the queries that it skipped. `scorers` holds the identity of each
+    scorer that was asked. `seconds` are by stage: encode, search, maxsim, load, read, score.
     """
 
     queries: int = 0
@@ -45,6 +45,7 @@ class RunStats:
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     unreadable: dict[str, MediaError] = field(default_factory=dict)
     previewed: set[str] = field(default_factory=set)
+    scorers: set[int] = field(default_factory=set)
 
     @classmethod
     def total(cls, many: Iterable[RunStats]) -> RunStats:
@@ -77,6 +78,7 @@ class RunStats:
             self.seconds[stage] += spent
         self.unreadable |= other.unreadable
         self.previewed |= other.previewed
+        self.scorers |= other.scorers
 
     def share(self, parts: float) -> defaultdict[str, float]:
         """Return the seconds of each stage, divided by `parts`."""

@@ -6,7 +6,7 @@ tokens and the best of them again. `_fuse` turns scores into hits; `rank.fusion.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,12 +99,12 @@ class SecondStage:
         scores = self._score_all(request) if self.config.budget.epsilon is None else self._score_blocks(request)
         return Reranked(_shown(self._fuse(request, scores), stats), stats)
 
-    def settings(self) -> dict[str, Any]:
-        """Return the settings of the second stage for a run's manifest."""
+    def settings(self, asked: Collection[int] | None = None) -> dict[str, Any]:
+        """Return the settings of the second stage for a run's manifest; of its scorers only those `asked`, if given."""
         loaders = [loader for loader in (self.first_pass, self.loader, self.crops) if loader is not None]
         return {
             **self.config.settings(),
-            "second_look": [dict(record) for record in self.reranker.settings()],
+            "second_look": [dict(record) for record in self.reranker.settings(asked)],
             "candidates_from": [record for loader in loaders for record in loader.settings()],
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
@@ -28,16 +28,25 @@ from looktwice.types import Candidate, Item, PairScores
 
 
 class WatchedStage(SecondStage):
-    """A second stage that hands the shortlist to `seen` before it begins."""
+    """A second stage of one request, which hands the shortlist to `seen` before it begins.
+
+    Its settings name the prompts of this request; the reranker, which all share, knows those of others, too.
+    """
 
     def __init__(self, *parts: Any, seen: Callable[[Sequence[Candidate]], None], **about: Any) -> None:
         super().__init__(*parts, **about)
-        self._seen = seen
+        self._seen, self._asked = seen, set[int]()
 
     def rerank(self, query: Item, shortlist: Sequence[Candidate], top: int) -> Reranked:
         """See SecondStage."""
         self._seen(shortlist)
-        return super().rerank(query, shortlist, top)
+        found = super().rerank(query, shortlist, top)
+        self._asked |= found.stats.scorers
+        return found
+
+    def settings(self, asked: Collection[int] | None = None) -> dict[str, Any]:
+        """See SecondStage."""
+        return super().settings(self._asked if asked is None else asked)
 
 
 class WatchedMiddle:
