@@ -13,7 +13,7 @@ import pytest
 
 from looktwice import AsyncClient, Client
 from looktwice.client import answers, events, http
-from looktwice.errors import ServerError
+from looktwice.errors import ServerError, UsageError
 
 HIT = {"id": "a", "rank": 1, "score": 0.5, "coarse": 0.5, "p": None, "maxsim": None, "status": "ok"}
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -135,3 +135,10 @@ def test_the_async_client_checks_too() -> None:
 
     with pytest.raises(ServerError, match="not one of looktwice serve"):
         asyncio.run(ask())
+
+
+@pytest.mark.parametrize("message", ["k: must be at least 1.", "must be at least 1."])
+def test_a_refused_field_is_named_once(message: str) -> None:
+    body = {"error": {"message": message, "code": "invalid_request", "param": "k"}}
+    with pytest.raises(UsageError, match=r"\Ak: must be at least 1\.\Z"):
+        answering(body, status=422).search("horse")

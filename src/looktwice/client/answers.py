@@ -108,5 +108,6 @@ def _said(body: bytes) -> tuple[str, str] | None:
         demand(error, {"message": str, "code": str, "param?": (str, None)}, "it")
     except (ValueError, KeyError, TypeError):
         return None
-    param = error.get("param")
-    return f"{param}: {error['message']}" if param else error["message"], error["code"]
+    message, param = error["message"], error.get("param")
+    named = not param or message.startswith(f"{param}: ")
+    return message if named else f"{param}: {message}", error["code"]
