@@ -55,6 +55,19 @@ def test_search_shows_the_third_score_and_what_matched(place: Path, tmp_path: Pa
     assert "its heaviest tokens" in out
 
 
+def test_it_takes_a_preset_and_a_rule_for_examples_without_a_second_look(place: Path) -> None:
+    scenes = [place / "scenes" / f"scene-00{number}.jpg" for number in (1, 4)]
+    asked = ("search", place / "t.lt", scenes[0], "--like", scenes[1], "--maxsim", "12", "--no-rerank", "--json")
+    found = {}
+    for rule in ("max", "mean"):
+        code, out, err = run(*asked, "--examples", rule, "--preset", "laptop", "--mllm", "tiny-vl")
+        assert code == 0 and "Preset laptop stands for" in err, err
+        found[rule] = {hit["id"]: hit["maxsim"] for hit in map(json.loads, out.splitlines())}
+    assert found["max"] != found["mean"] and all(found["max"][id_] >= at for id_, at in found["mean"].items())
+    code, _, err = run(*asked[:5], "--no-rerank", "--examples", "max")
+    assert code == 2 and "--examples has no effect with --no-rerank" in err
+
+
 def test_it_runs_without_a_second_look(place: Path) -> None:
     asked = ("search", place / "t.lt", place / "scenes" / "scene-004.jpg", "--maxsim", "12", "--no-rerank", "--json")
     code, out, err = run(*asked)

@@ -35,7 +35,7 @@ def add_to(app: typer.Typer) -> None:
 SECOND = {*names(options.Rerank, options.Stopping, options.StoredTokens)}
 SECOND |= {"ties", "fusion", "shown", "score_cache", "examples"}
 """Parameters of `search` that only the second look uses."""
-TOWER = {"mllm", "resolution", "max_tiles", "codec"}
+TOWER = {"mllm", "resolution", "max_tiles", "codec", "preset", "examples"}
 """Those of SECOND that a middle look uses too."""
 
 
@@ -158,7 +158,7 @@ def search(
 
 
 def _refuse_unused(ctx: typer.Context, no_rerank: bool, middle: bool, distinct: bool, there: bool) -> None:
-    unused = () if not no_rerank else SECOND - TOWER if middle else SECOND
+    unused = () if not no_rerank else SECOND - TOWER if middle or there else SECOND  # a server may have a middle look
     refuse_unused(ctx, unused, "with --no-rerank")
     refuse_unused(ctx, () if distinct else ("min_cosine",), "without --distinct")
     if not there:  # else no option of servers can be sent
