@@ -127,6 +127,8 @@ def masked(text: str) -> list[list[str]]:
         (["a", "--api-key-file", "k"], 2, "put the server's key into the variable LOOKTWICE_API_KEY"),
         (["a", "--examples", "max"], 2, "--examples has no effect on one example"),
         (["--like", "none.jpg"], 2, "'none.jpg' is neither a file nor an item"),
+        (["a", "--zoom"], 2, "--zoom has no effect without a middle look; add --maxsim 1000, or leave it out."),
+        (["a", "--like", "b", "--no-rerank", "--examples", "max"], 2, "--examples has no effect without a middle look"),
         (["a", "--where", "year > 2000"], 2, "JSON only"),
         (["none.jpg"], 2, "does not exist"),
         ([], 2, "query is missing"),

@@ -197,3 +197,12 @@ def test_near_duplicates_are_folded(server: Running) -> None:
     hits = server.post("/v1/search", body).json()["hits"]
     folded = [name for hit in hits for name in hit["folded"] or ()]
     assert len(hits) + len(folded) == 40
+
+
+def test_a_server_without_a_second_look_says_which_options_have_no_effect(tokens: Path) -> None:
+    with running(Settings(tables=(tokens,), mllm=None)) as made:
+        for option in (["--prompt", "object"], ["--fusion", "rrf"], ["--shown", "both"]):
+            done = CliRunner().invoke(app, ["search", made.url, "fish", *option])
+            assert done.exit_code == 2 and f"{option[0]} has no effect on a server without a second" in done.stderr
+        done = CliRunner().invoke(app, ["search", made.url, "fish", "--maxsim", "10"])
+        assert done.exit_code == 2 and "The server has no MLLM" in done.stderr, done.stderr

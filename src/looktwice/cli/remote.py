@@ -18,7 +18,7 @@ from looktwice.cli.bare import bare_kind
 from looktwice.cli.console import note
 from looktwice.cli.question import is_file
 from looktwice.cli.summary import summarise
-from looktwice.cli.unused import is_given, refuse_examples
+from looktwice.cli.unused import is_given, refuse_examples, refuse_middle, refuse_unused
 from looktwice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def search(ctx: typer.Context, path: Path, question: Question, output: Output) -
     with Client(url) as client:
         fields |= {side: _examples(client, table, getattr(question, side)) for side in ("like", "unlike")}
         answer = client.search(query, **fields)
+    _refuse_unused(ctx, answer.manifest)
     if show(name, answer, output.json, output.explain):
         raise typer.Exit(3)
 
@@ -164,6 +165,16 @@ def _has_item(client: Client, table: str, name: str) -> bool:
     except UsageError:  # a wrong table or key is refused again by the search
         return False
     return True
+
+
+def _refuse_unused(ctx: typer.Context, manifest: Mapping[str, Any]) -> None:
+    """Raise UsageError for a given option that had no effect: only the answer says which looks the server takes."""
+    middle, second = "middle_look" in manifest, manifest.get("second_look") is not None
+    refuse_middle(ctx, int(middle))
+    if not second:
+        refuse_unused(ctx, ("prompt", "fusion", "shown"), "on a server without a second look")
+    if not second and not middle:
+        refuse_unused(ctx, ("examples",), "without a middle look or a second look")
 
 
 def _refuse_others(ctx: typer.Context) -> None:

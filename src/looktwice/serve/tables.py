@@ -232,7 +232,10 @@ def most_maxsim(opened: OpenedTable, settings: Settings) -> int:
 
 
 def middle_of(opened: OpenedTable, reranker: MllmReranker | None, depth: int, zoom: bool) -> MiddleStage:
-    """Return the middle look of a table with another depth and prompt. Raises Problem without stored tokens."""
+    """Return the middle look of a table with another depth and prompt. Raises Problem without tokens or an MLLM."""
+    if reranker is None and opened.retriever.table.manifest.tokens:
+        why = "The server has no MLLM for a middle look; leave out maxsim, or start it without --no-rerank."
+        raise Problem(400, "no_mllm", why, "maxsim")
     if opened.middle is None or reranker is None:
         raise Problem(400, "no_tokens", "The table stores no tokens for a middle look; leave out maxsim.", "maxsim")
     made = copy.copy(opened.middle)

@@ -26,7 +26,9 @@ async def readyz(request: Request) -> Response:
     if not service.gate.open:
         raise problems.stopping()
     if not service.ready:
-        raise Problem(503, "loading", "The server is still loading.", headers={"Retry-After": "2"})
+        raise Problem(
+            503, "loading", "The server is still loading; try again in a moment.", headers={"Retry-After": "2"}
+        )
     return JSONResponse({"status": "ready"})
 
 
