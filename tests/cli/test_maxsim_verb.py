@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import run
 
+from looktwice.cli import maxsim
 from looktwice.experiment.demo import bundled_gallery
 
 
@@ -97,7 +98,7 @@ def test_a_probe_is_kept_with_the_table(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "t.lt", tmp_path / "t.lt")
     code, out, _ = run("maxsim", tmp_path / "t.lt", "--json")
     assert code == 0 and json.loads(out) == {
-        "mllm": "tiny-vl", "codec": "int8", "sample": 12, "verdict": "not probed",
+        "mllm": "tiny-vl", "codec": "int8", "crops": False, "sample": 12, "verdict": "not probed",
     }  # fmt: skip
     code, out, err = run("maxsim", tmp_path / "t.lt", "--probe", "--keep", "--queries", "3", "--depth", "6", "--json")
     assert code == 0, err
@@ -107,6 +108,26 @@ def test_a_probe_is_kept_with_the_table(place: Path, tmp_path: Path) -> None:
     assert json.loads(out)["verdict"] == found["verdict"]
     code, _, err = run("maxsim", tmp_path / "t.lt", "--keep")
     assert code == 2 and "add --probe" in err
+
+
+def test_the_list_tells_sets_of_crops_from_others(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "t.lt", tmp_path / "t.lt", symlinks=True)
+    code, _, err = run("add-tokens", tmp_path / "t.lt", "--codec", "int8", "--crops")
+    assert code == 0, err
+    code, out, _ = run("maxsim", tmp_path / "t.lt")
+    assert code == 0 and [line.split()[:3] for line in out.splitlines() if "int8" in line] == [
+        ["tiny-vl", "int8", "no"],
+        ["tiny-vl", "int8", "yes"],
+    ]
+    code, _, err = run("drop-tokens", tmp_path / "t.lt", "--codec", "none")
+    assert code == 2 and "+crops4 (key " in err, err
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"), [("unclear", "it is unclear whether a middle look helps"), ("hurts", "a middle look hurts")]
+)
+def test_a_verdict_is_a_sentence(verdict: str, said: str) -> None:
+    assert maxsim._said(verdict) == said
 
 
 def test_a_probe_of_a_table_with_two_codecs_takes_the_one_named(place: Path, tmp_path: Path) -> None:

@@ -78,14 +78,17 @@ def maxsim(
     _tell(found, json)
     if keep:
         kept(opened, found)
-        note(f"Noted in {opened.path}: a middle look {found.verdict}.")
+        note(f"Noted in {opened.path}: {_said(found.verdict)}.")
 
 
 def _list(sets: tuple[Mapping[str, Any], ...], json: bool) -> None:
+    from looktwice.token_index.crops import has_crops
+
     rows = [
         {
             "mllm": entry["mllm"],
             "codec": entry["codec"],
+            "crops": has_crops(entry),
             "sample": entry.get("rarity", {}).get("images"),
             "verdict": entry.get("maxsim", {}).get("verdict", "not probed"),
         }
@@ -96,8 +99,15 @@ def _list(sets: tuple[Mapping[str, Any], ...], json: bool) -> None:
     for row in rows if json else ():
         emit(row)
     if rows and not json:
-        cells = [[row["mllm"], row["codec"], row["sample"] or "none", row["verdict"]] for row in rows]
-        table(["mllm", "codec", ">images in sample", "middle look"], cells)
+        cells = [
+            [row["mllm"], row["codec"], "yes" if row["crops"] else "no", row["sample"] or "none", row["verdict"]]
+            for row in rows
+        ]
+        table(["mllm", "codec", "crops", ">images in sample", "middle look"], cells)
+
+
+def _said(verdict: str) -> str:
+    return "it is unclear whether a middle look helps" if verdict == "unclear" else f"a middle look {verdict}"
 
 
 def _tell(found: Probe, json: bool) -> None:
@@ -109,4 +119,4 @@ def _tell(found: Probe, json: bool) -> None:
         ["order", ">τ", ">best 5"], [[row.order, number(row.tau), number(row.best)] for row in found.rows], title=title
     )
     gain = found.gain
-    note(f"τ changes by {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]: a middle look {found.verdict}.")
+    note(f"τ changes by {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]: {_said(found.verdict)}.")

@@ -20,7 +20,7 @@ from looktwice.search.run_record import RunStats
 from looktwice.search.token_choice import AUTO, CandidateLoader
 from looktwice.sources.loader import CandidateRef, ImageLoader, LoadError
 from looktwice.token_index.crop_loader import CropLoader, crop_ref
-from looktwice.token_index.crops import SUFFIX
+from looktwice.token_index.crops import has_crops
 from looktwice.token_index.sets import demand_tokens, is_late
 from looktwice.token_index.tower import is_tower
 from looktwice.types import SCORED, Candidate, Item, PairScores
@@ -82,4 +82,4 @@ class CropLook(CandidateLoader):
 
 def _can_be_shown(entry: Mapping[str, Any]) -> bool:
     """Return whether a token set holds crops that an MLLM can be shown."""
-    return str(entry["preprocessing"]).endswith(SUFFIX) and not is_tower(entry) and not is_late(entry)
+    return has_crops(entry) and not is_tower(entry) and not is_late(entry)

@@ -60,7 +60,7 @@ def _chosen(sets: Sequence[Mapping[str, Any]], named: Mapping[str, str]) -> list
         raise UsageError("Name the tokens to drop: their MLLM, their codec, or the key of one set.")
     found = [entry for entry in sets if named.items() <= entry.items()]
     if not found:
-        known = {f"{entry['codec']} of {entry['mllm']} (key {entry['tokens_key']})" for entry in sets}
+        known = {f"{one['codec']} of {one['mllm']}, {one['preprocessing']} (key {one['tokens_key']})" for one in sets}
         raise UnknownName("token set", " ".join(named.values()), known)
     return found
 

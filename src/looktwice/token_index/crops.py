@@ -6,10 +6,10 @@ serves the middle look only: an MLLM could not be shown it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from looktwice.codecs import token_count
 from looktwice.score import TokenMaker
@@ -55,6 +55,11 @@ class CroppedTokens:
 def cropped(info: TokensInfo) -> TokensInfo:
     """Return the facts about the tokens of crops, from those about whole images."""
     return replace(info, preprocessing=info.preprocessing + SUFFIX, levels=0)
+
+
+def has_crops(entry: Mapping[str, Any]) -> bool:
+    """Return whether a token set, as the manifest has it, is one of crops."""
+    return str(entry["preprocessing"]).endswith(SUFFIX)
 
 
 def views_of(item: Item) -> list[Item]:

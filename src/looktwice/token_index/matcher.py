@@ -17,7 +17,7 @@ from looktwice.late_interaction import rarity, unit_rows, weights_of
 from looktwice.late_interaction.agreement import AGREEMENT, Grids
 from looktwice.late_interaction.maxsim import POWER
 from looktwice.score import TokenMaker
-from looktwice.token_index.crops import SUFFIX, VIEWS, WHOLE, Region, cropped, view_layouts
+from looktwice.token_index.crops import VIEWS, WHOLE, Region, cropped, has_crops, view_layouts
 from looktwice.token_index.matching import (
     Opened,
     QueryTokens,
@@ -144,7 +144,7 @@ class TokenMatcher:
     @property
     def views(self) -> int:
         """Return how many views of each image the token set has."""
-        return VIEWS if self.set.entry["preprocessing"].endswith(SUFFIX) else 1
+        return VIEWS if has_crops(self.set.entry) else 1
 
     def settings(self) -> dict[str, Any]:
         """Return the token set, the power and the sample for a run's manifest."""

@@ -19,7 +19,7 @@ from looktwice.codecs import Codebook, Codec, codebook_from_bytes, parse_codec
 from looktwice.codecs.pq import PQ
 from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.score import Scorer, TokenMaker
-from looktwice.token_index.crops import SUFFIX
+from looktwice.token_index.crops import has_crops
 from looktwice.token_index.tower import is_tower
 from looktwice.types import TokensInfo
 
@@ -149,7 +149,7 @@ def shown_codecs(table: TableReader) -> set[str]:
 
 def _for_middle_look(entry: Mapping[str, Any]) -> bool:
     """Return whether only a middle look uses a set: one of crops, of an encoder's patches, or of a late codec."""
-    return str(entry["preprocessing"]).endswith(SUFFIX) or is_tower(entry) or is_late(entry)
+    return has_crops(entry) or is_tower(entry) or is_late(entry)
 
 
 def is_late(entry: Mapping[str, Any]) -> bool:
