@@ -123,6 +123,17 @@ def test_the_list_tells_sets_of_crops_from_others(place: Path, tmp_path: Path) -
     assert code == 2 and "+crops4 (key " in err, err
 
 
+def test_tables_that_share_no_tokens_are_told_how_to(place: Path, tmp_path: Path) -> None:
+    code, _, err = run("index", tmp_path / "more.lt", place / "scenes" / "scene-001.jpg")
+    assert code == 0, err
+    both = ("search", tmp_path / "more.lt", place / "query.jpg", "--table", place / "t.lt")
+    for option in (["--maxsim", "12"], ["--missing-tokens", "skip"]):
+        code, _, err = run(*both, *option)
+        assert code == 2 and "share no" in err and "looktwice add-tokens TABLE --codec int8, for each table" in err, err
+    code, _, err = run("add-tokens", tmp_path / "more.lt", "--codec", "int8")
+    assert code == 0 and run(*both, "--maxsim", "12")[0] == 0, err
+
+
 @pytest.mark.parametrize(
     ("verdict", "said"), [("unclear", "it is unclear whether a middle look helps"), ("hurts", "a middle look hurts")]
 )
@@ -178,6 +189,6 @@ def test_robustness_has_it_as_a_column(place: Path, tmp_path: Path, monkeypatch:
 def test_a_table_without_tokens_is_refused(place: Path, tmp_path: Path) -> None:
     assert run("index", tmp_path / "t.lt", place / "scenes")[0] == 0
     code, _, err = run("search", tmp_path / "t.lt", place / "query.jpg", "--maxsim", "12")
-    assert code == 2 and "run looktwice add-tokens" in err
+    assert code == 2 and "looktwice add-tokens" in err
     code, _, err = run("search", place / "t.lt", place / "query.jpg", "--fusion", "coarse=0.5,maxsim=0.5")
     assert code == 2 and "add maxsim (--maxsim 1000)" in err

@@ -57,13 +57,14 @@ def refuse_tokens(ctx: typer.Context, table: TableReader, codec: str) -> None:
     tokens in the table.
     """
     from looktwice.search.token_choice import IMAGES
-    from looktwice.token_index.sets import shown_codecs
+    from looktwice.token_index.sets import lacking, shown_codecs
 
     if codec == IMAGES:
         refuse_unused(ctx, TOKENS, "with --codec images")
     elif not shown_codecs(table):
-        fix = f"leave it out, or store some with: looktwice add-tokens {table.path}"
-        refuse_unused(ctx, TOKENS, f"on {table.path}, which stores no visual tokens for the second look", fix)
+        has, command = lacking(table)
+        fix = f"leave it out, or store some with: {command}"
+        refuse_unused(ctx, TOKENS, f"on {table.path}, which {has} visual tokens for the second look", fix)
 
 
 def refuse_looks(ctx: typer.Context, opened: Retriever) -> None:

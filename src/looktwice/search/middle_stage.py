@@ -24,7 +24,7 @@ from looktwice.sources.loader import CandidateRef
 from looktwice.store import TableReader
 from looktwice.token_index.matcher import TokenMatcher, TokenScores
 from looktwice.token_index.matching import QueryTokens
-from looktwice.token_index.sets import demand_tokens
+from looktwice.token_index.sets import demand_tokens, lacking
 from looktwice.token_index.tower import is_tower, stored_tower
 from looktwice.token_index.zoom import LARGEST, LEAST, RARE
 from looktwice.types import Candidate, Encoder, Item
@@ -222,7 +222,8 @@ def kept_look(table: TableReader, zoom: bool | None) -> tuple[int, bool]:
 
 def _demand_tokens_in(table: TableReader) -> None:
     if not table.manifest.tokens:
+        has, command = lacking(table)
         raise UsageError(
-            f"--maxsim compares stored visual tokens, but {table.path} holds none; run looktwice add-tokens "
-            f"{table.path}, or leave out --maxsim."
+            f"--maxsim compares stored visual tokens, but {table.path} {has} such tokens; leave out --maxsim, or store "
+            f"some with: {command}"
         )

@@ -19,6 +19,7 @@ from looktwice.codecs import Codebook, Codec, codebook_from_bytes, parse_codec
 from looktwice.codecs.pq import PQ
 from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.score import Scorer, TokenMaker
+from looktwice.store import TableGroup
 from looktwice.token_index.crops import has_crops
 from looktwice.token_index.tower import is_tower
 from looktwice.types import TokensInfo
@@ -140,6 +141,16 @@ def _codebook(table: TableReader, sha256: str) -> Codebook:
         if sha256 not in known:
             known[sha256] = codebook_from_bytes(table.codebook(sha256), f"A codebook of {table.path}")
         return known[sha256]
+
+
+def lacking(table: TableReader) -> tuple[str, str]:
+    """Return a verb for a table without tokens, or for a group that shares none, and the command that stores some.
+
+    A group needs sets of one key in all tables. A codec with a codebook makes others in each, so int8 is named.
+    """
+    if isinstance(table, TableGroup):
+        return "share no", "looktwice add-tokens TABLE --codec int8, for each table"
+    return "stores no", f"looktwice add-tokens {table.path}"
 
 
 def shown_codecs(table: TableReader) -> set[str]:
