@@ -18,6 +18,13 @@ def contrast(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
     return -((logp * positive).sum(1) / positive.sum(1).clamp(min=1))[some].mean()
 
 
+def any_of(logits: Tensor, positive: Tensor) -> Tensor:
+    """Cross-entropy of rows against their positives taken together; rows without one do not count."""
+    some = positive.any(1)
+    right = logits[some].masked_fill(~positive[some], -1e4).logsumexp(1)
+    return (logits[some].logsumexp(1) - right).mean()
+
+
 def both_ways(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
     """`contrast` of rows and of columns, halved."""
     return contrast(logits, positive, ignore) / 2 + contrast(logits.T, positive.T, ignore.T) / 2

@@ -1,9 +1,10 @@
 """Measure the bundled models on held-out objects, through looktwice itself.
 
-    python training/tiny/evaluate.py --data DATA [--mllm tiny-vl] [--encoder tiny-clip]
+    python training/tiny/evaluate.py --data DATA [--mllm tiny-vl] [--encoder tiny-clip] [--choose]
 
 Prints one markdown table and, last, one JSON line. No object in it is in any training picture, in any vendor's drawing
 or under another drawing's name. The rows "by an artist never met" are of names that training has met, drawn by others.
+With --choose it measures the objects to choose by: whatever is decided by them, the held-out ones stay unseen.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from looktwice.score import Scorer, load_scorer
 from looktwice.types import Candidate, Encoder, Item
 
 SIDE, SHORTLIST = 192, 50
+HELD_OUT, TO_CHOOSE_BY = ("heldout", "artist"), ("validation", "artist validation")
 MEASURES = ["mAP@50", "success@1", "oracle@50"]
 
 
@@ -150,8 +152,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=400, help="queries per row of pairs")
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--scenes", type=int, default=1000, help="candidates of a ranking")
+    parser.add_argument("--choose", action="store_true", help="the validation objects in place of the held-out ones")
     args = parser.parse_args()
-    sprites, artist = Sprites(args.data, "heldout"), Sprites(args.data, "artist")
+    sprites, artist = (Sprites(args.data, split) for split in (TO_CHOOSE_BY if args.choose else HELD_OUT))
     encoder = load_encoder(args.encoder)
     look, match = (load_scorer(args.mllm, prompt=p) for p in ("object", "match-query-first"))
     rng = Random("objects")

@@ -5,7 +5,8 @@ Three steps of the second look are guided. In layer 1 the candidate's tokens loo
 asks for: three heads together at a picture, the fourth at words. In layer 2 all four look at words, which have been
 read by then. In the last layer the last token looks at the candidate where the answer is yes. Words that stand after
 their image look back at it instead. A question has one caption, which is little to learn names from; `naming` shows
-every picture after a list of captions, and each of its tokens is to look at the one that names it.
+every picture after a list of captions, and each of its tokens is to look at the one that names it, among the captions
+of all lists.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from architecture import ONE_IMAGE, TOKENS
 from batches import Pair, Regions
+from contrast import any_of
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
@@ -28,21 +30,25 @@ CAPTIONS = 10  # of a list
 HEAD_OF_CAPTION = 3  # tokens of the turn before anything of the pair
 
 
-def attention(text: Any, layer: int, heads: tuple[int, ...], states: Tensor, at: Tensor) -> Tensor:
-    """Logits [n, heads, a, length] of the attention of the positions `at` [n, a]."""
+def queries_and_keys(text: Any, layer: int, heads: tuple[int, ...], states: Tensor) -> tuple[Tensor, Tensor]:
+    """[n, heads, length, size] twice, turned by their places."""
     block, (n, length, _) = text.layers[layer], states.shape
-    size = text.config.head_dim
-    inner = block.input_layernorm(states)
+    inner, some = block.input_layernorm(states), list(heads)
     q, k = (
-        project(inner).view(n, length, -1, size).transpose(1, 2)
+        project(inner).view(n, length, -1, text.config.head_dim)[:, :, some].transpose(1, 2)
         for project in (block.self_attn.q_proj, block.self_attn.k_proj)
     )
     place = torch.arange(length, device=states.device)
-    q, k = apply_rotary_pos_emb(q, k, *text.rotary_emb(inner, place[None]))
-    rows = torch.arange(n, device=states.device)[:, None]
-    some = list(heads)
-    looking = q.transpose(1, 2)[rows, at][:, :, some].transpose(1, 2)  # [n, heads, a, size]
-    logits = looking @ k[:, some].transpose(2, 3) / size**0.5
+    turned: tuple[Tensor, Tensor] = apply_rotary_pos_emb(q, k, *text.rotary_emb(inner, place[None]))
+    return turned
+
+
+def attention(text: Any, layer: int, heads: tuple[int, ...], states: Tensor, at: Tensor) -> Tensor:
+    """Logits [n, heads, a, length] of the attention of the positions `at` [n, a]."""
+    q, k = queries_and_keys(text, layer, heads, states)
+    rows, place = torch.arange(len(at), device=at.device)[:, None], torch.arange(k.shape[2], device=at.device)
+    looking = q.transpose(1, 2)[rows, at].transpose(1, 2)  # [n, heads, a, size]
+    logits = looking @ k.transpose(2, 3) / text.config.head_dim**0.5
     return logits.masked_fill(place[None, None, None] > at[:, None, :, None], -1e4)
 
 
@@ -137,50 +143,55 @@ def lists(regions: Regions, pictures: int, rng: Random) -> list[list[int]]:
 def naming(
     text: Any, tokenizer: PreTrainedTokenizerFast, image_id: int, tokens: Tensor, regions: Regions, rng: Random
 ) -> Tensor:
-    """Mean cross-entropy of attention among the captions of a list, over visual tokens that mostly show one of them, in
-    each layer that looks at words."""
-    device, n, ids, spans = tokens.device, len(tokens), [], []
-    for listed in lists(regions, n, rng):
-        row, where = tokenizer.encode("<|im_start|>User:"), {}
-        for region in listed:
-            caption = tokenizer.encode(f"<{regions.labels[region]}>")
-            where[region] = (len(row) + 1, len(row) + len(caption) - 1)
-            row += caption
-        ids.append(row + tokenizer.encode(ONE_IMAGE))
-        spans.append(where)
-    longest = max(map(len, ids))
-    padded = torch.tensor([row + [0] * (longest - len(row)) for row in ids], device=device)
-    shown, seen, weight = (goal.to(device) for goal in naming_goals(regions, spans, longest))
+    """Mean cross-entropy of attention among the captions of all lists, over visual tokens that mostly show one thing,
+    in each layer that looks at words. A token looks at captions of other lists as if they stood in its own."""
+    device, n, listed = tokens.device, len(tokens), lists(regions, len(tokens), rng)
+    ids, spans = spelled(tokenizer, [[regions.labels[region] for region in row] for row in listed])
+    padded = torch.tensor([row + [0] * (max(map(len, ids)) - len(row)) for row in ids], device=device)
     states = text.embed_tokens(padded).masked_scatter((padded == image_id).unsqueeze(-1), tokens)
-    place = text.rotary_emb(states, torch.arange(longest, device=device)[None])
-    at = (padded == image_id).nonzero()[:, 1].view(n, TOKENS)
+    place = text.rotary_emb(states, torch.arange(padded.shape[1], device=device)[None])
+    rows, at = torch.arange(n, device=device)[:, None], (padded == image_id).nonzero()[:, 1].view(n, TOKENS)
+    shown, clear = (goal.to(device) for goal in names_shown(regions, n))
+    same = shown[clear][:, None] == regions.name.to(device)[[region for row in listed for region in row]]
     looks, losses = dict(WORDS.values()), []
     for layer in range(max(looks) + 1):
         if layer:
             states = text.layers[layer - 1](states, position_embeddings=place)
         if layer in looks:
-            logits = attention(text, layer, looks[layer], states, at).mean(1)  # [n, TOKENS, length]
-            losses.append((told_apart(logits, seen, shown) * weight).sum() / weight.sum())
+            q, k = queries_and_keys(text, layer, looks[layer], states)
+            losses.append(any_of(among_captions(q.transpose(1, 2)[rows, at][clear], k, spans), same))
     return torch.stack(losses).mean()
 
 
-def told_apart(logits: Tensor, seen: Tensor, shown: Tensor) -> Tensor:
-    """Cross-entropy [n, TOKENS] of attention among captions; `seen` and `shown` as `naming_goals` gives them."""
-    among = torch.where(seen[:, :, None], logits[:, None], -1e4).logsumexp(-1)  # [n, captions, TOKENS]
-    return -among.log_softmax(1).transpose(1, 2).gather(2, shown[..., None]).squeeze(2)
+def spelled(
+    tokenizer: PreTrainedTokenizerFast, labels: list[list[str]]
+) -> tuple[list[list[int]], list[tuple[int, int, int]]]:
+    """(a list of captions with an image after it, token by token; each caption's row, first position and end)."""
+    ids, spans = [], []
+    for line, captions in enumerate(labels):
+        row = tokenizer.encode("<|im_start|>User:")
+        for label in captions:
+            caption = tokenizer.encode(f"<{label}>")
+            spans.append((line, len(row) + 1, len(row) + len(caption) - 1))
+            row += caption
+        ids.append(row + tokenizer.encode(ONE_IMAGE))
+    return ids, spans
 
 
-def naming_goals(
-    regions: Regions, spans: list[dict[int, tuple[int, int]]], length: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(caption that each visual token shows [n, TOKENS], positions that spell each caption [n, CAPTIONS, length], how
-    much of the token the thing fills [n, TOKENS], 0 where nothing of the list fills a third)."""
-    n = len(spans)
-    cover, seen = torch.zeros(n, CAPTIONS, TOKENS), torch.zeros(n, CAPTIONS, length, dtype=torch.bool)
-    for picture, where in enumerate(spans):
-        inside = (regions.picture == picture).nonzero().squeeze(1)
-        for k, (region, (first, last)) in enumerate(where.items()):
-            seen[picture, k, first:last] = True
-            cover[picture, k] = regions.cover[inside[regions.name[inside] == regions.name[region]]].sum(0)
+def among_captions(looking: Tensor, keys: Tensor, spans: list[tuple[int, int, int]]) -> Tensor:
+    """[t, captions] Attention logits of `looking` [t, heads, size], mean over heads, summed over the tokens of each
+    caption; `spans` says where these stand in `keys` [n, heads, length, size]."""
+    longest, length = max(end - first for _, first, end in spans), keys.shape[2]
+    at = torch.tensor([[row * length + min(first + k, end - 1) for k in range(longest)] for row, first, end in spans])
+    real = torch.tensor([[first + k < end for k in range(longest)] for _, first, end in spans], device=keys.device)
+    flat = keys.transpose(1, 2).flatten(0, 1)[at.to(keys.device)]  # [captions, longest, heads, size]
+    logits = torch.einsum("ths,clhs->tcl", looking, flat) / (looking.shape[1] * looking.shape[2] ** 0.5)
+    return logits.masked_fill(~real, -1e4).logsumexp(-1)
+
+
+def names_shown(regions: Regions, pictures: int) -> tuple[Tensor, Tensor]:
+    """[pictures, TOKENS] twice: the name that each visual token mostly shows, and whether it fills a third of it."""
+    cover = torch.zeros(pictures, int(regions.name.max()) + 1, TOKENS)
+    cover.index_put_((regions.picture, regions.name), regions.cover, accumulate=True)
     share, shown = cover.max(1)
-    return shown, seen, share * (share > 1 / 3)
+    return shown, share > 1 / 3
