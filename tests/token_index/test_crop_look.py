@@ -13,13 +13,14 @@ from PIL import Image
 from test_middle_stage import ToyEncoder
 from token_fakes import ToyScorer, make_table
 
-from looktwice.errors import UnknownName, UsageError
+from looktwice.errors import Mismatch, UnknownName, UsageError
 from looktwice.score import Scorer
 from looktwice.search.mllm_reranker import MllmReranker
 from looktwice.search.retriever import Retriever
 from looktwice.store import Table
 from looktwice.token_index import add_tokens
 from looktwice.token_index.crops import BETWEEN, VIEWS, CroppedTokens, tokens_of_view, view_layouts, views_of
+from looktwice.token_index.sets import open_set
 from looktwice.types import Block, Item, Layout, PairScores, VisualTokens
 
 
@@ -130,6 +131,13 @@ def test_without_crops_of_the_model_it_is_refused(tmp_path: Path, table: Table) 
             Retriever(bare, ToyEncoder(), ToyScorer(), shown="both", **how)
     with pytest.raises(UnknownName, match="whole"):
         Retriever(table, ToyEncoder(), ToyScorer(), maxsim=12, shown="all")
+
+
+def test_crops_alone_are_not_for_the_second_look(tmp_path: Path) -> None:
+    made = make_table(tmp_path)
+    add_tokens(made, ToyScorer(), "none", crops=True)
+    with pytest.raises(Mismatch, match="for a middle look only; run looktwice add-tokens"):
+        open_set(made, ToyScorer().tokens_info())
 
 
 def block(h: int) -> Block:
