@@ -136,7 +136,7 @@ def test_without_crops_of_the_model_it_is_refused(tmp_path: Path, table: Table) 
 def test_crops_alone_are_not_for_the_second_look(tmp_path: Path) -> None:
     made = make_table(tmp_path)
     add_tokens(made, ToyScorer(), "none", crops=True)
-    with pytest.raises(Mismatch, match="for a middle look only; run looktwice add-tokens"):
+    with pytest.raises(Mismatch, match="which only a middle look uses; run looktwice add-tokens"):
         open_set(made, ToyScorer().tokens_info())
 
 

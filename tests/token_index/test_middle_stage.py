@@ -204,7 +204,7 @@ def test_what_cannot_be_is_refused(table: Table, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least 1"):
         retriever(table, maxsim=-1)
     bare = make_table(tmp_path / "bare")
-    with pytest.raises(UsageError, match="run looktwice add-tokens"):
+    with pytest.raises(UsageError, match="store some with: looktwice add-tokens"):
         retriever(bare)
     other = ToyScorer(replace(ToyScorer().info, revision="2"))
     with pytest.raises(Mismatch, match="revision 2"):

@@ -23,6 +23,8 @@ MIDDLE = ("maxsim_codec", "zoom", "crops")
 """Parameters that only a middle look uses. --shown both has a refusal of its own."""
 TOKENS = ("missing_tokens", "asymmetric")
 """Parameters that only a second look at stored tokens uses."""
+SERVERS = names(Servers)
+"""Parameters that only a model on a server uses."""
 
 
 def refuse_unused(ctx: typer.Context, unused: Collection[str], where: str, fix: str = "leave it out") -> None:
@@ -43,7 +45,7 @@ def refuse_servers(ctx: typer.Context) -> None:
     models = [ctx.params["mllm"], *(ctx.params.get("also") or ())]
     if not any("://" in name for name in models):
         fix = "leave it out, or name a server: --mllm http://HOST:PORT/v1#MODEL"
-        refuse_unused(ctx, names(Servers), f"on the local model {models[0]}", fix)
+        refuse_unused(ctx, SERVERS, f"on the local model {models[0]}", fix)
 
 
 def refuse_middle(ctx: typer.Context, depth: int | None) -> None:

@@ -174,9 +174,7 @@ def _no_set(table: TableReader, info: TokensInfo) -> UsageError:
     advice = f"run looktwice add-tokens {table.path} --mllm {info.mllm}"
     if not known:
         return UsageError(f"{table.path} holds no visual tokens; {advice}, or use --codec images.")
+    what = f"{table.path} holds visual tokens of {'; '.join(dict.fromkeys(known))}"
     if all(map(_for_middle_look, table.manifest.tokens)):
-        return Mismatch(f"{table.path} holds visual tokens for a middle look only; {advice}, or use --codec images.")
-    return Mismatch(
-        f"{table.path} holds visual tokens of {'; '.join(dict.fromkeys(known))}, not of {info.mllm} (revision "
-        f"{info.revision}, {info.preprocessing}); {advice}."
-    )
+        return Mismatch(f"{what}, which only a middle look uses; {advice}, or use --codec images.")
+    return Mismatch(f"{what}, not of {info.mllm} (revision {info.revision}, {info.preprocessing}); {advice}.")
