@@ -80,12 +80,18 @@ def test_a_cascade_on_the_command_line(place: Path, tmp_path: Path) -> None:
     assert run(*ask, "--budget", "cascade:pool@3")[0] == 2, "no such codec"
 
 
-def test_candidates_without_tokens_are_refused_encoded_or_skipped(tmp_path: Path) -> None:
+def with_one_without_tokens(tmp_path: Path) -> Path:
+    """Index images with int8 tokens and, later, one more without."""
     make_images(tmp_path / "pictures")
     table = tmp_path / "t.lt"
     assert run("index", table, tmp_path / "pictures", "--mllm", "tiny-vl", "--codec", "int8")[0] == 0
     Image.new("RGB", (9, 9), (240, 10, 10)).save(tmp_path / "pictures" / "new.png")
     assert run("index", table, tmp_path / "pictures")[0] == 0
+    return table
+
+
+def test_candidates_without_tokens_are_refused_encoded_or_skipped(tmp_path: Path) -> None:
+    table = with_one_without_tokens(tmp_path)
     ask = ["search", table, tmp_path / "pictures" / "red-0.png", "--json", "-k", "13"]
     code, out, err = run(*ask)
     assert code == 2 and "add-tokens" in err and out == ""
@@ -108,11 +114,7 @@ def sets(table: Path) -> list[tuple[str, int]]:
 
 
 def test_without_a_codec_the_stored_one_goes_on(tmp_path: Path) -> None:
-    make_images(tmp_path / "pictures")
-    table = tmp_path / "t.lt"
-    assert run("index", table, tmp_path / "pictures", "--mllm", "tiny-vl", "--codec", "int8")[0] == 0
-    Image.new("RGB", (9, 9), (240, 10, 10)).save(tmp_path / "pictures" / "new.png")
-    assert run("index", table, tmp_path / "pictures")[0] == 0
+    table = with_one_without_tokens(tmp_path)
     code, out, err = run("add-tokens", table)
     assert code == 0 and out.startswith("int8: tokens of 1 image"), err
     assert "holds tokens of tiny-vl as int8, so this adds to them; --codec opq8 makes new ones" in err

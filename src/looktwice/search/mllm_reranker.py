@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from threading import RLock
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from looktwice.models.device import place
 from looktwice.score import Scorer, ScorerConfig, load_scorer
@@ -65,6 +65,12 @@ class MllmReranker:
         """Pickle the settings; another process loads the weights itself, and has a cache only if it is shared."""
         cache = self._cache if isinstance(self._cache, SharedScoreCache) else None
         return partial(MllmReranker, self.mllm, prompt=self.prompt, config=self.config, cache=cache), ()
+
+    def __copy__(self) -> Self:
+        """Copy the reranker; both share the weights, which a copy by way of `__reduce__` would load again."""
+        made = object.__new__(type(self))
+        vars(made).update(vars(self))
+        return made
 
     @classmethod
     def of(cls, scorer: MllmReranker | Scorer | str | Any | None, **settings: Any) -> MllmReranker | None:

@@ -44,6 +44,11 @@ def busy(seconds: float) -> Problem:
     return Problem(429, "queue_full", f"The queue is full; try again in {wait} s.", headers={"Retry-After": wait})
 
 
+def loading() -> Problem:
+    """Return the refusal of a server that is not ready yet."""
+    return Problem(503, "loading", "The server is still loading; try again in a moment.", headers={"Retry-After": "2"})
+
+
 def stopping() -> Problem:
     """Return the refusal of a server that stops."""
     return Problem(503, "stopping", "The server is stopping; try again in a moment.", headers={"Retry-After": "5"})

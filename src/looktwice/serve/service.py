@@ -58,9 +58,7 @@ class Service:
     def tables(self) -> Tables:
         """Return the tables. Raises Problem (503) while they load."""
         if self._tables is None:
-            raise Problem(
-                503, "loading", "The server is still loading; try again in a moment.", headers={"Retry-After": "2"}
-            )
+            raise problems.loading()
         return self._tables
 
     @property

@@ -249,8 +249,8 @@ def prompted(reranker: R, prompt: str | None) -> R:
         return reranker
     if prompt not in (AUTO, *built_in.PROMPTS):
         raise UnknownName("prompt", prompt, (AUTO, *built_in.PROMPTS))
-    made = object.__new__(type(reranker))
-    vars(made).update(vars(reranker), prompt=prompt)  # copy.copy makes what pickle does: another copy of the weights
+    made = copy.copy(reranker)
+    made.prompt = prompt
     return made
 
 

@@ -14,7 +14,7 @@ from looktwice.store import previews
 from looktwice.store.lance import batched, is_in, remove
 from looktwice.store.ledger import Ledger
 from looktwice.store.location import Location
-from looktwice.store.tokens import size_of_file
+from looktwice.store.tokens import sample_of, size_of_file
 
 _CHUNK, _AT_ONCE, _BATCH = 2000, 100_000, 256
 
@@ -71,7 +71,7 @@ def _erase(
     key, book = str(entry["tokens_key"]), entry["codebook_sha256"]
     where = is_in("tokens_key", [key])
     images, size = _count(tokens, where)
-    size += size_of_file(location, (entry.get("rarity") or {}).get("sha256"))
+    size += size_of_file(location, sample_of(entry))
     size += 0 if book in left else size_of_file(location, book)
     remove(tokens, where)
     ledger.clear_stage(f"tokens:{key}")

@@ -93,10 +93,14 @@ def size_of_file(location: Location, sha256: object) -> int:
     return location.size(f"{CODEBOOKS}/{sha256}") if _HASH.fullmatch(str(sha256)) else 0
 
 
+def sample_of(entry: Mapping[str, Any]) -> str:
+    """Return the hash of the rarity sample that a token set's entry names, "" if it names none."""
+    return str((entry.get("rarity") or {}).get("sha256", ""))
+
+
 def drop_sample(location: Location, entry: Mapping[str, Any]) -> None:
     """Delete the rarity sample that a token set's entry names."""
-    sha256 = str((entry.get("rarity") or {}).get("sha256", ""))
-    if _HASH.fullmatch(sha256):
+    if _HASH.fullmatch(sha256 := sample_of(entry)):
         location.delete(f"{CODEBOOKS}/{sha256}")
 
 

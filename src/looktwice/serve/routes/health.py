@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from looktwice.serve import problems
-from looktwice.serve.problems import Problem
 from looktwice.serve.service import service_of
 from looktwice.serve.strict_route import StrictRoute
 
@@ -26,9 +25,7 @@ async def readyz(request: Request) -> Response:
     if not service.gate.open:
         raise problems.stopping()
     if not service.ready:
-        raise Problem(
-            503, "loading", "The server is still loading; try again in a moment.", headers={"Retry-After": "2"}
-        )
+        raise problems.loading()
     return JSONResponse({"status": "ready"})
 
 
